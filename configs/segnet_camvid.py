@@ -1,0 +1,111 @@
+"""SegNet on CamVid, 11 classes at 360x480 (arXiv:1511.00561, tables 1 and 3).
+
+    python launch/train.py --config=configs/segnet_camvid.py:basic --workdir=DIR
+
+bare      SegNet on VGG16: 40,000 steps of 4 images as in the released solver, about 2 hours on one
+          data-centre GPU. The paper starts from VGG16's ImageNet weights: --config.init_from=FILE.
+          For the 367 training images alone it prints no number; its 60.1 mIoU took 3,433 images.
+:basic    SegNet-Basic from scratch, 10,000 steps of 4: table 1, median-frequency balancing, gives
+          82.7 global, 62.0 class average, 47.7 mIoU on test.
+:bayesian with dropout in the deep half, for Monte-Carlo prediction (arXiv:1511.02680).
+:small    not the paper: what learns most in 15 minutes on two CPU cores (half size, narrower, Adam,
+          mean loss, augmentation).
+:smoke    seconds, on generated shapes.
+
+The class weights are those of the release (SegNet-Tutorial), which its own formula does not
+reproduce; `class_weights='median_frequency'` computes the formula. Images are BGR, 0..255, no mean
+subtracted; the loss is weighted and divided by the number of pixels, as caffe-segnet does.
+"""
+
+from jaxseg.config import base, variants
+
+# Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist
+RELEASED_WEIGHTS = (
+  0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614,
+)  # fmt: skip
+
+
+def get_config(variant=None):
+  chosen = variants(variant, basic=False, bayesian=False, small=False, smoke=False)
+  config = base()
+
+  config.dataset = 'camvid'
+  config.num_classes = 11
+  config.mean = (0.0, 0.0, 0.0)
+  config.std = (1.0, 1.0, 1.0)
+  config.channel_order = 'bgr'
+
+  config.model = 'segnet'
+  config.model_options = dict(
+    variant='basic' if chosen.basic else 'vgg16', bayesian=chosen.bayesian, width=64
+  )
+  config.normalize = 'pixels'
+  config.class_weights = RELEASED_WEIGHTS
+  config.absent = 'zero'
+  config.population_pass = True
+
+  config.batch_size = 4
+  config.optimizer = 'caffe_sgd'
+  config.momentum = 0.9
+  config.weight_decay = 5e-4
+  if chosen.basic:
+    config.num_steps = 10_000
+    config.learning_rate = 0.1
+    config.multipliers = ((r'^conv\w*(?<!_bn)/bias', 2.0, 0.0),)  # BN: Caffe's default 1, 1
+    config.paper = dict(
+      params=1_416_587,
+      pixel_accuracy=0.827,
+      mean_accuracy=0.620,
+      mean_iou=0.477,
+      split='test',
+      source='arXiv:1511.00561, table 1',
+    )
+  else:
+    config.num_steps = 60_000 if chosen.bayesian else 40_000
+    config.learning_rate = 1e-3
+    config.multipliers = ((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0))
+    config.paper = dict(params=29_449_355, split='test', source='arXiv:1511.00561')
+
+  config.eval_every = 1000
+  config.checkpoint_every = 1000
+
+  if chosen.small:
+    small(config, chosen.basic)
+  if chosen.smoke:
+    smoke(config, chosen.basic)
+  return config
+
+
+def small(config, basic):
+  config.paper = None
+  config.model_options.width = 32 if basic else 16
+  config.resize = 0.5
+  config.eval_scales = (0.5,)
+  config.crop = (180, 240)
+  config.scale = (0.75, 1.5)
+  config.flip = True
+  config.brightness = config.contrast = 0.2
+  config.normalize = 'weights'
+  config.class_weights = tuple(w**0.5 for w in RELEASED_WEIGHTS)
+  config.batch_size = 8
+  config.optimizer = 'adam'
+  config.learning_rate = 3e-3
+  config.weight_decay = 0.0
+  config.multipliers = ()
+  config.schedule = 'cosine'
+  config.warmup_steps = 30
+  config.num_steps = 800
+  config.eval_every = config.checkpoint_every = 200
+  config.population_pass = False
+
+
+def smoke(config, basic):
+  config.paper = None
+  config.dataset = 'shapes'
+  config.dataset_options = dict(size=32, count=16, num_classes=4)
+  config.num_classes = 4
+  config.class_weights = 'median_frequency'
+  config.model_options.width = 4
+  config.resize, config.crop, config.scale, config.eval_scales = 0.0, (), (), (1.0,)
+  config.num_steps = config.eval_every = config.checkpoint_every = 6
+  config.log_every = 2

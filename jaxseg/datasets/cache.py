@@ -1,0 +1,105 @@
+"""The cache folder: named after what went in, filled aside, seen whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg.types import UserError
+
+_STALE_SECONDS = 24 * 3600
+
+Progress = Callable[[int, int], None]  # (examples done, examples in all)
+
+
+def publish(folder: Path, make: Callable[[Path], None]) -> None:
+  """Fills `folder` through make(temporary folder) so that it is seen whole or not at all."""
+  make_folder(folder.parent)
+  _remove_stale(folder.parent)
+  place = folder.parent / f'.building-{uuid.uuid4().hex}'
+  place.mkdir()  # not mkdtemp: the folder is to be as readable as any other
+  try:
+    make(place)
+    try:
+      place.rename(folder)
+    except OSError:  # a folder that is not empty cannot be replaced: another process was first
+      if not folder.is_dir():
+        raise
+  finally:
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+  """Makes a cache folder where there is none and sees that it can be written to."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    writable = os.access(folder, os.W_OK)
+  except OSError:
+    writable = False
+  if not writable:
+    raise UserError(
+      f'cannot write to the cache folder {folder}: set JAXSEG_CACHE to a folder that can be written'
+    )
+
+
+def _remove_stale(parent: Path) -> None:
+  """Removes what builds that were killed long ago left behind."""
+  for place in parent.glob('.building-*'):
+    try:
+      newest = max(p.stat().st_mtime for p in (place, *place.rglob('*')))
+      if time.time() - newest > _STALE_SECONDS:
+        shutil.rmtree(place, ignore_errors=True)
+    except OSError:  # its owner is at work in it
+      continue
+
+
+def fingerprint(files: Sequence[Path], facts: Any) -> str:
+  """Returns 16 hex digits of the files' paths, sizes and times, and of any JSON-able facts."""
+  digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+  for path in files:
+    try:
+      stat = path.stat()
+    except FileNotFoundError:
+      raise UserError(f'missing file: {path}') from None
+    except OSError as error:
+      raise UserError(f'cannot read {path}: {error.strerror}') from None
+    digest.update(f'{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}\n'.encode())
+  return digest.hexdigest()[:16]
+
+
+def cache_root(cache_dir: str | os.PathLike | None) -> Path:
+  """Returns the folder for everything that can be made again."""
+  given = cache_dir or os.environ.get('JAXSEG_CACHE') or '~/.cache/jaxseg'
+  return Path(given).expanduser().absolute()
+
+
+class progress_line:
+  """A context that gives a progress callback: the caller's, a terminal's line, or a silent one."""
+
+  def __init__(self, title: str, progress: Progress | None):
+    self._title, self._progress, self._live = title, progress, None
+
+  def __enter__(self) -> Progress:
+    if self._progress is not None:
+      return self._progress
+    if not sys.stderr.isatty():
+      return lambda done, total: None
+    from rich.console import Console
+    from rich.progress import Progress as Live
+
+    self._live = Live(console=Console(stderr=True), transient=True)
+    self._live.start()
+    task = self._live.add_task(f'preparing {self._title}', total=None)
+    return lambda done, total: self._live.update(task, completed=done, total=total)
+
+  def __exit__(self, *unused) -> None:
+    if self._live is not None:
+      self._live.stop()

@@ -1,0 +1,198 @@
+"""A folder of your own: DIR/{train,val,test}/{images,masks}, matched by file name without suffix.
+
+Images may be PNG, JPEG, TIFF or BMP, of any size and mode. Masks are single-channel images of class
+ids (8-bit grey, palette, 1-bit or 16-bit; 255 is void) or, where DIR/classes.txt gives colours, of
+those colours. DIR/classes.txt holds one class a line, 'name' or 'name r g b', the first being id 0.
+
+Masks that hold only 0 and 255 are the trap of this format: with 255 void they would train nothing.
+So with two classes (or none told) 255 becomes class 1 when no mask of any split holds another
+value; with more classes such masks are refused. The option `binary` overrides the guess.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from jaxseg.datasets import cache, classlist, data_root, rawfiles, records
+from jaxseg.types import UserError
+
+SPLITS = ('train', 'val', 'test')
+CHANNELS = 3
+NUM_CLASSES = None  # the folder's own, see source(...).num_classes
+CLASS_NAMES = ()
+PALETTE = ()
+
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
+_MANY = 32  # inferred class counts above it must not be mostly unused
+
+
+class Folder(records.Builder, skip_registration=True):
+  """A user's folder of images and masks."""
+
+  name = 'folder'
+  VERSION = tfds.core.Version('1.0.0')
+
+  def read(self, raw: records.Raw) -> records.Example:
+    image = rawfiles.encode_image(
+      raw.image, channels=self.facts.channels, white=self.options['white']
+    )
+    return records.Example(image, classlist.read_label(raw.label, self.options['classes']))
+
+
+def source(
+  split: str,
+  *,
+  data_dir: str | None = None,
+  cache_dir: str | None = None,
+  classes: int | Sequence[str] | None = None,
+  binary: bool | None = None,
+  channels: int = CHANNELS,
+  white: int = 65535,
+  progress: records.Progress | None = None,
+) -> records.Source:
+  """Returns a split of the user's folder.
+
+  Args:
+    split: 'train', 'val' or 'test'; a folder may lack those that are never asked for.
+    data_dir: the folder itself.
+    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    classes: names, or their number; default DIR/classes.txt, else the highest id of all masks + 1
+      (said on standard error).
+    binary: True makes 255 class 1, False makes it void; None decides as the module's text says.
+    channels: 3, or 1 to make all images grey.
+    white: the value of 16-bit grey images that becomes 255, such as 4095 for 12-bit cameras.
+    progress: called with (done, total) while records are built.
+
+  Raises:
+    UserError: a folder, an image's mask or a mask's image missing, two files of one name, an empty
+      split, a damaged file, sizes that differ, or a label outside of the classes.
+  """
+  if split not in SPLITS:
+    raise UserError(f"folder has no split '{split}': use one of {', '.join(SPLITS)}")
+  if channels not in (1, 3):
+    raise UserError(f'folder: got channels {channels}; 1 and 3 exist')
+  if not 1 <= white <= 65535:
+    raise UserError(f'folder: got white {white}; 1 to 65535 are allowed')
+  root = data_root(data_dir)
+  raws = list_pairs(root, split)
+  known = resolve_classes(root, classes=classes, binary=binary, cache_dir=cache_dir)
+  return records.open_source(
+    Folder,
+    records.Facts('folder', known.names, known.palette, channels),
+    split,
+    raws,
+    cache_dir=cache_dir,
+    options={'classes': known, 'white': white},
+    progress=progress,
+  )
+
+
+def list_pairs(root: Path, split: str) -> list[records.Raw]:
+  """Lists images with their masks, matched by stem, in the order of the stems."""
+  folder = root / split
+  if not folder.is_dir():
+    present = ', '.join(s for s in SPLITS if (root / s).is_dir()) or 'none'
+    raise UserError(
+      f"no folder {folder} for the split '{split}'; splits found in {root}: {present}"
+    )
+  images, masks = (_by_stem(folder / kind) for kind in ('images', 'masks'))
+  if not images and not masks:
+    raise UserError(f'{folder / "images"} holds no image; allowed are {", ".join(_SUFFIXES)}')
+  for stem in images:
+    if stem not in masks:
+      raise UserError(
+        f'{images[stem]} has no mask {folder / "masks" / stem}.png: add or remove one'
+      )
+  for stem in masks:
+    if stem not in images:
+      raise UserError(f'{masks[stem]} has no image of the same name in {folder / "images"}')
+  return [records.Raw(images[s], masks[s], images[s].name) for s in sorted(images)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+  found: dict[str, Path] = {}
+  for path in rawfiles.list_images(folder, _SUFFIXES):
+    if path.stem in found:
+      raise UserError(f'{path} and {found[path.stem].name} have one name: rename or remove one')
+    found[path.stem] = path
+  return found
+
+
+def resolve_classes(
+  root: Path,
+  *,
+  classes: int | Sequence[str] | None = None,
+  binary: bool | None = None,
+  cache_dir: str | os.PathLike | None = None,
+) -> classlist.ClassList:
+  """Returns the classes of a folder: those given, its classes.txt, or what its masks hold."""
+  listed = _told(root, classes)
+  if listed is not None and listed.colors:
+    if binary:
+      raise UserError(f'{root}: binary=True needs masks of 0 and 255, but the classes have colours')
+    return listed
+  if listed is not None and binary is not None:
+    return _binary(listed) if binary else listed
+  ids = _scan(root, cache_dir)
+  two_valued = ids == [0, 255]
+  if listed is None:
+    listed = _inferred(root, ids, two_valued and binary is not False)
+  if two_valued and binary is None and len(listed.names) > 2:
+    raise UserError(
+      f'{root}: the masks hold only 0 and 255, and with {len(listed.names)} classes 255 is void: '
+      'nothing would be learnt; list two classes, or save masks with the ids of all'
+    )
+  return _binary(listed) if binary or (binary is None and two_valued) else listed
+
+
+def _told(root: Path, classes: int | Sequence[str] | None) -> classlist.ClassList | None:
+  if isinstance(classes, int):
+    return classlist.from_names([f'class {i}' for i in range(classes)])
+  if classes is not None:
+    return classlist.from_names(list(classes))
+  path = root / 'classes.txt'
+  return classlist.read_file(path) if path.is_file() else None
+
+
+def _binary(listed: classlist.ClassList) -> classlist.ClassList:
+  if len(listed.names) != 2:
+    raise UserError(f'binary masks have two classes, but {len(listed.names)} are listed')
+  return listed.as_binary()
+
+
+def _inferred(root: Path, ids: list[int], two_valued: bool) -> classlist.ClassList:
+  if two_valued:
+    return classlist.from_names(('background', 'foreground'))
+  found = [i for i in ids if i != 255]
+  count = max(found, default=-1) + 1
+  remedy = "list the classes in classes.txt, or give the option 'classes'"
+  if not 2 <= count <= 255 or (count > _MANY and len(found) < count / 2):
+    text = ', '.join(map(str, ids[:8])) + (', ...' if len(ids) > 8 else '')
+    raise UserError(f'{root}: cannot tell the classes from mask ids {text}; {remedy}')
+  print(f'{root}: {count} classes, the highest mask id + 1; {remedy} to name them', file=sys.stderr)
+  return classlist.from_names([f'class {i}' for i in range(count)])
+
+
+def _scan(root: Path, cache_dir: str | os.PathLike | None) -> list[int]:
+  """Returns the distinct ids over the masks of all splits; remembered in the cache."""
+  raws = [raw for s in SPLITS if (root / s).is_dir() for raw in list_pairs(root, s)]
+  paths = [raw.label for raw in raws]
+  memory = cache.cache_root(cache_dir) / 'folder' / f'ids-{cache.fingerprint(paths, 1)}.json'
+  if memory.is_file():
+    return json.loads(memory.read_text())
+  with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    read = pool.map(lambda path: rawfiles.unique_ids(rawfiles.read_mask(path)), paths)
+    ids = sorted(set().union(*read))
+  cache.make_folder(memory.parent)
+  partial = memory.with_name(f'.{uuid.uuid4().hex}')
+  partial.write_text(json.dumps(ids))
+  partial.replace(memory)
+  return ids

@@ -1,0 +1,134 @@
+"""ISBI 2012: membranes in electron microscopy, 30 consecutive sections of 512 x 512, grey.
+
+Cardona et al., PLoS Biology 2010; Arganda-Carreras et al., Frontiers in Neuroanatomy 2015; the
+U-Net's first dataset (arXiv:1505.04597). Two layouts: train/image/00.png with train/label/00.png,
+and the challenge's volumes train-volume.tif with train-labels.tif. The challenge's 30 test labels
+were never published. The sections are one volume: 'val' is its last fifth, not a random one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxseg.datasets import border_weight as weights
+from jaxseg.datasets import data_root, rawfiles, records
+from jaxseg.types import UserError
+
+CLASS_NAMES = ('membrane', 'cell')
+NUM_CLASSES = len(CLASS_NAMES)
+PALETTE = ((0, 0, 0), (240, 200, 120))
+SPLITS = ('train', 'val', 'all')
+CHANNELS = 1
+NUM_FOLDS = 5
+TRAIN_SHARES = (0.2196, 0.7804)  # of all pixels: membrane, cell
+CLASS_WEIGHTS = weights.balancing_weights(TRAIN_SHARES)
+
+_TABLE = {0: 0, 1: 1, 255: 1}  # 1-bit copies hold 1 where the others hold 255
+
+
+class Isbi2012(records.Builder, skip_registration=True):
+  """ISBI 2012 electron microscopy: membrane and cell."""
+
+  name = 'isbi2012'
+  VERSION = tfds.core.Version('1.0.0')
+
+  @property
+  def has_weight(self) -> bool:
+    return self.options['border_weight']
+
+  def read(self, raw: records.Raw) -> records.Example:
+    page = raw.extra or 0
+    grey = rawfiles.open_image(raw.image, page=page)
+    image = rawfiles.encode_pixels(rawfiles.to_eight_bit(grey, channels=1))
+    label = rawfiles.map_ids(rawfiles.read_mask(raw.label, page), _TABLE, raw.label)
+    if not self.has_weight:
+      return records.Example(image, label)
+    _, cells = cv2.connectedComponents(label, connectivity=4)
+    return records.Example(
+      image, label, weight=weights.border_weight(cells, class_weights=CLASS_WEIGHTS)
+    )
+
+
+def source(
+  split: str,
+  *,
+  data_dir: str | None = None,
+  cache_dir: str | None = None,
+  fold: int | None = None,
+  border_weight: bool = False,
+  progress: records.Progress | None = None,
+) -> records.Source:
+  """Returns a split of the 30 labelled sections; images are uint8 [h, w, 1].
+
+  Args:
+    split: 'train' (sections 0..23), 'val' (24..29) or 'all'.
+    data_dir: the folder that holds isbi2012/; default $JAXSEG_DATA, else ~/jaxseg_data.
+    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    fold: 0 to 4: that fold of NVIDIA's cross-validation (DeepLearningExamples, UNet_Medical) in
+      place of the contiguous split; sections shuffled by RandomState(0), so neighbours mix.
+    border_weight: adds the U-Net weight map as 'weight', cells being the 4-connected components.
+    progress: called with (done, total) while records are built.
+
+  Raises:
+    UserError: an unknown split or fold, a missing or damaged file, a label not 0 or 255.
+  """
+  if split == 'test':
+    raise UserError("isbi2012: the test labels were never published; use 'val', or predict")
+  if split not in SPLITS:
+    raise UserError(f"isbi2012 has no split '{split}': use one of {', '.join(SPLITS)}")
+  if fold is not None and (fold not in range(NUM_FOLDS) or split == 'all'):
+    raise UserError(f"isbi2012: fold is 0..{NUM_FOLDS - 1} of 'train' or 'val', got {fold!r}")
+  raws = list_sections(data_root(data_dir) / 'isbi2012')
+  return records.open_source(
+    Isbi2012,
+    records.Facts('isbi2012', CLASS_NAMES, PALETTE, CHANNELS),
+    'labelled',  # TFDS keeps the name 'all' to itself
+    raws,
+    cache_dir=cache_dir,
+    options={'border_weight': bool(border_weight)},
+    indices=section_indices(len(raws), split, fold),
+    view=split,
+    progress=progress,
+  )
+
+
+def section_indices(count: int, split: str, fold: int | None = None) -> list[int]:
+  """Returns the sections of a split, of which 'val' is a fifth; see source."""
+  order, held_out = np.arange(count), count // NUM_FOLDS
+  if fold is not None:
+    np.random.RandomState(0).shuffle(order)
+    order = np.roll(order, fold * held_out)
+  return {
+    'train': order[: count - held_out],
+    'val': order[count - held_out :],
+    'all': order,
+  }[split].tolist()
+
+
+def list_sections(folder: Path) -> list[records.Raw]:
+  """Lists the labelled sections of either layout, in the order of the volume."""
+  volume, labels = folder / 'train-volume.tif', folder / 'train-labels.tif'
+  if (folder / 'train' / 'image').is_dir():
+    images = rawfiles.list_images(folder / 'train' / 'image', ('.png',))
+    return [records.Raw(p, folder / 'train' / 'label' / p.name, p.name) for p in images]
+  if volume.is_file():
+    pages = [_num_pages(p) for p in (volume, labels)]
+    if pages[0] != pages[1]:
+      raise UserError(f'{volume} has {pages[0]} pages and {labels} {pages[1]}: they must agree')
+    return [records.Raw(volume, labels, f'{i:02d}.png', extra=i) for i in range(pages[0])]
+  raise UserError(f'no train/image/ and no train-volume.tif in {folder}: put the dataset there')
+
+
+def _num_pages(path: Path) -> int:
+  if not path.is_file():
+    raise UserError(f'missing file: {path}')
+  try:
+    with Image.open(path) as image:
+      return image.n_frames
+  except OSError as error:
+    raise UserError(f'cannot decode {path}: {error}; restore the file') from None

@@ -1,0 +1,175 @@
+"""Raw images and masks as people store them, read once at build time and made uniform.
+
+Pillow reads here, not OpenCV: only Pillow keeps palette indices, 1-bit masks and 16-bit depth
+apart, and only Pillow refuses a truncated JPEG.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxseg.types import VOID, UserError
+
+_ORIENTATION = 0x0112  # the EXIF tag that asks viewers to turn the image
+_VERBATIM = {1: ('L',), 3: ('RGB', 'L')}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedImage:
+  """An 8-bit RGB or grey image as PNG or JPEG bytes, with its size in pixels."""
+
+  data: bytes
+  height: int
+  width: int
+
+
+def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+  """Returns the files of `folder` with one of the suffixes, by name; hidden files are left out."""
+  if not folder.is_dir():
+    raise UserError(f'no such folder: {folder}')
+  found = (p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+  return sorted(p for p in found if not p.name.startswith('.') and p.is_file())
+
+
+def read_bytes(path: Path) -> bytes:
+  """Returns the content of a file that must exist and hold something."""
+  try:
+    data = path.read_bytes()
+  except FileNotFoundError:
+    raise UserError(f'missing file: {path}') from None
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or error}') from None
+  if not data:
+    raise UserError(f'{path} is empty (0 bytes): restore it or take it out of the dataset')
+  return data
+
+
+def open_image(path: Path, data: bytes | None = None, page: int = 0) -> Image.Image:
+  """Returns one fully decoded page of an image file; a damaged one is a UserError."""
+  data = read_bytes(path) if data is None else data
+  try:
+    image = Image.open(io.BytesIO(data))
+    if page:
+      image.seek(page)
+    image.load()
+  except Exception as error:  # Pillow's readers raise many types on damaged files
+    reason = 'not an image' if isinstance(error, Image.UnidentifiedImageError) else error
+    raise UserError(f'cannot decode {path}: {reason}; restore the file') from None
+  return image
+
+
+def encode_image(path: Path, *, channels: int = 3, white: int = 65535) -> EncodedImage:
+  """Reads an image and returns it as 8-bit RGB or grey, upright.
+
+  A PNG or JPEG that already is 8-bit RGB (or grey) and carries no EXIF rotation is kept byte for
+  byte. Everything else (palette, alpha, CMYK, 1-bit, 16-bit, TIFF, rotated) becomes a PNG: alpha is
+  dropped, EXIF rotation applied, and 16-bit greys scaled so that `white` becomes 255.
+
+  Args:
+    path: the image file.
+    channels: 3, or 1 to turn colour into grey (ITU-R 601 luma).
+    white: the value of a 16-bit grey image that becomes 255; larger ones clip.
+  """
+  data = read_bytes(path)
+  image = open_image(path, data)
+  upright = image.getexif().get(_ORIENTATION, 1) == 1
+  eight_bit = image.format == 'JPEG' or (image.format == 'PNG' and data[24] == 8)
+  if upright and eight_bit and image.mode in _VERBATIM[channels]:
+    return EncodedImage(data, image.height, image.width)
+  return encode_pixels(to_eight_bit(image, channels=channels, white=white))
+
+
+def to_eight_bit(image: Image.Image, *, channels: int, white: int = 65535) -> np.ndarray:
+  """Returns uint8 [h, w] (grey) or [h, w, 3] (RGB), upright; see encode_image."""
+  image = ImageOps.exif_transpose(image)
+  if image.mode.startswith(('I', 'F')):
+    grey = np.asarray(image).astype(np.float32) * np.float32(255 / white)
+    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+  grey = channels == 1 or image.mode in ('1', 'L', 'LA')
+  return np.asarray(image.convert('L' if grey else 'RGB'))
+
+
+def encode_pixels(pixels: np.ndarray) -> EncodedImage:
+  """Encodes uint8 [h, w] or RGB uint8 [h, w, 3] as PNG."""
+  return EncodedImage(encode_png(pixels), *pixels.shape[:2])
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+  """Encodes uint8 or uint16 [h, w], or RGB uint8 [h, w, 3], losslessly."""
+  if pixels.ndim == 3:
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+  ok, data = cv2.imencode('.png', pixels, (cv2.IMWRITE_PNG_COMPRESSION, 3))
+  if not ok:
+    raise ValueError(f'OpenCV could not encode {pixels.dtype} {pixels.shape} as PNG')
+  return data.tobytes()
+
+
+def read_mask(path: Path, page: int = 0) -> np.ndarray:
+  """Reads a mask of indices: uint8, uint16 or int32 [h, w].
+
+  Palette masks give their indices (not their colours), 1-bit masks 0 and 1, grey masks of 8 and 16
+  bits their values.
+
+  Raises:
+    UserError: a JPEG (its compression invents labels), or a mask of colours.
+  """
+  return mask_ids(open_image(path, page=page), path)
+
+
+def mask_ids(image: Image.Image, path: Path) -> np.ndarray:
+  """Returns the indices of an opened mask; see read_mask."""
+  if image.format == 'JPEG':
+    raise UserError(f'{path} is a JPEG: its compression changes labels; save masks as PNG')
+  if image.mode == '1':
+    return np.asarray(image).astype(np.uint8)
+  if image.mode in ('L', 'P', 'I') or image.mode.startswith('I;16'):
+    return np.asarray(image)
+  raise UserError(
+    f'{path} is a mask of mode {image.mode}, not of class indices: save it as an 8-bit grey or '
+    "palette PNG, or give each class its colour ('name r g b' in classes.txt)"
+  )
+
+
+def unique_ids(mask: np.ndarray) -> list[int]:
+  """Returns the sorted distinct values of an integer mask."""
+  if mask.dtype == np.uint8:
+    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+  return np.unique(mask).tolist()
+
+
+def map_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
+  """Returns uint8 [h, w]: each id replaced by table[id]; an id without an entry is a UserError."""
+  found = unique_ids(mask)
+  unknown = [i for i in found if i not in table]
+  if unknown:
+    raise UserError(
+      f'{path}: label ids {_some(unknown)} are not among the allowed ids {describe_ids(table)}; '
+      'correct the mask or the class list'
+    )
+  if mask.dtype == np.uint8:
+    lookup = np.zeros(256, np.uint8)
+    lookup[found] = [table[i] for i in found]
+    return lookup[mask]
+  return np.array([table[i] for i in found], np.uint8)[np.searchsorted(found, mask)]
+
+
+def describe_ids(table: Mapping[int, int]) -> str:
+  """Returns text such as '0..10, 255 (void)' for the keys of an id table."""
+  classes = sorted(i for i, c in table.items() if c != VOID)
+  void = sorted(i for i, c in table.items() if c == VOID)
+  runs = f'{classes[0]}..{classes[-1]}'
+  if len(classes) != classes[-1] - classes[0] + 1 or len(classes) < 3:
+    runs = ', '.join(map(str, classes))
+  return ', '.join([runs, *(f'{i} (void)' for i in void)])
+
+
+def _some(values: list, limit: int = 8) -> str:
+  text = ', '.join(map(str, values[:limit]))
+  return text + (f' and {len(values) - limit} more' if len(values) > limit else '')

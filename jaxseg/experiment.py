@@ -1,0 +1,129 @@
+"""From a config to the parts that it names: source, transforms, model, task, optimiser.
+
+Shared by training, evaluation and prediction, so that a workdir is read exactly as it was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from jaxseg import datasets, models, tasks
+from jaxseg.datasets.statistics import median_frequency_weights
+from jaxseg.layers.norm import BatchNorm
+from jaxseg.pipeline.transforms import make_train_transforms
+from jaxseg.preprocessing import Preprocessing
+from jaxseg.train import optim
+from jaxseg.types import UserError
+
+
+def source_from(config: ConfigDict, split: str):
+  """Returns the dataset's split, checked against the config's classes and channels.
+
+  Raises:
+    UserError: no such dataset, split, folder or option, or another number of classes.
+  """
+  dataset = datasets.load(config.dataset)
+  options = config.dataset_options.to_dict()
+  try:
+    source = dataset.source(
+      split, data_dir=config.data_dir or None, cache_dir=config.cache_dir or None, **options
+    )
+  except TypeError as e:
+    raise UserError(f'config.dataset_options={options}: {_reason(e)}') from e
+  for key in ('num_classes', 'channels'):
+    if getattr(source, key) != config[key]:
+      raise UserError(
+        f'config.{key}={config[key]}, but {config.dataset} has {getattr(source, key)}: '
+        f'add --config.{key}={getattr(source, key)}'
+      )
+  return source
+
+
+def transforms_from(config: ConfigDict) -> tuple:
+  """Returns the training transforms that the config's augmentation keys name."""
+  keys = 'flip vertical_flip rotate rotate90 brightness contrast saturation elastic mirror'.split()
+  return make_train_transforms(
+    crop=config.crop or None,
+    resize=config.resize or None,
+    scale=config.scale or None,
+    fill=preprocessing_from(config).fill,
+    **{key: config[key] for key in keys},
+  )
+
+
+def preprocessing_from(config: ConfigDict) -> Preprocessing:
+  return Preprocessing(tuple(config.mean), tuple(config.std), config.channel_order)
+
+
+def task_from(config: ConfigDict, source: Any = None):
+  """Builds the task; `source` (the training split) is needed for class_weights='median_frequency'."""
+  weights = config.class_weights or None
+  if weights == 'median_frequency':
+    weights = tuple(float(w) for w in median_frequency_weights(source)) if source else None
+  return tasks.load(config.task)(
+    num_classes=config.num_classes,
+    loss=config.loss,
+    normalize=config.normalize,
+    class_weights=weights,
+    use_pixel_weights=config.pixel_weights,
+    aux_weight=config.aux_weight,
+    absent=config.absent,
+  )
+
+
+def model_from(config: ConfigDict, axis_name: str | None = None):
+  """Builds the model; BatchNorm averages over `axis_name`, which the wrapper of the step provides.
+
+  Raises:
+    UserError: no such model or option, naming those that there are.
+  """
+  cls = models.load(config.model)
+  outputs = tasks.load(config.task)(num_classes=config.num_classes, loss=config.loss).num_outputs
+  options = {**config.model_options.to_dict()}
+  known = {f.name for f in dataclasses.fields(cls)} - {
+    'parent',
+    'name',
+    'num_classes',
+    'norm',
+    'dtype',
+  }
+  unknown = sorted(set(options) - known)
+  if unknown:
+    raise UserError(
+      f'config.model_options.{unknown[0]}: {config.model} has no such option; '
+      f'it has {", ".join(sorted(known))}'
+    )
+  norm = partial(BatchNorm, axis_name=axis_name)
+  return cls(num_classes=outputs, norm=norm, dtype=jnp.dtype(config.dtype), **options)
+
+
+def optimizer_from(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """Returns the optimiser and its schedule (step -> learning rate)."""
+  schedule = optim.make_schedule(
+    config.schedule,
+    config.learning_rate,
+    config.num_steps,
+    warmup_steps=config.warmup_steps,
+    steps=config.schedule_steps,
+    factor=config.schedule_factor,
+    power=config.schedule_power,
+  )
+  tx = optim.make_optimizer(
+    config.optimizer,
+    schedule,
+    momentum=config.momentum,
+    weight_decay=config.weight_decay,
+    multipliers=config.multipliers,
+    clip_norm=config.clip_norm,
+  )
+  return tx, schedule
+
+
+def _reason(error: TypeError) -> str:
+  return str(error).replace('source() ', '')

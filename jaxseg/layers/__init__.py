@@ -1,0 +1,27 @@
+"""Layers that every network shares; each equals its lax or flax namesake, only faster on a CPU."""
+
+from jaxseg.layers.convolution import Conv, conv_general_dilated
+from jaxseg.layers.norm import BatchNorm, local_response_norm
+from jaxseg.layers.pooling import max_pool, max_pool_argmax, max_unpool
+from jaxseg.layers.upsampling import (
+  ConvTranspose,
+  bilinear_kernel,
+  conv_transpose,
+  resize_bilinear,
+  upsample_bilinear,
+)
+
+__all__ = [
+  'BatchNorm',
+  'Conv',
+  'ConvTranspose',
+  'bilinear_kernel',
+  'conv_general_dilated',
+  'conv_transpose',
+  'local_response_norm',
+  'max_pool',
+  'max_pool_argmax',
+  'max_unpool',
+  'resize_bilinear',
+  'upsample_bilinear',
+]

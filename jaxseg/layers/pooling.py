@@ -1,0 +1,148 @@
+"""Max pooling, its argmax, and unpooling, without select-and-scatter.
+
+The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
+forward pass on a CPU and is not deterministic on a GPU. Where the windows do not overlap, the four
+corners of a 2x2 window are four strided slices, so value, index and gradient are elementwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxseg.types import Array
+
+
+def max_pool(
+  x: Array,
+  window: int = 2,
+  stride: int = 2,
+  padding: str | Sequence[tuple[int, int]] = 'VALID',
+  *,
+  ceil: bool = False,
+) -> Array:
+  """Maximum over square windows.
+
+  Args:
+    x: [b,h,w,c], float or integer.
+    window: side of the window in pixels.
+    stride: step of the window in pixels.
+    padding: 'VALID', 'SAME' or ((top, bottom), (left, right)); padded with the lowest value.
+    ceil: Caffe's rule for the output size: a last, partial window counts too.
+
+  Returns:
+    [b,h',w',c] of x's dtype. Gradients go to the first (row-major) maximum of a window.
+  """
+  if (window, stride) == (2, 2) and _is_unpadded(padding):
+    if not ceil:
+      x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+    return max_pool_argmax(x)[0]
+  pads = padding
+  if isinstance(padding, str):
+    pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
+  if ceil:
+    pads = [_ceil_pad(n, window, stride, pad) for n, pad in zip(x.shape[1:3], pads, strict=True)]
+  return lax.reduce_window(
+    x,
+    _lowest(x.dtype),
+    lax.max,
+    (1, window, window, 1),
+    (1, stride, stride, 1),
+    ((0, 0), *pads, (0, 0)),
+  )
+
+
+def max_pool_argmax(x: Array) -> tuple[Array, Array]:
+  """2x2 maximum with stride 2, and where in its window each maximum was (SegNet, section 3).
+
+  Args:
+    x: [b,h,w,c]; an odd size ends in a window of one row or column (Caffe's ceil mode).
+
+  Returns:
+    pooled: [b,ceil(h/2),ceil(w/2),c] of x's dtype.
+    index: uint8 of the same shape: 0 1 / 2 3, row-major in the window; the first maximum wins.
+  """
+  return _pool((x.shape[1] % 2 == 1, x.shape[2] % 2 == 1), x)
+
+
+def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
+  """Writes each value where the pooling found its maximum, zeros elsewhere (SegNet, section 3).
+
+  Args:
+    x: [b,h',w',c].
+    index: uint8 [b,h',w',c] from `max_pool_argmax`.
+    size: (h, w) of the map before pooling, h' = ceil(h/2), w' = ceil(w/2).
+
+  Returns:
+    [b,h,w,c] of x's dtype.
+  """
+  rows, columns = size
+  if ((rows + 1) // 2, (columns + 1) // 2) != tuple(x.shape[1:3]):
+    raise ValueError(f'max_unpool: size {size} does not pool to {tuple(x.shape[1:3])}')
+  return _unpool((rows % 2 == 1, columns % 2 == 1), x, index)
+
+
+def _is_unpadded(padding) -> bool:
+  return padding == 'VALID' or (not isinstance(padding, str) and not any(map(any, padding)))
+
+
+def _lowest(dtype):
+  return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+
+
+def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
+  low, high = pad
+  steps = -(-(n + low + high - window) // stride)
+  if steps * stride >= n + low:  # Caffe: a window that starts beyond the image is dropped
+    steps -= 1
+  return low, max(high, steps * stride + window - n - low)
+
+
+def _corners(x: Array, odd: tuple[bool, bool], fill) -> list[Array]:
+  x = lax.pad(x, jnp.array(fill, x.dtype), ((0, 0, 0), (0, odd[0], 0), (0, odd[1], 0), (0, 0, 0)))
+  return [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+
+
+def _select(index: Array, corners: list[Array]) -> Array:
+  a, b, c, d = corners
+  return jnp.where(index < 2, jnp.where(index == 0, a, b), jnp.where(index == 2, c, d))
+
+
+def _scatter(x: Array, index: Array, odd: tuple[bool, bool]) -> Array:
+  b, h, w, c = x.shape
+  place = lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 2) * 2
+  place += lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 4)
+  spread = jnp.where(index[:, :, None, :, None] == place, x[:, :, None, :, None], 0)
+  return spread.reshape(b, 2 * h, 2 * w, c)[:, : 2 * h - odd[0], : 2 * w - odd[1]]
+
+
+def _pool_value(odd, x):
+  a, b, c, d = _corners(x, odd, _lowest(x.dtype))
+  top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
+  index = jnp.where(bottom > top, 2 + (d > c).astype(jnp.uint8), (b > a).astype(jnp.uint8))
+  return jnp.maximum(top, bottom), index
+
+
+_pool = jax.custom_vjp(_pool_value, nondiff_argnums=(0,))
+
+
+def _pool_forward(odd, x):
+  pooled, index = _pool_value(odd, x)
+  return (pooled, index), index
+
+
+_pool.defvjp(_pool_forward, lambda odd, index, g: (_scatter(g[0], index, odd),))
+
+
+def _unpool_value(odd, x, index):
+  return _scatter(x, index, odd)
+
+
+_unpool = jax.custom_vjp(_unpool_value, nondiff_argnums=(0,))
+_unpool.defvjp(
+  lambda odd, x, index: (_scatter(x, index, odd), index),
+  lambda odd, index, g: (_select(index, _corners(g, odd, 0)), None),
+)

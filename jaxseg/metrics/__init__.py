@@ -1,0 +1,1 @@
+"""Scores of predictions against the truth: add up over a dataset, summarise once."""

@@ -1,0 +1,155 @@
+"""The measures of the ISBI 2012 challenge: membranes between neurites in electron micrographs.
+
+Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms for
+connectomics, Frontiers in Neuroanatomy 2015. A map of membrane probability is cut at ten
+thresholds; what is left, split into 4-connected components, is the proposed segmentation T. It is
+compared with the components S of the truth over the pixels that are cell in the truth, and the best
+threshold of all sections together counts. A pixel that T calls membrane there is a segment of its
+own.
+
+With p_ij the share of those pixels in true segment i and proposed segment j, s_i and t_j the sums
+over j and over i: V^Rand = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2), V^Info = 2 I(S, T) /
+(H(S) + H(T)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy import ndimage
+
+from jaxseg.types import VOID, UserError
+
+THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 11))  # membrane is where the map reaches it
+
+
+def count(
+  membrane: np.ndarray,
+  label: np.ndarray,
+  *,
+  thin: bool = False,
+  thresholds: tuple[float, ...] = THRESHOLDS,
+) -> dict[str, np.ndarray]:
+  """Counts one section at every threshold.
+
+  Args:
+    membrane: float [h, w] in [0, 1], probability of membrane.
+    label: integers [h, w], 1 membrane, 0 cell; VOID is left out.
+    thin: whether proposed membranes are first thinned to lines one pixel wide, as in the later
+      official scores: each membrane pixel joins the nearest segment, lines stay between segments.
+    thresholds: membrane is where `membrane` >= threshold.
+
+  Returns:
+    name -> float64 [thresholds], to be added over sections with `add` and read with `summarize`.
+  """
+  membrane, label = np.asarray(membrane), np.asarray(label)
+  if membrane.shape != label.shape or label.ndim != 2:
+    raise UserError(f'membrane {membrane.shape} and label {label.shape} must be one [h, w]')
+  strange = np.setdiff1d(label, (0, 1, VOID))
+  if strange.size:
+    raise UserError(f'labels of membranes are 0 (cell), 1 (membrane) or {VOID}, got {strange[:5]}')
+  truth = components(label == 0)
+  rows = [_count_one(membrane >= value, label, truth, thin) for value in thresholds]
+  return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
+
+
+def add(counts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Returns the sum of the counts of several sections."""
+  counts = list(counts)
+  return {name: sum(section[name] for section in counts) for name in counts[0]}
+
+
+def summarize(counts: dict[str, np.ndarray]) -> dict[str, float]:
+  """Turns added-up counts into scores, each at its own best threshold.
+
+  Returns:
+    pixel_error: 1 - the best F-score of cell pixels. pixel_disagreement: the least share of wrong
+    pixels. rand_error: 1 - v_rand. v_rand, v_info: in [0, 1], larger is better; pairs of pixels are
+    added over sections, V^Info is averaged over them.
+  """
+  pixel_f = _ratio(2 * counts['hits'], counts['claimed'] + counts['cells'])
+  v_rand = _ratio(2 * counts['joint'], counts['truth'] + counts['found'])
+  return {
+    'pixel_error': float(1 - pixel_f.max()),
+    'pixel_disagreement': float(_ratio(counts['wrong'], counts['pixels']).min()),
+    'rand_error': float(1 - v_rand.max()),
+    'v_rand': float(v_rand.max()),
+    'v_info': float(_ratio(counts['info'], counts['sections']).max()),
+  }
+
+
+def components(cells: np.ndarray) -> np.ndarray:
+  """Returns int32 [h, w]: the 4-connected components of bool `cells` from 1, 0 elsewhere."""
+  return ndimage.label(cells)[0]
+
+
+def thin_membranes(segments: np.ndarray) -> np.ndarray:
+  """Grows segments into the membranes (0) until lines one pixel wide are left between them.
+
+  Args:
+    segments: integers [h, w], 0 is membrane.
+
+  Returns:
+    The grown segments, the same shape and dtype.
+  """
+  membrane = segments == 0
+  if membrane.all() or not membrane.any():
+    return segments
+  nearest = ndimage.distance_transform_edt(membrane, return_distances=False, return_indices=True)
+  grown = segments[tuple(nearest)]
+  padded, was = np.pad(grown, 1, mode='edge'), np.pad(membrane, 1)
+  right_below = (grown != padded[1:-1, 2:]) | (grown != padded[2:, 1:-1])
+  # Where the neighbour on the other side is no membrane, this pixel alone can be the line.
+  left_above = (grown != padded[1:-1, :-2]) & ~was[1:-1, :-2]
+  left_above |= (grown != padded[:-2, 1:-1]) & ~was[:-2, 1:-1]
+  return np.where(membrane & (right_below | left_above), 0, grown)
+
+
+def _count_one(membrane, label, truth, thin) -> dict[str, float]:
+  valid, cells = label != VOID, label == 0
+  segments = components(~membrane)
+  pairs = _pair_sums(truth[cells], (thin_membranes(segments) if thin else segments)[cells])
+  return {
+    'sections': 1,
+    'pixels': valid.sum(),
+    'wrong': (membrane[valid] == cells[valid]).sum(),
+    'hits': (cells & ~membrane).sum(),
+    'claimed': (valid & ~membrane).sum(),
+    'cells': cells.sum(),
+    **pairs,
+  }
+
+
+def _pair_sums(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
+  """Sums over pixels that are cell in the truth: joint, truth, found in ordered pairs; V^Info."""
+  total = truth.size
+  alone = np.count_nonzero(found == 0)  # each is a segment of one pixel
+  width = int(found.max(initial=0)) + 1
+  claimed = found > 0
+  cell = truth[claimed].astype(np.int64) * width + found[claimed]
+  both = np.unique(cell, return_counts=True)[1].astype(np.float64)
+  rows = np.bincount(truth)[1:].astype(np.float64)
+  columns = np.bincount(found[claimed])[1:].astype(np.float64)
+  entropy_truth = _entropy(rows, total, 0)
+  entropy_found, entropy_both = _entropy(columns, total, alone), _entropy(both, total, alone)
+  denominator = entropy_truth + entropy_found
+  shared = denominator - entropy_both
+  return {
+    'joint': (both**2).sum() + alone,
+    'truth': (rows**2).sum(),
+    'found': (columns**2).sum() + alone,
+    'info': 2 * shared / denominator if denominator > 0 else 1.0,
+  }
+
+
+def _entropy(sizes: np.ndarray, total: int, alone: int) -> float:
+  """Entropy in nats of a partition of `total` pixels into `sizes` and `alone` single pixels."""
+  share = sizes[sizes > 0] / max(total, 1)
+  return float(-(share * np.log(share)).sum() + alone / max(total, 1) * np.log(max(total, 1)))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  """Divides; 0 / 0 is 1: nothing to find and nothing found."""
+  nothing = denominator == 0
+  return np.where(nothing, 1.0, numerator / np.where(nothing, 1.0, denominator))

@@ -1,0 +1,234 @@
+"""Fully Convolutional Networks for Semantic Segmentation (arXiv:1411.4038; PAMI: arXiv:1605.06211).
+
+The defaults are the authors' reference release (fcn.berkeleyvision.org, voc-fcn8s): VGG16 whose
+conv1_1 pads the image by 100 pixels, pooling that rounds up, fc6 7x7 unpadded, score layers that
+start at zero, bilinear upsampling that is fixed (hence no parameter), and crops from the top left
+(19, 27 or 31 pixels for the result, 5 and 9 for the skips), for images of any size.
+
+Departures from it, and the option that gives each:
+  stride=32|16|8        FCN-32s, FCN-16s, FCN-8s.
+  at_once=True          FCN-8s trained in one go: pool4 scaled by 0.01 and pool3 by 0.0001.
+  learn_upsampling      True: every upsampling is a full, learned deconvolution that starts
+                        bilinear; 'intermediate': all but the last one (the conference paper).
+  aligned=True          padding that keeps sizes ('SAME') instead of 100 and crops: cheaper, modern.
+  batch_norm=True       batch norm in VGG16, for training from scratch.
+  head='light'          no fc6 and fc7: scores the last features of strides 32, 16 and 8 of any
+                        backbone, all aligned. No paper has it.
+  head='torchvision'    torchvision's fcn_resnet50 and fcn_resnet101: stages 3 and 4 dilated, one
+                        3x3 convolution, bilinear resize; aux=True adds its head on stage 3.
+Dropout is elementwise, as in Caffe; some ports drop whole channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg import backbones
+from jaxseg.backbones.vgg import VGG16, fully_connected
+from jaxseg.layers import (
+  BatchNorm,
+  Conv,
+  ConvTranspose,
+  bilinear_kernel,
+  resize_bilinear,
+  upsample_bilinear,
+)
+from jaxseg.models import check_choice, check_size
+from jaxseg.types import Array, Outputs, SizeRule, UserError
+
+_IMAGE_PADDING = 100
+# stride: (name of the last upsampling, its crop from the top left for that padding)
+_LAST = {32: ('upscore', 19), 16: ('upscore16', 27), 8: ('upscore8', 31)}
+# (stride of the skip, upsampling before it, score layer, crop of the skip, at-once scale)
+_SKIPS = ((16, 'upscore2', 'score_pool4', 5, 1e-2), (8, 'upscore_pool4', 'score_pool3', 9, 1e-4))
+
+
+class Model(nn.Module):
+  """FCN-32s, FCN-16s or FCN-8s.
+
+  Parameters: conv1_1 ... conv5_3, fc6, fc7 (and bn1_1 ...) with VGG16, other backbones under
+  'backbone' with their own published names; score_fr, score_pool4, score_pool3; learned
+  upsampling in upscore2, upscore_pool4, upscore, upscore16, upscore8. head='torchvision' has
+  classifier_0 (3x3), classifier_1 (batch norm), classifier_4, and the same with aux_classifier_.
+
+  Attributes:
+    num_classes: channels of the logits.
+    norm: factory of batch normalisation layers.
+    dtype: dtype of the computation; parameters stay float32.
+    stride: of the finest scores: 32, 16 or 8.
+    backbone: one of `jaxseg.backbones.NAMES`.
+    head: 'paper' (VGG16 only), 'light' or 'torchvision' (ResNets only, stride 8 only).
+    width: channels of VGG16's first stage, 64 as published; all else scales, fc6 is 64 * width.
+    batch_norm: batch norm in VGG16.
+    aligned: see above; head='light' always is.
+    at_once: see above.
+    learn_upsampling: False, True or 'intermediate'.
+    dropout_rate: None is 0.5 after fc6 and fc7, 0.1 in torchvision's head.
+    aux: also return 'aux_logits' (head='torchvision').
+    remat: recompute each stage (VGG16) or block of the backbone in the backward pass.
+  """
+
+  num_classes: int
+  norm: Callable[..., nn.Module] = BatchNorm
+  dtype: Any = jnp.float32
+  stride: int = 8
+  backbone: str = 'vgg16'
+  head: str = 'paper'
+  width: int = 64
+  batch_norm: bool = False
+  aligned: bool = False
+  at_once: bool = False
+  learn_upsampling: bool | str = False
+  dropout_rate: float | None = None
+  aux: bool = False
+  remat: bool = False
+
+  @property
+  def size_rule(self) -> SizeRule:
+    if self._is_aligned:
+      return SizeRule(multiple=32, minimum=32)
+    return SizeRule()
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool, dropout: bool | None = None) -> Outputs:
+    """Maps image [b,h,w,c], preprocessed, to {'logits': [b,h,w,num_classes]}.
+
+    With `aux` also 'aux_logits', of the same shape. `train` chooses batch statistics and, unless
+    `dropout` says otherwise, dropout (random stream 'dropout').
+
+    Raises:
+      UserError: options that do not go together, or a size outside `size_rule`.
+    """
+    self._check_options()
+    check_size('this FCN', self.size_rule, image.shape)
+    dropout = train if dropout is None else dropout
+    taps = self._features(image, train)
+    if self.head == 'torchvision':
+      return self._torchvision_heads(taps, image.shape[1:3], train, dropout)
+    x = taps['stride32']
+    if self.head == 'paper':
+      rate = 0.5 if self.dropout_rate is None else self.dropout_rate
+      pad = 3 if self.aligned else 0
+      x = fully_connected(x, 64 * self.width, rate, dropout, padding=pad)
+    score = self._score(x, 'score_fr')
+    for stride, upsampling, name, offset, scale in _SKIPS:
+      if self.stride > stride:
+        break
+      score = self._upsample(score, 2, upsampling)
+      skip = self._crop(taps[f'stride{stride}'], offset, score.shape[1:3])
+      score = score + self._score(skip * scale if self.at_once else skip, name)
+    name, offset = _LAST[self.stride]
+    score = self._upsample(score, self.stride, name)
+    return {'logits': self._crop(score, offset, image.shape[1:3])}
+
+  @property
+  def _is_aligned(self) -> bool:
+    return self.head == 'light' or (self.head == 'paper' and self.aligned)
+
+  def _check_options(self) -> None:
+    check_choice('stride', self.stride, tuple(_LAST))
+    check_choice('backbone', self.backbone, backbones.NAMES)
+    check_choice('head', self.head, ('paper', 'light', 'torchvision'))
+    check_choice('learn_upsampling', self.learn_upsampling, (False, True, 'intermediate'))
+    if self.head == 'paper' and self.backbone != 'vgg16':
+      raise UserError(f"head='paper' is VGG16's: got {self.backbone!r}, take head='light'")
+    if self.head == 'torchvision' and (not self.backbone.startswith('resnet') or self.stride != 8):
+      raise UserError(
+        "head='torchvision' goes with backbone='resnet50' or 'resnet101' and stride=8: got "
+        f'{self.backbone!r} and stride={self.stride}'
+      )
+    if self.aux and self.head != 'torchvision':
+      raise UserError(f"aux=True goes with head='torchvision' only: got {self.head!r}")
+    if self.at_once and self.head != 'paper':
+      raise UserError(f"at_once=True goes with head='paper' only: got {self.head!r}")
+    if self.batch_norm and self.backbone != 'vgg16':
+      raise UserError(f'batch_norm=True is for vgg16 only: {self.backbone!r} always has it')
+
+  def _features(self, image: Array, train: bool) -> dict[str, Array]:
+    """Feature maps of the backbone by stride, of stages by number with a ResNet."""
+    options = {
+      'width': self.width,
+      'norm': self.norm,
+      'dtype': self.dtype,
+      'remat': self.remat,
+    }
+    if self.backbone == 'vgg16':
+      padding = 1 if self._is_aligned else _IMAGE_PADDING
+      vgg = VGG16(batch_norm=self.batch_norm, first_padding=padding, ceil=True, **options)
+      nn.share_scope(self, vgg)  # VGG16's names beside fc6 and the scores, as in the release
+      taps = vgg(image, train=train)
+    else:
+      if self.head == 'torchvision':
+        options['output_stride'] = 8
+      taps = backbones.build(self.backbone, **options, name='backbone')(image, train=train)
+    for name, x in taps.items():
+      self.sow('intermediates', name, x)
+    return taps
+
+  def _score(self, x: Array, name: str) -> Array:
+    """[b,h,w,c] -> [b,h,w,num_classes], zero before training."""
+    zeros = nn.initializers.zeros_init()
+    return Conv(self.num_classes, (1, 1), dtype=self.dtype, kernel_init=zeros, name=name)(x)
+
+  def _upsample(self, x: Array, factor: int, name: str) -> Array:
+    """[b,h,w,c] -> [b,(h+1)*factor,(w+1)*factor,c], aligned: [b,h*factor,w*factor,c]."""
+    learned = self.learn_upsampling is True
+    if self.learn_upsampling == 'intermediate':
+      learned = name != _LAST[self.stride][0]
+    if learned:
+      x = ConvTranspose(
+        self.num_classes,
+        (2 * factor, 2 * factor),
+        strides=(factor, factor),
+        padding='VALID',
+        use_bias=False,
+        dtype=self.dtype,
+        kernel_init=_bilinear_init,
+        name=name,
+      )(x)
+    else:
+      x = upsample_bilinear(x, factor)
+      self.sow('intermediates', name, x)
+    if self._is_aligned:
+      x = x[:, factor // 2 : -(factor // 2), factor // 2 : -(factor // 2)]
+    return x
+
+  def _crop(self, x: Array, offset: int, size: tuple[int, int]) -> Array:
+    """Takes `size` from x [b,h,w,c], starting `offset` pixels from its top left corner."""
+    if self._is_aligned:
+      return x
+    return x[:, offset : offset + size[0], offset : offset + size[1]]
+
+  def _torchvision_heads(
+    self, taps: dict[str, Array], size: tuple[int, int], train: bool, dropout: bool
+  ) -> Outputs:
+    def head(x: Array, name: str) -> Array:
+      features = x.shape[-1] // 4
+      x = self._torch_conv(features, 3, use_bias=False, name=f'{name}_0')(x)
+      norm = self.norm(epsilon=1e-5, dtype=self.dtype, name=f'{name}_1')
+      x = nn.relu(norm(x, use_running_average=not train))
+      rate = 0.1 if self.dropout_rate is None else self.dropout_rate
+      x = nn.Dropout(rate, name=f'{name}_3')(x, deterministic=not dropout)
+      x = self._torch_conv(self.num_classes, 1, name=f'{name}_4')(x)
+      return resize_bilinear(x, size, align_corners=False)
+
+    outputs = {'logits': head(taps['stage4'], 'classifier')}
+    if self.aux:
+      outputs['aux_logits'] = head(taps['stage3'], 'aux_classifier')
+    return outputs
+
+  def _torch_conv(self, features: int, size: int, **options) -> nn.Module:
+    init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
+    return Conv(features, (size, size), dtype=self.dtype, kernel_init=init, **options)
+
+
+def _bilinear_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+  """Kernel [k,k,c,c] that interpolates each channel and mixes none."""
+  del key
+  size, _, channels, features = shape
+  channel_map = jnp.eye(channels, features, dtype=dtype)
+  return jnp.einsum('hw,io->hwio', jnp.asarray(bilinear_kernel(size), dtype), channel_map)

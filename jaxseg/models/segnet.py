@@ -1,0 +1,151 @@
+"""SegNet: A Deep Convolutional Encoder-Decoder Architecture (arXiv:1511.00561, figure 2, table 1).
+
+Pooling keeps where each maximum was; the decoder writes values back to those places (zeros
+elsewhere) and convolves. The defaults are the authors' release (SegNet-Tutorial, caffe-segnet):
+every convolution has a bias, batch norm has epsilon 1e-9, scale 1 and shift 0.001, MSRA fan-in
+initialisation, pooling rounds up (360x480 > ... > 23x30 > 12x15).
+
+  variant='vgg16'   13 convolutions of VGG16 down, 13 up; the last, 3x3, is the classifier.
+  variant='basic'   SegNet-Basic: local response normalisation of the raw input (feed BGR 0-255
+                    without subtracting a mean), 4 + 4 convolutions 7x7 of 64 channels, no ReLU in
+                    the decoder, 1x1 classifier.
+  bayesian=True     Bayesian SegNet (arXiv:1511.02680): dropout in the deep half, as released.
+  use_bias=False    the paper's text: no bias before batch norm (the release has them).
+
+The release keeps no running averages: it averages the statistics of one pass over the training set
+after training. Running averages serve here; that pass belongs to the training loop, not the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg.layers import BatchNorm, Conv, local_response_norm, max_pool_argmax, max_unpool
+from jaxseg.models import check_choice, check_size
+from jaxseg.types import Array, Outputs, SizeRule
+
+# Convolutions (name, channels in units of `width`) of each encoder stage, finest first.
+_ENCODERS = {
+  'vgg16': tuple(
+    tuple((f'conv{stage}_{i}', multiple) for i in range(1, count + 1))
+    for stage, (count, multiple) in enumerate(((2, 1), (2, 2), (3, 4), (3, 8), (3, 8)), start=1)
+  ),
+  'basic': tuple(((f'conv{stage}', 1),) for stage in range(1, 5)),
+}
+_SHALLOWEST_DROPOUT = 3  # stage, of both variants, from which on Bayesian SegNet drops out
+
+
+class Model(nn.Module):
+  """SegNet or SegNet-Basic, with or without dropout.
+
+  Parameters, as in the release: 'vgg16' has conv1_1, conv1_1_bn ... conv5_3, conv5_3_bn,
+  conv5_3_D, conv5_3_D_bn ... conv1_2_D, conv1_2_D_bn, conv1_1_D (the classifier); 'basic' has
+  conv1, conv1_bn ... conv4, conv_decode4, conv_decode4_bn ... conv_decode1, conv_classifier.
+
+  Attributes:
+    num_classes: channels of the logits.
+    norm: factory of batch normalisation layers.
+    dtype: dtype of the computation; parameters stay float32.
+    variant: 'vgg16' or 'basic'.
+    width: channels of the first convolution; all others scale with it.
+    bayesian: dropout after poolings 3 and deeper and after the decoder stages 3 and deeper.
+    dropout_rate: its rate.
+    use_bias: biases in the convolutions that batch norm follows.
+    remat: recompute each stage in the backward pass.
+  """
+
+  num_classes: int
+  norm: Callable[..., nn.Module] = BatchNorm
+  dtype: Any = jnp.float32
+  variant: str = 'vgg16'
+  width: int = 64
+  bayesian: bool = False
+  dropout_rate: float = 0.5
+  use_bias: bool = True
+  remat: bool = False
+
+  @property
+  def size_rule(self) -> SizeRule:
+    return SizeRule()  # pooling rounds up and unpooling knows the size it came from
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool, dropout: bool | None = None) -> Outputs:
+    """Maps image [b,h,w,c], preprocessed, to {'logits': [b,h,w,num_classes]}.
+
+    `train` chooses batch statistics and, unless `dropout` says otherwise, dropout of the Bayesian
+    variant (random stream 'dropout').
+    """
+    check_choice('variant', self.variant, tuple(_ENCODERS))
+    check_size('SegNet', self.size_rule, image.shape)
+    dropout = train if dropout is None else dropout
+    encoder, memory = _ENCODERS[self.variant], []
+    x = jnp.asarray(image, self.dtype)
+    if self.variant == 'basic':
+      x = local_response_norm(image.astype(jnp.float32)).astype(self.dtype)
+    for stage, convolutions in enumerate(encoder, start=1):
+      size = x.shape[1:3]
+      x, index = self._stage(lambda m, x, c=convolutions: m._encode(x, c, train), x)
+      memory.append((index, size))
+      self.sow('intermediates', f'pool{stage}', x)
+      x = self._drop(x, stage, f'encdrop{stage}', dropout)
+    for stage in range(len(encoder), 0, -1):
+      index, size = memory.pop()
+      x = self._stage(lambda m, x, s=stage, i=index, n=size: m._decode(x, s, i, n, train), x)
+      x = self._drop(x, stage, f'decdrop{stage}', dropout)
+    size, name = (1, 'conv_classifier') if self.variant == 'basic' else (3, 'conv1_1_D')
+    return {'logits': self._conv(self.num_classes, size, name=name)(x)}
+
+  def _stage(self, function: Callable, x: Array) -> Any:
+    return nn.remat(function)(self, x) if self.remat else function(self, x)
+
+  def _encode(self, x: Array, convolutions: tuple, train: bool) -> tuple[Array, Array]:
+    """Convolves and pools, [b,h,w,c] -> values and indices [b,ceil(h/2),ceil(w/2),c']."""
+    for name, multiple in convolutions:
+      x = nn.relu(self._convolve(x, name, self.width * multiple, train))
+    return max_pool_argmax(x)
+
+  def _decode(self, x: Array, stage: int, index: Array, size: tuple, train: bool) -> Array:
+    """Unpools x [b,h,w,c] to [b,*size,c] and convolves; mirrors the encoder's stage."""
+    x = max_unpool(x, index, size)
+    if self.variant == 'basic':
+      return self._convolve(x, f'conv_decode{stage}', self.width, train)
+    convolutions = _ENCODERS['vgg16'][stage - 1]
+    for i in range(len(convolutions) - 1, -1, -1):
+      name, multiple = convolutions[i]
+      if i == 0:  # the last one brings the channels of the next finer stage, or is the classifier
+        if stage == 1:
+          break
+        multiple = _ENCODERS['vgg16'][stage - 2][0][1]
+      x = nn.relu(self._convolve(x, f'{name}_D', self.width * multiple, train))
+    return x
+
+  def _convolve(self, x: Array, name: str, features: int, train: bool) -> Array:
+    """Convolution and batch norm, [b,h,w,c] -> [b,h,w,features]."""
+    size = 7 if self.variant == 'basic' else 3
+    x = self._conv(features, size, use_bias=self.use_bias, name=name)(x)
+    norm = self.norm(
+      epsilon=1e-9,
+      bias_init=nn.initializers.constant(0.001),
+      dtype=self.dtype,
+      name=f'{name}_bn',
+    )
+    return norm(x, use_running_average=not train)
+
+  def _conv(self, features: int, size: int, **options) -> nn.Module:
+    return Conv(
+      features,
+      (size, size),
+      padding='SAME',
+      dtype=self.dtype,
+      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_in', 'normal'),
+      **options,
+    )
+
+  def _drop(self, x: Array, stage: int, name: str, active: bool) -> Array:
+    if not self.bayesian or stage < _SHALLOWEST_DROPOUT:
+      return x
+    return nn.Dropout(self.dropout_rate, name=name)(x, deterministic=not active)

@@ -1,0 +1,1 @@
+"""From examples on disk to batches: augmentation, training and evaluation loaders, NumPy only."""

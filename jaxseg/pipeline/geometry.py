@@ -1,0 +1,201 @@
+"""Moves an image, its label and its weight map together: resize, crop, pad, mirror, flip, warp.
+
+Every function takes and returns a dict and moves these entries where they exist; the others pass
+through untouched:
+
+  image      uint8 [h,w,c]   bilinear; new ground takes the `fill` colour
+  label      uint8 [h,w]     nearest; new ground is void (255)
+  weight     float32 [h,w]   bilinear; new ground is 0
+  instances  uint16 [h,w]    nearest; new ground is 0
+
+Both interpolations put samples at pixel centres: output pixel i looks at (i + 0.5) * n / m - 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from jaxseg.types import VOID, UserError
+
+cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
+
+Example = dict  # 'image', 'label', and perhaps 'weight', 'instances', 'file_name', 'index'
+Fill = tuple[int, ...]  # a colour, 0..255: one value for all channels or one for each
+
+_NEAREST = ('label', 'instances')
+
+
+def move(example: Example, function: Callable, fill: Fill = (0,), label: int = VOID) -> Example:
+  """Applies `function(array, nearest, ground)` to every entry that has pixels.
+
+  `nearest` says that values must not be mixed; `ground` is what new ground holds, one value for
+  each channel: `fill` for the image, `label` for the label, 0 for the others.
+  """
+  grounds = {'image': fill, 'label': (label,), 'weight': (0.0,), 'instances': (0,)}
+  moved = dict(example)
+  for key, ground in grounds.items():
+    array = example.get(key)
+    if array is not None:
+      moved[key] = function(array, key in _NEAREST, _per_channel(ground, array))
+  return moved
+
+
+def _per_channel(fill: Fill, array: np.ndarray) -> Fill:
+  channels = 1 if array.ndim == 2 else array.shape[2]
+  if len(fill) not in (1, channels):
+    raise UserError(
+      f'fill has {len(fill)} values, the image has {channels} channels: give one value or {channels}'
+    )
+  return tuple(fill) * channels if len(fill) == 1 else tuple(fill)
+
+
+def _opencv(array: np.ndarray, function: Callable, fill: Fill = ()) -> np.ndarray:
+  """Runs `function(array, fill)` on groups of four channels, OpenCV's limit, and keeps the rank."""
+  if array.ndim == 2 or array.shape[2] <= 4:
+    result = function(array, fill)
+    return result[..., None] if result.ndim < array.ndim else result
+  starts = range(0, array.shape[2], 4)
+  groups = (np.ascontiguousarray(array[..., c : c + 4]) for c in starts)
+  return np.dstack(
+    [function(group, fill[c : c + 4]) for group, c in zip(groups, starts, strict=True)]
+  )
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Bilinear at pixel centres; averages areas where it shrinks to less than half (no aliasing).
+
+  Args:
+    image: [h,w] or [h,w,c], uint8 or float32.
+    size: new height and width, in pixels.
+  """
+  height, width = size
+  if image.shape[:2] == (height, width):
+    return image
+  shrinks = image.shape[0] > 2 * height and image.shape[1] > 2 * width
+  mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+  return _opencv(image, lambda part, _: cv2.resize(part, (width, height), interpolation=mode))
+
+
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Nearest at pixel centres: row i reads row floor((i + 0.5) * n / m).
+
+  OpenCV's INTER_NEAREST looks at pixel corners, and its INTER_NEAREST_EXACT rounds in fixed point
+  and misses the formula for one pair of sizes in five, so the indices are computed here.
+  """
+  if label.shape[:2] == tuple(size):
+    return label
+  rows, columns = (
+    ((2 * np.arange(new) + 1) * old) // (2 * new)
+    for new, old in zip(size, label.shape, strict=True)
+  )
+  return label.take(rows, axis=0).take(columns, axis=1)
+
+
+def resize(example: Example, size: tuple[int, int]) -> Example:
+  """Resizes everything to `size` = (height, width)."""
+
+  def function(array, nearest, _):
+    return resize_label(array, size) if nearest else resize_image(array, size)
+
+  return move(example, function)
+
+
+def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
+  """Cuts a window that lies inside the image (a view, nothing is copied)."""
+  return move(example, lambda array, *_: array[top : top + height, left : left + width])
+
+
+def pad(
+  example: Example,
+  top: int,
+  bottom: int,
+  left: int,
+  right: int,
+  fill: Fill = (0,),
+  label: int = VOID,
+) -> Example:
+  """Adds constant borders: `fill` around the image, `label` around the label, weight 0."""
+  if not (top or bottom or left or right):
+    return example
+
+  def border(part, value):
+    kind = cv2.BORDER_CONSTANT
+    return cv2.copyMakeBorder(part, top, bottom, left, right, kind, value=value)
+
+  def function(array, _, ground):
+    return _opencv(array, border, ground)
+
+  return move(example, function, fill, label)
+
+
+def mirror_array(array: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+  """Mirrors the borders outwards without repeating the edge: c b [a b c] b a; any widths."""
+  borders = (top, bottom, left, right, cv2.BORDER_REFLECT_101)
+  return _opencv(array, lambda part, _: cv2.copyMakeBorder(part, *borders))
+
+
+def mirror(example: Example, top: int, bottom: int, left: int, right: int) -> Example:
+  """Adds mirrored borders around the image only; there the label is void and the weight 0."""
+  padded = pad({**example, 'image': None}, top, bottom, left, right)
+  return {**padded, 'image': mirror_array(example['image'], top, bottom, left, right)}
+
+
+def flip(example: Example, horizontal: bool, vertical: bool) -> Example:
+  """Swaps left and right (horizontal), top and bottom (vertical), or both."""
+  if not (horizontal or vertical):
+    return example
+  code = -1 if horizontal and vertical else 1 if horizontal else 0
+  return move(example, lambda array, *_: _opencv(array, lambda part, _: cv2.flip(part, code)))
+
+
+def rotate90(example: Example, turns: int) -> Example:
+  """Turns everything counter-clockwise by `turns` quarter turns."""
+  return move(example, lambda array, *_: np.ascontiguousarray(np.rot90(array, turns)))
+
+
+def affine(example: Example, matrix: np.ndarray, fill: Fill | None) -> Example:
+  """Output pixel (x, y) reads the source at matrix @ (x, y, 1); the size stays.
+
+  Args:
+    example: see the module's docstring.
+    matrix: float [2,3], from output to source pixels, x before y.
+    fill: colour outside the source, where the label is void and the weight 0; None mirrors all.
+  """
+  height, width = example['image'].shape[:2]
+
+  def warp(part, value, nearest):
+    flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(
+      part, matrix, (width, height), flags=flags, borderMode=_border(fill), borderValue=value
+    )
+
+  return _warp(example, warp, fill)
+
+
+def remap(
+  example: Example, columns: np.ndarray, rows: np.ndarray, fill: Fill | None = None
+) -> Example:
+  """Output pixel (i, j) reads the source at row rows[i,j], column columns[i,j] (float32 [h,w]).
+
+  `fill` as in `affine`.
+  """
+
+  def warp(part, value, nearest):
+    mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return cv2.remap(part, columns, rows, mode, borderMode=_border(fill), borderValue=value)
+
+  return _warp(example, warp, fill)
+
+
+def _border(fill: Fill | None) -> int:
+  return cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_CONSTANT
+
+
+def _warp(example: Example, warp: Callable, fill: Fill | None) -> Example:
+  def function(array, nearest, ground):
+    return _opencv(array, lambda part, value: warp(part, value, nearest), ground)
+
+  return move(example, function, (0,) if fill is None else fill)

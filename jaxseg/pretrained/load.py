@@ -1,0 +1,214 @@
+"""Puts named tensors into a network's variables: all of them, or it says which and stops.
+
+A name that silently did not match is the classic way to "start from pretrained weights" that were
+never loaded; so whatever is missing, left over or of another shape must be announced beforehand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from jaxseg.pretrained.conversion import convert
+from jaxseg.pretrained.preprocessing import Preprocessing
+from jaxseg.pretrained.reader import read
+from jaxseg.types import Array, UserError
+
+_SHOWN = 6  # names in an error message; the report holds all
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What became of every name; shapes by full name such as 'params/conv1_1/kernel'.
+
+  Attributes:
+    matched: loaded.
+    new: the network has them and they were expected to be new: they keep their initial values.
+    unused: the tensors have them, the network does not (or they are to be new); expected.
+    missing: the network has them, the tensors do not: a surprise.
+    unexpected: the tensors have them, the network does not: a surprise.
+    mismatched: name -> (shape in the network, shape of the tensor): a surprise.
+    source: naming of the weights, where a file was read.
+    note: what the network must share with that source beyond names and shapes.
+  """
+
+  matched: dict[str, tuple[int, ...]]
+  new: dict[str, tuple[int, ...]]
+  unused: dict[str, tuple[int, ...]]
+  missing: dict[str, tuple[int, ...]]
+  unexpected: dict[str, tuple[int, ...]]
+  mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+  source: str = ''
+  note: str = ''
+
+  @property
+  def surprises(self) -> int:
+    return len(self.missing) + len(self.unexpected) + len(self.mismatched)
+
+  def __str__(self) -> str:
+    """A line of counts, then every name that was not simply loaded, with its shape."""
+    groups = {name: value for name, value in vars(self).items() if isinstance(value, dict)}
+    counts = ', '.join(f'{len(group)} {name}' for name, group in groups.items())
+    lines = [f'{self.source or "weights"}: {counts}']
+    lines += [f'  note: {self.note}'] if self.note else []
+    for name, group in groups.items():
+      if name != 'matched':
+        lines += [f'  {name} {_described(key, value)}' for key, value in sorted(group.items())]
+    return '\n'.join(lines)
+
+
+def load_into(
+  variables: Mapping[str, Any],
+  tensors: Mapping[str, Array],
+  *,
+  allow_new: Sequence[str] = (),
+  allow_unused: Sequence[str] = (),
+) -> tuple[dict[str, Any], Report]:
+  """Returns the variables with the tensors in place of the values of the same name.
+
+  A pattern is a regular expression that must match all of a name or all of one of its leading
+  parts, with or without the collection: 'score_.*', 'fc8', 'fc8/bias' and 'params/fc8/kernel'.
+
+  Args:
+    variables: nested dict {'params': ..., 'batch_stats': ...} of arrays (or of ShapeDtypeStructs,
+      where nothing is new).
+    tensors: full name 'params/conv1_1/kernel' -> array of the same shape, cast to the dtype there.
+    allow_new: patterns of names that keep their initial values, whether or not a tensor has them.
+    allow_unused: patterns of tensors that the network may do without.
+
+  Returns:
+    variables: the same nesting, numpy arrays where loaded, otherwise the very values passed in.
+    report: see Report; without surprises.
+
+  Raises:
+    UserError: a name is missing, unexpected or of another shape and not allowed to be; a tensor
+      holds a value that is not finite; a pattern of allow_new matches nothing.
+  """
+  old = flatten(variables)
+  _check_patterns(allow_new, old)
+  new = {name: _shape(value) for name, value in old.items() if _matches(name, allow_new)}
+  wanted = {name: _shape(value) for name, value in old.items() if name not in new}
+  given = {name: _shape(value) for name, value in tensors.items()}
+  left = {name: shape for name, shape in given.items() if name not in wanted}
+  unused = {name: s for name, s in left.items() if name in new or _matches(name, allow_unused)}
+  common = {name: shape for name, shape in wanted.items() if name in given}
+  report = Report(
+    matched={name: shape for name, shape in common.items() if given[name] == shape},
+    new=new,
+    unused=unused,
+    missing={name: shape for name, shape in wanted.items() if name not in given},
+    unexpected={name: shape for name, shape in left.items() if name not in unused},
+    mismatched={n: (shape, given[n]) for n, shape in common.items() if given[n] != shape},
+  )
+  if report.surprises:
+    raise UserError(_complaint(report))
+  loaded = {name: _cast(name, tensors[name], old[name].dtype) for name in report.matched}
+  return traverse_util.unflatten_dict(old | loaded, sep='/'), report
+
+
+def load_file(
+  variables: Mapping[str, Any],
+  path: str | Path,
+  *,
+  allow_new: Sequence[str] = (),
+  allow_unused: Sequence[str] = (),
+) -> tuple[dict[str, Any], Report, Preprocessing | None]:
+  """Reads a weight file, translates its names and loads it: `read`, `convert`, `load_into`.
+
+  Heads that only classified ImageNet may go unused without being named.
+
+  Args:
+    variables, allow_new, allow_unused: see load_into.
+    path: see reader.read.
+
+  Returns:
+    variables and report as load_into; and the preprocessing that these weights were trained with,
+    None where the file is one of ours (its workdir's config knows).
+
+  Raises:
+    UserError: as read, convert and load_into.
+  """
+  try:
+    converted = convert(read(path))
+    if converted.is_backbone and 'backbone' in variables.get('params', {}):
+      converted = converted.under('backbone')
+    allow_unused = (*allow_unused, *converted.optional)
+    loaded, report = load_into(
+      variables, converted.tensors, allow_new=allow_new, allow_unused=allow_unused
+    )
+  except UserError as error:
+    message = str(error)
+    raise UserError(message if str(path) in message else f'{path}: {message}') from None
+  report = dataclasses.replace(report, source=converted.source, note=converted.note)
+  return loaded, report, converted.preprocessing
+
+
+def flatten(variables: Mapping[str, Any]) -> dict[str, Array]:
+  """Returns nested variables, such as a checkpoint's, as 'params/conv1_1/kernel' -> array."""
+  return traverse_util.flatten_dict(_as_dicts(variables), sep='/')
+
+
+def _as_dicts(tree):
+  return {k: _as_dicts(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
+
+
+def _shape(value) -> tuple[int, ...]:
+  return tuple(value.shape)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+  parts = name.split('/')
+  leads = {'/'.join(parts[first:last]) for first in (0, 1) for last in range(2, len(parts) + 1)}
+  return any(re.fullmatch(pattern, lead) for pattern in patterns for lead in leads)
+
+
+def _check_patterns(patterns: Sequence[str], names: Mapping[str, Any]) -> None:
+  if isinstance(patterns, str):
+    raise UserError(f'the names expected to be new are one string {patterns!r}: give a tuple')
+  for pattern in patterns:
+    try:
+      idle = not any(_matches(name, (pattern,)) for name in names)
+    except re.error as error:
+      raise UserError(f'{pattern!r} is no regular expression: {error}') from None
+    if idle:
+      layers = sorted({name.split('/')[1] for name in names if '/' in name})
+      raise UserError(
+        f'{pattern!r} is expected to be new, but the network has no such name; its layers are '
+        f'{", ".join(layers)}'
+      )
+
+
+def _cast(name: str, values: Array, dtype) -> np.ndarray:
+  values = np.asarray(values).astype(dtype)
+  if not np.isfinite(values).all():
+    raise UserError(f'{name} holds values that are not finite: the file is damaged')
+  return values
+
+
+def _described(name, value) -> str:
+  if value and isinstance(value[0], tuple):
+    return f'{name} {value[1]} where the network has {value[0]}'
+  return f'{name} {value}'
+
+
+def _complaint(report: Report) -> str:
+  parts = []
+  for title, group in (
+    ('missing in the weights', report.missing),
+    ('unknown to the network', report.unexpected),
+    ('of another shape', report.mismatched),
+  ):
+    if group:
+      names = [_described(name, value) for name, value in sorted(group.items())]
+      more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+      parts.append(f'{len(names)} {title}: {", ".join(names[:_SHOWN])}{more}')
+  return (
+    f'the weights do not fit ({len(report.matched)} names match). {"; ".join(parts)}. List names '
+    'that shall start anew in config.init_new (allow_new), names to be ignored in allow_unused'
+  )

@@ -1,0 +1,104 @@
+"""The run folder: one process at a time, one config for its whole life."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxseg import config as configs
+from jaxseg.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+  """Names and colours of the classes; kept in a run, so that prediction needs no data."""
+
+  names: tuple[str, ...]
+  palette: tuple[tuple[int, int, int], ...]
+
+
+class Workdir:
+  """An open run folder; the lock goes with the process, however it ends.
+
+  Args:
+    path: made if it is absent.
+    config: compared with the config.json that is there, else written.
+
+  Raises:
+    UserError: the folder cannot be written, another process trains in it, or a key that changes what
+      is computed differs from the run's.
+  """
+
+  def __init__(self, path: str | Path, config: ConfigDict):
+    self.path = Path(path).expanduser().absolute()
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._lock = (self.path / '.lock').open('w')
+    except OSError as e:
+      raise UserError(f'--workdir={path}: {e.strerror}; choose a folder that can be written') from e
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      self._lock.close()
+      raise UserError(
+        f'--workdir={path}: another process is training there; wait or choose another'
+      ) from None
+    try:
+      self._keep_config(config)
+    except UserError:
+      self.close()
+      raise
+
+  def keep_classes(self, classes: Classes) -> None:
+    _replace(self.path / 'classes.json', json.dumps(dataclasses.asdict(classes), indent=2) + '\n')
+
+  def _keep_config(self, config: ConfigDict) -> None:
+    file = self.path / 'config.json'
+    if file.exists():
+      found = configs.differences(load_config(self.path), config)
+      if found:
+        changes = '; '.join(f'{k}: {old!r} there, {new!r} now' for k, (old, new) in found.items())
+        raise UserError(
+          f'--workdir={self.path} belongs to another run ({changes}): use another --workdir, or these values'
+        )
+    _replace(file, configs.to_json(config))
+
+  def close(self) -> None:
+    self._lock.close()
+
+
+def _replace(file: Path, text: str) -> None:
+  """Writes a file in one move: there is never half of it."""
+  temporary = file.with_suffix('.tmp')
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, file)
+
+
+def load_classes(workdir: str | Path) -> Classes:
+  """Reads the classes of a run. Raises UserError where there is none."""
+  file = Path(workdir).expanduser() / 'classes.json'
+  try:
+    found = json.loads(file.read_text(encoding='utf-8'))
+    return Classes(tuple(found['names']), tuple(tuple(c) for c in found['palette']))
+  except (FileNotFoundError, ValueError, KeyError, TypeError) as e:
+    raise UserError(
+      f'{file} cannot be read ({type(e).__name__}): give the --workdir of a training'
+    ) from e
+
+
+def load_config(workdir: str | Path) -> ConfigDict:
+  """Reads the config of a run. Raises UserError where there is no run."""
+  file = Path(workdir).expanduser() / 'config.json'
+  try:
+    return configs.from_json(file.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise UserError(
+      f'no run in {workdir} (no config.json): give the --workdir of a training'
+    ) from None
+  except (ValueError, KeyError) as e:
+    raise UserError(f'{file} is not a config that this project wrote: {e}') from e

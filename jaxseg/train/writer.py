@@ -1,0 +1,109 @@
+"""Where numbers go: metrics.jsonl, TensorBoard events, and one live line on the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from tensorboardX import SummaryWriter
+
+
+class Writer:
+  """Appends scalars to <workdir>/metrics.jsonl (one JSON object a line) and to TensorBoard.
+
+  Args:
+    workdir: an existing folder.
+    restored_step: lines past this step are dropped: they come again, identical.
+  """
+
+  def __init__(self, workdir: Path, restored_step: int = 0):
+    self._path = workdir / 'metrics.jsonl'
+    keep_lines(self._path, restored_step)
+    self._file = self._path.open('a', encoding='utf-8')
+    self._events = SummaryWriter(str(workdir), purge_step=restored_step + 1)
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    """Writes finite scalars at `step`; names are paths such as 'eval/mean_iou'."""
+    scalars = {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
+    self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+    self._file.flush()
+    for name, value in scalars.items():
+      self._events.add_scalar(name, value, step)
+    self._events.flush()
+
+  def picture(self, step: int, name: str, image: np.ndarray) -> None:
+    """Writes a uint8 [h, w, 3] picture to TensorBoard."""
+    self._events.add_image(name, image, step, dataformats='HWC')
+
+  def close(self) -> None:
+    self._file.close()
+    self._events.close()
+
+
+def keep_lines(path: Path, last_step: int) -> None:
+  """Drops the lines past `last_step`, and one cut short by a crash; the file changes in one move."""
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text(encoding='utf-8').splitlines():
+    try:
+      if json.loads(line)['step'] <= last_step:
+        kept.append(line)
+    except (json.JSONDecodeError, KeyError, TypeError):
+      continue
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
+  temporary.replace(path)
+
+
+def read_records(workdir: Path) -> list[dict[str, float]]:
+  """Returns the lines of metrics.jsonl, [] where there is none."""
+  path = workdir / 'metrics.jsonl'
+  lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+  return [json.loads(line) for line in lines]
+
+
+class Progress:
+  """One line that renews itself on a terminal; plain lines elsewhere, now and then."""
+
+  def __init__(self):
+    console = Console(file=sys.stdout)
+    self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+  def __enter__(self) -> Progress:
+    if self._live:
+      self._live.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._live:
+      self._live.stop()
+
+  def show(self, line: str) -> None:
+    if self._live:
+      self._live.update(Text(line))
+    else:
+      print(line, flush=True)
+
+  def say(self, line: str) -> None:
+    """Prints a line that stays."""
+    if self._live:
+      self._live.console.print(Text(line))
+    else:
+      print(line, flush=True)
+
+
+def duration(seconds: float) -> str:
+  """Writes seconds as '45s', '12m30s' or '2h13m'."""
+  seconds = int(seconds)
+  if seconds < 60:
+    return f'{seconds}s'
+  if seconds < 3600:
+    return f'{seconds // 60}m{seconds % 60:02d}s'
+  return f'{seconds // 3600}h{seconds % 3600 // 60:02d}m'

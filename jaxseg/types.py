@@ -1,0 +1,45 @@
+"""The few names that every part shares: arrays, batches, void, sizes, and errors meant for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+VOID = 255  # the label of a pixel that no loss and no metric counts
+
+Array = Any  # a jax.Array or a numpy array
+Batch = Mapping[
+  str, Array
+]  # 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w]; 'weight' float32 [b,h,w]
+Outputs = Mapping[str, Array]  # 'logits' [b,h,w,k], 'aux_logits', named intermediates
+Losses = Mapping[str, tuple[Array, Array]]  # name -> (sum, weight), both scalars
+
+
+class UserError(ValueError):
+  """A mistake of the user's: one line saying what was got, what is allowed and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeRule:
+  """Which input heights (and widths) a network takes: offset + multiple * n, at least `minimum`.
+
+  Attributes:
+    multiple: distance between two allowed sizes, in pixels.
+    offset: smallest member of the arithmetic progression (0 for "a multiple of").
+    minimum: smallest allowed size.
+    margin: pixels that the network eats at each side; its output is 2 * margin smaller.
+  """
+
+  multiple: int = 1
+  offset: int = 0
+  minimum: int = 1
+  margin: int = 0
+
+  def allows(self, size: int) -> bool:
+    return size >= self.minimum and (size - self.offset) % self.multiple == 0
+
+  def at_least(self, size: int) -> int:
+    """Returns the smallest allowed size that is not below `size`."""
+    size = max(size, self.minimum)
+    return size + (self.offset - size) % self.multiple

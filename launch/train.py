@@ -1,0 +1,25 @@
+"""Trains a network; the same command again resumes where it stopped.
+
+python launch/train.py --config=configs/unet_shapes.py --workdir=/tmp/shapes
+python launch/train.py --config=configs/segnet_camvid.py:basic,small --workdir=DIR --config.seed=1
+"""
+
+from jaxseg import command, config
+
+
+def main() -> None:
+  parser = command.Parser(__doc__)
+  parser.add_argument('--config', required=True, help='configs/NAME.py[:variant,...]')
+  parser.add_argument(
+    '--workdir', required=True, help='folder for checkpoints, metrics and figures'
+  )
+  parser.add_argument('--stop_at', type=int, help='stop (and save) at this step, as if interrupted')
+  flags = parser.parse()
+  settings = config.load(flags.config, flags.overrides)
+  from jaxseg.train import loop  # JAX starts only once the config is known to be right
+
+  loop.train(settings, flags.workdir, stop_at=flags.stop_at)
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,44 @@
+"""Installs jaxseg: pure Python, lower bounds only, TensorFlow never needed."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+  name='jaxseg',
+  version='0.1.0',
+  description='FCN, SegNet and U-Net in JAX/Flax, trained end to end as in the papers',
+  long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=find_packages(include=['jaxseg', 'jaxseg.*']),
+  python_requires='>=3.11',
+  install_requires=[
+    'absl-py>=2.1',
+    'array_record>=0.8',
+    'chex>=0.1.90',
+    'etils[epath]>=1.12',
+    'flatbuffers>=24.3',
+    'flax>=0.12',
+    'grain>=0.2.12',
+    'jax>=0.10',
+    'matplotlib>=3.9',
+    'ml-collections>=1.0',
+    'numpy>=2.0',
+    'opencv-python-headless>=4.10',
+    'optax>=0.2.5',
+    'orbax-checkpoint>=0.11.30',
+    'pillow>=11.0',
+    'rich>=13.7',
+    'safetensors>=0.5',
+    'scipy>=1.14',
+    'tensorboardX>=2.6.2',
+    'tensorflow-datasets>=4.9.8',
+  ],
+  extras_require={
+    'tpu': ['jax[tpu]>=0.10'],
+    'cuda': ['jax[cuda12]>=0.10'],
+    'test': ['h5py>=3.12', 'pytest>=8.3', 'ruff>=0.9'],
+    'parity': ['torch==2.13.0', 'torchvision==0.28.0'],
+  },
+)

@@ -1,0 +1,23 @@
+"""Eight CPU devices, no silent broadcasting, and paths that every test shares."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+  """The folder of real data beside the checkout; tests that need it skip where it is absent."""
+  folder = Path(os.environ.get('JAXSEG_DATA', ROOT.parent / 'shared' / 'data'))
+  if not (folder / 'camvid').is_dir():
+    pytest.skip(f'no real data in {folder}: set JAXSEG_DATA to the folder that holds camvid/')
+  return folder

@@ -1,0 +1,82 @@
+"""Every config and variant loads, builds its network, and has the paper's number of parameters."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxseg import config as configs
+from jaxseg import experiment
+from jaxseg.train.state import parameter_count
+
+ROOT = Path(__file__).resolve().parent.parent
+SPECS = [
+  'unet_shapes.py',
+  'unet_shapes.py:smoke',
+  'segnet_camvid.py',
+  'segnet_camvid.py:bayesian',
+  'segnet_camvid.py:small',
+  'segnet_camvid.py:smoke',
+  'segnet_camvid.py:basic',
+  'segnet_camvid.py:basic,bayesian',
+  'segnet_camvid.py:basic,small',
+  'segnet_camvid.py:basic,smoke',
+  'fcn_camvid.py',
+  'fcn_camvid.py:32s',
+  'fcn_camvid.py:16s',
+  'fcn_camvid.py:8s',
+  'fcn_camvid.py:small',
+  'fcn_camvid.py:smoke',
+  'unet_isbi2012.py',
+  'unet_isbi2012.py:small',
+  'unet_isbi2012.py:smoke',
+  'unet_dsb2018.py',
+  'unet_dsb2018.py:small',
+  'unet_dsb2018.py:smoke',
+  'folder.py',
+  'folder.py:small',
+  'folder.py:smoke',
+]
+SMOKE = [s for s in SPECS if s.endswith('smoke')]
+
+
+def load(spec):
+  return configs.load(str(ROOT / 'configs' / spec))
+
+
+def parameters_of(config, size):
+  model = experiment.model_from(config)
+  image = jnp.zeros((1, *size, config.channels))
+  init = lambda: model.init(jax.random.key(0), image, train=False)  # noqa: E731
+  return jax.eval_shape(init)['params']
+
+
+@pytest.mark.parametrize('spec', SPECS)
+def test_builds(spec):
+  config = load(spec)
+  rule = experiment.model_from(config).size_rule
+  params = parameters_of(config, [rule.at_least(max(64, rule.minimum))] * 2)
+  assert parameter_count(params) > 1000
+  if config.paper and config.paper.get('params'):
+    assert parameter_count(params) == config.paper.params
+  experiment.optimizer_from(config)[0].init(params)
+  experiment.transforms_from(config)
+
+
+def test_every_config_is_listed():
+  listed = {spec.split(':')[0] for spec in SPECS}
+  assert listed == {p.name for p in (ROOT / 'configs').glob('*.py')}
+
+
+@pytest.mark.parametrize('spec', [s for s in SPECS if 'smoke' not in s])
+def test_every_config_has_a_smoke_variant_on_shapes(spec):
+  name, _, variant = spec.partition(':')
+  keep = [v for v in variant.split(',') if v and v != 'small']
+  assert load(f'{name}:{",".join([*keep, "smoke"])}').dataset == 'shapes'
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')), ids=lambda p: p.stem)
+def test_the_docstring_gives_the_command(path):
+  text = path.read_text(encoding='utf-8')
+  assert f'python launch/train.py --config=configs/{path.name}' in text.split('"""')[1]

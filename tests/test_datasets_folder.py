@@ -1,0 +1,213 @@
+"""A user's own folder: every way to save a mask, and every way to get it wrong."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.datasets import classlist, folder
+from jaxseg.types import VOID, UserError
+
+IDS = np.array([[0, 1, 2, 1], [2, 2, 0, 255], [1, 1, 0, 0]], np.uint8)
+RGB = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+
+
+def _add(root, split, stem, mask, image=RGB, suffix='png'):
+  for kind in ('images', 'masks'):
+    (root / split / kind).mkdir(parents=True, exist_ok=True)
+  Image.fromarray(image).save(root / split / 'images' / f'{stem}.{suffix}')
+  mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+  mask.save(root / split / 'masks' / f'{stem}.png')
+
+
+def _source(root, split='train', **options):
+  return folder.source(split, data_dir=root, cache_dir=root.parent / 'cache', **options)
+
+
+@pytest.fixture
+def root(tmp_path):
+  (tmp_path / 'mine').mkdir()
+  return tmp_path / 'mine'
+
+
+def _palette(ids, colors):
+  image = Image.fromarray(ids)
+  image.putpalette([v for c in colors for v in c])
+  return image
+
+
+def test_index_masks_of_all_depths(root):
+  (root / 'classes.txt').write_text('# my classes\nsky\nroad works\n\ncar\n')
+  _add(root, 'train', 'grey', IDS)
+  _add(root, 'train', 'palette', _palette(IDS, [(i, 0, 0) for i in range(256)]))
+  _add(root, 'train', 'wide', IDS.astype(np.uint16), suffix='jpg')
+  source = _source(root)
+  assert source.class_names == ('sky', 'road works', 'car') and source.num_classes == 3
+  assert source.palette == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+  names = [source.file_name(i) for i in range(len(source))]
+  assert names == ['grey.png', 'palette.png', 'wide.jpg']
+  for i in range(3):
+    np.testing.assert_array_equal(source[i]['label'], IDS, err_msg=names[i])
+  np.testing.assert_array_equal(source[0]['image'], RGB)
+
+
+def test_images_of_all_modes(root):
+  alpha = np.dstack([RGB, np.full((3, 4), 9, np.uint8)])
+  deep = RGB[..., 0].astype(np.uint16) * 257
+  for stem, image in (('a', alpha), ('b', RGB[..., 0]), ('c', deep)):
+    _add(root, 'train', stem, IDS, image=image)
+  source = _source(root, classes=3)
+  grey = RGB[..., [0, 0, 0]]
+  for i, expected in enumerate((RGB, grey, grey)):
+    np.testing.assert_array_equal(source[i]['image'], expected)
+  assert _source(root, classes=3, channels=1)[0]['image'].shape == (3, 4, 1)
+
+
+def test_number_of_classes_is_inferred_over_all_splits_and_said(root, capsys):
+  _add(root, 'train', 'a', np.minimum(IDS, 1))
+  _add(root, 'val', 'a', np.where(IDS == 255, 4, IDS).astype(np.uint8))
+  assert _source(root).num_classes == 5
+  assert '5 classes, the highest mask id + 1' in capsys.readouterr().err
+  assert _source(root, classes=['a', 'b']).class_names == ('a', 'b')
+
+
+def test_inference_refuses_what_are_no_class_ids(root):
+  _add(root, 'train', 'a', np.array([[0, 80, 160, 240]] * 3, np.uint8))
+  with pytest.raises(UserError, match='cannot tell the classes from mask ids 0, 80, 160, 240'):
+    _source(root)
+
+
+def _two_valued():
+  return np.where(IDS == 1, np.uint8(255), np.uint8(0))
+
+
+@pytest.mark.parametrize('told', ['nothing', 'two', 'binary'])
+def test_masks_of_0_and_255_have_two_classes(root, told):
+  _add(root, 'train', 'a', _two_valued())
+  options = {'nothing': {}, 'two': {'classes': 2}, 'binary': {'classes': 2, 'binary': True}}[told]
+  source = _source(root, **options)
+  assert source.num_classes == 2
+  np.testing.assert_array_equal(source[0]['label'], IDS == 1)
+
+
+def test_255_stays_void_where_another_split_has_the_id_1(root):
+  _add(root, 'train', 'a', _two_valued())
+  _add(root, 'val', 'a', np.minimum(IDS, 1))
+  np.testing.assert_array_equal(_source(root, classes=2)[0]['label'], _two_valued())
+  np.testing.assert_array_equal(_source(root, classes=2, binary=True)[0]['label'], IDS == 1)
+
+
+def test_binary_false_keeps_void(root):
+  _add(root, 'train', 'a', _two_valued())
+  label = _source(root, classes=2, binary=False)[0]['label']
+  np.testing.assert_array_equal(label, _two_valued())
+
+
+def test_0_255_masks_with_more_classes_are_refused(root):
+  _add(root, 'train', 'a', _two_valued())
+  with pytest.raises(UserError, match='only 0 and 255, and with 3 classes .* nothing would be'):
+    _source(root, classes=3)
+  with pytest.raises(UserError, match='binary masks have two classes, but 3 are listed'):
+    _source(root, classes=3, binary=True)
+
+
+def test_one_bit_masks(root):
+  _add(root, 'train', 'a', Image.fromarray(_two_valued()).convert('1'))
+  np.testing.assert_array_equal(_source(root, classes=2)[0]['label'], IDS == 1)
+
+
+COLORS = 'ground 10 20 30\ntree 0 200 0\nvoid 255 255 255\ncar 5 5 5\n'
+
+
+def test_colour_masks(root):
+  (root / 'classes.txt').write_text(COLORS)
+  table = np.array([(10, 20, 30), (0, 200, 0), (255, 255, 255), (5, 5, 5)], np.uint8)
+  ids = np.array([[0, 1, 2, 3]] * 3, np.uint8)
+  _add(root, 'train', 'a', table[ids])
+  _add(root, 'train', 'b', _palette(ids[:, ::-1], table))
+  _add(root, 'train', 'c', ids)  # grey: by the line of the list
+  source = _source(root)
+  assert source.class_names == ('ground', 'tree', 'car')
+  assert source.palette == ((10, 20, 30), (0, 200, 0), (5, 5, 5))
+  expected = np.array([[0, 1, VOID, 2]] * 3)
+  for i, truth in enumerate((expected, expected[:, ::-1], expected)):
+    np.testing.assert_array_equal(source[i]['label'], truth)
+
+
+def test_unlisted_colour_is_named(root):
+  (root / 'classes.txt').write_text(COLORS)
+  mask = np.full((3, 4, 3), 5, np.uint8)
+  mask[0, 0] = 1, 2, 3
+  _add(root, 'train', 'a', mask)
+  with pytest.raises(UserError, match=r'a\.png: colours \(1, 2, 3\) are not in .* \(10, 20, 30\)'):
+    _source(root)
+
+
+def test_voc_style_palette_keeps_its_void_border(root):
+  (root / 'classes.txt').write_text('background 0 0 0\naeroplane 128 0 0\n')
+  colors = [*classlist.voc_palette(255), (224, 224, 192)]
+  _add(root, 'train', 'a', _palette(np.array([[0, 1, 255, 0]] * 3, np.uint8), colors))
+  assert _source(root)[0]['label'].tolist() == [[0, 1, VOID, 0]] * 3
+
+
+def test_voc_palette():
+  """The first and last of the twenty-one published colours."""
+  palette = classlist.voc_palette(21)
+  assert palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+  assert palette[8] == (64, 0, 0) and palette[15] == (192, 128, 128) and palette[20] == (0, 64, 128)
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('only\n', 'got 1 classes'),
+    ('a\na\n', 'must differ'),
+    ('a 1 2 3\nb\n', 'every class a colour'),
+    ('a 1 2 3\nb 1 2 3\n', 'one colour'),
+    ('a 1 2 300\nb 1 2 3\n', r'line 1: colour \(1, 2, 300\) is outside'),
+  ],
+)
+def test_class_lists_that_cannot_be(root, text, message):
+  _add(root, 'train', 'a', IDS)
+  (root / 'classes.txt').write_text(text)
+  with pytest.raises(UserError, match=message):
+    _source(root)
+
+
+def test_partners_and_names(root):
+  _add(root, 'train', 'a', IDS)
+  options = dict(classes=3)
+  with pytest.raises(UserError, match=r"no folder .*val.* 'val'; splits found in .*: train"):
+    _source(root, 'val', **options)
+  with pytest.raises(UserError, match="no split 'valid'"):
+    _source(root, 'valid', **options)
+  (root / 'train/images/a.jpg').write_bytes((root / 'train/images/a.png').read_bytes())
+  with pytest.raises(UserError, match=r'a\.png and a\.jpg have one name'):
+    _source(root, **options)
+  (root / 'train/images/a.jpg').rename(root / 'train/images/b.jpg')
+  with pytest.raises(UserError, match=r'b\.jpg has no mask .*b\.png'):
+    _source(root, **options)
+  (root / 'train/images/b.jpg').unlink()
+  (root / 'train/images/a.png').rename(root / 'a.png')
+  with pytest.raises(UserError, match=r'masks.a\.png has no image'):
+    _source(root, **options)
+  (root / 'train/masks/a.png').unlink()
+  with pytest.raises(UserError, match='images holds no image'):
+    _source(root, **options)
+  (root / 'train/masks').rmdir()
+  with pytest.raises(UserError, match='no such folder: .*masks'):
+    _source(root, **options)
+
+
+def test_bad_masks_are_named(root):
+  _add(root, 'train', 'a', IDS)
+  with pytest.raises(UserError, match=r'a\.png: label ids 2 are not .* 0, 1, 255 \(void\)'):
+    _source(root, classes=2)
+  Image.fromarray(IDS).save(root / 'train/masks/a.jpg')
+  (root / 'train/masks/a.png').unlink()
+  with pytest.raises(UserError, match=r'a\.jpg is a JPEG'):
+    _source(root, classes=3)
+  (root / 'train/masks/a.jpg').unlink()
+  Image.fromarray(IDS[:, :3]).save(root / 'train/masks/a.png')
+  with pytest.raises(UserError, match=r'a\.png is 3 x 3 pixels, .* 4 x 3'):
+    _source(root, classes=3)
+  assert not list((root.parent / 'cache' / 'folder').glob('train-*'))

@@ -1,0 +1,235 @@
+"""Records: what goes in comes out, without TensorFlow, whole or not at all."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxseg.datasets import cache, rawfiles, records
+from jaxseg.types import VOID, UserError
+
+FACTS = records.Facts('tiny', ('a', 'b', 'c'), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+
+
+class Tiny(records.Builder, skip_registration=True):
+  """A dataset for tests."""
+
+  name = 'tiny'
+  VERSION = tfds.core.Version('1.0.0')
+  has_weight = True
+  has_instances = True
+
+  def read(self, raw):
+    label = rawfiles.read_mask(raw.label)
+    weight = label.astype(np.float32) / 3 + np.float32(0.1)
+    instances = label.astype(np.uint16) * 300
+    return records.Example(rawfiles.encode_image(raw.image), label, weight, instances)
+
+
+def _write(folder, count=5, suffix='png'):
+  rng = np.random.default_rng(0)
+  raws = []
+  for i in range(count):
+    size = (6 + i, 9)
+    image, label = folder / f'{i}.{suffix}', folder / f'{i}_mask.png'
+    Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(image)
+    mask = rng.choice(np.array([0, 1, 2, VOID], np.uint8), size)
+    Image.fromarray(mask).save(label)
+    raws.append(records.Raw(image, label, image.name))
+  return raws
+
+
+def _open(raws, cache_dir, **options):
+  return records.open_source(Tiny, FACTS, 'train', raws, cache_dir=cache_dir, **options)
+
+
+@pytest.fixture
+def raws(tmp_path):
+  folder = tmp_path / 'raw'
+  folder.mkdir()
+  return _write(folder)
+
+
+def test_round_trip(raws, tmp_path):
+  source = _open(raws, tmp_path / 'cache')
+  assert len(source) == 5
+  assert (source.name, source.split, source.num_classes, source.channels) == ('tiny', 'train', 3, 3)
+  for i, raw in enumerate(raws):
+    example = source[i]
+    label = np.asarray(Image.open(raw.label))
+    np.testing.assert_array_equal(example['image'], np.asarray(Image.open(raw.image)))
+    np.testing.assert_array_equal(example['label'], label)
+    np.testing.assert_array_equal(source.label(i), label)
+    np.testing.assert_array_equal(example['instances'], label.astype(np.uint16) * 300)
+    np.testing.assert_allclose(example['weight'], label / 3 + 0.1, atol=85.1 / 65535)
+    types = {k: v.dtype for k, v in example.items() if k != 'file_name'}
+    assert types == {'image': 'u1', 'label': 'u1', 'weight': 'f4', 'instances': 'u2'}
+    assert example['file_name'] == source.file_name(i) == raw.file_name
+  np.testing.assert_array_equal(source[-1]['image'], source[4]['image'])
+  with pytest.raises(IndexError):
+    source[5]
+
+
+def test_jpeg_bytes_are_stored_as_they_are(tmp_path):
+  raws = _write(tmp_path, count=1, suffix='jpg')
+  source = _open(raws, tmp_path / 'cache')
+  stored = tfds.builder_from_directory(source.path).as_data_source(
+    split='train', decoders={k: tfds.decode.SkipDecoding() for k in ('image', 'label')}
+  )
+  assert stored[0]['image'] == raws[0].image.read_bytes()
+
+
+def test_tfds_itself_reads_the_records(raws, tmp_path):
+  path = _open(raws, tmp_path / 'cache').path
+  example = tfds.builder_from_directory(path).as_data_source(split='train')[2]
+  np.testing.assert_array_equal(example['image'], np.asarray(Image.open(raws[2].image)))
+  np.testing.assert_array_equal(example['label'][..., 0], np.asarray(Image.open(raws[2].label)))
+
+
+def test_source_pickles_and_serves_threads(raws, tmp_path):
+  source = pickle.loads(pickle.dumps(_open(raws, tmp_path / 'cache')))
+  expected = [source[i]['image'] for i in range(5)]
+  source = pickle.loads(pickle.dumps(source))  # not yet open again
+  with ThreadPoolExecutor(8) as pool:
+    order = [i % 5 for i in range(200)]
+    for i, example in zip(order, pool.map(source.__getitem__, order), strict=True):
+      np.testing.assert_array_equal(example['image'], expected[i])
+
+
+def test_indices_are_a_view_of_the_same_records(raws, tmp_path):
+  whole = _open(raws, tmp_path / 'cache')
+  part = _open(raws, tmp_path / 'cache', indices=[3, 1], view='val')
+  assert part.path == whole.path and part.split == 'val' and len(part) == 2
+  assert [part.file_name(i) for i in range(2)] == ['3.png', '1.png']
+
+
+def test_built_once_and_again_after_a_change(raws, tmp_path):
+  calls = []
+  first = _open(raws, tmp_path / 'cache', progress=lambda *a: calls.append(a))
+  assert calls == [(i, 5) for i in range(1, 6)]
+  again = _open(raws, tmp_path / 'cache', progress=lambda *a: calls.append(a))
+  assert len(calls) == 5 and again.path == first.path
+  assert _open(raws, tmp_path / 'cache', options={'x': 1}).path != first.path
+  os.utime(raws[0].label, ns=(1, 1))
+  touched = _open(raws, tmp_path / 'cache', progress=lambda *a: calls.append(a))
+  assert touched.path != first.path and len(calls) == 10
+  assert not list((tmp_path / 'raw').glob('*/'))  # nothing is written beside the raw data
+
+
+def test_errors_name_the_file_and_leave_nothing(raws, tmp_path):
+  folder = tmp_path / 'cache' / 'tiny'
+  mask = np.asarray(Image.open(raws[3].label)).copy()
+  mask[0, :2] = 3, 17
+  Image.fromarray(mask).save(raws[3].label)
+  with pytest.raises(UserError, match=r'3_mask\.png: label ids 3, 17 .* 0\.\.2, 255 \(void\)'):
+    _open(raws, tmp_path / 'cache')
+  assert list(folder.iterdir()) == []
+  Image.fromarray(mask[:-1]).save(raws[3].label)
+  with pytest.raises(UserError, match=r'3_mask\.png is 9 x 8 pixels, .*3\.png is 9 x 9'):
+    _open(raws, tmp_path / 'cache')
+  raws[3].image.write_bytes(raws[3].image.read_bytes()[:60])
+  with pytest.raises(UserError, match=r'cannot decode .*3\.png'):
+    _open(raws, tmp_path / 'cache')
+  raws[3].label.unlink()
+  with pytest.raises(UserError, match=r'missing file: .*3_mask\.png'):
+    _open(raws, tmp_path / 'cache')
+  with pytest.raises(UserError, match='no examples'):
+    _open([], tmp_path / 'cache')
+  assert list(folder.iterdir()) == []
+
+
+def test_cache_that_cannot_be_written(raws, tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot write to the cache folder .*JAXSEG_CACHE'):
+    _open(raws, tmp_path / 'file')
+
+
+def test_cache_root(monkeypatch, tmp_path):
+  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'e'))
+  assert cache.cache_root(None) == tmp_path / 'e'
+  assert cache.cache_root(tmp_path / 'g') == tmp_path / 'g'
+  monkeypatch.delenv('JAXSEG_CACHE')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert cache.cache_root(None) == tmp_path / '.cache' / 'jaxseg'
+
+
+def test_publish_gives_way_to_whoever_was_first(tmp_path):
+  folder, both_at_work = tmp_path / 'done', threading.Barrier(2)
+
+  def make(place, word):
+    (place / 'word').write_text(word)
+    both_at_work.wait()
+
+  with ThreadPoolExecutor(2) as pool:
+    jobs = [pool.submit(cache.publish, folder, lambda p, w=w: make(p, w)) for w in 'ab']
+    [job.result() for job in jobs]
+  assert (folder / 'word').read_text() in 'ab'
+  assert [p.name for p in tmp_path.iterdir()] == ['done']
+
+
+def test_leftovers_of_killed_builds_go_after_a_day(tmp_path):
+  for name, age in (('.building-old', 1e6), ('.building-new', 10)):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'x').write_text('')
+    now = (tmp_path / name).stat().st_mtime
+    for path in (tmp_path / name / 'x', tmp_path / name):
+      os.utime(path, (now - age, now - age))
+  cache.publish(tmp_path / 'done', lambda place: (place / 'y').write_text(''))
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['.building-new', 'done']
+
+
+BUILD = """
+import importlib.machinery, os, sys
+class Blocked:  # found, so that probes for TensorFlow see it, but any import of it fails
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in ('tensorflow', 'jax', 'flax'):
+      return importlib.machinery.ModuleSpec(name, self)
+  def create_module(self, spec):
+    raise ModuleNotFoundError(spec.name)
+  def exec_module(self, module):
+    pass
+sys.meta_path.insert(0, Blocked())
+from jaxseg.datasets import folder
+def progress(done, total):
+  if 'die' in sys.argv and done == 2:
+    os._exit(9)
+source = folder.source('train', data_dir=sys.argv[1], cache_dir=sys.argv[2], progress=progress)
+print(len(source), int(source[3]['label'].sum()), source[3]['image'].shape)
+"""
+
+
+def _user_folder(root):
+  for kind in ('images', 'masks'):
+    (root / 'train' / kind).mkdir(parents=True)
+  for i in range(4):
+    Image.fromarray(np.full((5, 7, 3), i, np.uint8)).save(root / f'train/images/{i}.png')
+    Image.fromarray(np.eye(5, 7, dtype=np.uint8)).save(root / f'train/masks/{i}.png')
+  (root / 'classes.txt').write_text('ground\nline\n')
+  return root
+
+
+def _start(root, cache_dir, *extra):
+  command = [sys.executable, '-c', BUILD, root, cache_dir, *extra]
+  return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_without_tensorflow_two_at_once_after_one_was_killed(tmp_path):
+  root = _user_folder(tmp_path / 'mine')
+  killed = _start(root, tmp_path / 'cache', 'die')
+  _, err = killed.communicate()
+  assert killed.returncode == 9, err
+  left = list((tmp_path / 'cache' / 'folder').glob('train-*'))
+  assert left == []
+  both = [_start(root, tmp_path / 'cache') for _ in range(2)]
+  for process in both:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.strip() == '4 5 (5, 7, 3)' and err == ''
+  assert len(list((tmp_path / 'cache' / 'folder').glob('train-*'))) == 1

@@ -1,0 +1,160 @@
+"""The launchers through their command lines: every config's smoke run, evaluation, errors."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxseg
+from tests.test_configs import SMOKE
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def launch(name: str, *flags: str) -> None:
+  """Runs launch/<name>.py in this process; SystemExit carries its status."""
+  before = sys.argv
+  sys.argv = [f'launch/{name}.py', *flags]
+  try:
+    runpy.run_path(str(ROOT / 'launch' / f'{name}.py'), run_name='__main__')
+  finally:
+    sys.argv = before
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A workdir trained by the command line for a few steps."""
+  workdir = tmp_path_factory.mktemp('trained')
+  launch(
+    'train',
+    f'--config={ROOT}/configs/unet_shapes.py:smoke',
+    f'--workdir={workdir}',
+    '--config.num_steps=4',
+    '--config.eval_every=2',
+    '--config.log_every=2',
+  )
+  return workdir
+
+
+@pytest.mark.parametrize('spec', SMOKE)
+def test_every_smoke_config_trains(spec, tmp_path, capsys):
+  launch(
+    'train',
+    f'--config={ROOT}/configs/{spec}',
+    f'--workdir={tmp_path}',
+    '--config.num_steps=2',
+    '--config.eval_every=2',
+    '--config.log_every=1',
+    '--config.figures=1',
+  )
+  out = capsys.readouterr().out
+  assert re.search(r'step 2/2 \. loss [\d.e+-]+ \. lr', out)
+  records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  losses = [r['train/loss'] for r in records if 'train/loss' in r]
+  assert len(losses) == 2 and np.isfinite(losses).all()
+  assert 0 <= records[-1]['eval/mean_iou'] <= 1
+
+
+def test_evaluate_writes_the_numbers(trained, capsys):
+  launch('evaluate', f'--workdir={trained}', '--split=test', '--step=2')
+  result = json.loads((trained / 'eval' / 'test.json').read_text())
+  confusion = np.array(result['confusion'])
+  assert result['images'] == 16 and result['step'] == 2
+  assert result['pixel_accuracy'] == pytest.approx(np.trace(confusion) / confusion.sum())
+  assert set(result['per_class_iou']) == {'background', 'disc', 'square', 'triangle'}
+  assert 'mean iou' in capsys.readouterr().out
+
+
+def test_evaluate_takes_the_best_step_by_default(trained):
+  launch('evaluate', f'--workdir={trained}')
+  lines = [json.loads(line) for line in (trained / 'metrics.jsonl').read_text().splitlines()]
+  scores = {r['step']: r['eval/mean_iou'] for r in lines if 'eval/mean_iou' in r}
+  result = json.loads((trained / 'eval' / 'val.json').read_text())
+  assert result['step'] == max(scores, key=scores.get)
+  assert result['mean_iou'] == pytest.approx(scores[result['step']], abs=1e-6)
+
+
+def test_load_predicts_any_size(trained):
+  predictor = jaxseg.load(trained)
+  image = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+  mask = predictor(image)
+  assert mask.shape == (37, 51) and mask.dtype == np.uint8 and mask.max() < 4
+  np.testing.assert_allclose(predictor.probabilities(image).sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'flags', 'message'),
+  [
+    ('train', ['--workdir=/tmp/x'], 'required: --config'),
+    ('train', ['--config=configs/nothing.py', '--workdir=/tmp/x'], 'no config file'),
+    ('train', ['--config=CONFIG:smok', '--workdir=/tmp/x'], "did you mean 'smoke'"),
+    ('train', ['--config=CONFIG', '--workdir=/tmp/x', '--config.lr=1'], "unknown config key 'lr'"),
+    ('train', ['--config=CONFIG', '--workdir=/tmp/x', '--confg.lr=1'], 'unrecognized arguments'),
+    (
+      'train',
+      ['--config=CONFIG', '--workdir=NEW', '--config.model=unett'],
+      'unet',
+    ),
+    (
+      'train',
+      ['--config=CONFIG', '--workdir=NEW', '--config.model_options.widht=3'],
+      'config.model_options.widht',
+    ),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.dataset=shape'], 'shapes'),
+    (
+      'train',
+      ['--config=CONFIG', '--workdir=NEW', '--config.num_classes=5'],
+      '--config.num_classes=4',
+    ),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.crop=30,30'], '28 or 32'),
+    (
+      'train',
+      [f'--config={ROOT}/configs/segnet_camvid.py', '--workdir=NEW', '--config.data_dir=/nowhere'],
+      '/nowhere',
+    ),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.train_split=trian'], 'train'),
+    ('train', ['--config=CONFIG', '--workdir=/proc/x'], 'can be written'),
+    ('evaluate', ['--workdir=/nowhere'], 'no run in /nowhere'),
+    ('evaluate', ['--workdir=TRAINED', '--step=3'], 'best, latest or one of the steps'),
+    ('evaluate', ['--workdir=TRAINED', '--split=tset'], 'test'),
+  ],
+)
+def test_a_mistake_is_one_line_and_status_2(name, flags, message, trained, tmp_path, capsys):
+  config = f'{ROOT}/configs/unet_shapes.py'
+  smoke = config + ':smoke'
+  words = {'CONFIG:smok': config + ':smok', 'CONFIG': smoke, 'TRAINED': str(trained)}
+  words['NEW'] = str(tmp_path / 'new')
+  for word, value in words.items():
+    flags = [f.replace(f'={word}', f'={value}') if f.endswith(f'={word}') else f for f in flags]
+  with pytest.raises(SystemExit) as stop:
+    launch(name, *flags)
+  assert stop.value.code == 2
+  error = capsys.readouterr().err
+  assert message in error and error.startswith('error: ') and error.count('\n') == 1
+  assert not list(tmp_path.rglob('checkpoints/*'))
+
+
+def test_a_step_trains_with_tensorflow_blocked_from_import(tmp_path):
+  (tmp_path / 'tensorflow').mkdir()
+  (tmp_path / 'tensorflow' / '__init__.py').write_text('raise ImportError("blocked by the test")\n')
+  command = [
+    sys.executable,
+    str(ROOT / 'launch' / 'train.py'),
+    f'--config={ROOT}/configs/unet_shapes.py:smoke',
+    f'--workdir={tmp_path / "run"}',
+    '--config.num_steps=1',
+    '--config.log_every=1',
+    '--config.figures=0',
+  ]
+  path = os.pathsep.join([str(tmp_path), str(ROOT)])
+  done = subprocess.run(
+    command, env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True, timeout=300
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'step 1/1' in done.stdout

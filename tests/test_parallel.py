@@ -1,0 +1,185 @@
+"""One device, pmap over 8 and a mesh of 8 make the same three updates, with uneven void."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxseg.layers.norm import BatchNorm
+from jaxseg.models import segnet, unet
+from jaxseg.preprocessing import Preprocessing
+from jaxseg.tasks.semantic import Task
+from jaxseg.train import parallel
+from jaxseg.train.state import make_init
+from jaxseg.train.step import make_train_step
+from jaxseg.types import UserError
+
+PREPROCESS = Preprocessing((127.5,) * 3, (127.5,) * 3)
+CLASSES = 3
+
+
+def batch_of(step: int, size: int = 8, side: int = 16) -> dict[str, np.ndarray]:
+  """Returns a batch in which image i has a share of about i / size of void pixels."""
+  rng = np.random.default_rng(step)
+  label = rng.integers(0, CLASSES, (size, side, side))
+  void = rng.random((size, side, side)) < (np.arange(size) / size).reshape(-1, 1, 1)
+  return {
+    'image': rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8),
+    'label': np.where(void, 255, label).astype(np.uint8),
+  }
+
+
+def make_unet(axis_name, dropout_rate=0.0):
+  return unet.Model(
+    num_classes=CLASSES,
+    norm=partial(BatchNorm, axis_name=axis_name),
+    width=4,
+    depth=2,
+    padding='same',
+    batch_norm=True,
+    dropout_rate=dropout_rate,
+  )
+
+
+def make_segnet(axis_name):
+  return segnet.Model(
+    num_classes=CLASSES, norm=partial(BatchNorm, axis_name=axis_name), variant='basic', width=4
+  )
+
+
+def three_steps(make_model, wrapper, *, accumulate=1, **task_options):
+  tx = optax.sgd(0.1, momentum=0.9)
+  model = make_model(wrapper.axis_name)
+  init = make_init(make_model(None), tx, (1, 16, 16, 3))
+  state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
+  task = Task(num_classes=CLASSES, **task_options)
+  step = make_train_step(
+    model, task, tx, PREPROCESS, axis_name=wrapper.axis_name, accumulate=accumulate
+  )
+  step = wrapper.wrap_train(step)
+  losses = []
+  for i in range(3):
+    state, metrics = step(state, wrapper.place_batch(batch_of(i)), jax.random.key(1))
+    losses.append(float(metrics['loss']))
+  return jax.device_get(state), losses
+
+
+def assert_same(a, b):
+  """Per leaf max|a-b| <= 1e-5 max(0.01, max|a|)."""
+  for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+    worst, bound = np.abs(x - y).max(), 1e-5 * max(0.01, np.abs(x).max())
+    assert worst <= bound, f'{jax.tree_util.keystr(path)}: {worst:.2e} > {bound:.2e}'
+
+
+def wrappers():
+  devices = jax.local_devices()
+  return (
+    parallel.Pmap(devices[:1]),
+    parallel.Pmap(devices),
+    parallel.build('mesh', 'data:8', batch_size=8),
+  )
+
+
+@pytest.mark.parametrize('make_model', [make_unet, make_segnet])
+def test_one_device_pmap_and_mesh_agree(make_model):
+  one, *others = (three_steps(make_model, w, class_weights=(1.0, 2.0, 0.5)) for w in wrappers())
+  for state, losses in others:
+    np.testing.assert_allclose(losses, one[1], rtol=1e-5)
+    assert_same((one[0].params, one[0].batch_stats), (state.params, state.batch_stats))
+
+
+def test_training_moves_every_parameter():
+  wrapper = parallel.Pmap(jax.local_devices()[:1])
+  init = make_init(make_unet(None), optax.sgd(0.1), (1, 16, 16, 3))
+  before = jax.device_get(jax.jit(init)(jax.random.key(0)).params)
+  after = three_steps(make_unet, wrapper)[0].params
+  moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, after)
+  assert min(jax.tree.leaves(moved)) > 0, moved
+
+
+def test_micro_batches_equal_one_batch():
+  def without_norm(axis_name):
+    return unet.Model(num_classes=CLASSES, width=4, depth=1, padding='same', dropout_rate=0.0)
+
+  wrapper = parallel.Pmap(jax.local_devices()[:2])
+  whole, losses = three_steps(without_norm, wrapper)
+  parts, micro_losses = three_steps(without_norm, wrapper, accumulate=4)
+  np.testing.assert_allclose(micro_losses, losses, rtol=1e-5)
+  assert_same(whole.params, parts.params)
+
+
+def test_dropout_differs_between_devices():
+  """Two copies of one image: the loss equals one device's only if both drop the same units."""
+
+  def first_loss(devices, copies):
+    wrapper = parallel.Pmap(jax.local_devices()[:devices])
+    model = make_unet('data', dropout_rate=0.5)
+    tx = optax.sgd(0.1)
+    init = make_init(make_unet(None), tx, (1, 16, 16, 3))
+    state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
+    step = wrapper.wrap_train(
+      make_train_step(model, Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
+    )
+    batch = {k: np.repeat(v, copies, axis=0) for k, v in batch_of(0, size=1).items()}
+    return float(step(state, wrapper.place_batch(batch), jax.random.key(3))[1]['loss'])
+
+  assert abs(first_loss(1, 1) - first_loss(2, 2)) > 1e-4
+
+
+def test_an_all_void_batch_costs_nothing_and_stays_finite():
+  wrapper = parallel.Pmap(jax.local_devices()[:2])
+  tx = optax.sgd(0.1)
+  init = make_init(make_unet(None), tx, (1, 16, 16, 3))
+  state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
+  before = jax.device_get(state.params)
+  step = wrapper.wrap_train(
+    make_train_step(make_unet('data'), Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
+  )
+  batch = batch_of(0)
+  batch['label'][:] = 255
+  state, metrics = step(state, wrapper.place_batch(batch), jax.random.key(1))
+  assert float(metrics['loss']) == 0 and float(metrics['finite']) == 1
+  jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.params))
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
+  wrapper = parallel.Pmap(jax.local_devices()[:1])
+  tx = optax.adam(0.1)
+  init = make_init(make_unet(None), tx, (1, 16, 16, 3))
+  state = jax.tree.map(np.array, jax.jit(init)(jax.random.key(0)))
+  state.params['score']['bias'][0] = np.nan
+  before = jax.tree.map(np.copy, state)
+  step = wrapper.wrap_train(
+    make_train_step(make_unet('data'), Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
+  )
+  state, metrics = step(state, wrapper.place_batch(batch_of(0)), jax.random.key(1))
+  assert float(metrics['finite']) == 0
+  after = jax.device_get(state)
+  assert after.step == before.step + 1
+  jax.tree.map(np.testing.assert_array_equal, before.replace(step=0), after.replace(step=0))
+
+
+def test_labels_outside_the_classes_are_counted():
+  wrapper = parallel.Pmap(jax.local_devices()[:2])
+  tx = optax.sgd(0.1)
+  init = make_init(make_unet(None), tx, (1, 16, 16, 3))
+  state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
+  step = wrapper.wrap_train(
+    make_train_step(make_unet('data'), Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
+  )
+  batch = batch_of(0)
+  batch['label'][0, 0, :2] = 7
+  batch['label'][5, 3, :3] = CLASSES
+  assert float(step(state, wrapper.place_batch(batch), jax.random.key(1))[1]['invalid']) == 5
+
+
+def test_devices_are_the_largest_number_that_divides_the_batch():
+  assert [parallel.largest_divisor(n, 8) for n in (1, 6, 7, 8, 12, 13)] == [1, 6, 7, 8, 6, 1]
+
+
+@pytest.mark.parametrize('mesh', ['data:3', 'data:16', 'rows:2', 'data:0', 'data'])
+def test_a_mesh_that_cannot_be_is_refused(mesh):
+  with pytest.raises(UserError, match='config.mesh'):
+    parallel.build('mesh', mesh, batch_size=8)

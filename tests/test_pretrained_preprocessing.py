@@ -1,0 +1,59 @@
+"""The preprocessing record: values by hand, numpy and JAX alike, mistakes refused."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.pretrained import preprocessing
+from jaxseg.pretrained.preprocessing import Preprocessing
+from jaxseg.types import UserError
+
+PIXEL = np.array([[[10, 20, 30]]], np.uint8)  # red, green, blue
+
+
+def test_values_by_hand():
+  record = Preprocessing(mean=(1, 2, 3), std=(2, 4, 8))
+  assert record(PIXEL).tolist() == [[[4.5, 4.5, 3.375]]]
+  flipped = dataclasses.replace(record, channel_order='bgr')
+  assert flipped(PIXEL).tolist() == [[[14.5, 4.5, 0.875]]]  # blue meets the first mean
+  assert flipped(PIXEL).dtype == np.float32
+
+
+def test_published_records():
+  np.testing.assert_allclose(preprocessing.CAFFE(PIXEL)[0, 0], [-73.939, -96.779, -113.68], 1e-6)
+  np.testing.assert_allclose(
+    preprocessing.TORCHVISION(PIXEL)[0, 0],
+    (np.array([10, 20, 30]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    1e-5,
+  )
+  np.testing.assert_allclose(preprocessing.KERAS_MOBILENET(PIXEL), PIXEL / 127.5 - 1, 1e-5)
+
+
+@pytest.mark.parametrize('shape', [(5, 4, 3), (2, 5, 4, 3)])
+@pytest.mark.parametrize('record', [preprocessing.FCN, preprocessing.TORCHVISION])
+def test_jax_equals_numpy(record, shape):
+  image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  np.testing.assert_allclose(record(jnp.asarray(image)), record(image), rtol=1e-6)
+
+
+def test_other_numbers_of_channels():
+  assert Preprocessing((100,), (50,))(np.full((1, 1, 1), 200, np.uint8)).tolist() == [[[2]]]
+  depth = Preprocessing((0, 0, 0, 1), (1, 1, 1, 1), 'bgr')(np.array([[[1, 2, 3, 4]]], np.uint8))
+  assert depth.tolist() == [[[3, 2, 1, 3]]]  # the fourth channel stays where it is
+
+
+def test_mistakes():
+  with pytest.raises(UserError, match='allowed are rgb, bgr'):
+    Preprocessing(channel_order='gbr')
+  with pytest.raises(UserError, match='no std may be 0'):
+    Preprocessing(std=(0, 1, 1))
+  with pytest.raises(UserError, match='mean has 3 values, but the image has 1 channels'):
+    preprocessing.TORCHVISION(np.zeros((2, 2, 1), np.uint8))
+  with pytest.raises(UserError, match='bgr, but the image has 1 channels'):
+    preprocessing.CAFFE(np.zeros((2, 2, 1), np.uint8))
+
+
+def test_lists_from_json_compare_equal():
+  assert Preprocessing([1, 2, 3], [1, 1, 1]) == Preprocessing((1.0, 2.0, 3.0), (1.0, 1.0, 1.0))

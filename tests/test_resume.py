@@ -1,0 +1,169 @@
+"""Straight 2N steps and N + resume + N end in the same bits; damaged checkpoints are told."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxseg import config as configs
+from jaxseg.train import loop
+from jaxseg.train.checkpoint import Checkpoints, checksums
+from jaxseg.types import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = (
+  'model_options.width=2',
+  'model_options.depth=1',
+  'model_options.dropout_rate=0.3',
+  'dataset_options.size=16',
+  'dataset_options.count=6',
+  'brightness=0.3',
+  'num_steps=6',
+  'batch_size=4',
+  'eval_every=3',
+  'checkpoint_every=2',
+  'log_every=1',
+  'figures=1',
+  'compile_cache=',
+)
+
+
+def tiny(*overrides):
+  return configs.load(f'{ROOT}/configs/unet_shapes.py:smoke', (*TINY, *overrides))
+
+
+def saved(workdir: Path, step: int) -> dict:
+  """Returns every array of a checkpoint, as Orbax has it on disk."""
+  import orbax.checkpoint as ocp
+
+  restored = ocp.CheckpointManager(workdir / 'checkpoints').restore(
+    step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore())
+  )
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(restored['state'])
+  }
+
+
+def lines(workdir: Path) -> list[dict]:
+  """Returns the metrics without the times."""
+  records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return [{k: v for k, v in r.items() if not k.startswith('time/')} for r in records]
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('straight')
+  loop.train(tiny(), workdir)
+  return workdir
+
+
+def test_a_workdir_holds_what_the_readme_says(straight):
+  names = {p.name for p in straight.iterdir()}
+  assert {'config.json', 'classes.json', 'metrics.jsonl', 'checkpoints', 'figures'} <= names
+  assert any(n.startswith('events.out.tfevents') for n in names)
+  assert (straight / 'figures' / 'predictions.png').stat().st_size > 100
+  steps = [r['step'] for r in lines(straight) if 'train/loss' in r]
+  assert steps == [1, 2, 3, 4, 5, 6]
+  assert [r['step'] for r in lines(straight) if 'eval/mean_iou' in r] == [3, 6]
+
+
+@pytest.mark.parametrize('stop', [2, 5])
+def test_resume_is_bit_identical(straight, tmp_path, stop):
+  loop.train(tiny(), tmp_path, stop_at=stop)
+  assert [r['step'] for r in lines(tmp_path) if 'train/loss' in r][-1] == stop
+  loop.train(tiny(), tmp_path)
+  a, b = saved(straight, 6), saved(tmp_path, 6)
+  assert a.keys() == b.keys() and len(a) > 20
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+  assert lines(tmp_path) == lines(straight)
+
+
+def test_lines_past_the_restored_step_are_dropped(straight, tmp_path):
+  loop.train(tiny(), tmp_path, stop_at=4)
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 5, "train/loss": 99}\n{"step": 6, "trai')  # written, but never saved
+  loop.train(tiny(), tmp_path)
+  assert lines(tmp_path) == lines(straight)
+
+
+def test_a_finished_run_stays_as_it_is(straight):
+  before = lines(straight)
+  loop.train(tiny(), straight)
+  assert lines(straight) == before
+
+
+def test_another_config_is_refused_with_both_values(straight):
+  with pytest.raises(UserError, match='seed: 0 there, 1 now'):
+    loop.train(tiny('seed=1'), straight)
+
+
+def test_a_second_process_is_refused(tmp_path):
+  from jaxseg.train.workdir import Workdir
+
+  first = Workdir(tmp_path, tiny())
+  with pytest.raises(UserError, match='another process'):
+    Workdir(tmp_path, tiny())
+  first.close()
+  Workdir(tmp_path, tiny()).close()
+
+
+def test_sigterm_saves_and_resumes_bit_identically(straight, tmp_path, capsys, monkeypatch):
+  check = loop._Run._check
+
+  def terminate(self, step, metrics, index):
+    if step == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    check(self, step, metrics, index)
+
+  assert threading.current_thread() is threading.main_thread()
+  monkeypatch.setattr(loop._Run, '_check', terminate)
+  loop.train(tiny(), tmp_path)
+  assert 'stopped and saved at step' in capsys.readouterr().out
+  monkeypatch.undo()
+  loop.train(tiny(), tmp_path)
+  a, b = saved(straight, 6), saved(tmp_path, 6)
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize('damage', ['flipped', 'truncated', 'empty'])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsys, damage):
+  state = {'w': np.arange(4096, dtype=np.float32), 'n': np.int32(3)}
+  checkpoints = Checkpoints(tmp_path / 'c')
+  checkpoints.save(1, state)
+  checkpoints.save(2, {**state, 'w': state['w'] + 1})
+  checkpoints.wait()
+  files = [p for p in (tmp_path / 'c' / '2').rglob('*') if p.is_file()]
+  file = max((p for p in files if '/d/' in str(p)), key=lambda p: p.stat().st_size)
+  data = bytearray(file.read_bytes())
+  if damage == 'flipped':
+    data[len(data) // 2] ^= 0xFF
+    data[len(data) // 2 + 1] ^= 0xFF
+  file.write_bytes({'flipped': data, 'truncated': data[:50], 'empty': b''}[damage])
+  restored, step = Checkpoints(tmp_path / 'c').restore_newest(state)
+  assert step == 1
+  np.testing.assert_array_equal(restored['w'], state['w'])
+  assert 'trying the one before' in capsys.readouterr().out
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+  checkpoints = Checkpoints(tmp_path / 'c', keep=2)
+  for step, score in enumerate([0.3, 0.5, 0.4, 0.2, 0.1], start=1):
+    checkpoints.save(step, {'w': np.full(3, step, np.float32)}, {'mean_iou': score})
+  checkpoints.save(6, {'w': np.full(3, 6, np.float32)})
+  checkpoints.wait()
+  assert checkpoints.steps() == [2, 5, 6]
+  assert checkpoints.best_step() == 2
+
+
+def test_checksums_tell_one_bit():
+  tree = {'a': np.zeros(8, np.float32)}
+  other = {'a': np.frombuffer(b'\x00' * 31 + b'\x01', np.float32)}
+  assert checksums(tree) != checksums(other)
