@@ -78,7 +78,7 @@ def get_config(variant=None):
 
 def small(config, basic):
   config.paper = None
-  config.model_options.width = 32 if basic else 16
+  config.model_options.width = 24 if basic else 16
   config.resize = 0.5
   config.eval_scales = (0.5,)
   config.crop = (180, 240)
@@ -87,15 +87,15 @@ def small(config, basic):
   config.brightness = config.contrast = 0.2
   config.normalize = 'weights'
   config.class_weights = tuple(w**0.5 for w in RELEASED_WEIGHTS)
-  config.batch_size = 8
+  config.batch_size = 4
   config.optimizer = 'adam'
-  config.learning_rate = 3e-3
+  config.learning_rate = 2e-3
   config.weight_decay = 0.0
   config.multipliers = ()
   config.schedule = 'cosine'
   config.warmup_steps = 30
-  config.num_steps = 800
-  config.eval_every = config.checkpoint_every = 200
+  config.num_steps = 1000
+  config.eval_every = config.checkpoint_every = 250
   config.population_pass = False
 
 

@@ -18,6 +18,12 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str):
     raise UserError(f'{message} (see {self.prog} --help)')
 
+  def require(self, flags: argparse.Namespace, *names: str) -> None:
+    """Refuses to go on without flags that only one of the launcher's jobs needs."""
+    absent = [f'--{name}' for name in names if getattr(flags, name) is None]
+    if absent:
+      self.error(f'{flags.job} needs {" and ".join(absent)}')
+
   def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
     """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value."""
     argv = sys.argv[1:] if argv is None else argv
@@ -27,6 +33,24 @@ class Parser(argparse.ArgumentParser):
     if flags.overrides and not getattr(flags, 'config', None):
       raise UserError(f'--config.{flags.overrides[0]} needs --config=configs/NAME.py')
     return flags
+
+
+def numbers(text: str) -> tuple[float, ...]:
+  """Reads '.5,1,1.5'; a type for `add_argument`."""
+  try:
+    return tuple(float(part) for part in text.split(','))
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'{text!r}: give numbers, as in .5,1,1.5') from None
+
+
+def size(text: str) -> tuple[int, int]:
+  """Reads 'H,W', or 'N' for a square; a type for `add_argument`."""
+  try:
+    sides = [int(part) for part in text.split(',')]
+    height, width = sides * 2 if len(sides) == 1 else sides
+    return height, width
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'{text!r}: give height,width, as in 512,512') from None
 
 
 def run(main: Callable[[], None]) -> None:

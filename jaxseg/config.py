@@ -23,7 +23,7 @@ from jaxseg.types import UserError
 
 # Keys that may differ when a run is resumed: none of them changes what is computed.
 FREE_KEYS = frozenset(
-  'data_dir cache_dir parallel mesh num_threads init_from init_new log_every eval_every eval_split '
+  'data_dir cache_dir parallel mesh cpu_devices num_threads init_from init_new init_unused init_ignore log_every eval_every eval_split '
   'eval_batch_size eval_scales checkpoint_every keep compile_cache paper remember_mb figures'.split()
 )
 
@@ -39,11 +39,14 @@ def base() -> ConfigDict:
       accumulate=1,  # micro-batches per update: batch_size / accumulate images are in memory at once
       dtype='float32',  # compute type, 'float32' | 'bfloat16'; parameters are always float32
       parallel='pmap',  # 'pmap' over local devices | 'mesh': one jit-compiled program on a mesh
+      cpu_devices=0,  # parts that a CPU is split into, each with a share of the batch; 0 = its cores
       mesh='',  # with parallel='mesh': 'data:4'; '' = as many devices as divide the batch
       deterministic=False,  # refuse operations whose result depends on timing (matters on GPUs)
       compile_cache='~/.cache/jaxseg/xla',  # compiled programs are kept here; '' = nowhere
       init_from='',  # start from this workdir's or weights file's parameters
-      init_new=(),  # patterns of parameter names that init_from is expected not to have
+      init_new=(),  # patterns of names that start anew; anything else must be in init_from
+      init_unused=(),  # patterns of names in init_from that this network may do without
+      init_ignore=(),  # of 'mean', 'std', 'channel_order': may differ from what the weights know
       # data
       dataset='shapes',  # a module of jaxseg.datasets
       dataset_options=dict(),  # keyword arguments of its source()
@@ -63,19 +66,24 @@ def base() -> ConfigDict:
       remember_mb=4096,  # a set whose decoded examples fit in this many MB is decoded once
       num_threads=2,  # that decode and augment
       replacement=False,  # draw every image at random with replacement (FCN's recipe), not by epochs
+      image_size=(),  # (height, width): every image and label, training and evaluation, is resized
       # augmentation, in this order; 0, () or False switches one off
       resize=0.0,  # factor on every training image (evaluation: eval_scales)
       mirror=0,  # pixels of mirrored border around the image, for networks with valid convolutions
       elastic=0.0,  # U-Net's elastic deformation: standard deviation of the coarse grid, in pixels
       rotate=0.0,  # degrees, uniform in +-
       scale=(),  # (low, high): random resize before the crop
+      pad=(),  # (height, width): a canvas around the image, its colour the mean; evaluation too
+      pad_label=255,  # of that canvas: void, or a class
       crop=(),  # (height, width); () = the image as it is
+      sides=0.0,  # each side moves in by up to this share, then back to the size before
       flip=False,  # left-right
       vertical_flip=False,
       rotate90=False,  # random quarter turns
       brightness=0.0,  # relative change, uniform in +-
       contrast=0.0,
       saturation=0.0,
+      shift=0.0,  # added, a share of the range 0..255, uniform in +-
       # model and task
       model='unet',  # a module of jaxseg.models
       model_options=dict(),  # fields of its Model
@@ -104,6 +112,7 @@ def base() -> ConfigDict:
       eval_scales=(
         1.0,
       ),  # the network sees images of this size; scores are at the labels' own size
+      dice=False,  # also score the soft DICE of NVIDIA's U-Net (jaxseg.metrics.dice)
       population_pass=False,  # recompute BN's population statistics over the training set (SegNet)
       log_every=20,
       checkpoint_every=500,
@@ -244,8 +253,17 @@ def validate(config: ConfigDict) -> ConfigDict:
       raise UserError(
         f'config.{key}={config[key]}: one value for each of {config.channels} channels'
       )
+  ignored = config.init_ignore
+  for name in ignored.split(',') if isinstance(ignored, str) else ignored:
+    if name not in ('mean', 'std', 'channel_order'):
+      raise UserError(f'config.init_ignore={ignored!r}: some of mean, std, channel_order')
   if config.crop and (len(config.crop) != 2 or min(config.crop) < 1):
     raise UserError(f'config.crop={config.crop}: (height, width) in pixels, or () for whole images')
+  for key in ('image_size', 'pad'):
+    if config[key] and (len(config[key]) != 2 or min(config[key]) < 1):
+      raise UserError(f'config.{key}={config[key]}: (height, width) in pixels, or () for none')
+  if config.image_size and config.resize:
+    raise UserError(f'config.image_size={config.image_size}: set resize=0, sizes are fixed already')
   weights = config.class_weights
   if isinstance(weights, str):
     if weights != 'median_frequency':

@@ -6,20 +6,33 @@ Shared by training, evaluation and prediction, so that a workdir is read exactly
 from __future__ import annotations
 
 import dataclasses
+import os
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
 from jaxseg import datasets, models, tasks
+from jaxseg.datasets import labelscan
 from jaxseg.datasets.statistics import median_frequency_weights
 from jaxseg.layers.norm import BatchNorm
+from jaxseg.pipeline.resized import Resized
 from jaxseg.pipeline.transforms import make_train_transforms
 from jaxseg.preprocessing import Preprocessing
 from jaxseg.train import optim
 from jaxseg.types import UserError
+
+
+def set_up_jax(config: ConfigDict) -> None:
+  """Persistent compile cache and, where asked for, deterministic GPU operations."""
+  if config.deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
+  if config.compile_cache:
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compile_cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def source_from(config: ConfigDict, split: str):
@@ -42,19 +55,28 @@ def source_from(config: ConfigDict, split: str):
         f'config.{key}={config[key]}, but {config.dataset} has {getattr(source, key)}: '
         f'add --config.{key}={getattr(source, key)}'
       )
-  return source
+  return Resized(source, config.image_size) if config.image_size else source
 
 
 def transforms_from(config: ConfigDict) -> tuple:
   """Returns the training transforms that the config's augmentation keys name."""
-  keys = 'flip vertical_flip rotate rotate90 brightness contrast saturation elastic mirror'.split()
+  keys = (
+    'flip vertical_flip rotate rotate90 brightness contrast saturation shift elastic mirror sides '
+    'pad_label'
+  ).split()
   return make_train_transforms(
     crop=config.crop or None,
     resize=config.resize or None,
     scale=config.scale or None,
+    pad=config.pad or None,
     fill=preprocessing_from(config).fill,
     **{key: config[key] for key in keys},
   )
+
+
+def mirror_border_from(config: ConfigDict) -> bool | None:
+  """Returns whether evaluated images are mirrored outwards; None: where the network eats a margin."""
+  return False if config.pad else None  # trained with a canvas of one colour: evaluated with it
 
 
 def preprocessing_from(config: ConfigDict) -> Preprocessing:
@@ -65,7 +87,8 @@ def task_from(config: ConfigDict, source: Any = None):
   """Builds the task; `source` (the training split) is needed for class_weights='median_frequency'."""
   weights = config.class_weights or None
   if weights == 'median_frequency':
-    weights = tuple(float(w) for w in median_frequency_weights(source)) if source else None
+    histogram = labelscan.scan(source, cache_dir=config.cache_dir or None) if source else None
+    weights = tuple(median_frequency_weights(histogram).tolist()) if histogram else None
   return tasks.load(config.task)(
     num_classes=config.num_classes,
     loss=config.loss,
@@ -74,6 +97,7 @@ def task_from(config: ConfigDict, source: Any = None):
     use_pixel_weights=config.pixel_weights,
     aux_weight=config.aux_weight,
     absent=config.absent,
+    dice=config.dice,
   )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,91 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import experiment
+from jaxseg import experiment, testtime
+from jaxseg.pipeline import geometry, tiling
 from jaxseg.pipeline.loader import eval_batches
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.state import make_init
 from jaxseg.train.step import at_size
 from jaxseg.train.workdir import Classes, load_classes, load_config
 from jaxseg.types import VOID, UserError
+
+MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones go in tiles
+AUTO_TILE = 1024  # side of these tiles, or the next larger that the network takes
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What is averaged, and what an image is cut into. The defaults are one plain pass.
+
+  Attributes:
+    scales: of the image; (): the config's eval_scales.
+    flip: also the image mirrored left to right.
+    rotations: also the image turned, in all this many times (U-Net's 7); 1 is off.
+    samples: passes with dropout on, 0 is off.
+    tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
+    tile_step: distance between tiles; None: pipeline.tiling's default.
+    multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
+      leaves the choice to the prediction job and is 1 elsewhere.
+      What is added lies right and below. A network with a margin predicts the same within the image;
+      one that pads sees more of the fill colour there in place of its own zero padding, and
+      differs only where its receptive field reaches the border.
+    max_pixels: of a network's input, from which on tiles are used.
+  """
+
+  scales: tuple[float, ...] = ()
+  flip: bool = False
+  rotations: int = 1
+  samples: int = 0
+  tile: tuple[int, int] | None = None
+  tile_step: tuple[int, int] | None = None
+  multiple: int = 0
+  max_pixels: int = MAX_PIXELS
+
+  def __post_init__(self):
+    if any(not 0 < scale <= 16 for scale in self.scales):
+      raise UserError(f'scales={self.scales}: factors above 0, at most 16')
+    for name, least in (('rotations', 1), ('samples', 0), ('multiple', 0), ('max_pixels', 1)):
+      if getattr(self, name) < least:
+        raise UserError(f'{name}={getattr(self, name)}: {least} or more')
+    if self.tile_step and not self.tile:
+      raise UserError('tile_step needs a tile')
+
+  def describe(self) -> str:
+    """Returns what differs from one plain pass, in words; '' where nothing does."""
+    parts = [
+      f'scales {", ".join(f"{s:g}" for s in self.scales)}' if len(self.scales) > 1 else '',
+      f'scale {self.scales[0]:g}' if len(self.scales) == 1 and self.scales[0] != 1 else '',
+      'flip' if self.flip else '',
+      f'{self.rotations} rotations' if self.rotations > 1 else '',
+      f'{self.samples} samples' if self.samples else '',
+      f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
+    ]
+    return ', '.join(filter(None, parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+  """Finished rows of a prediction, `top` being the first.
+
+  Attributes:
+    mask: uint8 [rows, w].
+    probabilities: float32 [rows, w, num_classes].
+    variance: float32 [rows, w], of the samples, None where none were drawn.
+  """
+
+  top: int
+  mask: np.ndarray
+  probabilities: np.ndarray
+  variance: np.ndarray | None = None
+
+  @property
+  def uncertainty(self) -> np.ndarray:
+    """Returns float32 [rows, w]: the samples' variance, else the entropy in nats, at most log k."""
+    if self.variance is not None:
+      return self.variance
+    p = self.probabilities
+    return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=-1)
 
 
 class Predictor:
@@ -26,51 +108,171 @@ class Predictor:
     config: of the run.
     variables: {'params': ..., 'batch_stats': ...}.
     classes: names and colours of the classes.
+    options: see Options.
+
+  Raises:
+    UserError: tiles that the network cannot take, samples of a network without dropout.
   """
 
-  def __init__(self, config: ConfigDict, variables: Any, classes: Classes):
-    self.config, self.variables, self.classes = config, variables, classes
+  def __init__(
+    self, config: ConfigDict, variables: Any, classes: Classes, options: Options = Options()
+  ):
+    self.config, self.classes = config, classes
+    self.options = dataclasses.replace(
+      options,
+      scales=tuple(options.scales or map(float, config.eval_scales)),
+      multiple=max(options.multiple, 1),
+    )
+    self.variables = jax.device_put(variables)
     self._model = experiment.model_from(config)
-    self._task = experiment.task_from(config)
     self._preprocess = experiment.preprocessing_from(config)
-    self._apply = jax.jit(self._probabilities, static_argnames='size')
+    self._task = experiment.task_from(config)
+    self._key = jax.random.key(config.seed)
+    self._tiling = partial(tiling.make_tiling, self._model.size_rule, fill=self._preprocess.fill)
+    if options.tile:
+      self._tiling(options.tile, options.tile_step)
+    if options.samples:
+      testtime.check_dropout(self._model, self.variables, config.channels)
+    self._network = jax.jit(self._make_network(), static_argnames='size')
+    self._plain = jax.jit(self._labels_and_map, static_argnames='size')
+    self._labels = jax.jit(
+      lambda *inputs, size: self._labels_and_map(*inputs, size)[0], static_argnames='size'
+    )
 
-  def _probabilities(self, variables, image, size):
-    outputs = self._model.apply(variables, self._preprocess(image), train=False)
-    return self._task.probabilities({'logits': at_size(outputs['logits'], size)})
+  def __call__(self, image: np.ndarray) -> np.ndarray:
+    """Returns the class of each pixel, uint8 [h, w], of an image uint8 [h, w, c] or [h, w]."""
+    image = self._checked(image)
+    if self._is_plain(image):
+      return self._whole(self._labels, image, self.options.scales[0])
+    return np.concatenate([band.mask for band in self.bands(image)])
 
   def probabilities(self, image: np.ndarray) -> np.ndarray:
-    """Returns float32 [h, w, num_classes] for a uint8 image [h, w, c] or [h, w].
+    """Returns float32 [h, w, num_classes] for a uint8 image [h, w, c] or [h, w]."""
+    return np.concatenate([band.probabilities for band in self.bands(image)])
 
-    Each of config.eval_scales is run, and the probabilities are averaged.
+  def uncertainty(self, image: np.ndarray) -> np.ndarray:
+    """Returns float32 [h, w], see Band, for a uint8 image [h, w, c] or [h, w]."""
+    return np.concatenate([band.uncertainty for band in self.bands(image)])
+
+  def bands(self, image: np.ndarray) -> Iterator[Band]:
+    """Yields the prediction from the top down.
+
+    In tiles, at one scale and without rotations, a band is what one row of tiles finishes, so that
+    memory holds little more than the image; else there is one band.
     """
+    image = self._checked(image)
+    if self._is_plain(image):
+      labels, probabilities = self._whole(self._plain, image, self.options.scales[0])
+      yield self._band(0, probabilities, labels)
+    elif self.options.rotations == 1 and self.options.scales == (1.0,):
+      for top, rows in tiling.bands(self._run(), image, self._tiling_of(image, 1.0)):
+        yield self._band(top, rows)
+    else:
+      at_scales = testtime.over_scales(self._map, self.options.scales)
+      yield self._band(0, testtime.over_rotations(at_scales, self.options.rotations)(image))
+
+  def replace(self, **changes: Any) -> Predictor:
+    """Returns the same network with other options."""
+    options = dataclasses.replace(self.options, **changes)
+    return Predictor(self.config, self.variables, self.classes, options)
+
+  def canvas(self, height: int, width: int) -> tuple[int, int]:
+    """Returns the size of the program that a whole image of this size runs in, at scale 1."""
+    return tuple(self._output(side) for side in (height, width))
+
+  def _make_network(self) -> testtime.Network:
+    options = self.options
+    dropout = True if options.samples else None
+    network = testtime.make_network(self._model, self._task, self._preprocess, dropout=dropout)
+    if options.samples:
+      network = testtime.with_samples(network, options.samples)
+    return testtime.with_flip(network) if options.flip else network
+
+  def _labels_and_map(self, variables, image, key, size):
+    """Labels as evaluation has them, from the logits: float32 probabilities may tie."""
+    del key
+    outputs = self._model.apply(variables, self._preprocess(image), train=False)
+    outputs = {'logits': at_size(outputs['logits'], size)}
+    labels = self._task.predictions(outputs).astype(jnp.uint8)
+    return labels, self._task.probabilities(outputs)
+
+  def _is_plain(self, image: np.ndarray) -> bool:
+    options = self.options
+    averaged = len(options.scales) > 1 or options.flip or options.rotations > 1 or options.samples
+    return not averaged and not self._needs_tiles(image, options.scales[0])
+
+  def _needs_tiles(self, image: np.ndarray, scale: float) -> bool:
+    if self.options.tile:
+      return True
+    margin = self._model.size_rule.margin
+    sides = (self._output(side * scale) + 2 * margin for side in image.shape[:2])
+    return np.prod([*sides], dtype=np.int64) > self.options.max_pixels
+
+  def _output(self, length: float) -> int:
+    rule, multiple = self._model.size_rule, self.options.multiple
+    length = -(-length // multiple) * multiple
+    return rule.at_least(int(length) + 2 * rule.margin) - 2 * rule.margin
+
+  def _tiling_of(self, image: np.ndarray, scale: float) -> tiling.Tiling:
+    if self.options.tile:
+      return self._tiling(self.options.tile, self.options.tile_step)
+    rule = self._model.size_rule
+    needed = (self._output(side * scale) + 2 * rule.margin for side in image.shape[:2])
+    return self._tiling(tuple(min(rule.at_least(AUTO_TILE), side) for side in needed))
+
+  def _run(self) -> tiling.Run:
+    """The network on one tile; every tile draws its own dropout."""
+    number = itertools.count()
+
+    def run(tile: np.ndarray):
+      key = jax.random.fold_in(self._key, next(number))
+      return self._network(self.variables, tile[None], key, size=None)[0]
+
+    return run
+
+  def _map(self, image: np.ndarray, scale: float) -> np.ndarray:
+    """Returns what the network says of an image seen at a scale, float32 [h, w, k]."""
+    if not self._needs_tiles(image, scale):
+      return self._whole(self._network, image, scale)
+    size = tuple(max(1, round(side * scale)) for side in image.shape[:2])
+    resized = geometry.resize_image(image, size)
+    found = tiling.whole(self._run(), resized, self._tiling_of(image, scale))
+    return geometry.resize_image(found, image.shape[:2])
+
+  def _whole(self, function, image: np.ndarray, scale: float):
+    """Runs `function` on the padded image and cuts the image's own part out of each result."""
+    height, width = image.shape[:2]
+    batch = next(
+      eval_batches(
+        [{'image': image, 'label': np.full((height, width), VOID, np.uint8)}],
+        batch_size=1,
+        size_rule=self._model.size_rule,
+        scale=scale,
+        fill=self._preprocess.fill,
+        mirror_border=experiment.mirror_border_from(self.config),
+        min_multiple=self.options.multiple,
+        num_threads=0,
+      )
+    )
+    size = batch['label'].shape[1:3]
+    found = function(self.variables, batch['image'], self._key, size=size)
+    return jax.tree.map(lambda a: np.asarray(a)[0, :height, :width], found)
+
+  def _band(self, top: int, found: np.ndarray, labels: np.ndarray | None = None) -> Band:
+    probabilities = found[..., : self.config.num_classes]
+    if labels is None:
+      labels = np.argmax(probabilities, axis=-1).astype(np.uint8)
+    variance = found[..., -1] if self.options.samples else None
+    return Band(top, labels, probabilities, variance)
+
+  def _checked(self, image: np.ndarray) -> np.ndarray:
     image = image[..., None] if image.ndim == 2 else image
     if image.dtype != np.uint8 or image.shape[-1] != self.config.channels:
       raise UserError(
         f'image is {image.dtype} with {image.shape[-1]} channels; this network takes uint8 with '
         f'{self.config.channels}'
       )
-    height, width = image.shape[:2]
-    example = {'image': image, 'label': np.full((height, width), VOID, np.uint8)}
-    total = 0.0
-    for scale in self.config.eval_scales:
-      batch = next(
-        eval_batches(
-          [example],
-          batch_size=1,
-          size_rule=self._model.size_rule,
-          scale=float(scale),
-          fill=self._preprocess.fill,
-          num_threads=0,
-        )
-      )
-      canvas = batch['label'].shape[1:3]
-      total = total + self._apply(self.variables, batch['image'], size=canvas)[0, :height, :width]
-    return np.asarray(total / len(self.config.eval_scales))
-
-  def __call__(self, image: np.ndarray) -> np.ndarray:
-    """Returns the class of each pixel, uint8 [h, w]."""
-    return np.argmax(self.probabilities(image), axis=-1).astype(np.uint8)
+    return image
 
 
 def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
@@ -108,9 +310,18 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
   return state.variables, chosen
 
 
-def load(workdir: str | Path, step: str = 'best') -> Predictor:
-  """Returns the predictor of a trained workdir; see load_variables for `step`."""
+def load(workdir: str | Path, step: str = 'best', **options: Any) -> Predictor:
+  """Returns the predictor of a trained workdir.
+
+  Args:
+    workdir: written by training.
+    step: see load_variables.
+    **options: fields of Options, as in `load(workdir, scales=(0.5, 1), flip=True)`.
+  """
+  known = [field.name for field in dataclasses.fields(Options)]
+  for name in options:
+    if name not in known:
+      raise UserError(f'{name!r} is no option of prediction; there are {", ".join(known)}')
   config = load_config(workdir)
   variables, _ = load_variables(workdir, step)
-  variables = jax.tree.map(jnp.asarray, variables)
-  return Predictor(config, variables, load_classes(workdir))
+  return Predictor(config, variables, load_classes(workdir), Options(**options))

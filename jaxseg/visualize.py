@@ -140,7 +140,7 @@ def panel(
   cell = tuple(max(size) for size in zip(*(d['image'].size for d in drawn), strict=True))
   step = (cell[0] + _GAP, cell[1] + _GAP + (_TEXT if captions else 0))
   width = max(_GAP + step[0] * len(titles), 2 * 160)
-  legend = _draw_legend(
+  legend = draw_legend(
     _legend_classes(rows, palette), palette, class_names, width, 'errors' in titles
   )
   top = _GAP + _TEXT
@@ -325,8 +325,8 @@ def _legend_classes(rows: Sequence[Row], palette: Palette) -> list[int]:
   return [int(k) for k in np.unique(np.concatenate(found or [[]])) if k < len(palette)]
 
 
-def _draw_legend(classes, palette, class_names, width: int, errors: bool) -> Image.Image:
-  """Draws coloured squares with names, in as many columns as the width takes."""
+def draw_legend(classes, palette, class_names, width: int, errors: bool = False) -> Image.Image:
+  """Draws coloured squares with the names of `classes`, in as many columns as the width takes."""
   entries = [(class_names[k], palette[k]) for k in classes] + [('void', VOID_COLOR)]
   if errors:
     entries.append(('wrong', WRONG_COLOR))

@@ -1,6 +1,7 @@
 """Evaluates a trained workdir: the four numbers, a table by class, and eval/<split>.json.
 
-python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best]
+python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf]
+    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
 """
 
 from jaxseg import command
@@ -8,15 +9,36 @@ from jaxseg import command
 
 def main() -> None:
   parser = command.Parser(__doc__)
-  parser.add_argument('--workdir', required=True, help='a folder that launch/train.py has written')
-  parser.add_argument('--split', help="default: the config's eval_split")
-  parser.add_argument(
-    '--step', default='best', help='a step that has a checkpoint, or best, or latest'
-  )
+  add = parser.add_argument
+  add('--workdir', required=True, help='a folder that launch/train.py has written')
+  add('--split', help="default: the config's eval_split")
+  add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
+  add('--bf', action='store_true', help="also the boundary measure of SegNet's paper (slow)")
+  add('--neurites', action='store_true', default=None, help="ISBI's measures; isbi2012 has them")
+  add('--scales', type=command.numbers, default=(), help="average these; default: the config's")
+  add('--flip', action='store_true', help='average with the image mirrored left to right')
+  add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
+  add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
+  add('--tile', type=command.size, help='input size of tiles; default: only beyond 4 megapixels')
+  add('--tile_step', type=command.size, help='distance of tiles; default: half, or what joins')
   flags = parser.parse()
   from jaxseg.train import evaluate
 
-  evaluate.evaluate_workdir(flags.workdir, split=flags.split, step=flags.step)
+  evaluate.evaluate_workdir(
+    flags.workdir,
+    split=flags.split,
+    step=flags.step,
+    boundaries=flags.bf,
+    neurites=flags.neurites,
+    options=evaluate.Options(
+      scales=flags.scales,
+      flip=flags.flip,
+      rotations=flags.rotations,
+      samples=flags.samples,
+      tile=flags.tile,
+      tile_step=flags.tile_step,
+    ),
+  )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,13 @@
 """What the parity tests share: the same weights and input in PyTorch and here, compared."""
 
+import functools
+import inspect
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 
 from jaxseg import pretrained
 from jaxseg.pretrained.layouts import from_torch
@@ -10,106 +15,120 @@ from jaxseg.pretrained.layouts import from_torch
 FORWARD, GRADIENT = 1e-4, 1e-3  # allowed relative differences
 
 
-def upsamplers(name):
-  return name.endswith('_up')
+def by_our_names(tensors):
+  """Arrays of a torch net whose modules carry our layers' names -> ours."""
+  return from_torch(tensors, transposed=lambda name: name.endswith('_up'))
 
 
-def by_our_names(tensors, rename=None):
-  """A dict of torch tensors with our layers' names (or a rule) -> ours, float32."""
-  arrays = {name: t.detach().numpy().astype(np.float32) for name, t in tensors.items()}
-  return from_torch(arrays, rename, transposed=upsamplers)
-
-
-def difference(got, expected, floor=0.0):
-  """Largest difference relative to the largest expected value."""
-  got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
-  assert got.shape == expected.shape, (got.shape, expected.shape)
-  return np.abs(got - expected).max() / max(np.abs(expected).max(), floor, 1e-30)
-
-
-def to_torch(image, torch):
-  return torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2))).double()
-
-
-def compare(model, net, convert, shape, *, output='logits', pick=lambda y: y, record=print):
+def compare(
+  model, net, convert, shape, *, train, ours, theirs=lambda outputs: outputs, dtype=jnp.float64
+):
   """Asserts that our model and the torch net agree in value and in parameter gradient.
 
+  The net runs in double precision. Our values are single precision; our gradients double unless
+  `dtype` says otherwise: ReLU and pooling choose, and one choice that falls otherwise by a rounding
+  error moves a gradient by a percent or more, PyTorch's own in single precision too.
+
   Args:
-    model: flax module; its `__call__` takes (image, train, ...).
-    net: torch module of double precision with random weights, dropout off.
-    convert: state_dict of arrays -> our flat names; linear, so it maps gradients as well.
+    model: flax module, called with (image, train=...) and, where it has it, dropout=False.
+    net: torch module with random weights; its dropout is switched off here.
+    convert: arrays under the net's names -> ours; linear, so it maps gradients as well.
     shape: [b,h,w,c] of the random image.
-    output: key of our output.
-    pick: the torch output of the same meaning.
-    record: called with a line of figures.
-
-  Values are compared with running statistics, values and gradients once more with the batch's.
+    train: compare with the batch's statistics; False: with running statistics.
+    ours, theirs: our and their outputs -> the array to compare, [b,h,w,c] and [b,c,h,w].
+    dtype: of our computation of gradients.
   """
-  import torch
-
-  random = np.random.default_rng(0)
-  image = random.normal(size=shape).astype(np.float32)
-  options = {'dropout': False} if 'dropout' in _arguments(model) else {}
-  abstract = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), jnp.zeros(shape), train=False, **options)
-  )
-  variables, report = pretrained.load_into(abstract, convert(net.state_dict()))
-  assert not report.new and not report.unused
-
-  net.eval()
-  with torch.no_grad():
-    expected = _nhwc(pick(net(to_torch(image, torch))))
-  got = jax.jit(lambda v, x: model.apply(v, x, train=False, **options)[output])(variables, image)
-  inference = difference(got, expected)
-
-  net.train()
   for module in net.modules():
     if isinstance(module, torch.nn.Dropout):
       module.p = 0.0
-  result = pick(net(to_torch(image, torch)))
-  target = random.normal(size=_nhwc(result).shape).astype(np.float32)
-  weight = torch.from_numpy(target).double()
-  weight = weight.permute(0, 3, 1, 2) if weight.ndim == 4 else weight
-  (result * weight).sum().backward()
-  used = {name: p for name, p in net.named_parameters() if p.grad is not None}
-  gradient = convert({name: p.grad for name, p in used.items()})
+  random = np.random.default_rng(0)
+  image = random.normal(size=shape).astype(np.float32)
+  net = net.double().train(train)
+  variables = _our_variables(model, convert(_arrays(net.state_dict())), shape)
+  got, got_statistics = _our_values(model, variables, image, train, ours)
+  weight = random.normal(size=got.shape)
+  expected, gradient, statistics = _their_values(net, image, weight, theirs, convert)
+  got_gradient = _our_gradients(model, variables, image, weight, train, ours, dtype)
 
-  def loss(params, rest):
-    outputs, new = model.apply(
-      {'params': params, **rest}, image, train=True, **options, mutable=['batch_stats']
-    )
-    return (outputs[output] * target).sum(), (outputs[output], new)
-
-  rest = {k: v for k, v in variables.items() if k != 'params'}
-  gradients, (got, new) = jax.jit(jax.grad(loss, has_aux=True))(variables['params'], rest)
-  training = difference(got, _nhwc(result))
-  gradients = pretrained.flatten({'params': gradients})
-  assert gradients.keys() == gradient.keys()
-  # A bias in front of a batch norm has gradient zero and rounding noise: hence the floor.
-  floor = 1e-3 * max(np.abs(g).max() for g in gradient.values())
-  worst = {name: difference(gradients[name], gradient[name], floor) for name in gradient}
-  name = max(worst, key=worst.get)
-  record(
-    f'{type(net).__name__} {shape}: inference {inference:.1e}, training {training:.1e}, '
-    f'gradient {worst[name]:.1e} ({name})'
+  assert got.shape == expected.shape and got_gradient.keys() == gradient.keys()
+  value = np.abs(got - expected).max() / np.abs(expected).max()
+  place, distance = _worst(got_gradient, gradient)
+  print(
+    f'{type(net).__name__} {image.shape} train={train}: value {value:.1e}, '
+    f'gradient {distance:.1e} ({place})'
   )
-  assert inference < FORWARD and training < FORWARD and worst[name] < GRADIENT
-  _check_statistics(pretrained.flatten(new), convert(net.state_dict()))
-
-
-def _check_statistics(new, expected):
-  """Running means move alike; PyTorch's running variance is the unbiased one, ours is not."""
-  for name, values in new.items():
+  assert value < FORWARD and distance < GRADIENT
+  for name, values in got_statistics.items():  # PyTorch's running variance is the unbiased one
     if name.endswith('/mean'):
-      np.testing.assert_allclose(values, expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
+      np.testing.assert_allclose(values, statistics[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def _nhwc(tensor):
-  array = tensor.detach().numpy()
-  return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+def _our_variables(model, tensors, shape):
+  image = jnp.zeros(shape)
+  options = _options(model)
+  keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+  abstract = jax.eval_shape(lambda: model.init(keys, image, train=False, **options))
+  abstract = {k: v for k, v in abstract.items() if k != 'intermediates'}
+  variables, report = pretrained.load_into(abstract, tensors)
+  assert not report.new and not report.unused
+  return variables
 
 
-def _arguments(model):
-  import inspect
+def _options(model):
+  signature = inspect.signature(type(model).__call__)
+  return {'dropout': False} if 'dropout' in signature.parameters else {}
 
-  return inspect.signature(type(model).__call__).parameters
+
+def _their_values(net, image, weight, pick, convert):
+  """Returns the output [b,...,c], and gradients and new statistics by our names."""
+  result = pick(net(torch.from_numpy(np.moveaxis(image, -1, 1).copy()).double()))
+  (result * torch.from_numpy(np.moveaxis(weight, -1, 1).copy())).sum().backward()
+  gradient = {name: p.grad for name, p in net.named_parameters()}
+  output = np.moveaxis(result.detach().numpy(), 1, -1)
+  return output, convert(_arrays(gradient)), convert(_arrays(net.state_dict()))
+
+
+def _our_values(model, variables, image, train, pick):
+  @jax.jit
+  def run(variables):
+    arguments = dict(train=train, mutable=['batch_stats'], **_options(model))
+    outputs, new = model.apply(variables, image, **arguments)
+    return pick(outputs), new
+
+  output, new = run(variables)
+  return np.asarray(output), pretrained.flatten(new)
+
+
+def _our_gradients(model, variables, image, weight, train, pick, dtype):
+  """Gradients of (output * weight).sum(), with batch norm of that precision (ours has float32)."""
+  if dtype == jnp.float64:
+    norm = functools.partial(nn.BatchNorm, momentum=0.9, use_fast_variance=False)
+    model = model.clone(norm=norm, dtype=dtype)
+  with jax.enable_x64(dtype == jnp.float64):
+    rest = {k: v for k, v in variables.items() if k != 'params'}
+
+    @jax.jit
+    @jax.grad
+    def gradients(params):
+      arguments = dict(train=train, mutable=['batch_stats'], **_options(model))
+      outputs, _ = model.apply({'params': params, **rest}, image.astype(dtype), **arguments)
+      return (pick(outputs) * weight.astype(dtype)).sum()
+
+    made = gradients(jax.tree.map(lambda p: jnp.asarray(p, dtype), variables['params']))
+    return jax.tree.map(np.asarray, pretrained.flatten({'params': made}))
+
+
+def _arrays(tensors):
+  return {name: t.detach().numpy() for name, t in tensors.items()}
+
+
+def _worst(got, expected):
+  """Name and size of the largest difference, relative to each tensor's largest value."""
+  # A bias in front of a batch norm has gradient zero and rounding noise: hence the floor.
+  floor = 1e-3 * max(np.abs(g).max() for g in expected.values())
+  differences = {
+    name: np.abs(np.asarray(got[name]) - g).max() / max(np.abs(g).max(), floor)
+    for name, g in expected.items()
+  }
+  name = max(differences, key=differences.get)
+  return name, differences[name]

@@ -124,10 +124,10 @@ def test_sizes_of_500x375():
   assert sizes['fc6'] == sizes['fc7'] == sizes['score_fr'] == (16, 12)
   assert sizes['upscore'] == (544, 416)
   sizes = trace(16)
-  assert sizes['upscore2'] == sizes['score_pool4'] == (34, 26)
+  assert sizes['upscore2'] == (34, 26) and sizes['score_pool4'] == (44, 36)  # then cropped
   assert sizes['upscore16'] == (560, 432)
   sizes = trace(8)
-  assert sizes['upscore_pool4'] == sizes['score_pool3'] == (70, 54)
+  assert sizes['upscore_pool4'] == (70, 54) and sizes['score_pool3'] == (88, 72)
   assert sizes['upscore8'] == (568, 440)
 
 

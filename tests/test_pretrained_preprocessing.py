@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxseg.preprocessing import Preprocessing
 from jaxseg.pretrained import preprocessing
-from jaxseg.pretrained.preprocessing import Preprocessing
 from jaxseg.types import UserError
 
 PIXEL = np.array([[[10, 20, 30]]], np.uint8)  # red, green, blue
@@ -17,7 +17,9 @@ def test_values_by_hand():
   record = Preprocessing(mean=(1, 2, 3), std=(2, 4, 8))
   assert record(PIXEL).tolist() == [[[4.5, 4.5, 3.375]]]
   flipped = dataclasses.replace(record, channel_order='bgr')
-  assert flipped(PIXEL).tolist() == [[[14.5, 4.5, 0.875]]]  # blue meets the first mean
+  assert flipped(PIXEL).tolist() == [
+    [[3.375, 4.5, 4.5]]
+  ]  # the red mean meets red: it is in RGB order
   assert flipped(PIXEL).dtype == np.float32
 
 
@@ -57,3 +59,19 @@ def test_mistakes():
 
 def test_lists_from_json_compare_equal():
   assert Preprocessing([1, 2, 3], [1, 1, 1]) == Preprocessing((1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
+
+
+def test_a_fill_is_the_mean_in_the_image_s_own_order():
+  assert preprocessing.FCN.fill == (123, 117, 104)
+
+
+def test_what_differs_to_a_network():
+  """Caffe's and FCN's means are 1 grey level apart, and FCN did train Caffe's weights."""
+  assert preprocessing.CAFFE.differences(preprocessing.FCN, 3) == ()
+  assert preprocessing.CAFFE.differences(preprocessing.SEGNET, 3) == ('mean',)
+  every = preprocessing.CAFFE.differences(preprocessing.TORCHVISION, 3)
+  assert every == ('std', 'channel_order')
+  gray = Preprocessing((127.5,), (127.5,))
+  assert gray.differences(Preprocessing((127.5,) * 3, (127.5,) * 3), 3) == ()
+  assert gray.differences(Preprocessing((127.5,), (129.0,)), 1) == ()
+  assert gray.differences(Preprocessing((124.0,), (131.0,), 'bgr'), 1) == ('mean', 'std')

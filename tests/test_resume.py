@@ -167,3 +167,15 @@ def test_checksums_tell_one_bit():
   tree = {'a': np.zeros(8, np.float32)}
   other = {'a': np.frombuffer(b'\x00' * 31 + b'\x01', np.float32)}
   assert checksums(tree) != checksums(other)
+
+
+def test_too_little_memory_is_answered_with_what_to_change(tmp_path, monkeypatch):
+  def exhausted(*_):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8 GiB.\nmore')
+
+  monkeypatch.setattr(loop, '_train', exhausted)
+  with pytest.raises(UserError) as error:
+    loop.train(tiny(), tmp_path)
+  for part in ('accumulate=2', 'remat=True', 'bfloat16', '8 GiB'):
+    assert part in str(error.value)
+  assert '\n' not in str(error.value)

@@ -13,7 +13,7 @@ VGG16 = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))  # (convolutions, channels in u
 
 
 class Net(nn.Module):
-  """A module whose children are made on the way; `seed` makes weights and statistics."""
+  """A module whose children have names of ours."""
 
   def conv(self, name, inputs, outputs, size, padding=0, bias=True):
     self.add_module(name, nn.Conv2d(inputs, outputs, size, padding=padding, bias=bias))
@@ -198,8 +198,8 @@ class UNet(Net):
     return self.run('score', x)
 
 
-def declare_torchvision_operators():
-  """Lets `import torchvision` succeed beside a CPU build of torch, which lacks its operators."""
+def import_torchvision_models():
+  """Returns torchvision.models, beside a CPU build of torch too, which lacks its operators."""
   library = torch.library.Library('torchvision', 'DEF')
   for name in (
     'nms qnms roi_align qroi_align roi_pool ps_roi_align ps_roi_pool deform_conv2d '
@@ -207,7 +207,10 @@ def declare_torchvision_operators():
     '_deform_conv2d_backward'
   ).split():
     library.define(f'{name}(Tensor x) -> Tensor')
-  return library  # to be kept: the names go with it
+  import torchvision.models
+
+  torchvision.models.declared_operators = library  # they go when nothing holds it
+  return torchvision.models
 
 
 def randomize(net, seed):

@@ -6,12 +6,42 @@ import difflib
 import importlib
 import os
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from jaxseg.types import UserError
 
-_HELPERS = frozenset(('border_weight', 'cache', 'classlist', 'rawfiles', 'records', 'statistics'))
+_HELPERS = frozenset(
+  (
+    'archives',
+    'border_weight',
+    'cache',
+    'classlist',
+    'labelscan',
+    'rawfiles',
+    'records',
+    'statistics',
+  )
+)
+
+
+class MissingSplit(UserError):
+  """A split that the dataset may have, but whose files are not there."""
+
+
+class BadFiles(UserError):
+  """Files that cannot be used.
+
+  Attributes:
+    problems: one line a file; the error's own text is the first and the number of the others.
+  """
+
+  def __init__(self, problems: Sequence[str]):
+    self.problems = tuple(problems)
+    more = len(self.problems) - 1
+    listed = f' (and {more} more such files: launch/data.py check lists them)' if more else ''
+    super().__init__(self.problems[0] + listed)
 
 
 def names() -> list[str]:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxseg.datasets import BadFiles
 from jaxseg.types import UserError
 
 _STALE_SECONDS = 24 * 3600
+_LINE_SECONDS = 10
 
 Progress = Callable[[int, int], None]  # (examples done, examples in all)
 
@@ -64,14 +66,20 @@ def _remove_stale(parent: Path) -> None:
 def fingerprint(files: Sequence[Path], facts: Any) -> str:
   """Returns 16 hex digits of the files' paths, sizes and times, and of any JSON-able facts."""
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+  problems = []
   for path in files:
     try:
       stat = path.stat()
     except FileNotFoundError:
-      raise UserError(f'missing file: {path}') from None
+      problems.append(f'missing file: {path}')
+      continue
     except OSError as error:
-      raise UserError(f'cannot read {path}: {error.strerror}') from None
-    digest.update(f'{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}\n'.encode())
+      problems.append(f'cannot read {path}: {error.strerror}')
+      continue
+    digest.update(os.fsencode(path.absolute()))  # a name need not be valid Unicode
+    digest.update(f'|{stat.st_size}|{stat.st_mtime_ns}\n'.encode())
+  if problems:
+    raise BadFiles(problems)
   return digest.hexdigest()[:16]
 
 
@@ -81,24 +89,51 @@ def cache_root(cache_dir: str | os.PathLike | None) -> Path:
   return Path(given).expanduser().absolute()
 
 
-class progress_line:
-  """A context that gives a progress callback: the caller's, a terminal's line, or a silent one."""
+def remembered(path: Path, make: Callable[[], Any]) -> Any:
+  """Returns the JSON-able value kept in the file `path`, made and written there where it is not."""
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):  # absent, or not what was written
+    value = make()
+  make_folder(path.parent)
+  write_text(path, json.dumps(value))
+  return value
 
-  def __init__(self, title: str, progress: Progress | None):
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a file in one move: there is never half of it."""
+  partial = path.with_name(f'.{uuid.uuid4().hex}')
+  partial.write_text(text, encoding='utf-8')
+  partial.replace(path)
+
+
+class progress_line:
+  """A context that gives a progress callback: the caller's, or one that shows a line on stderr.
+
+  On a terminal that is a live bar, elsewhere a plain line every ten seconds.
+  """
+
+  def __init__(self, title: str, progress: Progress | None = None):
     self._title, self._progress, self._live = title, progress, None
+    self._told = time.monotonic()
 
   def __enter__(self) -> Progress:
     if self._progress is not None:
       return self._progress
     if not sys.stderr.isatty():
-      return lambda done, total: None
+      return self._tell
     from rich.console import Console
     from rich.progress import Progress as Live
 
     self._live = Live(console=Console(stderr=True), transient=True)
     self._live.start()
-    task = self._live.add_task(f'preparing {self._title}', total=None)
+    task = self._live.add_task(self._title, total=None)
     return lambda done, total: self._live.update(task, completed=done, total=total)
+
+  def _tell(self, done: int, total: int) -> None:
+    if time.monotonic() - self._told > _LINE_SECONDS:
+      self._told = time.monotonic()
+      print(f'{self._title}: {done} of {total}', file=sys.stderr, flush=True)
 
   def __exit__(self, *unused) -> None:
     if self._live is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import data_root, rawfiles, records
+from jaxseg.datasets import MissingSplit, data_root, rawfiles, records
 from jaxseg.types import VOID, UserError
 
 CLASS_NAMES = (
@@ -134,8 +134,10 @@ def _folder(root: Path, copy: str) -> Path:
 def read_list(folder: Path, split: str) -> list[records.Raw]:
   """Reads SPLIT.txt; of each path only the last two parts count, so that both layouts read."""
   path = folder / f'{split}.txt'
+  if not path.is_file():
+    raise MissingSplit(f'missing file: {path}')
   raws = []
-  for number, line in enumerate(rawfiles.read_bytes(path).decode().splitlines(), start=1):
+  for number, line in enumerate(rawfiles.read_text(path).splitlines(), start=1):
     parts = line.split()
     if not parts:
       continue

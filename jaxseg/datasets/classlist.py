@@ -55,7 +55,7 @@ def read_file(path: Path) -> ClassList:
   start with # are left out. Either every class has a colour, or none.
   """
   entries = []
-  for number, line in enumerate(rawfiles.read_bytes(path).decode().splitlines(), start=1):
+  for number, line in enumerate(rawfiles.read_text(path).splitlines(), start=1):
     words = line.split()
     if not words or words[0].startswith('#'):
       continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,10 @@ def source(
 def list_images(folder: Path, split: str) -> list[records.Raw]:
   """Lists a split's images in either layout, by id."""
   if (folder / 'index.csv').is_file():
-    with open(folder / 'index.csv', newline='') as file:
-      ids = [row['id'] for row in csv.DictReader(file) if row['split'] == split]
+    rows = list(csv.DictReader(io.StringIO(rawfiles.read_text(folder / 'index.csv'))))
+    if not rows or not {'id', 'split'} <= set(rows[0]):
+      raise UserError(f"{folder / 'index.csv'} has no columns 'id' and 'split': restore the file")
+    ids = [row['id'] for row in rows if row['split'] == split]
     place = folder / 'images', folder / 'labels'
     return [records.Raw(place[0] / f'{i}.png', place[1] / f'{i}.png', f'{i}.png') for i in ids]
   stage = folder / 'stage1_train'

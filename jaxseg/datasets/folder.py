@@ -1,6 +1,7 @@
 """A folder of your own: DIR/{train,val,test}/{images,masks}, matched by file name without suffix.
 
-Images may be PNG, JPEG, TIFF or BMP, of any size and mode. Masks are single-channel images of class
+DIR/{images,masks} without splits will do too: a fifth of them, chosen by a hash of their names, is
+'val', the rest 'train'. Images may be PNG, JPEG, TIFF or BMP, of any size and mode. Masks are single-channel images of class
 ids (8-bit grey, palette, 1-bit or 16-bit; 255 is void) or, where DIR/classes.txt gives colours, of
 those colours. DIR/classes.txt holds one class a line, 'name' or 'name r g b', the first being id 0.
 
@@ -11,17 +12,25 @@ value; with more classes such masks are refused. The option `binary` overrides t
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import sys
-import uuid
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import cache, classlist, data_root, rawfiles, records
+from jaxseg.datasets import (
+  BadFiles,
+  MissingSplit,
+  cache,
+  classlist,
+  data_root,
+  rawfiles,
+  records,
+)
 from jaxseg.types import UserError
 
 SPLITS = ('train', 'val', 'test')
@@ -31,6 +40,7 @@ CLASS_NAMES = ()
 PALETTE = ()
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
+_OTHER_SUFFIXES = ('.gif', '.webp', '.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
 _MANY = 32  # inferred class counts above it must not be mostly unused
 
 
@@ -95,14 +105,36 @@ def source(
   )
 
 
+def present_splits(root: Path) -> tuple[str, ...]:
+  """Returns the splits that a folder has; ('train', 'val') where it is not divided."""
+  present = tuple(s for s in SPLITS if (root / s).is_dir())
+  undivided = not present and (root / 'images').is_dir()
+  return ('train', 'val') if undivided else present
+
+
 def list_pairs(root: Path, split: str) -> list[records.Raw]:
   """Lists images with their masks, matched by stem, in the order of the stems."""
-  folder = root / split
-  if not folder.is_dir():
-    present = ', '.join(s for s in SPLITS if (root / s).is_dir()) or 'none'
-    raise UserError(
-      f"no folder {folder} for the split '{split}'; splits found in {root}: {present}"
+  present = present_splits(root)
+  if split not in present:
+    raise MissingSplit(
+      f"no folder {root / split} for the split '{split}'; splits found in {root}: "
+      f'{", ".join(present) or "none"}'
     )
+  if (root / split).is_dir():
+    return _pairs(root / split)
+  pairs = _pairs(root)
+  if len(pairs) < 2:
+    raise UserError(f'{root / "images"} holds one image: at least two are needed, one for val')
+  held_out = set(sorted(pairs, key=_name_hash)[: max(1, len(pairs) // 5)])
+  return [pair for pair in pairs if (pair in held_out) == (split == 'val')]
+
+
+def _name_hash(raw: records.Raw) -> bytes:
+  """Adding images moves few of the others from one split to the other."""
+  return hashlib.sha256(os.fsencode(Path(raw.file_name).stem)).digest()
+
+
+def _pairs(folder: Path) -> list[records.Raw]:
   images, masks = (_by_stem(folder / kind) for kind in ('images', 'masks'))
   if not images and not masks:
     raise UserError(f'{folder / "images"} holds no image; allowed are {", ".join(_SUFFIXES)}')
@@ -119,10 +151,13 @@ def list_pairs(root: Path, split: str) -> list[records.Raw]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
   found: dict[str, Path] = {}
-  for path in rawfiles.list_images(folder, _SUFFIXES):
-    if path.stem in found:
-      raise UserError(f'{path} and {found[path.stem].name} have one name: rename or remove one')
-    found[path.stem] = path
+  for path in rawfiles.list_images(folder, _SUFFIXES + _OTHER_SUFFIXES):
+    if path.suffix.lower() in _OTHER_SUFFIXES:
+      raise UserError(f'{path} would be left out: save it as one of {", ".join(_SUFFIXES)}')
+    stem = unicodedata.normalize('NFC', path.stem)  # macOS writes accents apart
+    if stem in found:
+      raise UserError(f'{path} and {found[stem].name} have one name: rename or remove one')
+    found[stem] = path
   return found
 
 
@@ -183,16 +218,20 @@ def _inferred(root: Path, ids: list[int], two_valued: bool) -> classlist.ClassLi
 
 def _scan(root: Path, cache_dir: str | os.PathLike | None) -> list[int]:
   """Returns the distinct ids over the masks of all splits; remembered in the cache."""
-  raws = [raw for s in SPLITS if (root / s).is_dir() for raw in list_pairs(root, s)]
-  paths = [raw.label for raw in raws]
+  paths = [raw.label for s in present_splits(root) for raw in list_pairs(root, s)]
+
+  def ids_of(path: Path) -> list[int] | str:
+    try:
+      return rawfiles.unique_ids(rawfiles.read_mask(path))
+    except UserError as error:
+      return str(error)
+
+  def read_all() -> list[int]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+      read = list(pool.map(ids_of, paths))
+    if problems := [found for found in read if isinstance(found, str)]:
+      raise BadFiles(problems)
+    return sorted(set().union(*read))
+
   memory = cache.cache_root(cache_dir) / 'folder' / f'ids-{cache.fingerprint(paths, 1)}.json'
-  if memory.is_file():
-    return json.loads(memory.read_text())
-  with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-    read = pool.map(lambda path: rawfiles.unique_ids(rawfiles.read_mask(path)), paths)
-    ids = sorted(set().union(*read))
-  cache.make_folder(memory.parent)
-  partial = memory.with_name(f'.{uuid.uuid4().hex}')
-  partial.write_text(json.dumps(ids))
-  partial.replace(memory)
-  return ids
+  return cache.remembered(memory, read_all)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,10 +33,16 @@ class EncodedImage:
 
 def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
   """Returns the files of `folder` with one of the suffixes, by name; hidden files are left out."""
-  if not folder.is_dir():
-    raise UserError(f'no such folder: {folder}')
-  found = (p for p in folder.iterdir() if p.suffix.lower() in suffixes)
-  return sorted(p for p in found if not p.name.startswith('.') and p.is_file())
+  try:
+    if not folder.is_dir():
+      raise UserError(f'no such folder: {folder}')
+    found = [p for p in folder.iterdir() if not p.name.startswith('.')]
+    for path in found:
+      if path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
+        raise UserError(f'{path} is a link that leads nowhere: mend or remove it')
+    return sorted(p for p in found if p.suffix.lower() in suffixes and p.is_file())
+  except OSError as error:
+    raise UserError(f'cannot read {folder}: {error.strerror or error}') from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -51,18 +58,42 @@ def read_bytes(path: Path) -> bytes:
   return data
 
 
+def read_text(path: Path) -> str:
+  """Returns the text of a UTF-8 file, without the mark that Windows puts at its beginning."""
+  try:
+    return read_bytes(path).decode('utf-8-sig')
+  except UnicodeDecodeError:
+    raise UserError(f'{path} is not a text file in UTF-8: save it as one') from None
+
+
 def open_image(path: Path, data: bytes | None = None, page: int = 0) -> Image.Image:
   """Returns one fully decoded page of an image file; a damaged one is a UserError."""
   data = read_bytes(path) if data is None else data
   try:
-    image = Image.open(io.BytesIO(data))
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+      image = Image.open(io.BytesIO(data))
     if page:
       image.seek(page)
     image.load()
+  except Image.DecompressionBombError:
+    raise UserError(
+      f'{path} claims more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, and its {len(data):,} bytes '
+      'are not decoded: cut it into tiles, or remove it'
+    ) from None
   except Exception as error:  # Pillow's readers raise many types on damaged files
     reason = 'not an image' if isinstance(error, Image.UnidentifiedImageError) else error
     raise UserError(f'cannot decode {path}: {reason}; restore the file') from None
   return image
+
+
+def mode(path: Path) -> str:
+  """Returns Pillow's name for the kind of an image's pixels, from its first bytes alone."""
+  try:
+    with Image.open(path) as image:
+      return image.mode
+  except Exception as error:  # Pillow's readers raise many types on damaged files
+    raise UserError(f'cannot decode {path}: {error}; restore the file') from None
 
 
 def encode_image(path: Path, *, channels: int = 3, white: int = 65535) -> EncodedImage:
@@ -79,17 +110,33 @@ def encode_image(path: Path, *, channels: int = 3, white: int = 65535) -> Encode
   """
   data = read_bytes(path)
   image = open_image(path, data)
-  upright = image.getexif().get(_ORIENTATION, 1) == 1
+  frames = getattr(image, 'n_frames', 1)
+  if frames > 1 and image.format != 'MPO':  # phones keep a second view behind the photograph
+    raise UserError(f'{path} holds {frames} pictures: save each as a file of its own')
+  upright = _orientation(image) in (0, 1)
   eight_bit = image.format == 'JPEG' or (image.format == 'PNG' and data[24] == 8)
   if upright and eight_bit and image.mode in _VERBATIM[channels]:
     return EncodedImage(data, image.height, image.width)
-  return encode_pixels(to_eight_bit(image, channels=channels, white=white))
+  try:
+    return encode_pixels(to_eight_bit(image, channels=channels, white=white))
+  except ValueError as error:  # Pillow has no way from this mode to RGB
+    raise UserError(f'{path}: {error}; save it as 8-bit RGB or grey') from None
+
+
+def _orientation(image: Image.Image) -> int:
+  try:
+    return image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # Pillow's readers raise many types on damaged tags
+    return 1
 
 
 def to_eight_bit(image: Image.Image, *, channels: int, white: int = 65535) -> np.ndarray:
   """Returns uint8 [h, w] (grey) or [h, w, 3] (RGB), upright; see encode_image."""
-  image = ImageOps.exif_transpose(image)
-  if image.mode.startswith(('I', 'F')):
+  if _orientation(image) not in (0, 1):
+    image = ImageOps.exif_transpose(image)
+  if image.mode == 'F':
+    raise ValueError('its pixels are floating-point numbers of an unknown range')
+  if image.mode.startswith('I'):
     grey = np.asarray(image).astype(np.float32) * np.float32(255 / white)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
   grey = channels == 1 or image.mode in ('1', 'L', 'LA')
@@ -115,7 +162,7 @@ def read_mask(path: Path, page: int = 0) -> np.ndarray:
   """Reads a mask of indices: uint8, uint16 or int32 [h, w].
 
   Palette masks give their indices (not their colours), 1-bit masks 0 and 1, grey masks of 8 and 16
-  bits their values.
+  bits their values, and so do RGB masks that are grey at every pixel.
 
   Raises:
     UserError: a JPEG (its compression invents labels), or a mask of colours.
@@ -131,6 +178,10 @@ def mask_ids(image: Image.Image, path: Path) -> np.ndarray:
     return np.asarray(image).astype(np.uint8)
   if image.mode in ('L', 'P', 'I') or image.mode.startswith('I;16'):
     return np.asarray(image)
+  if image.mode in ('RGB', 'RGBA', 'LA'):
+    pixels = np.asarray(image)[..., : 1 if image.mode == 'LA' else 3]
+    if (pixels == pixels[..., :1]).all():
+      return pixels[..., 0]
   raise UserError(
     f'{path} is a mask of mode {image.mode}, not of class indices: save it as an 8-bit grey or '
     "palette PNG, or give each class its colour ('name r g b' in classes.txt)"

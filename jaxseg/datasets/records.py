@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import cache, rawfiles
+from jaxseg.datasets import BadFiles, cache, rawfiles
 from jaxseg.datasets.cache import Progress
 from jaxseg.types import VOID, UserError
 
@@ -78,6 +78,13 @@ class Example:
   instances: np.ndarray | None = None
 
 
+class _Info(tfds.core.DatasetInfo):
+  """TFDS would ask its bucket what is known of the dataset, and leave a temporary folder behind."""
+
+  def initialize_from_bucket(self) -> None:
+    pass
+
+
 class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
   """Base of the dataset builders: one split of raw examples -> array records.
 
@@ -111,7 +118,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
       features['weight_unit'] = tfds.features.Scalar(np.float32)
     if self.has_instances:
       features['instances'] = feature(shape=(None, None, 1), dtype=np.uint16, encoding_format='png')
-    return tfds.core.DatasetInfo(
+    return _Info(
       builder=self,
       description=' '.join((type(self).__doc__ or self.facts.name).split()),
       features=tfds.features.FeaturesDict(features),
@@ -129,16 +136,29 @@ class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
     return {self.split: self._generate_examples()}
 
   def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    problems = []
     try:
       with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(self.raws), _CHUNK):  # chunks bound the memory held
           chunk = self.raws[start : start + _CHUNK]
-          for index, record in enumerate(pool.map(self._encode, chunk), start=start):
-            yield index, record
+          for index, record in enumerate(pool.map(self._encode_or_tell, chunk), start=start):
+            if isinstance(record, str):
+              problems.append(record)
+            elif not problems:
+              yield index, record
             self.progress(index + 1, len(self.raws))
+      if problems:
+        raise BadFiles(problems)
     except Exception as error:
       self.error = error  # TFDS may wrap it; open_source raises this one
       raise
+
+  def _encode_or_tell(self, raw: Raw) -> dict[str, Any] | str:
+    """Returns the record, or what is wrong: the user is to see all bad files at once."""
+    try:
+      return self._encode(raw)
+    except UserError as error:
+      return str(error)
 
   def _encode(self, raw: Raw) -> dict[str, Any]:
     example = self.read(raw)
@@ -151,7 +171,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
     valid = {i: i for i in (*range(self.facts.num_classes), VOID)}
     rawfiles.map_ids(label, valid, raw.label)
     record = {'image': example.image.data, 'label': rawfiles.encode_png(label)}
-    record['file_name'] = raw.file_name
+    record['file_name'] = os.fsencode(raw.file_name).decode('utf-8', 'replace')
     if self.has_weight:
       codes, unit = _quantize(example.weight)
       record |= {'weight': rawfiles.encode_png(codes), 'weight_unit': unit}
@@ -196,22 +216,35 @@ class Source:
   def __getitem__(self, index: int) -> dict[str, np.ndarray | str]:
     record = self._record(index)
     flag = cv2.IMREAD_COLOR if self.channels == 3 else cv2.IMREAD_GRAYSCALE
-    image = _decode(record['image'], flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = self._decode(record['image'], flag | cv2.IMREAD_IGNORE_ORIENTATION)
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.channels == 3 else image[..., None]
-    example = {'image': image, 'label': _decode(record['label'], cv2.IMREAD_GRAYSCALE)}
+    label = self._decode(record['label'], cv2.IMREAD_GRAYSCALE)
+    example = {'image': image, 'label': label}
     if 'weight' in record:
-      example['weight'] = _decode(record['weight']) * np.float32(record['weight_unit'])
+      example['weight'] = self._decode(record['weight']) * np.float32(record['weight_unit'])
     if 'instances' in record:
-      example['instances'] = _decode(record['instances'])
+      example['instances'] = self._decode(record['instances'])
     return {**example, 'file_name': record['file_name'].decode()}
 
   def label(self, index: int) -> np.ndarray:
     """Returns only the label, without decoding the image."""
-    return _decode(self._record(index)['label'], cv2.IMREAD_GRAYSCALE)
+    return self._decode(self._record(index)['label'], cv2.IMREAD_GRAYSCALE)
 
   def file_name(self, index: int) -> str:
     """Returns only the file name."""
     return self._record(index)['file_name'].decode()
+
+  @property
+  def identity(self) -> str:
+    """Text that is the same only for the same examples in the same order."""
+    chosen = 'all' if self._indices is None else ','.join(map(str, self._indices.tolist()))
+    return f'{self.path}|{chosen}'
+
+  def _decode(self, data: bytes, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if pixels is None:
+      raise UserError(f'the records in {self.path} are damaged: delete this folder and run again')
+    return pixels
 
   def _record(self, index: int) -> dict[str, Any]:
     index = operator.index(index)
@@ -235,10 +268,6 @@ class Source:
   def __setstate__(self, state: Mapping[str, Any]) -> None:
     self.__dict__.update(state)
     self._open_lock, self._records = threading.Lock(), None
-
-
-def _decode(data: bytes, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-  return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
 
 
 def open_source(
@@ -289,7 +318,7 @@ def open_source(
 
 def _build(builder, facts, split, raws, options, progress: Progress | None, place: Path) -> None:
   made = builder(data_dir=place, facts=facts, split=split, raws=raws, options=options)
-  with cache.progress_line(f'{facts.name} {split}', progress) as made.progress:
+  with cache.progress_line(f'preparing {facts.name} {split}', progress) as made.progress:
     try:
       made.download_and_prepare(file_format='array_record')
     except Exception:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -19,6 +22,7 @@ class LabelHistogram:
     images: int64 [c], images that hold the class.
     void: void pixels.
     num_images: images in all.
+    invalid: place in the source -> the ids there that are neither a class nor void.
   """
 
   counts: np.ndarray
@@ -26,22 +30,60 @@ class LabelHistogram:
   images: np.ndarray
   void: int
   num_images: int
+  invalid: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+  @property
+  def void_share(self) -> float:
+    """Void pixels / all pixels that are a class or void."""
+    return self.void / max(self.void + int(self.counts.sum()), 1)
 
 
-def label_histogram(source) -> LabelHistogram:
-  """Counts the labels of a source (one with num_classes, len and [i]); images are not decoded."""
-  classes = source.num_classes
-  counts, present, images = (np.zeros(classes, np.int64) for _ in range(3))
-  void = 0
+class LabelCounter:
+  """Collects a LabelHistogram, one label map at a time."""
+
+  def __init__(self, num_classes: int):
+    self._counts, self._present, self._images = (np.zeros(num_classes, np.int64) for _ in range(3))
+    self._void, self._number, self._invalid = 0, 0, {}
+
+  def add(self, bins: np.ndarray) -> None:
+    """Adds the next label map by its pixel counts, integer [256]."""
+    classes = len(self._counts)
+    here = bins[:classes] > 0
+    self._counts += bins[:classes]
+    self._void += int(bins[VOID])
+    self._present += np.where(here, bins.sum(), 0)
+    self._images += here
+    wrong = classes + np.flatnonzero(bins[classes:VOID])
+    if len(wrong):
+      self._invalid[self._number] = tuple(wrong.tolist())
+    self._number += 1
+
+  def result(self) -> LabelHistogram:
+    return LabelHistogram(
+      self._counts, self._present, self._images, self._void, self._number, self._invalid
+    )
+
+
+def label_bins(label: np.ndarray) -> np.ndarray:
+  """Returns the pixels of each value of uint8 [h, w], int64 [256]."""
+  return np.bincount(label.ravel(), minlength=256)
+
+
+def label_histogram(
+  source, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> LabelHistogram:
+  """Counts the labels of a source (one with num_classes, len and [i]), in a few threads.
+
+  Images are not decoded where the source has a method label(i). `progress` is called with
+  (done, total).
+  """
   read = getattr(source, 'label', None) or (lambda i: source[i]['label'])
-  for i in range(len(source)):
-    label = read(i)
-    bins = np.bincount(label.ravel(), minlength=256)
-    counts += bins[:classes]
-    void += int(bins[VOID])
-    present += np.where(bins[:classes] > 0, label.size, 0)
-    images += bins[:classes] > 0
-  return LabelHistogram(counts, present, images, void, len(source))
+  counter = LabelCounter(source.num_classes)
+  with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    for i, bins in enumerate(pool.map(lambda i: label_bins(read(i)), range(len(source)))):
+      counter.add(bins)
+      progress(i + 1, len(source))
+  return counter.result()
 
 
 def class_frequencies(histogram: LabelHistogram) -> np.ndarray:
@@ -68,13 +110,18 @@ def median_frequency_weights(source) -> np.ndarray:
 
 def channel_statistics(source) -> tuple[np.ndarray, np.ndarray]:
   """Returns mean and standard deviation of each channel over all pixels, float64 [c], 0..255."""
-  pixels, total, squares = 0, 0, 0
+  return moments(sum(channel_bins(source[i]['image']) for i in range(len(source))))
+
+
+def channel_bins(image: np.ndarray) -> np.ndarray:
+  """Returns the pixels of each value in each channel of uint8 [h, w, c], int64 [c, 256]."""
+  channels = range(image.shape[-1])
+  return np.stack([np.bincount(image[..., c].ravel(), minlength=256) for c in channels])
+
+
+def moments(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns mean and standard deviation of each channel from its `channel_bins`, float64 [c]."""
   levels = np.arange(256, dtype=np.float64)
-  for i in range(len(source)):
-    image = source[i]['image']
-    channels = range(image.shape[-1])
-    bins = np.stack([np.bincount(image[..., c].ravel(), minlength=256) for c in channels])
-    pixels += image.shape[0] * image.shape[1]
-    total, squares = total + bins @ levels, squares + bins @ levels**2
-  mean = total / pixels
-  return mean, np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+  pixels = bins.sum(axis=1)
+  mean = bins @ levels / pixels
+  return mean, np.sqrt(np.maximum(bins @ levels**2 / pixels - mean**2, 0))

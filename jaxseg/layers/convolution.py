@@ -21,6 +21,7 @@ from jaxseg.types import Array
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 _MAX_KERNEL = 3  # larger kernels reuse each value often enough for XLA's own gradient
 _MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows win
+_MIN_BFLOAT16_CHANNELS = 8  # an image's three channels fill no bfloat16 product
 _BLOCK_BYTES = 4 * 2**20  # of laid out windows in float32: what the caches hold
 
 
@@ -40,8 +41,8 @@ def conv_general_dilated(
   """`lax.conv_general_dilated` with the same arguments and values, its gradient fast on a CPU.
 
   Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o] up to 3x3, stride 1, no dilation, no
-  groups, float32 or bfloat16, on large maps; any other call is the native operation. Covered calls
-  are differentiable in reverse mode only. On other devices than a CPU all gradients are native.
+  groups, float32 or (from 8 channels) bfloat16, on large maps; any other call is the native one.
+  Covered calls are differentiable in reverse mode only. Off the CPU all gradients are native.
   """
   sizes = [*lhs.shape, *rhs.shape]
   dtypes = {jnp.dtype(lhs.dtype), jnp.dtype(rhs.dtype)}
@@ -55,6 +56,7 @@ def conv_general_dilated(
     and dtypes in ({jnp.dtype(jnp.float32)}, {jnp.dtype(jnp.bfloat16)})
     and preferred_element_type is None
     and max(rhs.shape[:2]) <= _MAX_KERNEL
+    and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
   )
   if covered:
     if isinstance(padding, str):
@@ -65,6 +67,9 @@ def conv_general_dilated(
       for size, pad, side in zip(lhs.shape[1:3], pads, rhs.shape[:2], strict=True)
     )
     if min(map(min, pads)) >= 0 and lhs.shape[0] * height * width >= _MIN_PIXELS:
+      if any(max(pad) >= side for pad, side in zip(pads, rhs.shape[:2], strict=True)):
+        # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
+        lhs, pads = jnp.pad(lhs, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
       return _convolve(pads, precision, lhs, rhs)
   return lax.conv_general_dilated(
     lhs,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -43,28 +45,63 @@ class BatchNorm(nn.Module):
     bias = self.param('bias', self.bias_init, (features,), jnp.float32)
     mean_state = self.variable('batch_stats', 'mean', jnp.zeros, (features,), jnp.float32)
     var_state = self.variable('batch_stats', 'var', jnp.ones, (features,), jnp.float32)
-    if use_running_average:
-      mean, var = mean_state.value, var_state.value
-    else:
-      mean, var = self._statistics(x)
-      if not self.is_initializing():
-        keep = self.momentum
-        mean_state.value = keep * mean_state.value + (1 - keep) * mean
-        var_state.value = keep * var_state.value + (1 - keep) * var
     dtype = self.dtype or jnp.result_type(x, scale)
-    shape = (1,) * (x.ndim - 1) + (features,)
-    factor = (scale * lax.rsqrt(var + self.epsilon)).reshape(shape)
-    y = (x.astype(jnp.float32) - mean.reshape(shape)) * factor + bias.reshape(shape)
-    return y.astype(dtype)
+    if use_running_average:
+      inverse = lax.rsqrt(var_state.value + self.epsilon)
+      return _affine(x, mean_state.value, inverse, scale, bias).astype(dtype)
+    axis_name = None if self.is_initializing() else self.axis_name
+    y, mean, var = _normalize(axis_name, self.epsilon, dtype, x, scale, bias)
+    if not self.is_initializing():
+      keep = self.momentum
+      mean_state.value = keep * mean_state.value + (1 - keep) * mean
+      var_state.value = keep * var_state.value + (1 - keep) * var
+    return y
 
-  def _statistics(self, x: Array) -> tuple[Array, Array]:
-    axes = tuple(range(x.ndim - 1))
-    mapped = self.axis_name is not None and not self.is_initializing()
-    share = (lambda t: lax.pmean(t, self.axis_name)) if mapped else (lambda t: t)
-    x = x.astype(jnp.float32)
-    mean = share(x.mean(axes))
-    var = share(jnp.square(x - jnp.expand_dims(mean, axes)).mean(axes))
-    return mean, var
+
+def _affine(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) -> Array:
+  mean, factor, bias = (
+    t.reshape((1,) * (x.ndim - 1) + (-1,)) for t in (mean, inverse * scale, bias)
+  )
+  return (x.astype(jnp.float32) - mean) * factor + bias
+
+
+def _mean(axis_name: str | None, x: Array) -> Array:
+  mean = x.mean(tuple(range(x.ndim - 1)))
+  return mean if axis_name is None else lax.pmean(mean, axis_name)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _normalize(axis_name, epsilon, dtype, x, scale, bias):
+  """Normalised x, mean and variance; gradients flow through the first only."""
+  return _normalize_forward(axis_name, epsilon, dtype, x, scale, bias)[0]
+
+
+def _normalize_forward(axis_name, epsilon, dtype, x, scale, bias):
+  wide = x.astype(jnp.float32)
+  mean = _mean(axis_name, wide)
+  var = _mean(axis_name, jnp.square(wide - mean.reshape((1,) * (x.ndim - 1) + (-1,))))
+  inverse = lax.rsqrt(var + epsilon)
+  y = _affine(x, mean, inverse, scale, bias).astype(dtype)
+  return (y, mean, var), (x, mean, inverse, scale)
+
+
+def _normalize_backward(axis_name, epsilon, dtype, saved, cotangents):
+  """Both sums in one pass over the input: autodiff of two passes would keep three more arrays."""
+  x, mean, inverse, scale = saved
+  g = cotangents[0].astype(jnp.float32)
+  unit = _affine(x, mean, inverse, jnp.ones_like(scale), jnp.zeros_like(scale))
+  axes = tuple(range(x.ndim - 1))
+  bias_gradient, scale_gradient = g.sum(axes), (g * unit).sum(axes)
+  count = x.size // x.shape[-1]
+  shift, slope = bias_gradient / count, scale_gradient / count
+  if axis_name is not None:
+    shift, slope = lax.pmean((shift, slope), axis_name)
+  shape = (1,) * (x.ndim - 1) + (-1,)
+  dx = (g - shift.reshape(shape) - unit * slope.reshape(shape)) * (inverse * scale).reshape(shape)
+  return dx.astype(x.dtype), scale_gradient, bias_gradient
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def local_response_norm(

@@ -65,7 +65,7 @@ def max_pool_argmax(x: Array) -> tuple[Array, Array]:
     pooled: [b,ceil(h/2),ceil(w/2),c] of x's dtype.
     index: uint8 of the same shape: 0 1 / 2 3, row-major in the window; the first maximum wins.
   """
-  return _pool((x.shape[1] % 2 == 1, x.shape[2] % 2 == 1), x)
+  return _pool((_lacking(x.shape[1]), _lacking(x.shape[2])), x)
 
 
 def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
@@ -80,9 +80,15 @@ def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
     [b,h,w,c] of x's dtype.
   """
   rows, columns = size
-  if ((rows + 1) // 2, (columns + 1) // 2) != tuple(x.shape[1:3]):
+  odd = _lacking(rows), _lacking(columns)
+  if ((rows + odd[0]) // 2, (columns + odd[1]) // 2) != tuple(x.shape[1:3]):
     raise ValueError(f'max_unpool: size {size} does not pool to {tuple(x.shape[1:3])}')
-  return _unpool((rows % 2 == 1, columns % 2 == 1), x, index)
+  return _unpool(odd, x, index)
+
+
+def _lacking(n: int) -> int:
+  """What n lacks to an even number, in a form that lets `jax.export` halve a symbolic n + it."""
+  return 2 * ((n + 1) // 2) - n
 
 
 def _is_unpadded(padding) -> bool:
@@ -101,7 +107,7 @@ def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[i
   return low, max(high, steps * stride + window - n - low)
 
 
-def _corners(x: Array, odd: tuple[bool, bool], fill) -> list[Array]:
+def _corners(x: Array, odd: tuple[int, int], fill) -> list[Array]:
   x = lax.pad(x, jnp.array(fill, x.dtype), ((0, 0, 0), (0, odd[0], 0), (0, odd[1], 0), (0, 0, 0)))
   return [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
 
@@ -111,7 +117,7 @@ def _select(index: Array, corners: list[Array]) -> Array:
   return jnp.where(index < 2, jnp.where(index == 0, a, b), jnp.where(index == 2, c, d))
 
 
-def _scatter(x: Array, index: Array, odd: tuple[bool, bool]) -> Array:
+def _scatter(x: Array, index: Array, odd: tuple[int, int]) -> Array:
   b, h, w, c = x.shape
   place = lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 2) * 2
   place += lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 4)

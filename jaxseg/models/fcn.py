@@ -119,8 +119,8 @@ class Model(nn.Module):
       if self.stride > stride:
         break
       score = self._upsample(score, 2, upsampling)
-      skip = self._crop(taps[f'stride{stride}'], offset, score.shape[1:3])
-      score = score + self._score(skip * scale if self.at_once else skip, name)
+      skip = self._score(self._scale(taps[f'stride{stride}'], scale), name)
+      score = score + self._crop(skip, offset, score.shape[1:3])
     name, offset = _LAST[self.stride]
     score = self._upsample(score, self.stride, name)
     return {'logits': self._crop(score, offset, image.shape[1:3])}
@@ -173,6 +173,10 @@ class Model(nn.Module):
     """[b,h,w,c] -> [b,h,w,num_classes], zero before training."""
     zeros = nn.initializers.zeros_init()
     return Conv(self.num_classes, (1, 1), dtype=self.dtype, kernel_init=zeros, name=name)(x)
+
+  def _scale(self, x: Array, scale: float) -> Array:
+    """Shrinks a skip [b,h,w,c], so that all scores can be trained at once."""
+    return x * scale if self.at_once else x
 
   def _upsample(self, x: Array, factor: int, name: str) -> Array:
     """[b,h,w,c] -> [b,(h+1)*factor,(w+1)*factor,c], aligned: [b,h*factor,w*factor,c]."""

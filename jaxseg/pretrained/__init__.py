@@ -1,8 +1,8 @@
 """Published weights into our networks: read a file, translate its names, load it, report it."""
 
+from jaxseg.preprocessing import Preprocessing
 from jaxseg.pretrained.conversion import Converted, convert
 from jaxseg.pretrained.load import Report, flatten, load_file, load_into
-from jaxseg.pretrained.preprocessing import Preprocessing
 from jaxseg.pretrained.reader import read
 
 __all__ = [

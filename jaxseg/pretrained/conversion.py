@@ -12,8 +12,8 @@ import re
 
 import numpy as np
 
+from jaxseg.preprocessing import Preprocessing
 from jaxseg.pretrained import layouts, names_caffe, names_keras, names_torchvision
-from jaxseg.pretrained.preprocessing import Preprocessing
 from jaxseg.pretrained.sources import Source, Tensors
 from jaxseg.types import UserError
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from jaxseg.preprocessing import Preprocessing
 from jaxseg.pretrained.conversion import convert
-from jaxseg.pretrained.preprocessing import Preprocessing
 from jaxseg.pretrained.reader import read
 from jaxseg.types import Array, UserError
 
@@ -185,7 +185,8 @@ def _check_patterns(patterns: Sequence[str], names: Mapping[str, Any]) -> None:
 
 
 def _cast(name: str, values: Array, dtype) -> np.ndarray:
-  values = np.asarray(values).astype(dtype)
+  with np.errstate(over='ignore'):  # what overflows is refused below
+    values = np.asarray(values).astype(dtype, order='C')
   if not np.isfinite(values).all():
     raise UserError(f'{name} holds values that are not finite: the file is damaged')
   return values
@@ -210,5 +211,6 @@ def _complaint(report: Report) -> str:
       parts.append(f'{len(names)} {title}: {", ".join(names[:_SHOWN])}{more}')
   return (
     f'the weights do not fit ({len(report.matched)} names match). {"; ".join(parts)}. List names '
-    'that shall start anew in config.init_new (allow_new), names to be ignored in allow_unused'
+    'that shall start anew in config.init_new (allow_new), names to be ignored in config.init_unused '
+    '(allow_unused)'
   )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxseg.pretrained.preprocessing import Preprocessing
+from jaxseg.preprocessing import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
 # VGG's fully connected layers and the side of the convolution that takes the place of each.

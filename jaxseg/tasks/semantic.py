@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxseg import losses
 from jaxseg.metrics import confusion
+from jaxseg.metrics.dice import dice
 from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 
 LOSSES = ('softmax', 'sigmoid', 'softmax_dice')
@@ -32,6 +33,7 @@ class Task:
     aux_weight: factor of the cross-entropy of outputs['aux_logits'], where a network has them.
     absent: 'skip' or 'zero', how the means count a class that never occurs
       (metrics.confusion.summarize).
+    dice: whether the metrics hold the soft DICE too (metrics.dice).
   """
 
   num_classes: int
@@ -41,6 +43,7 @@ class Task:
   use_pixel_weights: bool = False
   aux_weight: float = 0.4
   absent: str = 'skip'
+  dice: bool = False
 
   def __post_init__(self):
     _check_choice('loss', self.loss, LOSSES)
@@ -89,15 +92,17 @@ class Task:
     """Returns what may be added over steps and devices.
 
     'confusion' int32 [c, c], rows truth; 'invalid' int32, how many pixels of the label, before it
-    is cropped, are neither a class nor VOID.
+    is cropped, are neither a class nor VOID; with `dice` also 'dice' and 'dice_count', float32.
     """
     prediction = self.predictions(outputs)
-    return {
-      'confusion': confusion.confusion_matrix(
-        align(batch['label'], prediction[..., None]), prediction, self.num_classes
-      ),
+    label = align(batch['label'], prediction[..., None])
+    found = {
+      'confusion': confusion.confusion_matrix(label, prediction, self.num_classes),
       'invalid': self.invalid(batch),
     }
+    if self.dice:
+      found['dice'], found['dice_count'] = dice(self.probabilities(outputs), label)
+    return found
 
   def invalid(self, batch: Batch) -> Array:
     """Counts the label's pixels that are neither a class nor VOID, int32."""
@@ -120,8 +125,11 @@ class Task:
     return jax.nn.softmax(logits)
 
   def summarize(self, metrics: dict[str, np.ndarray]) -> dict:
-    """Turns added-up metrics (int64 numpy) into the log's numbers: see confusion.summarize."""
-    return confusion.summarize(metrics['confusion'], absent=self.absent)
+    """Turns added-up metrics (numpy) into the log's numbers: confusion.summarize's, and 'dice'."""
+    summary = confusion.summarize(metrics['confusion'], absent=self.absent)
+    if 'dice' in metrics:
+      summary['dice'] = float(metrics['dice'] / max(metrics['dice_count'], 1))
+    return summary
 
   def _cross_entropy(self, logits: Array, batch: Batch) -> tuple[Array, Array]:
     if logits.shape[-1] != self.num_outputs:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +16,20 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxseg import experiment
-from jaxseg.inference import load_variables
+from jaxseg.inference import Options, Predictor, load_variables
+from jaxseg.pipeline import ahead
 from jaxseg.pipeline.loader import eval_batches
 from jaxseg.train import parallel
+from jaxseg.train.measures import Boundary, Confusion, Dice, Measure, Neurites
 from jaxseg.train.step import make_eval_step
-from jaxseg.train.workdir import load_config
+from jaxseg.train.workdir import Classes, load_config
+from jaxseg.train.writer import Progress, duration
 from jaxseg.types import UserError
 from jaxseg.visualize import save_confusion
 
 SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
+EXTRAS = ('dice', 'boundary_f1', 'per_class_boundary_f1', 'neurites')
+Told = Callable[[int], None]  # called with the number of images done
 
 
 class Evaluator:
@@ -44,17 +52,17 @@ class Evaluator:
       make_eval_step(self._model, task, self._preprocess, axis_name=self._wrapper.axis_name)
     )
 
-  def __call__(self, variables: Any) -> dict[str, Any]:
+  def __call__(self, variables: Any, told: Told | None = None) -> dict[str, Any]:
     """Returns the task's numbers; 'confusion' int64 [c, c] and per-class arrays among them.
 
     Raises:
       UserError: labels outside the classes.
     """
-    totals = None
+    totals, done = None, 0
     for batch in self.batches():
       inputs = {k: batch[k] for k in ('image', 'label')}
       metrics = self._step(variables, self._wrapper.place_batch(inputs))
-      metrics = {k: np.asarray(v, np.int64) for k, v in jax.device_get(metrics).items()}
+      metrics = {k: _exact(v) for k, v in jax.device_get(metrics).items()}
       if metrics['invalid']:
         files = [str(self._source[int(i)]['file_name']) for i in batch['index'] if i >= 0]
         raise UserError(
@@ -62,6 +70,9 @@ class Evaluator:
           f'classes, in one of {", ".join(files)}'
         )
       totals = metrics if totals is None else {k: totals[k] + metrics[k] for k in metrics}
+      done += int(batch['valid'].sum())
+      if told:
+        told(done)
     return {**self._task.summarize(totals), 'confusion': totals['confusion']}
 
   def batches(self):
@@ -74,12 +85,62 @@ class Evaluator:
       size_rule=self._model.size_rule,
       scale=float(self._config.eval_scales[0]),
       fill=self._preprocess.fill,
+      mirror_border=experiment.mirror_border_from(self._config),
       num_threads=self._config.num_threads,
     )
 
 
+def _exact(value: Any) -> np.ndarray:
+  """Counts as int64 and scores as float64, so that sums over many batches stay what they are."""
+  value = np.asarray(value)
+  return value.astype(np.int64 if np.issubdtype(value.dtype, np.integer) else np.float64)
+
+
+def score_images(
+  predictor: Predictor, source: Any, measures: Sequence[Measure], told: Told | None = None
+) -> dict[str, Any]:
+  """Scores a predictor image by image, with whatever it averages and cuts.
+
+  Images are read ahead in threads, and the measures count behind the device in another one.
+
+  Args:
+    predictor: gives mask and probabilities.
+    source: the split.
+    measures: each is given every image once.
+    told: called with the number of images that are done.
+
+  Returns:
+    The measures' summaries in one dict.
+  """
+
+  def count(example, mask, probabilities):
+    for measure in measures:
+      try:
+        measure.add(example['label'], mask, probabilities)
+      except UserError as error:
+        raise UserError(f'{example["file_name"]}: {error}') from None
+
+  reading = ahead.started(lambda index: source[index], range(len(source)))
+  with ahead.Backlog(num_threads=1) as counting:
+    for index, future in reading:
+      example = future.result()
+      bands = list(predictor.bands(example['image']))
+      mask = np.concatenate([band.mask for band in bands])
+      probabilities = np.concatenate([band.probabilities for band in bands])
+      counting.submit(count, example, mask, probabilities)
+      if told:
+        told(index + 1)
+  return {k: v for measure in measures for k, v in measure.summary().items()}
+
+
 def evaluate_workdir(
-  workdir: str | Path, *, split: str | None = None, step: str = 'best'
+  workdir: str | Path,
+  *,
+  split: str | None = None,
+  step: str = 'best',
+  options: Options | None = None,
+  boundaries: bool = False,
+  neurites: bool | None = None,
 ) -> dict[str, Any]:
   """Scores a run's checkpoint on a split, prints the numbers and writes eval/<split>.json.
 
@@ -87,35 +148,88 @@ def evaluate_workdir(
     workdir: written by jaxseg.train.loop.train.
     split: default: the config's eval_split.
     step: 'best' | 'latest' | a number.
+    options: what is averaged and cut; None: one plain pass, in batches over all devices.
+    boundaries: whether BF is measured too.
+    neurites: whether the ISBI challenge's measures are taken; None: where the data are ISBI 2012's.
 
   Returns:
     What is in the file.
+
+  Raises:
+    UserError: no run, split or step, labels outside the classes, options that do not fit the network.
   """
+  begin = time.perf_counter()
   config = load_config(workdir)
-  split = split or config.eval_split
+  experiment.set_up_jax(config)
+  split, options = split or config.eval_split, options or Options()
   variables, step = load_variables(workdir, step)
-  source = experiment.source_from(config, split)
-  summary = Evaluator(config, source, experiment.task_from(config))(variables)
+  source, task = experiment.source_from(config, split), experiment.task_from(config)
+  extra = [Boundary(source.class_names)] if boundaries else []
+  extra += [Dice()] if config.dice else []
+  if neurites or (neurites is None and config.dataset == 'isbi2012'):
+    extra.append(Neurites(source.class_names))
+  with Progress() as progress:
+    told = _teller(progress, len(source))
+    if options == Options() and len(config.eval_scales) == 1 and not extra:
+      summary, mode = Evaluator(config, source, task)(variables, told), ''
+    else:
+      classes = Classes(source.class_names, source.palette)
+      predictor = Predictor(config, variables, classes, options)
+      summary = score_images(predictor, source, [Confusion(task), *extra], told)
+      mode = predictor.options.describe()
   result = {
     'split': split,
     'step': step,
     'images': len(source),
+    'mode': mode,
     **{k: summary[k] for k in SCORES},
     'per_class_iou': by_class(source.class_names, summary['per_class_iou']),
     'per_class_accuracy': by_class(source.class_names, summary['per_class_accuracy']),
+    **{k: summary[k] for k in EXTRAS if k in summary},
     'confusion': summary['confusion'].tolist(),
   }
-  file = Path(workdir) / 'eval' / f'{split}.json'
-  file.parent.mkdir(exist_ok=True)
-  temporary = file.with_suffix('.tmp')
-  temporary.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
-  temporary.replace(file)
-  save_confusion(
-    file.with_name(f'{split}_confusion.png'), summary['confusion'], source.class_names, title=split
-  )
+  if config.paper:
+    result['paper'] = config.paper.to_dict()
+  file = _write(result, Path(workdir).expanduser() / 'eval', source.class_names)
   print_scores(result, config.paper)
-  print(f'written to {file}')
+  print(f'written to {file} in {duration(time.perf_counter() - begin)}')
   return result
+
+
+def _teller(progress: Progress, total: int) -> Told:
+  """Returns what shows the number of images done: often on a terminal, seldom elsewhere."""
+  begin = shown = time.perf_counter()
+  interval = 0.25 if sys.stdout.isatty() else 10.0
+
+  def told(done: int) -> None:
+    nonlocal shown
+    now = time.perf_counter()
+    if now - shown >= interval:
+      shown = now
+      rest = duration((total - done) * (now - begin) / max(done, 1))
+      progress.show(f'evaluated {done}/{total} images . ETA {rest}')
+
+  return told
+
+
+def _write(result: dict[str, Any], folder: Path, class_names: tuple[str, ...]) -> Path:
+  """Writes <split>.json and <split>_confusion.png in one move each; returns the former."""
+  file = folder / f'{result["split"]}.json'
+  picture = folder / f'{result["split"]}_confusion.png'
+  try:
+    folder.mkdir(exist_ok=True)
+    part = picture.with_suffix('.part.png')
+    title = ', '.join(filter(None, (result['split'], result['mode'])))
+    save_confusion(part, np.array(result['confusion']), class_names, title=title)
+    part.replace(picture)
+    part = file.with_suffix('.tmp')
+    part.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+    part.replace(file)
+  except OSError as error:
+    raise UserError(
+      f'cannot write {error.filename or folder}: {error.strerror or error}'
+    ) from error
+  return file
 
 
 def by_class(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
@@ -124,23 +238,34 @@ def by_class(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | No
 
 
 def print_scores(result: dict[str, Any], paper: Any) -> None:
-  """Prints the four numbers, the paper's beside them where it has them, and the table by class."""
+  """Prints all numbers, the paper's beside them where it has them, and the table by class."""
   console = Console(width=80)
-  comparable = paper and paper.get('split') == result['split']
-  table = Table(title=f'{result["split"]}: {result["images"]} images, step {result["step"]}')
+  scores = {name: result[name] for name in SCORES}
+  scores |= {k: result[k] for k in ('dice', 'boundary_f1') if k in result}
+  scores |= result.get('neurites', {})
+  paper = dict(paper or {})
+  published = {name: paper[name] for name in scores if paper.get(name) is not None}
+  title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
+  table = Table(title=', '.join(filter(None, (title, result['mode']))))
   table.add_column('')
   table.add_column('ours', justify='right')
-  if comparable:
-    table.add_column('paper', justify='right')
-  for name in SCORES:
-    row = [name.replace('_', ' '), f'{result[name]:.4f}']
-    published = (paper or {}).get(name)
-    table.add_row(*row, *([f'{published:.4f}' if published else '-'] if comparable else []))
+  if published:
+    other = paper.get('split', result['split'])
+    table.add_column('paper' + f', {other}' * (other != result['split']), justify='right')
+  for name, value in scores.items():
+    beside = [f'{published[name]:.4f}' if name in published else '-'] if published else []
+    table.add_row(name.replace('_', ' '), f'{value:.4f}', *beside)
   console.print(table)
-  if comparable:
+  if published:
     console.print(f'paper: {paper["source"]}')
-  classes = Table('class', 'IoU', 'accuracy')
-  for name, iou in result['per_class_iou'].items():
-    accuracy = result['per_class_accuracy'][name]
-    classes.add_row(name, *('-' if v is None else f'{v:.4f}' for v in (iou, accuracy)))
+  columns = {
+    'IoU': 'per_class_iou',
+    'accuracy': 'per_class_accuracy',
+    'BF': 'per_class_boundary_f1',
+  }
+  columns = {name: result[key] for name, key in columns.items() if key in result}
+  classes = Table('class', *columns)
+  for name in result['per_class_iou']:
+    values = (column[name] for column in columns.values())
+    classes.add_row(name, *('-' if v is None else f'{v:.4f}' for v in values))
   console.print(classes)

@@ -5,7 +5,6 @@ Read it top to bottom: config and keys, data, model and task, optimiser, state, 
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -17,12 +16,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import experiment, visualize
+from jaxseg.datasets import labelscan
 from jaxseg.inference import Predictor
 from jaxseg.pipeline.loader import train_batches
 from jaxseg.pipeline.memory import remember
 from jaxseg.train import parallel
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.evaluate import Evaluator
+from jaxseg.train.initial import start_from
+from jaxseg.train.population import PopulationPass
 from jaxseg.train.state import make_init, parameter_count
 from jaxseg.train.step import make_train_step
 from jaxseg.train.workdir import Classes, Workdir
@@ -47,12 +49,16 @@ def train(config: ConfigDict, workdir: str | Path, *, stop_at: int | None = None
   folder = Workdir(workdir, config)
   try:
     return _train(config, folder, stop_at)
+  except jax.errors.JaxRuntimeError as e:
+    if 'RESOURCE_EXHAUSTED' not in str(e):
+      raise
+    raise UserError(f'{_out_of_memory(config)} ({str(e).splitlines()[0][:120]})') from e
   finally:
     folder.close()
 
 
 def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str, Any]:
-  set_up_jax(config)
+  experiment.set_up_jax(config)
   workdir = folder.path
   init_key, step_key = jax.random.split(jax.random.key(config.seed))
 
@@ -62,6 +68,7 @@ def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str
   eval_source = remember(
     experiment.source_from(config, config.eval_split), config.remember_mb << 20
   )
+  labels = labelscan.check(train_source, eval_source, cache_dir=config.cache_dir or None)
   folder.keep_classes(Classes(train_source.class_names, train_source.palette))
 
   wrapper = parallel.build(config.parallel, config.mesh, config.batch_size // config.accumulate)
@@ -78,8 +85,13 @@ def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str
 
   checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep)
   state, restored = checkpoints.restore_newest(shapes)
+  report = ''
   if restored is None:
-    state = wrapper.place_state(jax.jit(init)(init_key))
+    state = jax.jit(init)(init_key)
+    if config.init_from:
+      variables, report = start_from(config, state.variables)
+      state = state.replace(**variables)
+    state = wrapper.place_state(state)
   start = restored or 0
 
   step = make_train_step(
@@ -100,9 +112,14 @@ def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str
   with Progress() as progress:
     for line in _header(config, workdir, wrapper, shapes, train_source, eval_source):
       progress.say(line)
+    progress.say(f'labels    {"; ".join(labels)}')
+    for line in report.splitlines():
+      progress.say(line)
     if restored is not None:
       progress.say(f'resumed at step {restored}')
     run = _Run(config, workdir, checkpoints, evaluator, eval_source, progress, schedule, start)
+    if config.population_pass and shapes.batch_stats:
+      run.population = PopulationPass(config, train_source)
     return run.loop(train_step, wrapper, state, batches, step_key, stop_at)
 
 
@@ -120,6 +137,7 @@ class _Run:
     self._best = max((r.get('eval/mean_iou', 0.0) for r in read_records(workdir)), default=0.0)
     self._summary: dict[str, Any] = {}
     self._window: list[dict[str, float]] = []
+    self.population: PopulationPass | None = None
 
   def loop(self, train_step, wrapper, state, batches, key, stop_at) -> dict[str, Any]:
     config = self._config
@@ -151,7 +169,7 @@ class _Run:
         if interrupted.by:
           if pending:
             self._check(*pending)
-          self._keep(done, state, evaluated=False)
+          self._keep(done, state, evaluated=False, hurried=True)
           last = done
           break
     self._checkpoints.wait()
@@ -207,8 +225,10 @@ class _Run:
     parts.append(f'ETA {duration((last - step) * seconds / steps)}')
     self._progress.show(' . '.join(parts))
 
-  def _keep(self, step: int, state: Any, *, evaluated: bool) -> None:
-    """Evaluates if it is time, draws, and saves."""
+  def _keep(self, step: int, state: Any, *, evaluated: bool, hurried: bool = False) -> None:
+    """Evaluates if it is time, draws, and saves; `hurried` where a signal wants the process gone."""
+    if self.population and not hurried:
+      state = state.replace(batch_stats=self.population(jax.device_get(state.variables)))
     if evaluated:
       variables = jax.device_get(state.variables)
       self._summary = self._evaluator(variables)
@@ -279,15 +299,6 @@ class _Interruptible:
       signal.signal(number, handler)
 
 
-def set_up_jax(config: ConfigDict) -> None:
-  """Persistent compile cache and, where asked for, deterministic GPU operations."""
-  if config.deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get('XLA_FLAGS', ''):
-    os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
-  if config.compile_cache:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compile_cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
 def _input_shape(config, model, source, transforms) -> tuple[int, ...]:
   """Returns [1, h, w, c] of a training image, and refuses a size that the network cannot take."""
   example = source[0]
@@ -315,6 +326,18 @@ def _header(config, workdir, wrapper, shapes, train_source, eval_source) -> Iter
   micro = f' in {config.accumulate} micro-batches' if config.accumulate > 1 else ''
   yield f'devices   {wrapper.describe()} of {jax.local_device_count()}; batch {config.batch_size}{micro}'
   yield f'workdir   {workdir}'
+
+
+def _out_of_memory(config: ConfigDict) -> str:
+  """Says which keys make the step smaller, from those that have not been used yet."""
+  options = config.model_options
+  ways = [f'--config.accumulate={2 * config.accumulate} (same result, half the images at once)']
+  if not options.get('remat', False):
+    ways.append('--config.model_options.remat=True (recompute instead of keeping)')
+  if config.dtype == 'float32':
+    ways.append('--config.dtype=bfloat16')
+  ways.append('a smaller --config.crop')
+  return f'the device has too little memory for this step: try {", ".join(ways)}'
 
 
 def _names(config: ConfigDict, index: np.ndarray) -> str:

@@ -1,0 +1,96 @@
+"""ADE20K: scenes of all kinds, 150 classes, 20210 / 2000 images (the MIT scene parsing benchmark).
+
+Zhou et al., CVPR 2017. Below ade20k/, or data_dir itself, as published, unpacked or not:
+
+  ADEChallengeData2016/images/{training,validation}/ADE_train_00000001.jpg ...
+  ADEChallengeData2016/annotations/{training,validation}/ADE_train_00000001.png ...
+
+(ADEChallengeData2016.zip). Label 0 is void here, which the benchmark does not count; labels 1 to
+150 become 0 to 149. The test labels are hidden. The images are for non-commercial research.
+"""
+
+from __future__ import annotations
+
+import tensorflow_datasets as tfds
+
+from jaxseg.datasets import archives, classlist, data_root, rawfiles, records
+from jaxseg.types import VOID, UserError
+
+_NAMES = """
+wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
+person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf,
+house, sea, mirror, rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub,
+railing, cushion, base, box, column, signboard, chest of drawers, counter, sand, sink,
+skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table, pillow,
+screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill,
+bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, arcade
+machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth,
+television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman,
+bottle, buffet, poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything,
+swimming pool, stool, barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food,
+step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, screen, blanket,
+sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate,
+monitor, bulletin board, shower, radiator, glass, clock, flag
+"""
+CLASS_NAMES = tuple(' '.join(_NAMES.split()).split(', '))
+NUM_CLASSES = len(CLASS_NAMES)
+# The benchmark's first five colours; the rest are ours, distinct from these and from each other.
+_PUBLISHED = ((120, 120, 120), (180, 120, 120), (6, 230, 230), (80, 50, 50), (4, 200, 3))
+PALETTE = (*_PUBLISHED, *classlist.voc_palette(NUM_CLASSES + 1)[len(_PUBLISHED) + 1 :])
+SPLITS = ('train', 'val')
+CHANNELS = 3
+
+_FOLDERS = {'train': 'training', 'val': 'validation'}
+_TABLE = {0: VOID, **{i + 1: i for i in range(NUM_CLASSES)}}
+
+
+class Ade20k(records.Builder, skip_registration=True):
+  """ADE20K scene parsing, 150 classes."""
+
+  name = 'ade20k'
+  VERSION = tfds.core.Version('1.0.0')
+
+  def read(self, raw: records.Raw) -> records.Example:
+    label = rawfiles.map_ids(rawfiles.read_mask(raw.label), _TABLE, raw.label)
+    return records.Example(rawfiles.encode_image(raw.image), label)
+
+
+def source(
+  split: str,
+  *,
+  data_dir: str | None = None,
+  cache_dir: str | None = None,
+  progress: records.Progress | None = None,
+) -> records.Source:
+  """Returns 'train' or 'val'; images are of many sizes.
+
+  Args:
+    split: the split.
+    data_dir: the folder that holds ade20k/; default $JAXSEG_DATA, else ~/jaxseg_data.
+    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    progress: called with (done, total) while records are built.
+
+  Raises:
+    UserError: an unknown or hidden split, a missing or damaged file, or a label above 150.
+  """
+  if split == 'test':
+    raise UserError("ade20k: the test labels are hidden; use 'val', or predict")
+  if split not in SPLITS:
+    raise UserError(f"ade20k has no split '{split}': use one of {', '.join(SPLITS)}")
+  root = data_root(data_dir)
+  folder = archives.find(
+    (root / 'ade20k', root),
+    ('ADEChallengeData2016',),
+    ('ADEChallengeData2016.zip',),
+    cache_dir=cache_dir,
+  )
+  labels = folder / 'annotations' / _FOLDERS[split]
+  images = rawfiles.list_images(folder / 'images' / _FOLDERS[split], ('.jpg',))
+  return records.open_source(
+    Ade20k,
+    records.Facts('ade20k', CLASS_NAMES, PALETTE, CHANNELS),
+    split,
+    [records.Raw(path, labels / f'{path.stem}.png', path.name) for path in images],
+    cache_dir=cache_dir,
+    progress=progress,
+  )

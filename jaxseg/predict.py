@@ -1,0 +1,239 @@
+"""The prediction job: reads, runs and writes at the same time, and goes on past files that are bad.
+
+For every image <stem>.png, the class of each pixel as a palette PNG of the image's own size, and if
+asked for <stem>_overlay.png, <stem>_probabilities.npy (float16 [h, w, k]), <stem>_uncertainty.npy
+(float32 [h, w]) and <stem>_uncertainty.png. A file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxseg import experiment, inference, visualize
+from jaxseg.imagefiles import (
+  Item,
+  any_size,
+  header_size,
+  list_items,
+  plan_outputs,
+  read_image,
+  whole_file,
+)
+from jaxseg.inference import Options, Predictor
+from jaxseg.pipeline import ahead
+from jaxseg.train.workdir import load_config
+from jaxseg.train.writer import Progress, duration
+from jaxseg.types import UserError
+
+MAX_PROGRAMS = 8  # different image sizes that are each compiled for as they are; with more ...
+BUCKET = 64  # ... sizes are rounded up to a multiple of this
+_ROWS = 1024  # that an overlay is blended in at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+  """What is written beside the masks."""
+
+  overlay: bool = False
+  probabilities: bool = False
+  uncertainty: bool = False
+
+  @property
+  def endings(self) -> tuple[str, ...]:
+    """Returns what follows the stem in the names of the files."""
+    return (
+      '.png',
+      *['_overlay.png'] * self.overlay,
+      *['_probabilities.npy'] * self.probabilities,
+      *['_uncertainty.npy', '_uncertainty.png'] * self.uncertainty,
+    )
+
+
+def predict_files(
+  workdir: str | Path,
+  source: str | Path,
+  output: str | Path,
+  *,
+  step: str = 'best',
+  wanted: Wanted = Wanted(),
+  options: Options | None = None,
+  overwrite: bool = False,
+) -> dict[str, str]:
+  """Predicts a file, a folder of images or the files that a LIST.txt names.
+
+  Args:
+    workdir: of the trained network.
+    source: see imagefiles.list_items.
+    output: folder for the results, made if it is absent.
+    step: 'best' | 'latest' | a number.
+    wanted: what is written beside the masks.
+    options: see inference.Options; with `multiple` 0 images of up to MAX_PROGRAMS different sizes
+      are run as they are, more with sizes rounded up to multiples of BUCKET.
+    overwrite: whether files that are there may be replaced.
+
+  Returns:
+    The images that could not be predicted and why, {} where all could.
+
+  Raises:
+    UserError: no image, a name that two inputs would write, a file in the way, a folder that cannot
+      be written, or nothing at all that could be predicted.
+  """
+  items = list_items(source)
+  plan_outputs(items, output, wanted.endings, overwrite=overwrite)
+  experiment.set_up_jax(load_config(workdir))
+  options = options or Options()
+  predictor = inference.load(workdir, step, **vars(options))
+  with any_size():
+    if not options.multiple:
+      predictor = share_programs(predictor, items)
+    bad = _Job(predictor, Path(output).expanduser(), wanted).run(items)
+  if len(bad) == len(items):
+    reason = next(iter(bad.values()))
+    raise UserError(f'none of {len(items)} images could be predicted; the first: {reason}')
+  print(f'{len(items) - len(bad)} of {len(items)} images predicted into {output}')
+  for reason in bad.values():
+    print(f'  not {reason}')
+  return bad
+
+
+def share_programs(predictor: Predictor, items: Sequence[Item]) -> Predictor:
+  """Returns a predictor that needs few programs for these images, and says so if it rounds sizes."""
+  few = len(items) <= MAX_PROGRAMS or predictor.options.tile
+  sizes = () if few else {header_size(item) for item in items} - {None}
+  canvases = {predictor.canvas(*size) for size in sizes}
+  if len(canvases) <= MAX_PROGRAMS:
+    return predictor
+  print(f'{len(canvases)} image sizes: rounded up to multiples of {BUCKET} to share programs')
+  return predictor.replace(multiple=BUCKET)
+
+
+@dataclasses.dataclass
+class _Found:
+  """What was predicted for one image and is still to be written."""
+
+  image: np.ndarray
+  mask: np.ndarray
+  uncertainty: np.ndarray | None = None
+
+
+class _Job:
+  """One run over many images: a reader's threads, this one at the device, a writer's threads."""
+
+  def __init__(self, predictor: Predictor, output: Path, wanted: Wanted):
+    self._predictor, self._output, self._wanted = predictor, output, wanted
+
+  def run(self, items: Sequence[Item]) -> dict[str, str]:
+    """Returns what could not be predicted, by name, with the reason."""
+    bad: dict[str, str] = {}
+    begin, shown = time.perf_counter(), 0.0
+    interval = 0.25 if sys.stdout.isatty() else 10.0
+    with Progress() as progress, ahead.Backlog() as writing:
+      for done, (item, reading) in enumerate(ahead.started(self._read, items), start=1):
+        found = self._predict_or_tell(item, reading)
+        if isinstance(found, str):
+          bad[item.name] = found
+        else:
+          writing.submit(self._write, item, found)
+        seconds = time.perf_counter() - begin
+        if seconds - shown >= interval or done == len(items):
+          shown = seconds
+          progress.show(_line(done, len(items), len(bad), seconds))
+    return bad
+
+  def _read(self, item: Item) -> np.ndarray:
+    config = self._predictor.config
+    white = config.dataset_options.get('white', 65535)
+    return read_image(item, channels=config.channels, white=white)
+
+  def _predict_or_tell(self, item: Item, reading) -> _Found | str:
+    """Returns what was found, or what is wrong with this image."""
+    try:
+      image = reading.result()
+    except UserError as error:
+      return str(error)
+    except MemoryError:
+      return f'{item.name}: this machine has too little memory to decode it'
+    try:
+      return self._predict(item, image)
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      return f'{item.name}: the device has too little memory for it: try --tile=512,512'
+
+  def _predict(self, item: Item, image: np.ndarray) -> _Found:
+    """Runs the network; probabilities go to disk as they come."""
+    if not (self._wanted.probabilities or self._wanted.uncertainty):
+      return _Found(image, self._predictor(image))
+    size = image.shape[:2]
+    found = _Found(image, np.empty(size, np.uint8), np.empty(size, np.float32))
+    with self._probabilities(item, size) as probabilities:
+      for band in self._predictor.bands(image):
+        rows = slice(band.top, band.top + len(band.mask))
+        found.mask[rows] = band.mask
+        found.uncertainty[rows] = band.uncertainty
+        if probabilities is not None:
+          probabilities[rows] = band.probabilities
+    return found
+
+  @contextlib.contextmanager
+  def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[np.ndarray | None]:
+    """Gives an array [h, w, k] that lies in the output file, None where it is not wanted."""
+    if not self._wanted.probabilities:
+      yield None
+      return
+    shape = (*size, self._predictor.config.num_classes)
+    with whole_file(self._output / f'{item.stem}_probabilities.npy') as part:
+      array = np.lib.format.open_memmap(part, mode='w+', dtype=np.float16, shape=shape)
+      yield array
+      array.flush()
+
+  def _write(self, item: Item, found: _Found) -> None:
+    if self._wanted.overlay:
+      with whole_file(self._output / f'{item.stem}_overlay.png') as part:
+        visualize.save(part, self._overlay(found))
+    if self._wanted.uncertainty:
+      with whole_file(self._output / f'{item.stem}_uncertainty.npy') as part:
+        np.save(part, found.uncertainty)
+      with whole_file(self._output / f'{item.stem}_uncertainty.png') as part:
+        options, classes = self._predictor.options, len(self._predictor.classes.names)
+        visualize.save(part, heat(found.uncertainty, classes, sampled=options.samples > 0))
+    with whole_file(self._output / f'{item.stem}.png') as part:  # the last: all the rest is there
+      visualize.save_palette_png(part, found.mask, self._predictor.classes.palette)
+
+  def _overlay(self, found: _Found) -> np.ndarray:
+    """Blends some rows at a time: the blend needs ten times the memory of the image."""
+    palette, mixed = self._predictor.classes.palette, np.empty((*found.mask.shape, 3), np.uint8)
+    for top in range(0, len(mixed), _ROWS):
+      rows = slice(top, top + _ROWS)
+      mixed[rows] = visualize.overlay(found.image[rows], found.mask[rows], palette)
+    return mixed
+
+
+def heat(uncertainty: np.ndarray, num_classes: int, *, sampled: bool) -> np.ndarray:
+  """Draws uncertainty [h, w] as uint8 [h, w, 3], black 0 to pale yellow, its largest possible value.
+
+  That is log k for the entropy, (k - 1) / k^2 for the variance of samples, whose square root is
+  drawn. The scale is the same for all images.
+  """
+  from matplotlib import colormaps
+
+  if sampled:
+    shown = np.sqrt(uncertainty * (num_classes**2 / (num_classes - 1)))
+  else:
+    shown = uncertainty / np.log(num_classes)
+  table = (np.asarray(colormaps['inferno'].colors) * 255).round().astype(np.uint8)
+  return table[np.clip(shown * 255, 0, 255).astype(np.uint8)]
+
+
+def _line(done: int, total: int, bad: int, seconds: float) -> str:
+  rate = done / max(seconds, 1e-9)
+  told = f' . {bad} bad' if bad else ''
+  return f'{done}/{total} images . {rate:.3g} img/s{told} . ETA {duration((total - done) / rate)}'

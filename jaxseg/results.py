@@ -1,0 +1,97 @@
+"""The table of docs/results.md, made from run folders: nothing in it is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg import visualize
+from jaxseg.inference import load
+from jaxseg.train.workdir import load_config
+from jaxseg.train.writer import duration, read_records
+from jaxseg.types import UserError
+
+SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
+_HEAD = (
+  '| run | split | pixel acc. | mean acc. | mean IoU | f.w. IoU | paper | hardware | training | command |'
+)
+
+
+def write(workdirs: Sequence[str], output: str, split: str, *, pictures: str | None = None) -> None:
+  """Writes the rows of several runs between the markers of a Markdown file.
+
+  Args:
+    workdirs: trained folders in which eval/<split>.json stands (launch/evaluate.py).
+    output: a Markdown file with the lines `<!-- results SPLIT -->` and `<!-- end -->`.
+    split: whose numbers.
+    pictures: folder for one strip (image, truth, prediction) a run; None: none is drawn.
+
+  Raises:
+    UserError: a run that was not evaluated, or a file without the markers.
+  """
+  rows = [_row(Path(w), split, pictures and Path(pictures)) for w in workdirs]
+  file, begin = Path(output), f'<!-- results {split} -->'
+  text = file.read_text(encoding='utf-8')
+  if begin not in text or '<!-- end -->' not in text.split(begin)[1]:
+    raise UserError(f'{output} needs the lines {begin} and <!-- end -->: the table goes between them')
+  before, after = text.split(begin)[0], text.split(begin)[1].split('<!-- end -->', 1)[1]
+  table = '\n'.join([begin, _HEAD, '|---' * 10 + '|', *rows, '<!-- end -->'])
+  file.write_text(before + table + after, encoding='utf-8')
+
+
+def _row(workdir: Path, split: str, pictures: Path | None) -> str:
+  config = load_config(workdir)
+  file = workdir / 'eval' / f'{split}.json'
+  if not file.exists():
+    raise UserError(
+      f'{workdir} has no scores on {split}: python launch/evaluate.py --workdir={workdir} --split={split}'
+    )
+  result = json.loads(file.read_text(encoding='utf-8'))
+  run = json.loads((workdir / 'run.json').read_text(encoding='utf-8'))
+  picture = ''
+  if pictures:
+    strip = pictures / f'{workdir.name}.png'
+    visualize.save(strip, _strip(workdir, split))
+    picture = f' ([picture]({strip.name}))'
+  numbers = ' | '.join(f'{100 * result[s]:.1f}' for s in SCORES)
+  return (
+    f'| {workdir.name}{picture} | {split}, {result["images"]} images, step {result["step"]} | {numbers} '
+    f'| {_published(config.paper)} | {_hardware(run)} | {training_time(workdir, config.batch_size)} '
+    f'| `{run["command"]}` |'
+  )
+
+
+def training_time(workdir: Path, batch_size: int) -> str:
+  """Adds up the steps' own time (evaluations left out) from the rates in metrics.jsonl."""
+  seconds, before = 0.0, 0
+  for record in read_records(workdir):
+    if 'time/images_per_second' in record:
+      seconds += (record['step'] - before) * batch_size / record['time/images_per_second']
+      before = record['step']
+  return f'{before} steps in {duration(seconds)}'
+
+
+def _published(paper: Any) -> str:
+  if not paper or 'mean_iou' not in paper:
+    return 'none published'
+  keys = [k for k in SCORES if k in paper]
+  return ' / '.join(f'{100 * paper[k]:.1f}' for k in keys) + f' ({paper["source"]})'
+
+
+def _hardware(run: dict[str, Any]) -> str:
+  return str(run.get('hardware') or run.get('devices'))
+
+
+def _strip(workdir: Path, split: str) -> np.ndarray:
+  """Draws the middle image of the split: not the best, not the worst, always the same."""
+  from jaxseg import experiment
+
+  source = experiment.source_from(load_config(workdir), split)
+  example = source[len(source) // 2]
+  predictor = load(workdir, 'latest')
+  row = (example['image'], example['label'], predictor(example['image']))
+  return visualize.panel([row], predictor.classes.palette, predictor.classes.names, errors=False)

@@ -1,0 +1,84 @@
+"""The first parameters of a run that starts from another run's or from published weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxseg import experiment, pretrained
+from jaxseg.inference import load_variables
+from jaxseg.preprocessing import Preprocessing
+from jaxseg.train.workdir import load_config
+from jaxseg.types import UserError
+
+
+def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str, Any], str]:
+  """Replaces fresh variables by those of config.init_from.
+
+  Args:
+    config: `init_from` is a workdir (its best checkpoint) or a weight file; `init_new` and
+      `init_unused` are patterns of names that only one of the two sides has; `init_ignore` names
+      what of the pixels may differ.
+    variables: {'params': ..., 'batch_stats': ...}, freshly initialised.
+
+  Returns:
+    The variables, and the report: how many names matched, and every name that did not.
+
+  Raises:
+    UserError: a name is missing, unexpected or of another shape and was not announced; or the
+      weights were trained with other pixels.
+  """
+  path = Path(config.init_from).expanduser()
+  announced = dict(allow_new=patterns(config.init_new), allow_unused=patterns(config.init_unused))
+  if path.is_dir():
+    theirs = load_config(path)
+    given, step = load_variables(path)
+    try:
+      loaded, report = pretrained.load_into(variables, pretrained.flatten(given), **announced)
+    except UserError as e:
+      raise UserError(f'{path}: {e}') from None
+    report = dataclasses.replace(report, source=f'{path} at step {step}')
+    pixels = experiment.preprocessing_from(theirs)
+  else:
+    loaded, report, pixels = pretrained.load_file(variables, path, **announced)
+  if pixels is not None:
+    check_pixels(config, pixels)
+  return loaded, f'init_from {report}'
+
+
+def patterns(value: str | Sequence[str]) -> tuple[str, ...]:
+  """Takes 'a,b', as a flag gives it, or a sequence."""
+  return tuple(filter(None, value.split(','))) if isinstance(value, str) else tuple(value)
+
+
+def check_pixels(config: ConfigDict, expected: Preprocessing) -> None:
+  """Refuses weights that were trained with another mean, deviation or order of the channels.
+
+  Raises:
+    UserError: says which flags would give the weights what they know.
+  """
+  ours = experiment.preprocessing_from(config)
+  ignored = patterns(config.init_ignore)
+  found = [d for d in ours.differences(expected, config.channels) if d not in ignored]
+  if not found:
+    return
+  flags = {
+    'mean': _flag(expected.mean, config.channels),
+    'std': _flag(expected.std, config.channels),
+    'channel_order': expected.channel_order,
+  }
+  wanted = ' '.join(f'--config.{name}={flags[name]}' for name in found)
+  raise UserError(
+    f'{config.init_from}: these weights were trained with another {" and ".join(found)}: add '
+    f'{wanted}, or --config.init_ignore={",".join([*ignored, *found])} to train them anew'
+  )
+
+
+def _flag(values: tuple[float, ...], channels: int) -> str:
+  return ','.join(f'{v:g}' for v in (values * channels if len(values) == 1 else values)) + (
+    ',' if channels == 1 else ''
+  )

@@ -1,0 +1,52 @@
+"""Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
+
+python launch/predict.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
+    [--overlay --probabilities --uncertainty] [--overwrite] [--step=N|best]
+    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
+"""
+
+from jaxseg import command
+
+
+def main() -> None:
+  parser = command.Parser(__doc__)
+  add = parser.add_argument
+  add('--workdir', required=True, help='a folder that launch/train.py has written')
+  add('--input', required=True, help='an image, a folder of images, or a .txt with a path a line')
+  add('--output', required=True, help='a folder for <name>.png and what else is asked for')
+  add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
+  add('--overlay', action='store_true', help='also <name>_overlay.png: the image, tinted')
+  add('--probabilities', action='store_true', help='also <name>_probabilities.npy, float16')
+  add('--uncertainty', action='store_true', help='also <name>_uncertainty.png and .npy')
+  add('--overwrite', action='store_true', help='replace results that are there')
+  add('--scales', type=command.numbers, default=(), help="average these; default: the config's")
+  add('--flip', action='store_true', help='average with the image mirrored left to right')
+  add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
+  add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
+  add('--tile', type=command.size, help='input size of tiles; default: only beyond 4 megapixels')
+  add('--tile_step', type=command.size, help='distance of tiles; default: half, or what joins')
+  add('--multiple', type=int, default=0, help='round sizes up to it; default: 64 for > 8 sizes')
+  flags = parser.parse()
+  from jaxseg import predict
+
+  predict.predict_files(
+    flags.workdir,
+    flags.input,
+    flags.output,
+    step=flags.step,
+    overwrite=flags.overwrite,
+    wanted=predict.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
+    options=predict.Options(
+      scales=flags.scales,
+      flip=flags.flip,
+      rotations=flags.rotations,
+      samples=flags.samples,
+      tile=flags.tile,
+      tile_step=flags.tile_step,
+      multiple=flags.multiple,
+    ),
+  )
+
+
+if __name__ == '__main__':
+  command.run(main)

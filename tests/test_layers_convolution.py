@@ -1,0 +1,174 @@
+"""The fast convolution equals lax's in value and gradient, on one device and on several."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxseg.layers import Conv, conv_general_dilated, convolution
+
+NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+  """Tiny maps take the blocked weight gradient too, in blocks of a few rows."""
+  monkeypatch.setattr(convolution, '_MIN_PIXELS', 1)
+  monkeypatch.setattr(convolution, '_BLOCK_BYTES', 4096)
+
+
+def _normal(seed, shape, dtype=jnp.float32):
+  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def _inputs(shape, kernel_shape, dtype=jnp.float32):
+  return _normal(0, shape, dtype), _normal(1, kernel_shape, dtype)
+
+
+def _value_and_gradients(convolve, x, kernel, *args, **kwargs):
+  def run(x, kernel, g):
+    y, pull = jax.vjp(lambda x, k: convolve(x, k, *args, **kwargs), x, kernel)
+    return y, *pull(g)
+
+  y = jax.eval_shape(lambda x, k: convolve(x, k, *args, **kwargs), x, kernel)
+  return jax.jit(run)(x, kernel, _normal(2, y.shape, y.dtype))
+
+
+def _assert_close(got, want, tolerance):
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    assert a.dtype == b.dtype
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
+
+
+def test_hand_written_gradient():
+  x = jnp.arange(1.0, 7.0).reshape(1, 2, 3, 1)  # 1 2 3 / 4 5 6
+  kernel = jnp.array([1.0, 10.0]).reshape(1, 2, 1, 1)
+
+  def weighted(x, kernel):
+    y = conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=NHWC)
+    return (y.reshape(4) * jnp.array([1.0, 0, 0, 2])).sum(), y
+
+  (_, y), (dx, dkernel) = jax.value_and_grad(weighted, (0, 1), has_aux=True)(x, kernel)
+  np.testing.assert_array_equal(y.reshape(2, 2), [[21, 32], [54, 65]])
+  np.testing.assert_array_equal(dx.reshape(2, 3), [[1, 10, 0], [0, 2, 20]])
+  np.testing.assert_array_equal(dkernel.reshape(2), [1 * 1 + 2 * 5, 1 * 2 + 2 * 6])
+
+
+@pytest.mark.parametrize(
+  ('sides', 'padding', 'dtype', 'tolerance'),
+  [
+    ((3, 3), 'SAME', jnp.float32, 1e-5),
+    ((3, 3), 'SAME', jnp.bfloat16, 1e-2),
+    ((3, 3), ((5, 0), (1, 3)), jnp.float32, 1e-5),  # FCN pads its first convolution by 100
+    ((2, 3), 'VALID', jnp.float32, 1e-5),
+    ((1, 1), 'SAME', jnp.float32, 1e-5),
+  ],
+)
+def test_equals_lax(sides, padding, dtype, tolerance):
+  x, kernel = _inputs((2, 11, 7, 9), (*sides, 9, 6), dtype)
+  args = ((1, 1), padding)
+  got = _value_and_gradients(conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
+  want = _value_and_gradients(lax.conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
+  _assert_close(got, want, tolerance)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    dict(window_strides=(2, 2)),
+    dict(rhs_dilation=(2, 2)),
+    dict(lhs_dilation=(2, 1), padding=((1, 1), (1, 1))),
+    dict(feature_group_count=2),
+    dict(padding=((-1, 1), (0, 0))),
+    dict(dimension_numbers=('NHWC', 'HWIO', 'NCHW')),
+  ],
+)
+def test_other_calls_are_native(options):
+  options = dict(window_strides=(1, 1), padding='SAME', dimension_numbers=NHWC) | options
+  x, kernel = _inputs((1, 8, 8, 4), (3, 3, 4 // options.get('feature_group_count', 1), 4))
+  ours, theirs = (
+    jax.make_jaxpr(lambda x, k, f=f: f(x, k, **options))(x, kernel)
+    for f in (conv_general_dilated, lax.conv_general_dilated)
+  )
+  assert str(ours) == str(theirs)
+
+
+def test_small_maps_and_large_kernels_are_native(monkeypatch):
+  def is_custom(x, kernel):
+    convolve = functools.partial(conv_general_dilated, dimension_numbers=NHWC)
+    program = jax.make_jaxpr(lambda x, k: convolve(x, k, (1, 1), 'SAME'))(x, kernel)
+    return 'custom_vjp' in str(program)
+
+  monkeypatch.setattr(convolution, '_MIN_PIXELS', 16384)
+  assert is_custom(*_inputs((1, 128, 128, 1), (3, 3, 1, 1)))
+  assert not is_custom(*_inputs((1, 128, 127, 1), (3, 3, 1, 1)))
+  assert not is_custom(*_inputs((1, 128, 128, 1), (7, 7, 1, 1)))
+  assert is_custom(*_inputs((1, 128, 128, 8), (3, 3, 8, 1), jnp.bfloat16))
+  assert not is_custom(*_inputs((1, 128, 128, 3), (3, 3, 3, 1), jnp.bfloat16))
+
+
+def _layer_gradients(layer, variables, x):
+  def loss(variables, x):
+    return jnp.sin(layer.apply(variables, x)).sum()
+
+  return jax.jit(jax.value_and_grad(loss, (0, 1)))(variables, x)
+
+
+@pytest.mark.parametrize('wrap', [lambda m: m, nn.remat], ids=['plain', 'remat'])
+def test_layer_is_nn_conv(wrap):
+  x = _normal(1, (2, 9, 6, 3))
+  ours, theirs = wrap(Conv)(4, (3, 3)), nn.Conv(4, (3, 3))
+  variables = theirs.init(jax.random.key(0), x)
+  same = ours.init(jax.random.key(0), x)
+  assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, variables))
+  got, want = (_layer_gradients(layer, variables, x) for layer in (ours, theirs))
+  _assert_close(got, want, 1e-5)
+
+
+def test_pmap_and_mesh_equal_one_device():
+  x = _normal(1, (4, 9, 6, 3))
+  layer = Conv(4, (3, 3))
+  variables = layer.init(jax.random.key(0), x)
+  gradient = jax.grad(lambda v, x: jnp.sin(layer.apply(v, x)).sum())
+  want = gradient(variables, x)
+
+  devices = jax.devices()[:2]
+  step = jax.pmap(
+    lambda v, x: lax.psum(gradient(v, x), 'data'),
+    axis_name='data',
+    in_axes=(None, 0),
+    out_axes=None,
+    devices=devices,
+  )
+  _assert_close(step(variables, x.reshape(2, 2, 9, 6, 3)), want, 1e-5)
+
+  mesh = Mesh(np.array(devices), ('data',))
+  whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
+  sharded = jax.jit(gradient, in_shardings=(whole, split), out_shardings=whole)
+  compiled = sharded.lower(variables, x).compile()
+  assert 'all-gather' not in compiled.as_text()
+  assert 'all-reduce' in compiled.as_text()
+  _assert_close(sharded(variables, x), want, 1e-5)
+
+
+def test_vmap_and_symbolic_export():
+  x, kernel = _inputs((3, 2, 5, 6, 2), (3, 3, 2, 4))
+
+  def convolve(x):
+    return conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=NHWC)
+
+  per_image = jax.vmap(jax.grad(lambda x: jnp.sin(convolve(x)).sum()))(x)
+  want = jnp.stack([jax.grad(lambda x: jnp.sin(convolve(x)).sum())(one) for one in x])
+  np.testing.assert_allclose(per_image, want, rtol=1e-5, atol=1e-5)
+
+  shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, 4*h, 4*w, 2'), jnp.float32)
+  exported = jax.export.export(jax.jit(convolve), platforms=('cpu', 'cuda', 'tpu'))(shape)
+  image = jnp.ones((1, 8, 12, 2))
+  np.testing.assert_allclose(exported.call(image), convolve(image), rtol=1e-6)

@@ -1,0 +1,60 @@
+"""Trained-looking workdirs without training: tiny networks with random parameters."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import config as configs
+from jaxseg import experiment
+from jaxseg.train.checkpoint import Checkpoints
+from jaxseg.train.state import make_init
+from jaxseg.train.workdir import Classes, Workdir
+
+PALETTE = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
+CLASSES = Classes(('ground', 'disc', 'square', 'triangle'), PALETTE)
+
+
+def make_config(**changes):
+  """Returns a locked config: a same-padding U-Net of two levels, four classes, unless changed."""
+  config = configs.base()
+  config.num_classes = 4
+  config.dataset_options = dict(size=32, count=8)
+  config.model_options = dict(width=4, depth=2, padding='same', batch_norm=True)
+  config.compile_cache = ''
+  for key, value in changes.items():
+    config[key] = value
+  return configs.validate(config).lock()
+
+
+def make_state(config):
+  """Returns a state of random parameters, none of them zero (FCN's scores would all tie)."""
+  model = experiment.model_from(config)
+  tx, _ = experiment.optimizer_from(config)
+  side = model.size_rule.at_least(max(64, model.size_rule.minimum))
+  state = jax.jit(make_init(model, tx, (1, side, side, config.channels)))(jax.random.key(3))
+  leaves, tree = jax.tree.flatten(state.params)
+  keys = jax.random.split(jax.random.key(5), len(leaves))
+  noise = [0.1 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
+  params = jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise, strict=True)])
+  return state.replace(params=params, step=jnp.ones((), jnp.int32))
+
+
+def make_workdir(path, config, classes=CLASSES):
+  """Writes config, classes and a checkpoint at step 1; returns the path."""
+  folder = Workdir(path, config)
+  folder.keep_classes(classes)
+  checkpoints = Checkpoints(path / 'checkpoints')
+  checkpoints.save(1, make_state(config), {'mean_iou': 0.5})
+  checkpoints.wait()
+  checkpoints.close()
+  folder.close()
+  return path
+
+
+def random_image(height, width, channels=3, seed=0):
+  """Returns uint8 [h, w, c], smooth enough that a resize keeps most of it."""
+  rng = np.random.default_rng(seed)
+  small = rng.integers(0, 256, (-(-height // 4), -(-width // 4), channels), dtype=np.uint8)
+  return np.repeat(np.repeat(small, 4, axis=0), 4, axis=1)[:height, :width]
