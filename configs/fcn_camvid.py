@@ -18,6 +18,8 @@ from jaxseg.config import base, variants
 # 134,260,544 in VGG16 with fc6 and fc7, then (channels + 1) * 11 in each score layer.
 PARAMS = {32: 134_305_611, 16: 134_311_254, 8: 134_314_081}
 RATES = {32: 1e-10, 16: 1e-12, 8: 1e-14}
+# What each stage adds to the one before; trained at once, and in the first stage, every score.
+NEW = {32: ('score_.*',), 16: ('score_pool4',), 8: ('score_pool3',)}
 
 
 def get_config(variant=None):
@@ -45,7 +47,7 @@ def get_config(variant=None):
   config.weight_decay = 5e-4
   config.multipliers = ((r'/bias', 2.0, 0.0), (r'^upscore', 0.0, 0.0))
   config.num_steps = 300_000 if stage is None else 100_000
-  config.init_new = ('score_.*',)
+  config.init_new = NEW[stage or 32]
   config.eval_every = 4000
   config.checkpoint_every = 4000
 

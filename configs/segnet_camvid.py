@@ -64,6 +64,8 @@ def get_config(variant=None):
     config.num_steps = 60_000 if chosen.bayesian else 40_000
     config.learning_rate = 1e-3
     config.multipliers = ((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0))
+    config.init_new = (r'.*_bn', r'.*_D')  # VGG16 has neither batch norm nor a decoder
+    config.init_ignore = ('mean',)  # as released: the batch norm after conv1_1 takes up the shift
     config.paper = dict(params=29_449_355, split='test', source='arXiv:1511.00561')
 
   config.eval_every = 1000

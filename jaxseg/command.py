@@ -54,9 +54,19 @@ def size(text: str) -> tuple[int, int]:
 
 
 def run(main: Callable[[], None]) -> None:
-  """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2."""
+  """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2.
+
+  So is a file or folder that may not be read or written, wherever it is met.
+  """
   try:
     main()
   except UserError as e:
-    print(f'error: {e}', file=sys.stderr)
-    sys.exit(2)
+    message = str(e)
+  except (PermissionError, NotADirectoryError, IsADirectoryError) as e:
+    if e.filename is None:
+      raise
+    message = f'{e.filename}: {e.strerror}'
+  else:
+    return
+  print(f'error: {" ".join(message.splitlines())}', file=sys.stderr)
+  sys.exit(2)

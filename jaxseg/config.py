@@ -12,6 +12,8 @@ import ast
 import difflib
 import importlib.util
 import json
+import math
+import numbers
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from jaxseg.types import UserError
 # Keys that may differ when a run is resumed: none of them changes what is computed.
 FREE_KEYS = frozenset(
   'data_dir cache_dir parallel mesh cpu_devices num_threads init_from init_new init_unused init_ignore log_every eval_every eval_split '
-  'eval_batch_size eval_scales checkpoint_every keep compile_cache paper remember_mb figures'.split()
+  'eval_batch_size eval_scales dice checkpoint_every keep compile_cache paper remember_mb figures'.split()
 )
 
 
@@ -166,8 +168,12 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     config = module.get_config(argument or None)
   except UserError as e:
     raise UserError(f'{path}: {e}') from None
-  except (SyntaxError, ImportError, AttributeError, KeyError, TypeError, NameError) as e:
-    raise UserError(f'{path}: {type(e).__name__}: {e}') from e
+  except Exception as e:  # it is the user's own code
+    raise UserError(f'{path}: {type(e).__name__}: {" ".join(str(e).split())}') from e
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f'{path}: get_config returned {config!r}: return what jaxseg.config.base() gave'
+    )
   for assignment in overrides:
     override(config, assignment)
   return validate(config).lock()
@@ -230,6 +236,11 @@ _CHOICES = dict(
   optimizer=('sgd', 'caffe_sgd', 'adam', 'adamw'),
   schedule=('constant', 'step', 'poly', 'cosine'),
 )
+_NUMBERS = 'mean std crop scale eval_scales schedule_steps class_weights'.split()
+_NOT_NEGATIVE = (
+  'seed learning_rate momentum weight_decay clip_norm warmup_steps aux_weight eval_batch_size '
+  'remember_mb figures'
+)
 _POSITIVE = 'num_steps batch_size accumulate num_classes channels log_every eval_every checkpoint_every keep num_threads'
 
 
@@ -238,12 +249,20 @@ def validate(config: ConfigDict) -> ConfigDict:
   unknown = sorted(set(config) - set(base()))
   if unknown:
     raise UserError(f'unknown config key {unknown[0]!r}{_did_you_mean(unknown[0], list(base()))}')
+  _check_types(config)
   for key, allowed in _CHOICES.items():
     if config[key] not in allowed:
       raise UserError(f'config.{key}={config[key]!r}: choose one of {", ".join(allowed)}')
   for key in _POSITIVE.split():
     if config[key] < 1:
       raise UserError(f'config.{key}={config[key]}: must be at least 1')
+  for key in _NOT_NEGATIVE.split():
+    if config[key] < 0:
+      raise UserError(f'config.{key}={config[key]}: must not be negative')
+  if min(config.std) <= 0:
+    raise UserError(f'config.std={config.std}: every value must be above 0')
+  if not config.eval_scales or min(config.eval_scales) <= 0:
+    raise UserError(f'config.eval_scales={config.eval_scales}: one or more factors above 0')
   if config.batch_size % config.accumulate:
     raise UserError(
       f'config.batch_size={config.batch_size} does not divide into accumulate={config.accumulate} parts'
@@ -265,6 +284,8 @@ def validate(config: ConfigDict) -> ConfigDict:
   if config.image_size and config.resize:
     raise UserError(f'config.image_size={config.image_size}: set resize=0, sizes are fixed already')
   weights = config.class_weights
+  if weights and not isinstance(weights, str) and (min(weights) < 0 or not any(weights)):
+    raise UserError(f'config.class_weights={weights}: none below 0, and not all 0')
   if isinstance(weights, str):
     if weights != 'median_frequency':
       raise UserError(f"config.class_weights={weights!r}: a tuple of numbers or 'median_frequency'")
@@ -277,6 +298,32 @@ def validate(config: ConfigDict) -> ConfigDict:
       f"config.loss='sigmoid' is for 2 classes, not {config.num_classes}: use 'softmax'"
     )
   return config
+
+
+def _check_types(config: ConfigDict) -> None:
+  """Refuses values of another type than the key's default; a config file may hold any."""
+  for key, default in base().items():
+    if key not in config:
+      raise UserError(f'the config has no key {key!r}: start from jaxseg.config.base()')
+    value = config[key]
+    if key == 'class_weights' and isinstance(value, str):
+      continue  # a word, checked by `validate`
+    if default is None or isinstance(default, ConfigDict):
+      fits = isinstance(value, ConfigDict) or value is default
+    elif isinstance(default, (bool, str)):
+      fits = isinstance(value, type(default))
+    elif isinstance(default, tuple):
+      fits = isinstance(value, (tuple, list))
+    else:
+      kind = numbers.Integral if isinstance(default, int) else numbers.Real
+      fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if fits and key in _NUMBERS:
+      fits = all(isinstance(v, numbers.Real) and math.isfinite(v) for v in value)
+    if not fits:
+      kind = (
+        'a tuple of numbers' if key in _NUMBERS else f'a value of type {type(default).__name__}'
+      )
+      raise UserError(f'config.{key}={value!r}: expected {kind}, as in {default!r}')
 
 
 def to_json(config: ConfigDict) -> str:

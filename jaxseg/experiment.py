@@ -27,7 +27,14 @@ from jaxseg.types import UserError
 
 
 def set_up_jax(config: ConfigDict) -> None:
-  """Persistent compile cache and, where asked for, deterministic GPU operations."""
+  """Devices of a CPU, persistent compile cache and, where asked for, deterministic operations.
+
+  XLA runs many operations of a training step on one core; a device for each core keeps all busy.
+  """
+  try:
+    jax.config.update('jax_num_cpu_devices', config.cpu_devices or len(os.sched_getaffinity(0)))
+  except RuntimeError:  # JAX has started already, with the devices it has
+    pass
   if config.deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get('XLA_FLAGS', ''):
     os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
   if config.compile_cache:

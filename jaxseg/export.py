@@ -31,7 +31,7 @@ from jax import export as jax_export
 from safetensors.numpy import save_file
 
 from jaxseg import __version__, experiment
-from jaxseg.inference import Predictor, load_variables
+from jaxseg.inference import Options, Predictor, load_variables
 from jaxseg.pretrained import flatten
 from jaxseg.program import make_program
 from jaxseg.train.workdir import Classes, load_classes, load_config
@@ -99,12 +99,15 @@ def write_export(
   folder.mkdir()
   weights = {k: np.ascontiguousarray(v) for k, v in flatten(variables).items()}
   save_file(weights, folder / 'weights.safetensors')
+  (folder / 'weights.safetensors').chmod(0o644)  # safetensors makes it private
   size = examples[0]['image'].shape[:2]
   programs, refused = write_programs(config, weights, size, folder)
   count = sum(int(np.size(v)) for v in jax.tree.leaves(variables['params']))
   card = make_card(config, classes, count, programs, refused)
   _write(folder / 'card.json', card)
-  card['check'] = _check(folder, Predictor(config, variables, classes), examples, tolerance(config))
+  whole = Options(max_pixels=sys.maxsize)  # a program never cuts an image into tiles
+  predictor = Predictor(config, variables, classes, whole)
+  card['check'] = _check(folder, predictor, examples, tolerance(config))
   _write(folder / 'card.json', card)
   return card
 
@@ -238,7 +241,9 @@ def _check(folder: Path, predictor: Predictor, examples: list[dict], allowed: fl
   images[f'{name}, cut to {odd.shape[0]}x{odd.shape[1]}'] = odd
   arrays = {}
   for i, image in enumerate(images.values()):
-    arrays[f'image{i}'], arrays[f'probabilities{i}'] = image, predictor.probabilities(image)
+    found = {'image': image, 'probabilities': predictor.probabilities(image)}
+    found['classes'] = predictor(image)
+    arrays |= {f'{name}{i}': array for name, array in found.items()}
   with tempfile.TemporaryDirectory() as scratch:
     file = Path(scratch) / 'images.npz'
     np.savez(file, **arrays)
@@ -255,7 +260,7 @@ def _check(folder: Path, predictor: Predictor, examples: list[dict], allowed: fl
     reason = (done.stderr.strip().splitlines() or ['no message'])[-1]
     raise UserError(f'the exported programs do not load in a fresh process: {reason}')
   results = json.loads(done.stdout.strip().splitlines()[-1])
-  worst = max(r['largest_difference'] for r in results.values())
+  worst = float(np.max([r['largest_difference'] for r in results.values()]))
   if not worst <= allowed:  # nan fails too
     raise UserError(
       f'the exported programs differ from the network by {worst:.2g} in a probability, allowed is '

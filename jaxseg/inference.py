@@ -161,7 +161,9 @@ class Predictor:
     memory holds little more than the image; else there is one band.
     """
     image = self._checked(image)
-    if self._is_plain(image):
+    if self._is_resized(image):
+      yield self._at_the_size_of_training(image)
+    elif self._is_plain(image):
       labels, probabilities = self._whole(self._plain, image, self.options.scales[0])
       yield self._band(0, probabilities, labels)
     elif self.options.rotations == 1 and self.options.scales == (1.0,):
@@ -199,7 +201,21 @@ class Predictor:
   def _is_plain(self, image: np.ndarray) -> bool:
     options = self.options
     averaged = len(options.scales) > 1 or options.flip or options.rotations > 1 or options.samples
-    return not averaged and not self._needs_tiles(image, options.scales[0])
+    return not averaged and not (
+      self._is_resized(image) or self._needs_tiles(image, options.scales[0])
+    )
+
+  def _is_resized(self, image: np.ndarray) -> bool:
+    size = tuple(self.config.image_size)
+    return bool(size) and image.shape[:2] != size
+
+  def _at_the_size_of_training(self, image: np.ndarray) -> Band:
+    """Predicts at config.image_size, the only one the network knows, and resizes the maps back."""
+    bands = list(self.bands(geometry.resize_image(image, tuple(self.config.image_size))))
+    maps = [np.concatenate([band.probabilities for band in bands])]
+    if self.options.samples:
+      maps.append(np.concatenate([band.variance for band in bands])[..., None])
+    return self._band(0, geometry.resize_image(np.concatenate(maps, -1), image.shape[:2]))
 
   def _needs_tiles(self, image: np.ndarray, scale: float) -> bool:
     if self.options.tile:

@@ -43,17 +43,19 @@ def make_program(
 
   def program(weights: dict[str, Array], image: Array) -> dict[str, Array]:
     variables = traverse_util.unflatten_dict(weights, sep='/')
-    total = 0.0
-    for factor in factors:
-      total = total + _probabilities(model, task, preprocess, factor, variables, image)
-    probabilities = total / len(factors)
-    classes = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
-    return {'classes': classes, 'probabilities': probabilities}
+    outputs = [_outputs(model, preprocess, factor, variables, image) for factor in factors]
+    probabilities = sum(task.probabilities(o) for o in outputs) / len(outputs)
+    if len(outputs) == 1:  # as evaluation has them: float32 probabilities may tie
+      classes = task.predictions(outputs[0])
+    else:
+      classes = jnp.argmax(probabilities, axis=-1)
+    return {'classes': classes.astype(jnp.uint8), 'probabilities': probabilities}
 
   return program
 
 
-def _probabilities(model, task, preprocess, factor: Fraction, variables, image: Array) -> Array:
+def _outputs(model, preprocess, factor: Fraction, variables, image: Array) -> dict[str, Array]:
+  """Runs the network at one scale; {'logits': [b,h,w,k]} for an image [b,h,w,c]."""
   rule, (height, width) = model.size_rule, image.shape[1:3]
   lengths = [_lengths(n, factor, rule) for n in (height, width)]
   output, canvas, scaled = zip(*lengths, strict=True)
@@ -64,7 +66,7 @@ def _probabilities(model, task, preprocess, factor: Fraction, variables, image: 
   logits = model.apply(variables, preprocess(image), train=False)['logits']
   if factor != 1:
     logits = resize_bilinear(logits, canvas)
-  return task.probabilities({'logits': logits})[:, :height, :width]
+  return {'logits': logits[:, :height, :width]}
 
 
 def _lengths(n: Length, factor: Fraction, rule: SizeRule) -> tuple[Length, Length, Length]:

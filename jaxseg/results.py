@@ -16,9 +16,7 @@ from jaxseg.train.writer import duration, read_records
 from jaxseg.types import UserError
 
 SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
-_HEAD = (
-  '| run | split | pixel acc. | mean acc. | mean IoU | f.w. IoU | paper | hardware | training | command |'
-)
+_HEAD = '| run | split | pixel acc. | mean acc. | mean IoU | f.w. IoU | paper | hardware | training | command |'
 
 
 def write(workdirs: Sequence[str], output: str, split: str, *, pictures: str | None = None) -> None:
@@ -37,7 +35,9 @@ def write(workdirs: Sequence[str], output: str, split: str, *, pictures: str | N
   file, begin = Path(output), f'<!-- results {split} -->'
   text = file.read_text(encoding='utf-8')
   if begin not in text or '<!-- end -->' not in text.split(begin)[1]:
-    raise UserError(f'{output} needs the lines {begin} and <!-- end -->: the table goes between them')
+    raise UserError(
+      f'{output} needs the lines {begin} and <!-- end -->: the table goes between them'
+    )
   before, after = text.split(begin)[0], text.split(begin)[1].split('<!-- end -->', 1)[1]
   table = '\n'.join([begin, _HEAD, '|---' * 10 + '|', *rows, '<!-- end -->'])
   file.write_text(before + table + after, encoding='utf-8')

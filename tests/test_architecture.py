@@ -58,6 +58,8 @@ ALLOWED = {
   ),
   'train': EVERYTHING,
   'inference': EVERYTHING,
+  'inspection': (*EVERYTHING, 'contact_sheet'),
+  'planning': (*EVERYTHING, 'inspection'),
   '': EVERYTHING,
 }
 WITHOUT_JAX = ('types', 'config', 'command', 'datasets', 'pipeline')

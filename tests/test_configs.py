@@ -31,12 +31,34 @@ SPECS = [
   'unet_isbi2012.py',
   'unet_isbi2012.py:small',
   'unet_isbi2012.py:smoke',
+  'unet_isbi2012.py:fold=1',
+  'unet_isbi2012.py:nvidia,fold=0',
+  'unet_isbi2012.py:nvidia,smoke',
   'unet_dsb2018.py',
   'unet_dsb2018.py:small',
   'unet_dsb2018.py:smoke',
   'folder.py',
   'folder.py:small',
   'folder.py:smoke',
+  'fcn_voc2011.py',
+  'fcn_voc2011.py:32s',
+  'fcn_voc2011.py:16s',
+  'fcn_voc2011.py:8s',
+  'fcn_voc2011.py:atonce',
+  'fcn_voc2011.py:smoke',
+  'segnet_sunrgbd.py',
+  'segnet_sunrgbd.py:bayesian',
+  'segnet_sunrgbd.py:smoke',
+  'unet_ctc.py',
+  'unet_ctc.py:u373',
+  'unet_ctc.py:hela',
+  'unet_ctc.py:smoke',
+  'unet_lyft.py',
+  'unet_lyft.py:challenge',
+  'unet_lyft.py:smoke',
+  'fcn_pet.py',
+  'fcn_pet.py:resnet50',
+  'fcn_pet.py:smoke',
 ]
 SMOKE = [s for s in SPECS if s.endswith('smoke')]
 
@@ -62,6 +84,22 @@ def test_builds(spec):
     assert parameter_count(params) == config.paper.params
   experiment.optimizer_from(config)[0].init(params)
   experiment.transforms_from(config)
+
+
+def test_the_light_heads_of_the_pets():
+  """Nothing is published; MobileNetV2's features have 2,223,872, ResNet-50's 23,508,032."""
+  for spec, features, channels in (
+    ('fcn_pet.py', 2_223_872, 32 + 96 + 1280),
+    ('fcn_pet.py:resnet50', 23_508_032, 512 + 1024 + 2048),
+  ):
+    params = parameters_of(load(spec), (64, 64))
+    assert parameter_count(params) == features + 3 * channels + 3 * 3, spec
+    assert {k for k in params if k != 'backbone'} == {'score_fr', 'score_pool4', 'score_pool3'}
+
+
+def test_sunrgbd_weighs_its_first_class_with_the_releases_second_number():
+  weights = load('segnet_sunrgbd.py').class_weights
+  assert len(weights) == 37 and weights[0] == 0.382592 and weights[-1] == 4.017548
 
 
 def test_every_config_is_listed():

@@ -69,6 +69,10 @@ def test_hand_written_gradient():
     ((3, 3), ((5, 0), (1, 3)), jnp.float32, 1e-5),  # FCN pads its first convolution by 100
     ((2, 3), 'VALID', jnp.float32, 1e-5),
     ((1, 1), 'SAME', jnp.float32, 1e-5),
+    ((7, 7), 'SAME', jnp.float32, 1e-5),  # one product of windows, as in FCN's fc6
+    ((7, 7), 'VALID', jnp.float32, 1e-5),
+    ((4, 5), ((0, 2), (7, 1)), jnp.float32, 1e-5),
+    ((7, 7), 'SAME', jnp.bfloat16, 1e-2),
   ],
 )
 def test_equals_lax(sides, padding, dtype, tolerance):

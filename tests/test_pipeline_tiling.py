@@ -43,8 +43,12 @@ def test_gaussian_weights():
   weight = tiling.gaussian((16, 8))
   assert weight.shape == (16, 8) and weight.dtype == np.float32
   # Row 7 is half a pixel, row 3 four and a half from the middle of 16; sigma is 2.
-  np.testing.assert_allclose(weight[7, 3], np.exp(-(0.25**2) / 2) * np.exp(-(0.5**2) / 2), rtol=1e-6)
-  np.testing.assert_allclose(weight[3, 3] / weight[7, 3], np.exp(-(2.25**2 - 0.25**2) / 2), rtol=1e-5)
+  np.testing.assert_allclose(
+    weight[7, 3], np.exp(-(0.25**2) / 2) * np.exp(-(0.5**2) / 2), rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    weight[3, 3] / weight[7, 3], np.exp(-(2.25**2 - 0.25**2) / 2), rtol=1e-5
+  )
   np.testing.assert_array_equal(weight, weight[::-1, ::-1])
 
 

@@ -179,3 +179,11 @@ def test_too_little_memory_is_answered_with_what_to_change(tmp_path, monkeypatch
   for part in ('accumulate=2', 'remat=True', 'bfloat16', '8 GiB'):
     assert part in str(error.value)
   assert '\n' not in str(error.value)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+  checkpoints = Checkpoints(tmp_path / 'c')
+  checkpoints.save(1, {'w': np.zeros((3, 4), np.float32)})
+  checkpoints.wait()
+  with pytest.raises(UserError, match='another network|cannot be read'):
+    checkpoints.restore({'w': np.zeros((3, 5), np.float32)}, 1)

@@ -1,14 +1,17 @@
-"""Convolution with the weight gradient that XLA lacks on a CPU; other devices keep their own.
+"""Convolution in the forms that XLA lacks on a CPU; other devices keep their own.
 
 XLA's CPU weight gradient of a small kernel over a large map runs at a third of the speed of its
 forward pass. Here it is a matrix product instead: the kernel's windows of a few rows are laid out
 side by side (im2col) so that they fit the cache, multiplied with the output's gradient, and summed
-over the blocks of rows. Small maps and large kernels stay with XLA, which is faster there.
+over the blocks of rows. A large kernel over a small map (FCN's fc6) is one such product forward
+and backward: XLA's own takes a hundred times as long where the kernel is larger than the map.
+All else stays with XLA, which is faster there.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -21,6 +24,8 @@ from jaxseg.types import Array
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 _MAX_KERNEL = 3  # larger kernels reuse each value often enough for XLA's own gradient
 _MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows win
+_MAX_SMALL_MAP = 1024  # height * width of the output up to which a larger kernel is one product
+_MAX_WINDOW_BYTES = 2**26  # of all its windows, laid out in float32
 _MIN_BFLOAT16_CHANNELS = 8  # an image's three channels fill no bfloat16 product
 _BLOCK_BYTES = 4 * 2**20  # of laid out windows in float32: what the caches hold
 
@@ -40,9 +45,10 @@ def conv_general_dilated(
 ) -> Array:
   """`lax.conv_general_dilated` with the same arguments and values, its gradient fast on a CPU.
 
-  Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o] up to 3x3, stride 1, no dilation, no
-  groups, float32 or (from 8 channels) bfloat16, on large maps; any other call is the native one.
-  Covered calls are differentiable in reverse mode only. Off the CPU all gradients are native.
+  Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o], stride 1, no dilation, no groups,
+  float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps.
+  Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
+  CPU all is native.
   """
   sizes = [*lhs.shape, *rhs.shape]
   dtypes = {jnp.dtype(lhs.dtype), jnp.dtype(rhs.dtype)}
@@ -55,7 +61,6 @@ def conv_general_dilated(
     and all(one == 1 for one in (*ones, feature_group_count, batch_group_count))
     and dtypes in ({jnp.dtype(jnp.float32)}, {jnp.dtype(jnp.bfloat16)})
     and preferred_element_type is None
-    and max(rhs.shape[:2]) <= _MAX_KERNEL
     and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
   )
   if covered:
@@ -66,7 +71,13 @@ def conv_general_dilated(
       size + sum(pad) - side + 1
       for size, pad, side in zip(lhs.shape[1:3], pads, rhs.shape[:2], strict=True)
     )
-    if min(map(min, pads)) >= 0 and lhs.shape[0] * height * width >= _MIN_PIXELS:
+    pixels = lhs.shape[0] * height * width
+    large_kernel, cropped = max(rhs.shape[:2]) > _MAX_KERNEL, min(map(min, pads)) < 0
+    window_bytes = 4 * pixels * math.prod(rhs.shape[:3])
+    if large_kernel and height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES:
+      if not cropped:
+        return _convolve_by_windows(pads, precision, lhs, rhs)
+    elif not large_kernel and not cropped and pixels >= _MIN_PIXELS:
       if any(max(pad) >= side for pad, side in zip(pads, rhs.shape[:2], strict=True)):
         # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
         lhs, pads = jnp.pad(lhs, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
@@ -119,6 +130,46 @@ def _backward(pads, precision, saved, g):
 
 
 _convolve.defvjp(_forward, _backward)
+
+
+def _windows_product(pads, precision, x, kernel):
+  """The convolution as one matrix product of all windows; differentiable as it stands."""
+  kh, kw, inputs, features = kernel.shape
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  windows = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
+  return lax.dot_general(
+    jnp.concatenate(windows, axis=-1),
+    kernel.reshape(kh * kw * inputs, features),
+    (((3,), (0,)), ((), ())),
+    precision=precision,
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolve_by_windows(pads, precision, x, kernel):
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_windows_product, pads, precision),
+    default=functools.partial(_native, pads, precision),
+  )
+
+
+def _windows_forward(pads, precision, x, kernel):
+  return _convolve_by_windows(pads, precision, x, kernel), (x, kernel)
+
+
+def _windows_backward(pads, precision, saved, g):
+  def gradient_of(form):
+    return lambda x, kernel, g: jax.vjp(functools.partial(form, pads, precision), x, kernel)[1](g)
+
+  return lax.platform_dependent(
+    *saved, g, cpu=gradient_of(_windows_product), default=gradient_of(_native)
+  )
+
+
+_convolve_by_windows.defvjp(_windows_forward, _windows_backward)
 
 
 def _kernel_gradient(sides, pads, precision, x, g):

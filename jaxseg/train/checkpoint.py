@@ -94,6 +94,14 @@ class Checkpoints:
     except Exception as e:  # Orbax raises many kinds, from KeyError to tensorstore's own
       reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else type(e).__name__
       raise UserError(f'checkpoint {self._folder / str(step)} cannot be read: {reason}') from e
+    for (path, want), got in zip(
+      jax.tree_util.tree_leaves_with_path(target), jax.tree.leaves(tree), strict=True
+    ):
+      if want.shape != got.shape:
+        raise UserError(
+          f'checkpoint {self._folder / str(step)} is of another network: '
+          f'{jax.tree_util.keystr(path)} is {got.shape} there, {want.shape} here'
+        )
     damaged = [k for k, v in checksums(tree).items() if meta['checksums'].get(k) != v]
     if damaged:
       raise UserError(

@@ -107,8 +107,8 @@ class PopulationPass:
   """The pass of a run: `batch_stats = passing(variables)`.
 
   Args:
-    config: of the run; batches are those that BatchNorm sees in training, images those of
-      evaluation (whole, at the first of `eval_scales`).
+    config: of the run; batches are as large as those that BatchNorm sees in training, images are
+      whole, at the training's scale (`resize`).
     source: the training split, which tells sizes through `size(i)`.
   """
 
@@ -133,7 +133,7 @@ class PopulationPass:
       self._source,
       batch_size=self._batch_size,
       size_rule=self._model.size_rule,
-      scale=float(self._config.eval_scales[0]),
+      scale=self._config.resize or 1.0,
       fill=self._preprocess.fill,
       indices=full_batches(sizes, self._batch_size, self._config.seed),
       num_threads=self._config.num_threads,

@@ -1,0 +1,85 @@
+"""FCN on PASCAL VOC 2011 with SBD's labels, 21 classes (arXiv:1411.4038 and 1605.06211).
+
+    python launch/train.py --config=configs/fcn_voc2011.py:32s --workdir=RUN32 \\
+        --config.init_from=VGG16.caffemodel
+    python launch/train.py --config=configs/fcn_voc2011.py:16s --workdir=RUN16 \\
+        --config.init_from=RUN32
+
+:32s, :16s, :8s  the stages of the reference release (fcn.berkeleyvision.org), 100,000 steps each;
+        each starts from the one before, the first from VGG16's ImageNet weights.
+:atonce FCN-8s in one go, 300,000 steps, from VGG16; also the bare config.
+:smoke  seconds, on generated shapes.
+
+To reach, mIoU on the 736 images of seg11valid: 63.6, 65.0, 65.5 and 65.4. The released weights score
+63.6, 65.0, 65.5 and 65.4 when others measure them, others' trainings 62.8 to 65.5.
+
+One whole image a step, drawn at random with replacement, no augmentation; the loss is summed over
+its pixels (float32, weight decay is next to nothing beside it), momentum 0.99, fixed bilinear
+upsampling. By operation count an hour or two a stage on one data-centre GPU, not measured; the
+images have hundreds of sizes, and each compiles once: --config.pad=500,500 puts all on one canvas,
+which the release does not do.
+"""
+
+from jaxseg.config import base, variants
+
+# Learnable parameters with 21 classes: VGG16 with fc6 and fc7 has 134,260,544, and each
+# score layer (channels + 1) * 21: 86,037 of fc7, 10,773 of pool4, 5,397 of pool3.
+PARAMS = {32: 134_346_581, 16: 134_357_354, 8: 134_362_751}
+RATES = {32: 1e-10, 16: 1e-12, 8: 1e-14}
+MEAN_IOU = {32: 0.636, 16: 0.650, 8: 0.655}
+NEW = {32: 'score_fr', 16: 'score_pool4', 8: 'score_pool3'}
+
+
+def get_config(variant=None):
+  names = ('32s', '16s', '8s', 'atonce', 'smoke')
+  chosen = variants(variant, **dict.fromkeys(names, False))
+  stage = next((s for s in (32, 16, 8) if getattr(chosen, f'{s}s')), None)
+  stride = stage or 8
+  config = base()
+
+  config.dataset = 'voc'
+  config.dataset_options = dict(year=2011)
+  config.train_split = 'sbd_train'
+  config.eval_split = 'seg11valid'
+  config.num_classes = 21
+  config.mean = (122.67892, 116.66877, 104.00699)
+  config.std = (1.0, 1.0, 1.0)
+  config.channel_order = 'bgr'
+
+  config.model = 'fcn'
+  config.model_options = dict(stride=stride, at_once=stage is None, backbone='vgg16', width=64)
+  config.normalize = 'sum'
+  config.paper = dict(
+    params=PARAMS[stride],
+    mean_iou=MEAN_IOU[stage] if stage else 0.654,
+    split='seg11valid',
+    source='arXiv:1605.06211, as the reference release states it',
+  )
+
+  config.batch_size = 1
+  config.replacement = True
+  config.optimizer = 'caffe_sgd'
+  config.learning_rate = RATES[stage or 32]
+  config.momentum = 0.99
+  config.weight_decay = 5e-4
+  config.multipliers = ((r'/bias', 2.0, 0.0), (r'^upscore', 0.0, 0.0))
+  config.num_steps = 100_000 if stage else 300_000
+  config.init_new = (NEW[stage],) if stage else ('score_.*',)
+  config.eval_every = 4000
+  config.checkpoint_every = 4000
+
+  if chosen.smoke:
+    smoke(config)
+  return config
+
+
+def smoke(config):
+  config.paper = None
+  config.dataset = 'shapes'
+  config.dataset_options = dict(size=32, count=16, num_classes=4)
+  config.train_split, config.eval_split = 'train', 'val'
+  config.num_classes = 4
+  config.model_options.width = 4
+  config.model_options.aligned = True  # the released net pads by 100: not for seconds on a CPU
+  config.num_steps = config.eval_every = config.checkpoint_every = 6
+  config.log_every = 2

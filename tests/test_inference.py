@@ -1,0 +1,219 @@
+"""Prediction of images of any size: every network, padded, in tiles, averaged, sampled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import experiment, inference, testtime
+from jaxseg.inference import Options, Predictor
+from jaxseg.types import UserError
+from tests.tiny_runs import CLASSES, make_config, make_state, make_workdir, random_image
+
+NETWORKS = {
+  'unet valid': ('unet', dict(width=1, padding='valid')),
+  'unet same': ('unet', dict(width=1, padding='same')),
+  'segnet': ('segnet', dict(width=1)),
+  'segnet basic': ('segnet', dict(variant='basic', width=2)),
+  'fcn paper': ('fcn', dict(width=1)),
+  'fcn aligned': ('fcn', dict(width=1, aligned=True)),
+  'fcn light': ('fcn', dict(width=2, head='light', stride=16)),
+}
+VALID = dict(width=4, depth=2, padding='valid')  # margin 20, multiple 4
+SHALLOW = dict(width=4, depth=1, padding='same')
+
+
+def predictor_of(model='unet', options=Options(), **changes):
+  config = make_config(model=model, **changes)
+  return Predictor(config, make_state(config).variables, CLASSES, options)
+
+
+def apply_by_hand(predictor, padded):
+  """Runs the model on an image padded by hand and returns its probabilities [h, w, k]."""
+  config = predictor.config
+  model, preprocess = experiment.model_from(config), experiment.preprocessing_from(config)
+  run = jax.jit(lambda v, x: model.apply(v, preprocess(x), train=False)['logits'])
+  return np.asarray(jax.nn.softmax(run(predictor.variables, padded[None])))[0]
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_an_odd_image_comes_back_at_its_size_and_equals_the_padded_computation(name):
+  model, options = NETWORKS[name]
+  predictor = predictor_of(model, model_options=options)
+  image = random_image(517, 389)
+  found = predictor.probabilities(image)
+  assert found.shape == (517, 389, 4) and found.dtype == np.float32
+  rule = experiment.model_from(predictor.config).size_rule
+  sides = [rule.at_least(n + 2 * rule.margin) - n for n in (517, 389)]
+  if rule.margin:
+    pads = [(rule.margin, side - rule.margin) for side in sides]
+    padded = np.pad(image, (*pads, (0, 0)), mode='reflect')
+  else:
+    padded = np.pad(image, ((0, sides[0]), (0, sides[1]), (0, 0)), constant_values=128)
+  expected = apply_by_hand(predictor, padded)[:517, :389]
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  mask = next(predictor.bands(image)).mask
+  assert mask.shape == (517, 389) and mask.dtype == np.uint8
+  assert (mask == np.argmax(expected, axis=-1)).mean() > 0.9999
+  assert expected.std(axis=(0, 1)).max() > 1e-4  # the network does say something
+
+
+def test_a_mask_is_the_same_with_and_without_probabilities():
+  predictor, image = predictor_of(), random_image(37, 50)
+  np.testing.assert_array_equal(predictor(image), next(predictor.bands(image)).mask)
+
+
+def test_rounding_sizes_up_changes_nothing_inside_for_a_network_with_a_margin():
+  exact, rounded = (predictor_of(model_options=VALID, options=Options(multiple=m)) for m in (1, 64))
+  image = random_image(41, 70)
+  assert exact.canvas(41, 70) == (44, 72) and rounded.canvas(41, 70) == (64, 128)
+  np.testing.assert_allclose(rounded.probabilities(image), exact.probabilities(image), atol=1e-5)
+
+
+def test_rounding_sizes_up_reaches_as_far_as_the_receptive_field_of_a_padding_network():
+  exact, rounded = (
+    predictor_of(model_options=SHALLOW, options=Options(multiple=m)) for m in (1, 64)
+  )
+  image = random_image(42, 70)
+  difference = np.abs(rounded.probabilities(image) - exact.probabilities(image)).max(axis=-1)
+  # Two 3x3 convolutions at full size, two at half, two at full: 2 + 2 * 2 + 1 + 2 + 1 = 10 pixels.
+  assert difference[:-10, :-10].max() < 1e-5 < difference.max()
+
+
+def test_overlapping_tiles_of_the_unpadded_unet_equal_one_big_pass():
+  image = random_image(101, 75)
+  whole = predictor_of(model_options=VALID)
+  tiled = whole.replace(tile=(60, 52))
+  np.testing.assert_allclose(tiled.probabilities(image), whole.probabilities(image), atol=1e-5)
+  assert len(list(tiled.bands(image))) > 1
+
+
+def test_large_images_go_in_tiles_by_themselves(monkeypatch):
+  monkeypatch.setattr(inference, 'AUTO_TILE', 60)
+  image = random_image(101, 75)
+  whole = predictor_of(model_options=VALID)
+  limited = whole.replace(max_pixels=10_000)
+  assert [len(list(p.bands(image))) for p in (whole, limited)] == [1, 6]
+  np.testing.assert_allclose(limited.probabilities(image), whole.probabilities(image), atol=1e-5)
+  small = random_image(40, 40)
+  np.testing.assert_array_equal(limited(small), whole(small))
+
+
+def test_gaussian_tiles_of_a_padding_network_are_close_and_continuous():
+  image = random_image(80, 80)
+  whole = predictor_of(model_options=SHALLOW)
+  tiled = whole.replace(tile=(48, 48), tile_step=(16, 16)).probabilities(image)
+  np.testing.assert_allclose(tiled.sum(axis=-1), 1, rtol=1e-5)
+  np.testing.assert_allclose(tiled, whole.probabilities(image), atol=0.02)
+
+
+def test_flip_and_scales_are_means_of_single_passes():
+  image = random_image(32, 48)
+  plain = predictor_of()
+  mirrored = plain.probabilities(image[:, ::-1])[:, ::-1]
+  by_hand = (plain.probabilities(image) + mirrored) / 2
+  np.testing.assert_allclose(plain.replace(flip=True).probabilities(image), by_hand, atol=1e-5)
+  parts = [plain.replace(scales=(s,)).probabilities(image) for s in (0.5, 1.0, 1.5)]
+  found = plain.replace(scales=(0.5, 1.0, 1.5)).probabilities(image)
+  np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-5)
+  assert np.abs(parts[0] - parts[1]).max() > 1e-3
+
+
+def test_scales_default_to_the_config():
+  image = random_image(32, 48)
+  half = predictor_of(eval_scales=(0.5,))
+  np.testing.assert_array_equal(
+    half.probabilities(image), half.replace(scales=(0.5,)).probabilities(image)
+  )
+  assert half.options.describe() == 'scale 0.5'
+
+
+def test_a_tiled_scale_is_close_to_the_whole_one():
+  image = random_image(64, 64)
+  whole = predictor_of(model_options=VALID, eval_scales=(2.0,))
+  tiled = whole.replace(tile=(60, 60))
+  # Whole images resize logits, tiles probabilities: not the same, but nearly.
+  np.testing.assert_allclose(tiled.probabilities(image), whole.probabilities(image), atol=0.05)
+
+
+def test_rotations_of_a_pixelwise_network_by_quarter_turns_change_nothing():
+  image = random_image(21, 34).astype(np.uint8)
+  pixelwise = testtime.over_rotations(lambda x: x.astype(np.float32), 4)
+  np.testing.assert_allclose(pixelwise(image), image, atol=0.6)  # the turned uint8 image is rounded
+
+
+def test_seven_rotations_turn_back_what_they_turned():
+  constant = testtime.over_rotations(lambda x: np.full((*x.shape[:2], 2), 0.25, np.float32), 7)
+  np.testing.assert_allclose(constant(random_image(20, 31)), 0.25, rtol=1e-6)
+  ramp = np.repeat(np.linspace(0, 255, 65)[None].round(), 41, axis=0)[..., None].astype(np.uint8)
+  found = testtime.over_rotations(lambda x: x.astype(np.float32), 7)(ramp)
+  np.testing.assert_allclose(found[5:-5, 8:-8], ramp[5:-5, 8:-8], atol=2.5)
+
+
+def test_rotations_go_through_the_network():
+  image = random_image(24, 30)
+  found = predictor_of(options=Options(rotations=3)).probabilities(image)
+  np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-4)
+  assert found.shape == (24, 30, 4)
+
+
+def test_samples_give_mean_and_variance_by_hand():
+  key, count = jax.random.key(7), 5
+
+  def network(variables, image, key, size):
+    return variables + jax.random.uniform(key, (1, 2, 3, 4))
+
+  found = testtime.with_samples(network, count)(jnp.ones((1, 2, 3, 4)), None, key, None)
+  draws = np.stack([network(1.0, None, k, None) for k in jax.random.split(key, count)])
+  np.testing.assert_allclose(found[..., :4], draws.mean(axis=0), rtol=1e-6)
+  np.testing.assert_allclose(found[..., 4], draws.var(axis=0).mean(axis=-1), rtol=1e-5)
+
+
+def test_monte_carlo_dropout_of_the_bayesian_segnet():
+  options = dict(variant='basic', width=4, bayesian=True)
+  sampled = predictor_of('segnet', model_options=options, options=Options(samples=4))
+  image = random_image(40, 56)
+  band = next(sampled.bands(image))
+  assert band.variance.shape == (40, 56) and band.variance.max() > 0
+  np.testing.assert_array_equal(band.uncertainty, band.variance)
+  np.testing.assert_allclose(band.probabilities.sum(axis=-1), 1, rtol=1e-5)
+  np.testing.assert_array_equal(sampled.uncertainty(image), band.variance)  # the same draws again
+  tiled = sampled.replace(tile=(32, 32), flip=True)
+  assert tiled.uncertainty(image).shape == (40, 56)
+
+
+def test_without_samples_uncertainty_is_the_entropy():
+  predictor, image = predictor_of(), random_image(16, 16)
+  p = predictor.probabilities(image).astype(np.float64)
+  np.testing.assert_allclose(predictor.uncertainty(image), -(p * np.log(p)).sum(axis=-1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('build', 'message'),
+  [
+    (lambda: predictor_of('segnet', model_options=dict(width=2), options=Options(samples=3)), 'no dropout'),
+    (lambda: predictor_of(options=Options(tile=(33, 32))), 'take 32 or 36'),
+    (lambda: Options(scales=(0.0,)), 'scales'),
+    (lambda: Options(rotations=0), 'rotations=0: 1 or more'),
+    (lambda: Options(tile_step=(8, 8)), 'needs a tile'),
+    (lambda: predictor_of()(np.zeros((8, 8, 4), np.uint8)), '4 channels'),
+    (lambda: predictor_of()(np.zeros((8, 8, 3), np.float32)), 'float32'),
+  ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(build, message):
+  with pytest.raises(UserError, match=message):
+    build()
+
+
+def test_load_reads_a_workdir_and_takes_options(tmp_path):
+  import jaxseg
+
+  config = make_config()
+  make_workdir(tmp_path, config)
+  image = random_image(30, 41)
+  predictor = jaxseg.load(tmp_path)
+  by_hand = Predictor(config, make_state(config).variables, CLASSES)
+  np.testing.assert_array_equal(predictor(image), by_hand(image))
+  assert jaxseg.load(tmp_path, flip=True).options.flip
+  with pytest.raises(UserError, match="'flp' is no option"):
+    jaxseg.load(tmp_path, flp=True)

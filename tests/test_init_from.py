@@ -1,0 +1,176 @@
+"""--config.init_from through the command line: stages, weight files, and everything that is refused."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxseg import config as configs
+from jaxseg import pretrained
+from jaxseg.inference import load_variables
+from jaxseg.preprocessing import Preprocessing
+from jaxseg.pretrained import preprocessing
+from jaxseg.train import initial
+from jaxseg.types import UserError
+from tests.test_launch import launch
+
+ROOT = Path(__file__).resolve().parent.parent
+FCN = f'{ROOT}/configs/fcn_camvid.py'
+TINY = (
+  '--config.model_options.width=1',
+  '--config.dataset_options.size=32',
+  '--config.dataset_options.count=2',
+  '--config.num_steps=1',
+  '--config.log_every=1',
+  '--config.figures=0',
+)
+
+
+def train(variant, workdir, *flags):
+  launch('train', f'--config={FCN}:{variant},smoke', f'--workdir={workdir}', *TINY, *flags)
+
+
+def weights(workdir):
+  """Returns the parameters of a run's last checkpoint by full name."""
+  return {k: np.asarray(v) for k, v in pretrained.flatten(load_variables(workdir)[0]).items()}
+
+
+@pytest.fixture(scope='module')
+def stage32(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('32s')
+  train('32s', workdir, '--config.learning_rate=1e-4')
+  return workdir
+
+
+def test_three_stages(stage32, tmp_path, capsys):
+  """A rate of 0 keeps what was loaded: so the checkpoint shows it."""
+  frozen = '--config.learning_rate=0.'
+  train('16s', tmp_path / '16s', f'--config.init_from={stage32}', frozen)
+  out = capsys.readouterr().out
+  assert '32 matched, 2 new, 0 unused, 0 missing, 0 unexpected, 0 mismatched' in out
+  assert 'new params/score_pool4/bias (4,)' in out and f'{stage32} at step 1' in out
+  train('8s', tmp_path / '8s', f'--config.init_from={tmp_path / "16s"}', frozen)
+  assert '34 matched, 2 new' in capsys.readouterr().out
+  first, second, third = (weights(w) for w in (stage32, tmp_path / '16s', tmp_path / '8s'))
+  assert np.abs(first['params/score_fr/kernel']).max() > 0  # the first stage did learn
+  for name, value in first.items():
+    np.testing.assert_array_equal(value, second[name], err_msg=name)
+    np.testing.assert_array_equal(value, third[name], err_msg=name)
+  assert set(second) - set(first) == {'params/score_pool4/kernel', 'params/score_pool4/bias'}
+  assert set(third) - set(second) == {'params/score_pool3/kernel', 'params/score_pool3/bias'}
+  assert not third['params/score_pool3/kernel'].any()
+
+
+def test_a_resumed_run_does_not_read_it_again(stage32, tmp_path):
+  train('32s', tmp_path / 'a', f'--config.init_from={stage32}', '--config.init_new=')
+  before = weights(tmp_path / 'a')
+  train('32s', tmp_path / 'a', '--config.init_from=/gone', '--config.init_new=')
+  after = weights(tmp_path / 'a')
+  for name, value in before.items():
+    np.testing.assert_array_equal(value, after[name])
+
+
+def vgg(**changes):
+  """Random weights of a VGG16 of width 1 under our names, with the classifier that FCN drops."""
+  rng = np.random.default_rng(0)
+  shapes, channels = {}, 3
+  for stage, (count, width) in enumerate(((2, 1), (2, 2), (3, 4), (3, 8), (3, 8)), start=1):
+    for i in range(1, count + 1):
+      shapes[f'conv{stage}_{i}'] = (3, 3, channels, width)
+      channels = width
+  shapes |= {'fc6': (7, 7, 8, 64), 'fc7': (1, 1, 64, 64), 'fc8': (1, 1, 64, 1000)}
+  found = {}
+  for name, shape in shapes.items():
+    found[f'params/{name}/kernel'] = rng.normal(0, 0.1, shape).astype(np.float32)
+    found[f'params/{name}/bias'] = rng.normal(0, 0.1, shape[-1:]).astype(np.float32)
+  found |= changes
+  return {name: value for name, value in found.items() if value is not None}
+
+
+def test_a_weight_file(tmp_path, capsys):
+  file = tmp_path / 'vgg.safetensors'
+  save_file(vgg(), file)
+  flags = (f'--config.init_from={file}', '--config.learning_rate=0.')
+  train('32s', tmp_path / 'run', *flags, '--config.init_unused=fc8')
+  out = capsys.readouterr().out
+  assert '30 matched, 2 new, 2 unused' in out and 'unused params/fc8/bias (1000,)' in out
+  found = weights(tmp_path / 'run')
+  np.testing.assert_array_equal(found['params/fc6/kernel'], vgg()['params/fc6/kernel'])
+  np.testing.assert_array_equal(found['params/conv1_1/kernel'], vgg()['params/conv1_1/kernel'])
+  assert not found['params/score_fr/kernel'].any()
+
+
+@pytest.mark.parametrize(
+  ('changes', 'flags', 'message'),
+  [
+    ({}, [], '2 unknown to the network: params/fc8/bias (1000,)'),
+    ({'params/fc6/bias': None}, ['--config.init_unused=fc8'], '1 missing in the weights'),
+    ({'params/fc7/bias': np.zeros(3, np.float32)}, ['--config.init_unused=fc8'], 'another shape'),
+    (
+      {},
+      ['--config.init_unused=fc8', '--config.init_new='],
+      'missing in the weights: params/score',
+    ),
+    ({}, ['--config.init_unused=fc8', '--config.init_new=scores'], 'network has no such name'),
+    ({}, ['--config.init_ignore=colour'], 'some of mean, std, channel_order'),
+  ],
+)
+def test_a_surprise_is_one_line_and_status_2(changes, flags, message, tmp_path, capsys):
+  file = tmp_path / 'vgg.safetensors'
+  save_file(vgg(**changes), file)
+  with pytest.raises(SystemExit) as stop:
+    train('32s', tmp_path / 'run', f'--config.init_from={file}', *flags)
+  error = capsys.readouterr().err
+  assert stop.value.code == 2 and message in error and error.count('\n') == 1
+  assert not os.listdir(tmp_path / 'run' / 'checkpoints') if (tmp_path / 'run').exists() else True
+
+
+def test_a_name_that_is_neither_a_file_nor_a_run(stage32, tmp_path, capsys):
+  for name, message in (('/nowhere.pth', 'no weight file'), (str(tmp_path), 'no run in')):
+    with pytest.raises(SystemExit):
+      train('32s', tmp_path / 'run', f'--config.init_from={name}')
+    assert message in capsys.readouterr().err
+
+
+# --- the pixels that weights know
+
+
+def load(spec, *overrides):
+  return configs.load(f'{ROOT}/configs/{spec}', overrides)
+
+
+def test_the_papers_recipes_take_caffes_vgg():
+  initial.check_pixels(load('fcn_camvid.py'), preprocessing.CAFFE)
+  initial.check_pixels(load('segnet_camvid.py'), preprocessing.CAFFE)
+
+
+def test_other_pixels_are_refused_with_the_right_flags():
+  config = load('fcn_camvid.py', 'init_from=vgg16.pth')
+  with pytest.raises(UserError) as refused:
+    initial.check_pixels(config, preprocessing.TORCHVISION)
+  assert str(refused.value) == (
+    'vgg16.pth: these weights were trained with another std and channel_order: add '
+    '--config.std=58.395,57.12,57.375 --config.channel_order=rgb, or '
+    '--config.init_ignore=std,channel_order to train them anew'
+  )
+  flags = 'std=58.395,57.12,57.375', 'channel_order=rgb'
+  initial.check_pixels(load('fcn_camvid.py', *flags), preprocessing.TORCHVISION)
+  ignoring = load('fcn_camvid.py', 'init_ignore=std,channel_order')
+  initial.check_pixels(ignoring, preprocessing.TORCHVISION)
+
+
+def test_one_value_for_every_channel():
+  config = load('fcn_camvid.py', 'init_from=m.h5')
+  with pytest.raises(UserError, match=r'--config.mean=127.5,127.5,127.5 --config.std=127.5,127.5'):
+    initial.check_pixels(config, preprocessing.KERAS_MOBILENET)
+  gray = load('unet_isbi2012.py', 'init_from=w', 'mean=0,', 'std=1,')
+  with pytest.raises(UserError, match=r'--config.mean=127.5, --config.std=127.5,, or'):
+    initial.check_pixels(gray, Preprocessing((127.5,), (127.5,)))
+
+
+def test_a_runs_pixels_are_checked_too(stage32, tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    train('16s', tmp_path / 'run', f'--config.init_from={stage32}', '--config.channel_order=rgb')
+  assert 'another channel_order: add --config.channel_order=bgr' in capsys.readouterr().err

@@ -1,0 +1,320 @@
+"""launch/data.py: what check finds and draws, what prepare builds, and a plan that trains as it is."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg import contact_sheet, inspection, planning
+from jaxseg import config as configs
+from jaxseg.datasets import folder, labelscan, shapes
+from jaxseg.models import unet
+from jaxseg.types import VOID, UserError
+from tests.test_launch import ROOT, launch
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
+
+
+def write_pair(place, stem, image, mask):
+  for kind, array in (('images', image), ('masks', mask)):
+    (place / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array, np.uint8)).save(place / kind / f'{stem}.png')
+
+
+@pytest.fixture
+def own(tmp_path):
+  """Three images of 16 x 20 in train, one of 18 x 18 and a copy of a training image in val."""
+  root = tmp_path / 'own'
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (4, 16, 20, 3))
+  masks = np.zeros((4, 16, 20))
+  masks[0, :, 10:] = 1  # half of image 0
+  masks[1, :4] = VOID  # a quarter of image 1
+  for i in range(3):
+    write_pair(root / 'train', f'{i}', images[i], masks[i])
+  write_pair(root / 'val', 'copy', images[2], masks[2])
+  write_pair(root / 'val', 'square', np.full((18, 18, 3), 90), np.ones((18, 18)))
+  (root / 'classes.txt').write_text('ground\nroad works\n')
+  return root
+
+
+def flags(root, *more):
+  return (f'--config={ROOT}/configs/folder.py', f'--config.data_dir={root}', *more)
+
+
+def test_check_counts_by_hand(own, tmp_path, capsys):
+  out = tmp_path / 'out'
+  launch('data', 'check', *flags(own, f'--output={out}'))
+  report = json.loads((out / 'data.json').read_text())
+  train, val = report['splits']['train'], report['splits']['val']
+  assert train['images'] == 3 and train['sizes'] == {'16x20': 3}
+  assert train['pixels'] == {'ground': 3 * 320 - 160 - 80, 'road works': 160}
+  assert train['images_with'] == {'ground': 3, 'road works': 1}
+  assert train['void'] == pytest.approx(80 / 960)
+  # frequencies 720 / 960 and 160 / 320, their median 0.625
+  assert report['class_weights'] == [round(0.625 / 0.75, 4), 1.25]
+  pixels = np.stack([np.asarray(Image.open(own / f'train/images/{i}.png')) for i in range(3)])
+  np.testing.assert_allclose(train['mean'], pixels.reshape(-1, 3).mean(0), atol=0.006)
+  np.testing.assert_allclose(train['std'], pixels.reshape(-1, 3).std(0), atol=0.006)
+  assert val['sizes'] == {'16x20': 1, '18x18': 1}
+  assert report['duplicates'] == ['train/2.png = val/copy.png'] and report['problems'] == []
+  text = capsys.readouterr().out
+  assert '1 images stand in two splits: train/2.png = val/copy.png' in text
+  assert '--config.class_weights=0.8333,1.25' in text and 'road works' in text
+  assert 'note: no split test' in text
+
+
+def test_check_draws_samples_and_their_augmentation(own, tmp_path):
+  out = tmp_path / 'out'
+  launch('data', 'check', *flags(own, f'--output={out}', '--config.crop=8,8'))
+  samples, augmented = (np.asarray(Image.open(out / f'{n}.png')) for n in ('samples', 'augmented'))
+  assert samples.shape[2] == 3 and augmented.shape[0] > samples.shape[0]
+  # The first picture is image 0, enlarged 230 // 20 = 11 times; its mask stands beside it.
+  first = np.asarray(Image.open(own / 'train/images/0.png'))
+  np.testing.assert_array_equal(samples[8 : 8 + 11 * 16 : 11, 8 : 8 + 11 * 20 : 11], first)
+  mask = samples[8 : 8 + 11 * 16, 8 + 230 + 8 : 8 + 230 + 8 + 11 * 20]
+  assert (mask[:, :110] == (0, 0, 0)).all() and (mask[:, 110:] == (128, 0, 0)).all()
+
+
+@pytest.mark.parametrize('name', ['unet_isbi2012', 'unet_dsb2018', 'segnet_camvid', 'fcn_camvid'])
+def test_check_takes_every_kind_of_config(name, tmp_path, capsys):
+  launch('data', 'check', f'--config={ROOT}/configs/{name}.py:smoke', f'--output={tmp_path}/out')
+  report = json.loads((tmp_path / 'out' / 'data.json').read_text())
+  assert list(report['splits']) == ['train', 'val', 'test']
+  assert len(report['splits']['train']['mean']) == (1 if 'isbi' in name else 3)
+  assert 'samples of train' in capsys.readouterr().out
+
+
+def test_check_of_real_grey_data(shared_data, tmp_path, capsys):
+  config = f'--config={ROOT}/configs/unet_isbi2012.py:small'
+  launch('data', 'check', config, f'--config.data_dir={shared_data}', f'--output={tmp_path}/out')
+  report = json.loads((tmp_path / 'out' / 'data.json').read_text())
+  assert list(report['splits']) == ['train', 'val']  # 'all' is both
+  pixels = [sum(report['splits'][s]['pixels'].values()) for s in ('train', 'val')]
+  assert pixels == [24 * 512 * 512, 6 * 512 * 512]
+  membrane = sum(report['splits'][s]['pixels']['membrane'] for s in ('train', 'val'))
+  assert membrane / sum(pixels) == pytest.approx(0.2196, abs=5e-5)  # the data's own description
+  assert report['duplicates'] == []
+
+
+def test_check_lists_every_bad_file_and_fails(own, tmp_path, capsys):
+  for stem, value in (('0', 7), ('2', 9)):
+    mask = np.asarray(Image.open(own / f'train/masks/{stem}.png')).copy()
+    mask[0, 0] = value
+    Image.fromarray(mask).save(own / f'train/masks/{stem}.png')
+  with pytest.raises(SystemExit) as stop:
+    launch('data', 'check', *flags(own, f'--output={tmp_path}/out'))
+  shown = capsys.readouterr()
+  assert stop.value.code == 2
+  assert re.search(r'bad: .*0\.png: label ids 7 .*\n.*bad: .*2\.png: label ids 9', shown.out)
+  assert re.fullmatch(r'error: .*train.masks.0\.png: .*\(and 1 more such files: .*\)\n', shown.err)
+  assert not list((tmp_path / 'cache' / 'folder').glob('*train*'))
+  assert len(json.loads((tmp_path / 'out' / 'data.json').read_text())['problems']) == 2
+
+
+def test_check_finds_ids_that_a_dataset_of_ones_own_lets_through():
+  source = Listed([[[0, 1], [3, VOID]], [[0, 0], [0, 0]]])
+  found = inspection.survey(source, 'reading')
+  problem = 'train: 0.png: label ids 3 are not among the 3 classes (0..2, 255 is void)'
+  assert labelscan.invalid_files(source, found.histogram) == [problem]
+
+
+def test_dark_and_void_images_are_remarked():
+  source = Listed([[[VOID, VOID], [VOID, 0]]], image=20)
+  surveys = {'train': inspection.survey(source, 'reading')}
+  facts = inspection._facts(surveys['train'], source.class_names)
+  found = inspection.remarks(surveys, {'duplicates': [], 'splits': {'train': facts}})
+  assert [re.sub(r'[:;].*', '', line) for line in found] == [
+    '75.0% of the pixels of train are void',
+    'classes that train never shows',
+    'the images of train are dark',
+  ]
+
+
+def test_prepare_builds_and_tells_where(own, tmp_path, capsys):
+  launch('data', 'prepare', *flags(own))
+  text = capsys.readouterr().out
+  assert re.search(rf'train: 3 examples, 0\.0 MB in {tmp_path}/cache/folder/train-\w+/', text)
+  assert 'val: 2 examples' in text
+  launch('data', 'prepare', f'--config={ROOT}/configs/unet_shapes.py:smoke')
+  assert 'train: 16 examples, generated when read' in capsys.readouterr().out
+
+
+def test_samples_show_every_class_the_rarest_first():
+  counts = np.zeros((10, 3), np.int64)
+  counts[:, 0] = 50
+  counts[7, 1], counts[8, 1], counts[4, 2] = 5, 6, 1
+  assert contact_sheet.pick_samples(counts, 2) == [4, 8]
+  assert contact_sheet.pick_samples(counts, 4) == [0, 4, 8, 9] or len(
+    contact_sheet.pick_samples(counts, 4)
+  )
+  assert contact_sheet.pick_samples(counts, 99) == list(range(10))
+
+
+class Listed:
+  """A source over labels in memory, with images of one value."""
+
+  split, channels, num_classes, class_names = 'train', 1, 3, ('a', 'b', 'c')
+
+  def __init__(self, labels, image=200, identity=None):
+    self.labels, self.image, self.reads = np.array(labels, np.uint8), image, 0
+    if identity:
+      self.identity, self.name = identity, 'listed'
+
+  def __len__(self):
+    return len(self.labels)
+
+  def __getitem__(self, i):
+    self.reads += 1
+    label = self.labels[i]
+    image = np.full((*label.shape, 1), self.image, np.uint8)
+    return {'image': image, 'label': label, 'file_name': f'{i}.png'}
+
+
+def test_label_scan_is_kept_for_the_same_records_only(tmp_path):
+  labels = [[[0, 1], [VOID, 5]], [[0, 0], [0, 0]]]
+  for identity, reads in (('a', 2), ('a', 0), ('b', 2), (None, 2), (None, 2)):
+    source = Listed(labels, identity=identity)
+    histogram = labelscan.scan(source, cache_dir=tmp_path)
+    assert source.reads == reads
+    assert histogram.counts.tolist() == [5, 1, 0] and histogram.counts.dtype == np.int64
+    assert histogram.invalid == {0: (5,)} and histogram.void == 1 and histogram.num_images == 2
+  assert len(list((tmp_path / 'label_scans').iterdir())) == 2
+
+
+def test_label_scan_survives_a_damaged_cache(tmp_path):
+  source = Listed([[[0, 1], [2, 0]]], identity='a')
+  labelscan.scan(source, cache_dir=tmp_path)
+  (file,) = (tmp_path / 'label_scans').iterdir()
+  file.write_text('{"counts"')
+  assert labelscan.scan(source, cache_dir=tmp_path).counts.tolist() == [2, 1, 1]
+
+
+def test_label_check_says_what_is_there_and_stops_what_cannot_train(tmp_path):
+  good = Listed([[[0, 0], [VOID, 0]]])
+  assert labelscan.check(good) == ['train: 25.0% void, never present: b, c']
+  with pytest.raises(UserError, match=r'train: 0\.png: label ids 7 are not among the 3 classes'):
+    labelscan.check(good, Listed([[[7, 0], [0, 0]]]))
+  with pytest.raises(UserError, match='all labels of train are void'):
+    labelscan.check(Listed([[[VOID, VOID]]]))
+
+
+def test_records_keep_their_scan_and_new_ones_are_scanned(own, tmp_path, monkeypatch):
+  source = folder.source('train', data_dir=own)
+  first = labelscan.scan(source)
+  assert first.counts.tolist() == [720, 160] and first.void == 80
+  monkeypatch.setattr(type(source), 'label', lambda self, i: pytest.fail('read again'))
+  assert labelscan.scan(folder.source('train', data_dir=own)).counts.tolist() == [720, 160]
+  monkeypatch.undo()
+  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
+  Image.fromarray(np.zeros((16, 20), np.uint8)).save(own / 'train/masks/0.png')
+  assert labelscan.scan(folder.source('train', data_dir=own)).counts.tolist() == [880, 0]
+
+
+@pytest.fixture
+def six(tmp_path):
+  """Six generated images with masks, saved as a person would: images/ and masks/, no splits."""
+  source = shapes.source('train', size=32, count=6, num_classes=3)
+  for i in range(6):
+    write_pair(tmp_path / 'my images', f'photo {i}', source[i]['image'], source[i]['label'])
+  return tmp_path / 'my images'
+
+
+def test_a_plan_trains_as_it_is(six, tmp_path, capsys):
+  file = tmp_path / 'mine.py'
+  launch('data', 'plan', f'--folder={six}', f'--output={file}')
+  text = capsys.readouterr().out
+  command = f'python launch/train.py --config={file} --workdir={tmp_path}/mine_run'
+  assert command in text and '5 training images, 32x32' in text
+  launch('train', f'--config={file}', f'--workdir={tmp_path}/run')
+  out = capsys.readouterr().out
+  losses = [float(v) for v in re.findall(r'loss ([\d.e+-]+) ', out)]
+  assert re.search(r'step 200/200 ', out) and losses[-1] < 0.5 * losses[0]
+  assert 'data      folder: 5 train, 1 val' in out and 'labels    train: ' in out
+
+
+def test_a_plan_says_what_the_data_say(six, tmp_path):
+  made = planning.plan(six, tmp_path / 'mine.py')
+  config = configs.load(str(tmp_path / 'mine.py'))
+  source = folder.source('train', data_dir=six)
+  pixels = np.concatenate([source[i]['image'].reshape(-1, 3) for i in range(5)])
+  np.testing.assert_allclose(config.mean, pixels.mean(0), atol=0.006)
+  np.testing.assert_allclose(config.std, pixels.std(0), atol=0.006)
+  assert config.crop == (32, 32) and config.model_options.depth == 3
+  assert config.num_classes == 3 and len(config.class_weights) == 3
+  assert (config.batch_size, config.num_steps, config.channels) == (4, 200, 3)
+  assert str(six) == config.data_dir and made.images == 5
+
+
+def test_a_plan_for_grey_binary_twelve_bit_images(tmp_path):
+  root, rng = tmp_path / 'quote " and \\', np.random.default_rng(0)
+  for split in ('train', 'val'):
+    for i in range(2):
+      write_pair(root / split, f'{i}', np.zeros((24, 24)), 255 * rng.integers(0, 2, (24, 24)))
+      deep = rng.integers(0, 3000, (24, 24)).astype(np.uint16)
+      Image.fromarray(deep).save(root / split / 'images' / f'{i}.png')
+  planning.plan(root, tmp_path / 'mine.py')
+  config = configs.load(str(tmp_path / 'mine.py'))
+  options = config.dataset_options.to_dict()
+  names = ('background', 'foreground')
+  assert options == dict(classes=names, binary=True, channels=1, white=4095)
+  assert config.channels == 1 and len(config.mean) == 1 and 80 < config.mean[0] < 105
+  assert config.data_dir == str(root)
+
+
+def test_a_plan_never_overwrites_by_itself(six, tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text('mine')
+  with pytest.raises(UserError, match='mine.py exists: .* --overwrite'):
+    planning.plan(six, file)
+  assert file.read_text() == 'mine'
+  planning.plan(six, file, overwrite=True)
+  with pytest.raises(UserError, match='ending in .py in a folder that exists'):
+    planning.plan(six, tmp_path / 'none' / 'mine.py')
+  assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
+
+
+GPU = planning.Machine('big', 4, 80 << 30, is_accelerator=True)
+
+
+def test_a_plan_fits_the_device(six):
+  assert planning.make_plan(six, GPU).width == 32
+  small = planning.Machine('small', 1, 12 << 20, is_accelerator=False)
+  made = planning.make_plan(six, small)
+  assert made.batch_size == 1 and made.step_bytes < 12e6
+
+
+@pytest.mark.parametrize(
+  ('sides', 'largest', 'depth', 'crop'),
+  [
+    ((360, 480), 512, 4, (352, 480)),
+    ((2000, 3000), 512, 4, (512, 512)),
+    ((2000, 3000), 128, 4, (128, 128)),
+    ((40, 100), 512, 3, (40, 96)),
+    ((5, 100), 512, 1, (4, 100)),
+    ((1, 1), 512, 1, (2, 2)),
+  ],
+)
+def test_the_crop_is_what_the_network_takes(sides, largest, depth, crop):
+  assert planning.fit_crop(sides, largest) == (depth, crop)
+  rule = unet.Model(2, depth=depth, padding='same').size_rule
+  assert all(rule.allows(side) for side in crop)
+
+
+def test_memory_of_a_step_is_of_the_right_size():
+  """Conv 3 -> 4 keeps at least its input and output; a net of twice the pixels keeps twice that."""
+  model = unet.Model(2, width=4, depth=1, padding='same', batch_norm=True)
+  fixed, each = planning.step_bytes(model, (16, 16), 3)
+  _, double = planning.step_bytes(model, (16, 32), 3)
+  assert double == pytest.approx(2 * each, rel=0.01)
+  assert each > 1.5 * 4 * 16 * 16 * (3 + 4 + 4)
+  # enc0: 3*4*9+4, 4*4*9+4; bottom 4->8->8; up 8->4 2x2; dec 8->4->4; out 4->2; BN 2 a feature map
+  convolutions = 112 + 148 + 296 + 584 + (8 * 4 * 4 + 4) + 292 + 148 + 10
+  norms = 2 * (4 + 4 + 8 + 8 + 4 + 4)
+  extra = fixed // 16 - convolutions
+  assert fixed % 16 == 0 and 0 <= extra <= norms + 8
