@@ -43,6 +43,22 @@ def numbers(text: str) -> tuple[float, ...]:
     raise argparse.ArgumentTypeError(f'{text!r}: give numbers, as in .5,1,1.5') from None
 
 
+def whole_numbers(text: str) -> tuple[int, ...]:
+  """Reads '1,2,4', each above 0; a type for `add_argument`."""
+  try:
+    values = tuple(int(part) for part in text.split(','))
+  except ValueError:
+    values = ()
+  if not values or min(values) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r}: give whole numbers above 0, as in 1,2,4')
+  return values
+
+
+def words(text: str) -> tuple[str, ...]:
+  """Reads 'one,two'; a type for `add_argument`."""
+  return tuple(part.strip() for part in text.split(',') if part.strip())
+
+
 def size(text: str) -> tuple[int, int]:
   """Reads 'H,W', or 'N' for a square; a type for `add_argument`."""
   try:

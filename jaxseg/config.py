@@ -218,6 +218,8 @@ def _parse(key: str, text: str, like: Any) -> Any:
       value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
       value = text
+    if key in _NAMES and isinstance(value, str):
+      return tuple(filter(None, value.split(',')))
     if isinstance(like, (tuple, list)) and not isinstance(value, str):
       return tuple(value) if isinstance(value, (tuple, list)) else (value,)
     return value
@@ -236,6 +238,7 @@ _CHOICES = dict(
   optimizer=('sgd', 'caffe_sgd', 'adam', 'adamw'),
   schedule=('constant', 'step', 'poly', 'cosine'),
 )
+_NAMES = ('init_new', 'init_unused', 'init_ignore')  # tuples of words: a,b
 _NUMBERS = 'mean std crop scale eval_scales schedule_steps class_weights'.split()
 _NOT_NEGATIVE = (
   'seed learning_rate momentum weight_decay clip_norm warmup_steps aux_weight eval_batch_size '
@@ -272,10 +275,8 @@ def validate(config: ConfigDict) -> ConfigDict:
       raise UserError(
         f'config.{key}={config[key]}: one value for each of {config.channels} channels'
       )
-  ignored = config.init_ignore
-  for name in ignored.split(',') if isinstance(ignored, str) else ignored:
-    if name not in ('mean', 'std', 'channel_order'):
-      raise UserError(f'config.init_ignore={ignored!r}: some of mean, std, channel_order')
+  if not set(config.init_ignore) <= {'mean', 'std', 'channel_order'}:
+    raise UserError(f'config.init_ignore={config.init_ignore}: some of mean, std, channel_order')
   if config.crop and (len(config.crop) != 2 or min(config.crop) < 1):
     raise UserError(f'config.crop={config.crop}: (height, width) in pixels, or () for whole images')
   for key in ('image_size', 'pad'):

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from jaxseg.datasets import archives
+from jaxseg.datasets import MissingSplit, archives
 from jaxseg.types import UserError
 
 
@@ -65,7 +65,7 @@ def test_flat_archives(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-  with pytest.raises(UserError, match=r'none of x/, y\.zip in .*sub: put it there'):
+  with pytest.raises(MissingSplit, match=r'none of x/, y\.zip in .*sub: put it there'):
     _find(tmp_path, ['x'], ['y.zip'])
 
 

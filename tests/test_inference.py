@@ -23,9 +23,9 @@ VALID = dict(width=4, depth=2, padding='valid')  # margin 20, multiple 4
 SHALLOW = dict(width=4, depth=1, padding='same')
 
 
-def predictor_of(model='unet', options=Options(), **changes):
+def predictor_of(model='unet', options=None, **changes):
   config = make_config(model=model, **changes)
-  return Predictor(config, make_state(config).variables, CLASSES, options)
+  return Predictor(config, make_state(config).variables, CLASSES, options or Options())
 
 
 def apply_by_hand(predictor, padded):

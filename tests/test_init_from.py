@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from jaxseg import config as configs
-from jaxseg import pretrained
+from jaxseg import experiment, pretrained
 from jaxseg.inference import load_variables
 from jaxseg.preprocessing import Preprocessing
 from jaxseg.pretrained import preprocessing
@@ -37,6 +38,10 @@ def weights(workdir):
   return {k: np.asarray(v) for k, v in pretrained.flatten(load_variables(workdir)[0]).items()}
 
 
+def load(spec, *overrides):
+  return configs.load(f'{ROOT}/configs/{spec}', overrides)
+
+
 @pytest.fixture(scope='module')
 def stage32(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('32s')
@@ -61,15 +66,27 @@ def test_three_stages(stage32, tmp_path, capsys):
   assert set(second) - set(first) == {'params/score_pool4/kernel', 'params/score_pool4/bias'}
   assert set(third) - set(second) == {'params/score_pool3/kernel', 'params/score_pool3/bias'}
   assert not third['params/score_pool3/kernel'].any()
+  train('8s', tmp_path / '8s', '--config.init_from=/gone', frozen)  # resumed: not read again
+  assert 'resumed at step 1' in capsys.readouterr().out
 
 
-def test_a_resumed_run_does_not_read_it_again(stage32, tmp_path):
-  train('32s', tmp_path / 'a', f'--config.init_from={stage32}', '--config.init_new=')
-  before = weights(tmp_path / 'a')
-  train('32s', tmp_path / 'a', '--config.init_from=/gone', '--config.init_new=')
-  after = weights(tmp_path / 'a')
-  for name, value in before.items():
-    np.testing.assert_array_equal(value, after[name])
+def test_a_run_that_does_not_fit(stage32, tmp_path, capsys):
+  with pytest.raises(SystemExit) as stop:
+    train('8s', tmp_path / 'run', f'--config.init_from={stage32}')
+  error = capsys.readouterr().err
+  assert stop.value.code == 2 and error.count('\n') == 1 and error.startswith(f'error: {stage32}: ')
+  assert '2 missing in the weights: params/score_pool4/bias (4,)' in error
+  assert not os.listdir(tmp_path / 'run' / 'checkpoints')
+
+
+def start(file, *overrides):
+  """Returns the variables, fresh ones being 7 everywhere, and the report for FCN-32s."""
+  config = load('fcn_camvid.py:32s,smoke', 'model_options.width=1', f'init_from={file}', *overrides)
+  model = experiment.model_from(config)
+  image = np.zeros((1, 32, 32, 3), np.float32)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+  fresh = jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes)
+  return initial.start_from(config, {'batch_stats': {}, **fresh})
 
 
 def vgg(**changes):
@@ -89,56 +106,50 @@ def vgg(**changes):
   return {name: value for name, value in found.items() if value is not None}
 
 
-def test_a_weight_file(tmp_path, capsys):
+def test_a_weight_file(tmp_path):
   file = tmp_path / 'vgg.safetensors'
   save_file(vgg(), file)
-  flags = (f'--config.init_from={file}', '--config.learning_rate=0.')
-  train('32s', tmp_path / 'run', *flags, '--config.init_unused=fc8')
-  out = capsys.readouterr().out
-  assert '30 matched, 2 new, 2 unused' in out and 'unused params/fc8/bias (1000,)' in out
-  found = weights(tmp_path / 'run')
-  np.testing.assert_array_equal(found['params/fc6/kernel'], vgg()['params/fc6/kernel'])
-  np.testing.assert_array_equal(found['params/conv1_1/kernel'], vgg()['params/conv1_1/kernel'])
-  assert not found['params/score_fr/kernel'].any()
+  variables, report = start(file, 'init_unused=fc8')
+  assert report.startswith('init_from jaxseg: 30 matched, 2 new, 2 unused, 0 missing')
+  assert 'unused params/fc8/bias (1000,)' in report and 'new params/score_fr/kernel' in report
+  found = pretrained.flatten(variables)
+  for name in ('params/conv1_1/kernel', 'params/conv5_3/bias', 'params/fc6/kernel'):
+    np.testing.assert_array_equal(found[name], vgg()[name])
+  assert (found['params/score_fr/kernel'] == 7).all()  # new: as it was
 
 
 @pytest.mark.parametrize(
   ('changes', 'flags', 'message'),
   [
     ({}, [], '2 unknown to the network: params/fc8/bias (1000,)'),
-    ({'params/fc6/bias': None}, ['--config.init_unused=fc8'], '1 missing in the weights'),
-    ({'params/fc7/bias': np.zeros(3, np.float32)}, ['--config.init_unused=fc8'], 'another shape'),
-    (
-      {},
-      ['--config.init_unused=fc8', '--config.init_new='],
-      'missing in the weights: params/score',
-    ),
-    ({}, ['--config.init_unused=fc8', '--config.init_new=scores'], 'network has no such name'),
-    ({}, ['--config.init_ignore=colour'], 'some of mean, std, channel_order'),
+    ({'params/fc6/bias': None}, ['init_unused=fc8'], '1 missing in the weights: params/fc6/bias'),
+    ({'params/fc7/bias': np.zeros(3, np.float32)}, ['init_unused=fc8'], '1 of another shape'),
+    ({}, ['init_unused=fc8', 'init_new='], '2 missing in the weights: params/score_fr/bias'),
+    ({}, ['init_unused=fc8', 'init_new=scores'], 'network has no such name'),
+    ({}, ['init_ignore=colour'], 'some of mean, std, channel_order'),
   ],
 )
-def test_a_surprise_is_one_line_and_status_2(changes, flags, message, tmp_path, capsys):
+def test_a_surprise_is_refused(changes, flags, message, tmp_path):
   file = tmp_path / 'vgg.safetensors'
   save_file(vgg(**changes), file)
-  with pytest.raises(SystemExit) as stop:
-    train('32s', tmp_path / 'run', f'--config.init_from={file}', *flags)
-  error = capsys.readouterr().err
-  assert stop.value.code == 2 and message in error and error.count('\n') == 1
-  assert not os.listdir(tmp_path / 'run' / 'checkpoints') if (tmp_path / 'run').exists() else True
+  with pytest.raises(UserError) as refused:
+    start(file, *flags)
+  assert message in str(refused.value) and '\n' not in str(refused.value)
 
 
-def test_a_name_that_is_neither_a_file_nor_a_run(stage32, tmp_path, capsys):
-  for name, message in (('/nowhere.pth', 'no weight file'), (str(tmp_path), 'no run in')):
-    with pytest.raises(SystemExit):
-      train('32s', tmp_path / 'run', f'--config.init_from={name}')
-    assert message in capsys.readouterr().err
+def test_several_names_in_one_flag(tmp_path):
+  save_file(vgg(**{'params/conv1_1/bias': None}), tmp_path / 'w')
+  _, report = start(tmp_path / 'w', 'init_unused=fc8', 'init_new=score_.*,conv1_1/bias')
+  assert '29 matched, 3 new' in report
+
+
+def test_a_name_that_is_neither_a_file_nor_a_run(tmp_path):
+  for name, message in (('/nowhere.pth', 'no weight file'), (tmp_path, 'no run in')):
+    with pytest.raises(UserError, match=message):
+      start(name)
 
 
 # --- the pixels that weights know
-
-
-def load(spec, *overrides):
-  return configs.load(f'{ROOT}/configs/{spec}', overrides)
 
 
 def test_the_papers_recipes_take_caffes_vgg():
@@ -170,7 +181,6 @@ def test_one_value_for_every_channel():
     initial.check_pixels(gray, Preprocessing((127.5,), (127.5,)))
 
 
-def test_a_runs_pixels_are_checked_too(stage32, tmp_path, capsys):
-  with pytest.raises(SystemExit):
-    train('16s', tmp_path / 'run', f'--config.init_from={stage32}', '--config.channel_order=rgb')
-  assert 'another channel_order: add --config.channel_order=bgr' in capsys.readouterr().err
+def test_a_runs_pixels_are_checked_too(stage32):
+  with pytest.raises(UserError, match='channel_order: add --config.channel_order=bgr'):
+    start(stage32, 'channel_order=rgb', 'init_new=')

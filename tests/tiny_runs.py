@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import config as configs
@@ -29,16 +28,28 @@ def make_config(**changes):
 
 
 def make_state(config):
-  """Returns a state of random parameters, none of them zero (FCN's scores would all tie)."""
+  """Returns a state of random parameters without compiling an initialisation; BatchNorm is neutral."""
   model = experiment.model_from(config)
   tx, _ = experiment.optimizer_from(config)
   side = model.size_rule.at_least(max(64, model.size_rule.minimum))
-  state = jax.jit(make_init(model, tx, (1, side, side, config.channels)))(jax.random.key(3))
-  leaves, tree = jax.tree.flatten(state.params)
-  keys = jax.random.split(jax.random.key(5), len(leaves))
-  noise = [0.1 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
-  params = jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise, strict=True)])
-  return state.replace(params=params, step=jnp.ones((), jnp.int32))
+  init = make_init(model, tx, (1, side, side, config.channels))
+  shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(3)
+
+  def values(path, shape):
+    name = path[-1].key
+    if name == 'kernel':  # keeps the size of the signal
+      spread = (2 / np.prod(shape.shape[:-1])) ** 0.5
+      return rng.normal(0, spread, shape.shape).astype(np.float32)
+    one = name in ('scale', 'var')
+    return (one + rng.normal(0, 0.05, shape.shape) ** (2 if one else 1)).astype(np.float32)
+
+  zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
+  tree = jax.tree_util.tree_map_with_path
+  return zeros.replace(
+    step=np.int32(1),
+    params=tree(values, shapes.params),
+    batch_stats=tree(values, shapes.batch_stats),
+  )
 
 
 def make_workdir(path, config, classes=CLASSES):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from jaxseg.datasets import cache
+from jaxseg.datasets import MissingSplit, cache
 from jaxseg.types import UserError
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error)
@@ -36,7 +36,8 @@ def find(
     flat: whether an archive may hold the files without such a folder.
 
   Raises:
-    UserError: neither is there, or the archive is damaged or holds something else.
+    MissingSplit: neither is there.
+    UserError: the archive is damaged or holds something else.
   """
   for folder in (root / name for root in roots for name in names):
     if folder.is_dir():
@@ -49,7 +50,7 @@ def find(
         raise UserError(f'{archive} holds no {" and no ".join(names)}/: it is another archive')
       return inside or place
   wanted = ', '.join([*(f'{name}/' for name in names), *archives])
-  raise UserError(f'none of {wanted} in {roots[0]}: put it there, or correct data_dir')
+  raise MissingSplit(f'none of {wanted} in {roots[0]}: put it there, or correct data_dir')
 
 
 def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:

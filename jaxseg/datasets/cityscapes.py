@@ -17,7 +17,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import archives, data_root, rawfiles, records
+from jaxseg.datasets import MissingSplit, archives, data_root, rawfiles, records
 from jaxseg.types import VOID, UserError
 
 # labelId: name, colour; the trainId is the place in this list
@@ -91,7 +91,7 @@ def source(
   if split not in SPLITS:
     raise UserError(f"cityscapes has no split '{split}': use one of {', '.join(SPLITS)}")
   if split == 'train_extra' and not coarse:
-    raise UserError("cityscapes: 'train_extra' has coarse labels only: set coarse=True")
+    raise MissingSplit("cityscapes: 'train_extra' has coarse labels only: set coarse=True")
   root = data_root(data_dir)
   return records.open_source(
     Cityscapes,

@@ -133,8 +133,9 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _windows_product(pads, precision, x, kernel):
-  """The convolution as one matrix product of all windows; differentiable as it stands."""
+  """The convolution as one float32 matrix product of all windows; differentiable as it stands."""
   kh, kw, inputs, features = kernel.shape
+  dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
   windows = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
@@ -143,7 +144,7 @@ def _windows_product(pads, precision, x, kernel):
     kernel.reshape(kh * kw * inputs, features),
     (((3,), (0,)), ((), ())),
     precision=precision,
-  )
+  ).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

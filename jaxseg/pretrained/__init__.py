@@ -2,7 +2,7 @@
 
 from jaxseg.preprocessing import Preprocessing
 from jaxseg.pretrained.conversion import Converted, convert
-from jaxseg.pretrained.load import Report, flatten, load_file, load_into
+from jaxseg.pretrained.load import Report, flatten, load_file, load_into, matches
 from jaxseg.pretrained.reader import read
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
   'flatten',
   'load_file',
   'load_into',
+  'matches',
   'read',
 ]

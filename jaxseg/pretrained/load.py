@@ -92,11 +92,11 @@ def load_into(
   """
   old = flatten(variables)
   _check_patterns(allow_new, old)
-  new = {name: _shape(value) for name, value in old.items() if _matches(name, allow_new)}
+  new = {name: _shape(value) for name, value in old.items() if matches(name, allow_new)}
   wanted = {name: _shape(value) for name, value in old.items() if name not in new}
   given = {name: _shape(value) for name, value in tensors.items()}
   left = {name: shape for name, shape in given.items() if name not in wanted}
-  unused = {name: s for name, s in left.items() if name in new or _matches(name, allow_unused)}
+  unused = {name: s for name, s in left.items() if name in new or matches(name, allow_unused)}
   common = {name: shape for name, shape in wanted.items() if name in given}
   report = Report(
     matched={name: shape for name, shape in common.items() if given[name] == shape},
@@ -162,7 +162,8 @@ def _shape(value) -> tuple[int, ...]:
   return tuple(value.shape)
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+  """Tells whether a full name 'params/conv1_1/kernel' is meant by one of load_into's patterns."""
   parts = name.split('/')
   leads = {'/'.join(parts[first:last]) for first in (0, 1) for last in range(2, len(parts) + 1)}
   return any(re.fullmatch(pattern, lead) for pattern in patterns for lead in leads)
@@ -173,7 +174,7 @@ def _check_patterns(patterns: Sequence[str], names: Mapping[str, Any]) -> None:
     raise UserError(f'the names expected to be new are one string {patterns!r}: give a tuple')
   for pattern in patterns:
     try:
-      idle = not any(_matches(name, (pattern,)) for name in names)
+      idle = not any(matches(name, (pattern,)) for name in names)
     except re.error as error:
       raise UserError(f'{pattern!r} is no regular expression: {error}') from None
     if idle:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
       weights were trained with other pixels.
   """
   path = Path(config.init_from).expanduser()
-  announced = dict(allow_new=patterns(config.init_new), allow_unused=patterns(config.init_unused))
+  announced = dict(allow_new=tuple(config.init_new), allow_unused=tuple(config.init_unused))
   if path.is_dir():
     theirs = load_config(path)
     given, step = load_variables(path)
@@ -50,11 +49,6 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
   return loaded, f'init_from {report}'
 
 
-def patterns(value: str | Sequence[str]) -> tuple[str, ...]:
-  """Takes 'a,b', as a flag gives it, or a sequence."""
-  return tuple(filter(None, value.split(','))) if isinstance(value, str) else tuple(value)
-
-
 def check_pixels(config: ConfigDict, expected: Preprocessing) -> None:
   """Refuses weights that were trained with another mean, deviation or order of the channels.
 
@@ -62,7 +56,7 @@ def check_pixels(config: ConfigDict, expected: Preprocessing) -> None:
     UserError: says which flags would give the weights what they know.
   """
   ours = experiment.preprocessing_from(config)
-  ignored = patterns(config.init_ignore)
+  ignored = tuple(config.init_ignore)
   found = [d for d in ours.differences(expected, config.channels) if d not in ignored]
   if not found:
     return

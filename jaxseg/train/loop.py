@@ -20,6 +20,7 @@ from jaxseg.datasets import labelscan
 from jaxseg.inference import Predictor
 from jaxseg.pipeline.loader import train_batches
 from jaxseg.pipeline.memory import remember
+from jaxseg.report import after_training
 from jaxseg.train import parallel
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.evaluate import Evaluator
@@ -72,6 +73,7 @@ def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str
   folder.keep_classes(Classes(train_source.class_names, train_source.palette))
 
   wrapper = parallel.build(config.parallel, config.mesh, config.batch_size // config.accumulate)
+  folder.keep_run(wrapper.describe())
   model = experiment.model_from(config, wrapper.axis_name)
   task = experiment.task_from(config, train_source)
   preprocess = experiment.preprocessing_from(config)
@@ -120,7 +122,9 @@ def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str
     run = _Run(config, workdir, checkpoints, evaluator, eval_source, progress, schedule, start)
     if config.population_pass and shapes.batch_stats:
       run.population = PopulationPass(config, train_source)
-    return run.loop(train_step, wrapper, state, batches, step_key, stop_at)
+    summary = run.loop(train_step, wrapper, state, batches, step_key, stop_at)
+    after_training(workdir, progress)
+    return summary
 
 
 class _Run:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import fcntl
+import importlib.metadata
 import json
 import os
+import platform
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -57,6 +64,28 @@ class Workdir:
   def keep_classes(self, classes: Classes) -> None:
     _replace(self.path / 'classes.json', json.dumps(dataclasses.asdict(classes), indent=2) + '\n')
 
+  def keep_run(self, devices: str) -> None:
+    """Writes run.json: the command, versions, devices, revision and times of every start.
+
+    The top level is that of the latest start, 'started' that of the first; `devices` is in words.
+    """
+    file, now = (
+      self.path / 'run.json',
+      datetime.datetime.now().astimezone().isoformat('T', 'seconds'),
+    )
+    before = load_run(self.path)
+    session = {'started': now, 'command': shlex.join(['python', *sys.argv]), 'git': git_revision()}
+    run = {
+      **session,
+      'started': before.get('started', now),
+      'devices': devices,
+      'hardware': f'{devices}; {_processor()}, {os.cpu_count()} cores',
+      'system': platform.platform(),
+      'versions': {'python': platform.python_version()} | _versions(),
+      'sessions': [*before.get('sessions', []), session],
+    }
+    _replace(file, json.dumps(run, indent=2) + '\n')
+
   def _keep_config(self, config: ConfigDict) -> None:
     file = self.path / 'config.json'
     if file.exists():
@@ -77,6 +106,49 @@ def _replace(file: Path, text: str) -> None:
   temporary = file.with_suffix('.tmp')
   temporary.write_text(text, encoding='utf-8')
   os.replace(temporary, file)
+
+
+def load_run(workdir: str | Path) -> dict[str, Any]:
+  """Reads run.json; {} where there is none (older runs) or it cannot be read."""
+  try:
+    return json.loads((Path(workdir).expanduser() / 'run.json').read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return {}
+
+
+def git_revision() -> str:
+  """Returns the checkout's revision, with '+' where tracked files are changed; '' where it is none."""
+  root = Path(__file__).resolve().parents[2]
+  if not (root / '.git').exists():
+    return ''
+  try:
+    head, status = (
+      subprocess.run(
+        ['git', '-C', str(root), *words], capture_output=True, text=True, timeout=20, check=True
+      ).stdout.strip()
+      for words in (('rev-parse', 'HEAD'), ('status', '--porcelain', '--untracked-files=no'))
+    )
+  except (OSError, subprocess.SubprocessError):
+    return ''
+  return head + ('+' if status else '')
+
+
+def _versions() -> dict[str, str]:
+  found = {}
+  for name in ('jaxseg', 'jax', 'jaxlib', 'flax', 'optax', 'numpy'):
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      pass  # a checkout on PYTHONPATH is not installed; its revision says more
+  return found
+
+
+def _processor() -> str:
+  try:
+    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+  except (OSError, StopIteration):
+    return platform.processor() or platform.machine()
 
 
 def load_classes(workdir: str | Path) -> Classes:

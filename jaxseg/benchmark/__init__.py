@@ -1,0 +1,1 @@
+"""How fast, how large, and beside what: the figures of docs/benchmarks.md (launch/benchmark.py)."""

@@ -1,0 +1,101 @@
+"""Clocks: several programs in turn, the matrix product's rate, and what a process holds in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+_LEAST_SECONDS = 0.2  # a trial repeats a program until its clock is beyond doubt
+_MATMUL_SIDE = {'cpu': 2048}  # elsewhere 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+  """Medians over the trials.
+
+  Attributes:
+    wall: seconds a call.
+    cpu: seconds of all the process's cores a call: what a busy machine disturbs less.
+    trials: wall seconds a call of each trial.
+  """
+
+  wall: float
+  cpu: float
+  trials: tuple[float, ...]
+
+
+def in_turn(programs: Mapping[str, Callable[[], None]], trials: int) -> dict[str, Times]:
+  """Times programs one after the other, again and again: what disturbs one disturbs all.
+
+  Args:
+    programs: each call does the work once and returns only when it is done.
+    trials: rounds; each is preceded by one untimed call of every program, in all.
+
+  Returns:
+    The medians of each.
+  """
+  repeats, walls, cpus = {}, {}, {}
+  for name, program in programs.items():
+    program()
+    seconds = _clock(program, 1)[0]
+    repeats[name] = max(1, math.ceil(_LEAST_SECONDS / seconds))
+    walls[name], cpus[name] = [], []
+  for _ in range(trials):
+    for name, program in programs.items():
+      wall, cpu = _clock(program, repeats[name])
+      walls[name].append(wall)
+      cpus[name].append(cpu)
+  return {
+    name: Times(statistics.median(walls[name]), statistics.median(cpus[name]), tuple(walls[name]))
+    for name in programs
+  }
+
+
+def _clock(program: Callable[[], None], repeats: int) -> tuple[float, float]:
+  wall, cpu = time.perf_counter(), time.process_time()
+  for _ in range(repeats):
+    program()
+  return (time.perf_counter() - wall) / repeats, (time.process_time() - cpu) / repeats
+
+
+def matmul(
+  devices: Sequence[jax.Device], dtype: str, side: int = 0
+) -> tuple[Callable[[], None], int]:
+  """A square matrix product on each device at once, to be timed, and its FLOPs over all devices.
+
+  Args:
+    devices: those the network runs on.
+    dtype: of the factors; products are summed as the device does by default.
+    side: rows and columns; 0 is enough to fill the device.
+  """
+  side = side or _MATMUL_SIDE.get(devices[0].platform, 8192)
+  multiply = jax.pmap(lambda a: a @ a, devices=devices)
+  factor = multiply(jnp.full((len(devices), side, side), 1 / side, dtype))
+  return lambda: multiply(factor).block_until_ready(), 2 * len(devices) * side**3
+
+
+def resident_bytes(*, peak: bool = False) -> int:
+  """Memory of this process, now or at most so far (Linux)."""
+  name = 'VmHWM:' if peak else 'VmRSS:'
+  with open('/proc/self/status', encoding='ascii') as f:
+    return next(int(line.split()[1]) << 10 for line in f if line.startswith(name))
+
+
+def device_peak_bytes(device: jax.Device) -> int | None:
+  """The allocator's peak, None where the device (a CPU) keeps no account."""
+  return (device.memory_stats() or {}).get('peak_bytes_in_use')
+
+
+def device_limit_bytes(device: jax.Device) -> int:
+  """Memory that programs may take on the device: the allocator's limit; a CPU's free memory."""
+  limit = (device.memory_stats() or {}).get('bytes_limit')
+  if limit is not None:
+    return limit
+  return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')

@@ -1,0 +1,115 @@
+"""What a workdir tells about its run, read once and without the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxseg import experiment
+from jaxseg.train.evaluate import SCORES
+from jaxseg.train.state import parameter_count
+from jaxseg.train.workdir import Classes, load_classes, load_config, load_run
+from jaxseg.train.writer import read_records
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run.
+
+  Attributes:
+    path: the workdir.
+    config: of the run.
+    classes: names and colours.
+    records: lines of metrics.jsonl.
+    run: run.json; {} for runs that have none.
+    evaluations: split -> eval/<split>.json.
+    parameters: number of them.
+  """
+
+  path: Path
+  config: ConfigDict
+  classes: Classes
+  records: list[dict[str, float]]
+  run: dict[str, Any]
+  evaluations: dict[str, dict[str, Any]]
+  parameters: int
+
+  @property
+  def name(self) -> str:
+    return self.path.name
+
+  @property
+  def last_step(self) -> int:
+    return int(self.records[-1]['step']) if self.records else 0
+
+  def curve(self, key: str) -> list[tuple[float, float]]:
+    """Returns the points (step, value) of one number of metrics.jsonl."""
+    return [(r['step'], r[key]) for r in self.records if key in r]
+
+  @property
+  def best(self) -> dict[str, float]:
+    """The evaluation with the highest mean IoU while training, {} where there was none."""
+    evaluated = [r for r in self.records if 'eval/mean_iou' in r]
+    if not evaluated:
+      return {}
+    record = max(evaluated, key=lambda r: r['eval/mean_iou'])
+    return {k.removeprefix('eval/'): v for k, v in record.items()}
+
+  @property
+  def headline(self) -> dict[str, Any]:
+    """The numbers that stand for the run: on the paper's split where it was evaluated there, else
+    on the evaluation split, else the best evaluation while training."""
+    paper, config = self.config.paper or {}, self.config
+    for split in (paper.get('split'), config.eval_split, *self.evaluations):
+      if split in self.evaluations:
+        return {'origin': f'eval/{split}.json', **self.evaluations[split]}
+    if not self.best:
+      return {}
+    return {'split': config.eval_split, 'origin': 'while training', **self.best}
+
+  @property
+  def seconds(self) -> float:
+    """Time of the steps themselves, evaluations and saves left out."""
+    total, before = 0.0, 0.0
+    for step, rate in self.curve('time/images_per_second'):
+      total += (step - before) * self.config.batch_size / rate
+      before = step
+    return total
+
+  def median(self, key: str) -> float | None:
+    values = [value for _, value in self.curve(key)]
+    return statistics.median(values) if values else None
+
+
+def collect(workdir: Path) -> Run:
+  """Reads a run.
+
+  Raises:
+    UserError: the folder holds no run.
+  """
+  config = load_config(workdir)
+  evaluations = {}
+  for file in sorted((workdir / 'eval').glob('*.json')):
+    result = json.loads(file.read_text(encoding='utf-8'))
+    if all(score in result for score in SCORES):
+      evaluations[file.stem] = {'split': file.stem, **result}
+  model = experiment.model_from(config)
+  size = model.size_rule.at_least(max(64, model.size_rule.minimum))
+  image = jnp.zeros((1, size, size, config.channels))
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+  return Run(
+    path=workdir,
+    config=config,
+    classes=load_classes(workdir),
+    records=read_records(workdir),
+    run=load_run(workdir),
+    evaluations=evaluations,
+    parameters=parameter_count(shapes['params']),
+  )

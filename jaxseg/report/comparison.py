@@ -1,0 +1,153 @@
+"""Several runs side by side: scores, curves, classes, and where their configs differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from jaxseg.report import charts, parts, single
+from jaxseg.report.collect import Run
+from jaxseg.train.writer import duration
+
+
+def page(runs: Sequence[Run]) -> str:
+  """Returns the page; runs stand in the order given."""
+  names = unique_names(runs)
+  drawn = ''.join(charts_of(runs, names))
+  told = ''.join(made(run, name) for run, name in zip(runs, names, strict=True))
+  return parts.document(
+    f'{len(runs)} runs compared',
+    [
+      f'<header><h1>{len(runs)} runs side by side</h1>'
+      f'<p class="soft">{escape(", ".join(names))}</p></header>',
+      parts.section('Summary', summary(runs, names)),
+      parts.section('Curves', f'<div class="charts">{drawn}</div>' if drawn else ''),
+      parts.section('Intersection over union by class', classes(runs, names)),
+      parts.section('Where the configs differ', config_differences(runs, names)),
+      parts.section('How they were made', f'<div class="stack">{told}</div>'),
+      single.footer(runs[0]),
+    ],
+  )
+
+
+def unique_names(runs: Sequence[Run]) -> list[str]:
+  """Returns the folders' names, as much of the paths as tells them apart."""
+  names = [run.name for run in runs]
+  if len(set(names)) == len(names):
+    return names
+  common = os.path.commonpath([run.path for run in runs])
+  return [os.path.relpath(run.path, common) for run in runs]
+
+
+def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
+  heads = [run.headline for run in runs]
+  rows = [
+    ('scored on', *(_text(f'{h["split"]} ({h["origin"]})' if h else '–') for h in heads)),
+    ('step', *(_text(f'{h["step"]:,}' if h else '–') for h in heads)),
+  ]
+  for key, name in parts.SCORE_NAMES.items():
+    rows.append((f'<b>{name}</b>', *_ranked([h.get(key) for h in heads], parts.number)))
+    published = [(run.config.paper or {}).get(key) for run in runs]
+    if any(p is not None for p in published):
+      rows.append((f'<span class="soft">paper, {name}</span>', *map(parts.number, published)))
+  rates = [run.median('time/images_per_second') for run in runs]
+  rows += [
+    ('parameters', *(f'{run.parameters:,}' for run in runs)),
+    ('steps', *(f'{run.last_step:,} of {run.config.num_steps:,}' for run in runs)),
+    ('images per second', *_ranked(rates, lambda v: '–' if v is None else f'{v:.3g}')),
+    ('training time', *(duration(run.seconds) for run in runs)),
+    ('devices', *(_text(str(run.run.get('devices', '–'))) for run in runs)),
+  ]
+  note = ''
+  if len({h.get('split') for h in heads}) > 1:
+    note = '<p class="bad small">Scored on different splits: not comparable as they stand.</p>'
+  return parts.card(note, parts.scrolled(parts.table(('', *names), rows)))
+
+
+def _text(value: str) -> str:
+  return f'<td class="small">{escape(value)}</td>'
+
+
+def _ranked(values: Sequence[float | None], write: Callable[[float | None], str]) -> list[str]:
+  """Cells with the highest value in bold."""
+  known = [v for v in values if v is not None]
+  top = max(known) if len(known) > 1 else None
+  return [
+    f'<td class="best">{write(v)}</td>' if v == top and v is not None else write(v) for v in values
+  ]
+
+
+def charts_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+  def of(key: str) -> dict[str, Any]:
+    return {name: run.curve(key) for name, run in zip(names, runs, strict=True)}
+
+  return [
+    charts.line_chart('Mean IoU', of('eval/mean_iou'), unit_range=True),
+    charts.line_chart('Training loss', of('train/loss')),
+    charts.line_chart('Learning rate', of('train/learning_rate'), from_zero=True),
+    charts.line_chart('Images per second', of('time/images_per_second'), from_zero=True),
+  ]
+
+
+def classes(runs: Sequence[Run], names: Sequence[str]) -> str:
+  """A row a class; only for runs that were evaluated and share their classes."""
+  found = [run.headline.get('per_class_iou') for run in runs]
+  scored = [(n, r, f) for n, r, f in zip(names, runs, found, strict=True) if f]
+  if not scored:
+    return (
+      '<p class="soft">None of the runs was evaluated: <code>python launch/evaluate.py '
+      '--workdir=DIR</code></p>'
+    )
+  first = scored[0][1].classes
+  if any(run.classes.names != first.names for _, run, _ in scored):
+    return '<p class="soft">The runs have different classes.</p>'
+  rows = [
+    (
+      f'{parts.swatch(color)} {escape(name)}',
+      *_ranked([f.get(name) for _, _, f in scored], lambda v: parts.number(v, 3)),
+    )
+    for name, color in zip(first.names, first.palette, strict=True)
+  ]
+  return parts.card(parts.scrolled(parts.table(('', *(n for n, _, _ in scored)), rows)))
+
+
+def config_differences(runs: Sequence[Run], names: Sequence[str]) -> str:
+  """Every key that is not the same in all, options one by one."""
+  flat = [_flattened(run.config.to_dict()) for run in runs]
+  keys = sorted({key for config in flat for key in config})
+  rows = []
+  for key in keys:
+    values = ['' if key not in config else parts.plain(config[key]) for config in flat]
+    if len(set(values)) > 1:
+      cells = (f'<td class="text"><code>{escape(v)}</code></td>' for v in values)
+      rows.append((escape(key), *cells))
+  if not rows:
+    return '<p class="soft">All keys are the same.</p>'
+  return parts.card(parts.scrolled(parts.table(('', *names), rows)))
+
+
+def _flattened(config: dict[str, Any]) -> dict[str, Any]:
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      flat |= {f'{key}.{name}': inner for name, inner in value.items()}
+    else:
+      flat[key] = list(value) if isinstance(value, tuple) else value
+  return flat
+
+
+def made(run: Run, name: str) -> str:
+  told = run.run
+  shown = parts.definitions(
+    [
+      ('command', told.get('command', 'not recorded')),
+      ('started', told.get('started')),
+      ('devices', told.get('hardware')),
+      ('versions', ', '.join(f'{k} {v}' for k, v in told.get('versions', {}).items())),
+      ('git revision', told.get('git')),
+      ('folder', run.path),
+    ]
+  )
+  return parts.card(f'<figcaption>{escape(name)}</figcaption>', shown)

@@ -1,0 +1,41 @@
+"""Measures a config: images a second, compile time, memory, FLOPs, and what limits them.
+
+python launch/benchmark.py --config=configs/unet_isbi2012.py [--mode=train,infer] [--batch=8]
+    [--crop=H,W] [--compare=torch,flax] [--json=FILE]
+python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=fit --batch=1,2,4,8 --crop=572,572
+"""
+
+from jaxseg import command, config
+
+
+def main() -> None:
+  parser = command.Parser(__doc__)
+  add, words = parser.add_argument, command.words
+  add('--config', required=True, help='configs/NAME.py[:variant,...]')
+  add(
+    '--mode', type=words, default=(), help='of train,infer,memory,input,loop (default: all), or fit'
+  )
+  add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
+  add(
+    '--batch', type=command.whole_numbers, default=(), help="images a step; default: the config's"
+  )
+  add('--crop', type=command.size, action='append', default=[], help='size of the images')
+  add('--trials', type=int, default=5, help='rounds of which medians are taken')
+  add('--steps', type=int, default=20, help='of the whole loop, and batches of input alone')
+  add('--json', help='write the figures to this file')
+  add('--matmul', type=int, default=0, help="side of the yardstick's matrix product")
+  flags = parser.parse()
+  settings = config.load(flags.config, flags.overrides)
+  from jaxseg.benchmark import session  # JAX starts only once the config is known to be right
+
+  session.run(
+    settings,
+    batches=flags.batch,
+    sizes=flags.crop,
+    json_file=flags.json,
+    options=session.Options(flags.mode, flags.compare, flags.trials, flags.steps, flags.matmul),
+  )
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,188 @@
+"""Evaluation: its numbers are those of the pictures that prediction writes, and of plain numpy."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg import experiment
+from jaxseg.datasets import camvid
+from jaxseg.inference import Options, load
+from jaxseg.metrics.boundary import bf_score
+from jaxseg.predict import predict_files
+from jaxseg.train.evaluate import evaluate_workdir, print_scores
+from jaxseg.train.measures import Boundary, Confusion, Neurites
+from jaxseg.train.workdir import Classes
+from jaxseg.types import UserError
+from tests.test_launch import launch
+from tests.tiny_runs import make_config, make_workdir
+
+SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return make_workdir(tmp_path_factory.mktemp('run'), make_config())
+
+
+def scores_by_hand(labels, masks, num_classes, void=255):
+  """The FCN paper's four numbers, class by class, without a confusion matrix."""
+  label = np.concatenate([x.ravel() for x in labels])
+  mask = np.concatenate([x.ravel() for x in masks])
+  label, mask = label[label != void], mask[label != void]
+  accuracy, iou, share = [], [], []
+  for k in range(num_classes):
+    true, found = label == k, mask == k
+    if not (true | found).any():
+      continue
+    iou.append((true & found).sum() / (true | found).sum())
+    share.append(true.mean())
+    if true.any():
+      accuracy.append((true & found).sum() / true.sum())
+  return {
+    'pixel_accuracy': (label == mask).mean(),
+    'mean_accuracy': np.mean(accuracy),
+    'mean_iou': np.mean(iou),
+    'frequency_weighted_iou': np.dot(share, iou),
+  }
+
+
+def read_masks(folder, names):
+  return [np.asarray(Image.open(folder / f'{name}.png')) for name in names]
+
+
+def assert_same_scores(result, expected):
+  for name in SCORES:
+    assert result[name] == pytest.approx(expected[name], abs=1e-9), name
+
+
+MODES = {
+  'plain': {},
+  'flip and scales': dict(flip=True, scales=(0.5, 1.0)),
+  'tiles': dict(tile=(20, 24)),
+  'rotations': dict(rotations=3),
+}
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_the_numbers_are_those_of_the_pictures_that_predict_writes(mode, workdir, tmp_path):
+  source = experiment.source_from(make_config(), 'val')
+  (tmp_path / 'in').mkdir()
+  for i in range(len(source)):
+    Image.fromarray(source[i]['image']).save(tmp_path / 'in' / f'{i}.png')
+  options = Options(**MODES[mode])
+  predict_files(workdir, tmp_path / 'in', tmp_path / 'out', options=options)
+  masks = read_masks(tmp_path / 'out', range(len(source)))
+  labels = [source[i]['label'] for i in range(len(source))]
+  result = evaluate_workdir(workdir, options=options)
+  assert_same_scores(result, scores_by_hand(labels, masks, 4))
+  assert result == json.loads((workdir / 'eval' / 'val.json').read_text())
+  assert result['mode'] == load(workdir, **MODES[mode]).options.describe()
+
+
+def test_on_camvid_the_numbers_are_those_of_the_pictures(shared_data, tmp_path):
+  """Four real frames; truth and pictures are read here with Pillow, and void is CamVid's 11."""
+  data = tmp_path / 'data' / 'camvid'
+  data.mkdir(parents=True)
+  chosen = camvid.read_list(shared_data / 'camvid', 'val')[::30]
+  for kind in ('image', 'label'):
+    for raw in chosen:
+      path = getattr(raw, kind)
+      (data / path.parent.name).mkdir(exist_ok=True)
+      shutil.copy(path, data / path.parent.name / path.name)
+  lines = [
+    f'{r.image.parent.name}/{r.image.name} {r.label.parent.name}/{r.label.name}' for r in chosen
+  ]
+  for split in ('train', 'val', 'test'):
+    (data / f'{split}.txt').write_text('\n'.join(lines) + '\n')
+  config = make_config(
+    dataset='camvid',
+    dataset_options={},
+    data_dir=str(data.parent),
+    cache_dir=str(tmp_path / 'cache'),
+    num_classes=11,
+    model='segnet',
+    model_options=dict(variant='basic', width=4),
+  )
+  run = make_workdir(tmp_path / 'run', config, Classes(camvid.CLASS_NAMES, camvid.PALETTE))
+  predict_files(run, data / 'val', tmp_path / 'out')
+  masks = read_masks(tmp_path / 'out', [r.image.stem for r in chosen])
+  labels = [np.asarray(Image.open(r.label)) for r in chosen]
+  assert len(labels) == 4 and any((label == 11).any() for label in labels)
+  expected = scores_by_hand(labels, masks, 11, void=11)
+  assert_same_scores(evaluate_workdir(run), expected)
+  assert_same_scores(evaluate_workdir(run, options=Options(flip=False, max_pixels=10**9)), expected)
+
+
+def test_boundaries_are_added_by_a_flag(workdir, capsys):
+  launch('evaluate', f'--workdir={workdir}', '--bf')
+  result = json.loads((workdir / 'eval' / 'val.json').read_text())
+  predictor, source = load(workdir), experiment.source_from(make_config(), 'val')
+  examples = [source[i] for i in range(len(source))]
+  by_hand = [bf_score(e['label'], predictor(e['image']), 4) for e in examples]
+  assert result['boundary_f1'] == pytest.approx(np.mean(by_hand))
+  assert set(result['per_class_boundary_f1']) == set(result['per_class_iou'])
+  out = capsys.readouterr().out
+  assert 'boundary f1' in out and 'BF' in out
+
+
+def test_the_launcher_passes_every_mode_on(workdir):
+  flags = ['--scales=.5,1', '--flip', '--rotations=2', '--tile=24,20', '--tile_step=8,12']
+  launch('evaluate', f'--workdir={workdir}', *flags)
+  result = json.loads((workdir / 'eval' / 'val.json').read_text())
+  assert result['mode'] == 'scales 0.5, 1, flip, 2 rotations, tiles of 24x20'
+  assert (workdir / 'eval' / 'val_confusion.png').stat().st_size > 1000
+  assert not list((workdir / 'eval').glob('*.part*'))
+
+
+def test_confusion_counts_by_hand_and_refuses_foreign_labels():
+  task = experiment.task_from(make_config())
+  measure = Confusion(task)
+  label = np.array([[0, 1, 2, 255]], np.uint8)
+  measure.add(label, np.array([[0, 2, 2, 1]], np.uint8), None)
+  measure.add(label, np.array([[3, 1, 2, 3]], np.uint8), None)
+  summary = measure.summary()
+  np.testing.assert_array_equal(
+    summary['confusion'], [[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 2, 0], [0, 0, 0, 0]]
+  )
+  assert summary['pixel_accuracy'] == pytest.approx(4 / 6)
+  with pytest.raises(UserError, match='1 pixels carry labels outside the 4 classes'):
+    measure.add(np.array([[0, 4, 255]], np.uint8), np.zeros((1, 3), np.uint8), None)
+
+
+def test_boundary_means_over_images_and_classes():
+  left = np.repeat([[0, 0, 0, 1, 1, 1]], 6, axis=0).astype(np.uint8)
+  whole = np.zeros((6, 6), np.uint8)
+  measure = Boundary(('a', 'b', 'c'))
+  measure.add(left, left, None)  # 1 for both classes, nothing of the third
+  measure.add(whole, left, None)  # 0 for both
+  summary = measure.summary()
+  assert summary['boundary_f1'] == 0.5
+  assert summary['per_class_boundary_f1'] == {'a': 0.5, 'b': 0.5, 'c': None}
+
+
+def test_neurites_know_which_class_is_membrane():
+  label = np.ones((12, 12), np.uint8)  # isbi2012: 0 membrane, 1 cell
+  label[:, 5] = 0
+  label[0, 0] = 255
+  right = np.stack([label == 0, label == 1], axis=-1).astype(np.float32)
+  for probabilities, perfect in ((right, True), (right[..., ::-1], False)):
+    measure = Neurites(('membrane', 'cell'))
+    measure.add(label, None, probabilities)
+    found = measure.summary()['neurites']
+    assert (found['pixel_disagreement'] == 0) == perfect
+    assert (found['v_rand'] == 1) == perfect == (found['v_rand_thinned'] == 1)
+  with pytest.raises(UserError, match="a class named 'membrane'"):
+    Neurites(('ground', 'disc'))
+
+
+@pytest.mark.parametrize(('split', 'heading'), [('val', 'paper'), ('test', 'paper, test')])
+def test_the_papers_numbers_stand_beside_ours(split, heading, capsys):
+  result = dict.fromkeys(SCORES, 0.5) | dict(split='val', images=3, step=7, mode='')
+  result |= dict(per_class_iou={'sky': None}, per_class_accuracy={'sky': 0.25})
+  print_scores(result, dict(params=1, mean_iou=0.477, split=split, source='arXiv:1, table 2'))
+  out = capsys.readouterr().out
+  assert f' {heading} ' in out and '0.4770' in out and 'arXiv:1, table 2' in out
+  assert '0.2500' in out and 'sky' in out

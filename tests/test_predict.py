@@ -1,0 +1,260 @@
+"""The prediction job through its command line: every kind of image, its own size, nothing lost."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg import predict
+from jaxseg.imagefiles import Item, header_size, list_items, plan_outputs, read_image
+from jaxseg.inference import Options, load
+from jaxseg.predict import Wanted, heat, predict_files
+from jaxseg.types import UserError
+from tests.test_launch import launch
+from tests.tiny_runs import PALETTE, make_config, make_workdir, random_image
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return make_workdir(tmp_path_factory.mktemp('run'), make_config())
+
+
+@pytest.fixture(scope='module')
+def predictor(workdir):
+  return load(workdir)
+
+
+def save(path, array, mode=None, **options):
+  image = Image.fromarray(array)
+  (image.convert(mode) if mode else image).save(path, **options)
+
+
+def read(path):
+  with Image.open(path) as image:
+    return image.mode, np.asarray(image), image.getpalette()
+
+
+KINDS = {
+  'rgb.png': ('RGB', {}),
+  'grey.png': ('L', {}),
+  'alpha.png': ('RGBA', {}),
+  'palette.png': ('P', {}),
+  'one_bit.png': ('1', {}),
+  'photo.jpg': ('RGB', dict(quality=90)),
+  'print.jpg': ('CMYK', dict(quality=90)),
+  'scan.tif': ('RGB', {}),
+  'old.bmp': ('RGB', {}),
+}
+
+
+def test_every_kind_of_image_comes_back_at_its_own_size(workdir, predictor, tmp_path):
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  for i, (name, (mode, options)) in enumerate(KINDS.items()):
+    save(folder / name, random_image(29 + i % 2, 41), mode, **options)
+  deep = (random_image(29, 41, 1)[..., 0].astype(np.uint16)) * 257
+  Image.fromarray(deep).save(folder / 'deep.png')
+  (folder / 'notes.md').write_text('no image')
+  (folder / '.hidden.png').write_text('no image')
+  bad = predict_files(workdir, folder, tmp_path / 'out')
+  assert bad == {}
+  written = sorted(p.name for p in (tmp_path / 'out').iterdir())
+  stems = sorted([*(n.split('.')[0] for n in KINDS), 'deep'])
+  assert written == [f'{stem}.png' for stem in stems]
+  for i, name in enumerate(KINDS):
+    mode, mask, palette = read(tmp_path / 'out' / f'{name.split(".")[0]}.png')
+    assert mode == 'P' and mask.shape == (29 + i % 2, 41) and mask.max() < 4
+    assert tuple(palette[:12]) == sum(PALETTE, ())
+  image = random_image(29, 41)
+  np.testing.assert_array_equal(read(tmp_path / 'out' / 'rgb.png')[1], predictor(image))
+  grey = np.repeat(np.rint(deep / 257).astype(np.uint8)[..., None], 3, axis=-1)
+  np.testing.assert_array_equal(read(tmp_path / 'out' / 'deep.png')[1], predictor(grey))
+
+
+def test_a_photograph_is_turned_as_its_exif_says(workdir, predictor, tmp_path):
+  image, exif = random_image(24, 40), Image.Exif()
+  exif[0x0112] = 6  # to be turned a quarter to the right
+  save(tmp_path / 'turned.jpg', image, quality=95, exif=exif)
+  item = Item(tmp_path / 'turned.jpg', 'turned')
+  upright = read_image(item, channels=3)
+  assert upright.shape == (40, 24, 3) and header_size(item) == (40, 24)
+  np.testing.assert_allclose(upright, np.rot90(image, -1), atol=80)
+  assert np.abs(upright - np.rot90(image, -1).astype(int)).mean() < 12
+  predict_files(workdir, item.path, tmp_path / 'out')
+  np.testing.assert_array_equal(read(tmp_path / 'out' / 'turned.png')[1], predictor(upright))
+
+
+def test_images_are_read_as_training_records_hold_them(tmp_path):
+  from jaxseg.datasets import folder
+
+  for kind in ('images', 'masks'):
+    (tmp_path / 'train' / kind).mkdir(parents=True)
+  for name, (mode, options) in KINDS.items():
+    save(tmp_path / 'train' / 'images' / name, random_image(20, 30), mode, **options)
+    mask = np.arange(600, dtype=np.uint8).reshape(20, 30) % 3
+    save(tmp_path / 'train' / 'masks' / f'{name.split(".")[0]}.png', mask)
+  source = folder.source('train', data_dir=str(tmp_path), cache_dir=str(tmp_path / 'c'), classes=3)
+  assert len(source) == len(KINDS)
+  for example in (source[i] for i in range(len(source))):
+    path = tmp_path / 'train' / 'images' / example['file_name']
+    np.testing.assert_array_equal(read_image(Item(path, 'x'), channels=3), example['image'])
+
+
+def test_everything_that_can_be_written(workdir, predictor, tmp_path):
+  image = random_image(33, 20)
+  save(tmp_path / 'a.png', image)
+  launch(
+    'predict',
+    f'--workdir={workdir}',
+    f'--input={tmp_path / "a.png"}',
+    f'--output={tmp_path / "out"}',
+    '--overlay',
+    '--probabilities',
+    '--uncertainty',
+  )
+  out = tmp_path / 'out'
+  endings = ['.png', '_overlay.png', '_probabilities.npy', '_uncertainty.npy', '_uncertainty.png']
+  assert sorted(p.name for p in out.iterdir()) == sorted(f'a{e}' for e in endings)
+  mask = read(out / 'a.png')[1]
+  np.testing.assert_array_equal(mask, predictor(image))
+  probabilities = np.load(out / 'a_probabilities.npy')
+  assert probabilities.dtype == np.float16 and probabilities.shape == (33, 20, 4)
+  np.testing.assert_allclose(probabilities, predictor.probabilities(image), atol=1e-3)
+  uncertainty = np.load(out / 'a_uncertainty.npy')
+  np.testing.assert_allclose(uncertainty, predictor.uncertainty(image), atol=1e-6)
+  overlay = read(out / 'a_overlay.png')[1]
+  by_hand = 0.5 * image + 0.5 * np.array(PALETTE)[mask]
+  np.testing.assert_allclose(overlay, by_hand, atol=0.51)
+  assert read(out / 'a_uncertainty.png')[1].shape == (33, 20, 3)
+
+
+def test_heat_has_one_scale_for_all_images():
+  entropy = np.array([[0.0, np.log(4)]], np.float32)
+  variance = np.array([[0.0, 3 / 16]], np.float32)
+  for drawn in (heat(entropy, 4, sampled=False), heat(variance, 4, sampled=True)):
+    assert drawn[0, 0].tolist() == [0, 0, 4] and drawn[0, 1].tolist() == [252, 255, 164]
+
+
+def test_bad_files_are_listed_and_not_fatal(workdir, tmp_path, capsys):
+  save(tmp_path / 'good.png', random_image(20, 20))
+  (tmp_path / 'empty.png').touch()
+  (tmp_path / 'text.jpg').write_text('no picture')
+  whole = io.BytesIO()
+  Image.fromarray(random_image(64, 64)).save(whole, 'JPEG')
+  (tmp_path / 'cut.jpg').write_bytes(whole.getvalue()[:-200])
+  launch('predict', f'--workdir={workdir}', f'--input={tmp_path}', f'--output={tmp_path / "o"}')
+  out = capsys.readouterr().out
+  assert [p.name for p in (tmp_path / 'o').iterdir()] == ['good.png']
+  assert '1 of 4 images predicted' in out and '4/4 images' in out and '3 bad' in out
+  listed = [line for line in out.splitlines() if line.startswith('  not ')]
+  assert len(listed) == 3 and all(any(n in t for t in listed) for n in ('empty', 'text', 'cut'))
+
+
+def test_nothing_predicted_is_status_2(workdir, tmp_path, capsys):
+  (tmp_path / 'empty.png').touch()
+  with pytest.raises(SystemExit) as stop:
+    launch('predict', f'--workdir={workdir}', f'--input={tmp_path}', f'--output={tmp_path / "o"}')
+  assert stop.value.code == 2
+  assert 'none of 1 images could be predicted' in capsys.readouterr().err
+
+
+def test_a_list_names_files_beside_it(workdir, tmp_path):
+  (tmp_path / 'deep').mkdir()
+  for name in ('b', 'a'):
+    save(tmp_path / 'deep' / f'{name}.png', random_image(20, 20))
+  (tmp_path / 'list.txt').write_text(f'deep/b.png\n\n{tmp_path}/deep/a.png\n')
+  assert [item.stem for item in list_items(tmp_path / 'list.txt')] == ['b', 'a']
+  predict_files(workdir, tmp_path / 'list.txt', tmp_path / 'o')
+  assert sorted(p.name for p in (tmp_path / 'o').iterdir()) == ['a.png', 'b.png']
+
+
+def test_every_page_of_a_tiff_is_an_image(workdir, predictor, tmp_path):
+  pages = [random_image(20, 26, seed=i) for i in range(3)]
+  first, *rest = map(Image.fromarray, pages)
+  first.save(tmp_path / 'volume.tif', save_all=True, append_images=rest)
+  predict_files(workdir, tmp_path / 'volume.tif', tmp_path / 'o')
+  for i, page in enumerate(pages):
+    np.testing.assert_array_equal(read(tmp_path / 'o' / f'volume_{i:02d}.png')[1], predictor(page))
+
+
+def test_nothing_is_overwritten_without_being_told(workdir, tmp_path, monkeypatch):
+  save(tmp_path / 'a.png', random_image(20, 20))
+  out = tmp_path / 'o'
+  out.mkdir()
+  (out / 'a_overlay.png').write_text('mine')
+  wanted = Wanted(overlay=True)
+  monkeypatch.setattr(predict, '_Job', None)  # nothing may run
+  with pytest.raises(UserError, match=r'a_overlay\.png is there already.*--overwrite'):
+    predict_files(workdir, tmp_path / 'a.png', out, wanted=wanted)
+  monkeypatch.undo()
+  predict_files(workdir, tmp_path / 'a.png', out, wanted=wanted, overwrite=True)
+  assert read(out / 'a_overlay.png')[1].shape == (20, 20, 3)
+
+
+def test_inputs_are_never_replaced_and_names_never_clash(tmp_path):
+  save(tmp_path / 'a.png', random_image(8, 8))
+  items = list_items(tmp_path)
+  with pytest.raises(UserError, match='is an input'):
+    plan_outputs(items, tmp_path, ['.png'], overwrite=True)
+  save(tmp_path / 'a.jpg', random_image(8, 8))
+  with pytest.raises(UserError, match=r'a\.jpg and .*a\.png would both write a\.png'):
+    plan_outputs(list_items(tmp_path), tmp_path / 'o', ['.png'])
+  (tmp_path / 'a.jpg').unlink()
+  save(tmp_path / 'a_overlay.jpg', random_image(8, 8))
+  with pytest.raises(UserError, match='would both write a_overlay.png'):
+    plan_outputs(list_items(tmp_path), tmp_path / 'o', ['.png', '_overlay.png'])
+
+
+def test_many_sizes_share_programs(predictor, tmp_path, capsys):
+  items = []
+  for i in range(12):
+    save(tmp_path / f'{i}.png', random_image(16 + 4 * i, 40))
+    items.append(Item(tmp_path / f'{i}.png', str(i)))
+  assert predict.share_programs(predictor, items[:8]) is predictor
+  shared = predict.share_programs(predictor, items)
+  assert shared.options.multiple == 64 and '12 image sizes' in capsys.readouterr().out
+  assert {shared.canvas(*header_size(item)) for item in items} == {(64, 64)}
+
+
+def test_large_images_are_written_from_tiles(workdir, predictor, tmp_path):
+  image = random_image(90, 70)
+  save(tmp_path / 'big.png', image)
+  options = Options(tile=(32, 32), tile_step=(16, 16), flip=True)
+  predict_files(
+    workdir,
+    tmp_path / 'big.png',
+    tmp_path / 'o',
+    wanted=Wanted(probabilities=True, uncertainty=True),
+    options=options,
+  )
+  tiled = predictor.replace(tile=(32, 32), tile_step=(16, 16), flip=True)
+  np.testing.assert_array_equal(read(tmp_path / 'o' / 'big.png')[1], tiled(image))
+  stored = np.load(tmp_path / 'o' / 'big_probabilities.npy')
+  np.testing.assert_allclose(stored, tiled.probabilities(image), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--input=/nowhere.png'], 'no such file or folder: /nowhere.png'),
+    (['--input=EMPTY'], 'names no image'),
+    (['--input=IMAGE', '--tile=33,32'], 'take 32 or 36'),
+    (['--input=IMAGE', '--tile=x'], "'x': give height,width"),
+    (['--input=IMAGE', '--scales=1,b'], 'give numbers, as in .5,1,1.5'),
+    (['--input=IMAGE', '--step=7'], 'one of the steps 1'),
+    (['--input=IMAGE', '--output=/proc/x'], 'choose a folder that can be made'),
+  ],
+)
+def test_a_mistake_is_one_line_and_status_2(flags, message, workdir, tmp_path, capsys):
+  save(tmp_path / 'a.png', random_image(8, 8))
+  (tmp_path / 'empty').mkdir()
+  words = {'IMAGE': tmp_path / 'a.png', 'EMPTY': tmp_path / 'empty'}
+  flags = [
+    f.replace(word, str(path)) for f in flags for word, path in words.items() if word in f
+  ] + [f for f in flags if not any(word in f for word in words)]
+  with pytest.raises(SystemExit) as stop:
+    launch('predict', f'--workdir={workdir}', f'--output={tmp_path / "o"}', *flags)
+  assert stop.value.code == 2
+  error = capsys.readouterr().err
+  assert message in error and error.count('\n') == 1
