@@ -87,7 +87,7 @@ def small(config):
   config.multipliers = ()
   config.schedule = 'cosine'
   config.warmup_steps = 30
-  config.num_steps = 1000
+  config.num_steps = 500
   config.eval_every = config.checkpoint_every = 250
 
 

@@ -54,8 +54,9 @@ def get_config(variant=None):
 
 def smoke(config):
   config.dataset = 'shapes'
-  config.dataset_options = dict(size=64, count=16, num_classes=3)
-  config.crop = (64, 64)
+  config.dataset_options = dict(size=32, count=16, num_classes=3)
+  config.model_options = dict(stride=8, backbone='vgg16', head='light', width=4)
+  config.crop = (32, 32)
   config.scale = ()
   config.batch_size = 8
   config.num_steps = config.eval_every = config.checkpoint_every = 6

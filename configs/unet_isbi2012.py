@@ -113,8 +113,8 @@ def small(config):
   config.learning_rate = 2e-3
   config.schedule = 'cosine'
   config.warmup_steps = 20
-  config.num_steps = 800
-  config.eval_every = config.checkpoint_every = 200
+  config.num_steps = 500
+  config.eval_every = config.checkpoint_every = 250
 
 
 def smoke(config, is_nvidia):

@@ -199,7 +199,8 @@ def override(config: ConfigDict, assignment: str) -> None:
     raise UserError(f'unknown config key {key!r}{_did_you_mean(name, list(target))}')
   if name in target and isinstance(target[name], ConfigDict):
     raise UserError(f'{key!r} is a group: set one of its keys, --config.{key}.NAME=value')
-  value = _parse(key, text, target[name] if name in target else None)
+  like = base().get(name) if not groups else target.get(name)  # a file may hold a word for a tuple
+  value = _parse(key, text, like)
   target[name] = value
 
 

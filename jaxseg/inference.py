@@ -17,88 +17,16 @@ from ml_collections import ConfigDict
 from jaxseg import experiment, testtime
 from jaxseg.pipeline import geometry, tiling
 from jaxseg.pipeline.loader import eval_batches
+from jaxseg.testtime import Band, Options
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.state import make_init
 from jaxseg.train.step import at_size
 from jaxseg.train.workdir import Classes, load_classes, load_config
 from jaxseg.types import VOID, UserError
 
-MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones go in tiles
+__all__ = ['Band', 'Options', 'Predictor', 'load', 'load_variables']
+
 AUTO_TILE = 1024  # side of these tiles, or the next larger that the network takes
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What is averaged, and what an image is cut into. The defaults are one plain pass.
-
-  Attributes:
-    scales: of the image; (): the config's eval_scales.
-    flip: also the image mirrored left to right.
-    rotations: also the image turned, in all this many times (U-Net's 7); 1 is off.
-    samples: passes with dropout on, 0 is off.
-    tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
-    tile_step: distance between tiles; None: pipeline.tiling's default.
-    multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
-      leaves the choice to the prediction job and is 1 elsewhere.
-      What is added lies right and below. A network with a margin predicts the same within the image;
-      one that pads sees more of the fill colour there in place of its own zero padding, and
-      differs only where its receptive field reaches the border.
-    max_pixels: of a network's input, from which on tiles are used.
-  """
-
-  scales: tuple[float, ...] = ()
-  flip: bool = False
-  rotations: int = 1
-  samples: int = 0
-  tile: tuple[int, int] | None = None
-  tile_step: tuple[int, int] | None = None
-  multiple: int = 0
-  max_pixels: int = MAX_PIXELS
-
-  def __post_init__(self):
-    if any(not 0 < scale <= 16 for scale in self.scales):
-      raise UserError(f'scales={self.scales}: factors above 0, at most 16')
-    for name, least in (('rotations', 1), ('samples', 0), ('multiple', 0), ('max_pixels', 1)):
-      if getattr(self, name) < least:
-        raise UserError(f'{name}={getattr(self, name)}: {least} or more')
-    if self.tile_step and not self.tile:
-      raise UserError('tile_step needs a tile')
-
-  def describe(self) -> str:
-    """Returns what differs from one plain pass, in words; '' where nothing does."""
-    parts = [
-      f'scales {", ".join(f"{s:g}" for s in self.scales)}' if len(self.scales) > 1 else '',
-      f'scale {self.scales[0]:g}' if len(self.scales) == 1 and self.scales[0] != 1 else '',
-      'flip' if self.flip else '',
-      f'{self.rotations} rotations' if self.rotations > 1 else '',
-      f'{self.samples} samples' if self.samples else '',
-      f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
-    ]
-    return ', '.join(filter(None, parts))
-
-
-@dataclasses.dataclass(frozen=True)
-class Band:
-  """Finished rows of a prediction, `top` being the first.
-
-  Attributes:
-    mask: uint8 [rows, w].
-    probabilities: float32 [rows, w, num_classes].
-    variance: float32 [rows, w], of the samples, None where none were drawn.
-  """
-
-  top: int
-  mask: np.ndarray
-  probabilities: np.ndarray
-  variance: np.ndarray | None = None
-
-  @property
-  def uncertainty(self) -> np.ndarray:
-    """Returns float32 [rows, w]: the samples' variance, else the entropy in nats, at most log k."""
-    if self.variance is not None:
-      return self.variance
-    p = self.probabilities
-    return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=-1)
 
 
 class Predictor:
@@ -115,9 +43,10 @@ class Predictor:
   """
 
   def __init__(
-    self, config: ConfigDict, variables: Any, classes: Classes, options: Options = Options()
+    self, config: ConfigDict, variables: Any, classes: Classes, options: Options | None = None
   ):
     self.config, self.classes = config, classes
+    options = options or Options()
     self.options = dataclasses.replace(
       options,
       scales=tuple(options.scales or map(float, config.eval_scales)),
@@ -128,7 +57,13 @@ class Predictor:
     self._preprocess = experiment.preprocessing_from(config)
     self._task = experiment.task_from(config)
     self._key = jax.random.key(config.seed)
-    self._tiling = partial(tiling.make_tiling, self._model.size_rule, fill=self._preprocess.fill)
+    self._mirror_border = experiment.mirror_border_from(config)
+    self._tiling = partial(
+      tiling.make_tiling,
+      self._model.size_rule,
+      fill=self._preprocess.fill,
+      mirror_border=self._mirror_border,
+    )
     if options.tile:
       self._tiling(options.tile, options.tile_step)
     if options.samples:
@@ -180,7 +115,7 @@ class Predictor:
 
   def canvas(self, height: int, width: int) -> tuple[int, int]:
     """Returns the size of the program that a whole image of this size runs in, at scale 1."""
-    return tuple(self._output(side) for side in (height, width))
+    return tuple(self._output(side) for side in self.config.image_size or (height, width))
 
   def _make_network(self) -> testtime.Network:
     options = self.options
@@ -265,7 +200,7 @@ class Predictor:
         size_rule=self._model.size_rule,
         scale=scale,
         fill=self._preprocess.fill,
-        mirror_border=experiment.mirror_border_from(self.config),
+        mirror_border=self._mirror_border,
         min_multiple=self.options.multiple,
         num_threads=0,
       )

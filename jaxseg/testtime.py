@@ -1,4 +1,4 @@
-"""Averages at test time, each a function that takes a prediction and returns a better one.
+"""Options of a prediction, and its averages: functions that take a prediction and return a better one.
 
 On the device, a network maps uint8 images and a key to probabilities [b, h, w, k]; `with_samples`
 adds a channel, the Monte-Carlo variance. On the host, a prediction maps one image to such a map.
@@ -8,6 +8,7 @@ like a probability: it is that within a view, averaged over the views.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -21,10 +22,86 @@ from jaxseg.pipeline import geometry
 from jaxseg.train.step import at_size
 from jaxseg.types import Array, UserError
 
+MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones go in tiles
+
 Size = tuple[int, int]
 # (variables, uint8 [b, H, W, c], key, size) -> float32 [b, *size, k]; size None: as the logits come
 Network = Callable[[dict, Array, Array, Size | None], Array]
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, c] -> float32 [h, w, k]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What is averaged, and what an image is cut into. The defaults are one plain pass.
+
+  Attributes:
+    scales: of the image; (): the config's eval_scales.
+    flip: also the image mirrored left to right.
+    rotations: also the image turned, in all this many times (U-Net's 7); 1 is off.
+    samples: passes with dropout on, 0 is off.
+    tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
+    tile_step: distance between tiles; None: pipeline.tiling's default.
+    multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
+      leaves the choice to the prediction job and is 1 elsewhere.
+      What is added lies right and below. A network with a margin predicts the same within the image;
+      one that pads sees more of the fill colour there in place of its own zero padding, and
+      differs only where its receptive field reaches the border.
+    max_pixels: of a network's input, from which on tiles are used.
+  """
+
+  scales: tuple[float, ...] = ()
+  flip: bool = False
+  rotations: int = 1
+  samples: int = 0
+  tile: tuple[int, int] | None = None
+  tile_step: tuple[int, int] | None = None
+  multiple: int = 0
+  max_pixels: int = MAX_PIXELS
+
+  def __post_init__(self):
+    if any(not 0 < scale <= 16 for scale in self.scales):
+      raise UserError(f'scales={self.scales}: factors above 0, at most 16')
+    for name, least in (('rotations', 1), ('samples', 0), ('multiple', 0), ('max_pixels', 1)):
+      if getattr(self, name) < least:
+        raise UserError(f'{name}={getattr(self, name)}: {least} or more')
+    if self.tile_step and not self.tile:
+      raise UserError('tile_step needs a tile')
+
+  def describe(self) -> str:
+    """Returns what differs from one plain pass, in words; '' where nothing does."""
+    parts = [
+      f'scales {", ".join(f"{s:g}" for s in self.scales)}' if len(self.scales) > 1 else '',
+      f'scale {self.scales[0]:g}' if len(self.scales) == 1 and self.scales[0] != 1 else '',
+      'flip' if self.flip else '',
+      f'{self.rotations} rotations' if self.rotations > 1 else '',
+      f'{self.samples} samples' if self.samples else '',
+      f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
+    ]
+    return ', '.join(filter(None, parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+  """Finished rows of a prediction, `top` being the first.
+
+  Attributes:
+    mask: uint8 [rows, w].
+    probabilities: float32 [rows, w, num_classes].
+    variance: float32 [rows, w], of the samples, None where none were drawn.
+  """
+
+  top: int
+  mask: np.ndarray
+  probabilities: np.ndarray
+  variance: np.ndarray | None = None
+
+  @property
+  def uncertainty(self) -> np.ndarray:
+    """Returns float32 [rows, w]: the samples' variance, else the entropy in nats, at most log k."""
+    if self.variance is not None:
+      return self.variance
+    p = self.probabilities
+    return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=-1)
 
 
 def make_network(model, task, preprocess: Callable, *, dropout: bool | None = None) -> Network:

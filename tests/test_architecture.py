@@ -57,12 +57,24 @@ ALLOWED = {
     *STEPS,
   ),
   'train': EVERYTHING,
-  'inference': EVERYTHING,
+  'testtime': ('types', 'pipeline', 'train.step'),
+  'imagefiles': ('types', 'datasets'),
+  'inference': (*EVERYTHING, 'testtime'),
+  'predict': (*EVERYTHING, 'imagefiles'),
   'inspection': (*EVERYTHING, 'contact_sheet'),
   'planning': (*EVERYTHING, 'inspection'),
+  'fidelity': EVERYTHING,
   '': EVERYTHING,
 }
-WITHOUT_JAX = ('types', 'config', 'command', 'datasets', 'pipeline')
+WITHOUT_JAX = (
+  'types',
+  'config',
+  'command',
+  'datasets',
+  'pipeline',
+  'preprocessing',
+  'imagefiles',
+)
 
 
 def module_name(path: Path) -> str:

@@ -183,3 +183,22 @@ def test_devices_are_the_largest_number_that_divides_the_batch():
 def test_a_mesh_that_cannot_be_is_refused(mesh):
   with pytest.raises(UserError, match='config.mesh'):
     parallel.build('mesh', mesh, batch_size=8)
+
+
+@pytest.mark.parametrize('kind', ['pmap', 'mesh'])
+def test_a_step_compiles_once(kind):
+  """The state comes back placed as it went in: else the second step would compile anew."""
+  wrapper = parallel.build(kind, '', 2, jax.devices()[:2])
+  step = wrapper.wrap_train(lambda s, b, k: (s + b['image'].sum(), {'loss': s}))
+  state, key = wrapper.place_state(np.float32(0)), jax.random.key(0)
+  batch = wrapper.place_batch({'image': np.ones((2, 1), np.float32)})
+  state, _ = step(state, batch, key)
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: compiled.append(event) if 'backend_compile' in event else None
+  )
+  try:
+    step(state, batch, key)
+  finally:
+    jax.monitoring.clear_event_listeners()
+  assert not compiled

@@ -100,3 +100,19 @@ def test_padding_networks_see_the_fill_colour():
   image = np.full((2, 2, 1), 9, np.uint8)
   tiling.whole(run, image, tiling.make_tiling(ANY, (3, 4), fill=(7,)))
   np.testing.assert_array_equal(seen[0][..., 0], [[9, 9, 7, 7], [9, 9, 7, 7], [7, 7, 7, 7]])
+
+
+def test_a_network_with_a_margin_that_was_trained_on_a_canvas_sees_the_canvas():
+  rule = SizeRule(multiple=2, offset=0, minimum=4, margin=1)
+  seen = []
+
+  def centre(tile):
+    seen.append(tile.copy())
+    return tile[1:-1, 1:-1].astype(np.float32)
+
+  image = np.full((2, 2, 1), 9, np.uint8)
+  tiles = tiling.make_tiling(rule, (4, 4), fill=(7,), mirror_border=False)
+  np.testing.assert_array_equal(tiling.whole(centre, image, tiles), image)
+  np.testing.assert_array_equal(
+    seen[0][..., 0], [[7, 7, 7, 7], [7, 9, 9, 7], [7, 9, 9, 7], [7, 7, 7, 7]]
+  )

@@ -19,6 +19,9 @@ from PIL import Image, ImageOps
 from jaxseg.types import VOID, UserError
 
 _ORIENTATION = 0x0112  # the EXIF tag that asks viewers to turn the image
+# What can be decoded is no bomb, and damaged tags are none of the pixels' business.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 _VERBATIM = {1: ('L',), 3: ('RGB', 'L')}
 
 
@@ -70,9 +73,7 @@ def open_image(path: Path, data: bytes | None = None, page: int = 0) -> Image.Im
   """Returns one fully decoded page of an image file; a damaged one is a UserError."""
   data = read_bytes(path) if data is None else data
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-      image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data))
     if page:
       image.seek(page)
     image.load()

@@ -243,7 +243,7 @@ class Source:
   def _decode(self, data: bytes, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if pixels is None:
-      raise UserError(f'the records in {self.path} are damaged: delete this folder and run again')
+      raise self._damaged()
     return pixels
 
   def _record(self, index: int) -> dict[str, Any]:
@@ -251,7 +251,17 @@ class Source:
     if not -self._length <= index < self._length:
       raise IndexError(f'index {index} is outside of {self._length} examples')
     index %= self._length
-    return self._reader()[index if self._indices is None else int(self._indices[index])]
+    index = index if self._indices is None else int(self._indices[index])
+    try:
+      record = self._reader()[index]
+    except Exception as error:  # array_record raises many kinds on damaged files
+      raise self._damaged() from error
+    if any(value is None for value in record.values()):
+      raise self._damaged()
+    return record
+
+  def _damaged(self) -> UserError:
+    return UserError(f'the records in {self.path} are damaged: delete this folder and run again')
 
   def _reader(self):
     with self._open_lock:

@@ -34,13 +34,15 @@ class Tiling:
     rule: sizes that the network takes, and its margin.
     tile: input height and width of a tile, in pixels.
     step: distances between tiles.
-    fill: colour of what lies outside the image, for networks without a margin.
+    fill: colour of what lies outside the image where that is not mirrored.
+    mirrored: whether the image is mirrored outwards.
   """
 
   rule: SizeRule
   tile: Size
   step: Size
   fill: Fill = (0,)
+  mirrored: bool = False
 
   @property
   def output(self) -> Size:
@@ -48,7 +50,14 @@ class Tiling:
     return tuple(side - 2 * self.rule.margin for side in self.tile)
 
 
-def make_tiling(rule: SizeRule, tile: Size, step: Size | None = None, fill: Fill = (0,)) -> Tiling:
+def make_tiling(
+  rule: SizeRule,
+  tile: Size,
+  step: Size | None = None,
+  *,
+  fill: Fill = (0,),
+  mirror_border: bool | None = None,
+) -> Tiling:
   """Returns the checked tiling.
 
   Args:
@@ -57,6 +66,7 @@ def make_tiling(rule: SizeRule, tile: Size, step: Size | None = None, fill: Fill
     step: distance between tiles; None: half a tile (to a multiple of 32), or with a margin the
       output's size (to a multiple of the stride).
     fill: see Tiling.
+    mirror_border: mirror the image outwards; None: exactly where the rule has a margin.
 
   Raises:
     UserError: a tile that the network cannot take, or a step that leaves gaps or is out of its grid.
@@ -79,7 +89,8 @@ def make_tiling(rule: SizeRule, tile: Size, step: Size | None = None, fill: Fill
       raise UserError(
         f'a tile step of {distance}: tiles of this network join only at multiples of {rule.multiple}'
       )
-  return Tiling(rule, tuple(tile), step, fill)
+  mirrored = rule.margin > 0 if mirror_border is None else mirror_border
+  return Tiling(rule, tuple(tile), step, fill, mirrored)
 
 
 def _default_step(rule: SizeRule, side: int) -> int:
@@ -153,9 +164,10 @@ def _canvas(image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Size]:
   )
   below, right = (whole - have for whole, have in zip(size, image.shape[:2], strict=True))
   m = rule.margin
-  if m:
-    return geometry.mirror_array(image, m, m + below, m, m + right), size
-  return geometry.pad({'image': image}, 0, below, 0, right, tiling.fill)['image'], size
+  borders = m, m + below, m, m + right
+  if tiling.mirrored:
+    return geometry.mirror_array(image, *borders), size
+  return geometry.pad({'image': image}, *borders, tiling.fill)['image'], size
 
 
 def _one_behind(run: Run, windows) -> Iterator[tuple[int, np.ndarray]]:

@@ -105,7 +105,7 @@ def classes(runs: Sequence[Run], names: Sequence[str]) -> str:
     return '<p class="soft">The runs have different classes.</p>'
   rows = [
     (
-      f'{parts.swatch(color)} {escape(name)}',
+      parts.named(name, color),
       *_ranked([f.get(name) for _, _, f in scored], lambda v: parts.number(v, 3)),
     )
     for name, color in zip(first.names, first.palette, strict=True)
@@ -125,7 +125,7 @@ def config_differences(runs: Sequence[Run], names: Sequence[str]) -> str:
       rows.append((escape(key), *cells))
   if not rows:
     return '<p class="soft">All keys are the same.</p>'
-  return parts.card(parts.scrolled(parts.table(('', *names), rows)))
+  return parts.card(parts.scrolled(parts.table(('', *names), rows, 'wide texts')))
 
 
 def _flattened(config: dict[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,11 @@ def swatch(color: Sequence[int]) -> str:
   )
 
 
+def named(name: str, color: Sequence[int]) -> str:
+  """A class: its colour and its name on one line."""
+  return f'<span class="named">{swatch(color)}<span>{escape(name)}</span></span>'
+
+
 def number(value: float | None, digits: int = 4) -> str:
   """Writes a score; '–' where there is none."""
   return '–' if value is None or math.isnan(value) else f'{value:.{digits}f}'

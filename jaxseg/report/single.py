@@ -94,7 +94,7 @@ def scores_table(run: Run) -> str:
   if run.best:
     columns[f'{run.config.eval_split}, best in training'] = run.best
   paper = run.config.paper
-  if paper:
+  if paper and any(key in paper for key in parts.SCORE_NAMES):
     columns[f'paper, {paper["split"]}' if paper.get('split') else 'paper'] = paper
   if not columns:
     return ''
@@ -102,8 +102,9 @@ def scores_table(run: Run) -> str:
     (f'<b>{name}</b>', *(parts.number(result.get(key)) for result in columns.values()))
     for key, name in parts.SCORE_NAMES.items()
   ]
-  rows.append(('step', *(f'{r["step"]:,}' if 'step' in r else '' for r in columns.values())))
-  rows.append(('images', *(f'{r["images"]:,}' if 'images' in r else '' for r in columns.values())))
+  for key in ('step', 'images'):
+    if any(key in result for result in columns.values()):
+      rows.append((key, *(f'{r[key]:,}' if key in r else '' for r in columns.values())))
   source = f'<p class="soft small gap">Paper: {escape(str(paper.source))}</p>' if paper else ''
   more = _other_measures(run)
   grid = parts.scrolled(parts.table(('', *columns), rows))
@@ -176,7 +177,7 @@ def classes(run: Run, scores: dict[str, Any]) -> str:
   total = max(int(matrix.sum()), 1)
   rows = [
     (
-      f'{parts.swatch(color)} {escape(name)}',
+      parts.named(name, color),
       parts.bar(scores['per_class_iou'].get(name)),
       parts.number(scores['per_class_iou'].get(name), 3),
       parts.number(scores['per_class_accuracy'].get(name), 3),
@@ -253,8 +254,11 @@ def pictures(run: Run, images: Images | None) -> str:
   key += [('void', VOID_COLOR), ('wrong', WRONG_COLOR)]
   items = ''.join(f'<li>{parts.swatch(color)}{escape(name)}</li>' for name, color in key)
   legend = f'<ul class="legend key">{items}</ul>'
+  if len(images.ious) == len(images.worst) + len(images.best):
+    every = (*images.worst, *reversed(images.best))
+    return parts.section('Images, worst first', note, legend, _gallery(every))
   return parts.section('Worst images', note, legend, _gallery(images.worst)) + parts.section(
-    'Best images', _gallery(images.best) if images.best else ''
+    'Best images', _gallery(images.best)
   )
 
 

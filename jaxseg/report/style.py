@@ -52,7 +52,11 @@ th{font-weight:500;color:var(--soft);font-size:13px}
 tr:last-child>td,tr:last-child>th{border-bottom:0}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 th:last-child,td:last-child{padding-right:0}
-td.text{text-align:left;overflow-wrap:anywhere}
+td.text{text-align:left;max-width:420px}
+td.text code{overflow-wrap:break-word}
+table.texts th{text-align:left}
+.named{display:flex;align-items:center;gap:7px;min-width:0}
+.named .swatch{margin:0}
 td.bar{width:44%;min-width:60px}
 tbody th{color:var(--ink);font-weight:500;overflow-wrap:break-word;max-width:220px}
 .best{font-weight:700}

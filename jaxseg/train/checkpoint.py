@@ -7,7 +7,9 @@ bytes either, so every checkpoint carries a checksum of its arrays.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ class Checkpoints:
   def __init__(self, folder: str | Path, *, keep: int = 2, read_only: bool = False):
     self._folder = Path(folder).absolute()
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax reports every file that it touches
+    _mend_metrics(self._folder, read_only)
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda m: m[METRIC], reverse=False, n=1, keep_checkpoints_without_metrics=False
@@ -140,6 +143,19 @@ class Checkpoints:
 
   def close(self) -> None:
     self._manager.close()
+
+
+def _mend_metrics(folder: Path, read_only: bool) -> None:
+  """Orbax fails as a whole where one checkpoint's metrics cannot be read; without them it goes on."""
+  for file in folder.glob('[0-9]*/metrics/metrics'):
+    try:
+      json.loads(file.read_text(encoding='utf-8'))[METRIC]
+    except (OSError, ValueError, KeyError, TypeError):
+      step = file.parent.parent
+      if read_only:
+        raise UserError(f'checkpoint {step} is damaged: remove this folder') from None
+      print(f'warning: the score of checkpoint {step} cannot be read and is dropped', flush=True)
+      shutil.rmtree(file.parent)
 
 
 def checksums(tree: Any) -> dict[str, int]:

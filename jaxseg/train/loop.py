@@ -250,8 +250,9 @@ class _Run:
     """Renews figures/: predictions on the same few validation images, and the curves so far."""
     predictor = Predictor(self._config, variables, self._classes)
     rows = []
-    for i in range(min(self._config.figures, len(self._source))):
-      example = self._source[i]
+    count = min(self._config.figures, len(self._source))
+    for i in np.linspace(0, len(self._source) - 1, count, dtype=int):  # apart: neighbours look alike
+      example = self._source[int(i)]
       rows.append((example['image'], example['label'], predictor(example['image'])))
     folder = self._workdir / 'figures'
     folder.mkdir(exist_ok=True)

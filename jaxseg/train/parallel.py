@@ -35,8 +35,9 @@ class Pmap:
     return {k: v.reshape(n, v.shape[0] // n, *v.shape[1:]) for k, v in batch.items()}
 
   def place_state(self, state: Any) -> Any:
-    """A single-device state donated to pmap fails over several processes; numpy does not."""
-    return jax.device_get(state)
+    """Replicates the state as the step will return it: from elsewhere pmap would compile twice."""
+    mesh = Mesh(np.array(self.devices), (self.axis_name,))
+    return jax.device_put(jax.device_get(state), NamedSharding(mesh, PartitionSpec()))
 
   def wrap_train(self, step: Callable) -> Callable:
     return jax.pmap(

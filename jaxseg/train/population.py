@@ -135,6 +135,7 @@ class PopulationPass:
       size_rule=self._model.size_rule,
       scale=self._config.resize or 1.0,
       fill=self._preprocess.fill,
+      mirror_border=experiment.mirror_border_from(self._config),
       indices=full_batches(sizes, self._batch_size, self._config.seed),
       num_threads=self._config.num_threads,
     )

@@ -1,0 +1,146 @@
+"""Bad input ends in one clear line and status 2, and leaves nothing half done; see bad_inputs.py.
+
+    BAD_INPUT_TABLE=docs/reliability.md pytest tests/test_bad_input.py
+
+writes the table of what each case said into that file, between the marks that are there.
+"""
+
+import contextlib
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_runs
+from tests.bad_inputs import CASES, ROOT, Case, Place, good_folder
+from tests.test_launch import launch
+
+TABLE = 'BAD_INPUT_TABLE'
+MARKS = '<!-- bad input: begin -->', '<!-- bad input: end -->'
+TINY = '--config.model_options=dict'
+RESULTS: dict[str, tuple[Case, str]] = {}
+
+CONFIG = """
+from jaxseg.config import base
+
+
+def get_config(variant=None):
+  config = base()
+  config.dataset = 'folder'
+  config.num_classes = 3
+  config.model_options = dict(width=2, depth=2, padding='same')
+  config.class_weights = 'median_frequency'
+  config.num_steps = 2
+  config.batch_size = 2
+  config.figures = 0
+  return config
+"""
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory) -> Path:
+  """A workdir with a checkpoint at step 1."""
+  workdir = tmp_path_factory.mktemp('trained') / 'run'
+  options = dict(width=2, depth=2, padding='same')
+  tiny_runs.make_workdir(workdir, tiny_runs.make_config(model_options=options))
+  return workdir
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, request) -> Place:
+  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.chdir(tmp_path)
+  good_folder(tmp_path / 'own')
+  (tmp_path / 'config.py').write_text(CONFIG)
+
+  def trained() -> Path:
+    return shutil.copytree(request.getfixturevalue('run'), tmp_path / 'run')
+
+  return Place(tmp_path, trained)
+
+
+def command_of(found: Case, place: Place) -> list[str]:
+  """Returns launcher, job and flags; a flag that the case gives replaces the usual one."""
+  given = found.spoil(place) or []
+  data = [f'--config={place.here}/config.py', f'--config.data_dir={place.own}']
+  usual = {
+    'train': [*data, f'--workdir={place.here}/workdir'],
+    'check': [*data, f'--output={place.here}/out'],
+    'evaluate': [],
+    'predict': [f'--output={place.here}/out'],
+  }[found.job]
+  names = {flag.split('=')[0] for flag in given}
+  flags = [*(f for f in usual if f.split('=')[0] not in names), *given]
+  return ['data', 'check', *flags] if found.job == 'check' else [found.job, *flags]
+
+
+@contextlib.contextmanager
+def nobody(folder: Path):
+  """Gives up root's rights for a while; the folder belongs to nobody and can be reached."""
+  if os.geteuid():
+    yield
+    return
+  importlib.import_module('jaxseg.train.loop')  # nobody may not be able to
+  for path in (folder, *folder.rglob('*')):
+    os.chown(path, 65534, 65534)
+  for parent in folder.parents:
+    if parent.stat().st_mode & 0o077 == 0:
+      parent.chmod(0o711)
+  os.seteuid(65534)
+  try:
+    yield
+  finally:
+    os.seteuid(0)
+
+
+def judge(found: Case, place: Place, status: int, out: str, err: str) -> None:
+  """Holds what came out against the case, and looks for anything that was left half done."""
+  if found.works:
+    assert status == 0, err
+    assert found.says in out, out
+  else:
+    assert status == 2, out + err
+    lines = [line for line in err.splitlines() if not line.startswith('warning: ')]
+    assert len(lines) == 1 and lines[0].startswith('error: '), err
+    assert found.says in lines[0]
+  assert 'Traceback' not in err
+  assert not list(place.here.glob('workdir/checkpoints/*'))
+  assert not list(place.here.rglob('.building-*')) and not list(place.here.rglob('jaxseg_bomb'))
+  for records in place.here.glob('cache/folder/*-*/'):
+    assert list(records.glob('*/*/dataset_info.json')), f'{records} is half a set of records'
+  RESULTS[f'{found.group} {found.title}'] = found, err.splitlines()[-1] if err else ''
+
+
+@pytest.mark.parametrize('found', CASES, ids=lambda c: f'{c.group} {c.title}')
+def test_bad_input(found, place, capsys):
+  launcher, *flags = command_of(found, place)
+  status = 0
+  capsys.readouterr()
+  try:
+    with nobody(place.here) if found.as_nobody else contextlib.nullcontext():
+      launch(launcher, *flags)
+  except SystemExit as stop:
+    status = stop.code
+  judge(found, place, status, *capsys.readouterr())
+
+
+PROCESSES = [c for c in CASES if c.process]
+
+
+@pytest.mark.parametrize('found', PROCESSES, ids=lambda c: f'{c.group} {c.title}')
+def test_bad_input_in_a_process_of_its_own(found, place):
+  launcher, *flags = command_of(found, place)
+  command = [sys.executable, str(ROOT / 'launch' / f'{launcher}.py'), *flags]
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+  judge(found, place, done.returncode, done.stdout, done.stderr)
+
+
+def test_the_good_folder_is_good(place, capsys):
+  """Else every case above could fail for a reason of its own."""
+  launch('data', 'check', f'--config={place.here}/config.py', f'--config.data_dir={place.own}')
+  assert 'samples of train' in capsys.readouterr().out
