@@ -123,7 +123,7 @@ def smoke(config, is_nvidia):
   config.dataset_options = dict(size=64, count=16, num_classes=2, channels=1, border_weight=True)
   config.model_options = dict(width=4, depth=2, padding='valid')
   if is_nvidia:
-    config.image_size, config.pad = (36, 36), (76, 76)
+    config.image_size, config.pad, config.batch_size = (36, 36), (76, 76), 2
   else:
     config.crop, config.mirror, config.elastic = (76, 76), 20, 4.0
   config.num_steps = config.eval_every = config.checkpoint_every = 6

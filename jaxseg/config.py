@@ -14,6 +14,7 @@ import importlib.util
 import json
 import math
 import numbers
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from jaxseg.types import UserError
 # Keys that may differ when a run is resumed: none of them changes what is computed.
 FREE_KEYS = frozenset(
   'data_dir cache_dir parallel mesh cpu_devices num_threads init_from init_new init_unused init_ignore log_every eval_every eval_split '
-  'eval_batch_size eval_scales dice checkpoint_every keep compile_cache paper remember_mb figures'.split()
+  'eval_batch_size eval_scales dice checkpoint_every keep compile_cache paper remember_mb figures wandb'.split()
 )
 
 
@@ -119,6 +120,7 @@ def base() -> ConfigDict:
       log_every=20,
       checkpoint_every=500,
       keep=2,  # newest checkpoints kept, beside the best
+      wandb='',  # project of Weights & Biases that gets metrics and pictures too (extra 'wandb'); '' = off
       figures=6,  # validation images drawn at every evaluation
       paper=None,  # what was published: dict(params=..., mean_iou=..., source='arXiv:..., table ...')
     ),
@@ -169,7 +171,9 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
   except UserError as e:
     raise UserError(f'{path}: {e}') from None
   except Exception as e:  # it is the user's own code
-    raise UserError(f'{path}: {type(e).__name__}: {" ".join(str(e).split())}') from e
+    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
+    where = f'{path}, line {lines[-1]}' if lines else path
+    raise UserError(f'{where}: {type(e).__name__}: {" ".join(str(e).split())}') from e
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'{path}: get_config returned {config!r}: return what jaxseg.config.base() gave'

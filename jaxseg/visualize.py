@@ -196,6 +196,35 @@ def save_confusion(
   figure.savefig(path, dpi=120)
 
 
+def save_class_bars(
+  path: str | os.PathLike, values: np.ndarray, class_names: Sequence[str], *, title: str = ''
+) -> None:
+  """Draws a bar from 0 to 1 for every class, its number beside it; nan (absent) has none.
+
+  Args:
+    path: of the PNG.
+    values: float [c].
+    class_names: c names.
+    title: over the picture.
+  """
+  values = np.asarray(values, np.float64)
+  figure = _new_figure((5.2, min(0.9 + 0.26 * len(values), 40)))
+  axes = figure.add_subplot()
+  places = np.arange(len(values))
+  axes.barh(places, np.nan_to_num(values), height=0.7)
+  for place, value in zip(places, values, strict=True):
+    words = '–' if np.isnan(value) else f'{value:.3f}'
+    axes.text(np.nan_to_num(value) + 0.01, place, words, va='center', fontsize=8)
+  axes.set_yticks(places, class_names, fontsize=9)
+  axes.set_xlim(0, 1.12)
+  axes.set_xticks(np.linspace(0, 1, 6))
+  axes.invert_yaxis()
+  axes.grid(axis='x', alpha=0.3)
+  axes.set_axisbelow(True)
+  axes.set_title(title, fontsize=10)
+  figure.savefig(path, dpi=120)
+
+
 def save_curves(path: str | os.PathLike, records: Sequence[Mapping[str, float]]) -> None:
   """Draws training curves: losses, scores, learning rate and speed against the step.
 
@@ -247,6 +276,9 @@ def _group_curves(records) -> dict[str, dict[str, list[tuple[float, float]]]]:
       if title and isinstance(value, (int, float)) and np.isfinite(value):
         points = groups.setdefault(title, {}).setdefault(key, [])
         points.append((float(record['step']), float(value)))
+  losses = groups.get('loss', {})
+  if len(losses) == 2 and 'train/loss' in losses:  # the one term is the total
+    losses.pop(next(key for key in losses if key != 'train/loss'))
   order = ('loss', 'scores', 'learning rate', 'images per second')
   return {title: groups[title] for title in order if title in groups}
 

@@ -238,7 +238,7 @@ def _(place):
   remask(place, 7)
 
 
-@case('mask', 'with ids outside in two files', '(and 1 more such files', job='check')
+@case('mask', 'with ids outside in two files', '(and 1 more like it', job='check')
 def _(place):
   remask(place, 7)
   resave(place.mask.with_name('b.png'), np.full((SIDE, SIDE), 4, np.uint8))
@@ -565,8 +565,8 @@ def _(place):
 
 @case('prediction', 'folder without an image', 'no image', job='predict')
 def _(place):
-  (place.here / 'nothing').mkdir()
-  return [f'--workdir={place.trained()}', f'--input={place.here}/nothing']
+  (place.here / 'empty').mkdir()
+  return [f'--workdir={place.trained()}', f'--input={place.here}/empty']
 
 
 @case('prediction', 'input that is not there', 'none.png', job='predict')
@@ -616,6 +616,6 @@ _flag(
 )
 _flag('config', 'file that is not there', '--config=none.py', 'no config file', process=True)
 _file('file with a syntax error', 'def get_config(:\n', 'bad.py: SyntaxError')
-_file('file that fails', BASE + '  return config.x / 0\n', 'bad.py: AttributeError')
+_file('file that fails', BASE + '  return config.seed / 0\n', 'line 6: ZeroDivisionError')
 _file('file that returns nothing', BASE, 'get_config returned None')
 _file('text for a number in the file', BASE + "  config.batch_size = '8'\n  return config\n", "'8'")

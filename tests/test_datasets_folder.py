@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.datasets import classlist, folder
+from jaxseg.datasets import BadFiles, MissingSplit, classlist, folder
 from jaxseg.types import VOID, UserError
 
 IDS = np.array([[0, 1, 2, 1], [2, 2, 0, 255], [1, 1, 0, 0]], np.uint8)
+SIZES = (('train', 9), ('val', 2))
 RGB = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
 
 
@@ -211,3 +212,43 @@ def test_bad_masks_are_named(root):
   with pytest.raises(UserError, match=r'a\.png is 3 x 3 pixels, .* 4 x 3'):
     _source(root, classes=3)
   assert not list((root.parent / 'cache' / 'folder').glob('train-*'))
+
+
+def test_a_folder_without_splits_is_divided_by_names(root):
+  for i in range(11):
+    _add(root, '', f'{i}', IDS)
+  names = {s: [_source(root, s, classes=3).file_name(i) for i in range(n)] for s, n in SIZES}
+  assert len(_source(root, 'train', classes=3)) == 9 and len(_source(root, 'val', classes=3)) == 2
+  assert sorted(names['train'] + names['val']) == sorted(f'{i}.png' for i in range(11))
+  _add(root, '', 'new', IDS)  # moves at most itself: 12 // 5 is still 2
+  val = _source(root, 'val', classes=3)
+  assert len({val.file_name(i) for i in range(2)} & set(names['val'])) >= 1
+  with pytest.raises(MissingSplit, match=r"'test'; splits found in .*: train, val"):
+    _source(root, 'test', classes=3)
+
+
+def test_one_image_cannot_be_divided(root):
+  _add(root, '', 'a', IDS)
+  with pytest.raises(UserError, match='at least two are needed'):
+    _source(root, classes=3)
+
+
+def test_all_bad_masks_are_listed(root):
+  for stem, mask in (('a', IDS + 3), ('b', IDS), ('c', IDS + 9)):
+    _add(root, 'train', stem, mask)
+  with pytest.raises(BadFiles, match=r'a\.png: label ids .* \(and 1 more like it') as error:
+    _source(root, classes=3)
+  assert [p.split('.png')[0][-1] for p in error.value.problems] == ['a', 'c']
+
+
+def test_names_match_whatever_way_accents_are_written(root):
+  _add(root, 'train', 'caf\u00e9', IDS)
+  (root / 'train/masks/caf\u00e9.png').rename(root / 'train/masks/cafe\u0301.png')
+  assert len(_source(root, classes=3)) == 1
+
+
+def test_images_that_would_be_left_out_are_told(root):
+  _add(root, 'train', 'a', IDS)
+  Image.fromarray(RGB).save(root / 'train/images/b.webp')
+  with pytest.raises(UserError, match=r'b\.webp would be left out: save it as one of \.png'):
+    _source(root, classes=3)

@@ -101,6 +101,37 @@ def test_masks_that_are_no_indices_are_refused(tmp_path):
     rawfiles.read_mask(_save(tmp_path / 'c.png', RGB))
 
 
+def test_grey_masks_saved_in_colour_give_their_values(tmp_path):
+  ids = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
+  for mode in ('RGB', 'RGBA', 'LA'):
+    path = _save(tmp_path / f'{mode}.png', ids, mode=mode)
+    np.testing.assert_array_equal(rawfiles.read_mask(path), ids)
+
+
+def test_pictures_of_many_frames_are_refused_but_a_phones_second_view(tmp_path):
+  frames = [Image.fromarray(np.roll(RGB, i, 0)) for i in range(2)]
+  for name in ('a.png', 'a.tif'):
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match='holds 2 pictures'):
+      rawfiles.encode_image(tmp_path / name)
+  frames[0].save(tmp_path / 'a.jpg', 'MPO', save_all=True, append_images=frames[1:])
+  assert rawfiles.encode_image(tmp_path / 'a.jpg').height == 6
+
+
+def test_a_large_image_is_no_bomb(tmp_path, monkeypatch, recwarn):
+  path = _save(tmp_path / 'a.png', RGB)
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 30)  # 48 pixels: more, and less than twice as many
+  assert rawfiles.encode_image(path).width == 8
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 20)
+  with pytest.raises(UserError, match='claims more than 40 pixels'):
+    rawfiles.encode_image(path)
+
+
+def test_text_may_begin_with_the_mark_of_windows(tmp_path):
+  (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfsky\r\n')
+  assert rawfiles.read_text(tmp_path / 'a.txt').split() == ['sky']
+
+
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int32])
 def test_map_ids(tmp_path, dtype):
   mask = np.array([[0, 7], [11, 7]], dtype)

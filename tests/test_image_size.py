@@ -28,7 +28,8 @@ def config():
 @pytest.fixture(scope='module')
 def variables(config):
   image = np.zeros((1, *config.pad, 1), np.float32)
-  return experiment.model_from(config).init(jax.random.key(0), image, train=False)
+  model = experiment.model_from(config)
+  return jax.jit(lambda: model.init(jax.random.key(0), image, train=False))()
 
 
 def test_training_images_lie_on_the_canvas(config):

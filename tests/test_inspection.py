@@ -116,7 +116,7 @@ def test_check_lists_every_bad_file_and_fails(own, tmp_path, capsys):
   shown = capsys.readouterr()
   assert stop.value.code == 2
   assert re.search(r'bad: .*0\.png: label ids 7 .*\n.*bad: .*2\.png: label ids 9', shown.out)
-  assert re.fullmatch(r'error: .*train.masks.0\.png: .*\(and 1 more such files: .*\)\n', shown.err)
+  assert re.fullmatch(r'error: .*train.masks.0\.png: .*\(and 1 more like it: .*\)\n', shown.err)
   assert not list((tmp_path / 'cache' / 'folder').glob('*train*'))
   assert len(json.loads((tmp_path / 'out' / 'data.json').read_text())['problems']) == 2
 

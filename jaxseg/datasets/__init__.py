@@ -40,7 +40,7 @@ class BadFiles(UserError):
   def __init__(self, problems: Sequence[str]):
     self.problems = tuple(problems)
     more = len(self.problems) - 1
-    listed = f' (and {more} more such files: launch/data.py check lists them)' if more else ''
+    listed = f' (and {more} more like it: launch/data.py check lists them)' if more else ''
     super().__init__(self.problems[0] + listed)
 
 

@@ -116,7 +116,7 @@ def paper_of(config: ConfigDict) -> Paper:
   elif name == 'unet':
     name += f'_{model.variant}'
   if name not in PAPERS:
-    titles = ', '.join(paper.title for paper in PAPERS.values())
+    titles = '; '.join(paper.title for paper in PAPERS.values())
     raise UserError(f'no published table for this {config.model}; there are {titles}')
   return PAPERS[name]
 

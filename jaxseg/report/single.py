@@ -19,6 +19,8 @@ from jaxseg.visualize import VOID_COLOR, WRONG_COLOR
 
 _MATRIX_CLASSES = 40  # more are not legible: only the largest confusions are listed
 _CONFUSIONS = 8
+_FEW_CLASSES = 8  # their bars leave room below for the list of confusions
+_BREAK = ' \\\n  --'  # a flag a line, as a shell takes it
 
 
 def page(run: Run, images: Images | None) -> str:
@@ -188,10 +190,10 @@ def classes(run: Run, scores: dict[str, Any]) -> str:
   bars = parts.table(('class', '', 'IoU', 'accuracy', 'share'), rows)
   bars = bars.replace('<th scope="col">share', '<th scope="col" class="phoneless">share')
   where = f'<p class="soft small">{escape(scores["where"])}</p>'
-  return (
-    f'{where}<div class="pair">{parts.card(bars)}'
-    f'<div class="stack">{confusion(run, matrix)}{confusions(run, matrix)}</div></div>'
-  )
+  left, right = [parts.card(bars)], [confusion(run, matrix)]
+  (left if len(rows) <= _FEW_CLASSES else right).append(confusions(run, matrix))
+  columns = ''.join(f'<div class="stack">{"".join(column)}</div>' for column in (left, right))
+  return f'{where}<div class="pair">{columns}</div>'
 
 
 def confusion(run: Run, matrix: np.ndarray) -> str:
@@ -282,7 +284,11 @@ def making(run: Run) -> list[str]:
   """Command, environment, revision and config."""
   told = run.run
   command = told.get('command')
-  shown = f'<pre>{escape(command)}</pre>' if command else '<p class="soft">not recorded</p>'
+  shown = (
+    f'<pre>{escape(command.replace(" --", _BREAK))}</pre>'
+    if command
+    else '<p class="soft">not recorded</p>'
+  )
   versions = told.get('versions', {})
   environment = parts.definitions(
     [

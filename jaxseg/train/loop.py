@@ -89,10 +89,11 @@ def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str
   state, restored = checkpoints.restore_newest(shapes)
   report = ''
   if restored is None:
+    given = {}
+    if config.init_from:  # read before anything is compiled: most mistakes are found here
+      given, report = start_from(config, shapes.variables)
     state = jax.jit(init)(init_key)
-    if config.init_from:
-      variables, report = start_from(config, state.variables)
-      state = state.replace(**variables)
+    state = state.replace(**{k: _filled(v, state.variables[k]) for k, v in given.items()})
     state = wrapper.place_state(state)
   start = restored or 0
 
@@ -137,7 +138,7 @@ class _Run:
     self._checkpoints, self._evaluator, self._source = checkpoints, evaluator, eval_source
     self._classes = Classes(eval_source.class_names, eval_source.palette)
     self._progress, self._schedule, self._start = progress, schedule, start
-    self._writer = Writer(workdir, start)
+    self._writer = Writer(workdir, start, wandb=config.wandb, config=config.to_dict())
     self._best = max((r.get('eval/mean_iou', 0.0) for r in read_records(workdir)), default=0.0)
     self._summary: dict[str, Any] = {}
     self._window: list[dict[str, float]] = []
@@ -251,7 +252,9 @@ class _Run:
     predictor = Predictor(self._config, variables, self._classes)
     rows = []
     count = min(self._config.figures, len(self._source))
-    for i in np.linspace(0, len(self._source) - 1, count, dtype=int):  # apart: neighbours look alike
+    for i in np.linspace(
+      0, len(self._source) - 1, count, dtype=int
+    ):  # apart: neighbours look alike
       example = self._source[int(i)]
       rows.append((example['image'], example['label'], predictor(example['image'])))
     folder = self._workdir / 'figures'
@@ -261,6 +264,10 @@ class _Run:
       visualize.save(folder / 'predictions.png', picture)
       self._writer.picture(step, 'predictions', picture)
     visualize.save_curves(folder / 'curves.png', read_records(self._workdir))
+    iou = self._summary['per_class_iou']
+    visualize.save_class_bars(
+      folder / 'classes.png', iou, self._classes.names, title=f'IoU at step {step}'
+    )
 
 
 class _Clock:
@@ -331,6 +338,12 @@ def _header(config, workdir, wrapper, shapes, train_source, eval_source) -> Iter
   micro = f' in {config.accumulate} micro-batches' if config.accumulate > 1 else ''
   yield f'devices   {wrapper.describe()} of {jax.local_device_count()}; batch {config.batch_size}{micro}'
   yield f'workdir   {workdir}'
+
+
+def _filled(given: Any, fresh: Any) -> Any:
+  """Returns a tree of given arrays, where it has only shapes of fresh ones."""
+  is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
+  return jax.tree.map(lambda new, old: old if is_shape(new) else new, given, fresh)
 
 
 def _out_of_memory(config: ConfigDict) -> str:

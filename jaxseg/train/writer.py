@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from tensorboardX import SummaryWriter
+
+from jaxseg.types import UserError
 
 
 class Writer:
@@ -20,9 +24,22 @@ class Writer:
   Args:
     workdir: an existing folder.
     restored_step: lines past this step are dropped: they come again, identical.
+    wandb: project of Weights & Biases that gets the same; '' is off.
+    config: shown there beside the run.
+
+  Raises:
+    UserError: wandb is wanted and not installed.
   """
 
-  def __init__(self, workdir: Path, restored_step: int = 0):
+  def __init__(
+    self,
+    workdir: Path,
+    restored_step: int = 0,
+    *,
+    wandb: str = '',
+    config: dict[str, Any] | None = None,
+  ):
+    self._wandb = open_wandb(wandb, workdir, config) if wandb else None
     self._path = workdir / 'metrics.jsonl'
     keep_lines(self._path, restored_step)
     self._file = self._path.open('a', encoding='utf-8')
@@ -36,14 +53,43 @@ class Writer:
     for name, value in scalars.items():
       self._events.add_scalar(name, value, step)
     self._events.flush()
+    if self._wandb:
+      self._wandb.log(scalars, step=step)
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
     """Writes a uint8 [h, w, 3] picture to TensorBoard."""
     self._events.add_image(name, image, step, dataformats='HWC')
+    if self._wandb:
+      import wandb
+
+      self._wandb.log({name: wandb.Image(image)}, step=step)
 
   def close(self) -> None:
     self._file.close()
     self._events.close()
+    if self._wandb:
+      self._wandb.finish()
+
+
+def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> Any:
+  """Starts, or on a second start continues, the run of Weights & Biases that belongs to a workdir."""
+  try:
+    import wandb
+  except ImportError as e:
+    raise UserError(
+      f"config.wandb={project!r} needs wandb: pip install 'jaxseg[wandb]', or leave config.wandb empty"
+    ) from e
+  file = workdir / 'wandb_id'
+  if not file.exists():
+    file.write_text(secrets.token_hex(8), encoding='utf-8')
+  return wandb.init(
+    project=project,
+    name=workdir.name,
+    dir=str(workdir),
+    id=file.read_text(encoding='utf-8'),
+    resume='allow',
+    config=config,
+  )
 
 
 def keep_lines(path: Path, last_step: int) -> None:
