@@ -39,7 +39,7 @@ setup(
     'tpu': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda12]>=0.10'],
     'wandb': ['wandb>=0.18'],
-    'test': ['h5py>=3.12', 'pytest>=8.3', 'ruff>=0.9'],
+    'test': ['h5py>=3.12', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
     'parity': ['torch==2.13.0', 'torchvision==0.28.0'],
   },
 )

@@ -96,8 +96,8 @@ def small(config, basic):
   config.multipliers = ()
   config.schedule = 'cosine'
   config.warmup_steps = 30
-  config.num_steps = 750
-  config.eval_every = config.checkpoint_every = 375
+  config.num_steps = 1000
+  config.eval_every = config.checkpoint_every = 250
   config.population_pass = False
 
 

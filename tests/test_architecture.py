@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# module -> what it may import inside jaxseg, besides itself; the longest prefix rules
+# module -> what it may import inside jaxseg, besides itself; the longest prefix rules. A module that
+# is not here is a job that a launcher calls: it may import everything, and nothing here imports it.
 PARTS = ('types', 'config', 'layers', 'losses', 'metrics', 'datasets', 'pipeline', 'preprocessing')
 STEPS = (
   'train.state',
@@ -15,17 +16,6 @@ STEPS = (
   'train.optim',
   'train.checkpoint',
   'train.writer',
-)
-EVERYTHING = (
-  *PARTS,
-  'backbones',
-  'models',
-  'tasks',
-  'train',
-  'pretrained',
-  'visualize',
-  'experiment',
-  'inference',
 )
 ALLOWED = {
   'types': (),
@@ -56,15 +46,8 @@ ALLOWED = {
     'tasks',
     *STEPS,
   ),
-  'train': EVERYTHING,
   'testtime': ('types', 'pipeline', 'train.step'),
   'imagefiles': ('types', 'datasets'),
-  'inference': (*EVERYTHING, 'testtime'),
-  'predict': (*EVERYTHING, 'imagefiles'),
-  'inspection': (*EVERYTHING, 'contact_sheet'),
-  'planning': (*EVERYTHING, 'inspection'),
-  'fidelity': EVERYTHING,
-  '': EVERYTHING,
 }
 WITHOUT_JAX = (
   'types',
@@ -93,14 +76,15 @@ def imports(path: Path) -> set[str]:
   return found
 
 
-def rule_of(module: str) -> str:
-  return max((k for k in ALLOWED if module == k or module.startswith(k + '.') or not k), key=len)
+def rule_of(module: str) -> str | None:
+  rules = [k for k in ALLOWED if module == k or module.startswith(k + '.')]
+  return max(rules, key=len, default=None)
 
 
 MODULES = {module_name(p): p for p in sorted((ROOT / 'jaxseg').rglob('*.py'))}
 
 
-@pytest.mark.parametrize('module', MODULES)
+@pytest.mark.parametrize('module', [m for m in MODULES if rule_of(m)])
 def test_imports_follow_the_table(module):
   rule = rule_of(module)
   inside = {i.removeprefix('jaxseg.') for i in imports(MODULES[module]) if i.startswith('jaxseg.')}

@@ -133,3 +133,20 @@ def test_curves_are_sorted_into_pictures():
     'learning rate': {'train/learning_rate': [(9.0, 0.1)]},
     'images per second': {'time/images_per_second': [(9.0, 7.0)]},
   }
+
+
+def test_class_bars_are_drawn_with_absent_classes(tmp_path):
+  visualize.save_class_bars(tmp_path / 'bars.png', [0.25, float('nan'), 1.0], NAMES, title='IoU')
+  with Image.open(tmp_path / 'bars.png') as picture:
+    pixels = np.asarray(picture.convert('RGB')).astype(int)
+  blue = ((pixels[..., 2] > 150) & (pixels[..., 0] < 80)).sum(axis=1)
+  bars = np.split(blue, np.flatnonzero(np.diff(blue > 20)) + 1)
+  lengths = [bar.max() for bar in bars if bar.max() > 20]
+  assert len(lengths) == 2 and lengths[1] == pytest.approx(4 * lengths[0], rel=0.05)
+
+
+def test_the_only_term_of_a_loss_is_drawn_once():
+  records = [{'step': 1, 'train/loss': 2.0, 'train/loss/xent': 2.0}]
+  assert list(visualize._group_curves(records)['loss']) == ['train/loss']
+  records[0]['train/loss/dice'] = 1.0
+  assert len(visualize._group_curves(records)['loss']) == 3

@@ -10,7 +10,7 @@ _BASE = """
 --rule:#2c313b;--accent:#7aa7ff;--good:#4cc79c;--bad:#ff8a6b;--track:#272c36}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,-apple-system,
+body{margin:0;overflow-wrap:break-word;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,-apple-system,
 "Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:32px 20px 64px}
 header{margin-bottom:24px}
@@ -30,7 +30,7 @@ letter-spacing:-.01em;overflow-wrap:anywhere}
 .charts{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr))}
 .pair{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));
 align-items:start}
-figcaption{font-weight:600;margin-bottom:8px;display:flex;flex-wrap:wrap;gap:2px 14px;
+figcaption{overflow-wrap:anywhere;font-weight:600;margin-bottom:8px;display:flex;flex-wrap:wrap;gap:2px 14px;
 align-items:baseline}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:2px 12px;margin:0;padding:0;font-weight:400;
 font-size:13px;color:var(--soft);min-width:0}
@@ -55,6 +55,8 @@ th:last-child,td:last-child{padding-right:0}
 td.text{text-align:left;max-width:420px}
 td.text code{overflow-wrap:break-word}
 table.texts th{text-align:left}
+thead th{overflow-wrap:anywhere;min-width:68px;max-width:230px}
+th:first-child{min-width:88px}
 .named{display:flex;align-items:center;gap:7px;min-width:0}
 .named .swatch{margin:0}
 td.bar{width:44%;min-width:60px}
@@ -63,7 +65,7 @@ tbody th{color:var(--ink);font-weight:500;overflow-wrap:break-word;max-width:220
 .bar svg{display:block;width:100%;height:10px;border-radius:5px;background:var(--track)}
 .bar rect{fill:var(--accent)}
 .matrix{font-size:12.5px;margin:0 auto}
-.matrix td,.matrix th{border:0;padding:0 4px;text-align:center;height:30px;min-width:34px}
+.matrix td,.matrix th,.matrix th:first-child{border:0;padding:0 4px;text-align:center;height:30px;min-width:34px}
 .matrix th.row{text-align:right;padding-right:8px;white-space:nowrap;max-width:150px;overflow:hidden;
 text-overflow:ellipsis}
 .matrix th.column{height:auto;vertical-align:bottom;padding:4px 0}

@@ -5,6 +5,7 @@ Read it top to bottom: config and keys, data, model and task, optimiser, state, 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -47,18 +48,22 @@ def train(config: ConfigDict, workdir: str | Path, *, stop_at: int | None = None
   Raises:
     UserError: anything that the user can mend.
   """
+  at_end = contextlib.ExitStack()
   folder = Workdir(workdir, config)
+  at_end.callback(folder.close)
   try:
-    return _train(config, folder, stop_at)
+    return _train(config, folder, at_end, stop_at)
   except jax.errors.JaxRuntimeError as e:
     if 'RESOURCE_EXHAUSTED' not in str(e):
       raise
     raise UserError(f'{_out_of_memory(config)} ({str(e).splitlines()[0][:120]})') from e
   finally:
-    folder.close()
+    at_end.close()
 
 
-def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str, Any]:
+def _train(
+  config: ConfigDict, folder: Workdir, at_end: contextlib.ExitStack, stop_at: int | None
+) -> dict[str, Any]:
   experiment.set_up_jax(config)
   workdir = folder.path
   init_key, step_key = jax.random.split(jax.random.key(config.seed))
@@ -86,6 +91,7 @@ def _train(config: ConfigDict, folder: Workdir, stop_at: int | None) -> dict[str
   shapes = jax.eval_shape(init, init_key)
 
   checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep)
+  at_end.callback(checkpoints.close)
   state, restored = checkpoints.restore_newest(shapes)
   report = ''
   if restored is None:
