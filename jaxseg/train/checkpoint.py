@@ -38,6 +38,10 @@ class Checkpoints:
     self._folder = Path(folder).absolute()
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax reports every file that it touches
     _mend_metrics(self._folder, read_only)
+    if not read_only and not jax.process_index():
+      # Orbax can do it too, in a thread that fails noisily where the process ends before it.
+      for place in self._folder.glob('*.orbax-checkpoint-tmp*'):
+        shutil.rmtree(place, ignore_errors=True)
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda m: m[METRIC], reverse=False, n=1, keep_checkpoints_without_metrics=False
@@ -51,7 +55,6 @@ class Checkpoints:
         enable_async_checkpointing=True,
         create=not read_only,
         read_only=read_only,
-        cleanup_tmp_directories=not read_only,
       ),
     )
 
