@@ -136,6 +136,42 @@ def test_layer_is_nn_conv(wrap):
   _assert_close(got, want, 1e-5)
 
 
+@pytest.mark.parametrize(
+  ('sides', 'padding', 'channels'),
+  [
+    ((3, 3), 'SAME', (9, 6)),
+    ((3, 3), 'VALID', (9, 6)),
+    ((3, 2), ((2, 1), (0, 1)), (9, 6)),
+    ((1, 1), 'VALID', (9, 6)),
+    ((3, 3), 'SAME', (9, 4)),  # products forward, native input gradient
+    ((3, 3), 'SAME', (4, 9)),  # the other way round
+  ],
+)
+@pytest.mark.parametrize('min_pixels', [1, 10**9])
+def test_bfloat16_products_equal_lax(sides, padding, channels, min_pixels, monkeypatch):
+  monkeypatch.setattr(convolution, '_MIN_PRODUCT_CHANNELS', 6)
+  monkeypatch.setattr(convolution, '_MIN_BFLOAT16_CHANNELS', 1)
+  monkeypatch.setattr(convolution, '_MIN_PIXELS', min_pixels)
+  x, kernel = _inputs((2, 11, 7, channels[0]), (*sides, *channels), jnp.bfloat16)
+  args = ((1, 1), padding)
+  got = _value_and_gradients(conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
+  want = _value_and_gradients(lax.conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
+  _assert_close(got, want, 1e-2)
+
+
+def test_bfloat16_takes_the_product_from_128_channels():
+  def has_product(channels, dtype):
+    x, kernel = _inputs((1, 8, 8, channels), (3, 3, channels, 2), dtype)
+    program = jax.make_jaxpr(
+      lambda x, k: conv_general_dilated(x, k, (1, 1), 'SAME', dimension_numbers=NHWC)
+    )
+    return 'dot_general' in str(program(x, kernel))
+
+  assert has_product(128, jnp.bfloat16)
+  assert not has_product(127, jnp.bfloat16)
+  assert not has_product(128, jnp.float32)
+
+
 def test_pmap_and_mesh_equal_one_device():
   x = _normal(1, (4, 9, 6, 3))
   layer = Conv(4, (3, 3))

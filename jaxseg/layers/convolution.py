@@ -3,7 +3,9 @@
 XLA's CPU weight gradient of a small kernel over a large map runs at a third of the speed of its
 forward pass. Here it is a matrix product instead: the kernel's windows of a few rows are laid out
 side by side (im2col) so that they fit the cache, multiplied with the output's gradient, and summed
-over the blocks of rows. A large kernel over a small map (FCN's fc6) is one such product forward
+over the blocks of rows. In bfloat16 XLA convolves in float32, but a matrix product that sums in
+float32 uses the CPU's own bfloat16 instructions: with many channels the value and the input's
+gradient are such products too. A large kernel over a small map (FCN's fc6) is one such product forward
 and backward: XLA's own takes a hundred times as long where the kernel is larger than the map.
 All else stays with XLA, which is faster there.
 """
@@ -27,6 +29,7 @@ _MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of
 _MAX_SMALL_MAP = 1024  # height * width of the output up to which a larger kernel is one product
 _MAX_WINDOW_BYTES = 2**26  # of all its windows, laid out in float32
 _MIN_BFLOAT16_CHANNELS = 8  # an image's three channels fill no bfloat16 product
+_MIN_PRODUCT_CHANNELS = 128  # of a bfloat16 convolution, from which laying out its windows pays
 _BLOCK_BYTES = 4 * 2**20  # of laid out windows in float32: what the caches hold
 
 
@@ -46,7 +49,8 @@ def conv_general_dilated(
   """`lax.conv_general_dilated` with the same arguments and values, its gradient fast on a CPU.
 
   Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o], stride 1, no dilation, no groups,
-  float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps.
+  float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps;
+  in bfloat16 also kernels up to 3x3 on any map, from 128 channels.
   Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
   CPU all is native.
   """
@@ -77,7 +81,7 @@ def conv_general_dilated(
     if large_kernel and height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES:
       if not cropped:
         return _convolve_by_windows(pads, precision, lhs, rhs)
-    elif not large_kernel and not cropped and pixels >= _MIN_PIXELS:
+    elif not large_kernel and not cropped and (pixels >= _MIN_PIXELS or _by_product(lhs)):
       if any(max(pad) >= side for pad, side in zip(pads, rhs.shape[:2], strict=True)):
         # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
         lhs, pads = jnp.pad(lhs, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
@@ -109,24 +113,43 @@ def _native(pads, precision, x, kernel):
   )
 
 
-_convolve = jax.custom_vjp(_native, nondiff_argnums=(0, 1))
+def _by_product(x: Array) -> bool:
+  return x.dtype == jnp.bfloat16 and x.shape[-1] >= _MIN_PRODUCT_CHANNELS
+
+
+def _value(pads, precision, x, kernel):
+  native = functools.partial(_native, pads, precision)
+  if not _by_product(x):
+    return native(x, kernel)
+  product = functools.partial(_product_of_blocks, pads, precision)
+  return lax.platform_dependent(x, kernel, cpu=product, default=native)
+
+
+_convolve = jax.custom_vjp(_value, nondiff_argnums=(0, 1))
 
 
 def _forward(pads, precision, x, kernel):
-  return _native(pads, precision, x, kernel), (x, kernel)
+  return _value(pads, precision, x, kernel), (x, kernel)
 
 
 def _backward(pads, precision, saved, g):
   x, kernel = saved
   native = functools.partial(_native, pads, precision)
-  (dx,) = jax.vjp(lambda x: native(x, kernel), x)[1](g)
-  dkernel = lax.platform_dependent(
-    x,
-    g,
-    cpu=functools.partial(_kernel_gradient, kernel.shape[:2], pads, precision),
-    default=lambda x, g: jax.vjp(lambda k: native(x, k), kernel)[1](g)[0],
-  )
-  return dx, dkernel
+
+  def native_dx(g, kernel):
+    return jax.vjp(lambda x: native(x, kernel), x)[1](g)[0]
+
+  def native_dkernel(x, g):
+    return jax.vjp(lambda k: native(x, k), kernel)[1](g)[0]
+
+  dx, dkernel = native_dx, native_dkernel
+  if _by_product(g):
+    turned = functools.partial(_input_gradient, pads, precision)
+    dx = functools.partial(lax.platform_dependent, cpu=turned, default=native_dx)
+  if math.prod(g.shape[:3]) >= _MIN_PIXELS:
+    blocks = functools.partial(_kernel_gradient, kernel.shape[:2], pads, precision)
+    dkernel = functools.partial(lax.platform_dependent, cpu=blocks, default=native_dkernel)
+  return dx(g, kernel), dkernel(x, g)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -173,25 +196,73 @@ def _windows_backward(pads, precision, saved, g):
 _convolve_by_windows.defvjp(_windows_forward, _windows_backward)
 
 
+def _product_of_blocks(pads, precision, x, kernel):
+  """The convolution as products of the windows of a few rows, summed in float32."""
+  kh, kw, inputs, features = kernel.shape
+  (top, bottom), columns = pads
+  b, height, width = (
+    x.shape[0],
+    x.shape[1] + top + bottom - kh + 1,
+    x.shape[2] + sum(columns) - kw + 1,
+  )
+  rows, blocks = _rows_and_blocks(height, b * width * kh * kw * inputs * x.dtype.itemsize)
+  x = jnp.pad(x, ((0, 0), (top, bottom + blocks * rows - height), columns, (0, 0)))
+  matrix = kernel.reshape(kh * kw * inputs, features)
+
+  def block_of(_, block):
+    product = lax.dot_general(
+      _windows(x, block * rows, rows, kh, kw),
+      matrix,
+      (((3,), (0,)), ((), ())),
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    )
+    return None, product.astype(x.dtype)
+
+  _, y = lax.scan(block_of, None, jnp.arange(blocks))
+  y = y.transpose(1, 0, 2, 3, 4).reshape(b, blocks * rows, width, features)
+  return y[:, :height]
+
+
+def _input_gradient(pads, precision, g, kernel):
+  """Input gradient [b,h,w,i] of g [b,h',w',o]: a convolution with the kernel turned round."""
+  turned = kernel[::-1, ::-1].swapaxes(2, 3)
+  pads = tuple(
+    (side - 1 - low, side - 1 - high)
+    for side, (low, high) in zip(kernel.shape[:2], pads, strict=True)
+  )
+  return _product_of_blocks(pads, precision, g, turned)
+
+
+def _rows_and_blocks(height: int, row_bytes: int) -> tuple[int, int]:
+  """How many rows of windows fit the caches, and how many such blocks there are."""
+  rows = max(1, min(height, _BLOCK_BYTES // row_bytes))
+  blocks = -(-height // rows)
+  return -(-height // blocks), blocks
+
+
+def _windows(x: Array, first: Array, rows: int, kh: int, kw: int) -> Array:
+  """The kernel's windows of some rows of padded x, side by side: [b,rows,w',kh*kw*i]."""
+  width = x.shape[2] - kw + 1
+  band = lax.dynamic_slice_in_dim(x, first, rows + kh - 1, axis=1)
+  parts = [band[:, i : i + rows, j : j + width] for i in range(kh) for j in range(kw)]
+  return jnp.concatenate(parts, axis=-1)
+
+
 def _kernel_gradient(sides, pads, precision, x, g):
   """Weight gradient [kh,kw,i,o] of x [b,h,w,i] and the output's gradient g [b,h',w',o].
 
   Each image keeps its own sum until the end, so a batch sharded over devices is reduced once.
   """
   (b, height, width, features), (kh, kw), inputs = g.shape, sides, x.shape[-1]
-  rows = max(1, min(height, _BLOCK_BYTES // (4 * b * width * kh * kw * inputs)))
-  blocks = -(-height // rows)
-  rows = -(-height // blocks)
+  rows, blocks = _rows_and_blocks(height, 4 * b * width * kh * kw * inputs)
   spare = blocks * rows - height  # rows of zeros, which add nothing
   (top, bottom), columns = pads
   x = jnp.pad(x, ((0, 0), (top, bottom + spare), columns, (0, 0)))
   g = jnp.pad(g, ((0, 0), (0, spare), (0, 0), (0, 0)))
 
   def add_block(total, block):
-    band = lax.dynamic_slice_in_dim(x, block * rows, rows + kh - 1, axis=1)
-    windows = jnp.concatenate(
-      [band[:, i : i + rows, j : j + width] for i in range(kh) for j in range(kw)], axis=-1
-    ).reshape(b, rows * width, kh * kw * inputs)
+    windows = _windows(x, block * rows, rows, kh, kw).reshape(b, rows * width, -1)
     part = lax.dynamic_slice_in_dim(g, block * rows, rows, axis=1).reshape(b, -1, features)
     product = lax.dot_general(
       part,

@@ -22,7 +22,8 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
     config: `init_from` is a workdir (its best checkpoint) or a weight file; `init_new` and
       `init_unused` are patterns of names that only one of the two sides has; `init_ignore` names
       what of the pixels may differ.
-    variables: {'params': ..., 'batch_stats': ...}, freshly initialised.
+    variables: {'params': ..., 'batch_stats': ...}, fresh arrays or only their shapes; what is new
+      stays as it is given here.
 
   Returns:
     The variables, and the report: how many names matched, and every name that did not.
