@@ -8,9 +8,13 @@ import pytest
 from jaxseg import datasets
 from jaxseg.types import UserError
 
+NAMES = (
+  'ade20k, camvid, cityscapes, ctc, dsb2018, folder, isbi2012, lyft, pet, shapes, sunrgbd, voc'
+)
+
 
 def test_names_are_exactly_the_modules_with_a_source():
-  assert datasets.names() == ['camvid', 'dsb2018', 'folder', 'isbi2012', 'shapes']
+  assert datasets.names() == NAMES.split(', ')
   for name in datasets.names():
     module = datasets.load(name)
     for constant in ('NUM_CLASSES', 'CLASS_NAMES', 'PALETTE', 'SPLITS', 'CHANNELS'):
@@ -22,7 +26,7 @@ def test_names_are_exactly_the_modules_with_a_source():
 def test_wrong_name_lists_the_right_ones():
   with pytest.raises(UserError, match="no dataset 'camvit', did you mean 'camvid'.* shapes"):
     datasets.load('camvit')
-  with pytest.raises(UserError, match='camvid, dsb2018, folder, isbi2012, shapes'):
+  with pytest.raises(UserError, match=NAMES):
     datasets.load('records')
 
 

@@ -63,7 +63,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
   note = ''
   if len({h.get('split') for h in heads}) > 1:
     note = '<p class="bad small">Scored on different splits: not comparable as they stand.</p>'
-  return parts.card(note, parts.scrolled(parts.table(('', *names), rows)))
+  return parts.card(note, parts.scrolled(parts.table(('', *names), rows, 'wide runs')))
 
 
 def _text(value: str) -> str:
@@ -110,7 +110,9 @@ def classes(runs: Sequence[Run], names: Sequence[str]) -> str:
     )
     for name, color in zip(first.names, first.palette, strict=True)
   ]
-  return parts.card(parts.scrolled(parts.table(('', *(n for n, _, _ in scored)), rows)))
+  return parts.card(
+    parts.scrolled(parts.table(('', *(n for n, _, _ in scored)), rows, 'wide runs'))
+  )
 
 
 def config_differences(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -125,7 +127,7 @@ def config_differences(runs: Sequence[Run], names: Sequence[str]) -> str:
       rows.append((escape(key), *cells))
   if not rows:
     return '<p class="soft">All keys are the same.</p>'
-  return parts.card(parts.scrolled(parts.table(('', *names), rows, 'wide texts')))
+  return parts.card(parts.scrolled(parts.table(('', *names), rows, 'wide texts runs')))
 
 
 def _flattened(config: dict[str, Any]) -> dict[str, Any]:

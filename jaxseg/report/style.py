@@ -55,7 +55,7 @@ th:last-child,td:last-child{padding-right:0}
 td.text{text-align:left;max-width:420px}
 td.text code{overflow-wrap:break-word}
 table.texts th{text-align:left}
-thead th{overflow-wrap:anywhere;min-width:68px;max-width:230px}
+table.runs thead th{overflow-wrap:anywhere;min-width:84px;max-width:230px}
 th:first-child{min-width:88px}
 .named{display:flex;align-items:center;gap:7px;min-width:0}
 .named .swatch{margin:0}
