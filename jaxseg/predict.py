@@ -218,15 +218,16 @@ class _Job:
 
 
 def heat(uncertainty: np.ndarray, num_classes: int, *, sampled: bool) -> np.ndarray:
-  """Draws uncertainty [h, w] as uint8 [h, w, 3], black 0 to pale yellow, its largest possible value.
+  """Draws uncertainty [h, w] as uint8 [h, w, 3], from black (0) to pale yellow.
 
-  That is log k for the entropy, (k - 1) / k^2 for the variance of samples, whose square root is
-  drawn. The scale is the same for all images.
+  Entropy is drawn up to log k, its largest possible value, alike for all images. The variance of
+  samples depends on the network's dropout by orders of magnitude: its square root is drawn, up to
+  the image's own largest; the numbers are in the .npy file.
   """
   from matplotlib import colormaps
 
   if sampled:
-    shown = np.sqrt(uncertainty * (num_classes**2 / (num_classes - 1)))
+    shown = np.sqrt(uncertainty / max(float(uncertainty.max()), 1e-9))
   else:
     shown = uncertainty / np.log(num_classes)
   table = (np.asarray(colormaps['inferno'].colors) * 255).round().astype(np.uint8)

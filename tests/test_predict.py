@@ -129,11 +129,14 @@ def test_everything_that_can_be_written(workdir, predictor, tmp_path):
   assert read(out / 'a_uncertainty.png')[1].shape == (33, 20, 3)
 
 
-def test_heat_has_one_scale_for_all_images():
-  entropy = np.array([[0.0, np.log(4)]], np.float32)
-  variance = np.array([[0.0, 3 / 16]], np.float32)
-  for drawn in (heat(entropy, 4, sampled=False), heat(variance, 4, sampled=True)):
-    assert drawn[0, 0].tolist() == [0, 0, 4] and drawn[0, 1].tolist() == [252, 255, 164]
+def test_heat_goes_up_to_the_largest_entropy_and_to_the_images_largest_variance():
+  black, yellow = [0, 0, 4], [252, 255, 164]
+  entropy = heat(np.array([[0, np.log(4), np.log(4) / 2]], np.float32), 4, sampled=False)
+  variance = heat(np.array([[0, 1e-4, 0.25e-4]], np.float32), 4, sampled=True)
+  for drawn in (entropy, variance):
+    assert drawn[0, 0].tolist() == black and drawn[0, 1].tolist() == yellow
+    np.testing.assert_allclose(drawn[0, 2], [187, 55, 84], atol=2)  # the middle of inferno
+  assert (heat(np.zeros((2, 2), np.float32), 4, sampled=True) == black).all()
 
 
 def test_bad_files_are_listed_and_not_fatal(workdir, tmp_path, capsys):
