@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests import tiny_runs
-from tests.bad_inputs import CASES, ROOT, Case, Place, good_folder
+from tests.bad_inputs import ROOT, Case, Place, good_folder
+from tests.bad_runs import CASES
 from tests.test_launch import launch
 
 TABLE = 'BAD_INPUT_TABLE'
@@ -181,6 +182,7 @@ def test_the_table_is_in_the_documents():
     absent = [name_of(c) for c in CASES if f'| {c.group}: {c.title} |' not in text]
     assert not absent, f'renew {path}: {TABLE}={path} pytest tests/test_bad_input.py'
     return
+  assert len(SAID) == len(CASES), 'the table needs every case to run, in one process'
   if MARKS[0] not in text:
     text += f'\n## Bad input\n\n{MARKS[0]}{MARKS[1]}\n'
   head, _, rest = text.partition(MARKS[0])
