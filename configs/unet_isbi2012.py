@@ -102,19 +102,17 @@ def small(config):
   config.pixel_weights = False
   config.mirror = 0
   config.crop = (256, 256)
-  config.rotate = 0.0
-  config.elastic = 8.0
-  config.scale = (0.8, 1.25)
+  config.rotate = config.elastic = 0.0  # so few steps learn sharp membranes better
   config.rotate90 = True
   config.brightness = config.contrast = 0.2
-  config.loss = 'softmax_dice'
+  config.class_weights = (1.5, 1.0)  # membranes are a fifth of the pixels
   config.batch_size = 4
   config.optimizer = 'adam'
   config.learning_rate = 2e-3
   config.schedule = 'cosine'
   config.warmup_steps = 20
-  config.num_steps = 500
-  config.eval_every = config.checkpoint_every = 250
+  config.num_steps = 600
+  config.eval_every = config.checkpoint_every = 200
 
 
 def smoke(config, is_nvidia):
