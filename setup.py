@@ -38,6 +38,7 @@ setup(
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda12]>=0.10'],
+    'gcs': ['gcsfs>=2024.9', 'google-cloud-storage>=2.18'],
     'wandb': ['wandb>=0.18'],
     'test': ['h5py>=3.12', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
     'parity': ['torch==2.13.0', 'torchvision==0.28.0'],

@@ -57,6 +57,7 @@ def get_config(variant=None):
   config.momentum = 0.99
   config.eval_every = 1000
   config.checkpoint_every = 1000
+  config.seg = True
 
   if chosen.smoke:
     smoke(config)
@@ -65,6 +66,7 @@ def get_config(variant=None):
 
 def smoke(config):
   config.paper = None
+  config.seg = False  # the shapes are not numbered
   config.dataset = 'shapes'
   config.dataset_options = dict(size=64, count=16, num_classes=2, channels=1, border_weight=True)
   config.model_options = dict(width=4, depth=2, padding='valid')

@@ -40,6 +40,7 @@ def get_config(variant=None):
   config.warmup_steps = 100
   config.eval_every = 1000
   config.checkpoint_every = 1000
+  config.seg = True  # nuclei, not only pixels
 
   if chosen.small:
     config.model_options.width = 16
@@ -51,6 +52,7 @@ def get_config(variant=None):
     config.warmup_steps = 20
     config.eval_every = config.checkpoint_every = 200
   if chosen.smoke:
+    config.seg = False  # the shapes are not numbered
     config.dataset = 'shapes'
     config.dataset_options = dict(size=64, count=16, num_classes=2, border_weight=True)
     config.model_options = dict(width=4, depth=2, padding='same', batch_norm=True)

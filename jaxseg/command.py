@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
+import traceback
 from collections.abc import Callable
 
-from jaxseg.types import UserError
+from jaxseg.types import StuckError, UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +28,13 @@ class Parser(argparse.ArgumentParser):
     absent = [f'--{name}' for name in names if getattr(flags, name) is None]
     if absent:
       self.error(f'{flags.job} needs {" and ".join(absent)}')
+
+  def add_hosts(self) -> None:
+    """Adds the flags of `jaxseg.train.hosts.joined`; TPU pods and Slurm need none of them."""
+    add = self.add_argument
+    add('--coordinator', help='HOST:PORT of the first of several processes')
+    add('--processes', type=int, help='how many there are; 1: alone, whatever the cluster says')
+    add('--process', type=int, help="this one's number, from 0")
 
   def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
     """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value."""
@@ -72,17 +84,44 @@ def size(text: str) -> tuple[int, int]:
 def run(main: Callable[[], None]) -> None:
   """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2.
 
-  So is a file or folder that may not be read or written, wherever it is met.
+  So is a file or folder that may not be read or written, wherever it is met, and a full disk.
   """
   try:
     main()
-  except UserError as e:
-    message = str(e)
-  except (PermissionError, NotADirectoryError, IsADirectoryError) as e:
-    if e.filename is None:
+  except Exception as error:
+    if _message(error) is None:
       raise
-    message = f'{e.filename}: {e.strerror}'
-  else:
-    return
-  print(f'error: {" ".join(message.splitlines())}', file=sys.stderr)
-  sys.exit(2)
+    status = tell(error)
+    if isinstance(error, StuckError):  # a plain exit would wait for the thread that is stuck
+      sys.stdout.flush()
+      os._exit(status)
+    sys.exit(status)
+
+
+def tell(error: BaseException, *, quiet: bool = False) -> int:
+  """Prints a mistake in one line, anything else with its traceback; returns the exit status."""
+  message = _message(error)
+  if isinstance(error, SystemExit):
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
+  if message is None:
+    traceback.print_exception(error)
+  elif not quiet:
+    print(f'error: {" ".join(message.splitlines())}', file=sys.stderr)
+  sys.stderr.flush()
+  return 1 if message is None else 2
+
+
+def _message(error: BaseException) -> str | None:
+  """Returns what to tell the user; None where it is a mistake of ours."""
+  if isinstance(error, UserError):
+    return str(error)
+  if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError)):
+    return f'{error.filename}: {error.strerror}' if error.filename is not None else None
+  if isinstance(error, OSError) and error.errno in _FULL:
+    return (
+      f'{error.filename or "a file"} cannot be written: {error.strerror}; make room there, and run '
+      'the same command again'
+    )
+  if isinstance(error, ImportError) and 'gcsfs' in str(error):
+    return "gs:// needs Google's libraries: pip install 'jaxseg[gcs]'"
+  return None

@@ -26,8 +26,8 @@ from jaxseg.types import UserError
 
 # Keys that may differ when a run is resumed: none of them changes what is computed.
 FREE_KEYS = frozenset(
-  'data_dir cache_dir parallel mesh cpu_devices num_threads init_from init_new init_unused init_ignore log_every eval_every eval_split '
-  'eval_batch_size eval_scales dice checkpoint_every keep compile_cache paper remember_mb figures wandb'.split()
+  'data_dir cache_dir parallel mesh cpu_devices num_threads data_timeout init_from init_new init_unused init_ignore log_every eval_every eval_split '
+  'eval_batch_size eval_scales dice seg f_scores checkpoint_every keep compile_cache paper remember_mb figures wandb'.split()
 )
 
 
@@ -43,7 +43,7 @@ def base() -> ConfigDict:
       dtype='float32',  # compute type, 'float32' | 'bfloat16'; parameters are always float32
       parallel='pmap',  # 'pmap' over local devices | 'mesh': one jit-compiled program on a mesh
       cpu_devices=0,  # parts that a CPU is split into, each with a share of the batch; 0 = its cores
-      mesh='',  # with parallel='mesh': 'data:4'; '' = as many devices as divide the batch
+      mesh='',  # with parallel='mesh': 'data:2,spatial:4' (rows); '' = as many as divide the batch
       deterministic=False,  # refuse operations whose result depends on timing (matters on GPUs)
       compile_cache='~/.cache/jaxseg/xla',  # compiled programs are kept here; '' = nowhere
       init_from='',  # start from this workdir's or weights file's parameters
@@ -68,6 +68,7 @@ def base() -> ConfigDict:
       channel_order='rgb',  # 'bgr' where Caffe's weights want it
       remember_mb=4096,  # a set whose decoded examples fit in this many MB is decoded once
       num_threads=2,  # that decode and augment
+      data_timeout=60.0,  # seconds without any example finished until a run stops; 0 = it waits for ever
       replacement=False,  # draw every image at random with replacement (FCN's recipe), not by epochs
       image_size=(),  # (height, width): every image and label, training and evaluation, is resized
       # augmentation, in this order; 0, () or False switches one off
@@ -75,6 +76,7 @@ def base() -> ConfigDict:
       mirror=0,  # pixels of mirrored border around the image, for networks with valid convolutions
       elastic=0.0,  # U-Net's elastic deformation: standard deviation of the coarse grid, in pixels
       rotate=0.0,  # degrees, uniform in +-
+      rotate_share=1.0,  # share of the images that are rotated
       scale=(),  # (low, high): random resize before the crop
       pad=(),  # (height, width): a canvas around the image, its colour the mean; evaluation too
       pad_label=255,  # of that canvas: void, or a class
@@ -87,6 +89,7 @@ def base() -> ConfigDict:
       contrast=0.0,
       saturation=0.0,
       shift=0.0,  # added, a share of the range 0..255, uniform in +-
+      blur=0.0,  # share of the images that a 5x5 Gaussian softens
       # model and task
       model='unet',  # a module of jaxseg.models
       model_options=dict(),  # fields of its Model
@@ -109,6 +112,8 @@ def base() -> ConfigDict:
       weight_decay=0.0,
       multipliers=(),  # (pattern of the parameter's name, rate multiplier, decay multiplier), first match
       clip_norm=0.0,  # of the gradient; 0 = off
+      apply_if_finite=0,  # steps in a row with a loss or gradient of NaN or infinity that are skipped
+      # before the run stops; 0 = it stops at the first
       # evaluation and records of the run
       eval_every=500,
       eval_batch_size=0,  # 0 = batch_size
@@ -116,6 +121,8 @@ def base() -> ConfigDict:
         1.0,
       ),  # the network sees images of this size; scores are at the labels' own size
       dice=False,  # also score the soft DICE of NVIDIA's U-Net (jaxseg.metrics.dice)
+      seg=False,  # also score SEG of the Cell Tracking Challenge, where the data number their objects
+      f_scores=dict(),  # class -> beta: also score these F-measures (Lyft's: Roads 0.5, Vehicles 2)
       population_pass=False,  # recompute BN's population statistics over the training set (SegNet)
       log_every=20,
       checkpoint_every=500,
@@ -247,7 +254,7 @@ _NAMES = ('init_new', 'init_unused', 'init_ignore')  # tuples of words: a,b
 _NUMBERS = 'mean std crop scale eval_scales schedule_steps class_weights'.split()
 _NOT_NEGATIVE = (
   'seed learning_rate momentum weight_decay clip_norm warmup_steps aux_weight eval_batch_size '
-  'remember_mb figures'
+  'remember_mb figures apply_if_finite data_timeout'
 )
 _POSITIVE = 'num_steps batch_size accumulate num_classes channels log_every eval_every checkpoint_every keep num_threads'
 

@@ -48,13 +48,14 @@ def contact_sheet(
     class_names: their names.
     captions: a line under each example.
     columns: examples side by side.
-    cell_size: longer side of each picture, in pixels.
+    cell_size: longer side of each picture, in pixels; small ones come as near as whole pixels do.
 
   Returns:
     uint8 [height, width, 3].
   """
   drawn = [_pictures(example, palette, cell_size) for example in examples]
   across, height = len(drawn[0]), max(p.height for group in drawn for p in group)
+  cell_size = max(p.width for group in drawn for p in group)
   group_width = across * (cell_size + _GAP) + _GAP
   columns = min(columns, len(drawn))
   width, step = columns * group_width + _GAP, height + _LINE + _GAP
@@ -79,7 +80,7 @@ def _pictures(example, palette, cell_size: int) -> list[Image.Image]:
   image, label, weight = example['image'], example['label'], example.get('weight')
   scale = cell_size / max(label.shape)
   if scale > 1:
-    scale = int(scale)  # whole pixels stay square
+    scale = round(scale)  # whole pixels stay square
   size = tuple(max(round(side * scale), 1) for side in label.shape[::-1])
   smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
   rgb = np.broadcast_to(image, (*label.shape, 3)) if image.shape[-1] == 1 else image

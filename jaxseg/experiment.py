@@ -68,8 +68,8 @@ def source_from(config: ConfigDict, split: str):
 def transforms_from(config: ConfigDict) -> tuple:
   """Returns the training transforms that the config's augmentation keys name."""
   keys = (
-    'flip vertical_flip rotate rotate90 brightness contrast saturation shift elastic mirror sides '
-    'pad_label'
+    'flip vertical_flip rotate rotate_share rotate90 brightness contrast saturation shift blur '
+    'elastic mirror sides pad_label'
   ).split()
   return make_train_transforms(
     crop=config.crop or None,
@@ -152,6 +152,7 @@ def optimizer_from(config: ConfigDict) -> tuple[optax.GradientTransformation, op
     weight_decay=config.weight_decay,
     multipliers=config.multipliers,
     clip_norm=config.clip_norm,
+    skip_not_finite=config.apply_if_finite > 0,
   )
   return tx, schedule
 

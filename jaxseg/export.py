@@ -30,7 +30,7 @@ import numpy as np
 from jax import export as jax_export
 from safetensors.numpy import save_file
 
-from jaxseg import __version__, experiment
+from jaxseg import __version__, experiment, storage
 from jaxseg.inference import Options, Predictor, load_variables
 from jaxseg.pretrained import flatten
 from jaxseg.program import make_program
@@ -73,7 +73,7 @@ def export_workdir(
       folder = Path(temporary) / 'export'
       card = write_export(folder, config, variables, load_classes(workdir), examples)
       card['trained'] = {'dataset': config.dataset, 'split': config.train_split, 'step': step}
-      card['metrics'] = read_metrics(Path(workdir).expanduser())
+      card['metrics'] = read_metrics(storage.place(workdir))
       _write(folder / 'card.json', card)
       shutil.rmtree(output, ignore_errors=True)
       folder.rename(output)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from jaxseg import storage
 from jaxseg.datasets import rawfiles
 from jaxseg.types import UserError
 
@@ -51,7 +52,7 @@ def list_items(source: str | Path) -> list[Item]:
   Raises:
     UserError: no such file, or no image in it.
   """
-  source = Path(source).expanduser()
+  source = storage.place(source)
   if source.is_dir():
     with _readable(source):
       paths = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
@@ -59,21 +60,26 @@ def list_items(source: str | Path) -> list[Item]:
     allowed = f'an image ends in {", ".join(SUFFIXES)}'
   elif source.suffix.lower() == '.txt':
     lines = (line.strip() for line in rawfiles.read_text(source).splitlines())
-    paths = [source.parent / Path(line).expanduser() for line in lines if line]
+    paths = [_beside(source, line) for line in lines if line]
     allowed = 'one path a line, relative to its folder'
   else:
     if not source.exists():
       raise UserError(f'no such file or folder: {source}')
     paths, allowed = [source], ''
   if not paths:
-    raise UserError(f'{source} names no image: {allowed}')
+    raise UserError(f'{source} holds no image: {allowed}')
   return [item for path in paths for item in _pages(path)]
+
+
+def _beside(source: Path, line: str) -> Path:
+  """Returns the path that a list names; one that is not absolute begins at the list's folder."""
+  return storage.place(line) if storage.is_remote(line) else source.parent / storage.place(line)
 
 
 def _pages(path: Path) -> list[Item]:
   count = 1
   if path.suffix.lower() in ('.tif', '.tiff'):
-    with contextlib.suppress(Exception), Image.open(path) as image:  # told when it is read
+    with contextlib.suppress(Exception), rawfiles.header(path) as image:  # told when it is read
       count = image.n_frames
   if count == 1:
     return [Item(path, path.stem)]
@@ -104,8 +110,8 @@ def plan_outputs(
     UserError: two inputs would write one file, a file is in the way (the first is named), or the
       folder cannot be written.
   """
-  folder = Path(folder).expanduser()
-  inputs = {item.path.resolve() for item in items}
+  folder = storage.place(folder)
+  inputs = {_resolved(item.path) for item in items}
   taken: dict[Path, Item] = {}
   for item in items:
     for file in (folder / f'{item.stem}{ending}' for ending in endings):
@@ -115,7 +121,7 @@ def plan_outputs(
           'rename one, or predict them into two folders'
         )
       taken[file] = item
-      if file.resolve() in inputs:
+      if _resolved(file) in inputs:
         raise UserError(f'{file} is an input and would be replaced: choose another --output')
       if not overwrite and file.exists():
         raise UserError(f'{file} is there already: choose another --output, or give --overwrite')
@@ -125,14 +131,18 @@ def plan_outputs(
     raise UserError(
       f'--output={folder}: {error.strerror}; choose a folder that can be made'
     ) from None
-  if not os.access(folder, os.W_OK):
+  if not storage.is_remote(folder) and not os.access(folder, os.W_OK):
     raise UserError(f'--output={folder} cannot be written: choose another')
+
+
+def _resolved(path: Path) -> Path:
+  return path if storage.is_remote(path) else path.resolve()
 
 
 def header_size(item: Item) -> tuple[int, int] | None:
   """Returns an image's height and width without decoding it, None where that fails."""
   try:
-    with Image.open(item.path) as image:
+    with rawfiles.header(item.path) as image:
       if item.page:
         image.seek(item.page)
       turned = image.getexif().get(_ORIENTATION) in _TURNED
@@ -175,14 +185,11 @@ def _decode(data: bytes, channels: int) -> np.ndarray:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
   """Gives a name to write under; the file gets its own name once it is whole, else it goes."""
-  part = path.with_name(f'.{path.stem}.part{path.suffix}')
   try:
-    yield part
-    os.replace(part, path)
+    with storage.whole_file(path) as part:
+      yield part
   except OSError as error:
     raise UserError(f'cannot write {path}: {error.strerror or error}') from error
-  finally:
-    part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
-from jaxseg import experiment, testtime
+from jaxseg import experiment, storage, testtime
 from jaxseg.pipeline import geometry, tiling
 from jaxseg.pipeline.loader import eval_batches
 from jaxseg.testtime import Band, Options
@@ -240,7 +241,7 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
     UserError: no run, no checkpoint, or no such step (the message lists those there are).
   """
   config = load_config(workdir)
-  folder = Path(workdir).expanduser() / 'checkpoints'
+  folder = storage.place(workdir) / 'checkpoints'
   if not folder.is_dir():
     raise UserError(f'no checkpoints in {workdir}: train first')
   checkpoints = Checkpoints(folder, read_only=True)
@@ -252,13 +253,13 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
   if chosen not in steps:
     there = ', '.join(map(str, steps))
     raise UserError(f'--step={step}: choose best, latest or one of the steps {there}')
-  tx, _ = experiment.optimizer_from(config)
   model = experiment.model_from(config)
   size = model.size_rule.at_least(max(64, model.size_rule.minimum))
-  init = make_init(model, tx, (1, size, size, config.channels))
-  state = checkpoints.restore(jax.eval_shape(init, jax.random.key(0)), chosen)
+  init = make_init(model, optax.identity(), (1, size, size, config.channels))
+  shapes = jax.eval_shape(init, jax.random.key(0)).variables
+  variables = checkpoints.restore_variables(shapes, chosen)
   checkpoints.close()
-  return state.variables, chosen
+  return variables, chosen
 
 
 def load(workdir: str | Path, step: str = 'best', **options: Any) -> Predictor:

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxseg import experiment, inference, visualize
+from jaxseg import experiment, inference, storage, visualize
 from jaxseg.imagefiles import (
   Item,
   any_size,
@@ -94,7 +94,7 @@ def predict_files(
   with any_size():
     if not options.multiple:
       predictor = share_programs(predictor, items)
-    bad = _Job(predictor, Path(output).expanduser(), wanted).run(items)
+    bad = _Job(predictor, storage.place(output), wanted).run(items)
   if len(bad) == len(items):
     reason = next(iter(bad.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {reason}')

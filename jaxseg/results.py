@@ -11,36 +11,44 @@ import numpy as np
 
 from jaxseg import visualize
 from jaxseg.inference import load
+from jaxseg.train.measures import SCORES, published_numbers, single_numbers
 from jaxseg.train.workdir import load_config
 from jaxseg.train.writer import duration, read_records
 from jaxseg.types import UserError
 
-SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
 _HEAD = '| run | split | pixel acc. | mean acc. | mean IoU | f.w. IoU | paper | hardware | training | command |'
 
 
-def write(workdirs: Sequence[str], output: str, split: str, *, pictures: str | None = None) -> None:
+def write(
+  workdirs: Sequence[str],
+  output: str,
+  split: str,
+  *,
+  table: str | None = None,
+  pictures: str | None = None,
+) -> None:
   """Writes the rows of several runs between the markers of a Markdown file.
 
   Args:
     workdirs: trained folders in which eval/<split>.json stands (launch/evaluate.py).
-    output: a Markdown file with the lines `<!-- results SPLIT -->` and `<!-- end -->`.
+    output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`.
     split: whose numbers.
+    table: which of the file's tables; None: the one named as the split.
     pictures: folder for one strip (image, truth, prediction) a run; None: none is drawn.
 
   Raises:
     UserError: a run that was not evaluated, or a file without the markers.
   """
   rows = [_row(Path(w), split, pictures and Path(pictures)) for w in workdirs]
-  file, begin = Path(output), f'<!-- results {split} -->'
+  file, begin = Path(output), f'<!-- results {table or split} -->'
   text = file.read_text(encoding='utf-8')
   if begin not in text or '<!-- end -->' not in text.split(begin)[1]:
     raise UserError(
       f'{output} needs the lines {begin} and <!-- end -->: the table goes between them'
     )
   before, after = text.split(begin)[0], text.split(begin)[1].split('<!-- end -->', 1)[1]
-  table = '\n'.join([begin, _HEAD, '|---' * 10 + '|', *rows, '<!-- end -->'])
-  file.write_text(before + table + after, encoding='utf-8')
+  text = '\n'.join([begin, _HEAD, '|---' * 10 + '|', *rows, '<!-- end -->'])
+  file.write_text(before + text + after, encoding='utf-8')
 
 
 def _row(workdir: Path, split: str, pictures: Path | None) -> str:
@@ -60,7 +68,7 @@ def _row(workdir: Path, split: str, pictures: Path | None) -> str:
   numbers = ' | '.join(f'{100 * result[s]:.1f}' for s in SCORES)
   return (
     f'| {workdir.name}{picture} | {split}, {result["images"]} images, step {result["step"]} | {numbers} '
-    f'| {_published(config.paper)} | {_hardware(run)} | {training_time(workdir, config.batch_size)} '
+    f'| {_published(config.paper, result)} | {_hardware(run)} | {training_time(workdir, config.batch_size)} '
     f'| `{run["command"]}` |'
   )
 
@@ -75,11 +83,27 @@ def training_time(workdir: Path, batch_size: int) -> str:
   return f'{before} steps in {duration(seconds)}'
 
 
-def _published(paper: Any) -> str:
-  if not paper or 'mean_iou' not in paper:
+def _published(paper: Any, result: dict[str, Any]) -> str:
+  """The paper's numbers, each beside ours of the same name where the row does not show it yet."""
+  published, ours = published_numbers(paper), single_numbers(result)
+  if not published:
     return 'none published'
-  keys = [k for k in SCORES if k in paper]
-  return ' / '.join(f'{100 * paper[k]:.1f}' for k in keys) + f' ({paper["source"]})'
+  told = []
+  for name, value in published.items():
+    text = f'{name.replace("_", " ")} {_percent(value)}'
+    if name not in SCORES:
+      text += f' (ours {_percent(ours.get(name))})'
+    told.append(text)
+  split = paper.get('split', result['split'])
+  where = '' if split == result['split'] else f' on {split}'
+  return ', '.join(told) + f'{where}: {paper["source"]}'
+
+
+def _percent(value: float | None) -> str:
+  """One decimal, or more where it would hide the number: an error of 0.04 per cent."""
+  if value is None:
+    return 'not measured'
+  return f'{100 * value:.1f}' if abs(value) >= 0.01 or not value else f'{100 * value:.2g}'
 
 
 def _hardware(run: dict[str, Any]) -> str:

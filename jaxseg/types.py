@@ -20,6 +20,10 @@ class UserError(ValueError):
   """A mistake of the user's: one line saying what was got, what is allowed and what to do."""
 
 
+class StuckError(UserError):
+  """Something is waited for that does not come; a thread that waits for it may never end."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SizeRule:
   """Which input heights (and widths) a network takes: offset + multiple * n, at least `minimum`.

@@ -3,6 +3,9 @@
 python launch/benchmark.py --config=configs/unet_isbi2012.py [--mode=train,infer] [--batch=8]
     [--crop=H,W] [--compare=torch,flax] [--json=FILE]
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=fit --batch=1,2,4,8 --crop=572,572
+python launch/benchmark.py --config=configs/segnet_camvid.py --mode=hours --crop=360,480
+python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --batch=1 --crop=2048,1024
+    --config.model_options.padding=same --config.cpu_devices=8
 """
 
 from jaxseg import command, config
@@ -13,7 +16,10 @@ def main() -> None:
   add, words = parser.add_argument, command.words
   add('--config', required=True, help='configs/NAME.py[:variant,...]')
   add(
-    '--mode', type=words, default=(), help='of train,infer,memory,input,loop (default: all), or fit'
+    '--mode',
+    type=words,
+    default=(),
+    help='of train,infer,memory,input,loop (default: all), or fit, hours, spatial',
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
   add(
@@ -24,6 +30,8 @@ def main() -> None:
   add('--steps', type=int, default=20, help='of the whole loop, and batches of input alone')
   add('--json', help='write the figures to this file')
   add('--matmul', type=int, default=0, help="side of the yardstick's matrix product")
+  add('--utilisation', type=float, default=0.3, help='of the peak, assumed for --mode=hours')
+  add('--price-per-chip-hour', type=float, help='for the cost in --mode=hours')
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
   from jaxseg.benchmark import session  # JAX starts only once the config is known to be right
@@ -33,7 +41,15 @@ def main() -> None:
     batches=flags.batch,
     sizes=flags.crop,
     json_file=flags.json,
-    options=session.Options(flags.mode, flags.compare, flags.trials, flags.steps, flags.matmul),
+    options=session.Options(
+      flags.mode,
+      flags.compare,
+      flags.trials,
+      flags.steps,
+      flags.matmul,
+      flags.utilisation,
+      flags.price_per_chip_hour,
+    ),
   )
 
 

@@ -21,24 +21,28 @@ def main() -> None:
   add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
   add('--tile', type=command.size, help='input size of tiles; default: only beyond 4 megapixels')
   add('--tile_step', type=command.size, help='distance of tiles; default: half, or what joins')
+  parser.add_hosts()
   flags = parser.parse()
-  from jaxseg.train import evaluate
+  from jaxseg.train import hosts
 
-  evaluate.evaluate_workdir(
-    flags.workdir,
-    split=flags.split,
-    step=flags.step,
-    boundaries=flags.bf,
-    neurites=flags.neurites,
-    options=evaluate.Options(
-      scales=flags.scales,
-      flip=flags.flip,
-      rotations=flags.rotations,
-      samples=flags.samples,
-      tile=flags.tile,
-      tile_step=flags.tile_step,
-    ),
-  )
+  with hosts.joined(flags.coordinator, flags.processes, flags.process):
+    from jaxseg.train import evaluate
+
+    evaluate.evaluate_workdir(
+      flags.workdir,
+      split=flags.split,
+      step=flags.step,
+      boundaries=flags.bf,
+      neurites=flags.neurites,
+      options=evaluate.Options(
+        scales=flags.scales,
+        flip=flags.flip,
+        rotations=flags.rotations,
+        samples=flags.samples,
+        tile=flags.tile,
+        tile_step=flags.tile_step,
+      ),
+    )
 
 
 if __name__ == '__main__':

@@ -2,6 +2,8 @@
 
 python launch/train.py --config=configs/unet_shapes.py --workdir=/tmp/shapes
 python launch/train.py --config=configs/segnet_camvid.py:basic,small --workdir=DIR --config.seed=1
+python launch/train.py --config=... --workdir=... --coordinator=10.0.0.2:8476 --processes=2 --process=0
+    on each of several hosts, with its own --process; TPU pods and Slurm need none of the three
 """
 
 from jaxseg import command, config
@@ -14,11 +16,15 @@ def main() -> None:
     '--workdir', required=True, help='folder for checkpoints, metrics and figures'
   )
   parser.add_argument('--stop_at', type=int, help='stop (and save) at this step, as if interrupted')
+  parser.add_hosts()
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
-  from jaxseg.train import loop  # JAX starts only once the config is known to be right
+  from jaxseg.train import hosts  # JAX starts only once the config is known to be right
 
-  loop.train(settings, flags.workdir, stop_at=flags.stop_at)
+  with hosts.joined(flags.coordinator, flags.processes, flags.process):
+    from jaxseg.train import loop
+
+    loop.train(settings, flags.workdir, stop_at=flags.stop_at)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.backbones import STAGE_SIZES, ResNet
+from jaxseg.backbones import STAGE_SIZES, ResNet, build
 from jaxseg.types import UserError
 
 R101 = STAGE_SIZES['resnet101']
@@ -122,3 +122,33 @@ def test_padding_is_symmetric():
   features, mirrored = run(image), run(image[:, ::-1, ::-1])
   assert features.shape == (1, 3, 3, 64)
   np.testing.assert_allclose(mirrored[:, ::-1, ::-1], features, atol=1e-4 * jnp.abs(features).max())
+
+
+def test_the_papers_stride_is_on_the_first_1x1():
+  """Stage 2 of the v1 net, written out: its 1x1 convolutions see every second pixel only."""
+  options = dict(stage_sizes=(1, 1), width=2)
+  v1, later = ResNet(stride_first=True, **options), ResNet(**options)
+  variables = initialise(v1, (1, 21, 26, 3))
+  image = np.random.default_rng(1).normal(size=(1, 21, 26, 3)).astype('f')
+  taps, others = (net.apply(variables, image, train=False) for net in (v1, later))
+
+  def conv_bn(x, conv, norm):
+    params, stats = variables['params'], variables['batch_stats'][norm]
+    kernel = params[conv]['kernel']
+    size, height, width = len(kernel), *x.shape[1:3]
+    x = np.pad(x, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
+    parts = (
+      x[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(size) for j in range(size)
+    )
+    normalised = (sum(parts) - stats['mean']) / np.sqrt(stats['var'] + 1e-5)
+    return normalised * params[norm]['scale'] + params[norm]['bias']
+
+  x = np.asarray(taps['stage1'])[:, ::2, ::2]
+  y = np.maximum(conv_bn(x, 'layer2_0_conv1', 'layer2_0_bn1'), 0)
+  y = np.maximum(conv_bn(y, 'layer2_0_conv2', 'layer2_0_bn2'), 0)
+  y = conv_bn(y, 'layer2_0_conv3', 'layer2_0_bn3')
+  expected = np.maximum(y + conv_bn(x, 'layer2_0_downsample_0', 'layer2_0_downsample_1'), 0)
+  np.testing.assert_allclose(taps['stage2'], expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(taps['stage1'], others['stage1'])
+  assert np.abs(np.asarray(others['stage2']) - expected).max() > 0.01
+  assert build('resnet101_v1') == ResNet(stage_sizes=R101, stride_first=True)

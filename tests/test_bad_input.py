@@ -16,14 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_runs
+from tests import documents, tiny_runs
 from tests.bad_inputs import ROOT, Case, Place, good_folder
 from tests.bad_runs import CASES
 from tests.test_launch import launch
 
 TABLE = 'BAD_INPUT_TABLE'
-DOCUMENT = ROOT / 'docs' / 'reliability.md'
-MARKS = '<!-- bad input: begin -->', '<!-- bad input: end -->'
 SAID: dict[str, str] = {}  # a case's group and title -> what its launcher said
 
 CONFIG = """
@@ -157,9 +155,8 @@ def test_the_good_folder_is_good(place, capsys):
 
 
 def table() -> str:
-  """Returns the cases and what was said as a table, with the marks around it."""
+  """Returns the cases and what was said as a table."""
   lines = [
-    MARKS[0],
     f'{len(CASES)} cases, {len(PROCESSES)} of them also as processes of their own. Written by',
     f'`{TABLE}=docs/reliability.md pytest tests/test_bad_input.py`.',
     '',
@@ -170,20 +167,15 @@ def table() -> str:
     job = 'data check' if found.job == 'check' else found.job
     said = SAID[name_of(found)].replace('|', '\\|')
     lines.append(f'| {found.group}: {found.title} | {job} | {said} |')
-  return '\n'.join([*lines, MARKS[1]])
+  return '\n'.join(lines)
 
 
 def test_the_table_is_in_the_documents():
   """Writes it where the environment asks for that; else sees that no case is missing there."""
-  asked = os.environ.get(TABLE)
-  path = Path(asked) if asked else DOCUMENT
-  text = path.read_text(encoding='utf-8') if path.is_file() else '# Reliability\n'
-  if not asked:
-    absent = [name_of(c) for c in CASES if f'| {c.group}: {c.title} |' not in text]
-    assert not absent, f'renew {path}: {TABLE}={path} pytest tests/test_bad_input.py'
+  if os.environ.get(TABLE):
+    assert len(SAID) == len(CASES), 'the table needs every case to run, in one process'
+    documents.renew(TABLE, 'Bad input', 'bad input', table())
     return
-  assert len(SAID) == len(CASES), 'the table needs every case to run, in one process'
-  if MARKS[0] not in text:
-    text += f'\n## Bad input\n\n{MARKS[0]}{MARKS[1]}\n'
-  head, _, rest = text.partition(MARKS[0])
-  path.write_text(head + table() + rest.partition(MARKS[1])[2], encoding='utf-8')
+  text = documents.section('bad input')
+  absent = [name_of(c) for c in CASES if f'| {c.group}: {c.title} |' not in text]
+  assert not absent, f'renew it: {TABLE}=docs/reliability.md pytest tests/test_bad_input.py'

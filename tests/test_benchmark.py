@@ -123,6 +123,11 @@ def test_programs_are_timed_in_turn(monkeypatch):
   assert len(times['a'].trials) == 3 and times['a'].wall == sorted(times['a'].trials)[1]
 
 
+def test_cpu_seconds_of_another_process_count(monkeypatch):
+  monkeypatch.setattr(timing, '_LEAST_SECONDS', 0.0)
+  assert 7 <= timing.in_turn({'theirs': lambda: 7.0}, 3)['theirs'].cpu < 8
+
+
 @pytest.mark.parametrize(
   ('result', 'word'),
   [
@@ -187,6 +192,18 @@ def test_torch_has_the_same_parameters_and_steps(config):
   assert theirs.parameters == network.parameters
   theirs.train()
   theirs.infer()
+
+
+@pytest.mark.parity
+def test_torch_runs_in_a_process_of_its_own():
+  from jaxseg.benchmark.torch_process import TorchProcess
+
+  options = ['model_options.width=2', 'batch_size=1']
+  config = configs.load(f'{ROOT}/configs/segnet_camvid.py', options)
+  theirs = TorchProcess(config, ours.Network(config, (32, 32)).batch())
+  assert theirs.train() > 0 and theirs.infer() > 0  # CPU seconds
+  with pytest.raises(UserError, match='no unet'):
+    TorchProcess(make_config(model_options={'up': 'bilinear'}), {})
 
 
 @pytest.mark.parity

@@ -56,6 +56,13 @@ SPECS = [
   'unet_lyft.py',
   'unet_lyft.py:challenge',
   'unet_lyft.py:smoke',
+  *(
+    f'pspnet_{name}.py{variant}'
+    for name in ('ade20k', 'voc2012', 'cityscapes', 'camvid')
+    for variant in ('', ':torchvision', ':smoke')
+  ),
+  'pspnet_cityscapes.py:spatial',
+  'pspnet_camvid.py:small',
   'fcn_pet.py',
   'fcn_pet.py:resnet50',
   'fcn_pet.py:smoke',

@@ -8,14 +8,17 @@ import pytest
 from PIL import Image
 
 from jaxseg import experiment
-from jaxseg.datasets import camvid
+from jaxseg.datasets import camvid, ctc
 from jaxseg.inference import Options, load
+from jaxseg.metrics import neurites
 from jaxseg.metrics.boundary import bf_score
+from jaxseg.metrics.instances import components, seg_score
 from jaxseg.predict import predict_files
 from jaxseg.train.evaluate import evaluate_workdir, print_scores
-from jaxseg.train.measures import Boundary, Confusion, Neurites
-from jaxseg.train.workdir import Classes
+from jaxseg.train.measures import Boundary, Confusion, Neurites, Objects, make_f_scores
+from jaxseg.train.workdir import Classes, load_config
 from jaxseg.types import UserError
+from tests import test_datasets_ctc, test_datasets_isbi2012
 from tests.test_launch import launch
 from tests.tiny_runs import make_config, make_workdir
 
@@ -137,27 +140,156 @@ def test_the_launcher_passes_every_mode_on(workdir):
   assert not list((workdir / 'eval').glob('*.part*'))
 
 
+def read_result(workdir):
+  return json.loads((workdir / 'eval' / 'val.json').read_text())
+
+
+def masks_of(workdir, **options):
+  """The split's examples, and what Python's predictor says to each."""
+  predictor, source = load(workdir, **options), experiment.source_from(load_config(workdir), 'val')
+  examples = [source[i] for i in range(len(source))]
+  return examples, [predictor(e['image']) for e in examples]
+
+
+def test_monte_carlo_dropout_by_the_command_line(tmp_path, capsys):
+  config = make_config(model_options=dict(width=2, depth=1, padding='same'))  # half is dropped
+  run = make_workdir(tmp_path / 'run', config)
+  launch('evaluate', f'--workdir={run}', '--samples=3')
+  result = read_result(run)
+  assert result['mode'] == '3 samples' and '3 samples' in capsys.readouterr().out
+  examples, masks = masks_of(run, samples=3)
+  assert_same_scores(result, scores_by_hand([e['label'] for e in examples], masks, 4))
+  _, plain = masks_of(run)
+  assert any((a != b).any() for a, b in zip(masks, plain, strict=True))
+
+
+def test_overlapping_tiles_and_neurites_by_the_command_line(tmp_path, capsys):
+  """Two unpadded tiles give what one pass gives; ISBI 2012 has its measures without being asked."""
+  test_datasets_isbi2012._pngs(tmp_path)
+  config = make_config(
+    dataset='isbi2012',
+    dataset_options={},
+    data_dir=str(tmp_path),
+    cache_dir=str(tmp_path / 'cache'),
+    num_classes=2,
+    channels=1,
+    mean=(127.5,),
+    std=(127.5,),
+    model_options=dict(width=2, depth=1, padding='valid'),
+    paper=dict(params=1, rand_error=0.0382, split='hidden', source='arXiv:1505.04597, table 1'),
+  )
+  classes = Classes(('membrane', 'cell'), ((0, 0, 0), (255, 255, 255)))
+  run = make_workdir(tmp_path / 'run', config, classes)
+  launch('evaluate', f'--workdir={run}')
+  whole = read_result(run)
+  assert whole['mode'] == ''
+  launch('evaluate', f'--workdir={run}', '--tile=20,24', '--neurites')
+  tiled = read_result(run)
+  assert tiled['mode'] == 'tiles of 20x24' and tiled['confusion'] == whole['confusion']
+  assert tiled['neurites'] == pytest.approx(whole['neurites'], rel=1e-3, abs=1e-6)
+  examples, predictor = masks_of(run)[0], load(run)
+  counts = [
+    neurites.count(predictor.probabilities(e['image'])[..., 0], e['label'] == 0) for e in examples
+  ]
+  expected = neurites.summarize(neurites.add(counts))
+  assert {k: whole['neurites'][k] for k in expected} == pytest.approx(expected)
+  out = capsys.readouterr().out
+  assert '0.0382' in out and 'paper, hidden' in out and 'v info thinned' in out
+
+
+def test_seg_is_measured_where_the_config_asks(tmp_path, capsys):
+  test_datasets_ctc._write(tmp_path / 'ctc')
+  config = make_config(
+    dataset='ctc',
+    dataset_options=dict(annotation='ST'),
+    data_dir=str(tmp_path),
+    cache_dir=str(tmp_path / 'cache'),
+    num_classes=2,
+    channels=1,
+    mean=(127.5,),
+    std=(127.5,),
+    model_options=dict(width=2, depth=1, padding='same'),
+    seg=True,
+    paper=dict(params=1, seg=0.9203, split='hidden', source='arXiv:1505.04597, table 2'),
+  )
+  run = make_workdir(tmp_path / 'run', config, Classes(ctc.CLASS_NAMES, ctc.PALETTE))
+  launch('evaluate', f'--workdir={run}')
+  examples, masks = masks_of(run)
+  pairs = [
+    seg_score(e['instances'], components(m == 1)) for e, m in zip(examples, masks, strict=True)
+  ]
+  assert len(pairs) == 4 and sum(n for _, n in pairs) == 8
+  assert read_result(run)['seg'] == pytest.approx(sum(s for s, _ in pairs) / 8)
+  line = next(line for line in capsys.readouterr().out.splitlines() if ' seg ' in line)
+  assert '0.9203' in line
+
+
+def test_objects_by_hand():
+  """One object is covered by two thirds, one not by half; a third image has none."""
+  example = {'instances': np.array([[4, 4, 4, 0, 9, 9, 9]])}
+  measure = Objects()
+  measure.add(example, np.array([[1, 1, 0, 0, 1, 0, 0]], np.uint8), None)
+  assert measure.summary() == {'seg': pytest.approx((2 / 3 + 0) / 2)}
+  assert Objects().summary() == {'seg': None}
+  with pytest.raises(UserError, match='config.seg=True needs data that number their objects'):
+    measure.add({'label': np.zeros((1, 7), np.uint8)}, np.zeros((1, 7), np.uint8), None)
+
+
+def test_f_scores_by_hand():
+  """Class a: P = 6/8, R = 6/10. Class c neither is nor is found."""
+  matrix = np.array([[6, 4, 0], [2, 8, 0], [0, 0, 0]])
+  found = make_f_scores(('a', 'b', 'c'), {'a': 2.0, 'c': 1.0})(matrix)
+  expected = 5 * 0.75 * 0.6 / (4 * 0.75 + 0.6)
+  assert found['per_class_f_score'] == {'a (beta 2)': pytest.approx(expected), 'c (beta 1)': None}
+  assert found['f_score'] == pytest.approx(expected)
+  assert make_f_scores(('a',), {})(matrix) == {}
+  for betas, message in (
+    ({'road': 1.0}, 'f_scores.road: no such class; the classes are a, b, c'),
+    ({'a': 0}, 'f_scores.a=0: beta is a number above 0'),
+  ):
+    with pytest.raises(UserError, match=message):
+      make_f_scores(('a', 'b', 'c'), betas)
+
+
+def test_f_scores_are_measured_where_the_config_asks(tmp_path, capsys):
+  config = make_config(f_scores=dict(disc=0.5, square=2.0))
+  run = make_workdir(tmp_path / 'run', config)
+  launch('evaluate', f'--workdir={run}')
+  result, values = read_result(run), []
+  examples, masks = masks_of(run)
+  for k, beta in ((1, 0.5), (2, 2.0)):
+    hit = sum(((e['label'] == k) & (m == k)).sum() for e, m in zip(examples, masks, strict=True))
+    missed = sum((e['label'] == k).sum() for e in examples) - hit
+    false = sum(
+      ((m == k) & (e['label'] != 255)).sum() for e, m in zip(examples, masks, strict=True)
+    )
+    values.append((1 + beta**2) * hit / ((1 + beta**2) * hit + beta**2 * missed + false - hit))
+  assert list(result['per_class_f_score'].values()) == pytest.approx(values)
+  assert result['f_score'] == pytest.approx(np.mean(values))
+  assert 'f score of disc (beta 0.5)' in capsys.readouterr().out
+
+
 def test_confusion_counts_by_hand_and_refuses_foreign_labels():
   task = experiment.task_from(make_config())
   measure = Confusion(task)
   label = np.array([[0, 1, 2, 255]], np.uint8)
-  measure.add(label, np.array([[0, 2, 2, 1]], np.uint8), None)
-  measure.add(label, np.array([[3, 1, 2, 3]], np.uint8), None)
+  measure.add({'label': label}, np.array([[0, 2, 2, 1]], np.uint8), None)
+  measure.add({'label': label}, np.array([[3, 1, 2, 3]], np.uint8), None)
   summary = measure.summary()
   np.testing.assert_array_equal(
     summary['confusion'], [[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 2, 0], [0, 0, 0, 0]]
   )
   assert summary['pixel_accuracy'] == pytest.approx(4 / 6)
   with pytest.raises(UserError, match='1 pixels carry labels outside the 4 classes'):
-    measure.add(np.array([[0, 4, 255]], np.uint8), np.zeros((1, 3), np.uint8), None)
+    measure.add({'label': np.array([[0, 4, 255]], np.uint8)}, np.zeros((1, 3), np.uint8), None)
 
 
 def test_boundary_means_over_images_and_classes():
   left = np.repeat([[0, 0, 0, 1, 1, 1]], 6, axis=0).astype(np.uint8)
   whole = np.zeros((6, 6), np.uint8)
   measure = Boundary(('a', 'b', 'c'))
-  measure.add(left, left, None)  # 1 for both classes, nothing of the third
-  measure.add(whole, left, None)  # 0 for both
+  measure.add({'label': left}, left, None)  # 1 for both classes, nothing of the third
+  measure.add({'label': whole}, left, None)  # 0 for both
   summary = measure.summary()
   assert summary['boundary_f1'] == 0.5
   assert summary['per_class_boundary_f1'] == {'a': 0.5, 'b': 0.5, 'c': None}
@@ -170,7 +302,7 @@ def test_neurites_know_which_class_is_membrane():
   right = np.stack([label == 0, label == 1], axis=-1).astype(np.float32)
   for probabilities, perfect in ((right, True), (right[..., ::-1], False)):
     measure = Neurites(('membrane', 'cell'))
-    measure.add(label, None, probabilities)
+    measure.add({'label': label}, None, probabilities)
     found = measure.summary()['neurites']
     assert (found['pixel_disagreement'] == 0) == perfect
     assert (found['v_rand'] == 1) == perfect == (found['v_rand_thinned'] == 1)

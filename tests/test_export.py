@@ -40,6 +40,7 @@ NETS = {
   'segnet basic': ('segnet_camvid.py:basic,smoke', ['model_options.width=2', 'eval_scales=(0.5,)']),
   'segnet vgg16': ('segnet_camvid.py:smoke', ['model_options.width=2']),
   'fcn': ('fcn_camvid.py:smoke', ['model_options.width=2']),
+  'pspnet': ('pspnet_camvid.py:smoke', ['model_options.width=2']),
 }
 CLASSES = Classes(
   ('ground', 'disc', 'square', 'triangle'), ((0, 0, 0), (9, 9, 9), (1, 2, 3), (7, 7, 7))

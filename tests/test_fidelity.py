@@ -1,4 +1,4 @@
-"""Every layer of FCN, SegNet and U-Net against literals in the papers' order.
+"""Every layer of FCN, SegNet, U-Net and PSPNet against literals in the papers' order.
 
 The literals here and the table in `jaxseg/fidelity/tables.py` were written out separately; what the
 networks are is traced. So three things have to agree.
@@ -22,6 +22,8 @@ SPECS = {
   'segnet_bayesian': 'segnet_camvid.py:bayesian',
   'segnet_basic': 'segnet_camvid.py:basic',
   'segnet_basic_bayesian': 'segnet_camvid.py:basic,bayesian',
+  'pspnet50': 'pspnet_ade20k.py',
+  'pspnet101': 'pspnet_cityscapes.py',
   'unet_paper': 'unet_isbi2012.py',
   'unet_release': 'unet_isbi2012.py+model_options.variant=release',
 }
@@ -77,6 +79,8 @@ COUNTS = {
     11: 29_449_355, 12: 29_449_932, 37: 29_464_357, 38: 29_464_934, 21: 29_455_125,
   },
   'segnet_basic': {11: 1_416_587},
+  'pspnet50': {150: 49_180_908, 21: 49_081_578, 19: 49_080_038},
+  'pspnet101': {150: 68_173_036, 21: 68_073_706, 19: 68_072_166},
   'unet_paper': {2: 31_030_658, 1: 31_030_593},
   'unet_release': {2: 31_100_354},
 }  # fmt: skip
@@ -306,3 +310,34 @@ def test_unet(name):
   if release:  # before the pooling, hence in the skip too
     assert names.index('enc3_dropout') == names.index('pool4') - 1
   assert not any(row.kernel.startswith('batch norm') for row in rows.values())
+
+
+# --- PSPNet, PAPERS 6, at 473 x 473
+
+
+def test_pspnet():
+  rows = traced('pspnet50')
+  stem = [('3x3', '2', '237x237x64'), ('3x3', '1', '237x237x64'), ('3x3', '1', '237x237x128')]
+  found = [rows[f'backbone/conv{i}'] for i in (1, 2, 3)]
+  assert [(row.kernel, row.stride, row.output) for row in found] == stem
+  for stage, blocks, kernel, size in (
+    (1, 3, '3x3', 119),
+    (2, 4, '3x3', 60),
+    (3, 6, '3x3 dilated 2', 60),
+    (4, 3, '3x3 dilated 4', 60),
+  ):
+    layers = [rows[f'backbone/layer{stage}_{block}_conv2'] for block in range(blocks)]
+    assert {row.kernel for row in layers} == {kernel}
+    assert {row.output for row in layers} == {f'{size}x{size}x{32 * 2**stage}'}
+    assert [row.stride for row in layers] == ['2' if stage == 2 else '1'] + ['1'] * (blocks - 1)
+    assert f'backbone/layer{stage}_{blocks}_conv2' not in rows
+  assert [rows[f'bins{n}'].output for n in (1, 2, 3, 6)] == [f'{n}x{n}x2048' for n in (1, 2, 3, 6)]
+  new = {name: row for name, row in rows.items() if name.startswith(('ppm', 'cls', 'aux'))}
+  assert {row.rate for row in new.values() if row.parameters} == {'10', '10, 10'}
+  assert {row.decay for row in rows.values() if row.parameters} == {'1', '1, 1'}
+  assert {row.rate for name, row in rows.items() if row.parameters and name not in new} == {
+    '1',
+    '1, 1',
+  }
+  assert new['cls_3'].kernel == new['aux_3'].kernel == 'dropout 0.1 of channels'
+  assert new['cls_upsampled'].output == new['aux_upsampled'].output == '473x473x150'

@@ -18,6 +18,22 @@ NETWORKS = {
   'segnet basic': ('segnet', dict(variant='basic', width=2)),
   'fcn paper': ('fcn', dict(width=1)),
   'fcn aligned': ('fcn', dict(width=1, aligned=True)),
+  'pspnet': ('pspnet', dict(width=1, stage_sizes=(1, 1, 1, 1))),
+}
+RELATIVES = {  # of those above; compiling them all takes minutes
+  'unet release': ('unet', dict(width=1, variant='release')),
+  'unet keras': ('unet', dict(width=1, variant='keras')),
+  'unet bilinear': ('unet', dict(width=1, padding='same', up='bilinear')),
+  'segnet bayesian': ('segnet', dict(width=1, bayesian=True)),
+  'segnet basic bayesian': ('segnet', dict(variant='basic', width=2, bayesian=True)),
+  'fcn 32s': ('fcn', dict(width=1, stride=32)),
+  'fcn 16s': ('fcn', dict(width=1, stride=16)),
+  'fcn vgg16 with norm': ('fcn', dict(width=1, batch_norm=True)),
+  'fcn resnet50': ('fcn', dict(width=1, backbone='resnet50', head='light')),
+  'fcn resnet101': ('fcn', dict(width=1, backbone='resnet101', head='light')),
+  'fcn mobilenet_v1': ('fcn', dict(width=4, backbone='mobilenet_v1', head='light')),
+  'fcn mobilenet_v2': ('fcn', dict(width=16, backbone='mobilenet_v2', head='light')),
+  'fcn torchvision': ('fcn', dict(width=1, backbone='resnet50', head='torchvision')),
 }
 VALID = dict(width=4, depth=2, padding='valid')  # margin 20, multiple 4
 SHALLOW = dict(width=4, depth=1, padding='same')
@@ -36,9 +52,11 @@ def apply_by_hand(predictor, padded):
   return np.asarray(jax.nn.softmax(run(predictor.variables, padded[None])))[0]
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize(
+  'name', [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in RELATIVES)]
+)
 def test_an_odd_image_comes_back_at_its_size_and_equals_the_padded_computation(name):
-  model, options = NETWORKS[name]
+  model, options = {**NETWORKS, **RELATIVES}[name]
   predictor = predictor_of(model, model_options=options)
   image = random_image(517, 389)
   found = predictor.probabilities(image)

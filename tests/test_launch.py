@@ -42,7 +42,21 @@ def trained(tmp_path_factory):
   return workdir
 
 
-@pytest.mark.parametrize('spec', SMOKE)
+# Those whose network, task and pipeline another config's run has too.
+TWICE = (
+  'pspnet_ade20k',
+  'pspnet_cityscapes',
+  'pspnet_voc2012',
+  'fcn_pet',
+  'unet_lyft',
+  'segnet_sunrgbd',
+)
+
+
+@pytest.mark.parametrize(
+  'spec',
+  [pytest.param(spec, marks=pytest.mark.slow if spec.startswith(TWICE) else ()) for spec in SMOKE],
+)
 def test_every_smoke_config_trains(spec, tmp_path, capsys):
   launch(
     'train',

@@ -53,6 +53,14 @@ def test_resnet50(models):
   compare(model, models.resnet50(), (2, 97, 65, 3), train=True, ours=logits)
 
 
+def test_resnet50_with_the_stride_of_the_paper_and_of_keras(models):
+  net = models.resnet50()
+  for stage in (net.layer2, net.layer3, net.layer4):
+    stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+  model = backbones.build('resnet50_v1', num_classes=1000)
+  compare(model, net, (2, 97, 65, 3), train=True, ours=logits)
+
+
 def test_mobilenet_v2(models):
   model = backbones.build('mobilenet_v2', num_classes=1000)
   compare(model, models.mobilenet_v2(), (1, 65, 49, 3), ours=logits)

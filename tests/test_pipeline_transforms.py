@@ -193,6 +193,26 @@ def test_rotate_by_a_right_angle_by_hand():
   np.testing.assert_allclose(result['weight'], [[0, 0.2, 0]], atol=1e-6)
 
 
+def test_only_a_share_is_rotated():
+  rotate = transforms.RandomRotate(90.0, share=0.5)
+  example = example_of([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+  assert rotate(example, Draws(0.5)) is example  # no second draw
+  np.testing.assert_array_equal(rotate(example, Draws(0.49, 90.0))['label'][0], [3, 6, 9])
+
+
+def test_blur_of_a_point_by_hand():
+  """Weights of distance 0, 1, 2: 1, exp(-1 / 2.42), exp(-4 / 2.42), over their sum 2.7063."""
+  example = example_of(LABEL)
+  example['image'] = np.zeros((7, 7, 1), np.uint8)
+  example['image'][3, 3] = 250
+  blur = transforms.RandomBlur(0.5)
+  assert blur(example, Draws(0.5)) is example
+  result = blur(example, Draws(0.49))
+  line = np.array([0, 0.0708, 0.2445, 0.3695, 0.2445, 0.0708, 0])
+  np.testing.assert_allclose(result['image'][..., 0], 250 * np.outer(line, line), atol=1)
+  assert result['label'] is example['label']
+
+
 def test_elastic_shifts_everything_by_one_displacement():
   # The same displacement at all nodes is a shift: every pixel reads one to the right, one below.
   result = transforms.ElasticDeform()(example_of(LABEL), Draws(1.0))
@@ -254,6 +274,7 @@ ALL = {
   'contrast': 0.2,
   'saturation': 0.2,
   'shift': 0.1,
+  'blur': 0.5,
 }
 
 
@@ -264,7 +285,7 @@ def test_labels_are_never_mixed_and_inputs_never_written(channels, mirror):
   for array in example.values():
     array.flags.writeable = False
   steps = transforms.make_train_transforms(**ALL, mirror=mirror)
-  assert len(steps) == 8
+  assert len(steps) == 9
   allowed = set(np.unique(example['label']).tolist()) | {VOID}
   for seed in range(20):
     rng, result = np.random.default_rng(seed), example
@@ -280,7 +301,7 @@ def test_labels_are_never_mixed_and_inputs_never_written(channels, mirror):
 def test_weight_and_image_go_through_the_same_geometry():
   example = natural(size=(40, 40), channels=1)
   example['weight'] = example['image'][..., 0].astype(np.float32)
-  geometric = {k: v for k, v in ALL.items() if k not in ('brightness', 'contrast', 'shift')}
+  geometric = {k: v for k, v in ALL.items() if k not in ('brightness', 'contrast', 'shift', 'blur')}
   for seed in range(10):
     rng, result = np.random.default_rng(seed), example
     for step in transforms.make_train_transforms(**geometric):

@@ -241,7 +241,7 @@ def test_large_images_are_written_from_tiles(workdir, predictor, tmp_path):
   ('flags', 'message'),
   [
     (['--input=/nowhere.png'], 'no such file or folder: /nowhere.png'),
-    (['--input=EMPTY'], 'names no image'),
+    (['--input=EMPTY'], 'holds no image'),
     (['--input=IMAGE', '--tile=33,32'], 'take 32 or 36'),
     (['--input=IMAGE', '--tile=x'], "'x': give height,width"),
     (['--input=IMAGE', '--scales=1,b'], 'give numbers, as in .5,1,1.5'),

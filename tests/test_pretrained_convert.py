@@ -320,8 +320,8 @@ def test_keras_resnet_folds_biases_and_epsilon(old):
   top = 'fc1000' if old else 'predictions'
   tensors |= {f'{top}/{top}/kernel:0': normal(32 * WIDTH, 10), f'{top}/{top}/bias:0': normal(10)}
   converted = pretrained.convert(tensors)
-  assert converted.source == 'Keras resnet50' and 'first 1x1' in converted.note
-  variables = zeros_of(backbones.build('resnet50', width=WIDTH, num_classes=10))
+  assert converted.source == 'Keras resnet50' and 'resnet50_v1' in converted.note
+  variables = zeros_of(backbones.build('resnet50_v1', width=WIDTH, num_classes=10))
   loaded, report = pretrained.load_into(variables, converted.tensors)
   assert not report.new and not report.unused
   for conv, norm, kernel, bias, (gamma, beta, mean, var) in checks:

@@ -145,7 +145,7 @@ def test_an_evaluation_on_the_papers_split_comes_first(run):
   text = single.page(tested, None)
   assert '<td class="s15">75</td><td class="s5">25</td>' in text  # row of class 1: 3 and 1 of 4
   assert 'disc → square</th><td>100.0%</td><td>25.0%</td>' in text
-  assert 'rand error, test' in text and '0.125' in text and 'eval/test.json' in text
+  assert '<b>rand error</b>' in text and '0.1250' in text and 'eval/test.json' in text
 
 
 def test_what_comes_from_outside_is_escaped(run):
@@ -229,8 +229,8 @@ def test_ticks_by_hand():
   assert charts.nice_ticks(0, 20_000) == [0, 5000, 10_000, 15_000, 20_000]
   assert charts.nice_ticks(3, 3)[0] <= 3 <= charts.nice_ticks(3, 3)[-1]
   assert charts.log_ticks(0.02, 5) == pytest.approx([0.01, 0.1, 1, 10])
-  labels = [charts.label(v) for v in (0, 0.2, 2.5e-4, 1e-5, 15_000, 2e6)]
-  assert labels == ['0', '0.2', '2.5e-4', '1e-5', '15k', '2M']
+  labels = [charts.label(v) for v in (0, 0.2, 0.00125, 2.5e-4, 1e-5, 15_000, 2e6)]
+  assert labels == ['0', '0.2', '1.25e-3', '2.5e-4', '1e-5', '15k', '2M']
 
 
 def test_a_chart_by_hand():

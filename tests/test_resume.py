@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg.train import loop
+from jaxseg.train import loop, run
 from jaxseg.train.checkpoint import Checkpoints, checksums
 from jaxseg.types import UserError
 
@@ -115,7 +115,7 @@ def test_a_second_process_is_refused(tmp_path):
 
 
 def test_sigterm_saves_and_resumes_bit_identically(straight, tmp_path, capsys, monkeypatch):
-  check = loop._Run._check
+  check = run.Run._check
 
   def terminate(self, step, metrics, index):
     if step == 2:
@@ -123,7 +123,7 @@ def test_sigterm_saves_and_resumes_bit_identically(straight, tmp_path, capsys, m
     check(self, step, metrics, index)
 
   assert threading.current_thread() is threading.main_thread()
-  monkeypatch.setattr(loop._Run, '_check', terminate)
+  monkeypatch.setattr(run.Run, '_check', terminate)
   loop.train(tiny(), tmp_path)
   assert 'stopped and saved at step' in capsys.readouterr().out
   monkeypatch.undo()

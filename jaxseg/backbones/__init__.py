@@ -7,11 +7,11 @@ from typing import Any
 import flax.linen as nn
 
 from jaxseg.backbones.mobilenet import MobileNetV1, MobileNetV2
-from jaxseg.backbones.resnet import STAGE_SIZES, ResNet
+from jaxseg.backbones.resnet import FIRST, STAGE_SIZES, ResNet
 from jaxseg.backbones.vgg import VGG16, VGG16Classifier
 from jaxseg.types import UserError
 
-NAMES = ('vgg16', *STAGE_SIZES, 'mobilenet_v1', 'mobilenet_v2')
+NAMES = ('vgg16', *STAGE_SIZES, *(n + FIRST for n in STAGE_SIZES), 'mobilenet_v1', 'mobilenet_v2')
 
 
 def build(name: str, /, **options: Any) -> nn.Module:
@@ -20,8 +20,8 @@ def build(name: str, /, **options: Any) -> nn.Module:
   Raises:
     UserError: no such backbone; the message lists those there are.
   """
-  if name in STAGE_SIZES:
-    return ResNet(stage_sizes=STAGE_SIZES[name], **options)
+  if (resnet := name.removesuffix(FIRST)) in STAGE_SIZES:
+    return ResNet(stage_sizes=STAGE_SIZES[resnet], stride_first=name != resnet, **options)
   classes = {'vgg16': VGG16, 'mobilenet_v1': MobileNetV1, 'mobilenet_v2': MobileNetV2}
   if name not in classes:
     raise UserError(f'no backbone {name!r}: choose one of {", ".join(NAMES)}')

@@ -1,7 +1,7 @@
 """ResNet-50 and ResNet-101: Deep Residual Learning for Image Recognition (arXiv:1512.03385).
 
-Version 1.5 as in torchvision: the stride sits on the 3x3 convolution (the paper's is on the first
-1x1). Names are torchvision's with '_' for '.': conv1, bn1, layer1_0_conv1, layer1_0_bn1 ...,
+Version 1.5 as in torchvision: the stride sits on the 3x3 convolution. The paper's and Keras' is on the
+first 1x1: 'resnet50_v1'. Names are torchvision's with '_' for '.': conv1, bn1, layer1_0_conv1, layer1_0_bn1 ...,
 layer1_0_downsample_0 (convolution), layer1_0_downsample_1 (batch norm), fc. The deep stem is
 conv1, bn1, conv2, bn2, conv3, bn3. Padding is symmetric, as the published weights expect; XLA's
 'SAME' is not.
@@ -20,6 +20,8 @@ from jaxseg.types import Array, UserError
 
 STAGE_SIZES = {'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3)}
 
+FIRST = '_v1'  # ends the names of those that stride in the first 1x1
+
 _he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
@@ -33,6 +35,7 @@ class ResNet(nn.Module):
     dilate_first: the first block of a dilated stage already has the stage's dilation (PSPNet);
       torchvision gives it the dilation of the stage before.
     deep_stem: three 3x3 convolutions instead of the 7x7 (PSPNet).
+    stride_first: a block strides in its first 1x1, as in the paper, not in its 3x3.
     num_classes: adds global average pooling and fc.
     norm: factory of batch normalisation layers.
     dtype: dtype of the computation; parameters stay float32.
@@ -44,6 +47,7 @@ class ResNet(nn.Module):
   output_stride: int = 32
   dilate_first: bool = False
   deep_stem: bool = False
+  stride_first: bool = False
   num_classes: int | None = None
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
@@ -97,11 +101,12 @@ class ResNet(nn.Module):
   ) -> Array:
     """1x1, 3x3 (with stride and dilation) and 1x1 convolutions around a shortcut."""
     name, features = f'layer{stage}_{block}', self.width * 2 ** (stage - 1)
+    first, second = (stride, 1) if self.stride_first else (1, stride)
 
     def bottleneck(net: ResNet, x: Array) -> Array:
-      y = net._conv_bn(x, features, 1, f'{name}_conv1', f'{name}_bn1', train)
+      y = net._conv_bn(x, features, 1, f'{name}_conv1', f'{name}_bn1', train, first)
       y = net._conv_bn(
-        nn.relu(y), features, 3, f'{name}_conv2', f'{name}_bn2', train, stride, dilation
+        nn.relu(y), features, 3, f'{name}_conv2', f'{name}_bn2', train, second, dilation
       )
       y = net._conv_bn(nn.relu(y), 4 * features, 1, f'{name}_conv3', f'{name}_bn3', train)
       if block == 0:

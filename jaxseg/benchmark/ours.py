@@ -29,6 +29,7 @@ class Program:
     argument_bytes, temporary_bytes, output_bytes: of one device, by the compiler's own account,
       known before anything is allocated. Outputs that reuse a donated argument are not counted.
     devices: number of devices that it runs on.
+    text: returns the compiled program as text.
   """
 
   call: Callable[[], Any]
@@ -37,6 +38,7 @@ class Program:
   temporary_bytes: int
   output_bytes: int
   devices: int
+  text: Callable[[], str]
 
   @property
   def needed_bytes(self) -> int:
@@ -170,6 +172,7 @@ def _program(compiled, seconds, ready, devices) -> Program:
     memory.temp_size_in_bytes,
     memory.output_size_in_bytes - memory.alias_size_in_bytes,
     devices,
+    compiled.as_text,
   )
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import experiment
-from jaxseg.benchmark import fit, footprint, ours, timing, torch_side
+from jaxseg.benchmark import fit, footprint, hours, ours, rows, timing, torch_side
+from jaxseg.benchmark.torch_process import TorchProcess
 from jaxseg.pipeline.loader import train_batches
 from jaxseg.pipeline.memory import remember
 from jaxseg.types import UserError
@@ -34,6 +35,7 @@ class Options:
     trials: rounds of which medians are taken.
     steps: training steps of the whole loop, and batches of the input alone.
     matmul_side: of the matrix product whose rate is the yardstick; 0: enough to fill the device.
+    utilisation, price_per_chip_hour: see `hours.table`.
   """
 
   modes: Sequence[str] = ()
@@ -41,6 +43,8 @@ class Options:
   trials: int = 5
   steps: int = 20
   matmul_side: int = 0
+  utilisation: float = 0.3
+  price_per_chip_hour: float | None = None
 
 
 def run(
@@ -66,14 +70,14 @@ def run(
     UserError: an unknown mode or comparison, a size the network cannot take, data that is missing.
   """
   for name, chosen, known in (
-    ('mode', options.modes, (*MODES, 'fit')),
+    ('mode', options.modes, (*MODES, 'fit', 'hours', 'spatial')),
     ('compare', options.compare, COMPARE),
   ):
     for word in chosen:
       if word not in known:
         raise UserError(f'--{name}={word}: choose from {", ".join(known)}')
   if 'torch' in options.compare:
-    torch_side.import_torch()
+    torch_side.check_installed()
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both sides share one GPU
   config = config.copy_and_resolve_references()
   experiment.set_up_jax(config)
@@ -87,13 +91,22 @@ def run(
     config.batch_size = batches[0]
     if sizes[0] != tuple(config.crop):
       config.crop = sizes[0]
-    result = _Session(config, sizes[0], options).run()
+    result = _one(config, sizes[0], options)
   if json_file:
     path = Path(json_file)
     part = path.with_name(path.name + '.part')
     part.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
     part.replace(path)
   return result
+
+
+def _one(config: ConfigDict, size: tuple[int, int], options: Options) -> dict[str, Any]:
+  if 'hours' in options.modes:
+    assumed = dict(utilisation=options.utilisation, price=options.price_per_chip_hour)
+    return {'hours': hours.table(config, size, **assumed)}
+  if 'spatial' in options.modes:
+    return {'spatial': rows.table(config, size)}
+  return _Session(config, size, options).run()
 
 
 def _size(config: ConfigDict) -> tuple[int, int]:
@@ -113,7 +126,7 @@ class _Session:
     self._config, self._size, self._options = config, size, options
     self._network = ours.Network(config, size)
     self._devices = list(self._network.wrapper.devices)
-    self._torch: torch_side.Network | None = None
+    self._torch: TorchProcess | None = None
     self._result: dict[str, Any] = {}
 
   def run(self) -> dict[str, Any]:
@@ -170,7 +183,7 @@ class _Session:
     matmul, products = timing.matmul(self._devices, config.dtype, options.matmul_side)
     programs = {'ours': program.call}
     if 'torch' in options.compare:
-      self._torch = self._torch or torch_side.Network(config, self._network.batch())
+      self._torch = self._torch or TorchProcess(config, self._network.batch())
       programs['torch'] = getattr(self._torch, mode)
     if 'flax' in options.compare:
       stock = ours.Network(config, self._size, stock_layers=True)

@@ -73,11 +73,13 @@ def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
   return spread.reshape(b, 2 * rows, 2 * columns, c)[:, : size[0], : size[1]]
 
 
-def upsample_bilinear(x: Array, factor: int) -> Array:
-  """The depthwise transposed convolution that it is defined by."""
+def upsample_bilinear(
+  x: Array, factor: int, *, size: tuple[int, int] | None = None, offset: tuple[int, int] = (0, 0)
+) -> Array:
+  """The depthwise transposed convolution that it is defined by, cropped to `size` from `offset` on."""
   channels, side = x.shape[-1], 2 * factor
   kernel = jnp.asarray(fast.bilinear_kernel(side), x.dtype)[..., None, None]
-  return lax.conv_general_dilated(
+  y = lax.conv_general_dilated(
     x,
     jnp.broadcast_to(kernel, (side, side, 1, channels)),
     (1, 1),
@@ -86,6 +88,9 @@ def upsample_bilinear(x: Array, factor: int) -> Array:
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=channels,
   )
+  if size is None:
+    return y
+  return y[:, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
 
 
 _STOCK = {

@@ -31,11 +31,12 @@ class Times:
   trials: tuple[float, ...]
 
 
-def in_turn(programs: Mapping[str, Callable[[], None]], trials: int) -> dict[str, Times]:
+def in_turn(programs: Mapping[str, Callable[[], float | None]], trials: int) -> dict[str, Times]:
   """Times programs one after the other, again and again: what disturbs one disturbs all.
 
   Args:
-    programs: each call does the work once and returns only when it is done.
+    programs: each call does the work once and returns only when it is done; what it returns, if
+      anything, are CPU seconds that it took in another process.
     trials: rounds; each is preceded by one untimed call of every program, in all.
 
   Returns:
@@ -58,11 +59,12 @@ def in_turn(programs: Mapping[str, Callable[[], None]], trials: int) -> dict[str
   }
 
 
-def _clock(program: Callable[[], None], repeats: int) -> tuple[float, float]:
-  wall, cpu = time.perf_counter(), time.process_time()
+def _clock(program: Callable[[], float | None], repeats: int) -> tuple[float, float]:
+  wall, cpu, elsewhere = time.perf_counter(), time.process_time(), 0.0
   for _ in range(repeats):
-    program()
-  return (time.perf_counter() - wall) / repeats, (time.process_time() - cpu) / repeats
+    elsewhere += program() or 0.0
+  cpu = time.process_time() - cpu + elsewhere
+  return (time.perf_counter() - wall) / repeats, cpu / repeats
 
 
 def matmul(
@@ -78,7 +80,11 @@ def matmul(
   side = side or _MATMUL_SIDE.get(devices[0].platform, 8192)
   multiply = jax.pmap(lambda a: a @ a, devices=devices)
   factor = multiply(jnp.full((len(devices), side, side), 1 / side, dtype))
-  return lambda: multiply(factor).block_until_ready(), 2 * len(devices) * side**3
+
+  def product() -> None:
+    multiply(factor).block_until_ready()
+
+  return product, 2 * len(devices) * side**3
 
 
 def resident_bytes(*, peak: bool = False) -> int:

@@ -6,6 +6,7 @@ CPU: eager, channels_last, all cores. GPU: channels_last, bfloat16 autocast, tor
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from types import ModuleType
 from typing import Any
@@ -22,12 +23,17 @@ _COVERED = {
 }
 
 
+def check_installed() -> None:
+  """Raises UserError where PyTorch is not installed; does not load it."""
+  if importlib.util.find_spec('torch') is None:
+    raise UserError('--compare=torch needs PyTorch: pip install torch')
+
+
 def import_torch() -> ModuleType:
   """Raises UserError where PyTorch is not installed."""
-  try:
-    import torch
-  except ImportError as e:
-    raise UserError('--compare=torch needs PyTorch: pip install torch') from e
+  check_installed()
+  import torch
+
   return torch
 
 

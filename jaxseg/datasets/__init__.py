@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from jaxseg import storage
 from jaxseg.types import UserError
 
 _HELPERS = frozenset(
@@ -71,7 +72,7 @@ def data_root(data_dir: str | os.PathLike | None = None) -> Path:
   Raises:
     UserError: the folder does not exist.
   """
-  root = Path(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data').expanduser()
+  root = storage.place(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data')
   if not root.is_dir():
     raise UserError(
       f'no data folder {root}: give data_dir, or set JAXSEG_DATA to the folder that holds camvid/, '

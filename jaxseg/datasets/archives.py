@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from jaxseg import storage
 from jaxseg.datasets import MissingSplit, cache
 from jaxseg.types import UserError
 
@@ -64,12 +65,13 @@ def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:
 
 def _extract(archive: Path, place: Path) -> None:
   try:
-    if archive.suffix.lower() == '.zip':
-      with zipfile.ZipFile(archive) as file:
-        file.extractall(place)  # names that lead out of the folder are made to stay in it
-    else:
-      with tarfile.open(archive) as file:  # many .tar.gz and .tgz of old are plain tar
-        file.extractall(place, filter='data')
+    with storage.local_copy(archive) as path:
+      if path.suffix.lower() == '.zip':
+        with zipfile.ZipFile(path) as file:
+          file.extractall(place)  # names that lead out of the folder are made to stay in it
+      else:
+        with tarfile.open(path) as file:  # many .tar.gz and .tgz of old are plain tar
+          file.extractall(place, filter='data')
   except _DAMAGE as error:
     reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(':')
     raise UserError(f'cannot unpack {archive}: {reason}; download it again') from None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxseg import storage
 from jaxseg.datasets import BadFiles
 from jaxseg.types import UserError
 
@@ -69,23 +70,38 @@ def fingerprint(files: Sequence[Path], facts: Any) -> str:
   problems = []
   for path in files:
     try:
-      stat = path.stat()
+      size, changed = _facts(path)
     except FileNotFoundError:
       problems.append(f'missing file: {path}')
       continue
     except OSError as error:
       problems.append(f'cannot read {path}: {error.strerror}')
       continue
-    digest.update(os.fsencode(path.absolute()))  # a name need not be valid Unicode
-    digest.update(f'|{stat.st_size}|{stat.st_mtime_ns}\n'.encode())
+    whole = path if storage.is_remote(path) else path.absolute()
+    digest.update(os.fsencode(whole))  # a name need not be valid Unicode
+    digest.update(f'|{size}|{changed}\n'.encode())
   if problems:
     raise BadFiles(problems)
   return digest.hexdigest()[:16]
 
 
+def _facts(path: Path) -> tuple[int, int]:
+  """Returns a file's size and the time of its last change."""
+  stat = path.stat()
+  if storage.is_remote(path):
+    return stat.length, stat.mtime
+  return stat.st_size, stat.st_mtime_ns
+
+
 def cache_root(cache_dir: str | os.PathLike | None) -> Path:
-  """Returns the folder for everything that can be made again."""
+  """Returns the folder for everything that can be made again.
+
+  Raises:
+    UserError: it is in a bucket: records are read at random places, from this machine's disk.
+  """
   given = cache_dir or os.environ.get('JAXSEG_CACHE') or '~/.cache/jaxseg'
+  if storage.is_remote(given):
+    raise UserError(f'the cache folder {given} must be on this machine: set config.cache_dir')
   return Path(given).expanduser().absolute()
 
 

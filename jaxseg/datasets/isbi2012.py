@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from jaxseg.datasets import border_weight as weights
 from jaxseg.datasets import data_root, rawfiles, records
@@ -128,7 +127,7 @@ def _num_pages(path: Path) -> int:
   if not path.is_file():
     raise UserError(f'missing file: {path}')
   try:
-    with Image.open(path) as image:
+    with rawfiles.header(path) as image:
       return image.n_frames
   except OSError as error:
     raise UserError(f'cannot decode {path}: {error}; restore the file') from None

@@ -6,16 +6,18 @@ apart, and only Pillow refuses a truncated JPEG.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxseg import storage
 from jaxseg.types import VOID, UserError
 
 _ORIENTATION = 0x0112  # the EXIF tag that asks viewers to turn the image
@@ -41,6 +43,8 @@ def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
       raise UserError(f'no such folder: {folder}')
     found = [p for p in folder.iterdir() if not p.name.startswith('.')]
     for path in found:
+      if storage.is_remote(folder):
+        break  # it holds no links
       if path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
         raise UserError(f'{path} is a link that leads nowhere: mend or remove it')
     return sorted(p for p in found if p.suffix.lower() in suffixes and p.is_file())
@@ -88,10 +92,21 @@ def open_image(path: Path, data: bytes | None = None, page: int = 0) -> Image.Im
   return image
 
 
+@contextlib.contextmanager
+def header(path: Path) -> Iterator[Image.Image]:
+  """Gives an image that is not decoded yet, so that little more than its first bytes are read."""
+  if not storage.is_remote(path):
+    with Image.open(path) as image:
+      yield image
+    return
+  with path.open('rb') as file, Image.open(file) as image:
+    yield image
+
+
 def mode(path: Path) -> str:
   """Returns Pillow's name for the kind of an image's pixels, from its first bytes alone."""
   try:
-    with Image.open(path) as image:
+    with header(path) as image:
       return image.mode
   except Exception as error:  # Pillow's readers raise many types on damaged files
     raise UserError(f'cannot decode {path}: {error}; restore the file') from None

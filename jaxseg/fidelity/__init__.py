@@ -113,6 +113,8 @@ def paper_of(config: ConfigDict) -> Paper:
     name = f'fcn{model.stride}s' + ('_atonce' if model.at_once and model.stride == 8 else '')
   elif name == 'segnet':
     name += ('_basic' if model.variant == 'basic' else '') + ('_bayesian' if model.bayesian else '')
+  elif name == 'pspnet':
+    name += model.backbone.removeprefix('resnet')
   elif name == 'unet':
     name += f'_{model.variant}'
   if name not in PAPERS:

@@ -44,12 +44,14 @@ def describe_initializer(initializer: Any, shape: Sequence[int]) -> str:
   uniform = _UNIFORM[0] < np.abs(values).max() / variance**0.5 < _UNIFORM[1]
   kind = 'uniform' if uniform else 'normal'
   fans = {'in': _INPUTS, 'out': outputs, 'avg': (_INPUTS + outputs) / 2}
-  for gain in ('2', '1', '1/3'):
-    for fan, channels in fans.items():
-      number = 1 / 3 if gain == '1/3' else float(gain)
-      if abs(variance * area * channels / number - 1) < 0.05:
-        return f'{kind} {gain}/{fan}'
-  return f'{kind} {variance:.3g}'
+  scale, gains = variance * area, {'2': 2, '1': 1, '1/3': 1 / 3}
+  errors = {
+    f'{gain}/{fan}': abs(scale * channels / number - 1)
+    for gain, number in gains.items()
+    for fan, channels in fans.items()
+  }
+  nearest = min(errors, key=errors.get)
+  return f'{kind} {nearest}' if errors[nearest] < 0.05 else f'{kind} {variance:.3g}'
 
 
 def _constant(values: np.ndarray) -> str:

@@ -3,7 +3,7 @@
 Nothing here is computed from the models: sizes, counts, crops and multipliers are those of the
 publications. A row is
 
-    name | kernel | stride | padding | output | parameters | what follows | initial values
+    name | kernel | stride | padding | output | parameters | what follows | initial values | rate | decay
 
 with the same words as `trace.Row`. C is the number of classes ('65C': 64 weights and a bias a class),
 '-' is what the source does not say, so that it is compared with nothing. Initial values and multipliers
@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from jaxseg.fidelity import pspnet
 from jaxseg.fidelity.trace import Row
 
 
@@ -56,14 +57,16 @@ class Paper:
 
   def _row(self, line: str, num_classes: int) -> Row:
     cells = [cell.strip() for cell in line.split('|')]
-    name, kernel, stride, padding, output, count, after, initial = cells + [''] * (8 - len(cells))
+    cells += [''] * (10 - len(cells))
+    name, kernel, stride, padding, output, count, after, initial, rate, decay = cells
     row = Row(name, kernel, stride, padding, output.replace('C', str(num_classes)), after=after)
     per_class = count.endswith('C')
     row.parameters = int(count.rstrip('C') or 0) * (num_classes if per_class else 1)
-    if row.parameters and kernel.startswith('batch norm'):
-      row.initial, row.rate, row.decay = self.norm
-    elif row.parameters:
-      row.initial, row.rate, row.decay = initial or self.initial, self.rate, self.decay
+    if row.parameters:
+      is_norm = kernel.startswith('batch norm')
+      shared = self.norm if is_norm else (self.initial, self.rate, self.decay)
+      own = zip((initial, rate, decay), shared, strict=True)
+      row.initial, row.rate, row.decay = (mine or usual for mine, usual in own)
     elif initial:  # a filter that is fixed
       row.initial, row.rate, row.decay = initial, '0', '0'
     return row
@@ -337,6 +340,20 @@ def _segnet(*, basic: bool = False, bayesian: bool = False) -> Paper:
   )
 
 
+def _pspnet(backbone: str, blocks: tuple[int, int, int, int]) -> Paper:
+  """The ResNet is loaded; what is new learns ten times as fast. Decay rules everything alike."""
+  return Paper(
+    title=f'PSPNet{backbone}',
+    source='arXiv:1612.01105, hszhao/semseg',
+    input_shape=(1, 473, 473, 3),
+    table=pspnet.table(blocks),
+    initial='loaded',
+    rate='1',
+    decay='1',
+    norm=('loaded, loaded', '1, 1', '1, 1'),
+  )
+
+
 # The U-Net paper gives neither biases' first values nor multipliers.
 PAPERS = {
   'fcn32s': _fcn(32, _FCN_32S),
@@ -347,6 +364,8 @@ PAPERS = {
   'segnet_bayesian': _segnet(bayesian=True),
   'segnet_basic': _segnet(basic=True),
   'segnet_basic_bayesian': _segnet(basic=True, bayesian=True),
+  'pspnet50': _pspnet('50', (3, 4, 6, 3)),
+  'pspnet101': _pspnet('101', (3, 4, 23, 3)),
   'unet_paper': Paper(
     'U-Net', 'arXiv:1505.04597, figure 1', (1, 572, 572, 1), _UNET, 'normal 2/in, -', '-', '-'
   ),

@@ -32,7 +32,7 @@ class Row:
 
   Attributes:
     name: the parameters' path, or what the layer works on: 'pool3', 'unpool3', 'upscore8 crop'.
-    kernel: '3x3'; of other layers what they are: 'batch norm 1e-09', 'dropout 0.5', 'crop at 19'.
+    kernel: '3x3', '3x3 dilated 2'; of other layers what they are: 'batch norm 1e-09', 'dropout 0.5', 'crop at 19'.
     stride: '2', '' where there is none.
     padding: pixels on every side, 'ceil' or 'floor' of a pooling.
     output: 'HxWxC'.
@@ -130,7 +130,7 @@ class _Recorder:
     """Gives upsamplings without parameters the names under which the model notes their results."""
     for name, values in intermediates.items():
       row = self._maker_of(values[0]) if isinstance(values, tuple) else None
-      if row and row.name.startswith('upsampling'):
+      if row and row.name.startswith(('upsampling', 'resize')):
         old, row.name = row.name, name
         for other in self.rows:
           other.name = other.name.replace(old + ' ', name + ' ')
@@ -193,8 +193,16 @@ class _Recorder:
         lambda: function(jnp.zeros((1, 5, 5, 1)), window, stride, padding, **options)
       )
       row = Row(f'pool{self._count("pool") + 1}', f'max {window}x{window}', str(stride))
-      row.padding = 'ceil' if odd.shape[1] == 3 else 'floor'
+      if isinstance(padding, str):
+        row.padding = 'ceil' if odd.shape[1] == 3 else 'floor'
+      else:
+        row.padding = _together([_together(pad) for pad in padding])
       self._add(row, value)
+      return value
+
+    def average(function, x, bins):
+      value = function(x, bins)
+      self._add(Row(f'bins{bins}', f'average {bins}x{bins}'), value)
       return value
 
     def pool_argmax(function, x):
@@ -222,7 +230,8 @@ class _Recorder:
 
     def resize(function, x, size, **options):
       value = function(x, size, **options)
-      self._add(Row(f'resize{len(self.rows)}', 'bilinear'), value)
+      aligned = ', corners aligned' if options.get('align_corners') else ''
+      self._add(Row(f'resize{len(self.rows)}', 'bilinear' + aligned), value)
       return value
 
     def response_norm(function, x, size=5, alpha=1e-4, beta=0.75, k=1.0):
@@ -239,6 +248,7 @@ class _Recorder:
       return value
 
     return {
+      layers.adaptive_average_pool: average,
       layers.max_pool: pool,
       layers.max_pool_argmax: pool_argmax,
       layers.max_unpool: unpool,

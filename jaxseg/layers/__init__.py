@@ -2,7 +2,7 @@
 
 from jaxseg.layers.convolution import Conv, conv_general_dilated
 from jaxseg.layers.norm import BatchNorm, local_response_norm
-from jaxseg.layers.pooling import max_pool, max_pool_argmax, max_unpool
+from jaxseg.layers.pooling import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
 from jaxseg.layers.upsampling import (
   ConvTranspose,
   bilinear_kernel,
@@ -15,6 +15,7 @@ __all__ = [
   'BatchNorm',
   'Conv',
   'ConvTranspose',
+  'adaptive_average_pool',
   'bilinear_kernel',
   'conv_general_dilated',
   'conv_transpose',

@@ -21,11 +21,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.layers.partition import by_rows, rows_are_split
 from jaxseg.types import Array
 
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 _MAX_KERNEL = 3  # larger kernels reuse each value often enough for XLA's own gradient
-_MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows win
+_MIN_PIXELS = 2048  # batch * height * width of the output from which blocks of rows win
+_MAX_TAP_PIXELS = 1024  # and up to which one product for each tap of the kernel does,
+_MIN_TAP_CHANNELS = 256  # with so many input and output channels
 _MAX_SMALL_MAP = 1024  # height * width of the output up to which a larger kernel is one product
 _MAX_WINDOW_BYTES = 2**26  # of all its windows, laid out in float32
 _MIN_BFLOAT16_CHANNELS = 8  # an image's three channels fill no bfloat16 product
@@ -52,14 +55,15 @@ def conv_general_dilated(
   float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps;
   in bfloat16 also kernels up to 3x3 on any map, from 128 channels.
   Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
-  CPU all is native.
+  CPU, and where rows are split over devices, all is native.
   """
   sizes = [*lhs.shape, *rhs.shape]
   dtypes = {jnp.dtype(lhs.dtype), jnp.dtype(rhs.dtype)}
   ones = [*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ())]
   layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
   covered = (
-    lhs.ndim == 4
+    not rows_are_split()
+    and lhs.ndim == 4
     and layout == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
     and all(isinstance(size, int) for size in sizes)
     and all(one == 1 for one in (*ones, feature_group_count, batch_group_count))
@@ -81,12 +85,16 @@ def conv_general_dilated(
     if large_kernel and height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES:
       if not cropped:
         return _convolve_by_windows(pads, precision, lhs, rhs)
-    elif not large_kernel and not cropped and (pixels >= _MIN_PIXELS or _by_product(lhs)):
+    elif not (large_kernel or cropped) and (
+      pixels >= _MIN_PIXELS or _by_product(lhs) or _by_taps(pixels, rhs)
+    ):
       if any(max(pad) >= side for pad, side in zip(pads, rhs.shape[:2], strict=True)):
         # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
         lhs, pads = jnp.pad(lhs, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
       return _convolve(pads, precision, lhs, rhs)
-  return lax.conv_general_dilated(
+  if rows_are_split():
+    lhs = by_rows(lhs, _reach(lhs, rhs, window_strides, padding, rhs_dilation))
+  native = lax.conv_general_dilated(
     lhs,
     rhs,
     window_strides,
@@ -99,12 +107,22 @@ def conv_general_dilated(
     precision,
     preferred_element_type,
   )
+  return by_rows(native)
 
 
 class Conv(nn.Conv):
   """`flax.linen.Conv`, same fields and parameters, whose gradients are also fast on a CPU."""
 
   conv_general_dilated: Callable | None = conv_general_dilated
+
+
+def _reach(lhs, rhs, strides, padding, dilation) -> int:
+  """How many rows above or below its own an output row reads, [b,h,w,i] and [kh,kw,i,o]."""
+  beyond = (dilation or (1,))[0] * (rhs.shape[0] - 1)
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(lhs.shape[1:2], (beyond + 1,), strides[:1], padding)
+  above = int(padding[0][0])
+  return max(above, beyond - above)
 
 
 def _native(pads, precision, x, kernel):
@@ -115,6 +133,10 @@ def _native(pads, precision, x, kernel):
 
 def _by_product(x: Array) -> bool:
   return x.dtype == jnp.bfloat16 and x.shape[-1] >= _MIN_PRODUCT_CHANNELS
+
+
+def _by_taps(pixels: int, kernel: Array) -> bool:
+  return pixels <= _MAX_TAP_PIXELS and min(kernel.shape[2:]) >= _MIN_TAP_CHANNELS
 
 
 def _value(pads, precision, x, kernel):
@@ -142,13 +164,19 @@ def _backward(pads, precision, saved, g):
   def native_dkernel(x, g):
     return jax.vjp(lambda k: native(x, k), kernel)[1](g)[0]
 
+  pixels, fast_dx, fast_dkernel = math.prod(g.shape[:3]), None, None
+  if _by_taps(pixels, kernel):
+    fast_dx, fast_dkernel = _input_gradient_by_taps, _kernel_gradient_by_taps
+  else:
+    fast_dx = _input_gradient if _by_product(g) else None
+    fast_dkernel = _kernel_gradient if pixels >= _MIN_PIXELS else None
   dx, dkernel = native_dx, native_dkernel
-  if _by_product(g):
-    turned = functools.partial(_input_gradient, pads, precision)
-    dx = functools.partial(lax.platform_dependent, cpu=turned, default=native_dx)
-  if math.prod(g.shape[:3]) >= _MIN_PIXELS:
-    blocks = functools.partial(_kernel_gradient, kernel.shape[:2], pads, precision)
-    dkernel = functools.partial(lax.platform_dependent, cpu=blocks, default=native_dkernel)
+  if fast_dx:
+    on_cpu = functools.partial(fast_dx, pads, precision)
+    dx = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dx)
+  if fast_dkernel:
+    on_cpu = functools.partial(fast_dkernel, kernel.shape[:2], pads, precision)
+    dkernel = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dkernel)
   return dx(g, kernel), dkernel(x, g)
 
 
@@ -232,6 +260,49 @@ def _input_gradient(pads, precision, g, kernel):
     for side, (low, high) in zip(kernel.shape[:2], pads, strict=True)
   )
   return _product_of_blocks(pads, precision, g, turned)
+
+
+def _input_gradient_by_taps(pads, precision, g, kernel):
+  """Input gradient [b,h,w,i] of g [b,h',w',o], with the kernel as it lies: none is transposed."""
+  kh, kw = kernel.shape[:2]
+  pads = [
+    (side - 1 - low, side - 1 - high) for side, (low, high) in zip((kh, kw), pads, strict=True)
+  ]
+  dx = sum(
+    lax.dot_general(
+      tap,
+      kernel[kh - 1 - row, kw - 1 - column],
+      (((3,), (1,)), ((), ())),
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    )
+    for row, column, tap in _taps(g, pads, kh, kw)
+  )
+  return dx.astype(g.dtype)
+
+
+def _kernel_gradient_by_taps(sides, pads, precision, x, g):
+  """Weight gradient [kh,kw,i,o] of x [b,h,w,i] and the output's gradient g [b,h',w',o]."""
+  products = [
+    lax.dot_general(
+      tap,
+      g,
+      (((0, 1, 2), (0, 1, 2)), ((), ())),
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    )
+    for _, _, tap in _taps(x, pads, *sides)
+  ]
+  return jnp.stack(products).reshape(*sides, x.shape[-1], g.shape[-1]).astype(x.dtype)
+
+
+def _taps(x: Array, pads, kh: int, kw: int):
+  """For each tap of the kernel its row, its column, and what of padded x it meets."""
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  for row in range(kh):
+    for column in range(kw):
+      yield row, column, x[:, row : row + height, column : column + width]
 
 
 def _rows_and_blocks(height: int, row_bytes: int) -> tuple[int, int]:

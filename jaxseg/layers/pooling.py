@@ -1,4 +1,4 @@
-"""Max pooling, its argmax, and unpooling, without select-and-scatter.
+"""Max pooling, its argmax, and unpooling, without select-and-scatter; averages over bins.
 
 The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
 forward pass on a CPU and is not deterministic on a GPU. Where the windows do not overlap, the four
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.layers.partition import by_rows
 from jaxseg.types import Array
 
 
@@ -45,14 +46,15 @@ def max_pool(
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
   if ceil:
     pads = [_ceil_pad(n, window, stride, pad) for n, pad in zip(x.shape[1:3], pads, strict=True)]
-  return lax.reduce_window(
-    x,
+  pooled = lax.reduce_window(
+    by_rows(x, window - 1),
     _lowest(x.dtype),
     lax.max,
     (1, window, window, 1),
     (1, stride, stride, 1),
     ((0, 0), *pads, (0, 0)),
   )
+  return by_rows(pooled)
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
@@ -65,7 +67,8 @@ def max_pool_argmax(x: Array) -> tuple[Array, Array]:
     pooled: [b,ceil(h/2),ceil(w/2),c] of x's dtype.
     index: uint8 of the same shape: 0 1 / 2 3, row-major in the window; the first maximum wins.
   """
-  return _pool((_lacking(x.shape[1]), _lacking(x.shape[2])), x)
+  pooled, index = _pool((_lacking(x.shape[1]), _lacking(x.shape[2])), by_rows(x))
+  return by_rows(pooled), by_rows(index)
 
 
 def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
@@ -83,7 +86,40 @@ def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
   odd = _lacking(rows), _lacking(columns)
   if ((rows + odd[0]) // 2, (columns + odd[1]) // 2) != tuple(x.shape[1:3]):
     raise ValueError(f'max_unpool: size {size} does not pool to {tuple(x.shape[1:3])}')
-  return _unpool(odd, x, index)
+  return by_rows(_unpool(odd, x, index))
+
+
+def adaptive_average_pool(x: Array, bins: int) -> Array:
+  """Means over a grid of bins that covers the whole map (PSPNet's pyramid, arXiv:1612.01105).
+
+  Bin i of a side of n pixels holds those from floor(i n / bins) up to, not including,
+  ceil((i + 1) n / bins), as PyTorch's adaptive pooling: where bins does not divide n, neighbours
+  overlap; where bins > n, pixels repeat.
+
+  Args:
+    x: [b,h,w,c] float; h and w may be dimension variables of `jax.export`.
+    bins: number of bins along each side.
+
+  Returns:
+    [b,bins,bins,c] of x's dtype; sums are float32 at least.
+  """
+  dtype, number = x.dtype, jnp.arange(bins)
+  wide = jnp.promote_types(dtype, jnp.float32)
+  for axis in (1, 2):
+    n = x.shape[axis]
+    begin, end = number * n // bins, ((number + 1) * n + bins - 1) // bins
+    pixel = jnp.arange(n)[None]
+    member = (begin[:, None] <= pixel) & (pixel < end[:, None])
+    total = jnp.tensordot(
+      x,
+      member.astype(x.dtype),
+      ((axis,), (1,)),
+      precision=lax.Precision.HIGHEST,
+      preferred_element_type=wide,
+    )
+    size = (end - begin).astype(wide).reshape(1, 1, 1, -1)
+    x = jnp.moveaxis(total / size, -1, axis)
+  return x.astype(dtype)
 
 
 def _lacking(n: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.layers.partition import by_rows, rows_are_split
 from jaxseg.types import Array
+
+_FEW = 6  # rows or columns up to which resizing is one small product, also where rows are split
 
 
 class ConvTranspose(nn.Module):
@@ -86,13 +90,44 @@ def conv_transpose(
       kernel = kernel.swapaxes(2, 3)
     else:
       kernel = kernel[::-1, ::-1]
-    return _spread_blocks(x, kernel, precision)
+    return by_rows(_spread_blocks(by_rows(x), kernel, precision))
   if transpose_kernel:
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+  if rows_are_split() and padding == 'SAME':
+    return _transposed_by_rows(x, kernel[::-1, ::-1], strides, precision)
   static = all(isinstance(size, int) for size in x.shape)
   if isinstance(padding, str) and static and min(sides) > 1 and x.dtype == kernel.dtype:
     return _transposed(strides, padding, precision, x, kernel)
-  return lax.conv_transpose(x, kernel, strides, padding, precision=precision)
+  return by_rows(lax.conv_transpose(by_rows(x), kernel, strides, padding, precision=precision))
+
+
+def _transposed_by_rows(x: Array, kernel: Array, strides, precision) -> Array:
+  """Padding 'SAME': every pixel's block of the output, from the pixel and those beside it.
+
+  XLA gathers all rows for the gradient of a transposed convolution. In one dimension, output
+  s * k + j is the sum over d of x[k + d] * kernel[j + cut - s * d], wherever there is such a tap.
+  """
+  axes = [
+    (side, step, _cut_before(side, step, 'SAME'))
+    for side, step in zip(kernel.shape[:2], strides, strict=True)
+  ]
+  near = [range(-((k - 1 - cut) // s), (s - 1 + cut) // s + 1) for k, s, cut in axes]
+  x, zero = by_rows(x), jnp.zeros((), kernel.dtype)
+  parts, kernels = [], []
+  for offsets in itertools.product(*near):
+    parts.append(_shifted(_shifted(x, 1, offsets[0]), 2, offsets[1]))
+    first = [s * d - cut for (_, s, cut), d in zip(axes, offsets, strict=True)]
+    pads = [(low, s - k - low, 0) for (k, s, _), low in zip(axes, first, strict=True)]
+    kernels.append(lax.pad(kernel, zero, (*pads, (0, 0, 0), (0, 0, 0))))
+  y = _spread_blocks(jnp.concatenate(parts, -1), jnp.concatenate(kernels, 2), precision)
+  return by_rows(y)
+
+
+def _shifted(x: Array, axis: int, n: int) -> Array:
+  """x[i + n] at i along an axis, zeros beyond the ends."""
+  pads = [(0, 0, 0)] * x.ndim
+  pads[axis] = (-n, n, 0)
+  return lax.pad(x, jnp.zeros((), x.dtype), pads) if n else x
 
 
 def _spread_blocks(x: Array, kernel: Array, precision) -> Array:
@@ -195,15 +230,34 @@ def upsample_bilinear(
   Returns:
     [b,h',w',c] of x's dtype.
   """
-  for axis in (1, 2):
-    x = _upsample_line(axis, factor, x)
+  length = x.shape[1] * factor
+  if rows_are_split() and size and offset and (size[0], offset[0]) == (length, factor // 2):
+    x, offset = _rows_at(x, (np.arange(length) + 0.5) / factor - 0.5), (0, offset[1])
+  else:
+    x = _upsample_line(1, factor, x)
+  x = _upsample_line(2, factor, x)
   if size is None:
-    return x
+    return by_rows(x)
   start = offset or tuple((have - want) // 2 for have, want in zip(x.shape[1:3], size, strict=True))
   stop = tuple(first + want for first, want in zip(start, size, strict=True))
   if min(start) < 0 or stop[0] > x.shape[1] or stop[1] > x.shape[2]:
     raise ValueError(f'upsample_bilinear: no crop {size} at {start} in {tuple(x.shape[1:3])}')
-  return x[:, start[0] : stop[0], start[1] : stop[1]]
+  return by_rows(x[:, start[0] : stop[0], start[1] : stop[1]])
+
+
+def _rows_at(x: Array, place: np.ndarray) -> Array:
+  """Rows of x [b,h,w,c] at fractional places, zeros beyond its ends, where rows are split.
+
+  All of a device's rows come from its own and one neighbour's: `place` is factor * h long, and its
+  i-th value within a row of i // factor.
+  """
+  b, h, w, c = x.shape
+  x, y = by_rows(x, 1), 0.0
+  for near in (-1, 0, 1):
+    distance = np.abs(place.reshape(h, -1) - np.arange(h)[:, None] - near)
+    weight = jnp.asarray(np.maximum(0, 1 - distance), x.dtype).reshape(1, h, -1, 1, 1)
+    y += _shifted(x, 1, near)[:, :, None] * weight
+  return by_rows(y.reshape(b, len(place), w, c))
 
 
 def _upsample_line_value(axis: int, factor: int, x: Array) -> Array:
@@ -258,18 +312,24 @@ def _resize_line(x: Array, axis: int, length: int, align_corners: bool) -> Array
   whole = isinstance(factor, int) and isinstance(rest, int) and rest == 0
   if whole and factor == 1:
     return x
-  if whole and factor % 2 == 0 and not align_corners:
+  if whole and axis == 1 and rows_are_split():
+    return _rows_at(x, _places(n, length, align_corners, np))
+  if whole and factor % 2 == 0 and not align_corners and n > _FEW:
     # The transposed convolution on an image whose border is repeated samples the same places.
     pads = [(0, 0)] * x.ndim
     pads[axis] = (1, 1)
     wide = _upsample_line(axis, factor, jnp.pad(x, pads, mode='edge'))
     start = factor + factor // 2
     return lax.slice_in_dim(wide, start, start + length, axis=axis)
-  i = jnp.arange(length, dtype=jnp.float32)
-  if align_corners:
-    place = i * jnp.float32(n - 1) / jnp.maximum(jnp.float32(length - 1), 1)
-  else:
-    place = jnp.clip((i + 0.5) * jnp.float32(n) / jnp.float32(length) - 0.5, 0, n - 1)
+  place = _places(n, length, align_corners, jnp)
   pixel = jnp.arange(n, dtype=jnp.float32)
   weight = jnp.maximum(0, 1 - jnp.abs(place[:, None] - pixel[None])).astype(x.dtype)
   return jnp.moveaxis(jnp.tensordot(x, weight, ((axis,), (1,))), -1, axis)
+
+
+def _places(n: int, length: int, align_corners: bool, xp) -> Array:
+  """Where each of `length` outputs samples the n inputs, with numpy or jax.numpy as `xp`."""
+  i = xp.arange(length, dtype=xp.float32)
+  if align_corners:
+    return i * xp.float32(n - 1) / xp.maximum(xp.float32(length - 1), 1)
+  return xp.clip((i + 0.5) * xp.float32(n) / xp.float32(length) - 0.5, 0, n - 1)

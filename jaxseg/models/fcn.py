@@ -188,17 +188,16 @@ class Model(nn.Module):
         self.num_classes,
         (2 * factor, 2 * factor),
         strides=(factor, factor),
-        padding='VALID',
+        padding='SAME' if self._is_aligned else 'VALID',
         use_bias=False,
         dtype=self.dtype,
         kernel_init=_bilinear_init,
         name=name,
       )(x)
     else:
-      x = upsample_bilinear(x, factor)
+      aligned = (x.shape[1] * factor, x.shape[2] * factor) if self._is_aligned else None
+      x = upsample_bilinear(x, factor, size=aligned, offset=(factor // 2,) * 2)
       self.sow('intermediates', name, x)
-    if self._is_aligned:
-      x = x[:, factor // 2 : -(factor // 2), factor // 2 : -(factor // 2)]
     return x
 
   def _crop(self, x: Array, offset: int, size: tuple[int, int]) -> Array:

@@ -9,55 +9,22 @@ import dataclasses
 import functools
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grain
 import numpy as np
 
-from jaxseg.pipeline import geometry, options
+from jaxseg.pipeline import geometry, options, watch
 from jaxseg.pipeline.geometry import Example, Fill
 from jaxseg.pipeline.memory import remember
+from jaxseg.pipeline.watch import Prefetched
 from jaxseg.types import VOID, SizeRule, UserError
 
 __all__ = ['Prefetched', 'eval_batches', 'remember', 'train_batches']
 
 _TRAIN_KEYS = ('image', 'label', 'weight', 'index')
 _EVAL_KEYS = ('image', 'label', 'index', 'height', 'width', 'valid')
-
-
-class Prefetched:
-  """An iterator over batches that are made in the background, and how long it was waited for.
-
-  Attributes:
-    waited_seconds: time that `next` has spent waiting for batches since the start.
-  """
-
-  def __init__(self, iterator: Iterator):
-    self._iterator = iterator
-    self.waited_seconds = 0.0
-
-  def __iter__(self) -> Prefetched:
-    return self
-
-  def __next__(self) -> dict:
-    begin = time.perf_counter()
-    try:
-      return next(self._iterator)
-    except Exception as error:  # the end (StopIteration) or a failure: either way it is over
-      self.close()
-      # Grain adds a remark of its own to whatever passes through it.
-      error.__notes__ = [n for n in getattr(error, '__notes__', ()) if 'Grain' not in n]
-      raise
-    finally:
-      self.waited_seconds += time.perf_counter() - begin
-
-  def close(self) -> None:
-    """Drops what is not yet made and lets the threads end; `next` finds the end from then on."""
-    self._iterator, iterator = iter(()), self._iterator
-    if hasattr(iterator, 'close'):
-      iterator.close()
 
 
 def train_batches(
@@ -72,6 +39,7 @@ def train_batches(
   num_threads: int = 2,
   prefetch: int = 4,
   replacement: bool = False,
+  timeout: float = 0.0,
 ) -> Prefetched:
   """Endless training batches; batch `step` is a pure function of seed, step and data.
 
@@ -92,6 +60,7 @@ def train_batches(
     prefetch: batches kept ready.
     replacement: each example is drawn independently from all data (FCN's recipe) instead of once
       an epoch.
+    timeout: seconds without any example finished after which `next` raises StuckError; 0 = never.
 
   Returns:
     A `Prefetched` iterator of dicts: 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w], 'weight'
@@ -114,16 +83,19 @@ def train_batches(
     rng = np.random.default_rng([seed, 1, position])
     epoch, place = divmod(position, count)
     index = int(rng.integers(count) if replacement else order(epoch)[place])
-    result = {**_read(source, index), 'index': np.int64(index)}
-    for transform in transforms:
-      result = transform(result, rng)
+    with progress.making(index):
+      result = {**_read(source, index), 'index': np.int64(index)}
+      for transform in transforms:
+        result = transform(result, rng)
     return result
 
   def batch(step: int) -> dict:
     first = step * batch_size + shard_index * local
     return _stack((example(first + i) for i in range(local)), local, _TRAIN_KEYS)
 
-  return _start(range(start_step, sys.maxsize), batch, num_threads, prefetch)
+  progress = watch.Progress(source)
+  steps = range(start_step, sys.maxsize)
+  return _start(steps, batch, num_threads, prefetch, progress, timeout)
 
 
 def _local_size(batch_size: int, shard_index: int, shard_count: int) -> int:
@@ -136,12 +108,21 @@ def _local_size(batch_size: int, shard_index: int, shard_count: int) -> int:
   return batch_size // shard_count
 
 
-def _start(steps: range, batch: Callable, num_threads: int, prefetch: int) -> Prefetched:
+def _start(
+  steps: range,
+  batch: Callable,
+  num_threads: int,
+  prefetch: int,
+  progress: watch.Progress,
+  timeout: float,
+) -> Prefetched:
   # Grain warns where the buffer is smaller than the number of threads: some would always rest.
-  buffer = max(prefetch, num_threads) if num_threads else 0
+  watched = num_threads and timeout
+  buffer = max(prefetch - bool(watched), num_threads) if num_threads else 0  # a watch holds one too
   reading = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer)
   dataset = grain.MapDataset.range(steps.start, steps.stop).map(batch)
-  return Prefetched(iter(dataset.to_iter_dataset(reading)))
+  iterator = iter(dataset.to_iter_dataset(reading))
+  return Prefetched(watch.Watched(iterator, progress, timeout) if watched else iterator)
 
 
 def _read(source, index: int) -> Example:
@@ -192,6 +173,7 @@ def eval_batches(
   indices: Sequence[int] | None = None,
   num_threads: int = 2,
   prefetch: int = 2,
+  timeout: float = 0.0,
 ) -> Prefetched:
   """Every image exactly once at its own size; the images of a batch share one padded size.
 
@@ -225,6 +207,7 @@ def eval_batches(
     indices: places in the source to go through, in this order; None: all.
     num_threads: threads that make batches; 0 makes them inside `next`.
     prefetch: batches kept ready.
+    timeout: as in `train_batches`.
 
   Returns:
     A `Prefetched` iterator of dicts: 'image' uint8 [b,H,W,c], 'label' uint8 [b,h,w] on the canvas,
@@ -245,7 +228,8 @@ def eval_batches(
     mine = chosen[shard_index * local : (shard_index + 1) * local]
     # Where this host has no image of the batch, the batch's first lends its shape.
     for index in mine or chosen[:1]:
-      placed = frame.place(index, _read(source, index))
+      with progress.making(index):
+        placed = frame.place(index, _read(source, index))
       if mine:
         yield placed
     for _ in range(local - len(mine)):
@@ -254,7 +238,8 @@ def eval_batches(
   def batch(step: int) -> dict:
     return _stack(examples(plan[step]), local, _EVAL_KEYS)
 
-  return _start(range(len(plan)), batch, num_threads, prefetch)
+  progress = watch.Progress(source)
+  return _start(range(len(plan)), batch, num_threads, prefetch, progress, timeout)
 
 
 def _plan(source, indices, frame: _Frame, batch_size: int, num_threads: int) -> list[list[int]]:

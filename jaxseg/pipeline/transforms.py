@@ -166,13 +166,16 @@ class RandomRotate:
   """Turns about the image's centre by U[-degrees, degrees]; the size stays.
 
   Corners that turn in from outside hold `fill`, void and weight 0, or with `fill` None the
-  mirrored image with its mirrored label.
+  mirrored image with its mirrored label. Only a `share` of the images is turned.
   """
 
   degrees: float
   fill: Fill | None = (0,)
+  share: float = 1.0
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    if self.share < 1 and rng.uniform(0, 1) >= self.share:
+      return example
     angle = math.radians(rng.uniform(-self.degrees, self.degrees))
     height, width = _sides(example)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -239,6 +242,19 @@ class Photometric:
     return {**example, 'image': image}
 
 
+@dataclasses.dataclass(frozen=True)
+class RandomBlur:
+  """Softens a share of the images by a 5x5 Gaussian of sigma 1.1 (PSPNet, hszhao/semseg)."""
+
+  share: float
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    if rng.uniform(0, 1) >= self.share:
+      return example
+    image = example['image']
+    return {**example, 'image': cv2.GaussianBlur(image, (5, 5), 1.1).reshape(image.shape)}
+
+
 def make_train_transforms(
   *,
   crop: int | Size | None = None,
@@ -247,11 +263,13 @@ def make_train_transforms(
   flip: bool = False,
   vertical_flip: bool = False,
   rotate: float = 0.0,
+  rotate_share: float = 1.0,
   rotate90: bool = False,
   brightness: float = 0.0,
   contrast: float = 0.0,
   saturation: float = 0.0,
   shift: float = 0.0,
+  blur: float = 0.0,
   elastic: float = 0.0,
   mirror: int = 0,
   pad: int | Size | None = None,
@@ -265,6 +283,7 @@ def make_train_transforms(
     resize: new (height, width), or one integer for a square, or a float: a factor.
     elastic: standard deviation of the elastic deformation, in pixels.
     rotate: largest angle in degrees, 0..180; borders void, or mirrored where `mirror` is set.
+    rotate_share: share of the images that are rotated.
     pad: canvas (height, width) on which the image is centred, before the crop.
     pad_label: label of that canvas, 0..255.
     crop: (height, width) of the random window, or one integer; a smaller image is padded.
@@ -273,6 +292,7 @@ def make_train_transforms(
     sides: share by which each side is randomly moved in, 0..0.45.
     flip, vertical_flip, rotate90: left-right, top-bottom, quarter turns (square results only).
     brightness, contrast, saturation, shift: see Photometric, each 0..1.
+    blur: share of the images that RandomBlur softens.
     fill: colour beside the image, 0..255, one value or one for each channel.
 
   Raises:
@@ -295,7 +315,8 @@ def make_train_transforms(
   if sigma := options.number('elastic', elastic):
     steps.append(ElasticDeform(sigma))
   if degrees := options.number('rotate', rotate, 180):
-    steps.append(RandomRotate(degrees, None if mirror else fill))
+    share = options.number('rotate_share', rotate_share, 1)
+    steps.append(RandomRotate(degrees, None if mirror else fill, share))
   if pad is not None:
     steps.append(Pad(pad, fill, options.whole('pad_label', pad_label, most=255)))
   if crop is not None:
@@ -311,4 +332,6 @@ def make_train_transforms(
   light = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation, 'shift': shift}
   if any(options.number(name, value, 1) for name, value in light.items()):
     steps.append(Photometric(**light))
+  if share := options.number('blur', blur, 1):
+    steps.append(RandomBlur(share))
   return tuple(steps)

@@ -111,7 +111,7 @@ SOURCES = (
     preprocessing.CAFFE,
     optional=('fc',),
     is_backbone=True,
-    note='trained with the stride on the first 1x1 convolution of a block, ours is on the 3x3',
+    note="trained with the stride on the first 1x1 of a block: backbone='resnet50_v1' has it there",
   ),
   Source(
     'Keras mobilenet',

@@ -7,10 +7,10 @@ best checkpoint) and scores images of the evaluation split one by one for the wo
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxseg import storage
 from jaxseg.report import comparison, images, single
 from jaxseg.report.collect import Run, collect
 from jaxseg.train.writer import Progress
@@ -44,7 +44,7 @@ def write(
   Raises:
     UserError: a folder without a run or checkpoint, or a file that cannot be written.
   """
-  folders = [Path(w).expanduser().absolute() for w in workdirs]
+  folders = [storage.absolute(w) for w in workdirs]
   if len(set(folders)) < len(folders):
     raise UserError('a folder is given twice: give each run once')
   if len(folders) == 1:
@@ -56,12 +56,10 @@ def write(
   else:
     text = comparison.page([collect(folder) for folder in folders])
     default = folders[0].parent / 'comparison.html'
-  file = Path(output).expanduser().absolute() if output else default
+  file = storage.absolute(output) if output else default
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + '.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, file)
+    storage.write_text(file, text)
   except OSError as e:
     raise UserError(f'--output={file}: {e.strerror}; choose a file that can be written') from e
   return file

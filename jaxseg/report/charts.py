@@ -131,14 +131,14 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def label(value: float) -> str:
-  """Writes a tick: 20000 as 20k, 0.00025 as 2.5e-4."""
+  """Writes a tick: 20000 as 20k, 0.0025 as 2.5e-3."""
   if value == 0:
     return '0'
   if abs(value) >= 1e6:
     return f'{value / 1e6:g}M'
   if abs(value) >= 1e4:
     return f'{value / 1e3:g}k'
-  if abs(value) < 1e-3:
+  if abs(value) < 0.01:
     power = math.floor(math.log10(abs(value)) + 1e-9)
     return f'{value / 10.0**power:.4g}e{power}'
   return f'{value:.6g}'

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxseg.report import charts, parts, single
 from jaxseg.report.collect import Run
+from jaxseg.train.measures import published_numbers, single_numbers
 from jaxseg.train.writer import duration
 
 
@@ -47,11 +48,16 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
     ('scored on', *(_text(f'{h["split"]} ({h["origin"]})' if h else '–') for h in heads)),
     ('step', *(_text(f'{h["step"]:,}' if h else '–') for h in heads)),
   ]
-  for key, name in parts.SCORE_NAMES.items():
-    rows.append((f'<b>{name}</b>', *_ranked([h.get(key) for h in heads], parts.number)))
-    published = [(run.config.paper or {}).get(key) for run in runs]
+  scores = [single_numbers(head) for head in heads]
+  papers = [published_numbers(run.config.paper) for run in runs]
+  for key in dict.fromkeys((*parts.SCORE_NAMES, *(k for found in scores for k in found))):
+    name = escape(parts.score_name(key))
+    lower = key.endswith(('error', 'disagreement'))
+    values = [found.get(key) for found in scores]
+    rows.append((f'<b>{name}</b>', *_ranked(values, parts.score, lower=lower)))
+    published = [paper.get(key) for paper in papers]
     if any(p is not None for p in published):
-      rows.append((f'<span class="soft">paper, {name}</span>', *map(parts.number, published)))
+      rows.append((f'<span class="soft">paper, {name}</span>', *map(parts.score, published)))
   rates = [run.median('time/images_per_second') for run in runs]
   rows += [
     ('parameters', *(f'{run.parameters:,}' for run in runs)),
@@ -70,10 +76,12 @@ def _text(value: str) -> str:
   return f'<td class="small">{escape(value)}</td>'
 
 
-def _ranked(values: Sequence[float | None], write: Callable[[float | None], str]) -> list[str]:
-  """Cells with the highest value in bold."""
+def _ranked(
+  values: Sequence[float | None], write: Callable[[float | None], str], *, lower: bool = False
+) -> list[str]:
+  """Cells with the best value in bold, the highest or, with `lower`, the lowest."""
   known = [v for v in values if v is not None]
-  top = max(known) if len(known) > 1 else None
+  top = (min if lower else max)(known) if len(known) > 1 else None
   return [
     f'<td class="best">{write(v)}</td>' if v == top and v is not None else write(v) for v in values
   ]
@@ -144,12 +152,12 @@ def made(run: Run, name: str) -> str:
   told = run.run
   shown = parts.definitions(
     [
-      ('command', told.get('command', 'not recorded')),
       ('started', told.get('started')),
       ('devices', told.get('hardware')),
       ('versions', ', '.join(f'{k} {v}' for k, v in told.get('versions', {}).items())),
-      ('git revision', told.get('git')),
+      ('git revision', single.revision(run)),
       ('folder', run.path),
     ]
   )
-  return parts.card(f'<figcaption>{escape(name)}</figcaption>', shown)
+  head = f'<figcaption>{escape(name)}</figcaption>{single.command(run)}'
+  return parts.card(head, f'<div class="gap">{shown}</div>')

@@ -21,6 +21,12 @@ SCORE_NAMES = {
   'mean_accuracy': 'mean accuracy',
   'frequency_weighted_iou': 'freq. weighted IoU',
 }
+MORE_NAMES = {  # single numbers that some evaluations have
+  'dice': 'DICE',
+  'seg': 'SEG',
+  'boundary_f1': 'boundary F1',
+  'f_score': 'mean F-score',
+}
 
 
 def document(title: str, body: Iterable[str]) -> str:
@@ -112,6 +118,17 @@ def named(name: str, color: Sequence[int]) -> str:
 def number(value: float | None, digits: int = 4) -> str:
   """Writes a score; '–' where there is none."""
   return '–' if value is None or math.isnan(value) else f'{value:.{digits}f}'
+
+
+def score(value: float | None) -> str:
+  """Writes a score with four digits, also where it is a small error."""
+  small = value is not None and 0 < abs(value) < 0.01
+  return f'{value:.3g}' if small else number(value)
+
+
+def score_name(key: str) -> str:
+  """Writes the name of a score for people."""
+  return {**SCORE_NAMES, **MORE_NAMES}.get(key) or key.replace('_', ' ')
 
 
 def plain(value: Any) -> str:

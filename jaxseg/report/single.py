@@ -14,6 +14,7 @@ from jaxseg.report.collect import Run
 from jaxseg.report.images import Images, Scored
 from jaxseg.report.style import shade
 from jaxseg.train.evaluate import by_class
+from jaxseg.train.measures import published_numbers, single_numbers
 from jaxseg.train.writer import duration
 from jaxseg.visualize import VOID_COLOR, WRONG_COLOR
 
@@ -57,8 +58,8 @@ def header(run: Run) -> str:
 def tiles(run: Run) -> str:
   headline, paper = run.headline, run.config.paper or {}
   found = []
-  for key, name in parts.SCORE_NAMES.items():
-    if key in headline:
+  for key, name in {**parts.SCORE_NAMES, **parts.MORE_NAMES}.items():
+    if headline.get(key) is not None:
       found.append(parts.tile(name, parts.number(headline[key]), _beside(headline, paper, key)))
   rate, waiting = (run.median(f'time/{k}') for k in ('images_per_second', 'waiting_for_data'))
   if rate is not None:
@@ -69,6 +70,7 @@ def tiles(run: Run) -> str:
   if headline:
     where = f'Scores on <b>{escape(str(headline["split"]))}</b>'
     where += f', {headline["images"]} images' if 'images' in headline else ''
+    where += f', {escape(headline["mode"])}' if headline.get('mode') else ''
     where += f', step {headline["step"]:,} ({escape(headline["origin"])}).'
     where = f'<p class="soft small">{where}</p>'
   return f'{where}<div class="tiles">{"".join(found)}</div>'
@@ -95,34 +97,26 @@ def scores_table(run: Run) -> str:
     columns[f'{split}, {result["mode"]}' if result.get('mode') else split] = result
   if run.best:
     columns[f'{run.config.eval_split}, best in training'] = run.best
+  found = {title: single_numbers(result) for title, result in columns.items()}
   paper = run.config.paper
-  if paper and any(key in paper for key in parts.SCORE_NAMES):
-    columns[f'paper, {paper["split"]}' if paper.get('split') else 'paper'] = paper
-  if not columns:
+  if published := published_numbers(paper):
+    found[f'paper, {paper["split"]}' if paper.get('split') else 'paper'] = published
+  if not found:
     return ''
+  names = dict.fromkeys((*parts.SCORE_NAMES, *(name for v in found.values() for name in v)))
   rows = [
-    (f'<b>{name}</b>', *(parts.number(result.get(key)) for result in columns.values()))
-    for key, name in parts.SCORE_NAMES.items()
+    (
+      f'<b>{escape(parts.score_name(name))}</b>',
+      *(parts.score(v.get(name)) for v in found.values()),
+    )
+    for name in names
   ]
   for key in ('step', 'images'):
     if any(key in result for result in columns.values()):
-      rows.append((key, *(f'{r[key]:,}' if key in r else '' for r in columns.values())))
+      cells = [f'{r[key]:,}' if key in r else '' for r in columns.values()]
+      rows.append((key, *cells, *[''] * (len(found) - len(cells))))
   source = f'<p class="soft small gap">Paper: {escape(str(paper.source))}</p>' if paper else ''
-  more = _other_measures(run)
-  grid = parts.scrolled(parts.table(('', *columns), rows))
-  return parts.card(grid, source, more and f'<div class="gap">{more}</div>')
-
-
-def _other_measures(run: Run) -> str:
-  """Whatever else an evaluation measured, such as boundary F1 or the neurite scores."""
-  pairs = []
-  for split, result in run.evaluations.items():
-    if isinstance(result.get('boundary_f1'), float):
-      pairs.append((f'boundary F1, {split}', parts.number(result['boundary_f1'])))
-    for name, value in (result.get('neurites') or {}).items():
-      if isinstance(value, (int, float)):
-        pairs.append((f'{name.replace("_", " ")}, {split}', f'{value:.6g}'))
-  return parts.definitions(pairs)
+  return parts.card(parts.scrolled(parts.table(('', *found), rows)), source)
 
 
 def curves(run: Run) -> list[str]:
@@ -283,12 +277,6 @@ def _shot(scored: Scored) -> str:
 def making(run: Run) -> list[str]:
   """Command, environment, revision and config."""
   told = run.run
-  command = told.get('command')
-  shown = (
-    f'<pre>{escape(command.replace(" --", _BREAK))}</pre>'
-    if command
-    else '<p class="soft">not recorded</p>'
-  )
   versions = told.get('versions', {})
   environment = parts.definitions(
     [
@@ -297,20 +285,29 @@ def making(run: Run) -> list[str]:
       ('devices', told.get('hardware')),
       ('system', told.get('system')),
       ('versions', ', '.join(f'{k} {v}' for k, v in versions.items())),
-      ('git revision', told.get('git') and _revision(told['git'])),
+      ('git revision', revision(run)),
       ('folder', run.path),
     ]
   )
   return [
     '<div class="stack">',
-    parts.card('<figcaption>Command</figcaption>', shown),
+    parts.card('<figcaption>Command</figcaption>', command(run)),
     parts.card('<figcaption>Environment</figcaption>', environment),
     parts.card('<figcaption>Config</figcaption>', config_table(run)),
     '</div>',
   ]
 
 
-def _revision(git: str) -> str:
+def command(run: Run) -> str:
+  """The command that made the run, a flag a line."""
+  text = run.run.get('command')
+  if not text:
+    return '<p class="soft">not recorded</p>'
+  return f'<pre>{escape(text.replace(" --", _BREAK))}</pre>'
+
+
+def revision(run: Run) -> str:
+  git = run.run.get('git') or ''
   return f'{git[:-1]}, with uncommitted changes' if git.endswith('+') else git
 
 

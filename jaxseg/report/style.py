@@ -37,7 +37,7 @@ font-size:13px;color:var(--soft);min-width:0}
 .legend li{display:flex;align-items:center;gap:5px;min-width:0;overflow-wrap:anywhere}
 .swatch{width:11px;height:11px;flex:none;border-radius:3px;display:inline-block;
 vertical-align:-1px;outline:1px solid var(--rule)}
-.chart{display:block;width:100%;height:auto}
+.chart{display:block;width:100%;height:auto;overflow:visible}
 .grid{stroke:var(--rule);stroke-width:1}
 .tick{fill:var(--soft);font-size:12px;font-variant-numeric:tabular-nums}
 .tick.end{text-anchor:end}.tick.middle{text-anchor:middle}

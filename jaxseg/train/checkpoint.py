@@ -7,10 +7,12 @@ bytes either, so every checkpoint carries a checksum of its arrays.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import shutil
+import re
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxseg import storage
 from jaxseg.types import UserError
 
 METRIC = 'mean_iou'
 
 
 class Checkpoints:
-  """The checkpoints of one workdir.
+  """The checkpoints of one workdir; of several processes only the first has them.
 
   Args:
     folder: made if it is absent.
@@ -35,13 +38,17 @@ class Checkpoints:
   """
 
   def __init__(self, folder: str | Path, *, keep: int = 2, read_only: bool = False):
-    self._folder = Path(folder).absolute()
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax reports every file that it touches
+    self._folder = storage.absolute(folder)
+    self._failed = False
+    # Orbax reports every file that it touches, and an error four times before it raises it.
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
     _mend_metrics(self._folder, read_only)
-    if not read_only and not jax.process_index():
+    if not read_only:
+      self._folder.mkdir(parents=True, exist_ok=True)
       # Orbax can do it too, in a thread that fails noisily where the process ends before it.
       for place in self._folder.glob('*.orbax-checkpoint-tmp*'):
-        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):
+          storage.remove_folder(place)
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda m: m[METRIC], reverse=False, n=1, keep_checkpoints_without_metrics=False
@@ -53,8 +60,9 @@ class Checkpoints:
         best_fn=lambda m: m[METRIC],
         best_mode='max',
         enable_async_checkpointing=True,
-        create=not read_only,
+        create=False,
         read_only=read_only,
+        multiprocessing_options=_alone(),
       ),
     )
 
@@ -65,17 +73,51 @@ class Checkpoints:
     """Returns the step with the highest mean_iou, the newest where none was evaluated."""
     return self._manager.best_step() or self._manager.latest_step()
 
-  def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
-    """Copies the state to the host and writes it in the background; a step already there is kept."""
+  def save(
+    self,
+    step: int,
+    state: Any,
+    metrics: dict[str, float] | None = None,
+    *,
+    window: Sequence[dict[str, float]] = (),
+  ) -> None:
+    """Copies the state to the host and writes it in the background; a step already there is kept.
+
+    Args:
+      step: updates done.
+      state: a State of arrays.
+      metrics: of the evaluation at this step, with 'mean_iou'; None where there was none.
+      window: scalars of the steps since the last line in the log, whose mean the next line is.
+
+    Raises:
+      UserError: this save, or the one before that went on in the background, failed.
+    """
     if step in self._manager.all_steps():
       return
     tree = flax.serialization.to_state_dict(jax.device_get(state))
-    meta = {'step': step, 'checksums': checksums(tree)}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
-      metrics={METRIC: float(metrics[METRIC])} if metrics else None,
-    )
+    meta = {'step': step, 'checksums': checksums(tree), 'window': list(window)}
+    with self._failure_told():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
+        metrics={METRIC: float(metrics[METRIC])} if metrics else None,
+      )
+
+  @contextlib.contextmanager
+  def _failure_told(self) -> Iterator[None]:
+    """A checkpoint appears by a rename at its end: whatever failed, those that are there are whole."""
+    try:
+      yield
+    except Exception as e:  # an OSError, or what tensorstore makes of one
+      self._failed = True
+      there = sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
+      rest = (
+        f'from step {there[-1]}' if there else 'from the beginning, no checkpoint was saved yet'
+      )
+      raise UserError(
+        f'the training stops because a checkpoint cannot be written to {self._folder}: {_reason(e)}; '
+        f'make room there, and the same command goes on {rest}'
+      ) from e
 
   def restore(self, state: Any, step: int) -> Any:
     """Returns `state` with the values saved at `step`, as numpy arrays.
@@ -89,17 +131,36 @@ class Checkpoints:
     """
     target = flax.serialization.to_state_dict(state)
     target = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), target)
+    tree = self._read(step, target, ocp.args.StandardRestore(target))
+    return flax.serialization.from_state_dict(state, tree)
+
+  def restore_variables(self, variables: dict[str, Any], step: int) -> dict[str, Any]:
+    """Returns parameters and statistics alone, as numpy arrays; the optimiser's state stays on disk.
+
+    Args:
+      variables: {'params': ..., 'batch_stats': ...}, arrays or shapes.
+      step: one of `steps()`.
+
+    Raises:
+      UserError: the checkpoint is damaged or belongs to another network.
+    """
+    target = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), flax.core.unfreeze(variables))
+    target = {name: tree for name, tree in target.items() if tree}  # Orbax knows no empty ones
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    wanted = ocp.args.PyTreeRestore(item=target, restore_args=as_numpy, partial_restore=True)
+    return dict.fromkeys(variables, {}) | self._read(step, target, wanted)
+
+  def _read(self, step: int, target: Any, wanted: Any) -> Any:
+    """Returns a tree like `target` from the disk, its shapes and checksums compared."""
+    # A manager remembers how it first read an item, so that each kind of reading needs its own.
+    options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=_alone())
     try:
-      saved = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
-        ),
-      )
+      with ocp.CheckpointManager(self._folder, options=options) as manager:
+        items = ocp.args.Composite(state=wanted, meta=ocp.args.JsonRestore())
+        saved = manager.restore(step, args=items)
       tree, meta = saved['state'], saved['meta']
     except Exception as e:  # Orbax raises many kinds, from KeyError to tensorstore's own
-      reason = str(e).strip().splitlines()[0][:160] if str(e).strip() else type(e).__name__
-      raise UserError(f'checkpoint {self._folder / str(step)} cannot be read: {reason}') from e
+      raise UserError(f'checkpoint {self._folder / str(step)} cannot be read: {_reason(e)}') from e
     for (path, want), got in zip(
       jax.tree_util.tree_leaves_with_path(target), jax.tree.leaves(tree), strict=True
     ):
@@ -113,7 +174,7 @@ class Checkpoints:
       raise UserError(
         f'checkpoint {self._folder / str(step)} is damaged: {damaged[0]} does not match its checksum'
       )
-    return flax.serialization.from_state_dict(state, tree)
+    return tree
 
   def restore_newest(self, state: Any) -> tuple[Any, int | None]:
     """Restores the newest checkpoint that is whole, telling of any that are not.
@@ -140,12 +201,37 @@ class Checkpoints:
       raise UserError(f'{problem}; no checkpoint is left to resume from: use a new --workdir')
     return state, None
 
+  def window(self, step: int) -> list[dict[str, float]]:
+    """Returns the scalars that were saved with a checkpoint; see `save`."""
+    meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+    return meta['meta'].get('window', [])
+
   def wait(self) -> None:
     """Returns once everything is on disk; errors of background saves are raised here."""
-    self._manager.wait_until_finished()
+    with self._failure_told():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    self._manager.close()
+    with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+      self._manager.close()
+
+
+def _reason(error: Exception) -> str:
+  """Returns what the system said, else the first line of what a library said, or its type."""
+  by_system = re.search(r'([^:]+?) \[os_error_code=', str(error))  # at the end of tensorstore's
+  if by_system:
+    return by_system.group(1).strip()
+  return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Every process holds the whole state, so that one writes it and waits for no other."""
+  if jax.process_count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  this = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=this, active_processes={this}, barrier_sync_key_prefix=f'process{this}'
+  )
 
 
 def _mend_metrics(folder: Path, read_only: bool) -> None:
@@ -158,7 +244,7 @@ def _mend_metrics(folder: Path, read_only: bool) -> None:
       if read_only:
         raise UserError(f'checkpoint {step} is damaged: remove this folder') from None
       print(f'warning: the score of checkpoint {step} cannot be read and is dropped', flush=True)
-      shutil.rmtree(file.parent)
+      storage.remove_folder(file.parent)
 
 
 def checksums(tree: Any) -> dict[str, int]:

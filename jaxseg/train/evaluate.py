@@ -15,20 +15,27 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from jaxseg import experiment
+from jaxseg import experiment, storage
 from jaxseg.inference import Options, Predictor, load_variables
 from jaxseg.pipeline import ahead
 from jaxseg.pipeline.loader import eval_batches
-from jaxseg.train import parallel
-from jaxseg.train.measures import Boundary, Confusion, Dice, Measure, Neurites
+from jaxseg.train import hosts, parallel
+from jaxseg.train.measures import (
+  EXTRAS,
+  SCORES,
+  Confusion,
+  Measure,
+  asked_for,
+  make_f_scores,
+  published_numbers,
+  single_numbers,
+)
 from jaxseg.train.step import make_eval_step
 from jaxseg.train.workdir import Classes, load_config
 from jaxseg.train.writer import Progress, duration
 from jaxseg.types import UserError
 from jaxseg.visualize import save_confusion
 
-SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
-EXTRAS = ('dice', 'boundary_f1', 'per_class_boundary_f1', 'neurites')
 Told = Callable[[int], None]  # called with the number of images done
 
 
@@ -44,7 +51,8 @@ class Evaluator:
   def __init__(self, config: ConfigDict, source: Any, task: Any):
     self._config, self._source, self._task = config, source, task
     size = config.eval_batch_size or config.batch_size
-    self._batch_size = min(size, len(source))
+    size = min(size, len(source))
+    self._batch_size = size + -size % hosts.count()  # filled up with images that count for nothing
     self._wrapper = parallel.build(config.parallel, '', self._batch_size)
     self._model = experiment.model_from(config, self._wrapper.axis_name)
     self._preprocess = experiment.preprocessing_from(config)
@@ -59,18 +67,20 @@ class Evaluator:
       UserError: labels outside the classes.
     """
     totals, done = None, 0
+    variables = self._wrapper.place_state(variables)
     for batch in self.batches():
       inputs = {k: batch[k] for k in ('image', 'label')}
       metrics = self._step(variables, self._wrapper.place_batch(inputs))
       metrics = {k: _exact(v) for k, v in jax.device_get(metrics).items()}
       if metrics['invalid']:
-        files = [str(self._source[int(i)]['file_name']) for i in batch['index'] if i >= 0]
-        raise UserError(
+        index = hosts.gather(batch['index'])
+        files = [str(self._source[int(i)]['file_name']) for i in index if i >= 0]
+        raise hosts.SharedError(
           f'{int(metrics["invalid"])} pixels carry labels outside the {self._config.num_classes} '
           f'classes, in one of {", ".join(files)}'
         )
       totals = metrics if totals is None else {k: totals[k] + metrics[k] for k in metrics}
-      done += int(batch['valid'].sum())
+      done += int(hosts.gather(batch['valid']).sum()) if told else 0
       if told:
         told(done)
     return {**self._task.summarize(totals), 'confusion': totals['confusion']}
@@ -86,7 +96,9 @@ class Evaluator:
       scale=float(self._config.eval_scales[0]),
       fill=self._preprocess.fill,
       mirror_border=experiment.mirror_border_from(self._config),
+      timeout=self._config.data_timeout,
       num_threads=self._config.num_threads,
+      **hosts.share(),
     )
 
 
@@ -116,7 +128,7 @@ def score_images(
   def count(example, mask, probabilities):
     for measure in measures:
       try:
-        measure.add(example['label'], mask, probabilities)
+        measure.add(example, mask, probabilities)
       except UserError as error:
         raise UserError(f'{example["file_name"]}: {error}') from None
 
@@ -144,6 +156,9 @@ def evaluate_workdir(
 ) -> dict[str, Any]:
   """Scores a run's checkpoint on a split, prints the numbers and writes eval/<split>.json.
 
+  Several hosts share the images of a plain pass, and all need to read the workdir's config.json;
+  with options or further measures the first works alone.
+
   Args:
     workdir: written by jaxseg.train.loop.train.
     split: default: the config's eval_split.
@@ -162,21 +177,27 @@ def evaluate_workdir(
   config = load_config(workdir)
   experiment.set_up_jax(config)
   split, options = split or config.eval_split, options or Options()
-  variables, step = load_variables(workdir, step)
-  source, task = experiment.source_from(config, split), experiment.task_from(config)
-  extra = [Boundary(source.class_names)] if boundaries else []
-  extra += [Dice()] if config.dice else []
-  if neurites or (neurites is None and config.dataset == 'isbi2012'):
-    extra.append(Neurites(source.class_names))
-  with Progress() as progress:
+  with hosts.together() as same:
+    found = _found(workdir, step) if hosts.first() else None
+    source, task = experiment.source_from(config, split), experiment.task_from(config)
+    same['config'], same['data'] = config.to_json_best_effort(), [split, len(source)]
+  found = hosts.broadcast(found)
+  variables, step = found['variables'], found['step']
+  extra = asked_for(config, source.class_names, boundaries=boundaries, neurites=neurites)
+  f_scores = make_f_scores(source.class_names, config.f_scores)
+  plain = options == Options() and len(config.eval_scales) == 1 and not extra
+  if not plain and not hosts.first():
+    return {}
+  with Progress() if hosts.first() else hosts.Silent() as progress:
     told = _teller(progress, len(source))
-    if options == Options() and len(config.eval_scales) == 1 and not extra:
+    if plain:
       summary, mode = Evaluator(config, source, task)(variables, told), ''
     else:
       classes = Classes(source.class_names, source.palette)
       predictor = Predictor(config, variables, classes, options)
       summary = score_images(predictor, source, [Confusion(task), *extra], told)
       mode = predictor.options.describe()
+  summary |= f_scores(summary['confusion'])
   result = {
     'split': split,
     'step': step,
@@ -190,10 +211,17 @@ def evaluate_workdir(
   }
   if config.paper:
     result['paper'] = config.paper.to_dict()
-  file = _write(result, Path(workdir).expanduser() / 'eval', source.class_names)
+  if not hosts.first():
+    return result
+  file = _write(result, storage.place(workdir) / 'eval', source.class_names)
   print_scores(result, config.paper)
   print(f'written to {file} in {duration(time.perf_counter() - begin)}')
   return result
+
+
+def _found(workdir: str | Path, step: str) -> dict[str, Any]:
+  variables, step = load_variables(workdir, step)
+  return {'variables': variables, 'step': step}
 
 
 def _teller(progress: Progress, total: int) -> Told:
@@ -217,14 +245,11 @@ def _write(result: dict[str, Any], folder: Path, class_names: tuple[str, ...]) -
   file = folder / f'{result["split"]}.json'
   picture = folder / f'{result["split"]}_confusion.png'
   try:
-    folder.mkdir(exist_ok=True)
-    part = picture.with_suffix('.part.png')
+    folder.mkdir(parents=True, exist_ok=True)
     title = ', '.join(filter(None, (result['split'], result['mode'])))
-    save_confusion(part, np.array(result['confusion']), class_names, title=title)
-    part.replace(picture)
-    part = file.with_suffix('.tmp')
-    part.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
-    part.replace(file)
+    with storage.whole_file(picture) as part:
+      save_confusion(part, np.array(result['confusion']), class_names, title=title)
+    storage.write_text(file, json.dumps(result, indent=2) + '\n')
   except OSError as error:
     raise UserError(
       f'cannot write {error.filename or folder}: {error.strerror or error}'
@@ -240,11 +265,8 @@ def by_class(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | No
 def print_scores(result: dict[str, Any], paper: Any) -> None:
   """Prints all numbers, the paper's beside them where it has them, and the table by class."""
   console = Console(width=80)
-  scores = {name: result[name] for name in SCORES}
-  scores |= {k: result[k] for k in ('dice', 'boundary_f1') if k in result}
-  scores |= result.get('neurites', {})
-  paper = dict(paper or {})
-  published = {name: paper[name] for name in scores if paper.get(name) is not None}
+  scores, published = single_numbers(result), published_numbers(paper)
+  published = {name: value for name, value in published.items() if name in scores}
   title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
   table = Table(title=', '.join(filter(None, (title, result['mode']))))
   table.add_column('')
@@ -254,7 +276,7 @@ def print_scores(result: dict[str, Any], paper: Any) -> None:
     table.add_column('paper' + f', {other}' * (other != result['split']), justify='right')
   for name, value in scores.items():
     beside = [f'{published[name]:.4f}' if name in published else '-'] if published else []
-    table.add_row(name.replace('_', ' '), f'{value:.4f}', *beside)
+    table.add_row(name.replace('_', ' '), _number(value), *beside)
   console.print(table)
   if published:
     console.print(f'paper: {paper["source"]}')
@@ -267,5 +289,9 @@ def print_scores(result: dict[str, Any], paper: Any) -> None:
   classes = Table('class', *columns)
   for name in result['per_class_iou']:
     values = (column[name] for column in columns.values())
-    classes.add_row(name, *('-' if v is None else f'{v:.4f}' for v in values))
+    classes.add_row(name, *map(_number, values))
   console.print(classes)
+
+
+def _number(value: float | None) -> str:
+  return '-' if value is None else f'{value:.4f}'

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxseg import experiment, pretrained
+from jaxseg import experiment, pretrained, storage
 from jaxseg.inference import load_variables
 from jaxseg.preprocessing import Preprocessing
 from jaxseg.train.workdir import load_config
@@ -32,7 +31,7 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
     UserError: a name is missing, unexpected or of another shape and was not announced; or the
       weights were trained with other pixels.
   """
-  path = Path(config.init_from).expanduser()
+  path = storage.place(config.init_from)
   announced = dict(allow_new=tuple(config.init_new), allow_unused=tuple(config.init_unused))
   if path.is_dir():
     theirs = load_config(path)

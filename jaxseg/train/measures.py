@@ -1,26 +1,64 @@
-"""What is counted image by image on the host: the confusion matrix, boundaries, DICE, neurites.
+"""What is counted image by image on the host: the confusion matrix, boundaries, DICE, cells, neurites.
 
-Each has `add(label, mask, probabilities)` for one image, label and mask uint8 [h, w], probabilities
-float32 [h, w, k], and `summary()`, what goes into eval/<split>.json.
+Each has `add(example, mask, probabilities)` for one image, the example as its dataset gives it, mask
+uint8 [h, w], probabilities float32 [h, w, k], and `summary()`, what goes into eval/<split>.json.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from jaxseg.metrics import boundary, neurites
+from jaxseg.metrics import boundary, confusion, instances, neurites
 from jaxseg.metrics.dice import dice
 from jaxseg.types import VOID, UserError
+
+SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
+_SINGLE = ('dice', 'seg', 'boundary_f1', 'f_score')
+EXTRAS = (*_SINGLE, 'per_class_boundary_f1', 'per_class_f_score', 'neurites')
 
 
 class Measure(Protocol):
   """A score of a data set that is gathered image by image."""
 
-  def add(self, label: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> None: ...
+  def add(
+    self, example: Mapping[str, Any], mask: np.ndarray, probabilities: np.ndarray
+  ) -> None: ...
 
   def summary(self) -> dict[str, Any]: ...
+
+
+def asked_for(
+  config: Any, class_names: tuple[str, ...], *, boundaries: bool, neurites: bool | None
+) -> list[Measure]:
+  """Returns the measures beside the confusion matrix, those of the config and those of the flags.
+
+  Args:
+    config: of the run; `dice`, `seg` and its dataset speak.
+    class_names: of the data.
+    boundaries: whether BF is measured.
+    neurites: whether the ISBI challenge's measures are taken; None: where the data are ISBI 2012's.
+  """
+  found: list[Measure] = [Boundary(class_names)] if boundaries else []
+  found += [Dice()] if config.dice else []
+  found += [Objects()] if config.seg else []
+  if neurites or (neurites is None and config.dataset == 'isbi2012'):
+    found.append(Neurites(class_names))
+  return found
+
+
+def single_numbers(result: Mapping[str, Any]) -> dict[str, float | None]:
+  """Returns all scores of an evaluation that are one number, by name, the four first."""
+  found = {name: result[name] for name in (*SCORES, *_SINGLE) if name in result}
+  found |= {f'f_score of {k}': v for k, v in result.get('per_class_f_score', {}).items()}
+  return found | dict(result.get('neurites') or {})
+
+
+def published_numbers(paper: Mapping[str, Any] | None) -> dict[str, float]:
+  """Returns the scores of config.paper by the names that `single_numbers` uses."""
+  return {name: value for name, value in (paper or {}).items() if isinstance(value, float)}
 
 
 class Confusion:
@@ -33,10 +71,10 @@ class Confusion:
   def __init__(self, task: Any):
     self._task, self._matrix = task, np.zeros((task.num_classes, task.num_classes), np.int64)
 
-  def add(self, label: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> None:
+  def add(self, example: Mapping[str, Any], mask: np.ndarray, probabilities: np.ndarray) -> None:
     """Counts one image. Raises UserError where a label is neither a class nor void."""
     del probabilities
-    count = self._task.num_classes
+    label, count = example['label'], self._task.num_classes
     invalid = np.count_nonzero((label >= count) & (label != VOID))
     if invalid:
       raise UserError(f'{invalid} pixels carry labels outside the {count} classes')
@@ -54,9 +92,9 @@ class Boundary:
   def __init__(self, class_names: tuple[str, ...]):
     self._names, self._images = class_names, []
 
-  def add(self, label: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> None:
+  def add(self, example: Mapping[str, Any], mask: np.ndarray, probabilities: np.ndarray) -> None:
     del probabilities
-    self._images.append(boundary.boundary_f1(label, mask, len(self._names)))
+    self._images.append(boundary.boundary_f1(example['label'], mask, len(self._names)))
 
   def summary(self) -> dict[str, Any]:
     """Returns boundary_f1, and the mean over images for each class, None where it has none."""
@@ -79,13 +117,68 @@ class Dice:
   def __init__(self):
     self._total, self._count = 0.0, 0.0
 
-  def add(self, label: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> None:
+  def add(self, example: Mapping[str, Any], mask: np.ndarray, probabilities: np.ndarray) -> None:
     del mask
-    total, count = dice(probabilities[None], label[None])
+    total, count = dice(probabilities[None], example['label'][None])
     self._total, self._count = self._total + float(total), self._count + float(count)
 
   def summary(self) -> dict[str, Any]:
     return {'dice': self._total / max(self._count, 1)}
+
+
+class Objects:
+  """SEG of the Cell Tracking Challenge: each connected component of class 1 and above is an object."""
+
+  def __init__(self):
+    self._total, self._count = 0.0, 0
+
+  def add(self, example: Mapping[str, Any], mask: np.ndarray, probabilities: np.ndarray) -> None:
+    """Counts one image. Raises UserError where the data do not tell objects apart."""
+    del probabilities
+    if 'instances' not in example:
+      raise UserError(
+        'config.seg=True needs data that number their objects, as ctc and dsb2018 do: set it to False'
+      )
+    total, count = instances.seg_score(example['instances'], instances.components(mask > 0))
+    self._total, self._count = self._total + total, self._count + count
+
+  def summary(self) -> dict[str, Any]:
+    """Returns seg, the mean over the true objects of all images; None where there is none."""
+    return {'seg': self._total / self._count if self._count else None}
+
+
+def make_f_scores(
+  class_names: tuple[str, ...], betas: Mapping[str, float]
+) -> Callable[[np.ndarray], dict[str, Any]]:
+  """Returns what reads F-measures from a confusion matrix (metrics.confusion.f_score).
+
+  Args:
+    class_names: in the matrix's order.
+    betas: class -> beta; {}: nothing is measured.
+
+  Returns:
+    matrix -> f_score, the mean over those of the classes that occur, and per_class_f_score with None
+    for a class that does not; {} where nothing is measured.
+
+  Raises:
+    UserError: a class that is not there, or a beta that is not above 0.
+  """
+  for name, beta in betas.items():
+    if name not in class_names:
+      raise UserError(
+        f'config.f_scores.{name}: no such class; the classes are {", ".join(class_names)}'
+      )
+    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not beta > 0:
+      raise UserError(f'config.f_scores.{name}={beta!r}: beta is a number above 0')
+
+  def measure(matrix: np.ndarray) -> dict[str, Any]:
+    values = {n: confusion.f_score(matrix, class_names.index(n), b) for n, b in betas.items()}
+    present = [v for v in values.values() if not np.isnan(v)]
+    per_class = {f'{n} (beta {betas[n]:g})': None if np.isnan(v) else v for n, v in values.items()}
+    mean = float(np.mean(present)) if present else None
+    return {'f_score': mean, 'per_class_f_score': per_class} if betas else {}
+
+  return measure
 
 
 class Neurites:
@@ -105,8 +198,9 @@ class Neurites:
     self._membrane = class_names.index('membrane')
     self._counts: dict[bool, list] = {False: [], True: []}
 
-  def add(self, label: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> None:
+  def add(self, example: Mapping[str, Any], mask: np.ndarray, probabilities: np.ndarray) -> None:
     del mask
+    label = example['label']
     truth = np.where(label == VOID, VOID, label == self._membrane)
     for thin, counts in self._counts.items():
       counts.append(neurites.count(probabilities[..., self._membrane], truth, thin=thin))

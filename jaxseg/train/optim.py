@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+_NEVER = 2**31 - 2  # beyond its limit, optax would apply what is not finite
 Multipliers = tuple[tuple[str, float, float], ...]
 
 
@@ -54,6 +55,7 @@ def make_optimizer(
   weight_decay: float = 0.0,
   multipliers: Multipliers = (),
   clip_norm: float = 0.0,
+  skip_not_finite: bool = False,
 ) -> optax.GradientTransformation:
   """Builds an optimiser.
 
@@ -68,6 +70,8 @@ def make_optimizer(
       parameter's 'layer/kernel' path rules it; (1, 1) where none is. Caffe's `lr_mult`, `decay_mult`;
       a rate multiplier of 0 fixes the parameter.
     clip_norm: largest global norm of the gradient, 0 = off.
+    skip_not_finite: wrap all in optax.apply_if_finite, which leaves the state as it was where a
+      gradient is not finite, and counts; when to give up is for whoever reads the count.
   """
   rate = scale_by_path(multipliers, which=1)
   decay = add_decay_by_path(weight_decay, multipliers) if weight_decay else optax.identity()
@@ -79,7 +83,8 @@ def make_optimizer(
     'adamw': [optax.scale_by_adam(), decay, rate, lr],
   }[name]
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-  return optax.chain(*clip, *core, optax.scale(-1.0))
+  tx = optax.chain(*clip, *core, optax.scale(-1.0))
+  return optax.apply_if_finite(tx, max_consecutive_errors=_NEVER) if skip_not_finite else tx
 
 
 def path_name(path: tuple[Any, ...]) -> str:

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from jaxseg import experiment
 from jaxseg.layers.norm import BatchNorm
 from jaxseg.pipeline.loader import eval_batches
-from jaxseg.train import parallel
+from jaxseg.train import hosts, parallel
 from jaxseg.types import Array, Batch
 
 Statistics = Callable[[dict, Batch], Any]
@@ -124,6 +124,7 @@ class PopulationPass:
 
   def __call__(self, variables: dict[str, Any]) -> Any:
     """Returns the population statistics of these variables, as numpy arrays."""
+    variables = self._wrapper.place_state(variables)
     placed = (self._wrapper.place_batch({'image': batch['image']}) for batch in self._batches())
     return jax.device_get(population_statistics(self._statistics, variables, placed))
 
@@ -137,5 +138,7 @@ class PopulationPass:
       fill=self._preprocess.fill,
       mirror_border=experiment.mirror_border_from(self._config),
       indices=full_batches(sizes, self._batch_size, self._config.seed),
+      **hosts.share(),
+      timeout=self._config.data_timeout,
       num_threads=self._config.num_threads,
     )

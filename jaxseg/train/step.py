@@ -43,7 +43,9 @@ def make_train_step(
   Returns:
     A pure function. Its metrics are float32 scalars: 'loss' (the total), 'loss/NAME' for each term,
     'grad_norm', 'invalid' (labels outside the classes) and 'finite' (1 where loss and gradient are).
-    A step that is not finite leaves parameters, statistics and optimiser as they were.
+    A step that is not finite leaves parameters, statistics and optimiser as they were. Where the
+    optimiser is wrapped in optax.apply_if_finite, 'skipped' counts such steps since the beginning
+    and 'skipped_in_a_row' those since the last good one.
   """
   psum = partial(jax.lax.psum, axis_name=axis_name) if axis_name else (lambda tree: tree)
 
@@ -118,6 +120,9 @@ def make_train_step(
     grads, terms = psum(grads), psum(terms)
     loss, norm = sum(terms.values()), optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    counting = isinstance(state.opt_state, optax.ApplyIfFiniteState)
+    if counting:  # it looks at gradients alone, and the loss may overflow first
+      grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     updated = state.replace(
       params=optax.apply_updates(state.params, updates),
@@ -126,6 +131,10 @@ def make_train_step(
     )
     kept = jax.tree.map(partial(jnp.where, finite), updated, state)
     metrics = {'loss': loss, 'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
+    if counting:  # the optimiser inside is as it was, the counts go on
+      kept = kept.replace(opt_state=opt_state)
+      metrics['skipped'] = opt_state.total_notfinite.astype(jnp.float32)
+      metrics['skipped_in_a_row'] = opt_state.notfinite_count.astype(jnp.float32)
     metrics |= {f'loss/{name}': value for name, value in terms.items()}
     metrics['invalid'] = psum(task.invalid(batch)).astype(jnp.float32)
     return kept.replace(step=state.step + 1), metrics

@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
+from jaxseg import storage
 from jaxseg.types import UserError
 
 
@@ -32,6 +33,8 @@ class Classes:
 class Workdir:
   """An open run folder; the lock goes with the process, however it ends.
 
+  A bucket has no locks: there, that only one process trains in a folder is up to who starts them.
+
   Args:
     path: made if it is absent.
     config: compared with the config.json that is there, else written.
@@ -42,27 +45,34 @@ class Workdir:
   """
 
   def __init__(self, path: str | Path, config: ConfigDict):
-    self.path = Path(path).expanduser().absolute()
+    self.path = storage.absolute(path)
     try:
       self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = (self.path / '.lock').open('w')
+      self._lock = None if storage.is_remote(path) else (self.path / '.lock').open('w')
     except OSError as e:
-      raise UserError(f'--workdir={path}: {e.strerror}; choose a folder that can be written') from e
-    try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      self._lock.close()
-      raise UserError(
-        f'--workdir={path}: another process is training there; wait or choose another'
-      ) from None
+      reason = e.strerror or e
+      raise UserError(f'--workdir={path}: {reason}; choose a folder that can be written') from e
+    if self._lock:
+      self._take_lock()
     try:
       self._keep_config(config)
     except UserError:
       self.close()
       raise
 
+  def _take_lock(self) -> None:
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      self._lock.close()
+      raise UserError(
+        f'--workdir={self.path}: another process is training there; wait or choose another'
+      ) from None
+
   def keep_classes(self, classes: Classes) -> None:
-    _replace(self.path / 'classes.json', json.dumps(dataclasses.asdict(classes), indent=2) + '\n')
+    storage.write_text(
+      self.path / 'classes.json', json.dumps(dataclasses.asdict(classes), indent=2) + '\n'
+    )
 
   def keep_run(self, devices: str) -> None:
     """Writes run.json: the command, versions, devices, revision and times of every start.
@@ -84,7 +94,7 @@ class Workdir:
       'versions': {'python': platform.python_version()} | _versions(),
       'sessions': [*before.get('sessions', []), session],
     }
-    _replace(file, json.dumps(run, indent=2) + '\n')
+    storage.write_text(file, json.dumps(run, indent=2) + '\n')
 
   def _keep_config(self, config: ConfigDict) -> None:
     file = self.path / 'config.json'
@@ -95,23 +105,17 @@ class Workdir:
         raise UserError(
           f'--workdir={self.path} belongs to another run ({changes}): use another --workdir, or these values'
         )
-    _replace(file, configs.to_json(config))
+    storage.write_text(file, configs.to_json(config))
 
   def close(self) -> None:
-    self._lock.close()
-
-
-def _replace(file: Path, text: str) -> None:
-  """Writes a file in one move: there is never half of it."""
-  temporary = file.with_suffix('.tmp')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, file)
+    if self._lock:
+      self._lock.close()
 
 
 def load_run(workdir: str | Path) -> dict[str, Any]:
   """Reads run.json; {} where there is none (older runs) or it cannot be read."""
   try:
-    return json.loads((Path(workdir).expanduser() / 'run.json').read_text(encoding='utf-8'))
+    return json.loads((storage.place(workdir) / 'run.json').read_text(encoding='utf-8'))
   except (OSError, ValueError):
     return {}
 
@@ -153,7 +157,7 @@ def _processor() -> str:
 
 def load_classes(workdir: str | Path) -> Classes:
   """Reads the classes of a run. Raises UserError where there is none."""
-  file = Path(workdir).expanduser() / 'classes.json'
+  file = storage.place(workdir) / 'classes.json'
   try:
     found = json.loads(file.read_text(encoding='utf-8'))
     return Classes(tuple(found['names']), tuple(tuple(c) for c in found['palette']))
@@ -165,7 +169,7 @@ def load_classes(workdir: str | Path) -> Classes:
 
 def load_config(workdir: str | Path) -> ConfigDict:
   """Reads the config of a run. Raises UserError where there is no run."""
-  file = Path(workdir).expanduser() / 'config.json'
+  file = storage.place(workdir) / 'config.json'
   try:
     return configs.from_json(file.read_text(encoding='utf-8'))
   except FileNotFoundError:

@@ -13,8 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from tensorboardX import SummaryWriter
 
+from jaxseg import storage
+from jaxseg.train.events import Events
 from jaxseg.types import UserError
 
 
@@ -42,27 +43,29 @@ class Writer:
     self._wandb = open_wandb(wandb, workdir, config) if wandb else None
     self._path = workdir / 'metrics.jsonl'
     keep_lines(self._path, restored_step)
-    self._file = self._path.open('a', encoding='utf-8')
-    self._events = SummaryWriter(str(workdir), purge_step=restored_step + 1)
+    self._file = storage.Appended(self._path)
+    self._events = Events(workdir, restored_step + 1)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Writes finite scalars at `step`; names are paths such as 'eval/mean_iou'."""
     scalars = {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
-    self._file.write(json.dumps({'step': step, **scalars}) + '\n')
-    self._file.flush()
-    for name, value in scalars.items():
-      self._events.add_scalar(name, value, step)
-    self._events.flush()
+    self._file.write(json.dumps({'step': step, **scalars}).encode() + b'\n')
+    self._events.scalars(step, scalars)
     if self._wandb:
       self._wandb.log(scalars, step=step)
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
     """Writes a uint8 [h, w, 3] picture to TensorBoard."""
-    self._events.add_image(name, image, step, dataformats='HWC')
+    self._events.picture(step, name, image)
     if self._wandb:
       import wandb
 
       self._wandb.log({name: wandb.Image(image)}, step=step)
+
+  def sync(self) -> None:
+    """Returns once all is written where others see it: a checkpoint must not be ahead of its log."""
+    self._file.sync()
+    self._events.sync()
 
   def close(self) -> None:
     self._file.close()
@@ -85,7 +88,7 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> An
   return wandb.init(
     project=project,
     name=workdir.name,
-    dir=str(workdir),
+    dir=None if storage.is_remote(workdir) else str(workdir),
     id=file.read_text(encoding='utf-8'),
     resume='allow',
     config=config,
@@ -103,9 +106,7 @@ def keep_lines(path: Path, last_step: int) -> None:
         kept.append(line)
     except (json.JSONDecodeError, KeyError, TypeError):
       continue
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
-  temporary.replace(path)
+  storage.write_text(path, ''.join(line + '\n' for line in kept))
 
 
 def read_records(workdir: Path) -> list[dict[str, float]]:

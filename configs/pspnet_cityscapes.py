@@ -1,0 +1,97 @@
+"""PSPNet101 on Cityscapes, 19 classes, on a mesh of devices (arXiv:1612.01105, table 7).
+
+    python launch/train.py --config=configs/pspnet_cityscapes.py --workdir=DIR \\
+        --config.init_from=RESNET101
+
+bare     the deep stem of three 3x3 convolutions; its ImageNet weights are those that the authors'
+         PyTorch release (hszhao/semseg) starts from.
+:torchvision  the 7x7 stem, for torchvision's resnet101; 123,776 parameters fewer.
+:spatial not the paper: two devices share the rows of each crop, on any even number of devices N * 2
+         (--config.mesh=data:N,spatial:2). Rows split evenly where crops are 704 x 704 and bilinear
+         upsampling takes pixels for areas; the parameters are the same.
+:smoke   seconds, on generated shapes.
+
+The paper has 78.4 mIoU on the test set, whose labels are hidden, for training on the fine labels
+(80.2 with the coarse ones too). To reach on val: the released Caffe network has 79.70 mIoU and 96.38
+pixel accuracy at one scale, 80.91 at six; the PyTorch release 78.63 and 79.29:
+
+    python launch/evaluate.py --workdir=DIR --flip --tile=713,713 --tile_step=476,476
+        [--scales=.5,.75,1,1.25,1.5,1.75]
+
+90,000 steps of 16 crops of 713 x 713, batch norm over all of them; SGD, the rate falls with power
+0.9 at every step, what is not in the ResNet learns ten times as fast; the auxiliary loss counts 0.4.
+One program runs on a mesh of as many devices as divide the batch. By operation count two days on one
+data-centre GPU, not measured; where 16 crops do not fit in memory: --config.model_options.remat=True.
+"""
+
+from jaxseg.config import base, variants
+
+# ResNet-101 with the deep stem 42,623,936; pyramid 4,198,400; its head 18,885,139; the auxiliary
+# head 2,364,691.
+PARAMS = 68_072_166
+
+
+def get_config(variant=None):
+  chosen = variants(variant, torchvision=False, spatial=False, smoke=False)
+  config = base()
+
+  config.dataset = 'cityscapes'
+  config.num_classes = 19
+  config.mean = (123.675, 116.28, 103.53)
+  config.std = (58.395, 57.12, 57.375)
+
+  config.scale = (0.5, 2.0)
+  config.rotate, config.rotate_share = 10.0, 0.5
+  config.blur = 0.5
+  config.flip = True
+  config.crop = (713, 713)
+
+  config.model = 'pspnet'
+  config.model_options = dict(
+    backbone='resnet101', width=64, deep_stem=not chosen.torchvision, remat=False
+  )
+  config.aux_weight = 0.4
+  config.paper = dict(
+    params=PARAMS - 123_776 * chosen.torchvision,
+    mean_iou=0.784,
+    split='test',
+    source='arXiv:1612.01105, table 7',
+  )
+
+  config.parallel = 'mesh'
+  config.batch_size = 16
+  config.optimizer = 'sgd'
+  config.learning_rate = 0.01
+  config.momentum = 0.9
+  config.weight_decay = 1e-4
+  config.schedule = 'poly'
+  config.schedule_power = 0.9
+  config.multipliers = ((r'^(ppm|cls|aux)_', 10.0, 1.0),)
+  config.init_new = ('ppm_.*', 'cls_.*', 'aux_.*')
+  config.num_steps = 90_000
+  config.eval_every = 10_000
+  config.eval_batch_size = 8
+  config.checkpoint_every = 5000
+
+  if chosen.spatial:
+    config.mesh = 'data:4,spatial:2'
+    config.crop = (704, 704)
+    config.model_options.align_corners = False
+  if chosen.smoke:
+    smoke(config)
+  return config
+
+
+def smoke(config):
+  config.paper = None
+  config.mesh = ''
+  config.dataset = 'shapes'
+  config.dataset_options = dict(size=33, count=16, num_classes=4)
+  config.num_classes = 4
+  config.crop = (33, 33)
+  config.model_options.align_corners = True
+  config.model_options.width = 4
+  config.model_options.stage_sizes = (1, 1, 1, 1)
+  config.batch_size = 8
+  config.num_steps = config.eval_every = config.checkpoint_every = 6
+  config.log_every = 2

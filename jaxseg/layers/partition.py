@@ -1,0 +1,104 @@
+"""Images whose rows are split over devices: what a layer has to know of it.
+
+XLA splits a program by itself, and exchanges only the few rows at the seams that a window reaches
+over. Two things it cannot be left alone with, both tried (jax 0.10.2 and 0.12.0.1). Where a device has
+uneven rows, one row, or no more rows than a kernel reaches over, gradients can come out silently wrong,
+some exactly doubled, while the loss is right (a 7x7 convolution of 6 rows on a mesh of 2x2 is enough);
+so every layer says how its map lies (`by_rows`). And operations that it cannot split gather the whole
+map; so layers take another form where `rows_are_split`. A model knows nothing of either: whoever
+traces it opens `split_rows`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxseg.types import Array
+
+_placing: ContextVar[Callable[[Array, int], Array] | None] = ContextVar('placing', default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+  """A map that a layer sees.
+
+  Attributes:
+    rows: its height.
+    reach: rows beyond its own that an output row may need, above or below.
+  """
+
+  rows: int
+  reach: int = 0
+
+  @property
+  def least(self) -> int:
+    """Rows that a shard needs."""
+    return max(2, self.reach + 1)
+
+  def splits(self, shards: int) -> bool:
+    """Whether shards get equal rows, at least two, and more than a window reaches over."""
+    return self.rows % shards == 0 and self.rows // shards >= self.least
+
+
+@contextlib.contextmanager
+def split_rows(mesh: Mesh) -> Iterator[None]:
+  """While open, layers that are traced place their maps [b, h, w, c] on ('data', 'spatial')."""
+
+  def place(x: Array, reach: int) -> Array:
+    rows = Level(x.shape[1], reach).splits(mesh.shape['spatial'])
+    spec = PartitionSpec('data', 'spatial' if rows else None)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+  with _placed(place):
+    yield
+
+
+@contextlib.contextmanager
+def recorded_levels() -> Iterator[list[Level]]:
+  """While open, layers that are traced leave their maps in the list and place nothing."""
+  levels: list[Level] = []
+
+  def note(x: Array, reach: int) -> Array:
+    levels.append(Level(x.shape[1], reach))
+    return x
+
+  with _placed(note):
+    yield levels
+
+
+@contextlib.contextmanager
+def whole_maps() -> Iterator[None]:
+  """While open, layers say nothing of rows: their maps are a few numbers that sum up an image."""
+  with _placed(None):
+    yield
+
+
+@contextlib.contextmanager
+def _placed(function: Callable[[Array, int], Array] | None) -> Iterator[None]:
+  token = _placing.set(function)
+  try:
+    yield
+  finally:
+    _placing.reset(token)
+
+
+def rows_are_split() -> bool:
+  """Whether layers are being traced for rows on several devices."""
+  return _placing.get() is not None
+
+
+def by_rows(x: Array, reach: int = 0) -> Array:
+  """Says that x [b, h, w, c], and its gradient, lie by rows; x itself where rows are not split.
+
+  Args:
+    x: a layer's input or output.
+    reach: rows beyond its own that an output row of the layer needs at most.
+  """
+  place = _placing.get()
+  return x if place is None else place(x, reach)

@@ -1,0 +1,154 @@
+"""PSPNet: Pyramid Scene Parsing Network (arXiv:1612.01105).
+
+A ResNet whose last two stages dilate (stride 8), a pyramid of averages over 1, 4, 9 and 36 bins
+beside its features, one 3x3 convolution, and bilinear upsampling with aligned corners: the input is
+8 n + 1 pixels high and wide, the features n + 1. In training a second, auxiliary head on stage 3 is
+supervised as well; the task weighs it (0.4).
+
+The paper leaves details open; they are those of the authors' PyTorch release (hszhao/semseg):
+  the stem is three 3x3 convolutions ('deep'), the stride of a bottleneck sits on its 3x3, and every
+  3x3 of a dilated stage has its stage's dilation (their Caffe release: stride on the first 1x1);
+  dropout drops whole channels (Caffe: single values);
+  both heads are supervised at the size of the image (Caffe: at an eighth of it).
+Departures, and the option that gives each:
+  deep_stem=False  the 7x7 stem, for torchvision's ImageNet weights.
+  aux=False        no auxiliary head: the network of inference.
+  align_corners=False  pixels as areas: the input is 8 n pixels and the features n, which can be
+                   split evenly over devices by rows (config.mesh='data:4,spatial:2').
+  bins, width, stage_sizes  other pyramids, narrower and shallower networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg.backbones import STAGE_SIZES, ResNet
+from jaxseg.layers import BatchNorm, Conv, adaptive_average_pool, resize_bilinear
+from jaxseg.layers.partition import whole_maps
+from jaxseg.models import check_choice, check_size
+from jaxseg.types import Array, Outputs, SizeRule, UserError
+
+_torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
+
+
+class Model(nn.Module):
+  """PSPNet on a dilated ResNet.
+
+  Parameters have the release's names with '_' for '.': ppm_features_0_1 (convolution of the first
+  level of the pyramid), ppm_features_0_2 (its batch norm) ..., cls_0 (3x3), cls_1 (batch norm), cls_4
+  (scores), aux_0, aux_1 and aux_4 alike; the ResNet's own names are under 'backbone'.
+
+  Attributes:
+    num_classes: channels of the logits.
+    norm: factory of batch normalisation layers.
+    dtype: dtype of the computation; parameters stay float32.
+    backbone: 'resnet50' or 'resnet101'.
+    deep_stem: see above.
+    bins: bins along a side at each level of the pyramid; their number divides 32 * width.
+    width: channels of the ResNet's first stage, 64 as published; the heads scale with it.
+    stage_sizes: bottlenecks in each of the four stages; None: those of the backbone.
+    dropout_rate: before the scores.
+    aux: whether there is the auxiliary head, with 'aux_logits' among the outputs.
+    align_corners: of all bilinear upsampling; see above.
+    remat: recompute each bottleneck in the backward pass.
+  """
+
+  num_classes: int
+  norm: Callable[..., nn.Module] = BatchNorm
+  dtype: Any = jnp.float32
+  backbone: str = 'resnet50'
+  deep_stem: bool = True
+  bins: Sequence[int] = (1, 2, 3, 6)
+  width: int = 64
+  stage_sizes: Sequence[int] | None = None
+  dropout_rate: float = 0.1
+  aux: bool = True
+  align_corners: bool = True
+  remat: bool = False
+
+  @property
+  def size_rule(self) -> SizeRule:
+    return SizeRule(8, offset=1) if self.align_corners else SizeRule(8, minimum=8)
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool, dropout: bool | None = None) -> Outputs:
+    """Maps image [b,h,w,c], preprocessed, to {'logits': [b,h,w,num_classes]}.
+
+    With `aux` also 'aux_logits', of the same shape. `train` chooses batch statistics and, unless
+    `dropout` says otherwise, dropout (random stream 'dropout').
+
+    Raises:
+      UserError: no such backbone, a pyramid that does not divide the channels, or a size outside
+        `size_rule`.
+    """
+    check_choice('backbone', self.backbone, tuple(STAGE_SIZES))
+    if not self.bins or 32 * self.width % len(self.bins):
+      raise UserError(
+        f'bins={tuple(self.bins)}: the number of levels has to divide {32 * self.width} channels'
+      )
+    check_size('PSPNet', self.size_rule, image.shape)
+    dropout = train if dropout is None else dropout
+    resnet = ResNet(
+      stage_sizes=self.stage_sizes or STAGE_SIZES[self.backbone],
+      width=self.width,
+      output_stride=8,
+      dilate_first=True,
+      deep_stem=self.deep_stem,
+      norm=self.norm,
+      dtype=self.dtype,
+      remat=self.remat,
+      name='backbone',
+    )
+    taps, size = resnet(image, train=train), image.shape[1:3]
+    pyramid = self._pyramid(taps['stage4'], train)
+    outputs = {'logits': self._head(pyramid, 8 * self.width, 'cls', size, train, dropout)}
+    if self.aux:
+      features = 4 * self.width
+      outputs['aux_logits'] = self._head(taps['stage3'], features, 'aux', size, train, dropout)
+    return outputs
+
+  def _pyramid(self, x: Array, train: bool) -> Array:
+    """[b,h,w,c] -> [b,h,w,2c]: x, then c / levels channels of each level of averages."""
+    levels, features = [x], x.shape[-1] // len(self.bins)
+    for i, bins in enumerate(self.bins):
+      name = f'ppm_features_{i}'
+      with whole_maps():
+        y = adaptive_average_pool(x, bins)
+        y = self._conv_bn_relu(y, features, 1, f'{name}_1', f'{name}_2', train)
+        y = resize_bilinear(y, x.shape[1:3], align_corners=self.align_corners)
+      self.sow('intermediates', f'{name}_upsampled', y)
+      levels.append(y)
+    return jnp.concatenate(levels, axis=-1)
+
+  def _head(
+    self, x: Array, features: int, name: str, size: Sequence[int], train: bool, dropout: bool
+  ) -> Array:
+    """[b,h,w,c] -> logits [b,*size,num_classes]."""
+    x = self._conv_bn_relu(x, features, 3, f'{name}_0', f'{name}_1', train)
+    drop = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2), name=f'{name}_3')
+    x = drop(x, deterministic=not dropout)
+    options = dict(dtype=self.dtype, kernel_init=_torch_init, name=f'{name}_4')
+    x = Conv(self.num_classes, (1, 1), **options)(x)
+    x = resize_bilinear(x, size, align_corners=self.align_corners)
+    self.sow('intermediates', f'{name}_upsampled', x)
+    return x
+
+  def _conv_bn_relu(
+    self, x: Array, features: int, side: int, conv: str, norm: str, train: bool
+  ) -> Array:
+    pad = side // 2
+    x = Conv(
+      features,
+      (side, side),
+      padding=((pad, pad), (pad, pad)),
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=_torch_init,
+      name=conv,
+    )(x)
+    norm = self.norm(epsilon=1e-5, dtype=self.dtype, name=norm)
+    return nn.relu(norm(x, use_running_average=not train))
