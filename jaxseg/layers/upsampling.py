@@ -314,7 +314,8 @@ def _resize_line(x: Array, axis: int, length: int, align_corners: bool) -> Array
     return x
   if whole and axis == 1 and rows_are_split():
     return _rows_at(x, _places(n, length, align_corners, np))
-  if whole and factor % 2 == 0 and not align_corners and n > _FEW:
+  few = isinstance(n, int) and n <= _FEW
+  if whole and factor % 2 == 0 and not align_corners and not few:
     # The transposed convolution on an image whose border is repeated samples the same places.
     pads = [(0, 0)] * x.ndim
     pads[axis] = (1, 1)
