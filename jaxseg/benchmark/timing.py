@@ -37,7 +37,7 @@ def in_turn(programs: Mapping[str, Callable[[], float | None]], trials: int) -> 
   Args:
     programs: each call does the work once and returns only when it is done; what it returns, if
       anything, are CPU seconds that it took in another process.
-    trials: rounds; each is preceded by one untimed call of every program, in all.
+    trials: rounds; each turn begins with one untimed call.
 
   Returns:
     The medians of each.
@@ -50,6 +50,7 @@ def in_turn(programs: Mapping[str, Callable[[], float | None]], trials: int) -> 
     walls[name], cpus[name] = [], []
   for _ in range(trials):
     for name, program in programs.items():
+      program()  # memory and caches are the others' at first; training steps follow each other
       wall, cpu = _clock(program, repeats[name])
       walls[name].append(wall)
       cpus[name].append(cpu)
