@@ -25,7 +25,7 @@ from jaxseg.train.step import make_train_step
 from jaxseg.types import Array, Batch, UserError
 
 _COLUMNS = 64
-_TOLERANCE = 1e-2  # of a leaf's norm; rounding gives 1e-7 to 1e-3, a wrong split 0.1 to 1
+_TOLERANCE = 1e-2  # of a leaf's norm; rounding gave 1e-7 to 1e-3, the few wrong splits seen about 1
 _SMALL = 1e-3  # of the largest norm: leaves below it may be all rounding (a bias before batch norm)
 
 
