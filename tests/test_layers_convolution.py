@@ -159,39 +159,6 @@ def test_bfloat16_products_equal_lax(sides, padding, channels, min_pixels, monke
   _assert_close(got, want, 1e-2)
 
 
-@pytest.mark.parametrize(
-  ('sides', 'padding', 'dtype', 'tolerance'),
-  [
-    ((3, 3), 'SAME', jnp.float32, 1e-5),
-    ((3, 3), 'VALID', jnp.float32, 1e-5),
-    ((3, 2), ((2, 1), (0, 1)), jnp.float32, 1e-5),
-    ((3, 3), ((5, 0), (1, 3)), jnp.float32, 1e-5),
-    ((3, 3), 'SAME', jnp.bfloat16, 1e-2),
-  ],
-)
-def test_gradients_by_taps_equal_lax(sides, padding, dtype, tolerance, monkeypatch):
-  monkeypatch.setattr(convolution, '_MIN_TAP_CHANNELS', 5)
-  x, kernel = _inputs((2, 5, 7, 6), (*sides, 6, 5), dtype)
-  args = ((1, 1), padding)
-  got = _value_and_gradients(conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  want = _value_and_gradients(lax.conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  _assert_close(got, want, tolerance)
-
-
-def test_taps_are_for_many_channels_on_small_maps():
-  def convolutions(size, channels):
-    x, kernel = _inputs((1, size, size, channels), (3, 3, channels, channels))
-
-    def loss(x, kernel):
-      return conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=NHWC).sum()
-
-    lowered = jax.jit(jax.grad(loss, (0, 1))).lower(x, kernel)
-    return lowered.compile().as_text().count('convolution(')
-
-  assert convolutions(8, 256) == 0  # the value is not needed, both gradients are products
-  assert convolutions(8, 128) > 0
-
-
 def test_bfloat16_takes_the_product_from_128_channels():
   def has_product(channels, dtype):
     x, kernel = _inputs((1, 8, 8, channels), (3, 3, channels, 2), dtype)

@@ -26,9 +26,7 @@ from jaxseg.types import Array
 
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
 _MAX_KERNEL = 3  # larger kernels reuse each value often enough for XLA's own gradient
-_MIN_PIXELS = 2048  # batch * height * width of the output from which blocks of rows win
-_MAX_TAP_PIXELS = 1024  # and up to which one product for each tap of the kernel does,
-_MIN_TAP_CHANNELS = 256  # with so many input and output channels
+_MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows win
 _MAX_SMALL_MAP = 1024  # height * width of the output up to which a larger kernel is one product
 _MAX_WINDOW_BYTES = 2**26  # of all its windows, laid out in float32
 _MIN_BFLOAT16_CHANNELS = 8  # an image's three channels fill no bfloat16 product
@@ -85,9 +83,7 @@ def conv_general_dilated(
     if large_kernel and height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES:
       if not cropped:
         return _convolve_by_windows(pads, precision, lhs, rhs)
-    elif not (large_kernel or cropped) and (
-      pixels >= _MIN_PIXELS or _by_product(lhs) or _by_taps(pixels, rhs)
-    ):
+    elif not (large_kernel or cropped) and (pixels >= _MIN_PIXELS or _by_product(lhs)):
       if any(max(pad) >= side for pad, side in zip(pads, rhs.shape[:2], strict=True)):
         # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
         lhs, pads = jnp.pad(lhs, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
@@ -135,10 +131,6 @@ def _by_product(x: Array) -> bool:
   return x.dtype == jnp.bfloat16 and x.shape[-1] >= _MIN_PRODUCT_CHANNELS
 
 
-def _by_taps(pixels: int, kernel: Array) -> bool:
-  return pixels <= _MAX_TAP_PIXELS and min(kernel.shape[2:]) >= _MIN_TAP_CHANNELS
-
-
 def _value(pads, precision, x, kernel):
   native = functools.partial(_native, pads, precision)
   if not _by_product(x):
@@ -164,18 +156,12 @@ def _backward(pads, precision, saved, g):
   def native_dkernel(x, g):
     return jax.vjp(lambda k: native(x, k), kernel)[1](g)[0]
 
-  pixels, fast_dx, fast_dkernel = math.prod(g.shape[:3]), None, None
-  if _by_taps(pixels, kernel):
-    fast_dx, fast_dkernel = _input_gradient_by_taps, _kernel_gradient_by_taps
-  else:
-    fast_dx = _input_gradient if _by_product(g) else None
-    fast_dkernel = _kernel_gradient if pixels >= _MIN_PIXELS else None
   dx, dkernel = native_dx, native_dkernel
-  if fast_dx:
-    on_cpu = functools.partial(fast_dx, pads, precision)
+  if _by_product(g):
+    on_cpu = functools.partial(_input_gradient, pads, precision)
     dx = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dx)
-  if fast_dkernel:
-    on_cpu = functools.partial(fast_dkernel, kernel.shape[:2], pads, precision)
+  if math.prod(g.shape[:3]) >= _MIN_PIXELS:
+    on_cpu = functools.partial(_kernel_gradient, kernel.shape[:2], pads, precision)
     dkernel = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dkernel)
   return dx(g, kernel), dkernel(x, g)
 
@@ -260,49 +246,6 @@ def _input_gradient(pads, precision, g, kernel):
     for side, (low, high) in zip(kernel.shape[:2], pads, strict=True)
   )
   return _product_of_blocks(pads, precision, g, turned)
-
-
-def _input_gradient_by_taps(pads, precision, g, kernel):
-  """Input gradient [b,h,w,i] of g [b,h',w',o], with the kernel as it lies: none is transposed."""
-  kh, kw = kernel.shape[:2]
-  pads = [
-    (side - 1 - low, side - 1 - high) for side, (low, high) in zip((kh, kw), pads, strict=True)
-  ]
-  dx = sum(
-    lax.dot_general(
-      tap,
-      kernel[kh - 1 - row, kw - 1 - column],
-      (((3,), (1,)), ((), ())),
-      precision=precision,
-      preferred_element_type=jnp.float32,
-    )
-    for row, column, tap in _taps(g, pads, kh, kw)
-  )
-  return dx.astype(g.dtype)
-
-
-def _kernel_gradient_by_taps(sides, pads, precision, x, g):
-  """Weight gradient [kh,kw,i,o] of x [b,h,w,i] and the output's gradient g [b,h',w',o]."""
-  products = [
-    lax.dot_general(
-      tap,
-      g,
-      (((0, 1, 2), (0, 1, 2)), ((), ())),
-      precision=precision,
-      preferred_element_type=jnp.float32,
-    )
-    for _, _, tap in _taps(x, pads, *sides)
-  ]
-  return jnp.stack(products).reshape(*sides, x.shape[-1], g.shape[-1]).astype(x.dtype)
-
-
-def _taps(x: Array, pads, kh: int, kw: int):
-  """For each tap of the kernel its row, its column, and what of padded x it meets."""
-  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-  for row in range(kh):
-    for column in range(kw):
-      yield row, column, x[:, row : row + height, column : column + width]
 
 
 def _rows_and_blocks(height: int, row_bytes: int) -> tuple[int, int]:
