@@ -15,6 +15,8 @@ these 367 images alone; on 3,433 images arXiv:1511.00561, table 3, has 49.8 mIoU
 
 from jaxseg.config import base, variants
 
+BASELINES = ('32s', '16s', '8s', '')  # rows of docs/results.md
+
 # 134,260,544 in VGG16 with fc6 and fc7, then (channels + 1) * 11 in each score layer.
 PARAMS = {32: 134_305_611, 16: 134_311_254, 8: 134_314_081}
 RATES = {32: 1e-10, 16: 1e-12, 8: 1e-14}

@@ -16,6 +16,8 @@ longer. By operation count minutes on one data-centre GPU, not measured.
 
 from jaxseg.config import base, variants
 
+BASELINES = ('',)  # rows of docs/results.md
+
 
 def get_config(variant=None):
   chosen = variants(variant, resnet50=False, smoke=False)

@@ -22,6 +22,8 @@ which the release does not do.
 
 from jaxseg.config import base, variants
 
+BASELINES = ('32s', '16s', '8s', 'atonce')  # rows of docs/results.md
+
 # Learnable parameters with 21 classes: VGG16 with fc6 and fc7 has 134,260,544, and each
 # score layer (channels + 1) * 21: 86,037 of fc7, 10,773 of pool4, 5,397 of pool3.
 PARAMS = {32: 134_346_581, 16: 134_357_354, 8: 134_362_751}

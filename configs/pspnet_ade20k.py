@@ -23,6 +23,8 @@ By operation count about a day on one data-centre GPU, not measured.
 
 from jaxseg.config import base, variants
 
+BASELINES = ('',)  # rows of docs/results.md
+
 # ResNet-50 with the deep stem 23,631,808; pyramid 4,198,400; its head 18,952,342; the auxiliary
 # head 2,398,358.
 PARAMS = 49_180_908

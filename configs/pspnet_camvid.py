@@ -16,6 +16,8 @@ count about half an hour on one data-centre GPU, not measured.
 
 from jaxseg.config import base, variants
 
+BASELINES = ('',)  # rows of docs/results.md
+
 # ResNet-50 with the deep stem 23,631,808; pyramid 4,198,400; its head 18,881,035; the auxiliary
 # head 2,362,635.
 PARAMS = 49_073_878

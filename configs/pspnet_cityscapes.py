@@ -26,6 +26,8 @@ data-centre GPU, not measured; where 16 crops do not fit in memory: --config.mod
 
 from jaxseg.config import base, variants
 
+BASELINES = ('',)  # rows of docs/results.md
+
 # ResNet-101 with the deep stem 42,623,936; pyramid 4,198,400; its head 18,885,139; the auxiliary
 # head 2,364,691.
 PARAMS = 68_072_166

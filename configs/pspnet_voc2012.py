@@ -24,6 +24,8 @@ measured.
 
 from jaxseg.config import base, variants
 
+BASELINES = ('',)  # rows of docs/results.md
+
 # ResNet-101 with the deep stem 42,623,936; pyramid 4,198,400; its head 18,886,165; the auxiliary
 # head 2,365,205.
 PARAMS = 68_073_706

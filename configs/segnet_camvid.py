@@ -19,6 +19,8 @@ subtracted; the loss is weighted and divided by the number of pixels, as caffe-s
 
 from jaxseg.config import base, variants
 
+BASELINES = ('', 'basic', 'bayesian', 'basic,bayesian')  # rows of docs/results.md
+
 # Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist
 RELEASED_WEIGHTS = (
   0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614,
@@ -67,6 +69,15 @@ def get_config(variant=None):
     config.init_new = (r'.*_bn', r'.*_D')  # VGG16 has neither batch norm nor a decoder
     config.init_ignore = ('mean',)  # as released: the batch norm after conv1_1 takes up the shift
     config.paper = dict(params=29_449_355, split='test', source='arXiv:1511.00561')
+  if chosen.bayesian:
+    global_accuracy, mean_iou = (0.816, 0.558) if chosen.basic else (0.869, 0.631)
+    config.paper = dict(
+      params=config.paper.params,
+      pixel_accuracy=global_accuracy,
+      mean_iou=mean_iou,
+      split='test',
+      source='arXiv:1511.02680, as later papers quote it',
+    )
 
   config.eval_every = 1000
   config.checkpoint_every = 1000

@@ -19,6 +19,8 @@ are 37 (the release's 38: 29,464,934 parameters).
 
 from jaxseg.config import base, variants
 
+BASELINES = ('', 'bayesian')  # rows of docs/results.md
+
 # The release's, for its labels 0 (void, ignored) to 37; ours start at its 1.
 RELEASED_WEIGHTS = (
   0.351185, 0.382592, 0.447844, 0.634237, 0.375678, 0.582794, 0.476692, 0.776787, 0.980661,

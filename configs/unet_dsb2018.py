@@ -13,6 +13,8 @@ bare    same padding with batch norm, width 64, crops of 256x256 from images of 
 
 from jaxseg.config import base, variants
 
+BASELINES = ('',)  # rows of docs/results.md
+
 
 def get_config(variant=None):
   chosen = variants(variant, small=False, smoke=False)

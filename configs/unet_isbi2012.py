@@ -21,6 +21,8 @@ fold=0  to fold=4 alone: those sections with any other variant.
 
 from jaxseg.config import base, variants
 
+BASELINES = ('', *(f'nvidia,fold={fold}' for fold in range(5)))  # rows of docs/results.md
+
 
 def get_config(variant=None):
   chosen = variants(variant, nvidia=False, fold=-1, small=False, smoke=False)

@@ -15,6 +15,8 @@ an hour on one data-centre GPU by operation count, not measured.
 
 from jaxseg.config import base, variants
 
+BASELINES = ('',)  # rows of docs/results.md
+
 
 def get_config(variant=None):
   chosen = variants(variant, challenge=False, smoke=False)

@@ -1,4 +1,4 @@
-"""The table of docs/results.md, made from run folders: nothing in it is typed by hand."""
+"""The tables of runs in docs/results.md, made from run folders: nothing is typed by hand."""
 
 from __future__ import annotations
 
@@ -40,14 +40,23 @@ def write(
     UserError: a run that was not evaluated, or a file without the markers.
   """
   rows = [_row(Path(w), split, pictures and Path(pictures)) for w in workdirs]
-  file, begin = Path(output), f'<!-- results {table or split} -->'
+  replace_table(output, table or split, [_HEAD, '|---' * 10 + '|', *rows])
+
+
+def replace_table(output: str, table: str, lines: Sequence[str]) -> None:
+  """Puts lines between `<!-- results TABLE -->` and `<!-- end -->` of a Markdown file.
+
+  Raises:
+    UserError: the file has no such markers.
+  """
+  file, begin = Path(output), f'<!-- results {table} -->'
   text = file.read_text(encoding='utf-8')
   if begin not in text or '<!-- end -->' not in text.split(begin)[1]:
     raise UserError(
       f'{output} needs the lines {begin} and <!-- end -->: the table goes between them'
     )
   before, after = text.split(begin)[0], text.split(begin)[1].split('<!-- end -->', 1)[1]
-  text = '\n'.join([begin, _HEAD, '|---' * 10 + '|', *rows, '<!-- end -->'])
+  text = '\n'.join([begin, *lines, '<!-- end -->'])
   file.write_text(before + text + after, encoding='utf-8')
 
 
@@ -68,7 +77,7 @@ def _row(workdir: Path, split: str, pictures: Path | None) -> str:
   numbers = ' | '.join(f'{100 * result[s]:.1f}' for s in SCORES)
   return (
     f'| {workdir.name}{picture} | {split}, {result["images"]} images, step {result["step"]} | {numbers} '
-    f'| {_published(config.paper, result)} | {_hardware(run)} | {training_time(workdir, config.batch_size)} '
+    f'| {_published(config.paper, result)} | {hardware(run)} | {training_time(workdir, config.batch_size)} '
     f'| `{run["command"]}` |'
   )
 
@@ -90,23 +99,24 @@ def _published(paper: Any, result: dict[str, Any]) -> str:
     return 'none published'
   told = []
   for name, value in published.items():
-    text = f'{name.replace("_", " ")} {_percent(value)}'
+    text = f'{name.replace("_", " ")} {percent(value)}'
     if name not in SCORES:
-      text += f' (ours {_percent(ours.get(name))})'
+      text += f' (ours {percent(ours.get(name))})'
     told.append(text)
   split = paper.get('split', result['split'])
   where = '' if split == result['split'] else f' on {split}'
   return ', '.join(told) + f'{where}: {paper["source"]}'
 
 
-def _percent(value: float | None) -> str:
-  """One decimal, or more where it would hide the number: an error of 0.04 per cent."""
+def percent(value: float | None) -> str:
+  """Writes a share with one decimal, or more where it would hide the number: an error of 0.04 per cent."""
   if value is None:
     return 'not measured'
   return f'{100 * value:.1f}' if abs(value) >= 0.01 or not value else f'{100 * value:.2g}'
 
 
-def _hardware(run: dict[str, Any]) -> str:
+def hardware(run: dict[str, Any]) -> str:
+  """Returns what run.json says of the machine."""
   return str(run.get('hardware') or run.get('devices'))
 
 

@@ -1,6 +1,7 @@
-"""Renews the table of docs/results.md from trained and evaluated workdirs.
+"""Renews a table of docs/results.md from trained and evaluated workdirs.
 
 python launch/results.py DIR [DIR ...] --split=test --output=docs/results.md [--table=NAME --pictures=docs]
+python launch/results.py --baselines [DIR ...]     every config's published number beside ours
 """
 
 from jaxseg import command
@@ -8,14 +9,21 @@ from jaxseg import command
 
 def main() -> None:
   parser = command.Parser(__doc__)
-  parser.add_argument('workdirs', nargs='+', help='folders that launch/train.py has written')
+  parser.add_argument('workdirs', nargs='*', help='folders that launch/train.py has written')
   parser.add_argument('--split', default='test', help='the split whose eval/<split>.json is shown')
   parser.add_argument('--output', default='docs/results.md', help='Markdown file with the markers')
   parser.add_argument('--table', help='of several in the file; default: the one named as the split')
   parser.add_argument('--pictures', help='folder for one picture a run')
+  parser.add_argument('--baselines', action='store_true', help="the table of the papers' recipes")
   flags = parser.parse()
-  from jaxseg import results
+  from jaxseg import baselines, results
+  from jaxseg.types import UserError
 
+  if flags.baselines:
+    baselines.write(flags.output, flags.workdirs)
+    return
+  if not flags.workdirs:
+    raise UserError('no workdir is given: name at least one, or --baselines')
   results.write(
     flags.workdirs, flags.output, flags.split, table=flags.table, pictures=flags.pictures
   )
