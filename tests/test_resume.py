@@ -146,11 +146,18 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsy
   if damage == 'flipped':
     data[len(data) // 2] ^= 0xFF
     data[len(data) // 2 + 1] ^= 0xFF
-  file.write_bytes({'flipped': data, 'truncated': data[:50], 'empty': b''}[damage])
-  restored, step = Checkpoints(tmp_path / 'c').restore_newest(state)
+  file_of = {'flipped': bytes(data), 'truncated': bytes(data[:50]), 'empty': b''}
+  file.write_bytes(file_of[damage])
+  again = Checkpoints(tmp_path / 'c')
+  restored, step = again.restore_newest(state)
   assert step == 1
   np.testing.assert_array_equal(restored['w'], state['w'])
   assert 'trying the one before' in capsys.readouterr().out
+  kept = tmp_path / 'c' / 'unreadable_2' / file.relative_to(tmp_path / 'c' / '2')
+  assert again.steps() == [1] and kept.read_bytes() == file_of[damage]
+  again.save(2, state)
+  again.wait()
+  assert Checkpoints(tmp_path / 'c').steps() == [1, 2]
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

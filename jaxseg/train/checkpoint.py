@@ -195,11 +195,20 @@ class Checkpoints:
         continue
       for newer in self.steps():  # else the run could not save these steps again
         if newer > step:
-          self._manager.delete(newer)
+          self._set_aside(newer)
       return restored, step
     if problem:
       raise UserError(f'{problem}; no checkpoint is left to resume from: use a new --workdir')
     return state, None
+
+  def _set_aside(self, step: int) -> None:
+    """Renames a checkpoint that was not read: it may be whole, where only the storage failed."""
+    aside = self._folder / f'unreadable_{step}'
+    if aside.exists():
+      storage.remove_folder(aside)
+    (self._folder / str(step)).rename(aside)
+    self._manager.reload()
+    print(f'warning: checkpoint {step} is kept as {aside}', flush=True)
 
   def window(self, step: int) -> list[dict[str, float]]:
     """Returns the scalars that were saved with a checkpoint; see `save`."""
