@@ -99,7 +99,7 @@ def nvidia(config):
 
 def small(config):
   config.paper = None
-  config.model_options = dict(width=24, padding='same', batch_norm=True, dropout_rate=0.2)
+  config.model_options = dict(width=24, padding='same', batch_norm=True, dropout_rate=0.0)
   config.dataset_options = {}
   config.pixel_weights = False
   config.mirror = 0
@@ -115,7 +115,7 @@ def small(config):
   config.learning_rate = 2e-3
   config.schedule = 'cosine'
   config.warmup_steps = 20
-  config.num_steps = 600
+  config.num_steps = 800
   config.eval_every = config.checkpoint_every = 200
 
 
