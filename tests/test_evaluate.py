@@ -15,6 +15,7 @@ from jaxseg.metrics.boundary import bf_score
 from jaxseg.metrics.instances import components, seg_score
 from jaxseg.predict import predict_files
 from jaxseg.train.evaluate import evaluate_workdir, print_scores
+from jaxseg.train.loop import train
 from jaxseg.train.measures import Boundary, Confusion, Neurites, Objects, make_f_scores
 from jaxseg.train.workdir import Classes, load_config
 from jaxseg.types import UserError
@@ -25,9 +26,18 @@ from tests.tiny_runs import make_config, make_workdir
 SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
 
 
+def trained(path, **changes):
+  """Trains a few steps, long enough for several classes to show in the masks."""
+  train(make_config(num_steps=8, eval_every=8, batch_size=8, figures=0, **changes), path)
+  return path
+
+
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  return make_workdir(tmp_path_factory.mktemp('run'), make_config())
+  path = trained(tmp_path_factory.mktemp('run'))
+  predictor, source = load(path), experiment.source_from(load_config(path), 'val')
+  assert len(np.unique([predictor(source[i]['image']) for i in range(len(source))])) > 1
+  return path
 
 
 def scores_by_hand(labels, masks, num_classes, void=255):
@@ -152,8 +162,8 @@ def masks_of(workdir, **options):
 
 
 def test_monte_carlo_dropout_by_the_command_line(tmp_path, capsys):
-  config = make_config(model_options=dict(width=2, depth=1, padding='same'))  # half is dropped
-  run = make_workdir(tmp_path / 'run', config)
+  options = dict(width=2, depth=1, padding='same')  # half is dropped
+  run = trained(tmp_path / 'run', model_options=options)
   launch('evaluate', f'--workdir={run}', '--samples=3')
   result = read_result(run)
   assert result['mode'] == '3 samples' and '3 samples' in capsys.readouterr().out
