@@ -105,8 +105,7 @@ def small(config):
   config.mirror = 0
   config.crop = (256, 256)
   config.rotate = config.elastic = 0.0  # so few steps learn sharp membranes better
-  # The labels lie half a pixel to a pixel above the membranes, alike left and right: of the flips
-  # and turns only this one keeps image and label as they are to each other.
+  # The labels lie about a pixel above the membranes: turned or upside down they would lie elsewhere.
   config.flip, config.vertical_flip = True, False
   config.brightness = config.contrast = 0.2
   config.class_weights = (1.5, 1.0)  # membranes are a fifth of the pixels
