@@ -1,8 +1,4 @@
-"""PSPNet against an independent PyTorch definition: values, and gradients through both heads.
-
-Modules carry the names of the authors' release (hszhao/semseg), so that its weights' way into our
-network is what carries ours over.
-"""
+"""PSPNet against an independent PyTorch definition: values, and gradients through both heads."""
 
 import pytest
 
@@ -11,8 +7,8 @@ pytest.importorskip('torch', reason='parity compares with PyTorch: pip install j
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
+from jaxseg.benchmark.torch_pspnet import PSPNet
 from jaxseg.layers import adaptive_average_pool
 from jaxseg.models import pspnet
 from jaxseg.pretrained import conversion
@@ -23,83 +19,9 @@ pytestmark = pytest.mark.parity
 CLASSES, AUX_WEIGHT = 5, 0.4
 
 
-def conv_bn(inputs, outputs, side, stride=1, dilation=1):
-  pad = dilation * (side // 2)
-  conv = nn.Conv2d(inputs, outputs, side, stride, pad, dilation, bias=False)
-  return [conv, nn.BatchNorm2d(outputs)]
-
-
-class Bottleneck(nn.Module):
-  def __init__(self, inputs, features, stride, dilation, projects):
-    super().__init__()
-    self.conv1, self.bn1 = conv_bn(inputs, features, 1)
-    self.conv2, self.bn2 = conv_bn(features, features, 3, stride, dilation)
-    self.conv3, self.bn3 = conv_bn(features, 4 * features, 1)
-    self.downsample = None
-    if projects:
-      self.downsample = nn.Sequential(*conv_bn(inputs, 4 * features, 1, stride))
-
-  def forward(self, x):
-    y = F.relu(self.bn1(self.conv1(x)))
-    y = F.relu(self.bn2(self.conv2(y)))
-    y = self.bn3(self.conv3(y))
-    return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class Pyramid(nn.Module):
-  def __init__(self, channels, bins):
-    super().__init__()
-    features = channels // len(bins)
-    self.features = nn.ModuleList(
-      nn.Sequential(nn.AdaptiveAvgPool2d(b), *conv_bn(channels, features, 1), nn.ReLU())
-      for b in bins
-    )
-
-  def forward(self, x):
-    levels = (F.interpolate(f(x), x.shape[2:], **ALIGNED) for f in self.features)
-    return torch.cat([x, *levels], 1)
-
-
-ALIGNED = dict(mode='bilinear', align_corners=True)
-
-
-class PSPNet(nn.Module):
-  """Widths in units of `width`, 64 as published; no dropout. Returns both heads' logits."""
-
-  def __init__(self, stage_sizes, width, deep_stem):
-    super().__init__()
-    if deep_stem:
-      stem = [conv_bn(3, width, 3, 2), conv_bn(width, width, 3), conv_bn(width, 2 * width, 3)]
-      channels = 2 * width
-    else:
-      stem, channels = [conv_bn(3, width, 7, 2)], width
-    layers = [layer for pair in stem for layer in (*pair, nn.ReLU())]
-    self.layer0 = nn.Sequential(*layers, nn.MaxPool2d(3, 2, 1))
-    for stage, (count, stride, dilation) in enumerate(
-      zip(stage_sizes, (1, 2, 1, 1), (1, 1, 2, 4), strict=True), 1
-    ):
-      features, blocks = width * 2 ** (stage - 1), []
-      for i in range(count):
-        blocks.append(Bottleneck(channels, features, 1 if i else stride, dilation, i == 0))
-        channels = 4 * features
-      self.add_module(f'layer{stage}', nn.Sequential(*blocks))
-    self.ppm = Pyramid(channels, (1, 2, 3, 6))
-    self.cls = self.head(2 * channels, channels // 4)
-    self.aux = self.head(channels // 2, channels // 8)
-
-  def head(self, channels, features):
-    middle = [*conv_bn(channels, features, 3), nn.ReLU(), nn.Identity()]
-    return nn.Sequential(*middle, nn.Conv2d(features, CLASSES, 1))
-
-  def forward(self, image):
-    x = self.layer2(self.layer1(self.layer0(image)))
-    middle = self.layer3(x)
-    heads = self.cls(self.ppm(self.layer4(middle))), self.aux(middle)
-    return [F.interpolate(x, image.shape[2:], **ALIGNED) for x in heads]
-
-
 def compare(stage_sizes, width, deep_stem, shape, **options):
-  net = torch_models.randomize(PSPNet(stage_sizes, width, deep_stem), seed=1)
+  net = PSPNet(CLASSES, stage_sizes, width, deep_stem, dropout=0.0, always_aux=True)
+  torch_models.randomize(net, seed=1)
   (source,) = (s for s in conversion.SOURCES if s.matches(net.state_dict()))
   assert source.name == 'semseg pspnet50 or 101'
   model = pspnet.Model(CLASSES, stage_sizes=stage_sizes, width=width, deep_stem=deep_stem)

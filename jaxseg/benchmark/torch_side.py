@@ -20,6 +20,7 @@ _COVERED = {
   'unet': {'width', 'depth', 'padding', 'batch_norm', 'dropout_rate'},
   'segnet': {'width', 'variant'},
   'fcn': {'width', 'stride', 'at_once', 'dropout_rate', 'backbone'},
+  'pspnet': {'width', 'backbone', 'stage_sizes', 'deep_stem', 'aux', 'dropout_rate'},
 }
 
 
@@ -68,17 +69,14 @@ class Network:
 
   def train(self) -> None:
     """One step: images to the network's range, forward, backward, update; returns when done."""
-    torch = self._torch
     self._net.train()
     self._optimizer.zero_grad(set_to_none=True)
     with self._precision():
-      logits = self._net(self._images())
-    label = self._label
-    top, left = ((a - b) // 2 for a, b in zip(label.shape[1:], logits.shape[2:], strict=True))
-    label = label[:, top : top + logits.shape[2], left : left + logits.shape[3]]
-    loss = torch.nn.functional.cross_entropy(
-      logits.float(), label, weight=self._weights, ignore_index=VOID
-    )
+      outputs = self._net(self._images())
+    heads = outputs if isinstance(outputs, list) else [outputs]
+    loss = self._loss(heads[0])
+    for auxiliary in heads[1:]:
+      loss = loss + self._config.aux_weight * self._loss(auxiliary)
     loss.backward()
     self._optimizer.step()
     self._wait()
@@ -93,6 +91,14 @@ class Network:
   def peak_bytes(self) -> int:
     """The GPU allocator's peak."""
     return self._torch.cuda.max_memory_allocated()
+
+  def _loss(self, logits: Any) -> Any:
+    label = self._label
+    top, left = ((a - b) // 2 for a, b in zip(label.shape[1:], logits.shape[2:], strict=True))
+    label = label[:, top : top + logits.shape[2], left : left + logits.shape[3]]
+    return self._torch.nn.functional.cross_entropy(
+      logits.float(), label, weight=self._weights, ignore_index=VOID
+    )
 
   def _images(self) -> Any:
     """[b,h,w,c] uint8 is channels_last already: only the names of the axes change."""
@@ -146,6 +152,23 @@ def build(config: ConfigDict) -> Any:
   if config.model == 'segnet':
     basic = options.get('variant', 'vgg16') == 'basic'
     return (torch_models.SegNetBasic if basic else torch_models.SegNet)(classes, width)
+  if config.model == 'pspnet':
+    return _pspnet(classes, width, options)
   scales = (1e-2, 1e-4) if options.get('at_once') else (1.0, 1.0)
   rate = options.get('dropout_rate', 0.5)
   return torch_models.FCN(classes, width, options.get('stride', 8), scales, dropout=rate)
+
+
+def _pspnet(classes: int, width: int, options: dict[str, Any]) -> Any:
+  from jaxseg.backbones import STAGE_SIZES
+  from jaxseg.benchmark import torch_pspnet
+
+  stages = options.get('stage_sizes') or STAGE_SIZES[options.get('backbone', 'resnet50')]
+  return torch_pspnet.PSPNet(
+    classes,
+    tuple(stages),
+    width,
+    options.get('deep_stem', True),
+    aux=options.get('aux', True),
+    dropout=options.get('dropout_rate', 0.1),
+  )
