@@ -69,6 +69,12 @@ def test_all_equal(name):
   assert len(pairs) == len(traced(name))
 
 
+@pytest.mark.parametrize('variant', ['32s', '16s', '8s', 'atonce'])
+def test_the_pascal_recipes_are_equal_too(variant):
+  pairs = fidelity.compare(load(f'fcn_voc2011.py:{variant}'))
+  assert pairs and not [(p.ours, p.paper, p.differences) for p in pairs if p.differences]
+
+
 # C: number of classes -> parameters
 COUNTS = {
   'fcn32s': {21: 134_346_581},
@@ -204,8 +210,8 @@ def check_pools(rows, stages):
     assert unpool.output.startswith(UNPOOLED[stage] + 'x')
 
 
-@pytest.mark.parametrize('name', ['segnet', 'segnet_bayesian'])
-def test_segnet(name):
+@pytest.mark.parametrize(('name', 'shift'), [('segnet', '0.001'), ('segnet_bayesian', '0')])
+def test_segnet(name, shift):
   rows = traced(name)
   assert convolutions(name) == [(n, '3/1/1', size, c) for n, size, c in SEGNET]
   check_pools(rows, 5)
@@ -216,7 +222,7 @@ def test_segnet(name):
     assert (row.rate, row.decay) == ('1, 2', '1, 0')
     if n != 'conv1_1_D':
       norm = rows[f'{n}_bn']
-      assert (norm.kernel, norm.initial) == ('batch norm 1e-09', '1, 0.001')
+      assert (norm.kernel, norm.initial) == ('batch norm 1e-09', f'1, {shift}')
       assert (norm.rate, norm.decay, norm.after) == ('1, 1', '1, 0', 'relu')
   assert 'conv1_1_D_bn' not in rows
 

@@ -60,6 +60,7 @@ def image_of(shape, seed=1):
     (540073, 1, dict(num_classes=1, variant='keras', width=8)),
     (8629921, 1, dict(num_classes=1, variant='keras', width=32)),
     (34512193, 1, dict(num_classes=1, variant='keras')),
+    (34512258, 1, dict(num_classes=2, variant='nvidia')),  # paper's + 5 more taps an up-convolution
   ],
 )
 def test_parameter_counts(expected, channels, options):
@@ -106,6 +107,7 @@ def test_dropout_stands_where_each_variant_has_it():
     return {name: shape[1:] for name, shape in shapes.items() if 'dropout' in name}
 
   assert dropouts(572) == {'bottom_dropout': (28, 28, 1024)}
+  assert dropouts(572, variant='nvidia') == {'bottom_dropout': (28, 28, 1024)}
   assert dropouts(572, variant='release') == {
     'enc3_dropout': (64, 64, 512),  # before pooling, hence in the skip as well
     'bottom_dropout': (28, 28, 1024),
@@ -146,7 +148,7 @@ def test_options_that_do_not_exist_are_refused():
   ):
     with pytest.raises(UserError, match=message):
       abstract(Model(num_classes=2, **options), (1, 572, 572, 1))
-  with pytest.raises(UserError, match="no model 'u_net': choose one of fcn, pspnet, segnet, unet"):
+  with pytest.raises(UserError, match="no model 'u_net': choose one of fcn, mask_rcnn, pspnet, segnet, unet"):
     load('u_net')
   assert load('unet') is Model
 
@@ -186,7 +188,7 @@ def reference(params, x, variant, pad):
 
   skip = block(x, 'enc0')
   up = upconvolve(block(pool(skip), 'bottom'), params['dec0_up'])
-  if variant == 'release':
+  if variant in ('release', 'nvidia'):
     up = relu(up)
   margin = (skip.shape[0] - up.shape[0]) // 2
   skip = skip[margin : skip.shape[0] - margin, margin : skip.shape[1] - margin]
@@ -196,7 +198,13 @@ def reference(params, x, variant, pad):
 
 @pytest.mark.parametrize(
   'variant, pad, size, last',
-  [('paper', 0, 24, 8), ('paper', 1, 16, 16), ('release', 0, 24, 8), ('keras', 1, 16, 16)],
+  [
+    ('paper', 0, 24, 8),
+    ('paper', 1, 16, 16),
+    ('release', 0, 24, 8),
+    ('keras', 1, 16, 16),
+    ('nvidia', 0, 24, 8),
+  ],
 )
 def test_logits_equal_numpy(variant, pad, size, last):
   padding = 'same' if pad else 'valid'
@@ -224,9 +232,10 @@ def test_initialisers():
   xavier, xavier_up = kernels('release')
   np.testing.assert_allclose(np.abs(xavier).max(), np.sqrt(3 / (9 * 32)), rtol=1e-3)
   np.testing.assert_allclose(np.abs(xavier_up).max(), np.sqrt(3 / (4 * 16)), rtol=1e-2)
-  glorot, glorot_up = kernels('keras')
-  np.testing.assert_allclose(np.abs(glorot).max(), np.sqrt(6 / (9 * 64)), rtol=1e-3)
-  np.testing.assert_allclose(np.abs(glorot_up).max(), np.sqrt(6 / (9 * 48)), rtol=1e-2)
+  for variant in ('keras', 'nvidia'):
+    glorot, glorot_up = kernels(variant)
+    np.testing.assert_allclose(np.abs(glorot).max(), np.sqrt(6 / (9 * 64)), rtol=1e-3)
+    np.testing.assert_allclose(np.abs(glorot_up).max(), np.sqrt(6 / (9 * 48)), rtol=1e-2)
 
 
 def test_unpadded_logits_are_the_padded_ones_where_no_padding_reaches():

@@ -200,9 +200,7 @@ def test_vgg16_starts_an_fcn_and_a_segnet(tmp_path):
   assert len(report.matched) == 26 and len(report.unused) == 6
 
 
-def test_segnet_caffemodel():
-  """After caffe-segnet's pass over the training set, statistics are folded into scale and shift."""
-  variables = zeros_of(segnet.Model(num_classes=5, width=WIDTH))
+def as_caffe_segnet(variables):
   tensors = {}
   for name, leaves in variables['params'].items():
     if name.endswith('_bn'):
@@ -211,6 +209,32 @@ def test_segnet_caffemodel():
     else:
       kernel = leaves['kernel'].transpose(3, 2, 0, 1)
       tensors |= {f'{name}/0': normal(*kernel.shape), f'{name}/1': normal(kernel.shape[0])}
+  return tensors
+
+
+def test_bayesian_segnet_basic_names_its_classifier_otherwise():
+  variables = zeros_of(segnet.Model(num_classes=5, width=WIDTH, variant='basic', bayesian=True))
+  tensors = as_caffe_segnet(variables)
+  for number in (0, 1):
+    blob = tensors.pop(f'conv_classifier/{number}')
+    tensors[f'dense_softmax_inner_prod/{number}'] = blob
+  converted = pretrained.convert(tensors)
+  loaded, report = pretrained.load_into(variables, converted.tensors)
+  assert not report.new and converted.source == 'Caffe Bayesian SegNet-Basic'
+  np.testing.assert_array_equal(loaded['params']['conv_classifier']['bias'], blob)
+
+
+@pytest.mark.parametrize('name', ['conv1_1_bn/2', 'conv2_1/2'])
+def test_a_third_blob_of_a_caffe_layer_is_refused(name):
+  tensors = as_caffe_segnet(zeros_of(segnet.Model(num_classes=5, width=WIDTH)))
+  with pytest.raises(UserError, match=f'{name} is the blob number 2 of its layer'):
+    pretrained.convert({**tensors, name: normal(WIDTH)})
+
+
+def test_segnet_caffemodel():
+  """After caffe-segnet's pass over the training set, statistics are folded into scale and shift."""
+  variables = zeros_of(segnet.Model(num_classes=5, width=WIDTH))
+  tensors = as_caffe_segnet(variables)
   converted = pretrained.convert(tensors)
   loaded, report = pretrained.load_into(variables, converted.tensors)
   assert not report.new and not report.unused and converted.source == 'Caffe SegNet'

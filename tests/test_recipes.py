@@ -156,10 +156,10 @@ def test_fcn_multipliers(spec):
   assert len(found) == 2 * (13 + 2 + scores)
 
 
-def test_fcn_filters_that_could_learn_are_fixed_by_the_rule():
+def test_fcn_filters_learn_where_they_are_asked_to():
   config = load('fcn_camvid.py:8s', 'model_options.learn_upsampling=True')
   for name in ('upscore2', 'upscore_pool4', 'upscore8'):
-    assert [multiplier_of(f'{name}/kernel', config.multipliers, i) for i in (1, 2)] == [0, 0]
+    assert [multiplier_of(f'{name}/kernel', config.multipliers, i) for i in (1, 2)] == [1, 1]
 
 
 def test_segnet_multipliers():

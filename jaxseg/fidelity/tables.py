@@ -335,7 +335,11 @@ def _segnet(*, basic: bool = False, bayesian: bool = False) -> Paper:
     initial='normal 2/in, 0',
     rate='1, 2',
     decay='1, 0',
-    norm=('1, 0.001', '1, 1', '1, 1' if basic else '1, 0'),
+    norm=(
+      '1, 0' if bayesian and not basic else '1, 0.001',
+      '1, 1',
+      '1, 1' if basic else '1, 0',
+    ),
     dropout=dropout if bayesian else {},
   )
 

@@ -127,9 +127,10 @@ class Model(nn.Module):
     """Convolution and batch norm, [b,h,w,c] -> [b,h,w,features]."""
     size = 7 if self.variant == 'basic' else 3
     x = self._conv(features, size, use_bias=self.use_bias, name=name)(x)
+    shift = 0.0 if self.bayesian and self.variant == 'vgg16' else 0.001  # as released
     norm = self.norm(
       epsilon=1e-9,
-      bias_init=nn.initializers.constant(0.001),
+      bias_init=nn.initializers.constant(shift),
       dtype=self.dtype,
       name=f'{name}_bn',
     )

@@ -12,6 +12,8 @@ What others mean by "the U-Net", and the option that gives it:
   variant='keras'    the tutorials' padded one: linear 3x3 up-convolution, dropout 0.25 after the
                      first pooling and 0.5 after the other poolings and the concatenations (skips
                      are taken before pooling and dropout), Glorot initialisation.
+  variant='nvidia'   DeepLearningExamples' UNet_Medical: 3x3 up-convolution with ReLU, upsampled
+                     features first, Glorot initialisation; else the paper's.
   padding='same'     output as large as the input.
   batch_norm=True    after every 3x3 convolution, which then has no bias.
   up='bilinear'      bilinear upsampling (corners aligned) and half as many channels going up; with
@@ -41,6 +43,7 @@ _INITIALIZERS = {
     _scaling(1.0, 'fan_in', 'uniform', in_axis=-1, out_axis=-2),
   ),
   'keras': (nn.initializers.glorot_uniform(), nn.initializers.glorot_uniform()),
+  'nvidia': (nn.initializers.glorot_uniform(), nn.initializers.glorot_uniform()),
 }
 
 
@@ -59,7 +62,7 @@ class Model(nn.Module):
     padding: 'valid' or 'same'; None is what the variant was published with.
     batch_norm: normalise after every 3x3 convolution.
     up: 'deconv' or 'bilinear'.
-    variant: 'paper', 'release' or 'keras'.
+    variant: 'paper', 'release', 'keras' or 'nvidia'.
     dropout_rate: the variant's main rate ('keras' halves it after the first pooling).
     remat: recompute the convolutions of each level in the backward pass.
   """
@@ -166,7 +169,7 @@ class Model(nn.Module):
     features = self.width * 2**level
     if self.variant == 'release' and level == 0:
       features *= 2
-    size = 3 if self.variant == 'keras' else 2
+    size = 3 if self.variant in ('keras', 'nvidia') else 2
     x = ConvTranspose(
       features,
       (size, size),
@@ -176,7 +179,7 @@ class Model(nn.Module):
       kernel_init=_INITIALIZERS[self.variant][1],
       name=f'dec{level}_up',
     )(x)
-    return nn.relu(x) if self.variant == 'release' else x
+    return nn.relu(x) if self.variant in ('release', 'nvidia') else x
 
   def _join(self, x: Array, skip: Array) -> Array:
     """Concatenates x [b,h,w,c] with the centre of skip [b,h+2m,w+2m,c']."""

@@ -8,6 +8,7 @@ from jaxseg.pretrained import layouts, preprocessing
 from jaxseg.pretrained.sources import FULLY_CONNECTED, Source, Tensors, has
 from jaxseg.types import UserError
 
+_RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # Bayesian SegNet-Basic's
 _AT_ONCE_SCALES = {'scale_pool4/0': 1e-2, 'scale_pool3/0': 1e-4}
 
 
@@ -16,6 +17,12 @@ def _translate(tensors: Tensors) -> dict[str, np.ndarray]:
   out = {}
   for name, blob in tensors.items():
     layer, number = name.rsplit('/', 1)
+    if number not in ('0', '1'):
+      raise UserError(
+        f'{name} is the blob number {number} of its layer: jaxseg knows weight (0) and bias (1), of batch '
+        'norm scale and shift; compute the statistics into these two (compute_bn_statistics.py)'
+      )
+    layer = _RENAMED.get(layer, layer)
     if name in _AT_ONCE_SCALES:  # constants of the network, not parameters
       if not np.allclose(blob, _AT_ONCE_SCALES[name], rtol=1e-3):
         raise UserError(f'{name} is {blob.ravel()}, but FCN-8s at once has {_AT_ONCE_SCALES[name]}')
@@ -47,6 +54,12 @@ SOURCES = (
   Source(
     'Caffe SegNet-Basic',
     has('conv1/0', 'conv1_bn/0', 'conv_classifier/0'),
+    _translate,
+    preprocessing.SEGNET,
+  ),
+  Source(
+    'Caffe Bayesian SegNet-Basic',
+    has('conv1/0', 'conv1_bn/0', 'dense_softmax_inner_prod/0'),
     _translate,
     preprocessing.SEGNET,
   ),
