@@ -29,6 +29,7 @@ setup(
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11.30',
     'pillow>=11.0',
+    'pycocotools>=2.0.8',
     'rich>=13.7',
     'safetensors>=0.5',
     'scipy>=1.14',

@@ -73,6 +73,9 @@ def base() -> ConfigDict:
       image_size=(),  # (height, width): every image and label, training and evaluation, is resized
       # augmentation, in this order; 0, () or False switches one off
       resize=0.0,  # factor on every training image (evaluation: eval_scales)
+      short_side=(),  # for task='instance': the shorter side becomes one of these, drawn at random, and
+      # at most long_side the longer; evaluation and prediction take the last, and give back own sizes
+      long_side=1333,
       mirror=0,  # pixels of mirrored border around the image, for networks with valid convolutions
       elastic=0.0,  # U-Net's elastic deformation: standard deviation of the coarse grid, in pixels
       rotate=0.0,  # degrees, uniform in +-
@@ -93,7 +96,10 @@ def base() -> ConfigDict:
       # model and task
       model='unet',  # a module of jaxseg.models
       model_options=dict(),  # fields of its Model
-      task='semantic',  # a module of jaxseg.tasks
+      task='semantic',  # a module of jaxseg.tasks: 'semantic' | 'instance'
+      max_instances=100,  # for task='instance': objects of a training image; more are an error
+      max_layers=4,  # for task='instance': of a map of overlapping objects; the rest is merged into the last
+      min_area=1,  # for task='instance': pixels that an object must have to be learnt after cropping
       loss='softmax',  # 'softmax' | 'sigmoid' (two classes, one output) | 'softmax_dice'
       normalize='weights',  # what the summed loss is divided by: 'weights' | 'pixels' | 'sum' (nothing)
       class_weights=(),  # one a class; or 'median_frequency': computed from the training labels
@@ -251,12 +257,12 @@ _CHOICES = dict(
   schedule=('constant', 'step', 'poly', 'cosine'),
 )
 _NAMES = ('init_new', 'init_unused', 'init_ignore')  # tuples of words: a,b
-_NUMBERS = 'mean std crop scale eval_scales schedule_steps class_weights'.split()
+_NUMBERS = 'mean std crop scale eval_scales short_side schedule_steps class_weights'.split()
 _NOT_NEGATIVE = (
   'seed learning_rate momentum weight_decay clip_norm warmup_steps aux_weight eval_batch_size '
   'remember_mb figures apply_if_finite data_timeout'
 )
-_POSITIVE = 'num_steps batch_size accumulate num_classes channels log_every eval_every checkpoint_every keep num_threads'
+_POSITIVE = 'num_steps batch_size accumulate num_classes channels log_every eval_every checkpoint_every keep num_threads max_instances max_layers min_area long_side'
 
 
 def validate(config: ConfigDict) -> ConfigDict:
@@ -296,6 +302,16 @@ def validate(config: ConfigDict) -> ConfigDict:
       raise UserError(f'config.{key}={config[key]}: (height, width) in pixels, or () for none')
   if config.image_size and config.resize:
     raise UserError(f'config.image_size={config.image_size}: set resize=0, sizes are fixed already')
+  if config.short_side and (config.task != 'instance' or config.resize or config.image_size):
+    raise UserError(
+      f"config.short_side={config.short_side}: only for task='instance', without resize or image_size"
+    )
+  if config.short_side and (
+    min(config.short_side) < 1 or max(config.short_side) > config.long_side
+  ):
+    raise UserError(
+      f'config.short_side={config.short_side}: sides from 1 to config.long_side={config.long_side}'
+    )
   weights = config.class_weights
   if weights and not isinstance(weights, str) and (min(weights) < 0 or not any(weights)):
     raise UserError(f'config.class_weights={weights}: none below 0, and not all 0')

@@ -19,6 +19,8 @@ from jaxseg import datasets, models, tasks
 from jaxseg.datasets import labelscan
 from jaxseg.datasets.statistics import median_frequency_weights
 from jaxseg.layers.norm import BatchNorm
+from jaxseg.pipeline.geometry import by_short_side
+from jaxseg.pipeline.instances import Instances
 from jaxseg.pipeline.resized import Resized
 from jaxseg.pipeline.transforms import make_train_transforms
 from jaxseg.preprocessing import Preprocessing
@@ -69,9 +71,9 @@ def transforms_from(config: ConfigDict) -> tuple:
   """Returns the training transforms that the config's augmentation keys name."""
   keys = (
     'flip vertical_flip rotate rotate_share rotate90 brightness contrast saturation shift blur '
-    'elastic mirror sides pad_label'
+    'elastic mirror sides pad_label short_side long_side'
   ).split()
-  return make_train_transforms(
+  transforms = make_train_transforms(
     crop=config.crop or None,
     resize=config.resize or None,
     scale=config.scale or None,
@@ -79,6 +81,16 @@ def transforms_from(config: ConfigDict) -> tuple:
     fill=preprocessing_from(config).fill,
     **{key: config[key] for key in keys},
   )
+  if config.task == 'instance':
+    transforms += (Instances(config.max_instances, config.max_layers, config.min_area),)
+  return transforms
+
+
+def network_size_from(config: ConfigDict, size: tuple[int, int]) -> tuple[int, int]:
+  """Returns height and width at which a network of instances sees an image, but for eval_scales."""
+  if config.short_side:
+    return by_short_side(size, int(config.short_side[-1]), config.long_side)
+  return tuple(config.image_size) or size
 
 
 def mirror_border_from(config: ConfigDict) -> bool | None:
@@ -96,8 +108,8 @@ def task_from(config: ConfigDict, source: Any = None):
   if weights == 'median_frequency':
     histogram = labelscan.scan(source, cache_dir=config.cache_dir or None) if source else None
     weights = tuple(median_frequency_weights(histogram).tolist()) if histogram else None
-  return tasks.load(config.task)(
-    num_classes=config.num_classes,
+  return _task(
+    config,
     loss=config.loss,
     normalize=config.normalize,
     class_weights=weights,
@@ -108,6 +120,14 @@ def task_from(config: ConfigDict, source: Any = None):
   )
 
 
+def _task(config: ConfigDict, **options: Any):
+  """Builds the task from those of the options that it has."""
+  cls = tasks.load(config.task)
+  known = {field.name for field in dataclasses.fields(cls)}
+  options = {key: value for key, value in options.items() if key in known}
+  return cls(num_classes=config.num_classes, **options)
+
+
 def model_from(config: ConfigDict, axis_name: str | None = None):
   """Builds the model; BatchNorm averages over `axis_name`, which the wrapper of the step provides.
 
@@ -115,7 +135,7 @@ def model_from(config: ConfigDict, axis_name: str | None = None):
     UserError: no such model or option, naming those that there are.
   """
   cls = models.load(config.model)
-  outputs = tasks.load(config.task)(num_classes=config.num_classes, loss=config.loss).num_outputs
+  outputs = _task(config, loss=config.loss).num_outputs
   options = {**config.model_options.to_dict()}
   known = {f.name for f in dataclasses.fields(cls)} - {
     'parent',

@@ -7,7 +7,8 @@ FOLDER/
   card.json             classes, colours, sizes, scores, versions, how long it is promised to load
 
 A program maps (weights, uint8 image [b,h,w,c]) to {'classes': uint8 [b,h,w], 'probabilities':
-float32 [b,h,w,k]} on cpu, cuda and tpu; padding, scale and normalisation are inside.
+float32 [b,h,w,k]} on cpu, cuda and tpu; padding, scale and normalisation are inside. That of a
+network of instances gives {'boxes', 'scores', 'classes', 'masks'}; the card says how to read them.
 """
 
 from __future__ import annotations
@@ -31,14 +32,22 @@ from jax import export as jax_export
 from safetensors.numpy import save_file
 
 from jaxseg import __version__, experiment, storage
-from jaxseg.inference import Options, Predictor, load_variables
+from jaxseg.inference import Options, load_variables, make_predictor
+from jaxseg.pipeline import geometry
 from jaxseg.pretrained import flatten
-from jaxseg.program import make_program
+from jaxseg.program import make_instance_program, make_program
 from jaxseg.train.workdir import Classes, load_classes, load_config
 from jaxseg.types import VOID, UserError
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 CHECKED = 4  # images of the evaluation split
+_RESIZE = 'before the program: shorter side {0.short_side[-1]}, longer at most {0.long_side} pixels, bilinear'
+_INSTANCES = {
+  'boxes': 'float32 [batch, found, 4], x0, y0, x1, y1 in pixels of the image; clip them to it last',
+  'scores': 'float32 [batch, found], falling; 0: nothing in this row',
+  'classes': 'uint8 [batch, found]',
+  'masks': 'float32 [batch, found, 28, 28], probabilities inside of the box: resize to it, cut at 0.5',
+}
 BACKWARD_MONTHS = 6  # https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees
 
 
@@ -67,7 +76,7 @@ def export_workdir(
     variables, step = load_variables(workdir, step)
     source = experiment.source_from(config, config.eval_split)
     places = sorted({int(i) for i in np.linspace(0, len(source) - 1, CHECKED)})
-    examples = [source[i] for i in places]
+    examples = [_as_seen(config, source[i]) for i in places]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix='.export-') as temporary:
       folder = Path(temporary) / 'export'
@@ -105,8 +114,9 @@ def write_export(
   count = sum(int(np.size(v)) for v in jax.tree.leaves(variables['params']))
   card = make_card(config, classes, count, programs, refused)
   _write(folder / 'card.json', card)
-  whole = Options(max_pixels=sys.maxsize)  # a program never cuts an image into tiles
-  predictor = Predictor(config, variables, classes, whole)
+  # A program never cuts an image into tiles, and pads it no more than it must.
+  whole = Options(max_pixels=sys.maxsize, multiple=1)
+  predictor = make_predictor(config, variables, classes, whole)
   card['check'] = _check(folder, predictor, examples, tolerance(config))
   _write(folder / 'card.json', card)
   return card
@@ -120,12 +130,7 @@ def write_programs(
   Returns:
     Entries for the card, and why freer forms than those written were refused.
   """
-  program = make_program(
-    experiment.model_from(config),
-    experiment.task_from(config),
-    experiment.preprocessing_from(config),
-    config.eval_scales,
-  )
+  program = _program(config)
   shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
   multiple = max(experiment.model_from(config).size_rule.multiple, 32)
   refused, entries = [], []
@@ -145,6 +150,13 @@ def write_programs(
   entry = _write_program(program, shapes, (1, *size, config.channels), file)
   entries.append({**entry, 'batch': 1, 'height': size[0], 'width': size[1]})
   return entries, refused
+
+
+def _program(config):
+  model, preprocess = experiment.model_from(config), experiment.preprocessing_from(config)
+  if config.task == 'instance':
+    return make_instance_program(model, preprocess, float(config.eval_scales[0]))
+  return make_program(model, experiment.task_from(config), preprocess, config.eval_scales)
 
 
 def _write_program(program, weights, shape, file: Path) -> dict[str, Any]:
@@ -170,8 +182,11 @@ def make_card(config, classes: Classes, parameters: int, programs, refused) -> d
       'layout': 'batch, height, width, channels',
       'channels': config.channels,
     }
-    | ({'channel_order': 'rgb'} if config.channels == 3 else {}),
-    'output': {
+    | ({'channel_order': 'rgb'} if config.channels == 3 else {})
+    | ({'resize': _RESIZE.format(config)} if config.short_side else {}),
+    'output': _INSTANCES
+    if config.task == 'instance'
+    else {
       'classes': 'uint8 [batch, height, width]',
       'probabilities': f'float32 [batch, height, width, {config.num_classes}]',
     },
@@ -233,7 +248,7 @@ def tolerance(config) -> float:
   return 1e-4 if exact else 5e-2
 
 
-def _check(folder: Path, predictor: Predictor, examples: list[dict], allowed: float) -> dict:
+def _check(folder: Path, predictor, examples: list[dict], allowed: float) -> dict:
   """Compares the programs, run in a fresh process without jaxseg, with the predictor."""
   images = {str(e['file_name']): np.asarray(e['image']) for e in examples}
   name, image = next(iter(images.items()))
@@ -241,8 +256,7 @@ def _check(folder: Path, predictor: Predictor, examples: list[dict], allowed: fl
   images[f'{name}, cut to {odd.shape[0]}x{odd.shape[1]}'] = odd
   arrays = {}
   for i, image in enumerate(images.values()):
-    found = {'image': image, 'probabilities': predictor.probabilities(image)}
-    found['classes'] = predictor(image)
+    found = {'image': image, **_expected(predictor, image)}
     arrays |= {f'{name}{i}': array for name, array in found.items()}
   with tempfile.TemporaryDirectory() as scratch:
     file = Path(scratch) / 'images.npz'
@@ -263,7 +277,7 @@ def _check(folder: Path, predictor: Predictor, examples: list[dict], allowed: fl
   worst = float(np.max([r['largest_difference'] for r in results.values()]))
   if not worst <= allowed:  # nan fails too
     raise UserError(
-      f'the exported programs differ from the network by {worst:.2g} in a probability, allowed is '
+      f'the exported programs differ from the network by {worst:.2g}, allowed is '
       f'{allowed:g}: nothing was written; please report the config and the versions of jax and jaxlib'
     )
   return {
@@ -272,6 +286,21 @@ def _check(folder: Path, predictor: Predictor, examples: list[dict], allowed: fl
     'largest_difference': worst,
     'programs': results,
   }
+
+
+def _as_seen(config, example: dict) -> dict:
+  """Resizes an image that a program is not to resize; see the card's 'resize'."""
+  if not config.short_side:
+    return example
+  size = experiment.network_size_from(config, example['image'].shape[:2])
+  return {**example, 'image': geometry.resize_image(example['image'], size)}
+
+
+def _expected(predictor, image: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns what the predictor has to say of an image where a program says it too."""
+  if predictor.config.task == 'instance':
+    return predictor.outputs(image)
+  return {'probabilities': predictor.probabilities(image), 'classes': predictor(image)}
 
 
 def _on_cpu():
@@ -294,7 +323,8 @@ def _report(output: Path, card: dict[str, Any]) -> None:
     print(
       f'  {entry["file"]}  [{", ".join(map(str, entry["shape"]))}]  {kilobytes:,.0f} KB  largest '
       f'difference {result["largest_difference"]:.2g} on {result["images"]} images, '
-      f'{result["changed_pixels"]} pixels of another class'
+      f'{result["changed_pixels"]} {"detections" if "boxes" in card["output"] else "pixels"} of '
+      'another class'
     )
   for reason in card['refused']:
     print(f'  no program for {reason}')

@@ -3,7 +3,8 @@
     python export_check.py FOLDER IMAGES.npz
 
 Needs JAX, NumPy, safetensors and flatbuffers. Prints one line of JSON: for every program how many
-images it took, the largest difference of a probability and the number of pixels with another class.
+images it took, the largest difference of a probability, or of a box as a share of the image's side,
+and the number of pixels (or detections) with another class.
 """
 
 import json
@@ -20,12 +21,15 @@ from safetensors.numpy import load_file  # noqa: E402
 
 
 def compare(program, weights, examples) -> dict:
-  """Runs single images [h,w,c] and compares with probabilities [h,w,k] and classes [h,w]."""
+  """Runs single images [h,w,c] and compares with all that is expected of them."""
   call, differences, changed = jax.jit(program.call), [], 0
-  for image, probabilities, classes in examples:
+  for example in examples:
+    image = example['image']
     result = {k: np.asarray(v)[0] for k, v in call(weights, image[None]).items()}
-    differences.append(float(np.abs(result['probabilities'] - probabilities).max()))
-    changed += int((result['classes'] != classes).sum())
+    changed += int((result['classes'] != example['classes']).sum())
+    for name in example.keys() - {'image', 'classes'}:
+      difference = np.abs(result[name] - example[name]).max(initial=0.0)
+      differences.append(float(difference) / (max(image.shape) if name == 'boxes' else 1))
   worst = max(differences, key=lambda d: d if d == d else float('inf'))
   return {'images': len(examples), 'largest_difference': worst, 'changed_pixels': changed}
 
@@ -34,12 +38,13 @@ def main(folder: pathlib.Path, file: pathlib.Path) -> dict:
   card = json.loads((folder / 'card.json').read_text(encoding='utf-8'))
   weights = load_file(folder / card['weights'])
   with np.load(file) as arrays:
-    names = ('image', 'probabilities', 'classes')
-    examples = [[arrays[f'{n}{i}'] for n in names] for i in range(len(arrays.files) // len(names))]
+    names = {name.rstrip('0123456789') for name in arrays.files}
+    count = len(arrays.files) // len(names)
+    examples = [{name: arrays[f'{name}{i}'] for name in names} for i in range(count)]
   results = {}
   for entry in card['programs']:
     program = export.deserialize(bytearray((folder / entry['file']).read_bytes()))
-    fitting = [e for e in examples if _fits(entry['height'], entry['width'], e[0])]
+    fitting = [e for e in examples if _fits(entry['height'], entry['width'], e['image'])]
     results[entry['file']] = compare(program, weights, fitting)
   return results
 

@@ -16,6 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxseg import experiment, storage, testtime
+from jaxseg.instances import InstancePredictor, checked
 from jaxseg.pipeline import geometry, tiling
 from jaxseg.pipeline.loader import eval_batches
 from jaxseg.testtime import Band, Options
@@ -25,7 +26,7 @@ from jaxseg.train.step import at_size
 from jaxseg.train.workdir import Classes, load_classes, load_config
 from jaxseg.types import VOID, UserError
 
-__all__ = ['Band', 'Options', 'Predictor', 'load', 'load_variables']
+__all__ = ['Band', 'Options', 'Predictor', 'load', 'load_variables', 'make_predictor']
 
 AUTO_TILE = 1024  # side of these tiles, or the next larger that the network takes
 
@@ -77,7 +78,7 @@ class Predictor:
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
     """Returns the class of each pixel, uint8 [h, w], of an image uint8 [h, w, c] or [h, w]."""
-    image = self._checked(image)
+    image = checked(image, self.config.channels)
     if self._is_plain(image):
       return self._whole(self._labels, image, self.options.scales[0])
     return np.concatenate([band.mask for band in self.bands(image)])
@@ -96,7 +97,7 @@ class Predictor:
     In tiles, at one scale and without rotations, a band is what one row of tiles finishes, so that
     memory holds little more than the image; else there is one band.
     """
-    image = self._checked(image)
+    image = checked(image, self.config.channels)
     if self._is_resized(image):
       yield self._at_the_size_of_training(image)
     elif self._is_plain(image):
@@ -108,6 +109,13 @@ class Predictor:
     else:
       at_scales = testtime.over_scales(self._map, self.options.scales)
       yield self._band(0, testtime.over_rotations(at_scales, self.options.rotations)(image))
+
+  def instances(self, image: np.ndarray) -> Any:
+    """Raises UserError: only a network of the task 'instance' tells objects apart."""
+    raise UserError(
+      f'config.task={self.config.task} gives the class of each pixel, no instances: load a run with '
+      'config.task=instance'
+    )
 
   def replace(self, **changes: Any) -> Predictor:
     """Returns the same network with other options."""
@@ -150,7 +158,7 @@ class Predictor:
     bands = list(self.bands(geometry.resize_image(image, tuple(self.config.image_size))))
     maps = [np.concatenate([band.probabilities for band in bands])]
     if self.options.samples:
-      maps.append(np.concatenate([band.variance for band in bands])[..., None])
+      maps.append(np.concatenate([band.variance for band in bands]))
     return self._band(0, geometry.resize_image(np.concatenate(maps, -1), image.shape[:2]))
 
   def _needs_tiles(self, image: np.ndarray, scale: float) -> bool:
@@ -214,17 +222,16 @@ class Predictor:
     probabilities = found[..., : self.config.num_classes]
     if labels is None:
       labels = np.argmax(probabilities, axis=-1).astype(np.uint8)
-    variance = found[..., -1] if self.options.samples else None
+    variance = found[..., self.config.num_classes :] if self.options.samples else None
     return Band(top, labels, probabilities, variance)
 
-  def _checked(self, image: np.ndarray) -> np.ndarray:
-    image = image[..., None] if image.ndim == 2 else image
-    if image.dtype != np.uint8 or image.shape[-1] != self.config.channels:
-      raise UserError(
-        f'image is {image.dtype} with {image.shape[-1]} channels; this network takes uint8 with '
-        f'{self.config.channels}'
-      )
-    return image
+
+def make_predictor(
+  config: ConfigDict, variables: Any, classes: Classes, options: Options | None = None
+) -> Predictor | InstancePredictor:
+  """Returns what predicts with a run's network: labels, and instances where that is its task."""
+  kind = InstancePredictor if config.task == 'instance' else Predictor
+  return kind(config, variables, classes, options)
 
 
 def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
@@ -232,7 +239,7 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
 
   Args:
     workdir: written by training.
-    step: 'best' (highest mean IoU in evaluation) | 'latest' | a number.
+    step: 'best' (highest mean IoU or mask AP in evaluation) | 'latest' | a number.
 
   Returns:
     The variables and their step.
@@ -244,7 +251,8 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
   folder = storage.place(workdir) / 'checkpoints'
   if not folder.is_dir():
     raise UserError(f'no checkpoints in {workdir}: train first')
-  checkpoints = Checkpoints(folder, read_only=True)
+  metric = experiment.task_from(config).headline
+  checkpoints = Checkpoints(folder, metric=metric, read_only=True)
   steps = checkpoints.steps()
   if not steps:
     raise UserError(f'no checkpoint in {folder}: the training stopped before its first save')
@@ -262,7 +270,7 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[Any, int]:
   return variables, chosen
 
 
-def load(workdir: str | Path, step: str = 'best', **options: Any) -> Predictor:
+def load(workdir: str | Path, step: str = 'best', **options: Any) -> Predictor | InstancePredictor:
   """Returns the predictor of a trained workdir.
 
   Args:
@@ -276,4 +284,4 @@ def load(workdir: str | Path, step: str = 'best', **options: Any) -> Predictor:
       raise UserError(f'{name!r} is no option of prediction; there are {", ".join(known)}')
   config = load_config(workdir)
   variables, _ = load_variables(workdir, step)
-  return Predictor(config, variables, load_classes(workdir), Options(**options))
+  return make_predictor(config, variables, load_classes(workdir), Options(**options))

@@ -17,9 +17,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from jaxseg import datasets, experiment, visualize
+from jaxseg import datasets, experiment, instance_pictures, visualize
 from jaxseg.contact_sheet import contact_sheet, pick_samples
 from jaxseg.datasets import BadFiles, MissingSplit, cache, labelscan, statistics
+from jaxseg.pipeline import instances
 from jaxseg.types import UserError
 
 _SAMPLES = 12
@@ -38,6 +39,8 @@ class Survey:
     sizes: (height, width) -> number of images.
     channels: int64 [channels, 256], pixels of each value.
     digests: hash of the decoded pixels -> names of the files that hold them.
+    objects: by example, the pixels of each object and whether it is a crowd, int64 and bool [n];
+      None where the data do not number their objects.
   """
 
   histogram: statistics.LabelHistogram
@@ -45,6 +48,7 @@ class Survey:
   sizes: Counter
   channels: np.ndarray
   digests: dict[bytes, list[str]]
+  objects: list[tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def survey(source, title: str) -> Survey:
@@ -56,22 +60,35 @@ def survey(source, title: str) -> Survey:
     digest = hashlib.blake2b(image, digest_size=16, person=f'{image.shape}'[:16].encode()).digest()
     bins = statistics.label_bins(example['label'])
     shape = image.shape[:2]
-    return bins, shape, statistics.channel_bins(image), digest, str(example['file_name'])
+    values = statistics.channel_bins(image)
+    return bins, shape, values, digest, str(example['file_name']), _objects(example)
 
   counter, counts, sizes, digests = statistics.LabelCounter(source.num_classes), [], Counter(), {}
-  channels = np.zeros((source.channels, 256), np.int64)
+  channels, objects = np.zeros((source.channels, 256), np.int64), []
   with (
     cache.progress_line(title) as progress,
     ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
   ):
-    for i, (bins, size, values, digest, name) in enumerate(pool.map(look, range(len(source)))):
+    looked = pool.map(look, range(len(source)))
+    for i, (bins, size, values, digest, name, found) in enumerate(looked):
       counter.add(bins)
       counts.append(bins[: source.num_classes])
       sizes[size] += 1
       channels += values
       digests.setdefault(digest, []).append(name)
+      objects += [] if found is None else [found]
       progress(i + 1, len(source))
-  return Survey(counter.result(), np.array(counts), sizes, channels, digests)
+  counts = np.array(counts)
+  return Survey(counter.result(), counts, sizes, channels, digests, objects or None)
+
+
+def _objects(example: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+  """Returns pixels and crowd of an example's objects, None where it numbers none."""
+  if 'instances' not in example:
+    return None
+  _, pixels = instances.measure(example['instances'], len(example['instance_classes']))
+  crowd = np.asarray(example.get('crowd', np.zeros(len(pixels), bool)))
+  return pixels[pixels > 0], crowd[pixels > 0]
 
 
 def check(config: ConfigDict, output: str | Path = 'data_check') -> dict[str, Any]:
@@ -102,7 +119,7 @@ def check(config: ConfigDict, output: str | Path = 'data_check') -> dict[str, An
     weights = statistics.median_frequency_weights(surveys[first].histogram)
     report['class_weights'] = [round(float(w), 4) for w in weights]
     _print_tables(console, config, surveys, next(iter(sources.values())).class_names, report)
-    for remark in remarks(surveys, report):
+    for remark in (*remarks(surveys, report), *_room(config, report)):
       console.print(f'note: {remark}', soft_wrap=True)
     _draw(config, sources[first], surveys[first], folder)
     console.print(f'samples of {first}: {folder / "samples.png"}, {folder / "augmented.png"}')
@@ -187,6 +204,17 @@ def remarks(surveys: dict[str, Survey], report: dict[str, Any]) -> list[str]:
   return found
 
 
+def _room(config: ConfigDict, report: dict[str, Any]) -> list[str]:
+  """Returns a line where training images may show more objects than a step has room for."""
+  most = report['splits'].get(config.train_split, {}).get('objects', {}).get('most', 0)
+  if config.task != 'instance' or most <= config.max_instances:
+    return []
+  return [
+    f'an image of {config.train_split} shows {most} objects, config.max_instances is '
+    f'{config.max_instances}: crops may show fewer, else training will stop there'
+  ]
+
+
 def sizes_text(sizes: Counter) -> str:
   """Returns text such as '480x360' or '256x256 (30), 520x696 (7), 3 more' (height x width)."""
   shown = [f'{h}x{w}' for (h, w), _ in sizes.most_common(3)]
@@ -195,7 +223,35 @@ def sizes_text(sizes: Counter) -> str:
   return ', '.join(shown + ([f'{len(sizes) - 3} more sizes'] if len(sizes) > 3 else []))
 
 
+def object_facts(objects: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+  """Returns how many objects there are, by image and by COCO's ranges of area, crowds left out.
+
+  Args:
+    objects: of each image, pixels and crowd of its objects, [n] each.
+
+  Returns:
+    objects, crowds; least, median and most of an image; small (below 32 x 32 pixels),
+    medium and large (from 96 x 96); sides: 5, 50 and 95 per cent of the square roots of areas.
+  """
+  counts = [int((~crowd).sum()) for _, crowd in objects]
+  areas = np.concatenate([pixels[~crowd] for pixels, crowd in objects])
+  small, medium = int((areas < 32**2).sum()), int((areas < 96**2).sum())
+  sides = np.percentile(np.sqrt(areas), (5, 50, 95)) if areas.size else np.zeros(3)
+  return {
+    'objects': len(areas),
+    'crowds': int(sum(crowd.sum() for _, crowd in objects)),
+    'least': min(counts),
+    'median': float(np.median(counts)),
+    'most': max(counts),
+    'small': small,
+    'medium': medium - small,
+    'large': len(areas) - medium,
+    'sides': [round(float(side), 1) for side in sides],
+  }
+
+
 def _facts(found: Survey, class_names: Sequence[str]) -> dict[str, Any]:
+  objects = {} if found.objects is None else {'objects': object_facts(found.objects)}
   mean, std = statistics.moments(found.channels)
   histogram = found.histogram
   return {
@@ -206,6 +262,7 @@ def _facts(found: Survey, class_names: Sequence[str]) -> dict[str, Any]:
     'void': histogram.void_share,
     'mean': [round(float(v), 2) for v in mean],
     'std': [round(float(v), 2) for v in std],
+    **objects,
   }
 
 
@@ -216,6 +273,7 @@ def _print_tables(console, config, surveys, class_names, report) -> None:
     sizes = sizes_text(surveys[split].sizes)
     table.add_row(split, str(facts['images']), sizes, f'{facts["void"]:.1%}', mean, std)
   console.print(table)
+  _print_objects(console, report)
   table = Table('class', *(f'{s}: pixels, images' for s in surveys), 'suggested weight')
   for k, name in enumerate(class_names):
     shares = []
@@ -230,6 +288,24 @@ def _print_tables(console, config, surveys, class_names, report) -> None:
     console.print(f'the config has {key} {_numbers(config[key])}', soft_wrap=True)
 
 
+def _print_objects(console: Console, report: dict[str, Any]) -> None:
+  """Prints what is known of objects, where they are numbered."""
+  found = {
+    split: facts['objects'] for split, facts in report['splits'].items() if 'objects' in facts
+  }
+  if not found:
+    return
+  table = Table(
+    'split', 'objects', 'crowds', 'in an image', 'small', 'medium', 'large', 'side: 5, 50, 95 %'
+  )
+  for split, facts in found.items():
+    middle = f'{facts["least"]} to {facts["most"]}, median {facts["median"]:g}'
+    sizes = (str(facts[key]) for key in ('small', 'medium', 'large'))
+    sides = ', '.join(f'{side:g}' for side in facts['sides'])
+    table.add_row(split, str(facts['objects']), str(facts['crowds']), middle, *sizes, sides)
+  console.print(table)
+
+
 def _numbers(values: Any) -> str:
   if isinstance(values, str):
     return values
@@ -241,19 +317,27 @@ def _draw(config: ConfigDict, source, found: Survey, folder: Path) -> None:
   places = pick_samples(found.counts, _SAMPLES)
   examples = [source[i] for i in places]
   captions = [_caption(e) for e in examples]
-  sheet = contact_sheet(examples, source.palette, source.class_names, captions)
+  sheet = contact_sheet(_shown(config, examples), source.palette, source.class_names, captions)
   visualize.save(folder / 'samples.png', sheet)
-  transforms, changed = experiment.transforms_from(config), []
+  moves = [t for t in experiment.transforms_from(config) if not isinstance(t, instances.Instances)]
+  changed = []
   for place, example in zip(places, examples, strict=True):
     for draw in range(_DRAWS):
       rng = np.random.default_rng((config.seed, place, draw))
       result = example
-      for transform in transforms:
-        result = transform(result, rng)
+      for move in moves:
+        result = move(result, rng)
       changed.append(result)
   captions = [_caption(e) for e in changed]
-  sheet = contact_sheet(changed, source.palette, source.class_names, captions)
+  sheet = contact_sheet(_shown(config, changed), source.palette, source.class_names, captions)
   visualize.save(folder / 'augmented.png', sheet)
+
+
+def _shown(config: ConfigDict, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Tints the instances in the images, where they are what is learnt."""
+  if config.task != 'instance':
+    return list(examples)
+  return [{**e, 'image': instance_pictures.overlay(e['image'], e['instances'])} for e in examples]
 
 
 def _caption(example: dict[str, Any]) -> str:

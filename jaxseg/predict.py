@@ -3,6 +3,9 @@
 For every image <stem>.png, the class of each pixel as a palette PNG of the image's own size, and if
 asked for <stem>_overlay.png, <stem>_probabilities.npy (float16 [h, w, k]), <stem>_uncertainty.npy
 (float32 [h, w]) and <stem>_uncertainty.png. A file appears whole or not at all.
+
+A network of instances writes <stem>_instances.png too (16 bit, the number of each pixel's instance,
+the best on top) and, for all images together, detections.json in COCO's result format.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxseg import experiment, inference, storage, visualize
+from jaxseg import detections, experiment, inference, instance_pictures, storage, visualize
 from jaxseg.imagefiles import (
   Item,
   any_size,
@@ -28,10 +31,14 @@ from jaxseg.imagefiles import (
   whole_file,
 )
 from jaxseg.inference import Options, Predictor
+from jaxseg.instances import InstancePredictor, painted
+from jaxseg.metrics.coco import results_of
 from jaxseg.pipeline import ahead
 from jaxseg.train.workdir import load_config
 from jaxseg.train.writer import Progress, duration
 from jaxseg.types import UserError
+
+AnyPredictor = Predictor | InstancePredictor
 
 MAX_PROGRAMS = 8  # different image sizes that are each compiled for as they are; with more ...
 BUCKET = 64  # ... sizes are rounded up to a multiple of this
@@ -45,6 +52,7 @@ class Wanted:
   overlay: bool = False
   probabilities: bool = False
   uncertainty: bool = False
+  instances: bool = False
 
   @property
   def endings(self) -> tuple[str, ...]:
@@ -54,6 +62,7 @@ class Wanted:
       *['_overlay.png'] * self.overlay,
       *['_probabilities.npy'] * self.probabilities,
       *['_uncertainty.npy', '_uncertainty.png'] * self.uncertainty,
+      *['_instances.png'] * self.instances,
     )
 
 
@@ -86,25 +95,42 @@ def predict_files(
     UserError: no image, a name that two inputs would write, a file in the way, a folder that cannot
       be written, or nothing at all that could be predicted.
   """
-  items = list_items(source)
+  items, config = list_items(source), load_config(workdir)
+  if config.task == 'instance':
+    wanted = for_instances(wanted)
+    detections.refuse_present(storage.place(output), overwrite=overwrite)
   plan_outputs(items, output, wanted.endings, overwrite=overwrite)
-  experiment.set_up_jax(load_config(workdir))
+  experiment.set_up_jax(config)
   options = options or Options()
   predictor = inference.load(workdir, step, **vars(options))
   with any_size():
     if not options.multiple:
       predictor = share_programs(predictor, items)
-    bad = _Job(predictor, storage.place(output), wanted).run(items)
+    job = _Job(predictor, storage.place(output), wanted)
+    bad = job.run(items)
   if len(bad) == len(items):
     reason = next(iter(bad.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {reason}')
+  if wanted.instances:
+    names = predictor.classes.names
+    detections.write(storage.place(output), config, items, job.found, names)
   print(f'{len(items) - len(bad)} of {len(items)} images predicted into {output}')
   for reason in bad.values():
     print(f'  not {reason}')
   return bad
 
 
-def share_programs(predictor: Predictor, items: Sequence[Item]) -> Predictor:
+def for_instances(wanted: Wanted) -> Wanted:
+  """Returns what a network of instances writes. Raises UserError for what it has not."""
+  if wanted.probabilities or wanted.uncertainty:
+    raise UserError(
+      'a network of instances has no probability or uncertainty of pixels: leave out --probabilities '
+      'and --uncertainty; scores are in detections.json'
+    )
+  return dataclasses.replace(wanted, instances=True)
+
+
+def share_programs(predictor: AnyPredictor, items: Sequence[Item]) -> AnyPredictor:
   """Returns a predictor that needs few programs for these images, and says so if it rounds sizes."""
   few = len(items) <= MAX_PROGRAMS or predictor.options.tile
   sizes = () if few else {header_size(item) for item in items} - {None}
@@ -122,13 +148,19 @@ class _Found:
   image: np.ndarray
   mask: np.ndarray
   uncertainty: np.ndarray | None = None
+  instances: np.ndarray | None = None  # uint16 [h, w]
 
 
 class _Job:
-  """One run over many images: a reader's threads, this one at the device, a writer's threads."""
+  """One run over many images: a reader's threads, this one at the device, a writer's threads.
 
-  def __init__(self, predictor: Predictor, output: Path, wanted: Wanted):
+  Attributes:
+    found: by image, what a network of instances has found, in COCO's result format.
+  """
+
+  def __init__(self, predictor: AnyPredictor, output: Path, wanted: Wanted):
     self._predictor, self._output, self._wanted = predictor, output, wanted
+    self.found: dict[str, list[dict]] = {}
 
   def run(self, items: Sequence[Item]) -> dict[str, str]:
     """Returns what could not be predicted, by name, with the reason."""
@@ -166,10 +198,16 @@ class _Job:
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      return f'{item.name}: the device has too little memory for it: try --tile=512,512'
+      way = 'a smaller copy of it' if self._wanted.instances else '--tile=512,512'
+      return f'{item.name}: the device has too little memory for it: try {way}'
 
   def _predict(self, item: Item, image: np.ndarray) -> _Found:
     """Runs the network; probabilities go to disk as they come."""
+    if self._wanted.instances:
+      found = self._predictor.instances(image)
+      self.found[item.name] = results_of(found)
+      instances, mask = painted(found)
+      return _Found(image, mask, instances=instances)
     if not (self._wanted.probabilities or self._wanted.uncertainty):
       return _Found(image, self._predictor(image))
     size = image.shape[:2]
@@ -205,11 +243,16 @@ class _Job:
       with whole_file(self._output / f'{item.stem}_uncertainty.png') as part:
         options, classes = self._predictor.options, len(self._predictor.classes.names)
         visualize.save(part, heat(found.uncertainty, classes, sampled=options.samples > 0))
+    if self._wanted.instances:
+      with whole_file(self._output / f'{item.stem}_instances.png') as part:
+        instance_pictures.save_numbers(part, found.instances)
     with whole_file(self._output / f'{item.stem}.png') as part:  # the last: all the rest is there
       visualize.save_palette_png(part, found.mask, self._predictor.classes.palette)
 
   def _overlay(self, found: _Found) -> np.ndarray:
     """Blends some rows at a time: the blend needs ten times the memory of the image."""
+    if found.instances is not None:
+      return instance_pictures.overlay(found.image, found.instances)
     palette, mixed = self._predictor.classes.palette, np.empty((*found.mask.shape, 3), np.uint8)
     for top in range(0, len(mixed), _ROWS):
       rows = slice(top, top + _ROWS)

@@ -54,15 +54,56 @@ def make_program(
   return program
 
 
-def _outputs(model, preprocess, factor: Fraction, variables, image: Array) -> dict[str, Array]:
-  """Runs the network at one scale; {'logits': [b,h,w,k]} for an image [b,h,w,c]."""
-  rule, (height, width) = model.size_rule, image.shape[1:3]
-  lengths = [_lengths(n, factor, rule) for n in (height, width)]
+def make_instance_program(
+  model, preprocess: Preprocessing, scale: float
+) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
+  """Makes program(weights, image) -> the detections of each image.
+
+  Args:
+    model: of experiment.model_from.
+    preprocess: as in make_program.
+    scale: of config.eval_scales.
+
+  Returns:
+    A pure function as that of make_program. 'boxes' float32 [b,d,4], x0, y0, x1, y1 in pixels of the
+    image (they may reach beyond it: masks are pasted first, boxes clipped then); 'scores' float32 [b,d], falling, 0 unused; 'classes' uint8 [b,d]; 'masks'
+    float32 [b,d,28,28], probabilities inside of the box.
+  """
+  factor = Fraction(scale).limit_denominator(1000)
+
+  def program(weights: dict[str, Array], image: Array) -> dict[str, Array]:
+    variables = traverse_util.unflatten_dict(weights, sep='/')
+    image, canvas = _seen(model.size_rule, preprocess, factor, image)
+    found = model.apply(variables, preprocess(image), train=False)
+    longer = [
+      jnp.float32(a) / jnp.float32(b) for a, b in zip(canvas, image.shape[1:3], strict=True)
+    ]
+    sides = jnp.stack([longer[axis] for axis in (1, 0, 1, 0)])[None, None]
+    return {
+      **found,
+      'boxes': found['boxes'] * sides,
+      'classes': found['classes'].astype(jnp.uint8),
+    }
+
+  return program
+
+
+def _seen(
+  rule: SizeRule, preprocess: Preprocessing, factor: Fraction, image: Array
+) -> tuple[Array, tuple[Length, Length]]:
+  """Returns what the network sees of an image [b,h,w,c], and the size of the canvas it stands for."""
+  lengths = [_lengths(n, factor, rule) for n in image.shape[1:3]]
   output, canvas, scaled = zip(*lengths, strict=True)
   border = Border(rule.margin > 0, preprocess.fill)
   if factor != 1:
     image = resize_image(border.pad(image, canvas), output)[:, : scaled[0], : scaled[1]]
-  image = border.pad(image, output, rule.margin)
+  return border.pad(image, output, rule.margin), canvas
+
+
+def _outputs(model, preprocess, factor: Fraction, variables, image: Array) -> dict[str, Array]:
+  """Runs the network at one scale; {'logits': [b,h,w,k]} for an image [b,h,w,c]."""
+  height, width = image.shape[1:3]
+  image, canvas = _seen(model.size_rule, preprocess, factor, image)
   logits = model.apply(variables, preprocess(image), train=False)['logits']
   if factor != 1:
     logits = resize_bilinear(logits, canvas)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxseg import visualize
+from jaxseg import instance_pictures, visualize
 from jaxseg.inference import load
+from jaxseg.instances import InstancePredictor, painted
 from jaxseg.train.measures import SCORES, published_numbers, single_numbers
 from jaxseg.train.workdir import load_config
 from jaxseg.train.writer import duration, read_records
 from jaxseg.types import UserError
 
-_HEAD = '| run | split | pixel acc. | mean acc. | mean IoU | f.w. IoU | paper | hardware | training | command |'
+_PIXELS = dict(zip(SCORES, ('pixel acc.', 'mean acc.', 'mean IoU', 'f.w. IoU'), strict=True))
+_INSTANCES = {
+  'mask_ap': 'mask AP',
+  'mask_ap50': 'AP50',
+  'mask_ap75': 'AP75',
+  'mask_ap_small': 'small',
+  'mask_ap_medium': 'medium',
+  'mask_ap_large': 'large',
+  'box_ap': 'box AP',
+}
 
 
 def write(
@@ -29,6 +39,8 @@ def write(
 ) -> None:
   """Writes the rows of several runs between the markers of a Markdown file.
 
+  Where one of them finds instances, all are compared by average precision.
+
   Args:
     workdirs: trained folders in which eval/<split>.json stands (launch/evaluate.py).
     output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`.
@@ -39,8 +51,13 @@ def write(
   Raises:
     UserError: a run that was not evaluated, or a file without the markers.
   """
-  rows = [_row(Path(w), split, pictures and Path(pictures)) for w in workdirs]
-  replace_table(output, table or split, [_HEAD, '|---' * 10 + '|', *rows])
+  instances = any(load_config(w).task == 'instance' for w in workdirs)
+  columns = _INSTANCES if instances else _PIXELS
+  rows = [_row(Path(w), split, columns, pictures and Path(pictures)) for w in workdirs]
+  head = ('run', 'split', *columns.values(), 'paper', 'hardware', 'training', 'command')
+  replace_table(
+    output, table or split, [f'| {" | ".join(head)} |', '|---' * len(head) + '|', *rows]
+  )
 
 
 def replace_table(output: str, table: str, lines: Sequence[str]) -> None:
@@ -60,7 +77,7 @@ def replace_table(output: str, table: str, lines: Sequence[str]) -> None:
   file.write_text(before + text + after, encoding='utf-8')
 
 
-def _row(workdir: Path, split: str, pictures: Path | None) -> str:
+def _row(workdir: Path, split: str, columns: Mapping[str, str], pictures: Path | None) -> str:
   config = load_config(workdir)
   file = workdir / 'eval' / f'{split}.json'
   if not file.exists():
@@ -74,10 +91,15 @@ def _row(workdir: Path, split: str, pictures: Path | None) -> str:
     strip = pictures / f'{workdir.name}.png'
     visualize.save(strip, _strip(workdir, split))
     picture = f' ([picture]({strip.name}))'
-  numbers = ' | '.join(f'{100 * result[s]:.1f}' for s in SCORES)
+  if not columns.keys() <= result.keys():
+    raise UserError(
+      f'{file} has no {next(iter(columns.values()))}: python launch/evaluate.py --workdir={workdir} '
+      f'--split={split} --instances'
+    )
+  numbers = ' | '.join('-' if result[s] is None else f'{100 * result[s]:.1f}' for s in columns)
   return (
     f'| {workdir.name}{picture} | {split}, {result["images"]} images, step {result["step"]} | {numbers} '
-    f'| {_published(config.paper, result)} | {hardware(run)} | {training_time(workdir, config.batch_size)} '
+    f'| {_published(config.paper, result, columns)} | {hardware(run)} | {training_time(workdir, config.batch_size)} '
     f'| `{run["command"]}` |'
   )
 
@@ -92,7 +114,7 @@ def training_time(workdir: Path, batch_size: int) -> str:
   return f'{before} steps in {duration(seconds)}'
 
 
-def _published(paper: Any, result: dict[str, Any]) -> str:
+def _published(paper: Any, result: dict[str, Any], columns: Mapping[str, str] = _PIXELS) -> str:
   """The paper's numbers, each beside ours of the same name where the row does not show it yet."""
   published, ours = published_numbers(paper), single_numbers(result)
   if not published:
@@ -100,7 +122,7 @@ def _published(paper: Any, result: dict[str, Any]) -> str:
   told = []
   for name, value in published.items():
     text = f'{name.replace("_", " ")} {percent(value)}'
-    if name not in SCORES:
+    if name not in columns:
       text += f' (ours {percent(ours.get(name))})'
     told.append(text)
   split = paper.get('split', result['split'])
@@ -127,5 +149,8 @@ def _strip(workdir: Path, split: str) -> np.ndarray:
   source = experiment.source_from(load_config(workdir), split)
   example = source[len(source) // 2]
   predictor = load(workdir, 'latest')
+  if isinstance(predictor, InstancePredictor):
+    ids, _ = painted(predictor.instances(example['image']))
+    return visualize.strips([instance_pictures.pictures(example, ids)])
   row = (example['image'], example['label'], predictor(example['image']))
   return visualize.panel([row], predictor.classes.palette, predictor.classes.names, errors=False)

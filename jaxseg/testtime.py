@@ -1,7 +1,7 @@
 """Options of a prediction, and its averages: functions that take a prediction and return a better one.
 
 On the device, a network maps uint8 images and a key to probabilities [b, h, w, k]; `with_samples`
-adds a channel, the Monte-Carlo variance. On the host, a prediction maps one image to such a map.
+adds k channels, the Monte-Carlo variances. On the host, a prediction maps one image to such a map.
 Everything is linear in the maps, so the variance travels through tiles, flips, scales and rotations
 like a probability: it is that within a view, averaged over the views.
 """
@@ -87,7 +87,7 @@ class Band:
   Attributes:
     mask: uint8 [rows, w].
     probabilities: float32 [rows, w, num_classes].
-    variance: float32 [rows, w], of the samples, None where none were drawn.
+    variance: float32 [rows, w, num_classes], of the samples' probabilities, None where none were drawn.
   """
 
   top: int
@@ -97,9 +97,12 @@ class Band:
 
   @property
   def uncertainty(self) -> np.ndarray:
-    """Returns float32 [rows, w]: the samples' variance, else the entropy in nats, at most log k."""
+    """Returns float32 [rows, w]: the samples' variance, averaged over the classes, else the entropy.
+
+    The entropy is in nats, at most log k.
+    """
     if self.variance is not None:
-      return self.variance
+      return self.variance.mean(axis=-1)
     p = self.probabilities
     return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=-1)
 
@@ -139,8 +142,7 @@ def with_samples(network: Network, count: int) -> Network:
   """Monte-Carlo dropout (Bayesian SegNet, arXiv:1511.02680): mean and variance of `count` passes.
 
   Returns:
-    A network of k + 1 channels: the mean probabilities, and the (biased) variance of each class's
-    probability, averaged over the classes.
+    A network of 2 k channels: the mean probabilities, and the (biased) variance of each class's.
   """
 
   def sampled(variables: dict, image: Array, key: Array, size: Size | None) -> Array:
@@ -155,8 +157,7 @@ def with_samples(network: Network, count: int) -> Network:
     zeros = jnp.zeros(shape, jnp.float32)
     numbers = jnp.arange(1, count + 1, dtype=jnp.float32)
     (mean, squares), _ = jax.lax.scan(add, (zeros, zeros), (numbers, keys))
-    variance = jnp.mean(squares / count, axis=-1, keepdims=True)
-    return jnp.concatenate([mean, variance], axis=-1)
+    return jnp.concatenate([mean, squares / count], axis=-1)
 
   return sampled
 

@@ -7,7 +7,7 @@ there as it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -137,14 +137,50 @@ def panel(
   titles = [
     name for name in ('image', 'truth', 'prediction', 'errors') if any(name in d for d in drawn)
   ]
+
+  def legend(width: int) -> Image.Image:
+    shown = _legend_classes(rows, palette)
+    return draw_legend(shown, palette, class_names, width, 'errors' in titles)
+
+  return _sheet(drawn, titles, captions, legend)
+
+
+def strips(
+  rows: Sequence[Mapping[str, np.ndarray]],
+  *,
+  captions: Sequence[str] | None = None,
+  cell_size: int = 320,
+) -> np.ndarray:
+  """Draws pictures that are ready, a row an example, under the titles of the first row.
+
+  Args:
+    rows: title -> uint8 [h, w, 3]; all of a row are of one size.
+    captions: a line under each row.
+    cell_size: longer side of a drawn picture, in pixels.
+
+  Returns:
+    uint8 [height, width, 3].
+  """
+  if not rows:
+    raise UserError('strips needs at least one row')
+  drawn = [_at_cell_size(row, cell_size) for row in rows]
+  return _sheet(drawn, list(rows[0]), captions)
+
+
+def _sheet(
+  drawn: Sequence[Mapping[str, Image.Image]],
+  titles: Sequence[str],
+  captions: Sequence[str] | None,
+  legend: Callable[[int], Image.Image] | None = None,
+) -> np.ndarray:
+  """Puts drawn rows under their titles, and below them the legend made for the sheet's width."""
   cell = tuple(max(size) for size in zip(*(d['image'].size for d in drawn), strict=True))
   step = (cell[0] + _GAP, cell[1] + _GAP + (_TEXT if captions else 0))
   width = max(_GAP + step[0] * len(titles), 2 * 160)
-  legend = draw_legend(
-    _legend_classes(rows, palette), palette, class_names, width, 'errors' in titles
-  )
+  below = legend(width) if legend else None
   top = _GAP + _TEXT
-  sheet = Image.new('RGB', (width, top + step[1] * len(rows) + legend.height), _PAPER)
+  height = top + step[1] * len(drawn) + (below.height if below else 0)
+  sheet = Image.new('RGB', (width, height), _PAPER)
   draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
   for column, title in enumerate(titles):
     draw.text((_GAP + column * step[0], _GAP // 2), title, fill=_INK, font=font)
@@ -155,7 +191,8 @@ def panel(
         sheet.paste(cells[title], (_GAP + column * step[0], y))
     if captions:
       draw.text((_GAP, y + cell[1] + 2), captions[line], fill=_INK, font=font)
-  sheet.paste(legend, (0, top + step[1] * len(rows)))
+  if below:
+    sheet.paste(below, (0, top + step[1] * len(drawn)))
   return np.asarray(sheet)
 
 
@@ -291,7 +328,9 @@ def _curve_title(key: str) -> str | None:
     return 'learning rate'
   if words[-1] == 'images_per_second':
     return 'images per second'
-  if len(words) == 2 and words[-1].endswith(('iou', 'accuracy', 'dice', 'f1')):
+  if len(words) == 2 and words[-1].endswith(
+    ('iou', 'accuracy', 'dice', 'f1', '_ap', '_ap50', '_ap75')
+  ):
     return 'scores'
   return None
 
@@ -337,10 +376,16 @@ def _draw_row(row: Row, palette: Palette, errors: bool, cell_size: int) -> dict[
     pictures['prediction'] = colorize(prediction, palette)
     if errors and label is not None:
       pictures['errors'] = error_map(image, np.where(inside, label, VOID), prediction)
-  scale = cell_size / max(image.shape[:2])
+  return _at_cell_size(pictures, cell_size)
+
+
+def _at_cell_size(pictures: Mapping[str, np.ndarray], cell_size: int) -> dict[str, Image.Image]:
+  """Brings the pictures of a row, all of one size, to that of a cell."""
+  sides = pictures['image'].shape
+  scale = cell_size / max(sides[:2])
   if scale > 1:
     scale = max(int(scale), 1)  # whole pixels stay square
-  size = tuple(max(round(side * scale), 1) for side in image.shape[1::-1])
+  size = tuple(max(round(side * scale), 1) for side in sides[1::-1])
   smooth = Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.NEAREST
   return {
     name: Image.fromarray(np.ascontiguousarray(picture, np.uint8)).resize(

@@ -1,6 +1,6 @@
 """Evaluates a trained workdir: the four numbers, a table by class, and eval/<split>.json.
 
-python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf]
+python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --instances]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
 """
 
@@ -15,6 +15,7 @@ def main() -> None:
   add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
   add('--bf', action='store_true', help="also the boundary measure of SegNet's paper (slow)")
   add('--neurites', action='store_true', default=None, help="ISBI's measures; isbi2012 has them")
+  add('--instances', action='store_true', help="COCO's AP of the mask's connected components")
   add('--scales', type=command.numbers, default=(), help="average these; default: the config's")
   add('--flip', action='store_true', help='average with the image mirrored left to right')
   add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
@@ -34,6 +35,7 @@ def main() -> None:
       step=flags.step,
       boundaries=flags.bf,
       neurites=flags.neurites,
+      precision=flags.instances,
       options=evaluate.Options(
         scales=flags.scales,
         flip=flags.flip,

@@ -3,6 +3,7 @@
 python launch/predict.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
     [--overlay --probabilities --uncertainty] [--overwrite] [--step=N|best]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
+A network of instances writes <name>_instances.png and one detections.json (COCO's format) too.
 """
 
 from jaxseg import command

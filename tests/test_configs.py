@@ -66,6 +66,14 @@ SPECS = [
   'fcn_pet.py',
   'fcn_pet.py:resnet50',
   'fcn_pet.py:smoke',
+  'mask_rcnn_coco.py',
+  'mask_rcnn_coco.py:3x',
+  'mask_rcnn_coco.py:resnet101',
+  'mask_rcnn_coco.py:torchvision',
+  'mask_rcnn_coco.py:smoke',
+  'mask_rcnn_dsb2018.py',
+  'mask_rcnn_dsb2018.py:small',
+  'mask_rcnn_dsb2018.py:smoke',
 ]
 SMOKE = [s for s in SPECS if s.endswith('smoke')]
 

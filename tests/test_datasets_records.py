@@ -70,11 +70,60 @@ def test_round_trip(raws, tmp_path):
     np.testing.assert_array_equal(example['instances'], label.astype(np.uint16) * 300)
     np.testing.assert_allclose(example['weight'], label / 3 + 0.1, atol=85.1 / 65535)
     types = {k: v.dtype for k, v in example.items() if k != 'file_name'}
-    assert types == {'image': 'u1', 'label': 'u1', 'weight': 'f4', 'instances': 'u2'}
+    kinds = {'image': 'u1', 'label': 'u1', 'weight': 'f4', 'instances': 'u2'}
+    assert types == {**kinds, 'instance_classes': 'u1'}
+    assert example['instance_classes'].tolist() == [1] * int(example['instances'].max())
     assert example['file_name'] == source.file_name(i) == raw.file_name
   np.testing.assert_array_equal(source[-1]['image'], source[4]['image'])
   with pytest.raises(IndexError):
     source[5]
+
+
+class Overlapping(records.Builder, skip_registration=True):
+  """Objects in as many layers as the file's number, none in the first."""
+
+  name = 'overlapping'
+  VERSION = tfds.core.Version('1.0.0')
+  has_instances = has_objects = True
+
+  def read(self, raw):
+    label, count = rawfiles.read_mask(raw.label), int(raw.image.stem)
+    return records.Example(
+      rawfiles.encode_image(raw.image),
+      label,
+      instances=_layers(label, count),
+      objects=_tables(count),
+    )
+
+
+def _layers(label, count):
+  ids = np.arange(1, count + 1, dtype=np.uint16)
+  return (
+    np.where(label[..., None] == 1, ids, np.uint16(0))
+    if count
+    else np.zeros(label.shape, np.uint16)
+  )
+
+
+def _tables(count):
+  return {
+    'instance_classes': np.arange(count) % 2 + 1,
+    'crowd': np.arange(count) == 2,
+    'area': np.arange(count) + 0.1,
+    'instance_boxes': np.arange(4 * count).reshape(-1, 4) / 8,
+  }
+
+
+def test_objects_in_layers_and_their_tables(raws, tmp_path):
+  source = records.open_source(Overlapping, FACTS, 'train', raws, cache_dir=tmp_path)
+  for count in range(5):
+    example, label = source[count], source.label(count)
+    layers = _layers(label, count).reshape(*label.shape, -1)
+    assert example['instances'].dtype == np.uint16
+    np.testing.assert_array_equal(example['instances'], layers)
+    for key, values in _tables(count).items():
+      assert example[key].dtype == records.OBJECTS[key]
+      np.testing.assert_array_equal(example[key], values.astype(records.OBJECTS[key]))
 
 
 def test_jpeg_bytes_are_stored_as_they_are(tmp_path):

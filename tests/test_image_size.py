@@ -12,7 +12,8 @@ from jaxseg.inference import Options, Predictor
 from jaxseg.metrics.dice import dice
 from jaxseg.pipeline import geometry
 from jaxseg.tasks.semantic import Task
-from jaxseg.train.evaluate import Evaluator, score_images
+from jaxseg.train.evaluate import score_images
+from jaxseg.train.evaluator import Evaluator
 from jaxseg.train.measures import Dice
 from jaxseg.train.workdir import Classes
 from jaxseg.types import VOID, UserError

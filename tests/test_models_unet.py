@@ -148,7 +148,9 @@ def test_options_that_do_not_exist_are_refused():
   ):
     with pytest.raises(UserError, match=message):
       abstract(Model(num_classes=2, **options), (1, 572, 572, 1))
-  with pytest.raises(UserError, match="no model 'u_net': choose one of fcn, mask_rcnn, pspnet, segnet, unet"):
+  with pytest.raises(
+    UserError, match="no model 'u_net': choose one of fcn, mask_rcnn, pspnet, segnet, unet"
+  ):
     load('u_net')
   assert load('unet') is Model
 

@@ -95,7 +95,7 @@ def test_every_image_is_scored_and_worst_comes_first(run, trained):
     truth[source[i]['file_name']] = np.mean(ious)
   shown = [*found.worst, *reversed(found.best)]
   assert [s.name for s in shown] == sorted(truth, key=truth.get)
-  np.testing.assert_allclose([s.iou for s in shown], sorted(truth.values()), rtol=1e-6)
+  np.testing.assert_allclose([s.score for s in shown], sorted(truth.values()), rtol=1e-6)
   assert found.total == 16 and found.confusion.sum() == sum(
     (source[i]['label'] != 255).sum() for i in range(16)
   )
@@ -104,9 +104,11 @@ def test_every_image_is_scored_and_worst_comes_first(run, trained):
 def test_scoring_is_capped_by_number_and_by_time(run, monkeypatch):
   monkeypatch.setattr(images, 'SHOWN', 1)
   found = images.score(run, 'best', 5, 1e9, print)
-  assert len(found.ious) == 5 and len(found.worst) == len(found.best) == 1
-  assert (found.worst[0].iou, found.best[0].iou) == pytest.approx((found.ious[0], found.ious[-1]))
-  assert len(images.score(run, 'best', 5, 0.0, print).ious) == 1
+  assert len(found.scores) == 5 and len(found.worst) == len(found.best) == 1
+  assert (found.worst[0].score, found.best[0].score) == pytest.approx(
+    (found.scores[0], found.scores[-1])
+  )
+  assert len(images.score(run, 'best', 5, 0.0, print).scores) == 1
   assert 'Worst images' in single.page(run, found) and '5 of 16 images' in single.page(run, found)
 
 

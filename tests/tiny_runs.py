@@ -56,8 +56,9 @@ def make_workdir(path, config, classes=CLASSES):
   """Writes config, classes and a checkpoint at step 1; returns the path."""
   folder = Workdir(path, config)
   folder.keep_classes(classes)
-  checkpoints = Checkpoints(path / 'checkpoints')
-  checkpoints.save(1, make_state(config), {'mean_iou': 0.5})
+  score = experiment.task_from(config).headline
+  checkpoints = Checkpoints(path / 'checkpoints', metric=score)
+  checkpoints.save(1, make_state(config), {score: 0.5})
   checkpoints.wait()
   checkpoints.close()
   folder.close()

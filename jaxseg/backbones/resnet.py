@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxseg.layers import BatchNorm, Conv, max_pool
@@ -40,6 +41,7 @@ class ResNet(nn.Module):
     norm: factory of batch normalisation layers.
     dtype: dtype of the computation; parameters stay float32.
     remat: recompute each bottleneck in the backward pass.
+    frozen_stages: the stem and so many stages get no gradients (detectors: 1); 0: all learn.
   """
 
   stage_sizes: Sequence[int] = STAGE_SIZES['resnet50']
@@ -52,6 +54,7 @@ class ResNet(nn.Module):
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
   remat: bool = False
+  frozen_stages: int = 0
 
   @nn.compact
   def __call__(self, image: Array, *, train: bool) -> dict[str, Array]:
@@ -78,6 +81,8 @@ class ResNet(nn.Module):
         first = block == 0
         arguments = (first_stride, first_dilation) if first else (1, dilation)
         x = self._bottleneck(x, stage, block, *arguments, train)
+      if stage == self.frozen_stages:
+        x = jax.lax.stop_gradient(x)
       taps[f'stage{stage}'] = x
       if stride == nominal:
         taps[f'stride{stride}'] = x

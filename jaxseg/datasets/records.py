@@ -35,6 +35,12 @@ tfds.disable_progress_bar()
 _FORMAT = 1  # raise it when what a record holds changes
 _CHUNK = 64
 _MAX_WEIGHT_CODE = 65535
+OBJECTS = {  # tables with a row an object, by their keys in an example
+  'instance_classes': np.uint8,  # [n], 1..c-1
+  'crowd': np.bool_,  # [n], a region of objects that nobody told apart
+  'area': np.float32,  # [n], pixels, as the annotators measured
+  'instance_boxes': np.float32,  # [n, 4], their x0, y0, x1, y1 in pixels
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +75,17 @@ class Example:
     image: encoded image.
     label: uint8 [h, w], classes 0..c-1 and VOID.
     weight: float32 [h, w], not negative; stored in 65535 steps of its largest value.
-    instances: uint16 [h, w], 0 for none.
+    instances: uint16 [h, w], 0 for none; from a builder with `has_objects` [h, w, layers], every
+      object in one layer.
+    objects: with `has_objects`, what is known of each of the n objects, id i at place i - 1; see
+      OBJECTS.
   """
 
   image: rawfiles.EncodedImage
   label: np.ndarray
   weight: np.ndarray | None = None
   instances: np.ndarray | None = None
+  objects: Mapping[str, np.ndarray] | None = None
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -95,6 +105,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
   url_infos = None  # nothing is ever downloaded; TFDS need not look for checksums
   has_weight = False
   has_instances = False
+  has_objects = False  # instances in layers, with tables of the objects
 
   def __init__(self, *, data_dir: Path, facts: Facts, split: str, raws: Sequence[Raw], options):
     self.facts, self.split, self.raws, self.options = facts, split, raws, dict(options)
@@ -118,6 +129,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
       features['weight_unit'] = tfds.features.Scalar(np.float32)
     if self.has_instances:
       features['instances'] = feature(shape=(None, None, 1), dtype=np.uint16, encoding_format='png')
+    if self.has_objects:
+      features['objects'] = tfds.features.Text()
     return _Info(
       builder=self,
       description=' '.join((type(self).__doc__ or self.facts.name).split()),
@@ -176,7 +189,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
       codes, unit = _quantize(example.weight)
       record |= {'weight': rawfiles.encode_png(codes), 'weight_unit': unit}
     if self.has_instances:
-      record['instances'] = rawfiles.encode_png(example.instances)
+      layers = np.moveaxis(np.atleast_3d(example.instances), -1, 0)  # one below the other
+      record['instances'] = rawfiles.encode_png(layers.reshape(-1, layers.shape[2]))
+    if self.has_objects:
+      tables = {key: np.asarray(example.objects[key]).tolist() for key in OBJECTS}
+      record['objects'] = json.dumps(tables)
     return record
 
 
@@ -189,7 +206,9 @@ class Source:
   """Random access to the decoded examples of one split; safe to share between threads, pickles.
 
   `source[i]` is a dict of image uint8 [h, w, c], label uint8 [h, w] (VOID = 255), file_name, and
-  where the dataset has them weight float32 [h, w] and instances uint16 [h, w].
+  where the dataset has them weight float32 [h, w], instances uint16 [h, w] and instance_classes
+  uint8 [n], the class of id i at place i - 1 (1 where the dataset does not say). Where objects
+  overlap, instances are [h, w, layers] and the other tables of OBJECTS are there too.
 
   Attributes:
     name, split: the dataset's name and this split's.
@@ -223,8 +242,18 @@ class Source:
     if 'weight' in record:
       example['weight'] = self._decode(record['weight']) * np.float32(record['weight_unit'])
     if 'instances' in record:
-      example['instances'] = self._decode(record['instances'])
+      example |= self._objects(record, label.shape)
     return {**example, 'file_name': record['file_name'].decode()}
+
+  def _objects(self, record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    instances = self._decode(record['instances'])
+    if 'objects' not in record:
+      classes = np.ones(int(instances.max(initial=0)), np.uint8)
+      return {'instances': instances, 'instance_classes': classes}
+    tables = json.loads(record['objects'])
+    found = {key: np.array(tables[key], dtype) for key, dtype in OBJECTS.items()}
+    found['instance_boxes'] = found['instance_boxes'].reshape(-1, 4)
+    return {'instances': np.moveaxis(instances.reshape(-1, *size), 0, -1), **found}
 
   def label(self, index: int) -> np.ndarray:
     """Returns only the label, without decoding the image."""
@@ -267,7 +296,8 @@ class Source:
     with self._open_lock:
       if self._records is None:
         builder = tfds.builder_from_directory(self.path)
-        image_like = [k for k in builder.info.features if k not in ('file_name', 'weight_unit')]
+        plain = ('file_name', 'weight_unit', 'objects')
+        image_like = [k for k in builder.info.features if k not in plain]
         skip = dict.fromkeys(image_like, tfds.decode.SkipDecoding())
         self._records = builder.as_data_source(split=self._stored_split, decoders=skip)
       return self._records

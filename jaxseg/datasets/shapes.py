@@ -106,7 +106,8 @@ class ShapesSource:
     return self.count
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray | str]:
-    """Returns image uint8 [h, w, c], label uint8 [h, w], instances uint16 [h, w], file_name."""
+    """Returns image uint8 [h, w, c], label uint8 [h, w], instances uint16 [h, w], file_name, and
+    instance_classes uint8 [n], the class of object i at place i - 1."""
     index = operator.index(index)
     if not -self.count <= index < self.count:
       raise IndexError(f'index {index} is outside of {self.count} examples')
@@ -114,6 +115,7 @@ class ShapesSource:
     rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
     image, label, instances = draw(rng, self.height, self.width, self.num_classes, self.channels)
     example = {'image': image, 'label': label, 'instances': instances}
+    example['instance_classes'] = _classes_of(instances, label)
     if self.border_weight:
       from jaxseg.datasets.border_weight import border_weight
 
@@ -222,6 +224,13 @@ def _borders(owner: np.ndarray) -> np.ndarray:
   border[:, 1:] |= right
   border[:, :-1] |= right
   return border
+
+
+def _classes_of(instances: np.ndarray, label: np.ndarray) -> np.ndarray:
+  """Returns the class of every object, uint8 [n]; each shows it in some pixel."""
+  classes, seen = np.zeros(int(instances.max()) + 1, np.uint8), label != VOID
+  classes[instances[seen]] = label[seen]
+  return classes[1:]
 
 
 def _renumber(owner: np.ndarray, label: np.ndarray) -> np.ndarray:

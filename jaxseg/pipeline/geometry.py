@@ -6,7 +6,7 @@ through untouched:
   image      uint8 [h,w,c]   bilinear; new ground takes the `fill` colour
   label      uint8 [h,w]     nearest; new ground is void (255)
   weight     float32 [h,w]   bilinear; new ground is 0
-  instances  uint16 [h,w]    nearest; new ground is 0
+  instances  uint16 [h,w]    nearest; new ground is 0; also [h,w,layers], where objects overlap
 
 Both interpolations put samples at pixel centres: output pixel i looks at (i + 0.5) * n / m - 0.5.
 """
@@ -89,7 +89,7 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return label
   rows, columns = (
     ((2 * np.arange(new) + 1) * old) // (2 * new)
-    for new, old in zip(size, label.shape, strict=True)
+    for new, old in zip(size, label.shape[:2], strict=True)
   )
   return label.take(rows, axis=0).take(columns, axis=1)
 
@@ -101,6 +101,12 @@ def resize(example: Example, size: tuple[int, int]) -> Example:
     return resize_label(array, size) if nearest else resize_image(array, size)
 
   return move(example, function)
+
+
+def by_short_side(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
+  """Returns (height, width) with `short` the shorter, or less where the longer would pass `longest`."""
+  factor = min(short / min(size), longest / max(size))
+  return tuple(max(1, int(side * factor + 0.5)) for side in size)
 
 
 def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:

@@ -51,6 +51,7 @@ def train_batches(
   Args:
     source: random access to examples, `len(source)` and `source[i]`.
     transforms: called in order as `transform(example, rng)`; they must give all images one size.
+      What one of them makes for the step, by the names in its `makes`, goes into the batch too.
     seed: 0 or larger; anything else that is random follows from it.
     batch_size: examples of a step over all hosts together.
     start_step: the first batch is that of this step (resume).
@@ -89,9 +90,11 @@ def train_batches(
         result = transform(result, rng)
     return result
 
+  keys = (*_TRAIN_KEYS, *(k for transform in transforms for k in getattr(transform, 'makes', ())))
+
   def batch(step: int) -> dict:
     first = step * batch_size + shard_index * local
-    return _stack((example(first + i) for i in range(local)), local, _TRAIN_KEYS)
+    return _stack((example(first + i) for i in range(local)), local, keys)
 
   progress = watch.Progress(source)
   steps = range(start_step, sys.maxsize)

@@ -6,6 +6,8 @@ import numpy as np
 
 from jaxseg.pipeline import geometry
 
+_IN_PIXELS = ('area', 'instance_boxes')  # what annotators measured is not so any more
+
 
 class Resized:
   """Resizes every example: images and weights bilinearly, labels and instances to the nearest.
@@ -25,7 +27,8 @@ class Resized:
     return len(self._source)
 
   def __getitem__(self, index: int) -> dict:
-    return geometry.resize(self._source[index], self._size)
+    example = geometry.resize(self._source[index], self._size)
+    return {k: v for k, v in example.items() if k not in _IN_PIXELS}
 
   def size(self, index: int) -> tuple[int, int]:
     """Returns height and width of an image, in pixels."""

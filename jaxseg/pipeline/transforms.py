@@ -1,8 +1,8 @@
 """Training augmentation: frozen dataclasses, each `__call__(example, rng) -> example`.
 
 An example is a dict with 'image' uint8 [h,w,c] (any c), 'label' uint8 [h,w] with void 255 and, where
-the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w]; all move together (the table
-is in geometry.py). `rng` is a numpy Generator; everything random comes from it.
+the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w] or [h,w,layers]; all move
+together (the table is in geometry.py). `rng` is a numpy Generator; everything random comes from it.
 `make_train_transforms` builds the tuple for a config's options.
 """
 
@@ -41,6 +41,21 @@ class Resize:
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     size = self.size or tuple(max(1, round(n * self.scale)) for n in _sides(example))
     return geometry.resize(example, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomShortSide:
+  """Resizes so that the shorter side is one of `sides`, drawn evenly, the longer at most `longest`.
+
+  Detectron2's for Mask R-CNN: 640 to 800 by 32, at most 1333.
+  """
+
+  sides: tuple[int, ...]
+  longest: int
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    side = self.sides[int(rng.integers(len(self.sides)))]
+    return geometry.resize(example, geometry.by_short_side(_sides(example), side, self.longest))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +274,8 @@ def make_train_transforms(
   *,
   crop: int | Size | None = None,
   resize: int | float | Size | None = None,
+  short_side: tuple[int, ...] = (),
+  long_side: int = 1333,
   scale: tuple[float, float] | None = None,
   flip: bool = False,
   vertical_flip: bool = False,
@@ -281,6 +298,7 @@ def make_train_transforms(
 
   Args:
     resize: new (height, width), or one integer for a square, or a float: a factor.
+    short_side, long_side: see RandomShortSide; instead of `resize`.
     elastic: standard deviation of the elastic deformation, in pixels.
     rotate: largest angle in degrees, 0..180; borders void, or mirrored where `mirror` is set.
     rotate_share: share of the images that are rotated.
@@ -312,6 +330,9 @@ def make_train_transforms(
     steps.append(Resize(scale=options.factor('resize', resize)))
   elif resize is not None:
     steps.append(Resize(size=resize))
+  if short_side:
+    short = tuple(options.whole('short_side', side, least=1) for side in short_side)
+    steps.append(RandomShortSide(short, options.whole('long_side', long_side, least=1)))
   if sigma := options.number('elastic', elastic):
     steps.append(ElasticDeform(sigma))
   if degrees := options.number('rotate', rotate, 180):

@@ -13,7 +13,14 @@ import re
 import numpy as np
 
 from jaxseg.preprocessing import Preprocessing
-from jaxseg.pretrained import layouts, names_caffe, names_keras, names_semseg, names_torchvision
+from jaxseg.pretrained import (
+  layouts,
+  names_caffe,
+  names_keras,
+  names_maskrcnn,
+  names_semseg,
+  names_torchvision,
+)
 from jaxseg.pretrained.sources import Source, Tensors
 from jaxseg.types import UserError
 
@@ -93,6 +100,7 @@ def _is_ours(tensors: Tensors) -> bool:
 
 SOURCES = (
   Source('jaxseg', _is_ours, dict, None),
+  *names_maskrcnn.SOURCES,
   *names_torchvision.SOURCES,
   *names_semseg.SOURCES,
   *names_caffe.SOURCES,

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxseg import experiment
-from jaxseg.train.evaluate import SCORES
 from jaxseg.train.state import parameter_count
 from jaxseg.train.workdir import Classes, load_classes, load_config, load_run
 from jaxseg.train.writer import read_records
@@ -31,6 +30,7 @@ class Run:
     run: run.json; {} for runs that have none.
     evaluations: split -> eval/<split>.json.
     parameters: number of them.
+    score: name of the number that says how good the run is.
   """
 
   path: Path
@@ -40,6 +40,7 @@ class Run:
   run: dict[str, Any]
   evaluations: dict[str, dict[str, Any]]
   parameters: int
+  score: str = 'mean_iou'
 
   @property
   def name(self) -> str:
@@ -55,11 +56,12 @@ class Run:
 
   @property
   def best(self) -> dict[str, float]:
-    """The evaluation with the highest mean IoU while training, {} where there was none."""
-    evaluated = [r for r in self.records if 'eval/mean_iou' in r]
+    """The evaluation with the highest score while training, {} where there was none."""
+    key = f'eval/{self.score}'
+    evaluated = [r for r in self.records if key in r]
     if not evaluated:
       return {}
-    record = max(evaluated, key=lambda r: r['eval/mean_iou'])
+    record = max(evaluated, key=lambda r: r[key])
     return {k.removeprefix('eval/'): v for k, v in record.items()}
 
   @property
@@ -95,10 +97,11 @@ def collect(workdir: Path) -> Run:
     UserError: the folder holds no run.
   """
   config = load_config(workdir)
+  measured = experiment.task_from(config).headline
   evaluations = {}
   for file in sorted((workdir / 'eval').glob('*.json')):
     result = json.loads(file.read_text(encoding='utf-8'))
-    if all(score in result for score in SCORES):
+    if measured in result:
       evaluations[file.stem] = {'split': file.stem, **result}
   model = experiment.model_from(config)
   size = model.size_rule.at_least(max(64, model.size_rule.minimum))
@@ -112,4 +115,5 @@ def collect(workdir: Path) -> Run:
     run=load_run(workdir),
     evaluations=evaluations,
     parameters=parameter_count(shapes['params']),
+    score=measured,
   )

@@ -25,7 +25,7 @@ def page(runs: Sequence[Run]) -> str:
       f'<p class="soft">{escape(", ".join(names))}</p></header>',
       parts.section('Summary', summary(runs, names)),
       parts.section('Curves', f'<div class="charts">{drawn}</div>' if drawn else ''),
-      parts.section('Intersection over union by class', classes(runs, names)),
+      parts.section(_class_title(runs), classes(runs, names)),
       parts.section('Where the configs differ', config_differences(runs, names)),
       parts.section('How they were made', f'<div class="stack">{told}</div>'),
       single.footer(runs[0]),
@@ -50,7 +50,8 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
   ]
   scores = [single_numbers(head) for head in heads]
   papers = [published_numbers(run.config.paper) for run in runs]
-  for key in dict.fromkeys((*parts.SCORE_NAMES, *(k for found in scores for k in found))):
+  mains = [key for score in dict.fromkeys(r.score for r in runs) for key in parts.main_names(score)]
+  for key in dict.fromkeys((*mains, *(k for found in scores for k in found))):
     name = escape(parts.score_name(key))
     lower = key.endswith(('error', 'disagreement'))
     values = [found.get(key) for found in scores]
@@ -87,12 +88,24 @@ def _ranked(
   ]
 
 
+def _class_title(runs: Sequence[Run]) -> str:
+  kinds = {'mean_iou': 'Intersection over union', 'mask_ap': 'Mask AP'}
+  return f'{" or ".join(dict.fromkeys(kinds[run.score] for run in runs))} by class'
+
+
+def _capital(text: str) -> str:
+  return text[:1].upper() + text[1:]
+
+
 def charts_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
   def of(key: str) -> dict[str, Any]:
     return {name: run.curve(key) for name, run in zip(names, runs, strict=True)}
 
   return [
-    charts.line_chart('Mean IoU', of('eval/mean_iou'), unit_range=True),
+    *(
+      charts.line_chart(_capital(parts.score_name(key)), of(f'eval/{key}'), unit_range=True)
+      for key in dict.fromkeys(run.score for run in runs)
+    ),
     charts.line_chart('Training loss', of('train/loss')),
     charts.line_chart('Learning rate', of('train/learning_rate'), from_zero=True),
     charts.line_chart('Images per second', of('time/images_per_second'), from_zero=True),
@@ -101,7 +114,7 @@ def charts_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 def classes(runs: Sequence[Run], names: Sequence[str]) -> str:
   """A row a class; only for runs that were evaluated and share their classes."""
-  found = [run.headline.get('per_class_iou') for run in runs]
+  found = [run.headline.get('per_class_iou') or run.headline.get('per_class_ap') for run in runs]
   scored = [(n, r, f) for n, r, f in zip(names, runs, found, strict=True) if f]
   if not scored:
     return (

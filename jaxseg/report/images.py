@@ -13,8 +13,10 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from jaxseg import experiment, visualize
-from jaxseg.inference import Predictor, load_variables
+from jaxseg import experiment, instance_pictures, visualize
+from jaxseg.inference import Predictor, load_variables, make_predictor
+from jaxseg.instances import InstancePredictor, painted
+from jaxseg.metrics.coco import image_ap
 from jaxseg.metrics.confusion import summarize
 from jaxseg.report.collect import Run
 from jaxseg.types import VOID, UserError
@@ -28,10 +30,10 @@ _QUALITY = 80
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-  """One image: its name, mean IoU, and the four pictures as data URIs with their size."""
+  """One image: its name, score, and the pictures by title as data URIs, with their size."""
 
   name: str
-  iou: float
+  score: float
   pictures: dict[str, str]
   size: tuple[int, int]
 
@@ -44,20 +46,22 @@ class Images:
     split: of the data.
     step: of the checkpoint that predicted.
     total: images of the split.
-    ious: mean IoU of every scored image.
-    confusion: int64 [c, c] over the scored images, rows truth.
+    scores: of every scored image, rising.
+    confusion: int64 [c, c] over the scored images, rows truth; None of instances.
     worst, best: at most SHOWN each; where the split is small, no image is in both.
     problem: why there are none.
+    measure: what the score is: 'IoU', the mean over the classes in the image, or 'AP', likewise.
   """
 
   split: str
   step: int = 0
   total: int = 0
-  ious: tuple[float, ...] = ()
+  scores: tuple[float, ...] = ()
   confusion: np.ndarray | None = None
   worst: tuple[Scored, ...] = ()
   best: tuple[Scored, ...] = ()
   problem: str = ''
+  measure: str = 'IoU'
 
 
 def score(
@@ -77,40 +81,84 @@ def score(
   except UserError as e:
     return Images(config.eval_split, step, problem=str(e))
   experiment.set_up_jax(config)
-  predictor = Predictor(config, variables, run.classes)
+  predictor = make_predictor(config, variables, run.classes)
+  kind = _Instances if config.task == 'instance' else _Pixels
+  judge = kind(predictor, run)
   order = np.random.default_rng(0).permutation(len(source))[:max_images]
   begin = shown = time.monotonic()
   interval = 0.25 if sys.stdout.isatty() else 10.0  # off a terminal every line stays
   done, kept = [], []
-  confusion = np.zeros((config.num_classes,) * 2, np.int64)
   for count, index in enumerate(map(int, order)):
     if count and time.monotonic() - begin > seconds:
       break
-    example = source[index]
-    prediction = predictor(example['image'])
-    matrix = confusion_of(example['label'], prediction, config.num_classes)
-    confusion += matrix
-    iou = summarize(matrix)['mean_iou']
-    if np.isnan(iou):  # nothing but void
+    value, prediction = judge.score(source[index])
+    if value is None:  # nothing but void, or no object
       continue
-    done.append(iou)
-    bisect.insort(kept, (iou, index, prediction), key=lambda k: k[:2])
+    done.append(value)
+    bisect.insort(kept, (value, index, prediction), key=lambda k: k[:2])
     if len(kept) > 2 * SHOWN:
       kept.pop(SHOWN)
     if time.monotonic() - shown > interval:
       shown = time.monotonic()
       show(f'report: {count + 1}/{len(order)} images scored')
-  drawn = [_draw(source[i], iou, p, run.classes.palette) for iou, i, p in kept]
+  drawn = [_encode(source[i], value, judge.pictures(source[i], p)) for value, i, p in kept]
   half = min(SHOWN, -(-len(drawn) // 2))
   return Images(
     split=config.eval_split,
     step=step,
     total=len(source),
-    ious=tuple(sorted(done)),
-    confusion=confusion,
+    scores=tuple(sorted(done)),
+    confusion=judge.confusion,
     worst=tuple(drawn[:half]),
     best=tuple(reversed(drawn[half:])),
+    measure=judge.measure,
   )
+
+
+class _Pixels:
+  """Scores and draws the classes of pixels."""
+
+  measure = 'IoU'
+
+  def __init__(self, predictor: Predictor, run: Run):
+    self._predictor, self._palette = predictor, run.classes.palette
+    self.confusion = np.zeros((run.config.num_classes,) * 2, np.int64)
+
+  def score(self, example: dict) -> tuple[float | None, np.ndarray]:
+    """Returns the mean IoU, None of nothing but void, and the prediction."""
+    prediction = self._predictor(example['image'])
+    matrix = confusion_of(example['label'], prediction, len(self.confusion))
+    self.confusion += matrix
+    iou = summarize(matrix)['mean_iou']
+    return None if np.isnan(iou) else iou, prediction
+
+  def pictures(self, example: dict, prediction: np.ndarray) -> dict[str, np.ndarray]:
+    palette = self._palette
+    image, label = np.asarray(example['image']), np.asarray(example['label'])
+    label = np.where(label < len(palette), label, VOID)
+    return {
+      'image': visualize.overlay(image, np.full_like(label, VOID), palette),
+      'truth': visualize.colorize(label, palette),
+      'prediction': visualize.colorize(prediction, palette),
+      'errors': visualize.error_map(image, label, prediction),
+    }
+
+
+class _Instances:
+  """Scores and draws instances."""
+
+  measure, confusion = 'AP', None
+
+  def __init__(self, predictor: InstancePredictor, run: Run):
+    self._predictor, self._names = predictor, run.classes.names
+
+  def score(self, example: dict) -> tuple[float | None, np.ndarray]:
+    """Returns the mask AP, None where there is no object, and the numbers of the pixels."""
+    found = self._predictor.instances(example['image'])
+    return image_ap(example, found, self._names), painted(found)[0]
+
+  def pictures(self, example: dict, prediction: np.ndarray) -> dict[str, np.ndarray]:
+    return instance_pictures.pictures(example, prediction)
 
 
 def confusion_of(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -120,25 +168,20 @@ def confusion_of(label: np.ndarray, prediction: np.ndarray, num_classes: int) ->
   return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _draw(example: dict, iou: float, prediction: np.ndarray, palette) -> Scored:
-  image, label = np.asarray(example['image']), np.asarray(example['label'])
-  label = np.where(label < len(palette), label, VOID)
-  pictures = {
-    'image': visualize.overlay(image, np.full_like(label, VOID), palette),
-    'truth': visualize.colorize(label, palette),
-    'prediction': visualize.colorize(prediction, palette),
-    'errors': visualize.error_map(image, label, prediction),
-  }
-  size = image.shape[1::-1]
+def _encode(example: dict, score: float, pictures: dict[str, np.ndarray]) -> Scored:
+  """Makes the pictures small, as photographs or masks."""
+  size = example['image'].shape[1::-1]
   scale = min(1.0, THUMBNAIL / max(size))
   size = tuple(max(1, round(side * scale)) for side in size)
   encoded = {}
   for name, picture in pictures.items():
-    photo = name in ('image', 'errors')
-    smooth = Image.Resampling.BOX if name == 'image' else Image.Resampling.NEAREST
-    small = Image.fromarray(picture).resize(size, smooth)
-    encoded[name] = data_uri(small, 'JPEG' if photo else 'PNG')
-  return Scored(str(example['file_name']), float(iou), encoded, size)
+    mask = 'errors' in pictures and name in ('truth', 'prediction')
+    smooth = name == 'image' or 'errors' not in pictures
+    small = Image.fromarray(picture).resize(
+      size, Image.Resampling.BOX if smooth else Image.Resampling.NEAREST
+    )
+    encoded[name] = data_uri(small, 'PNG' if mask else 'JPEG')
+  return Scored(str(example['file_name']), float(score), encoded, size)
 
 
 def data_uri(picture: Image.Image, kind: str) -> str:

@@ -21,7 +21,19 @@ SCORE_NAMES = {
   'mean_accuracy': 'mean accuracy',
   'frequency_weighted_iou': 'freq. weighted IoU',
 }
+AP_NAMES = {  # of instances
+  'mask_ap': 'mask AP',
+  'mask_ap50': 'mask AP50',
+  'mask_ap75': 'mask AP75',
+  'mask_ap_small': 'mask AP, small',
+  'mask_ap_medium': 'mask AP, medium',
+  'mask_ap_large': 'mask AP, large',
+  'box_ap': 'box AP',
+  'box_ap50': 'box AP50',
+  'box_ap75': 'box AP75',
+}
 MORE_NAMES = {  # single numbers that some evaluations have
+  **AP_NAMES,
   'dice': 'DICE',
   'seg': 'SEG',
   'boundary_f1': 'boundary F1',
@@ -124,6 +136,11 @@ def score(value: float | None) -> str:
   """Writes a score with four digits, also where it is a small error."""
   small = value is not None and 0 < abs(value) < 0.01
   return f'{value:.3g}' if small else number(value)
+
+
+def main_names(score: str) -> dict[str, str]:
+  """Returns the scores, by key, that belong beside the one that says how good a run is."""
+  return AP_NAMES if score in AP_NAMES else SCORE_NAMES
 
 
 def score_name(key: str) -> str:

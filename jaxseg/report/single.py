@@ -103,7 +103,9 @@ def scores_table(run: Run) -> str:
     found[f'paper, {paper["split"]}' if paper.get('split') else 'paper'] = published
   if not found:
     return ''
-  names = dict.fromkeys((*parts.SCORE_NAMES, *(name for v in found.values() for name in v)))
+  names = dict.fromkeys(
+    (*parts.main_names(run.score), *(name for v in found.values() for name in v))
+  )
   rows = [
     (
       f'<b>{escape(parts.score_name(name))}</b>',
@@ -123,8 +125,8 @@ def curves(run: Run) -> list[str]:
   losses = {k.removeprefix('train/'): run.curve(k) for k in _keys(run, 'train/loss')}
   if len(losses) == 2:  # the one term and the total are the same
     losses.pop(next(k for k in losses if k != 'loss'))
-  scores = {name: run.curve(f'eval/{key}') for key, name in parts.SCORE_NAMES.items()}
-  best = ('mean IoU', run.best['step']) if run.best else None
+  scores = {name: run.curve(f'eval/{key}') for key, name in parts.main_names(run.score).items()}
+  best = (parts.score_name(run.score), run.best['step']) if run.best else None
   return [
     charts.line_chart('Training loss', losses),
     charts.line_chart(f'Scores on {run.config.eval_split}', scores, unit_range=True, marked=best),
@@ -147,9 +149,10 @@ def _keys(run: Run, prefix: str) -> list[str]:
 def _detailed(run: Run, images: Images | None) -> dict[str, Any]:
   """Per-class numbers and confusion matrix: from an evaluation, else from the scored images."""
   headline = run.headline
-  if 'confusion' in headline:
+  if 'confusion' in headline or 'per_class_ap' in headline:
     where = f'{headline["split"]}, {headline.get("images", "all")} images, {headline["origin"]}'
-    return {**headline, 'confusion': np.array(headline['confusion']), 'where': where}
+    found = {**headline, 'where': where}
+    return found | {k: np.array(headline[k]) for k in ('confusion',) if k in headline}
   if not images or images.confusion is None or not images.confusion.sum():
     return {}
   found = summarize(images.confusion, absent=run.config.absent)
@@ -158,7 +161,7 @@ def _detailed(run: Run, images: Images | None) -> dict[str, Any]:
     'per_class_iou': by_class(names, found['per_class_iou']),
     'per_class_accuracy': by_class(names, found['per_class_accuracy']),
     'confusion': images.confusion,
-    'where': f'{images.split}, {len(images.ious)} of {images.total} images, step {images.step:,}',
+    'where': f'{images.split}, {len(images.scores)} of {images.total} images, step {images.step:,}',
   }
 
 
@@ -169,6 +172,8 @@ def classes(run: Run, scores: dict[str, Any]) -> str:
       f'<p class="soft">Not evaluated yet: <code>python launch/evaluate.py '
       f'--workdir={escape(str(run.path))}</code></p>'
     )
+  if 'confusion' not in scores:
+    return precision(run, scores)
   matrix = scores['confusion']
   total = max(int(matrix.sum()), 1)
   rows = [
@@ -188,6 +193,18 @@ def classes(run: Run, scores: dict[str, Any]) -> str:
   (left if len(rows) <= _FEW_CLASSES else right).append(confusions(run, matrix))
   columns = ''.join(f'<div class="stack">{"".join(column)}</div>' for column in (left, right))
   return f'{where}<div class="pair">{columns}</div>'
+
+
+def precision(run: Run, scores: dict[str, Any]) -> str:
+  """A bar for the mask AP of every class."""
+  found = scores['per_class_ap']
+  colors = dict(zip(run.classes.names, run.classes.palette, strict=True))
+  rows = [
+    (parts.named(name, colors[name]), parts.bar(value), parts.number(value, 3))
+    for name, value in found.items()
+  ]
+  where = f'<p class="soft small">{escape(scores["where"])}</p>'
+  return where + parts.card(parts.table(('class', '', 'mask AP'), rows))
 
 
 def confusion(run: Run, matrix: np.ndarray) -> str:
@@ -239,30 +256,32 @@ def pictures(run: Run, images: Images | None) -> str:
     )
   if not images.worst:
     return ''
-  counted = f'{len(images.ious)} of {images.total}'
-  median = float(np.median(images.ious))
+  counted = f'{len(images.scores)} of {images.total}'
+  median = float(np.median(images.scores))
+  measure = {'IoU': 'mean IoU', 'AP': 'mask AP'}[images.measure]
   note = (
     f'<p class="soft small">{counted} images of {escape(images.split)} scored one by one with step '
-    f'{images.step:,}: mean IoU over the classes in the image, median {median:.3f}, from '
-    f'{images.ious[0]:.3f} to {images.ious[-1]:.3f}.</p>'
+    f'{images.step:,}: {measure} over the classes in the image, median {median:.3f}, from '
+    f'{images.scores[0]:.3f} to {images.scores[-1]:.3f}.</p>'
   )
   key = [(name, color) for name, color in zip(run.classes.names, run.classes.palette, strict=True)]
   key += [('void', VOID_COLOR), ('wrong', WRONG_COLOR)]
   items = ''.join(f'<li>{parts.swatch(color)}{escape(name)}</li>' for name, color in key)
-  legend = f'<ul class="legend key">{items}</ul>'
-  if len(images.ious) == len(images.worst) + len(images.best):
+  legend = f'<ul class="legend key">{items}</ul>' if images.measure == 'IoU' else ''
+  if len(images.scores) == len(images.worst) + len(images.best):
     every = (*images.worst, *reversed(images.best))
-    return parts.section('Images, worst first', note, legend, _gallery(every))
-  return parts.section('Worst images', note, legend, _gallery(images.worst)) + parts.section(
-    'Best images', _gallery(images.best)
-  )
+    return parts.section('Images, worst first', note, legend, _gallery(every, images.measure))
+  return parts.section(
+    'Worst images', note, legend, _gallery(images.worst, images.measure)
+  ) + parts.section('Best images', _gallery(images.best, images.measure))
 
 
-def _gallery(found: tuple[Scored, ...]) -> str:
-  return f'<div class="pictures">{"".join(map(_shot, found))}</div>'
+def _gallery(found: tuple[Scored, ...], measure: str) -> str:
+  shots = (_shot(scored, measure) for scored in found)
+  return f'<div class="pictures">{"".join(shots)}</div>'
 
 
-def _shot(scored: Scored) -> str:
+def _shot(scored: Scored, measure: str) -> str:
   name, (width, height) = escape(scored.name), scored.size
   kind = ' class="px"' if max(width, height) <= 160 else ''
   shown = ''.join(
@@ -270,7 +289,7 @@ def _shot(scored: Scored) -> str:
     f'<span>{title}</span></div>'
     for title, data in scored.pictures.items()
   )
-  title = f'<div class="title"><span title="{name}">{name}</span><b>IoU {scored.iou:.3f}</b></div>'
+  title = f'<div class="title"><span title="{name}">{name}</span><b>{measure} {scored.score:.3f}</b></div>'
   return parts.card(title, f'<div class="four">{shown}</div>', kind='shot')
 
 

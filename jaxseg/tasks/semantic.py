@@ -44,6 +44,8 @@ class Task:
   aux_weight: float = 0.4
   absent: str = 'skip'
   dice: bool = False
+  headline = 'mean_iou'  # the score that says which checkpoint is best
+  weights_from_labels = True  # the weights of the losses do not depend on what the network says
 
   def __post_init__(self):
     _check_choice('loss', self.loss, LOSSES)
@@ -66,6 +68,11 @@ class Task:
   def num_outputs(self) -> int:
     """Channels that the network's logits have."""
     return 1 if self.loss == 'sigmoid' else self.num_classes
+
+  def model_inputs(self, batch: Batch) -> dict[str, Array]:
+    """Returns what the network takes in training beside the image: nothing."""
+    del batch
+    return {}
 
   def losses(self, outputs: Outputs, batch: Batch, *, train: bool = True) -> Losses:
     """The terms of the loss; the loss is sum over terms of sum / (weight where positive, else 1).

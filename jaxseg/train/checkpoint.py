@@ -25,24 +25,30 @@ from orbax.checkpoint import checkpoint_managers
 from jaxseg import storage
 from jaxseg.types import UserError
 
-METRIC = 'mean_iou'
-
 
 class Checkpoints:
   """The checkpoints of one workdir; of several processes only the first has them.
 
   Args:
     folder: made if it is absent.
-    keep: how many of the newest are kept, beside the best by `mean_iou`.
+    keep: how many of the newest are kept, beside the best.
+    metric: the score that says which is best, the higher the better.
     read_only: for evaluation and prediction: nothing is deleted or made.
   """
 
-  def __init__(self, folder: str | Path, *, keep: int = 2, read_only: bool = False):
-    self._folder = storage.absolute(folder)
+  def __init__(
+    self,
+    folder: str | Path,
+    *,
+    keep: int = 2,
+    metric: str = 'mean_iou',
+    read_only: bool = False,
+  ):
+    self._folder, self._metric = storage.absolute(folder), metric
     self._failed = False
     # Orbax reports every file that it touches, and an error four times before it raises it.
     logging.getLogger('absl').setLevel(logging.CRITICAL)
-    _mend_metrics(self._folder, read_only)
+    _mend_metrics(self._folder, metric, read_only)
     if not read_only:
       self._folder.mkdir(parents=True, exist_ok=True)
       # Orbax can do it too, in a thread that fails noisily where the process ends before it.
@@ -51,13 +57,13 @@ class Checkpoints:
           storage.remove_folder(place)
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
-      get_metric_fn=lambda m: m[METRIC], reverse=False, n=1, keep_checkpoints_without_metrics=False
+      get_metric_fn=lambda m: m[metric], reverse=False, n=1, keep_checkpoints_without_metrics=False
     )
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
-        best_fn=lambda m: m[METRIC],
+        best_fn=lambda m: m[metric],
         best_mode='max',
         enable_async_checkpointing=True,
         create=False,
@@ -70,7 +76,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def best_step(self) -> int | None:
-    """Returns the step with the highest mean_iou, the newest where none was evaluated."""
+    """Returns the step with the highest score, the newest where none was evaluated."""
     return self._manager.best_step() or self._manager.latest_step()
 
   def save(
@@ -86,7 +92,7 @@ class Checkpoints:
     Args:
       step: updates done.
       state: a State of arrays.
-      metrics: of the evaluation at this step, with 'mean_iou'; None where there was none.
+      metrics: of the evaluation at this step, with the score; None where there was none.
       window: scalars of the steps since the last line in the log, whose mean the next line is.
 
     Raises:
@@ -100,7 +106,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
-        metrics={METRIC: float(metrics[METRIC])} if metrics else None,
+        metrics={self._metric: float(metrics[self._metric])} if metrics else None,
       )
 
   @contextlib.contextmanager
@@ -243,11 +249,11 @@ def _alone() -> ocp.options.MultiprocessingOptions:
   )
 
 
-def _mend_metrics(folder: Path, read_only: bool) -> None:
+def _mend_metrics(folder: Path, metric: str, read_only: bool) -> None:
   """Orbax fails as a whole where one checkpoint's metrics cannot be read; without them it goes on."""
   for file in folder.glob('[0-9]*/metrics/metrics'):
     try:
-      json.loads(file.read_text(encoding='utf-8'))[METRIC]
+      json.loads(file.read_text(encoding='utf-8'))[metric]
     except (OSError, ValueError, KeyError, TypeError):
       step = file.parent.parent
       if read_only:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from jaxseg import experiment, storage
 from jaxseg.inference import Options, Predictor, load_variables
+from jaxseg.instances import check_options
 from jaxseg.pipeline import ahead
-from jaxseg.pipeline.loader import eval_batches
-from jaxseg.train import hosts, parallel
+from jaxseg.train import hosts
+from jaxseg.train.evaluator import Told, make_evaluator
 from jaxseg.train.measures import (
   EXTRAS,
   SCORES,
@@ -30,82 +29,10 @@ from jaxseg.train.measures import (
   published_numbers,
   single_numbers,
 )
-from jaxseg.train.step import make_eval_step
 from jaxseg.train.workdir import Classes, load_config
 from jaxseg.train.writer import Progress, duration
 from jaxseg.types import UserError
 from jaxseg.visualize import save_confusion
-
-Told = Callable[[int], None]  # called with the number of images done
-
-
-class Evaluator:
-  """Scores variables on one split; compiled once for each padded image size.
-
-  Args:
-    config: of the run.
-    source: the split.
-    task: turns outputs and labels into additive metrics, and these into numbers.
-  """
-
-  def __init__(self, config: ConfigDict, source: Any, task: Any):
-    self._config, self._source, self._task = config, source, task
-    size = config.eval_batch_size or config.batch_size
-    size = min(size, len(source))
-    self._batch_size = size + -size % hosts.count()  # filled up with images that count for nothing
-    self._wrapper = parallel.build(config.parallel, '', self._batch_size)
-    self._model = experiment.model_from(config, self._wrapper.axis_name)
-    self._preprocess = experiment.preprocessing_from(config)
-    self._step = self._wrapper.wrap_eval(
-      make_eval_step(self._model, task, self._preprocess, axis_name=self._wrapper.axis_name)
-    )
-
-  def __call__(self, variables: Any, told: Told | None = None) -> dict[str, Any]:
-    """Returns the task's numbers; 'confusion' int64 [c, c] and per-class arrays among them.
-
-    Raises:
-      UserError: labels outside the classes.
-    """
-    totals, done = None, 0
-    variables = self._wrapper.place_state(variables)
-    for batch in self.batches():
-      inputs = {k: batch[k] for k in ('image', 'label')}
-      metrics = self._step(variables, self._wrapper.place_batch(inputs))
-      metrics = {k: _exact(v) for k, v in jax.device_get(metrics).items()}
-      if metrics['invalid']:
-        index = hosts.gather(batch['index'])
-        files = [str(self._source[int(i)]['file_name']) for i in index if i >= 0]
-        raise hosts.SharedError(
-          f'{int(metrics["invalid"])} pixels carry labels outside the {self._config.num_classes} '
-          f'classes, in one of {", ".join(files)}'
-        )
-      totals = metrics if totals is None else {k: totals[k] + metrics[k] for k in metrics}
-      done += int(hosts.gather(batch['valid']).sum()) if told else 0
-      if told:
-        told(done)
-    return {**self._task.summarize(totals), 'confusion': totals['confusion']}
-
-  def batches(self):
-    """Yields the padded batches; see jaxseg.pipeline.loader.eval_batches."""
-    if len(self._config.eval_scales) != 1:
-      raise UserError(f'config.eval_scales={self._config.eval_scales}: one scale while training')
-    return eval_batches(
-      self._source,
-      batch_size=self._batch_size,
-      size_rule=self._model.size_rule,
-      scale=float(self._config.eval_scales[0]),
-      fill=self._preprocess.fill,
-      mirror_border=experiment.mirror_border_from(self._config),
-      timeout=self._config.data_timeout,
-      num_threads=self._config.num_threads,
-      **hosts.share(),
-    )
-
-
-def _exact(value: Any) -> np.ndarray:
-  """Counts as int64 and scores as float64, so that sums over many batches stay what they are."""
-  value = np.asarray(value)
-  return value.astype(np.int64 if np.issubdtype(value.dtype, np.integer) else np.float64)
 
 
 def score_images(
@@ -153,6 +80,7 @@ def evaluate_workdir(
   options: Options | None = None,
   boundaries: bool = False,
   neurites: bool | None = None,
+  precision: bool = False,
 ) -> dict[str, Any]:
   """Scores a run's checkpoint on a split, prints the numbers and writes eval/<split>.json.
 
@@ -166,6 +94,8 @@ def evaluate_workdir(
     options: what is averaged and cut; None: one plain pass, in batches over all devices.
     boundaries: whether BF is measured too.
     neurites: whether the ISBI challenge's measures are taken; None: where the data are ISBI 2012's.
+    precision: whether a semantic network's connected components are scored as instances too, by
+      COCO's average precision; a network of instances always is.
 
   Returns:
     What is in the file.
@@ -182,33 +112,13 @@ def evaluate_workdir(
     source, task = experiment.source_from(config, split), experiment.task_from(config)
     same['config'], same['data'] = config.to_json_best_effort(), [split, len(source)]
   found = hosts.broadcast(found)
-  variables, step = found['variables'], found['step']
-  extra = asked_for(config, source.class_names, boundaries=boundaries, neurites=neurites)
-  f_scores = make_f_scores(source.class_names, config.f_scores)
-  plain = options == Options() and len(config.eval_scales) == 1 and not extra
-  if not plain and not hosts.first():
+  flags = dict(boundaries=boundaries, neurites=neurites, precision=precision)
+  counted = _count(config, source, task, found['variables'], options, flags)
+  if counted is None:
     return {}
-  with Progress() if hosts.first() else hosts.Silent() as progress:
-    told = _teller(progress, len(source))
-    if plain:
-      summary, mode = Evaluator(config, source, task)(variables, told), ''
-    else:
-      classes = Classes(source.class_names, source.palette)
-      predictor = Predictor(config, variables, classes, options)
-      summary = score_images(predictor, source, [Confusion(task), *extra], told)
-      mode = predictor.options.describe()
-  summary |= f_scores(summary['confusion'])
-  result = {
-    'split': split,
-    'step': step,
-    'images': len(source),
-    'mode': mode,
-    **{k: summary[k] for k in SCORES},
-    'per_class_iou': by_class(source.class_names, summary['per_class_iou']),
-    'per_class_accuracy': by_class(source.class_names, summary['per_class_accuracy']),
-    **{k: summary[k] for k in EXTRAS if k in summary},
-    'confusion': summary['confusion'].tolist(),
-  }
+  (summary, mode), step = counted, found['step']
+  result = {'split': split, 'step': step, 'images': len(source), 'mode': mode}
+  result |= _numbers(summary, source.class_names)
   if config.paper:
     result['paper'] = config.paper.to_dict()
   if not hosts.first():
@@ -217,6 +127,52 @@ def evaluate_workdir(
   print_scores(result, config.paper)
   print(f'written to {file} in {duration(time.perf_counter() - begin)}')
   return result
+
+
+def _count(
+  config, source, task, variables, options: Options, flags: dict[str, Any]
+) -> tuple[dict[str, Any], str] | None:
+  """Returns what was measured and how, in words; None on hosts that the others do without."""
+  with Progress() if hosts.first() else hosts.Silent() as progress:
+    told = _teller(progress, len(source))
+    if task.headline == 'mask_ap':
+      _check_for_instances(options, flags)
+      return make_evaluator(config, source, task)(variables, told), ''
+    extra = asked_for(config, source.class_names, **flags)
+    f_scores = make_f_scores(source.class_names, config.f_scores)
+    if options == Options() and len(config.eval_scales) == 1 and not extra:
+      summary, mode = make_evaluator(config, source, task)(variables, told), ''
+    elif hosts.first():
+      classes = Classes(source.class_names, source.palette)
+      predictor = Predictor(config, variables, classes, options)
+      summary = score_images(predictor, source, [Confusion(task), *extra], told)
+      mode = predictor.options.describe()
+    else:
+      return None
+  return summary | f_scores(summary['confusion']), mode
+
+
+def _check_for_instances(options: Options, flags: dict[str, Any]) -> None:
+  """Averages and measures of pixels mean nothing for instances."""
+  check_options(options)
+  if flags['boundaries'] or flags['neurites']:
+    raise UserError(
+      'a network of instances is scored by average precision alone: leave out --bf and --neurites'
+    )
+
+
+def _numbers(summary: dict[str, Any], class_names: tuple[str, ...]) -> dict[str, Any]:
+  """Returns what goes into the file, in its order."""
+  extras = {k: summary[k] for k in EXTRAS if k in summary}
+  if 'confusion' not in summary:
+    return extras
+  per_class = ('per_class_iou', 'per_class_accuracy')
+  return {
+    **{k: summary[k] for k in SCORES},
+    **{k: by_class(class_names, summary[k]) for k in per_class},
+    **extras,
+    'confusion': summary['confusion'].tolist(),
+  }
 
 
 def _found(workdir: str | Path, step: str) -> dict[str, Any]:
@@ -241,14 +197,15 @@ def _teller(progress: Progress, total: int) -> Told:
 
 
 def _write(result: dict[str, Any], folder: Path, class_names: tuple[str, ...]) -> Path:
-  """Writes <split>.json and <split>_confusion.png in one move each; returns the former."""
+  """Writes <split>.json and, of pixels, <split>_confusion.png, in one move each; returns the former."""
   file = folder / f'{result["split"]}.json'
   picture = folder / f'{result["split"]}_confusion.png'
   try:
     folder.mkdir(parents=True, exist_ok=True)
     title = ', '.join(filter(None, (result['split'], result['mode'])))
-    with storage.whole_file(picture) as part:
-      save_confusion(part, np.array(result['confusion']), class_names, title=title)
+    if 'confusion' in result:
+      with storage.whole_file(picture) as part:
+        save_confusion(part, np.array(result['confusion']), class_names, title=title)
     storage.write_text(file, json.dumps(result, indent=2) + '\n')
   except OSError as error:
     raise UserError(
@@ -284,11 +241,12 @@ def print_scores(result: dict[str, Any], paper: Any) -> None:
     'IoU': 'per_class_iou',
     'accuracy': 'per_class_accuracy',
     'BF': 'per_class_boundary_f1',
+    'AP': 'per_class_ap',
   }
   columns = {name: result[key] for name, key in columns.items() if key in result}
   classes = Table('class', *columns)
-  for name in result['per_class_iou']:
-    values = (column[name] for column in columns.values())
+  for name in next(iter(columns.values())):  # of all classes; AP has none of the background
+    values = (column.get(name) for column in columns.values())
     classes.add_row(name, *map(_number, values))
   console.print(classes)
 

@@ -1,4 +1,4 @@
-"""The pictures of a run, renewed at every evaluation: predictions, curves, IoU by class."""
+"""The pictures of a run, renewed at every evaluation: predictions, curves, scores by class."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import storage, visualize
-from jaxseg.inference import Predictor
+from jaxseg import instance_pictures, storage, visualize
+from jaxseg.inference import Predictor, make_predictor
+from jaxseg.instances import InstancePredictor, painted
 from jaxseg.train.workdir import Classes
 from jaxseg.train.writer import Writer, read_records
 
@@ -28,7 +29,7 @@ class Figures:
   def __init__(self, config: ConfigDict, workdir: Path, source: Any, writer: Writer):
     self._config, self._workdir, self._source, self._writer = config, workdir, source, writer
     self._classes = Classes(source.class_names, source.palette)
-    self._predictor: Predictor | None = None
+    self._predictor: Predictor | InstancePredictor | None = None
 
   def __call__(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
     """Draws a step.
@@ -36,33 +37,43 @@ class Figures:
     Args:
       step: of the variables.
       variables: {'params': ..., 'batch_stats': ...}.
-      summary: of the evaluation, with 'per_class_iou'.
+      summary: of the evaluation, with 'per_class_iou' or 'per_class_ap'.
     """
     folder = self._workdir / 'figures'
     folder.mkdir(parents=True, exist_ok=True)
-    rows = self._rows(variables)
-    if rows:
-      picture = visualize.panel(rows, self._classes.palette, self._classes.names)
+    picture = self._picture(variables)
+    if picture is not None:
       with storage.whole_file(folder / 'predictions.png') as part:
         visualize.save(part, picture)
       self._writer.picture(step, 'predictions', picture)
     with storage.whole_file(folder / 'curves.png') as part:
       visualize.save_curves(part, read_records(self._workdir))
-    iou, title = summary['per_class_iou'], f'IoU at step {step}'
+    names, values, title = self._classes.names, summary.get('per_class_iou'), 'IoU'
+    if 'per_class_ap' in summary:
+      found = summary['per_class_ap']
+      names, title = list(found), 'Mask AP'
+      values = np.array([np.nan if v is None else v for v in found.values()])
     with storage.whole_file(folder / 'classes.png') as part:
-      visualize.save_class_bars(part, iou, self._classes.names, title=title)
+      visualize.save_class_bars(part, values, names, title=f'{title} at step {step}')
 
-  def _rows(self, variables: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Returns image, label and prediction of each image that is drawn."""
+  def _picture(self, variables: Any) -> np.ndarray | None:
+    """Draws image, truth and prediction of some images, None where none is wanted."""
     predict = self._predict_with(variables)
     last, count = len(self._source) - 1, min(self._config.figures, len(self._source))
     places = np.linspace(0, last, count, dtype=int)  # apart: neighbours look alike
-    examples = (self._source[int(place)] for place in places)
-    return [(e['image'], e['label'], predict(e['image'])) for e in examples]
+    examples = [self._source[int(place)] for place in places]
+    if not examples:
+      return None
+    if self._config.task == 'instance':
+      found = (painted(predict.instances(e['image']))[0] for e in examples)
+      pairs = zip(examples, found, strict=True)
+      return visualize.strips([instance_pictures.pictures(e, ids) for e, ids in pairs])
+    rows = [(e['image'], e['label'], predict(e['image'])) for e in examples]
+    return visualize.panel(rows, self._classes.palette, self._classes.names)
 
-  def _predict_with(self, variables: Any) -> Predictor:
+  def _predict_with(self, variables: Any) -> Predictor | InstancePredictor:
     """One predictor for the whole run, so that its programs are compiled once."""
     if self._predictor is None:
-      self._predictor = Predictor(self._config, variables, self._classes)
+      self._predictor = make_predictor(self._config, variables, self._classes)
     self._predictor.variables = jax.device_put(variables)
     return self._predictor

@@ -24,7 +24,7 @@ from jaxseg.pipeline.memory import remember
 from jaxseg.report import after_training
 from jaxseg.train import hosts, parallel, spatial
 from jaxseg.train.checkpoint import Checkpoints
-from jaxseg.train.evaluate import Evaluator
+from jaxseg.train.evaluator import make_evaluator
 from jaxseg.train.figures import Figures
 from jaxseg.train.initial import start_from
 from jaxseg.train.population import PopulationPass
@@ -85,10 +85,10 @@ def _train(
 
     checkpoints = begin = hosts.Silent()
     if hosts.first():
-      checkpoints = Checkpoints(folder.path / 'checkpoints', keep=config.keep)
+      checkpoints = Checkpoints(folder.path / 'checkpoints', keep=config.keep, metric=task.headline)
       at_end.callback(checkpoints.close)
       begin = _begin(config, checkpoints, init, init_key, shapes)
-    records = _records(config, folder, checkpoints, eval_source, begin)
+    records = _records(config, task, folder, checkpoints, eval_source, begin)
     same['command'] = [stop_at, _shared_keys(config)]
     same['data'] = [len(train_source), len(eval_source), labels]
   begin = hosts.broadcast(begin)  # the first host's state, so that nobody else needs the workdir
@@ -113,7 +113,8 @@ def _train(
     run = Run(
       config,
       checkpoints=checkpoints,
-      evaluator=Evaluator(config, eval_source, task),
+      evaluator=make_evaluator(config, eval_source, task),
+      headline=task.headline,
       progress=progress,
       schedule=schedule,
       source=train_source,
@@ -139,17 +140,18 @@ def _begin(
 
 
 def _records(
-  config: ConfigDict, folder: Workdir, checkpoints, source, begin: dict[str, Any]
+  config: ConfigDict, task, folder: Workdir, checkpoints, source, begin: dict[str, Any]
 ) -> dict[str, Any]:
   """Returns what writes down the run: on the first host alone."""
   if not hosts.first():
     return {'writer': hosts.Silent(), 'figures': hosts.Silent()}
+  score = f'eval/{task.headline}'
   writer = Writer(folder.path, begin['step'], wandb=config.wandb, config=config.to_dict())
   return {
     'window': checkpoints.window(begin['step']) if begin['step'] else [],
     'writer': writer,
     'figures': Figures(config, folder.path, source, writer),
-    'best': max((r.get('eval/mean_iou', 0.0) for r in read_records(folder.path)), default=0.0),
+    'best': max((r.get(score, 0.0) for r in read_records(folder.path)), default=0.0),
   }
 
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import ndimage
 
-from jaxseg.metrics import boundary, confusion, instances, neurites
+from jaxseg.metrics import boundary, coco, confusion, instances, neurites
 from jaxseg.metrics.dice import dice
 from jaxseg.types import VOID, UserError
 
 SCORES = ('pixel_accuracy', 'mean_accuracy', 'mean_iou', 'frequency_weighted_iou')
-_SINGLE = ('dice', 'seg', 'boundary_f1', 'f_score')
-EXTRAS = (*_SINGLE, 'per_class_boundary_f1', 'per_class_f_score', 'neurites')
+_SINGLE = (*coco.SCORES, 'dice', 'seg', 'boundary_f1', 'f_score')
+EXTRAS = (*_SINGLE, 'per_class_ap', 'per_class_boundary_f1', 'per_class_f_score', 'neurites')
 
 
 class Measure(Protocol):
@@ -31,7 +32,12 @@ class Measure(Protocol):
 
 
 def asked_for(
-  config: Any, class_names: tuple[str, ...], *, boundaries: bool, neurites: bool | None
+  config: Any,
+  class_names: tuple[str, ...],
+  *,
+  boundaries: bool,
+  neurites: bool | None,
+  precision: bool = False,
 ) -> list[Measure]:
   """Returns the measures beside the confusion matrix, those of the config and those of the flags.
 
@@ -40,10 +46,12 @@ def asked_for(
     class_names: of the data.
     boundaries: whether BF is measured.
     neurites: whether the ISBI challenge's measures are taken; None: where the data are ISBI 2012's.
+    precision: whether connected components are scored as instances.
   """
   found: list[Measure] = [Boundary(class_names)] if boundaries else []
   found += [Dice()] if config.dice else []
   found += [Objects()] if config.seg else []
+  found += [Precision(class_names)] if precision else []
   if neurites or (neurites is None and config.dataset == 'isbi2012'):
     found.append(Neurites(class_names))
   return found
@@ -145,6 +153,49 @@ class Objects:
   def summary(self) -> dict[str, Any]:
     """Returns seg, the mean over the true objects of all images; None where there is none."""
     return {'seg': self._total / self._count if self._count else None}
+
+
+class Precision:
+  """COCO's average precision of connected components, so that it compares with detectors.
+
+  A component of a class's pixels is an instance; its score is the class's mean probability there.
+  """
+
+  def __init__(self, class_names: tuple[str, ...]):
+    self._score = coco.CocoScore(class_names)
+
+  def add(self, example: Mapping[str, Any], mask: np.ndarray, probabilities: np.ndarray) -> None:
+    """Counts one image. Raises UserError where the data do not tell objects apart."""
+    self._score.add(example, component_detections(mask, probabilities))
+
+  def summary(self) -> dict[str, Any]:
+    """Returns metrics.coco.SCORES and per_class_ap."""
+    return self._score.summary()
+
+
+def component_detections(mask: np.ndarray, probabilities: np.ndarray) -> coco.Detections:
+  """Returns the best connected components of each class but background, by falling score.
+
+  Args:
+    mask: uint8 [h, w].
+    probabilities: float32 [h, w, k].
+  """
+  found = []
+  for kind in (int(k) for k in np.unique(mask) if 0 < k < probabilities.shape[-1]):
+    numbers = instances.components(mask == kind)
+    means = ndimage.mean(probabilities[..., kind], numbers, range(1, numbers.max() + 1))
+    places = ndimage.find_objects(numbers)
+    for i in np.argsort(-means, kind='stable')[: coco.MAX_DETECTIONS]:
+      rows, columns = places[i]
+      box = (columns.start, rows.start, columns.stop, rows.stop)
+      found.append((means[i], box, kind, numbers == i + 1))
+  found.sort(key=lambda one: -one[0])
+  return coco.Detections(
+    boxes=np.array([box for _, box, _, _ in found], np.float32).reshape(-1, 4),
+    scores=np.array([score for score, _, _, _ in found], np.float32),
+    classes=np.array([kind for _, _, kind, _ in found], np.int32),
+    masks=np.array([one for _, _, _, one in found], bool).reshape(-1, *mask.shape),
+  )
 
 
 def make_f_scores(

@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 
 from jaxseg.train import hosts
 from jaxseg.train.checkpoint import Checkpoints
-from jaxseg.train.evaluate import Evaluator
+from jaxseg.train.evaluator import Evaluator
 from jaxseg.train.figures import Figures
 from jaxseg.train.interrupts import Interruptible
 from jaxseg.train.population import PopulationPass
 from jaxseg.train.writer import Progress, Writer, duration
+
+_SHORT = {'mean_iou': 'mIoU', 'mask_ap': 'mask AP'}
 
 
 class Run:
@@ -33,7 +35,8 @@ class Run:
     schedule: step -> learning rate.
     source: the training split, which knows the names of its files.
     population: replaces BatchNorm's statistics in what is kept, where the config wants that.
-    best: the highest mean IoU of the evaluations before this start.
+    headline: the evaluation's number that says which step is best.
+    best: the highest of it in the evaluations before this start.
     window: metrics of the steps between the last line of the log and this start.
   """
 
@@ -49,13 +52,14 @@ class Run:
     schedule,
     source: Any,
     population: PopulationPass | None = None,
+    headline: str = 'mean_iou',
     best: float = 0.0,
     window: Sequence[dict[str, float]] = (),
   ):
     self._config, self._checkpoints = config, checkpoints
     self._evaluator, self._figures, self._writer = evaluator, figures, writer
     self._progress, self._schedule, self._source = progress, schedule, source
-    self._population, self._best = population, best
+    self._population, self._headline, self._best = population, headline, best
     self._summary: dict[str, Any] = {}
     self._window = list(window)  # metrics of the steps since the last log
     self._skipped = 0.0  # steps that were not finite, since the beginning
@@ -168,7 +172,8 @@ class Run:
       f'waiting for data {waiting:.0%}',
     ]
     if self._summary:
-      parts.append(f'mIoU {self._summary["mean_iou"]:.3f} (best {self._best:.3f})')
+      name = _SHORT.get(self._headline, self._headline)
+      parts.append(f'{name} {self._summary[self._headline]:.3f} (best {self._best:.3f})')
     parts.append(f'ETA {duration((last - step) * seconds / steps)}')
     self._progress.show(' . '.join(parts))
 
@@ -192,7 +197,7 @@ class Run:
 
   def _evaluate(self, step: int, variables: Any) -> None:
     self._summary = self._evaluator(variables)
-    self._best = max(self._best, self._summary['mean_iou'])
+    self._best = max(self._best, self._summary[self._headline])
     scalars = {k: v for k, v in self._summary.items() if isinstance(v, float)}
     self._writer.write(step, {f'eval/{k}': v for k, v in scalars.items()})
     self._figures(step, variables, self._summary)

@@ -17,7 +17,9 @@ import optax
 
 from jaxseg.layers.upsampling import resize_bilinear
 from jaxseg.train.state import State
-from jaxseg.types import Array, Batch
+from jaxseg.types import Array, Batch, UserError
+
+_SAMPLE = 1  # folded into the step's key for the stream 'sample'; 'dropout' has the key itself
 
 
 def make_train_step(
@@ -32,8 +34,9 @@ def make_train_step(
   """Makes step(state, batch, key) -> (state, metrics).
 
   Args:
-    model: maps (image, train) to outputs.
-    task: gives `losses(outputs, batch)` and counts labels outside the classes.
+    model: maps (image, train) to outputs; random streams 'dropout' and 'sample'.
+    task: gives `losses(outputs, batch)`, what the model takes beside the image, and counts labels
+      outside the classes.
     tx: the optimiser.
     preprocess: maps uint8 images to the model's float images.
     axis_name: the mapped axis under pmap, None under jit.
@@ -46,34 +49,34 @@ def make_train_step(
     A step that is not finite leaves parameters, statistics and optimiser as they were. Where the
     optimiser is wrapped in optax.apply_if_finite, 'skipped' counts such steps since the beginning
     and 'skipped_in_a_row' those since the last good one.
+
+  Raises:
+    UserError: micro-batches for a task whose weights depend on what the network says.
   """
+  if accumulate > 1 and not task.weights_from_labels:
+    raise UserError(
+      f'accumulate={accumulate}: the weights of this task depend on the proposals, so micro-batches '
+      'would not equal one batch; set accumulate=1 and batch_size to what fits'
+    )
   psum = partial(jax.lax.psum, axis_name=axis_name) if axis_name else (lambda tree: tree)
 
-  def forward(params, batch_stats, batch, key):
-    outputs, updated = model.apply(
+  def apply(params, batch_stats, batch, key):
+    return model.apply(
       {'params': params, 'batch_stats': batch_stats},
       preprocess(batch['image']),
       train=True,
       mutable=['batch_stats'],
-      rngs={'dropout': key},
+      rngs={'dropout': key, 'sample': jax.random.fold_in(key, _SAMPLE)},
+      **task.model_inputs(batch),
     )
+
+  def forward(params, batch_stats, batch, key):
+    outputs, updated = apply(params, batch_stats, batch, key)
     return task.losses(outputs, batch), updated.get('batch_stats', {})
 
   def weights_of(params, batch_stats, batch, key):
     """The weights depend on labels alone: with logits of zero, XLA drops the network."""
-    outputs = jax.eval_shape(
-      lambda *a: model.apply(
-        {'params': a[0], 'batch_stats': a[1]},
-        preprocess(a[2]['image']),
-        train=True,
-        mutable=['batch_stats'],
-        rngs={'dropout': a[3]},
-      )[0],
-      params,
-      batch_stats,
-      batch,
-      key,
-    )
+    outputs = jax.eval_shape(apply, params, batch_stats, batch, key)[0]
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), outputs)
     return {name: weight for name, (_, weight) in task.losses(zeros, batch).items()}
 

@@ -1,0 +1,78 @@
+"""Boxes (x0, y0, x1, y1): areas, overlaps, and the offsets that a network regresses."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+
+from jaxseg.types import Array
+
+MAX_LOG_SCALE = math.log(1000 / 16)  # no box grows more than this in one step; exp stays finite
+
+
+def area(boxes: Array) -> Array:
+  """Returns float32 [...] of boxes [..., 4], in square pixels; 0 where a box is inside out."""
+  sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+  return sides[..., 0] * sides[..., 1]
+
+
+def intersection(a: Array, b: Array) -> Array:
+  """Returns the area that each pair shares, [n, m] of a [n, 4] and b [m, 4]."""
+  a, b = a[:, None], b[None]
+  sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
+  sides = jnp.maximum(sides, 0)
+  return sides[..., 0] * sides[..., 1]
+
+
+def iou(a: Array, b: Array) -> Array:
+  """Returns intersection over union, [n, m] of a [n, 4] and b [m, 4]; 0 for two empty boxes."""
+  shared = intersection(a, b)
+  union = area(a)[:, None] + area(b)[None] - shared
+  return shared / jnp.where(union > 0, union, 1)
+
+
+def clip(boxes: Array, size: tuple[int, int]) -> Array:
+  """Moves what is outside of an image of (height, width) to its border."""
+  height, width = size
+  return jnp.clip(boxes, 0, _row((width, height, width, height), boxes))
+
+
+def encode(
+  boxes: Array, reference: Array, weights: tuple[float, float, float, float] = (1, 1, 1, 1)
+) -> Array:
+  """Returns what `decode` turns back into the boxes (arXiv:1311.2524, appendix C).
+
+  Args:
+    boxes: [..., 4]. An empty box (padding) gives finite nonsense, for a mask to hide.
+    reference: [..., 4], anchors or proposals.
+    weights: factors of (dx, dy, dw, dh), to bring them to one scale.
+
+  Returns:
+    float32 [..., 4]: the centre's shift in sides of the reference, the logarithm of the sides' ratio.
+  """
+  centre, sides = _centre_and_sides(boxes)
+  from_centre, from_sides = _centre_and_sides(reference)
+  shift = (centre - from_centre) / from_sides
+  scale = jnp.log(sides / from_sides)
+  return jnp.concatenate([shift, scale], axis=-1) * _row(weights, boxes)
+
+
+def decode(
+  deltas: Array, reference: Array, weights: tuple[float, float, float, float] = (1, 1, 1, 1)
+) -> Array:
+  """Returns boxes float32 [..., 4] from a network's deltas [..., 4]; growth is bounded."""
+  deltas = deltas.astype(jnp.float32) / _row(weights, deltas)
+  from_centre, from_sides = _centre_and_sides(reference)
+  centre = from_centre + deltas[..., :2] * from_sides
+  half = jnp.exp(jnp.minimum(deltas[..., 2:], MAX_LOG_SCALE)) * from_sides / 2
+  return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def _centre_and_sides(boxes: Array) -> tuple[Array, Array]:
+  sides = boxes[..., 2:] - boxes[..., :2]
+  return boxes[..., :2] + sides / 2, jnp.maximum(sides, 1e-3)
+
+
+def _row(values: tuple[float, ...], boxes: Array) -> Array:
+  return jnp.array(values, jnp.float32).reshape((1,) * (boxes.ndim - 1) + (4,))

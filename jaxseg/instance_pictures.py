@@ -1,0 +1,65 @@
+"""Pictures of instances, each in a colour of its own: overlays, and rows of truth and prediction."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def pictures(example: Mapping[str, Any], ids: np.ndarray) -> dict[str, np.ndarray]:
+  """Draws what is there and what was found, uint8 [h, w, 3] each: 'image', 'truth', 'prediction'.
+
+  Args:
+    example: with 'image' and 'instances'.
+    ids: found instances, see `painted`.
+  """
+  image = example['image']
+  nothing = np.zeros(image.shape[:2], np.uint16)
+  return {
+    'image': overlay(image, nothing),
+    'truth': overlay(image, example.get('instances', nothing)),
+    'prediction': overlay(image, ids),
+  }
+
+
+def overlay(image: np.ndarray, instances: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+  """Tints every instance in a colour of its own, its outline in full.
+
+  Args:
+    image: uint8 [h, w], [h, w, 1] or [h, w, 3].
+    instances: integers [h, w] or [h, w, layers], 0 for none; later layers are drawn over.
+    alpha: share of the colour inside.
+
+  Returns:
+    uint8 [h, w, 3].
+  """
+  shown = np.broadcast_to(np.atleast_3d(image), (*image.shape[:2], 3)).astype(np.float32)
+  for ids in np.moveaxis(np.atleast_3d(instances), -1, 0):
+    colors = colors_of(int(ids.max(initial=0)))[ids]
+    share = np.where(_outlines(ids), 1.0, alpha)[..., None].astype(np.float32)
+    shown = np.where(ids[..., None] > 0, (1 - share) * shown + share * colors, shown)
+  return np.rint(shown).astype(np.uint8)
+
+
+def colors_of(count: int) -> np.ndarray:
+  """Returns uint8 [count + 1, 3], black and then hues a golden section apart."""
+  hues = (np.arange(count) * 0.618034 + 0.05) % 1.0
+  colors = [colorsys.hsv_to_rgb(hue, 0.75 + 0.25 * (i % 2), 1.0) for i, hue in enumerate(hues)]
+  return np.rint(255 * np.array([(0, 0, 0), *colors])).astype(np.uint8)
+
+
+def _outlines(ids: np.ndarray) -> np.ndarray:
+  """Marks the pixels [h, w] whose neighbour above, below, left or right has another id."""
+  around = np.pad(ids, 1, mode='edge')
+  neighbours = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
+  return np.any([n != ids for n in neighbours], axis=0)
+
+
+def save_numbers(path: str | os.PathLike, numbers: np.ndarray) -> None:
+  """Writes uint16 [h, w] as a grey PNG of 16 bits."""
+  Image.fromarray(np.ascontiguousarray(numbers, np.uint16)).save(path, format='PNG')

@@ -1,0 +1,368 @@
+"""Mask R-CNN (arXiv:1703.06870) on a feature pyramid (arXiv:1612.03144).
+
+A region proposal network slides over all levels of the pyramid; RoIAlign cuts its proposals out; one
+head classifies them and moves their boxes, a second draws a mask of each. Details that the paper
+leaves open are Detectron2's (facebookresearch/detectron2), which its published numbers come from:
+  the first stages are frozen, and so is batch norm (frozen_stages=1, frozen_norm=True);
+  anchors are centred on multiples of the stride, their corners not rounded;
+  RoIAlign takes pixels for areas (aligned=True), here with 2 x 2 points a bin at every size (there as
+  many as the bin has cells).
+Departures, and the option that gives each:
+  aligned=False, anchors_rounded=True  torchvision's, for its weights.
+  background is class 0, not the last one; there are no boxes and masks of it.
+  candidates  only so many pairs of proposal and class, the likeliest, enter the last suppression.
+  anchors on crowds are never background (Detectron2 drops crowds from the truth).
+  frozen_norm=False, frozen_stages=0, width, features ...  small networks from scratch.
+All shapes are fixed: lists of boxes have as many rows as they may need, the unused ones are masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg.backbones import STAGE_SIZES, ResNet
+from jaxseg.backbones.fpn import FPN
+from jaxseg.detection import anchors as anchor
+from jaxseg.detection import masks
+from jaxseg.detection.detections import detect
+from jaxseg.detection.proposals import propose
+from jaxseg.detection.targets import anchor_targets, roi_targets
+from jaxseg.layers import BatchNorm, Conv, ConvTranspose
+from jaxseg.layers.partition import rows_are_split
+from jaxseg.layers.roi_align import level_of, roi_align
+from jaxseg.models import check_choice, check_size
+from jaxseg.types import Array, Outputs, SizeRule, UserError
+
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's deltas
+
+_normal = nn.initializers.normal
+_xavier = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
+_msra = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+class Model(nn.Module):
+  """Mask R-CNN on a ResNet with a feature pyramid.
+
+  Parameters have torchvision's names with '_' for '.', in the scopes 'backbone', 'fpn', 'rpn' (conv,
+  cls_logits, bbox_pred), 'box_head' (fc6, fc7, cls_score, bbox_pred) and 'mask_head' (mask_fcn1 ...,
+  conv5_mask, mask_fcn_logits). Sampling in training draws from the random stream 'sample'.
+
+  Attributes:
+    num_classes: with background, which is class 0.
+    norm: factory of batch normalisation layers.
+    dtype: dtype of the computation; parameters and boxes stay float32.
+    backbone: 'resnet50' or 'resnet101'.
+    width: channels of the ResNet's first stage, 64 as published.
+    stage_sizes: bottlenecks in each stage; None: those of the backbone.
+    frozen_norm: batch norm uses (and keeps) the statistics that it was loaded with.
+    frozen_stages: the stem and so many stages get no gradients.
+    features: channels of the pyramid and of the proposal network.
+    anchor_sizes: square root of the anchors' area, one a level; one more than the ResNet has stages
+      adds a level.
+    anchor_ratios: height over width.
+    anchor_offset, anchors_rounded: see detection.anchors.
+    aligned: see layers.roi_align.
+    canonical_size: side of the box, in pixels, that is cut from the third level (stride 16).
+    pre_nms: candidates of each level that enter its suppression, in training and otherwise.
+    post_nms: proposals of an image, likewise.
+    rpn_samples: anchors of an image that train the proposal network, up to a half on objects.
+    roi_samples: proposals of an image that train the heads, up to a quarter on objects.
+    roi_share: that quarter.
+    box_features, mask_features, mask_layers: widths of the heads; 3x3 convolutions of the mask's.
+    detections: rows of the result.
+    candidates: see detection.detections.
+    score: probability from which a detection counts.
+    nms: overlap above which the weaker of two detections of a class goes.
+    remat: recompute each bottleneck in the backward pass.
+  """
+
+  num_classes: int
+  norm: Callable[..., nn.Module] = BatchNorm
+  dtype: Any = jnp.float32
+  backbone: str = 'resnet50'
+  width: int = 64
+  stage_sizes: Sequence[int] | None = None
+  frozen_norm: bool = True
+  frozen_stages: int = 1
+  features: int = 256
+  anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512)
+  anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0)
+  anchor_offset: float = 0.0
+  anchors_rounded: bool = False
+  aligned: bool = True
+  canonical_size: float = 224.0
+  pre_nms: tuple[int, int] = (2000, 1000)
+  post_nms: tuple[int, int] = (1000, 1000)
+  rpn_samples: int = 256
+  roi_samples: int = 512
+  roi_share: float = 0.25
+  box_features: int = 1024
+  mask_features: int = 256
+  mask_layers: int = 4
+  detections: int = 100
+  candidates: int = 1000
+  score: float = 0.05
+  nms: float = 0.5
+  remat: bool = False
+
+  @property
+  def size_rule(self) -> SizeRule:
+    coarsest = 2 ** (len(self._stage_sizes) + 1)
+    return SizeRule(coarsest, minimum=coarsest)
+
+  @property
+  def _stage_sizes(self) -> Sequence[int]:
+    return self.stage_sizes or STAGE_SIZES[self.backbone]
+
+  @nn.compact
+  def __call__(
+    self, image: Array, *, train: bool, truth: Mapping[str, Array] | None = None
+  ) -> Outputs:
+    """Maps image [b,h,w,c], preprocessed, to detections, or in training to what the losses need.
+
+    Args:
+      image: of a size that size_rule allows.
+      train: whether to sample and to return what tasks.instance.Task.losses takes.
+      truth: for training: 'boxes' float32 [b,n,4], 'classes' int32 [b,n] (0: unused row), 'ids' int32
+        [b,n], 'crowd' bool [b,n] and 'instances' integers [b,h,w,layers].
+
+    Returns:
+      With d = `detections`: 'boxes' float32 [b,d,4] in pixels of the image, 'scores' float32 [b,d],
+      falling, 0 unused, 'classes' int32 [b,d], from 1, 0 unused, and 'masks' float32 [b,d,28,28],
+      probabilities inside of the box. In training: see `_sampled`.
+
+    Raises:
+      UserError: no such backbone, a size outside `size_rule`, levels that do not fit, no truth in
+        training, or rows of an image split over devices.
+    """
+    self._check(image, train, truth)
+    size = image.shape[1:3]
+    maps, strides = self._pyramid(image, train)
+    logits, deltas = RPN(self.features, len(self.anchor_ratios), self.dtype, name='rpn')(maps)
+    anchors = [
+      anchor.make_anchors(
+        level.shape[1:3],
+        stride,
+        area,
+        self.anchor_ratios,
+        offset=self.anchor_offset,
+        rounded=self.anchors_rounded,
+      )
+      for level, stride, area in zip(maps, strides, self.anchor_sizes, strict=True)
+    ]
+    proposals, scores = self._propose(anchors, logits, deltas, size, train)
+    self.sow('intermediates', 'proposals', proposals)
+    self.sow('intermediates', 'proposal_scores', scores)
+    heads = self._heads(maps)
+    if not train:
+      return self._detect(heads, proposals, scores, size)
+    rpn = anchors, logits, deltas
+    return self._sampled(heads, rpn, proposals, scores > -jnp.inf, truth)
+
+  def _check(self, image, train, truth) -> None:
+    check_choice('backbone', self.backbone, tuple(STAGE_SIZES))
+    check_size('Mask R-CNN', self.size_rule, image.shape)
+    stages = len(self._stage_sizes)
+    if len(self.anchor_sizes) not in (stages, stages + 1):
+      raise UserError(
+        f'anchor_sizes={tuple(self.anchor_sizes)}: one for each of {stages} stages, or one more'
+      )
+    if train and truth is None:
+      raise UserError("Mask R-CNN trains on the truth of a batch: use config.task='instance'")
+    if rows_are_split():
+      raise UserError('Mask R-CNN needs whole images on a device: set config.mesh=data:N')
+
+  def _pyramid(self, image: Array, train: bool) -> tuple[list[Array], list[int]]:
+    """Returns the maps [b,h,w,features], finest first, and their strides."""
+    resnet = ResNet(
+      stage_sizes=self._stage_sizes,
+      width=self.width,
+      norm=self.norm,
+      dtype=self.dtype,
+      remat=self.remat,
+      frozen_stages=self.frozen_stages,
+      name='backbone',
+    )
+    taps = resnet(image, train=train and not self.frozen_norm)
+    stages = range(1, len(self._stage_sizes) + 1)
+    extra = len(self.anchor_sizes) > len(stages)
+    maps = FPN(self.features, extra, self.dtype, name='fpn')([taps[f'stage{i}'] for i in stages])
+    return maps, [4 * 2**i for i in range(len(maps))]
+
+  def _propose(self, anchors, logits, deltas, size, train: bool) -> tuple[Array, Array]:
+    """Returns proposals [b,r,4] and their logits [b,r]; no gradient flows through them."""
+    place = 0 if train else 1
+
+    def one(logits, deltas):
+      return propose(
+        [jnp.asarray(a) for a in anchors],
+        logits,
+        deltas,
+        size,
+        candidates=self.pre_nms[place],
+        count=self.post_nms[place],
+        threshold=0.7,
+      )
+
+    return jax.vmap(one)(*jax.lax.stop_gradient((logits, deltas)))
+
+  def _heads(self, maps: Sequence[Array]) -> tuple[Callable, Callable]:
+    """Returns (boxes [b,r,4] -> logits, deltas) and (boxes -> mask logits)."""
+    maps = tuple(maps[: len(self._stage_sizes)])
+    strides = [4 * 2**i for i in range(len(maps))]
+    box_head = BoxHead(self.num_classes, self.box_features, self.dtype, name='box_head')
+    mask_head = MaskHead(
+      self.num_classes, self.mask_features, self.mask_layers, self.dtype, name='mask_head'
+    )
+
+    def cut(boxes: Array, size: int) -> Array:
+      def one(maps, boxes):
+        levels = level_of(boxes, len(maps), canonical_size=self.canonical_size)
+        return roi_align(maps, strides, boxes, levels, size, aligned=self.aligned)
+
+      return jax.vmap(one)(maps, boxes)
+
+    return lambda boxes: box_head(cut(boxes, 7)), lambda boxes: mask_head(cut(boxes, 14))
+
+  def _detect(self, heads, proposals: Array, scores: Array, size) -> Outputs:
+    box_head, mask_head = heads
+    logits, deltas = box_head(proposals)
+
+    def one(proposals, scores, logits, deltas):
+      return detect(
+        proposals,
+        scores > -jnp.inf,
+        logits,
+        deltas,
+        size,
+        weights=BOX_WEIGHTS,
+        candidates=self.candidates,
+        count=self.detections,
+        score=self.score,
+        threshold=self.nms,
+      )
+
+    boxes, scores, classes = jax.vmap(one)(proposals, scores, logits, deltas)
+    cells = mask_head(boxes).astype(jnp.float32)
+    chosen = jnp.maximum(classes - 1, 0)[:, :, None, None, None]
+    cells = jnp.take_along_axis(cells, chosen, axis=-1)[..., 0]
+    used = (classes > 0)[:, :, None, None]
+    probability = jnp.where(used, jax.nn.sigmoid(cells), 0.0)
+    return {'boxes': boxes, 'scores': scores, 'classes': classes, 'masks': probability}
+
+  def _sampled(self, heads, rpn, proposals: Array, valid: Array, truth) -> Outputs:
+    """What the network said of its samples, and what it should have said.
+
+    Returns:
+      'rpn_logits' [b,s], 'rpn_labels' int32 [b,s] (1, 0, VOID unused), 'rpn_deltas' and 'rpn_targets'
+      [b,s,4] of s sampled anchors; 'rois' [b,r,4], 'roi_classes' int32 [b,r] (VOID unused),
+      'class_logits' [b,r,c], 'box_deltas' [b,r,c-1,4] and 'box_targets' [b,r,4] of r sampled
+      proposals; 'mask_logits' [b,p,28,28,c-1] and 'mask_targets' bool [b,p,28,28] of the first p of
+      them: no others are positive. Targets carry no gradient.
+    """
+    anchors, logits, deltas = rpn
+    anchors = jnp.concatenate([jnp.asarray(a) for a in anchors])
+    logits, deltas = jnp.concatenate(logits, axis=1), jnp.concatenate(deltas, axis=1)
+    rows = {name: truth[name] for name in ('boxes', 'classes', 'ids', 'crowd')}
+    keys = jax.random.split(self.make_rng('sample'), (len(logits), 2))
+    positives = int(self.roi_samples * self.roi_share)
+
+    def assign(keys, proposals, valid, rows):
+      count = min(self.rpn_samples, len(anchors))
+      first = anchor_targets(keys[0], anchors, rows, count=count, most_positive=count // 2)
+      options = dict(count=self.roi_samples, most_positive=positives, weights=BOX_WEIGHTS)
+      return first, roi_targets(keys[1], proposals, valid, rows, **options)
+
+    first, second = jax.vmap(assign)(keys, proposals, valid, rows)
+    wanted = second['ids'][:, :positives], second['rois'][:, :positives]
+    cut = jax.vmap(lambda instances, ids, boxes: masks.crop(instances, ids, boxes, 28))
+    mask_targets = cut(truth['instances'], *wanted)
+    box_head, mask_head = heads
+    class_logits, box_deltas = box_head(second['rois'])
+    index = first['index']
+    return {
+      'rpn_logits': jnp.take_along_axis(logits, index, axis=1),
+      'rpn_labels': first['labels'],
+      'rpn_deltas': jnp.take_along_axis(deltas, index[..., None], axis=1),
+      'rpn_targets': first['targets'],
+      'rois': second['rois'],
+      'roi_classes': second['classes'],
+      'class_logits': class_logits,
+      'box_deltas': box_deltas,
+      'box_targets': second['targets'],
+      'mask_logits': mask_head(wanted[1]),
+      'mask_targets': mask_targets,
+    }
+
+
+class RPN(nn.Module):
+  """Region proposal network: one head over all levels (arXiv:1506.01497)."""
+
+  features: int
+  shapes: int  # anchors of a cell
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, maps: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Maps [b,h,w,c] of each level to logits [b,h*w*shapes] and deltas [b,h*w*shapes,4], float32."""
+    options = dict(dtype=self.dtype, kernel_init=_normal(0.01))
+    same = ((1, 1), (1, 1))
+    conv = Conv(self.features, (3, 3), padding=same, name='conv', **options)
+    score = Conv(self.shapes, (1, 1), name='cls_logits', **options)
+    move = Conv(4 * self.shapes, (1, 1), name='bbox_pred', **options)
+    logits, deltas = [], []
+    for level in maps:
+      x = nn.relu(conv(level))
+      logits.append(score(x).reshape(len(x), -1).astype(jnp.float32))
+      deltas.append(move(x).reshape(len(x), -1, 4).astype(jnp.float32))
+    return logits, deltas
+
+
+class BoxHead(nn.Module):
+  """Two fully connected layers, class scores and a box of each class but background."""
+
+  num_classes: int
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> tuple[Array, Array]:
+    """[b,r,s,s,c] -> logits [b,r,num_classes] and deltas [b,r,num_classes-1,4]."""
+    x = x.reshape(*x.shape[:2], -1)
+    for name in ('fc6', 'fc7'):
+      x = nn.relu(self._dense(x, self.features, _xavier, name))
+    logits = self._dense(x, self.num_classes, _normal(0.01), 'cls_score')
+    deltas = self._dense(x, 4 * (self.num_classes - 1), _normal(0.001), 'bbox_pred')
+    return logits, deltas.reshape(*deltas.shape[:2], -1, 4)
+
+  def _dense(self, x: Array, features: int, init: Callable, name: str) -> Array:
+    return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)(x)
+
+
+class MaskHead(nn.Module):
+  """Convolutions, a doubling one, and a mask of each class but background."""
+
+  num_classes: int
+  features: int
+  layers: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[b,r,s,s,c] -> logits [b,r,2s,2s,num_classes-1]."""
+    count, x = x.shape[:2], x.reshape(-1, *x.shape[2:])
+    same = ((1, 1), (1, 1))
+    options = dict(dtype=self.dtype, kernel_init=_msra)
+    for i in range(1, self.layers + 1):
+      x = nn.relu(Conv(self.features, (3, 3), padding=same, name=f'mask_fcn{i}', **options)(x))
+    up = ConvTranspose(
+      self.features, (2, 2), strides=(2, 2), padding='VALID', name='conv5_mask', **options
+    )
+    options = dict(dtype=self.dtype, kernel_init=_normal(0.001))
+    x = Conv(self.num_classes - 1, (1, 1), name='mask_fcn_logits', **options)(nn.relu(up(x)))
+    return x.reshape(*count, *x.shape[1:])

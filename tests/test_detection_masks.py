@@ -1,0 +1,72 @@
+"""Masks cut from a map of instances and pasted back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.detection.masks import crop, paste
+
+
+def crop_one(instances, number, box, size):
+  instances = np.asarray(instances, np.uint16)
+  instances = instances[..., None] if instances.ndim == 2 else instances
+  boxes, ids = jnp.array([box], jnp.float32), jnp.array([number])
+  return np.asarray(jax.jit(crop, static_argnums=3)(instances, ids, boxes, size)[0]).astype(int)
+
+
+PLUS = np.array([[0, 3, 0, 0], [3, 3, 3, 2], [0, 3, 0, 2], [0, 0, 0, 2]])
+
+
+def test_cells_that_are_pixels():
+  np.testing.assert_array_equal(crop_one(PLUS, 3, (0, 0, 4, 4), 4), PLUS == 3)
+  np.testing.assert_array_equal(
+    crop_one(PLUS, 2, (2, 0, 4, 4), 4), [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
+  )
+  np.testing.assert_array_equal(crop_one(PLUS, 0, (0, 0, 4, 4), 4), np.zeros((4, 4)))
+
+
+def test_an_object_of_half_the_box_fills_half_the_cells():
+  wide = np.zeros((8, 8), int)
+  wide[:, :4] = 1
+  np.testing.assert_array_equal(crop_one(wide, 1, (0, 0, 8, 8), 2), [[1, 0], [1, 0]])
+  np.testing.assert_array_equal(crop_one(wide, 1, (2, 2, 6, 6), 4), np.tile((1, 1, 0, 0), (4, 1)))
+
+
+def test_layers_overlap():
+  layers = np.zeros((4, 4, 2), int)
+  layers[:2, :, 0], layers[:, :2, 1] = 5, 6
+  np.testing.assert_array_equal(crop_one(layers, 5, (0, 0, 4, 4), 4), layers[..., 0] == 5)
+  np.testing.assert_array_equal(crop_one(layers, 6, (0, 0, 4, 4), 4), layers[..., 1] == 6)
+
+
+def test_paste_fills_a_box_exactly():
+  found = paste(np.ones((2, 28, 28)), np.array([(1, 2, 4, 7), (-5, 6, 3, 40)]), (9, 8))
+  expected = np.zeros((2, 9, 8), bool)
+  expected[0, 2:7, 1:4] = expected[1, 6:, :3] = True
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_paste_by_hand():
+  """Two by two cells of which the left ones are set, over four pixels: .75 1-, .5 boundary."""
+  mask = np.array([[1.0, 0], [1, 0]])
+  row = paste(mask[None], np.array([(0, 0, 4, 4)]), (4, 4))[0, 1]
+  np.testing.assert_array_equal(row, (1, 1, 0, 0))
+  sharp = paste(np.array([[[0.4]], [[0.6]]]), np.array([(0, 0, 2, 2)] * 2), (2, 2))
+  np.testing.assert_array_equal(sharp[0], np.zeros((2, 2)))
+
+
+def test_boxes_without_area_or_outside_paste_nothing():
+  boxes = np.array([(3, 3, 3, 3), (20, 20, 30, 30), (0, 0, 0, 0)])
+  found = paste(np.ones((3, 28, 28)), boxes, (8, 8))
+  assert found.shape == (3, 8, 8) and found.dtype == bool and not found.any()
+  assert paste(np.zeros((0, 28, 28)), np.zeros((0, 4)), (8, 8)).shape == (0, 8, 8)
+
+
+def test_what_is_cropped_can_be_pasted():
+  """A disc of 60 pixels through 28 cells: all but its outline comes back."""
+  y, x = np.mgrid[:80, :100]
+  disc = (y - 40) ** 2 + (x - 50) ** 2 < 30**2
+  box = (21, 11, 80, 70)
+  cells = crop(disc.astype(np.uint16)[..., None], jnp.array([1]), jnp.array([box], jnp.float32), 28)
+  again = paste(np.asarray(cells, np.float32), np.array([box]), disc.shape)[0]
+  assert (again & disc).sum() / (again | disc).sum() > 0.96

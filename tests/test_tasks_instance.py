@@ -1,0 +1,111 @@
+"""The losses of instances: each term and its gradient by hand, and how they are divided."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import tasks
+from jaxseg.tasks.instance import TRUTH, Task
+from jaxseg.types import VOID, UserError
+
+LOG2 = np.log(2)
+
+
+def outputs(**changes):
+  """One image: 4 sampled anchors, 4 regions of 3 classes, of which 2 may have masks of 2 x 2."""
+  base = {
+    'rpn_logits': jnp.zeros((1, 4)),
+    'rpn_labels': jnp.array([[1, 0, 0, VOID]]),
+    'rpn_deltas': jnp.ones((1, 4, 4)),
+    'rpn_targets': jnp.zeros((1, 4, 4)).at[0, 0].set(jnp.array((0.0, 1, 2, 3.5))),
+    'rois': jnp.zeros((1, 4, 4)),
+    'roi_classes': jnp.array([[2, 0, 0, VOID]]),
+    'class_logits': jnp.zeros((1, 4, 3)),
+    'box_deltas': jnp.zeros((1, 4, 2, 4)).at[0, :, 1].set(0.5),
+    'box_targets': jnp.full((1, 4, 4), -1.0),
+    'mask_logits': jnp.zeros((1, 2, 2, 2, 2)),
+    'mask_targets': jnp.array([[[[True, False], [False, False]]] * 2]),
+  }
+  return base | changes
+
+
+def test_every_term_by_hand():
+  terms = Task(3).losses(outputs(), {})
+  found = {name: (float(total), float(weight)) for name, (total, weight) in terms.items()}
+  expected = {
+    'rpn/objectness': (3 * LOG2, 4),  # three of four places hold an anchor; all four divide
+    'rpn/box': (1 + 0 + 1 + 2.5, 4),
+    'class': (3 * np.log(3), 3),
+    'box': (4 * 1.5, 3),  # of class 2 of the one positive region
+    'mask': (4 * LOG2, 4),
+  }
+  assert found.keys() == expected.keys()
+  for name, values in expected.items():
+    np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
+
+
+def gradient(name, key):
+  def total(values):
+    return Task(3).losses(outputs(**{key: values}), {})[name][0]
+
+  return np.asarray(jax.grad(total)(outputs()[key]))
+
+
+def test_gradients_by_hand():
+  np.testing.assert_allclose(gradient('rpn/objectness', 'rpn_logits'), [[-0.5, 0.5, 0.5, 0]])
+  np.testing.assert_allclose(gradient('rpn/box', 'rpn_deltas')[0, :, 0], (1, 0, 0, 0))
+  third = 1 / 3
+  expected = [(third, third, -2 * third), *[(-2 * third, third, third)] * 2, (0, 0, 0)]
+  np.testing.assert_allclose(gradient('class', 'class_logits')[0], expected, rtol=1e-5)
+  moved = gradient('box', 'box_deltas')
+  np.testing.assert_array_equal(moved[0, 0], [[0] * 4, [1] * 4])
+  assert not moved[0, 1:].any()
+  cells = gradient('mask', 'mask_logits')
+  np.testing.assert_allclose(cells[0, 0, ..., 1], [[-0.5, 0.5], [0.5, 0.5]])
+  assert not cells[..., 0].any() and not cells[0, 1].any()
+
+
+def test_two_images_add_up():
+  """Sums and weights of two images are those of each, so that devices may divide once."""
+  random = np.random.default_rng(0)
+  other = {
+    key: jnp.array(random.normal(size=value.shape), jnp.float32)
+    if value.dtype == jnp.float32
+    else value
+    for key, value in outputs(roi_classes=jnp.array([[1, 2, VOID, VOID]])).items()
+  }
+  both = {key: jnp.concatenate([value, other[key]]) for key, value in outputs().items()}
+  parts = [Task(3).losses(o, {}) for o in (outputs(), other)]
+  for name, pair in Task(3).losses(both, {}).items():
+    summed = [sum(float(part[name][i]) for part in parts) for i in (0, 1)]
+    np.testing.assert_allclose([float(v) for v in pair], summed, rtol=1e-6, err_msg=name)
+
+
+def test_an_image_without_objects_costs_no_boxes_and_no_masks():
+  empty = outputs(rpn_labels=jnp.zeros((1, 4), int), roi_classes=jnp.zeros((1, 4), int))
+  terms = Task(3).losses(empty, {})
+  for name in ('rpn/box', 'box', 'mask'):
+    assert float(terms[name][0]) == 0
+  assert float(terms['mask'][1]) == 0 and float(terms['class'][1]) == 4
+
+
+def test_classes_outside_are_counted():
+  classes = np.array([[0, 1, 2], [3, -1, 0]], np.int32)
+  assert int(Task(3).invalid({'classes': classes})) == 2
+
+
+def test_what_the_network_takes():
+  batch = {name: np.zeros(1) for name in (*TRUTH, 'image', 'label')}
+  assert set(Task(2).model_inputs(batch)['truth']) == set(TRUTH)
+  with pytest.raises(UserError, match='the batch has no ids: use a dataset with instances'):
+    Task(2).model_inputs({name: 0 for name in TRUTH if name != 'ids'})
+  assert tasks.load('semantic')(2).model_inputs(batch) == {}
+
+
+def test_what_it_is():
+  assert tasks.load('instance') is Task and hash(Task(2)) == hash(Task(2))
+  assert (Task(2).headline, tasks.load('semantic')(2).headline) == ('mask_ap', 'mean_iou')
+  for classes in (1, 255):
+    with pytest.raises(UserError, match='num_classes'):
+      Task(classes)
