@@ -10,6 +10,7 @@ import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.devices()  # from here on a launcher that runs in this process cannot change their number
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -219,6 +219,17 @@ def test_every_parameter_gets_a_finite_gradient():
     assert np.isfinite(leaf).all() and np.abs(leaf - before[name]).max() > 0, name
 
 
+def test_images_without_objects_and_with_a_crowd_cost_no_boxes_and_stay_finite():
+  def empty(i, crowd=False):
+    batch = batch_of(i)
+    return {**batch, 'classes': 0 * batch['classes'], 'crowd': (batch['ids'] > 0) & crowd}
+
+  for batches in (empty, functools.partial(empty, crowd=True)):
+    _, (seen,) = steps(0, 1, batches)
+    assert seen['finite'] and seen['loss/class'] > 0
+    assert seen['loss/rpn/box'] == seen['loss/box'] == seen['loss/mask'] == 0
+
+
 @pytest.mark.parametrize('place', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_device_and_eight_agree_where_nothing_is_drawn(place):
   """TINY samples all that there is; where it may not, devices draw other samples, by design."""
