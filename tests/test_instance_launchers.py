@@ -25,6 +25,7 @@ from jaxseg.train.loop import train
 from jaxseg.train.workdir import load_config
 from jaxseg.types import UserError
 from tests.test_launch import launch
+from tests.test_resume import lines, saved
 from tests.tiny_runs import CLASSES, make_config, make_workdir, random_image
 
 NAMES = ('background', 'disc', 'square', 'triangle')
@@ -371,3 +372,17 @@ def test_a_semantic_run_is_scored_by_its_components(tmp_path):
   expected = score.summary()
   assert result['mask_ap'] == pytest.approx(expected['mask_ap'], abs=1e-9)
   assert 'mean_iou' in result and set(result['per_class_ap']) == set(NAMES[1:])
+
+
+@pytest.mark.slow
+def test_resume_is_bit_identical(tmp_path):
+  """What is sampled in a step follows from the run's seed and the step."""
+  changes = dict(num_steps=4, eval_every=2, checkpoint_every=2, log_every=1, figures=0)
+  config = tiny_config(crop=(32, 32), max_instances=9, **changes)
+  train(config, tmp_path / 'straight')
+  train(config, tmp_path / 'stopped', stop_at=2)
+  train(config, tmp_path / 'stopped')
+  a, b = (saved(tmp_path / name, 4) for name in ('straight', 'stopped'))
+  assert a.keys() == b.keys() and len(a) > 50
+  assert all((a[name] == b[name]).all() for name in a)
+  assert lines(tmp_path / 'straight') == lines(tmp_path / 'stopped')
