@@ -216,3 +216,13 @@ def test_torch_lacks_what_it_lacks():
     torch_side.build(make_config(model_options={'up': 'bilinear'}))
   with pytest.raises(UserError, match='softmax'):
     torch_side.build(make_config(model_options={}, loss='softmax_dice'))
+
+
+def test_detectors_are_timed_on_a_grid_of_objects():
+  config = configs.load(f'{ROOT}/configs/mask_rcnn_dsb2018.py:smoke', ['max_instances=3'])
+  batch = ours.Network(config, (64, 64)).batch()
+  np.testing.assert_array_equal(
+    batch['boxes'][1], [(0, 0, 32, 32), (32, 0, 64, 32), (0, 32, 32, 64)]
+  )
+  np.testing.assert_array_equal(batch['classes'][1], [1, 1, 1])
+  assert (batch['instances'][0, 32:, 32:] == 0).all()  # the fourth would be one too many

@@ -13,10 +13,13 @@ from ml_collections import ConfigDict
 
 from jaxseg import experiment
 from jaxseg.benchmark import stock
+from jaxseg.pipeline.instances import Instances
 from jaxseg.train import parallel
 from jaxseg.train.state import make_init, parameter_count
 from jaxseg.train.step import make_train_step
 from jaxseg.types import Array, Batch, UserError
+
+_SQUARE = 32  # side of the objects that detectors are timed on, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +90,26 @@ class Network:
     return parameter_count(self._shapes.params)
 
   def batch(self) -> Batch:
-    """Returns random images uint8 [b,h,w,c] and labels [b,h,w], and weights where asked for."""
+    """Returns random images uint8 [b,h,w,c] and labels [b,h,w], and weights or objects where asked for."""
     random = np.random.default_rng(0)
     label = random.integers(0, self.config.num_classes, self.shape[:3], dtype=np.uint8)
     batch = {'image': random.integers(0, 256, self.shape, dtype=np.uint8), 'label': label}
     if self.config.pixel_weights:
       batch['weight'] = np.ones(self.shape[:3], np.float32)
+    if self.config.task == 'instance':
+      batch |= {k: np.stack([v] * len(label)) for k, v in self._objects().items()}
     return batch
+
+  def _objects(self) -> Batch:
+    """A grid of squares as objects of class 1, in the form that the step takes."""
+    config, (height, width) = self.config, self.shape[1:3]
+    rows, columns = np.arange(height) // _SQUARE, np.arange(width) // _SQUARE
+    ids = 1 + rows[:, None] * (columns[-1] + 1) + columns
+    ids = np.where(ids <= config.max_instances, ids, 0).astype(np.uint16)
+    make = Instances(config.max_instances, config.max_layers, config.min_area)
+    example = {'instances': ids, 'instance_classes': np.ones(int(ids.max()), np.uint8)}
+    made = make(example, np.random.default_rng(0))
+    return {key: made[key] for key in Instances.makes}
 
   def train_program(self) -> Program:
     """The whole step: images to the network's range, forward, backward, update."""
@@ -115,11 +131,11 @@ class Network:
     return _program(compiled, seconds, ready, len(self.wrapper.devices))
 
   def infer_program(self) -> Program:
-    """Logits of one batch, with population statistics."""
+    """Logits (or detections) of one batch, with population statistics."""
 
-    def infer(variables: Any, batch: Batch) -> Array:
+    def infer(variables: Any, batch: Batch) -> Any:
       outputs = self.model.apply(variables, self._preprocess(batch['image']), train=False)
-      return outputs['logits']
+      return outputs.get('logits', outputs)
 
     if isinstance(self.wrapper, parallel.Pmap):
       wrapped = jax.pmap(infer, 'data', in_axes=(None, 0), devices=self.wrapper.devices)
