@@ -19,7 +19,7 @@ def main() -> None:
     '--mode',
     type=words,
     default=(),
-    help='of train,infer,memory,input,loop (default: all), or fit, hours, spatial',
+    help='of train,infer,memory,input,loop (default: all), or fit, hours, spatial, detection',
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
   add(

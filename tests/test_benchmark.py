@@ -226,3 +226,38 @@ def test_detectors_are_timed_on_a_grid_of_objects():
   )
   np.testing.assert_array_equal(batch['classes'][1], [1, 1, 1])
   assert (batch['instances'][0, 32:, 32:] == 0).all()  # the fourth would be one too many
+
+
+@pytest.mark.parity
+def test_the_detection_operations_of_both_sides_agree():
+  import torch
+
+  from jaxseg.benchmark import detection, torch_detection
+
+  options = ['model_options.features=4', 'model_options.roi_samples=12']
+  config = configs.load(f'{ROOT}/configs/mask_rcnn_dsb2018.py:smoke', options)
+  arrays = detection.example(config, (96, 128))
+  ours, theirs = detection.Operations(arrays), torch_detection.Operations(config, arrays)
+  value, (gradients,) = ours._align(ours._maps, ours._weight)
+  theirs.roi_align()
+  found = torch_detection.roi_align(
+    theirs._maps, arrays['strides'], theirs._boxes, theirs._levels, arrays['size']
+  )
+  np.testing.assert_allclose(value, found.detach().permute(0, 2, 3, 1), atol=1e-5)
+  for mine, features in zip(gradients, theirs._maps, strict=True):
+    other = torch.zeros_like(features) if features.grad is None else features.grad
+    np.testing.assert_allclose(mine, other[0].permute(1, 2, 0), atol=1e-4)
+  kept = torch_detection.suppress(theirs._sorted, arrays['threshold'])
+  np.testing.assert_array_equal(ours._suppress(arrays['candidates']), kept)
+  assert 0 < kept.sum() < len(kept)
+
+
+def test_detection_is_timed_by_the_command(capsys, tmp_path):
+  config = f'--config={ROOT}/configs/mask_rcnn_dsb2018.py:smoke'
+  output = tmp_path / 'figures.json'
+  launch('benchmark', config, '--mode=detection', '--trials=1', f'--json={output}')
+  result = json.loads(output.read_text())['detection']
+  assert all(result[name]['seconds']['ours']['wall'] > 0 for name in ('roi_align', 'suppress'))
+  with pytest.raises(SystemExit):
+    launch('benchmark', f'--config={ROOT}/configs/unet_shapes.py:smoke', '--mode=detection')
+  assert "config.task='instance'" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import experiment
-from jaxseg.benchmark import fit, footprint, hours, ours, rows, timing, torch_side
+from jaxseg.benchmark import detection, fit, footprint, hours, ours, rows, timing, torch_side
 from jaxseg.benchmark.torch_process import TorchProcess
 from jaxseg.pipeline.loader import train_batches
 from jaxseg.pipeline.memory import remember
@@ -70,7 +70,7 @@ def run(
     UserError: an unknown mode or comparison, a size the network cannot take, data that is missing.
   """
   for name, chosen, known in (
-    ('mode', options.modes, (*MODES, 'fit', 'hours', 'spatial')),
+    ('mode', options.modes, (*MODES, 'fit', 'hours', 'spatial', 'detection')),
     ('compare', options.compare, COMPARE),
   ):
     for word in chosen:
@@ -106,6 +106,9 @@ def _one(config: ConfigDict, size: tuple[int, int], options: Options) -> dict[st
     return {'hours': hours.table(config, size, **assumed)}
   if 'spatial' in options.modes:
     return {'spatial': rows.table(config, size)}
+  if 'detection' in options.modes:
+    sides = dict(torch='torch' in options.compare, trials=options.trials)
+    return {'detection': detection.table(config, size, **sides)}
   return _Session(config, size, options).run()
 
 

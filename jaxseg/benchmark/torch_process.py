@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,24 +17,29 @@ from jaxseg.types import Batch, UserError
 
 
 class TorchProcess:
-  """`torch_side.Network` behind a pipe; the process sleeps between two calls.
+  """`torch_side.Network`, or another part, behind a pipe; the process sleeps between two calls.
 
   Args:
     config: complete (jaxseg.config.load).
-    batch: uint8 images [b,h,w,c] and labels [b,h,w].
+    batch: uint8 images [b,h,w,c] and labels [b,h,w]; or what the part takes.
+    part: 'network'; 'detection', torch_detection.Operations.
 
   Raises:
     UserError: no PyTorch, or the config asks for what is not written in PyTorch.
   """
 
-  def __init__(self, config: ConfigDict, batch: Batch):
+  def __init__(self, config: ConfigDict, batch: Batch, part: str = 'network'):
     context = multiprocessing.get_context('spawn')
     self._pipe, theirs = context.Pipe()
-    arguments = (theirs, configs.to_json(config), batch)
+    arguments = (theirs, configs.to_json(config), batch, part)
     self._process = context.Process(target=_serve, args=arguments, daemon=True)
     self._process.start()
     theirs.close()
     self._receive()
+
+  def program(self, name: str) -> Callable[[], float]:
+    """Returns what calls the part's method of that name, and returns the CPU seconds it took."""
+    return lambda: self._call(name)
 
   def train(self) -> float:
     """One step; returns the CPU seconds it took."""
@@ -63,11 +69,9 @@ class TorchProcess:
     return result
 
 
-def _serve(pipe: Any, config: str, batch: Batch) -> None:
-  from jaxseg.benchmark import torch_side
-
+def _serve(pipe: Any, config: str, batch: Batch, part: str) -> None:
   try:
-    network = torch_side.Network(configs.from_json(config), batch)
+    network = _maker(part)(configs.from_json(config), batch)
   except UserError as e:
     pipe.send(e)
     return
@@ -80,3 +84,14 @@ def _serve(pipe: Any, config: str, batch: Batch) -> None:
     cpu = time.process_time()
     result = getattr(network, name)()
     pipe.send(time.process_time() - cpu if result is None else result)
+
+
+def _maker(part: str) -> Callable:
+  from jaxseg.benchmark import torch_side
+
+  if part == 'network':
+    return torch_side.Network
+  torch_side.import_torch()
+  from jaxseg.benchmark import torch_detection
+
+  return torch_detection.Operations
