@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -66,6 +68,14 @@ def whole_numbers(text: str) -> tuple[int, ...]:
   return values
 
 
+def whole_number(text: str) -> int:
+  """Reads a number above 0; a type for `add_argument`."""
+  value = int(text) if text.isdecimal() else 0
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text!r}: give a whole number above 0')
+  return value
+
+
 def words(text: str) -> tuple[str, ...]:
   """Reads 'one,two'; a type for `add_argument`."""
   return tuple(part.strip() for part in text.split(',') if part.strip())
@@ -84,18 +94,28 @@ def size(text: str) -> tuple[int, int]:
 def run(main: Callable[[], None]) -> None:
   """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2.
 
-  So is a file or folder that may not be read or written, wherever it is met, and a full disk.
+  So is a file or folder that may not be read or written, wherever it is met, and a full disk; Ctrl-C
+  ends it with status 130. A name that is not valid Unicode is printed with its bytes escaped.
   """
+  if isinstance(sys.stdout, io.TextIOWrapper):  # standard error does so by itself
+    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     main()
+  except KeyboardInterrupt as error:
+    _leave(tell(error))  # a plain exit crashes in threads that are at work in JAX
   except Exception as error:
     if _message(error) is None:
       raise
     status = tell(error)
     if isinstance(error, StuckError):  # a plain exit would wait for the thread that is stuck
-      sys.stdout.flush()
-      os._exit(status)
+      _leave(status)
     sys.exit(status)
+
+
+def _leave(status: int) -> None:
+  """Ends the process without a look at its threads."""
+  sys.stdout.flush()
+  os._exit(status)
 
 
 def tell(error: BaseException, *, quiet: bool = False) -> int:
@@ -103,6 +123,9 @@ def tell(error: BaseException, *, quiet: bool = False) -> int:
   message = _message(error)
   if isinstance(error, SystemExit):
     return error.code if isinstance(error.code, int) else int(error.code is not None)
+  if isinstance(error, KeyboardInterrupt):
+    print(f'interrupted{f": {error}" if str(error) else ""}', file=sys.stderr, flush=True)
+    return 128 + signal.SIGINT
   if message is None:
     traceback.print_exception(error)
   elif not quiet:

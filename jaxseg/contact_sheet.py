@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from jaxseg import visualize
 
@@ -65,7 +65,7 @@ def contact_sheet(
     shown = sorted({int(k) for e in examples for k in np.unique(e['label']) if k < len(palette)})
   legend = visualize.draw_legend(shown, palette, class_names, width)
   sheet = Image.new('RGB', (width, _GAP + lines * step + legend.height), _PAPER)
-  draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+  draw, font = ImageDraw.Draw(sheet), visualize.load_font(12)
   for place, (group, caption) in enumerate(zip(drawn, captions, strict=True)):
     x, y = _GAP + place % columns * group_width, _GAP + place // columns * step
     for number, picture in enumerate(group):

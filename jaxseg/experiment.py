@@ -52,6 +52,8 @@ def source_from(config: ConfigDict, split: str):
   """
   dataset = datasets.load(config.dataset)
   options = config.dataset_options.to_dict()
+  if dataset.NUM_CLASSES is None:  # it follows from the user's files, which may have mistakes
+    options = {'num_classes': config.num_classes} | options
   try:
     source = dataset.source(
       split, data_dir=config.data_dir or None, cache_dir=config.cache_dir or None, **options

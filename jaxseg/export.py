@@ -31,7 +31,7 @@ import numpy as np
 from jax import export as jax_export
 from safetensors.numpy import save_file
 
-from jaxseg import __version__, experiment, storage
+from jaxseg import __version__, experiment, export_folder, storage
 from jaxseg.inference import Options, load_variables, make_predictor
 from jaxseg.pipeline import geometry
 from jaxseg.pretrained import flatten
@@ -58,7 +58,7 @@ def export_workdir(
 
   Args:
     workdir: written by jaxseg.train.loop.train.
-    output: a new folder, or one that holds an earlier export.
+    output: a new folder, or one that holds an earlier export and nothing else.
     step: 'best' | 'latest' | a number.
 
   Returns:
@@ -66,27 +66,20 @@ def export_workdir(
 
   Raises:
     UserError: no run or checkpoint, a folder that holds something else, or a program whose result
-      differs from the network's by more than the tolerance; then nothing is left behind.
+      differs from the network's by more than the tolerance; then nothing is left behind, and an
+      earlier export stays.
   """
-  output = Path(output).expanduser().absolute()
-  if output.exists() and not (output / 'card.json').is_file() and any(output.iterdir()):
-    raise UserError(f'--output={output} holds other files: choose a new folder')
   config = load_config(workdir)
-  with _on_cpu():
+  with export_folder.replacing(output) as folder, _on_cpu():
     variables, step = load_variables(workdir, step)
     source = experiment.source_from(config, config.eval_split)
     places = sorted({int(i) for i in np.linspace(0, len(source) - 1, CHECKED)})
     examples = [_as_seen(config, source[i]) for i in places]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix='.export-') as temporary:
-      folder = Path(temporary) / 'export'
-      card = write_export(folder, config, variables, load_classes(workdir), examples)
-      card['trained'] = {'dataset': config.dataset, 'split': config.train_split, 'step': step}
-      card['metrics'] = read_metrics(storage.place(workdir))
-      _write(folder / 'card.json', card)
-      shutil.rmtree(output, ignore_errors=True)
-      folder.rename(output)
-  _report(output, card)
+    card = write_export(folder, config, variables, load_classes(workdir), examples)
+    card['trained'] = {'dataset': config.dataset, 'split': config.train_split, 'step': step}
+    card['metrics'] = read_metrics(storage.place(workdir))
+    _write(folder / 'card.json', card)
+  _report(Path(output).expanduser(), card)
   return card
 
 
@@ -171,7 +164,7 @@ def make_card(config, classes: Classes, parameters: int, programs, refused) -> d
   rule, preprocess = experiment.model_from(config).size_rule, experiment.preprocessing_from(config)
   today = datetime.date.today()
   return {
-    'format': 'jaxseg export, version 1',
+    'format': export_folder.FORMAT,
     'model': {'name': config.model, **config.model_options.to_dict(), 'parameters': parameters},
     'weights': 'weights.safetensors',
     'programs': programs,
@@ -181,6 +174,7 @@ def make_card(config, classes: Classes, parameters: int, programs, refused) -> d
       'dtype': 'uint8',
       'layout': 'batch, height, width, channels',
       'channels': config.channels,
+      'white_of_16_bits': config.dataset_options.get('white', 65535),
     }
     | ({'channel_order': 'rgb'} if config.channels == 3 else {})
     | ({'resize': _RESIZE.format(config)} if config.short_side else {}),

@@ -17,6 +17,7 @@ from jaxseg.datasets import rawfiles
 from jaxseg.types import UserError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif', '.ppm', '.pgm')
+THERE = 'choose another --output, or give --skip_existing or --overwrite'
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: values that swap height and width
 
 
@@ -47,7 +48,8 @@ def list_items(source: str | Path) -> list[Item]:
 
   Args:
     source: an image; a folder, whose images are taken by name; a .txt file with a path a line,
-      relative to its own folder. Of a TIFF with several pages each is an image, <stem>_00 and so on.
+      relative to its own folder; a file that it names twice is taken once. Of a TIFF with several
+      pages each is an image, <stem>_00 and so on.
 
   Raises:
     UserError: no such file, or no image in it.
@@ -60,7 +62,8 @@ def list_items(source: str | Path) -> list[Item]:
     allowed = f'an image ends in {", ".join(SUFFIXES)}'
   elif source.suffix.lower() == '.txt':
     lines = (line.strip() for line in rawfiles.read_text(source).splitlines())
-    paths = [_beside(source, line) for line in lines if line]
+    named = [_beside(source, line) for line in lines if line]
+    paths = list({_resolved(path.parent) / path.name: path for path in named}.values())
     allowed = 'one path a line, relative to its folder'
   else:
     if not source.exists():
@@ -96,7 +99,12 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def plan_outputs(
-  items: Sequence[Item], folder: str | Path, endings: Sequence[str], *, overwrite: bool = False
+  items: Sequence[Item],
+  folder: str | Path,
+  endings: Sequence[str],
+  *,
+  overwrite: bool = False,
+  keep: bool = False,
 ) -> None:
   """Makes the output folder, after checking that nothing will be lost in it.
 
@@ -105,6 +113,7 @@ def plan_outputs(
     folder: for the results.
     endings: such as '.png' and '_overlay.png'.
     overwrite: whether files that are there may be replaced; inputs never are.
+    keep: whether they may be there because they will be left as they are.
 
   Raises:
     UserError: two inputs would write one file, a file is in the way (the first is named), or the
@@ -123,8 +132,8 @@ def plan_outputs(
       taken[file] = item
       if _resolved(file) in inputs:
         raise UserError(f'{file} is an input and would be replaced: choose another --output')
-      if not overwrite and file.exists():
-        raise UserError(f'{file} is there already: choose another --output, or give --overwrite')
+      if not (overwrite or keep) and file.exists():
+        raise UserError(f'{file} is there already: {THERE}')
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -136,7 +145,8 @@ def plan_outputs(
 
 
 def _resolved(path: Path) -> Path:
-  return path if storage.is_remote(path) else path.resolve()
+  """Returns the file that a path leads to; links in a loop, which Path.resolve refuses, stay."""
+  return path if storage.is_remote(path) else Path(os.path.realpath(path))
 
 
 def header_size(item: Item) -> tuple[int, int] | None:

@@ -105,7 +105,7 @@ def check(config: ConfigDict, output: str | Path = 'data_check') -> dict[str, An
   Raises:
     UserError: files that cannot be used or ids outside of the classes, after all were listed.
   """
-  console = Console(width=100, highlight=False)
+  console = _console()
   folder = _make_folder(output)
   sources, problems = open_splits(config, console)
   surveys = {}
@@ -137,7 +137,7 @@ def prepare(config: ConfigDict) -> None:
   Raises:
     UserError: files that cannot be used, after all splits were tried.
   """
-  console = Console(width=100, highlight=False)
+  console = _console()
   sources, problems = open_splits(config, console)
   for split, source in sources.items():
     if not hasattr(source, 'path'):
@@ -151,11 +151,16 @@ def prepare(config: ConfigDict) -> None:
     raise BadFiles(problems)
 
 
+def _console() -> Console:
+  """Returns what prints names of files and classes as they are: '[b]' and ':car:' are no markup."""
+  return Console(width=100, highlight=False, markup=False, emoji=False)
+
+
 def open_splits(config: ConfigDict, console: Console) -> tuple[dict[str, Any], list[str]]:
   """Opens every split that there is; those that the config uses must be there.
 
   Returns:
-    Split -> source, and a line for each file that cannot be used.
+    Split -> source, and a line for each file that cannot be used, however many splits read it.
   """
   used = (config.train_split, config.eval_split)
   known = [s for s in datasets.load(config.dataset).SPLITS if s != _WHOLE]
@@ -169,7 +174,7 @@ def open_splits(config: ConfigDict, console: Console) -> tuple[dict[str, Any], l
       console.print(f'note: no split {split} ({error})', soft_wrap=True)
     except BadFiles as error:
       problems += error.problems
-  return sources, problems
+  return sources, list(dict.fromkeys(problems))
 
 
 def duplicates(surveys: dict[str, Survey]) -> list[str]:

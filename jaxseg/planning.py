@@ -17,6 +17,7 @@ import dataclasses
 import math
 import os
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def plan(source_folder: str | Path, output: str | Path, *, overwrite: bool = Fal
     cache.write_text(file, text)
   except OSError as error:
     raise UserError(f'--output={output}: {error.strerror}; choose another folder') from None
-  for line in _described(made):
+  for line in (*_described(made), *doubts(made.folder)):
     print(line)
   print(f'written to {file}; look at it, then\n  {_command(file)}')
   return made
@@ -283,6 +284,24 @@ def _options(root: Path) -> dict[str, Any]:
     white = (1 << max(highest, 1).bit_length()) - 1
     options['white'] = min(max(white, 255), 65535)
   return options
+
+
+def doubts(root: Path) -> list[str]:
+  """Returns warnings about mask ids that look like slips, where nothing lists the classes."""
+  found = {} if (root / 'classes.txt').is_file() else folder.scan_ids(root)
+  counts = Counter(i for ids in found.values() for i in ids)
+  if counts.keys() <= {0, 255}:
+    return []
+  classes = sorted(counts.keys() - {255})
+  absent = [str(k) for k in range(classes[-1]) if k not in counts]
+  once = [k for k in classes if counts[k] == 1]
+  files = (next(file for file, ids in found.items() if k in ids) for k in once)
+  named = [f'{k} ({file})' for k, file in zip(once, files, strict=True)]
+  return [
+    f'warning   {what}: {", ".join(ids[:6])}{", ..." * (len(ids) > 6)}; correct slips and plan again'
+    for what, ids in (('ids in no mask, below others', absent), ('ids in one mask only', named))
+    if ids
+  ]
 
 
 def _at_most(rule: SizeRule, size: int) -> int:

@@ -5,7 +5,8 @@ asked for <stem>_overlay.png, <stem>_probabilities.npy (float16 [h, w, k]), <ste
 (float32 [h, w]) and <stem>_uncertainty.png. A file appears whole or not at all.
 
 A network of instances writes <stem>_instances.png too (16 bit, the number of each pixel's instance,
-the best on top) and, for all images together, detections.json in COCO's result format.
+the best on top) and, for all images together, detections.json in COCO's result format. A run that
+was interrupted goes on with `skip_existing`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -34,7 +35,7 @@ from jaxseg.inference import Options, Predictor
 from jaxseg.instances import InstancePredictor, painted
 from jaxseg.metrics.coco import results_of
 from jaxseg.pipeline import ahead
-from jaxseg.train.workdir import load_config
+from jaxseg.train.workdir import load_classes, load_config
 from jaxseg.train.writer import Progress, duration
 from jaxseg.types import UserError
 
@@ -75,6 +76,7 @@ def predict_files(
   wanted: Wanted = Wanted(),
   options: Options | None = None,
   overwrite: bool = False,
+  skip_existing: bool = False,
 ) -> dict[str, str]:
   """Predicts a file, a folder of images or the files that a LIST.txt names.
 
@@ -87,6 +89,8 @@ def predict_files(
     options: see inference.Options; with `multiple` 0 images of up to MAX_PROGRAMS different sizes
       are run as they are, more with sizes rounded up to multiples of BUCKET.
     overwrite: whether files that are there may be replaced.
+    skip_existing: whether they stay, and only images that lack some are predicted; detections.json
+      is written anew, with what is known of the others.
 
   Returns:
     The images that could not be predicted and why, {} where all could.
@@ -95,29 +99,47 @@ def predict_files(
     UserError: no image, a name that two inputs would write, a file in the way, a folder that cannot
       be written, or nothing at all that could be predicted.
   """
-  items, config = list_items(source), load_config(workdir)
+  if overwrite and skip_existing:
+    raise UserError('--overwrite replaces what --skip_existing keeps: give one of them')
+  items, config, folder = list_items(source), load_config(workdir), storage.place(output)
   if config.task == 'instance':
     wanted = for_instances(wanted)
-    detections.refuse_present(storage.place(output), overwrite=overwrite)
-  plan_outputs(items, output, wanted.endings, overwrite=overwrite)
-  experiment.set_up_jax(config)
-  options = options or Options()
-  predictor = inference.load(workdir, step, **vars(options))
-  with any_size():
-    if not options.multiple:
-      predictor = share_programs(predictor, items)
-    job = _Job(predictor, storage.place(output), wanted)
-    bad = job.run(items)
+    detections.refuse_present(folder, overwrite=overwrite or skip_existing)
+  plan_outputs(items, folder, wanted.endings, overwrite=overwrite, keep=skip_existing)
+  stems = [item.stem for item in items]
+  known = detections.Log(folder, stems, goes_on=skip_existing) if wanted.instances else None
+  with known or contextlib.nullcontext():
+    todo = [i for i in items if not (skip_existing and _is_done(i, folder, wanted, known))]
+    bad = {}
+    if todo:
+      experiment.set_up_jax(config)
+      with any_size():
+        predictor = _predictor(workdir, step, options or Options(), items)
+        bad = _Job(predictor, folder, wanted, known, keep=skip_existing).run(todo)
   if len(bad) == len(items):
     reason = next(iter(bad.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {reason}')
-  if wanted.instances:
-    names = predictor.classes.names
-    detections.write(storage.place(output), config, items, job.found, names)
-  print(f'{len(items) - len(bad)} of {len(items)} images predicted into {output}')
+  if known:
+    detections.write(folder, config, items, known.found, load_classes(workdir).names)
+  kept = f', {len(items) - len(todo)} were there already' if skip_existing else ''
+  print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}{kept}')
   for reason in bad.values():
     print(f'  not {reason}')
   return bad
+
+
+def _predictor(
+  workdir: str | Path, step: str, options: Options, items: Sequence[Item]
+) -> AnyPredictor:
+  """Returns what predicts all of the images, whichever of them are still to do."""
+  predictor = inference.load(workdir, step, **vars(options))
+  return predictor if options.multiple else share_programs(predictor, items)
+
+
+def _is_done(item: Item, folder: Path, wanted: Wanted, known: detections.Log | None) -> bool:
+  """Whether all that is wanted of an image is there."""
+  files = (folder / f'{item.stem}{ending}' for ending in wanted.endings)
+  return (known is None or item.stem in known.found) and all(file.exists() for file in files)
 
 
 def for_instances(wanted: Wanted) -> Wanted:
@@ -154,16 +176,36 @@ class _Found:
 class _Job:
   """One run over many images: a reader's threads, this one at the device, a writer's threads.
 
-  Attributes:
-    found: by image, what a network of instances has found, in COCO's result format.
+  Args:
+    predictor: of all images.
+    output: a folder.
+    wanted: what is written beside the masks.
+    known: gets what a network of instances finds.
+    keep: whether files that are there stay as they are.
   """
 
-  def __init__(self, predictor: AnyPredictor, output: Path, wanted: Wanted):
+  def __init__(
+    self,
+    predictor: AnyPredictor,
+    output: Path,
+    wanted: Wanted,
+    known: detections.Log | None = None,
+    *,
+    keep: bool = False,
+  ):
     self._predictor, self._output, self._wanted = predictor, output, wanted
-    self.found: dict[str, list[dict]] = {}
+    self._known, self._keep = known, keep
 
   def run(self, items: Sequence[Item]) -> dict[str, str]:
     """Returns what could not be predicted, by name, with the reason."""
+    try:
+      return self._run(items)
+    except KeyboardInterrupt:
+      raise KeyboardInterrupt(
+        'the same command with --skip_existing goes on with what is missing'
+      ) from None
+
+  def _run(self, items: Sequence[Item]) -> dict[str, str]:
     bad: dict[str, str] = {}
     begin, shown = time.perf_counter(), 0.0
     interval = 0.25 if sys.stdout.isatty() else 10.0
@@ -205,7 +247,7 @@ class _Job:
     """Runs the network; probabilities go to disk as they come."""
     if self._wanted.instances:
       found = self._predictor.instances(image)
-      self.found[item.name] = results_of(found)
+      self._known.add(item.stem, results_of(found))
       instances, mask = painted(found)
       return _Found(image, mask, instances=instances)
     if not (self._wanted.probabilities or self._wanted.uncertainty):
@@ -224,30 +266,41 @@ class _Job:
   @contextlib.contextmanager
   def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[np.ndarray | None]:
     """Gives an array [h, w, k] that lies in the output file, None where it is not wanted."""
-    if not self._wanted.probabilities:
+    file = self._output / f'{item.stem}_probabilities.npy'
+    if not self._wanted.probabilities or self._stays(file):
       yield None
       return
     shape = (*size, self._predictor.config.num_classes)
-    with whole_file(self._output / f'{item.stem}_probabilities.npy') as part:
+    with whole_file(file) as part:
       array = np.lib.format.open_memmap(part, mode='w+', dtype=np.float16, shape=shape)
       yield array
       array.flush()
 
+  def _stays(self, file: Path) -> bool:
+    return self._keep and file.exists()
+
   def _write(self, item: Item, found: _Found) -> None:
+    for ending, save in self._pictures(found):
+      file = self._output / f'{item.stem}{ending}'
+      if not self._stays(file):
+        with whole_file(file) as part:
+          save(part)
+
+  def _pictures(self, found: _Found) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """Yields endings and what writes such a file; the mask is the last: all the rest is there."""
+    options, classes = self._predictor.options, self._predictor.classes
     if self._wanted.overlay:
-      with whole_file(self._output / f'{item.stem}_overlay.png') as part:
-        visualize.save(part, self._overlay(found))
+      yield '_overlay.png', lambda part: visualize.save(part, self._overlay(found))
     if self._wanted.uncertainty:
-      with whole_file(self._output / f'{item.stem}_uncertainty.npy') as part:
-        np.save(part, found.uncertainty)
-      with whole_file(self._output / f'{item.stem}_uncertainty.png') as part:
-        options, classes = self._predictor.options, len(self._predictor.classes.names)
-        visualize.save(part, heat(found.uncertainty, classes, sampled=options.samples > 0))
+      sampled, count = options.samples > 0, len(classes.names)
+      yield '_uncertainty.npy', lambda part: np.save(part, found.uncertainty)
+      yield (
+        '_uncertainty.png',
+        lambda part: visualize.save(part, heat(found.uncertainty, count, sampled=sampled)),
+      )
     if self._wanted.instances:
-      with whole_file(self._output / f'{item.stem}_instances.png') as part:
-        instance_pictures.save_numbers(part, found.instances)
-    with whole_file(self._output / f'{item.stem}.png') as part:  # the last: all the rest is there
-      visualize.save_palette_png(part, found.mask, self._predictor.classes.palette)
+      yield '_instances.png', lambda part: instance_pictures.save_numbers(part, found.instances)
+    yield '.png', lambda part: visualize.save_palette_png(part, found.mask, classes.palette)
 
   def _overlay(self, found: _Found) -> np.ndarray:
     """Blends some rows at a time: the blend needs ten times the memory of the image."""

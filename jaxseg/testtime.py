@@ -76,6 +76,7 @@ class Options:
       f'{self.rotations} rotations' if self.rotations > 1 else '',
       f'{self.samples} samples' if self.samples else '',
       f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
+      f'every {self.tile_step[0]}x{self.tile_step[1]}' if self.tile_step else '',
     ]
     return ', '.join(filter(None, parts))
 

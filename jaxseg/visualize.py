@@ -1,11 +1,12 @@
 """Pictures of labels, predictions, confusion matrices and training curves.
 
 Void (255) is drawn in VOC's light (224, 224, 192), in palette files too; overlays leave the image
-there as it is.
+there as it is. Names are drawn as they are: a $ begins no formula.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -20,7 +21,7 @@ Row = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 VOID_COLOR = (224, 224, 192)
 WRONG_COLOR = (230, 40, 40)
 _INK, _PAPER, _FRAME = (30, 30, 30), (255, 255, 255), (120, 120, 120)
-_GAP, _TEXT = 8, 20  # pixels between cells; height of a line of text
+_GAP, _TEXT, _FONT = 8, 20, 13  # pixels: between cells; height of a line of text; size of its font
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
@@ -98,6 +99,16 @@ def error_map(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> n
   shown[label != prediction] = WRONG_COLOR
   shown[label == VOID] = VOID_COLOR
   return shown
+
+
+@functools.cache
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+  """Returns DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic, unlike Pillow's own."""
+  import matplotlib
+
+  return ImageFont.truetype(
+    os.path.join(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'), size
+  )
 
 
 def save(path: str | os.PathLike, picture: np.ndarray) -> None:
@@ -181,7 +192,7 @@ def _sheet(
   top = _GAP + _TEXT
   height = top + step[1] * len(drawn) + (below.height if below else 0)
   sheet = Image.new('RGB', (width, height), _PAPER)
-  draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
+  draw, font = ImageDraw.Draw(sheet), load_font(_FONT)
   for column, title in enumerate(titles):
     draw.text((_GAP + column * step[0], _GAP // 2), title, fill=_INK, font=font)
   for line, cells in enumerate(drawn):
@@ -217,11 +228,11 @@ def save_confusion(
   axes.set_facecolor('0.85')  # seen where a class has no pixels
   shown = axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
   fontsize = 9 if count <= 40 else 5
-  axes.set_xticks(range(count), class_names, rotation=90, fontsize=fontsize)
-  axes.set_yticks(range(count), class_names, fontsize=fontsize)
+  axes.set_xticks(range(count), class_names, rotation=90, fontsize=fontsize, parse_math=False)
+  axes.set_yticks(range(count), class_names, fontsize=fontsize, parse_math=False)
   axes.set_xlabel('prediction')
   axes.set_ylabel('truth')
-  axes.set_title(title, fontsize=10)
+  axes.set_title(title, fontsize=10, parse_math=False)
   if count <= 40:
     for (row, column), value in np.ndenumerate(percent):
       if value >= 0.5:
@@ -252,13 +263,13 @@ def save_class_bars(
   for place, value in zip(places, values, strict=True):
     words = '–' if np.isnan(value) else f'{value:.3f}'
     axes.text(np.nan_to_num(value) + 0.01, place, words, va='center', fontsize=8)
-  axes.set_yticks(places, class_names, fontsize=9)
+  axes.set_yticks(places, class_names, fontsize=9, parse_math=False)
   axes.set_xlim(0, 1.12)
   axes.set_xticks(np.linspace(0, 1, 6))
   axes.invert_yaxis()
   axes.grid(axis='x', alpha=0.3)
   axes.set_axisbelow(True)
-  axes.set_title(title, fontsize=10)
+  axes.set_title(title, fontsize=10, parse_math=False)
   figure.savefig(path, dpi=120)
 
 
@@ -407,7 +418,7 @@ def draw_legend(classes, palette, class_names, width: int, errors: bool = False)
   entries = [(class_names[k], palette[k]) for k in classes] + [('void', VOID_COLOR)]
   if errors:
     entries.append(('wrong', WRONG_COLOR))
-  font = ImageFont.load_default(size=14)
+  font = load_font(_FONT)
   widest = max(font.getlength(name) for name, _ in entries)
   column = int(widest) + 22 + 2 * _GAP
   per_line = max(1, (width - _GAP) // column)

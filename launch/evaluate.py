@@ -1,4 +1,4 @@
-"""Evaluates a trained workdir: the four numbers, a table by class, and eval/<split>.json.
+"""Evaluates a trained workdir: the four numbers, a table by class, and eval/<split>.json (or _<mode>).
 
 python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --instances]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]

@@ -1,7 +1,7 @@
 """Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
 
 python launch/predict.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
-    [--overlay --probabilities --uncertainty] [--overwrite] [--step=N|best]
+    [--overlay --probabilities --uncertainty] [--skip_existing] [--overwrite] [--step=N|best]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
 A network of instances writes <name>_instances.png and one detections.json (COCO's format) too.
 """
@@ -20,6 +20,7 @@ def main() -> None:
   add('--probabilities', action='store_true', help='also <name>_probabilities.npy, float16')
   add('--uncertainty', action='store_true', help='also <name>_uncertainty.png and .npy')
   add('--overwrite', action='store_true', help='replace results that are there')
+  add('--skip_existing', action='store_true', help='keep them, and predict what is missing')
   add('--scales', type=command.numbers, default=(), help="average these; default: the config's")
   add('--flip', action='store_true', help='average with the image mirrored left to right')
   add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
@@ -36,6 +37,7 @@ def main() -> None:
     flags.output,
     step=flags.step,
     overwrite=flags.overwrite,
+    skip_existing=flags.skip_existing,
     wanted=predict.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
     options=predict.Options(
       scales=flags.scales,

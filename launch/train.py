@@ -15,7 +15,9 @@ def main() -> None:
   parser.add_argument(
     '--workdir', required=True, help='folder for checkpoints, metrics and figures'
   )
-  parser.add_argument('--stop_at', type=int, help='stop (and save) at this step, as if interrupted')
+  parser.add_argument(
+    '--stop_at', type=command.whole_number, help='stop (and save) at this step, as if interrupted'
+  )
   parser.add_hosts()
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)

@@ -237,6 +237,12 @@ def _(place):
   remask(place, 7)
 
 
+@case('mask', 'with a stray id and no list of classes', 'add --config.num_classes=8')
+def _(place):
+  (place.own / 'classes.txt').unlink()
+  remask(place, 7)
+
+
 @case('mask', 'with ids outside in two files', '(and 1 more like it', job='check')
 def _(place):
   remask(place, 7)

@@ -194,6 +194,17 @@ def _(place):
   return [f'--workdir={place.trained()}', f'--input={place.image.parent}']
 
 
+@works(
+  'prediction',
+  'a link to itself among good images',
+  'Too many levels of symbolic links',
+  job='predict',
+)
+def _(place):
+  (place.image.parent / 'loop.png').symlink_to('loop.png')
+  return [f'--workdir={place.trained()}', f'--input={place.image.parent}']
+
+
 # Configs ------------------------------------------------------------------------------------------
 
 

@@ -66,9 +66,29 @@ def test_images_of_all_modes(root):
 def test_number_of_classes_is_inferred_over_all_splits_and_said(root, capsys):
   _add(root, 'train', 'a', np.minimum(IDS, 1))
   _add(root, 'val', 'a', np.where(IDS == 255, 4, IDS).astype(np.uint8))
-  assert _source(root).num_classes == 5
-  assert '5 classes, the highest mask id + 1' in capsys.readouterr().err
+  for split in ('train', 'val'):
+    assert _source(root, split).num_classes == 5
+  assert capsys.readouterr().err.count('5 classes, the highest mask id + 1') == 1
   assert _source(root, classes=['a', 'b']).class_names == ('a', 'b')
+
+
+def test_an_id_beyond_the_configs_classes_is_a_mistake_of_its_file(root, capsys):
+  """One pixel of id 7 does not make eight classes, and the file is named."""
+  stray = np.where(IDS == 255, 7, IDS).astype(np.uint8)
+  for stem, mask in (('a', IDS), ('b', stray), ('c', stray)):
+    _add(root, 'train', stem, mask)
+  _add(root, 'val', 'a', IDS)
+  with pytest.raises(BadFiles, match=r'b\.png: label ids 7 .* 3 classes, 0\.\.2,') as error:
+    _source(root, num_classes=3)
+  assert [p.split('.png')[0][-1] for p in error.value.problems] == ['b', 'c']
+  assert all('if it is right, add --config.num_classes=8' in p for p in error.value.problems)
+  assert not capsys.readouterr().err
+  assert _source(root, 'val', num_classes=3).class_names == ('class 0', 'class 1', 'class 2')
+  assert _source(root, num_classes=8).num_classes == 8
+  assert _source(root, num_classes=9).num_classes == 8  # the config is told, see source_from
+  _add(root, 'val', 'a', np.where(IDS == 2, np.uint16(300), IDS))
+  with pytest.raises(BadFiles, match=r'a\.png: label ids 300 .*: correct the mask$'):
+    _source(root, 'val', num_classes=3)
 
 
 def test_inference_refuses_what_are_no_class_ids(root):

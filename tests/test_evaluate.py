@@ -77,6 +77,12 @@ MODES = {
   'tiles': dict(tile=(20, 24)),
   'rotations': dict(rotations=3),
 }
+FILES = {
+  'plain': 'val',
+  'flip and scales': 'val_scales-0.5_1_flip',
+  'tiles': 'val_tiles-20x24',
+  'rotations': 'val_3-rotations',
+}
 
 
 @pytest.mark.parametrize('mode', MODES)
@@ -91,7 +97,7 @@ def test_the_numbers_are_those_of_the_pictures_that_predict_writes(mode, workdir
   labels = [source[i]['label'] for i in range(len(source))]
   result = evaluate_workdir(workdir, options=options)
   assert_same_scores(result, scores_by_hand(labels, masks, 4))
-  assert result == json.loads((workdir / 'eval' / 'val.json').read_text())
+  assert result == json.loads((workdir / 'eval' / f'{FILES[mode]}.json').read_text())
   assert result['mode'] == load(workdir, **MODES[mode]).options.describe()
 
 
@@ -144,14 +150,46 @@ def test_boundaries_are_added_by_a_flag(workdir, capsys):
 def test_the_launcher_passes_every_mode_on(workdir):
   flags = ['--scales=.5,1', '--flip', '--rotations=2', '--tile=24,20', '--tile_step=8,12']
   launch('evaluate', f'--workdir={workdir}', *flags)
-  result = json.loads((workdir / 'eval' / 'val.json').read_text())
-  assert result['mode'] == 'scales 0.5, 1, flip, 2 rotations, tiles of 24x20'
-  assert (workdir / 'eval' / 'val_confusion.png').stat().st_size > 1000
+  result = read_result(workdir, 'val_scales-0.5_1_flip_2-rotations_tiles-24x20_every-8x12')
+  assert result['mode'] == 'scales 0.5, 1, flip, 2 rotations, tiles of 24x20, every 8x12'
+  assert result['split'] == 'val'
+  pictures = [p for p in (workdir / 'eval').glob('val_scales*_confusion.png')]
+  assert pictures and all(p.stat().st_size > 1000 for p in pictures)
   assert not list((workdir / 'eval').glob('*.part*'))
 
 
-def read_result(workdir):
-  return json.loads((workdir / 'eval' / 'val.json').read_text())
+def read_result(workdir, name='val'):
+  return json.loads((workdir / 'eval' / f'{name}.json').read_text())
+
+
+def test_no_mode_takes_the_place_of_the_plain_score_and_no_measure_is_lost(tmp_path, capsys):
+  """Scales that are the config's own are no mode; BF stays as long as its step does."""
+  run = make_workdir(tmp_path / 'run', make_config(eval_scales=(0.5,)))
+  launch('evaluate', f'--workdir={run}', '--bf')
+  measured = read_result(run)
+  assert measured['mode'] == '' and 0 < measured['boundary_f1'] <= 1
+  launch('evaluate', f'--workdir={run}', '--flip', '--samples=2')
+  launch('evaluate', f'--workdir={run}', '--scales=0.5')
+  assert {p.stem for p in (run / 'eval').glob('*.json')} == {'val', 'val_flip_2-samples'}
+  plain = read_result(run)
+  for key in ('boundary_f1', 'per_class_boundary_f1'):
+    assert plain[key] == measured[key]
+  file = run / 'eval' / 'val.json'
+  for changed in (dict(step=9), dict(images=7), dict(pixel_accuracy=plain['pixel_accuracy'] + 0.1)):
+    file.write_text(json.dumps(measured | changed))
+    launch('evaluate', f'--workdir={run}')
+    assert 'boundary_f1' not in read_result(run), changed
+  file.write_text('{"spl')
+  launch('evaluate', f'--workdir={run}')
+  assert read_result(run)['mode'] == ''
+
+
+def test_the_heading_of_the_table_is_one_line(capsys):
+  result = dict.fromkeys(SCORES, 0.5) | dict(split='val', images=3, step=7)
+  result |= dict(per_class_iou={'sky': 0.5}, per_class_accuracy={'sky': 0.25})
+  mode = ', '.join(['scales 0.5, 0.75, 1, 1.25', 'flip', '7 rotations', 'tiles of 1024x1024'] * 3)
+  print_scores(result | dict(mode=mode), None)
+  assert f'val: 3 images, step 7, {mode}' in capsys.readouterr().out.splitlines()
 
 
 def masks_of(workdir, **options):
@@ -165,7 +203,7 @@ def test_monte_carlo_dropout_by_the_command_line(tmp_path, capsys):
   options = dict(width=2, depth=1, padding='same')  # half is dropped
   run = trained(tmp_path / 'run', model_options=options)
   launch('evaluate', f'--workdir={run}', '--samples=3')
-  result = read_result(run)
+  result = read_result(run, 'val_3-samples')
   assert result['mode'] == '3 samples' and '3 samples' in capsys.readouterr().out
   examples, masks = masks_of(run, samples=3)
   assert_same_scores(result, scores_by_hand([e['label'] for e in examples], masks, 4))
@@ -194,7 +232,7 @@ def test_overlapping_tiles_and_neurites_by_the_command_line(tmp_path, capsys):
   whole = read_result(run)
   assert whole['mode'] == ''
   launch('evaluate', f'--workdir={run}', '--tile=20,24', '--neurites')
-  tiled = read_result(run)
+  tiled = read_result(run, 'val_tiles-20x24')
   assert tiled['mode'] == 'tiles of 20x24' and tiled['confusion'] == whole['confusion']
   assert tiled['neurites'] == pytest.approx(whole['neurites'], rel=1e-3, abs=1e-6)
   examples, predictor = masks_of(run)[0], load(run)

@@ -20,7 +20,7 @@ from jax import export as jax_export
 from PIL import Image
 
 from jaxseg import config as configs
-from jaxseg import experiment, export, program
+from jaxseg import experiment, export, export_folder, program
 from jaxseg.inference import Predictor
 from jaxseg.pipeline import geometry
 from jaxseg.pretrained import flatten, read
@@ -140,28 +140,44 @@ def test_the_weights_are_the_checkpoints_and_can_be_started_from(exported):
     np.testing.assert_array_equal(tensors[name], value)
 
 
-def test_the_example_serves_the_folder_without_jaxseg(exported, tmp_path):
+def test_the_example_answers_what_predict_writes_without_jaxseg(exported, tmp_path):
   """It runs outside the repository, with jaxseg made impossible to import."""
+  (image,) = pictures(3, (21, 45))
+  (folder := tmp_path / 'in').mkdir()
+  exif = Image.Exif()
+  exif[0x0112] = 6  # to be turned a quarter to the right
+  smooth = np.repeat(np.repeat(image[::3, ::3], 3, 0), 3, 1)
+  Image.fromarray(image).save(folder / 'plain.png')
+  Image.fromarray(smooth).save(folder / 'turned.jpg', quality=95, exif=exif)
+  Image.fromarray(image[..., 0].astype(np.uint16) * 257).save(folder / 'deep.png')
+  launch(
+    'predict', f'--workdir={exported.workdir}', f'--input={folder}', f'--output={tmp_path}/out'
+  )
   (tmp_path / 'jaxseg.py').write_text('raise ImportError("the example may not need this")')
   shutil.copy(ROOT / 'examples' / 'serve.py', tmp_path)
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
     port = probe.getsockname()[1]
   command = [sys.executable, 'serve.py', str(exported.folder), str(port)]
-  server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+  with (tmp_path / 'told').open('w') as told:
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=told)
   try:
-    (image,) = pictures(3, (21, 45))
-    body = BytesIO()
-    Image.fromarray(image).save(body, 'PNG')
-    mask = np.asarray(
-      Image.open(BytesIO(_post(f'http://localhost:{port}', body.getvalue(), server)))
-    )
+    for file in sorted(folder.iterdir()):
+      answer = Image.open(BytesIO(_post(f'http://localhost:{port}', file.read_bytes(), server)))
+      written = Image.open(tmp_path / 'out' / f'{file.stem}.png')
+      assert answer.size == written.size == ((21, 45) if file.stem == 'turned' else (45, 21))
+      np.testing.assert_array_equal(np.asarray(answer), np.asarray(written), file.name)
+      assert answer.getpalette()[:12] == written.getpalette()[:12]
+    for bad in (b'no image', (folder / 'plain.png').read_bytes()[:300]):
+      with pytest.raises(urllib.error.HTTPError) as refused:
+        _post(f'http://localhost:{port}', bad, server)
+      text = refused.value.read().decode()
+      assert refused.value.code == 400 and text.startswith('cannot predict this: ')
+      assert text.count('\n') == 1
   finally:
     server.kill()
     server.wait()
-  import jaxseg
-
-  np.testing.assert_array_equal(mask, jaxseg.load(exported.workdir)(image))
+  assert 'Traceback' not in (tmp_path / 'told').read_text()
 
 
 def _post(url, data, server):
@@ -169,6 +185,8 @@ def _post(url, data, server):
     assert server.poll() is None, 'the server ended'
     try:
       return urllib.request.urlopen(urllib.request.Request(url, data), timeout=60).read()
+    except urllib.error.HTTPError:
+      raise
     except urllib.error.URLError:
       time.sleep(0.1)
   raise AssertionError('no answer')
@@ -183,10 +201,81 @@ def test_a_program_that_differs_is_refused_and_nothing_is_left(
   assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_with_other_things_is_refused(exported, tmp_path):
+def an_export(folder, content='earlier'):
+  """Writes what an export writes, with that content."""
+  folder.mkdir(parents=True)
+  card = {'format': export_folder.FORMAT, 'weights': 'w', 'programs': [{'file': 'p.jax_export'}]}
+  (folder / 'card.json').write_text(json.dumps(card))
+  for name in ('w', 'p.jax_export'):
+    (folder / name).write_text(content)
+  return folder
+
+
+def test_an_earlier_export_is_whole_until_the_new_one_takes_its_place(tmp_path):
+  output = an_export(tmp_path / 'out')
+  with export_folder.replacing(output) as folder:
+    an_export(folder, 'new')
+    assert (output / 'w').read_text() == 'earlier'
+  assert (output / 'w').read_text() == 'new'
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+  with pytest.raises(ZeroDivisionError), export_folder.replacing(output) as folder:
+    an_export(folder, 'half')
+    raise ZeroDivisionError
+  assert (output / 'w').read_text() == 'new'
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_an_earlier_export_comes_back_where_it_cannot_be_replaced(tmp_path):
+  output = an_export(tmp_path / 'out')
+  with pytest.raises(UserError, match='out cannot be replaced .*: choose a new folder'):
+    with export_folder.replacing(output):
+      pass  # nothing was written, so that nothing can be renamed
+  assert (output / 'w').read_text() == 'earlier'
+
+
+def test_files_of_ones_own_are_refused_and_stay(exported, tmp_path):
+  """Beside an export, beside some other card.json, and where they come while the export runs."""
+  mine, foreign, late = an_export(tmp_path / 'a'), tmp_path / 'b', an_export(tmp_path / 'c')
+  foreign.mkdir()
+  (mine / 'thesis.txt').write_text('mine')
+  (foreign / 'card.json').write_text('{"name": "mine"}')
+  for folder, name in ((mine, 'thesis.txt'), (foreign, 'card.json')):
+    with pytest.raises(UserError, match=rf'holds other files \({name}\): choose a new folder'):
+      export.export_workdir(exported.workdir, folder)
+  with pytest.raises(UserError, match=r'holds other files \(thesis\.txt\)'):
+    with export_folder.replacing(late) as new:
+      an_export(new, 'new')
+      (late / 'thesis.txt').write_text('mine')
+  assert {p.name for p in mine.iterdir()} == {'card.json', 'w', 'p.jax_export', 'thesis.txt'}
+  assert (foreign / 'card.json').read_text() == '{"name": "mine"}'
+  assert (late / 'thesis.txt').read_text() == 'mine' and (late / 'w').read_text() == 'earlier'
+  assert {p.name for p in tmp_path.iterdir()} == {'a', 'b', 'c'}
+
+
+def test_an_export_replaces_the_export_before(exported, tmp_path):
+  output = an_export(tmp_path / 'out')
+  launch('export', f'--workdir={exported.workdir}', f'--output={output}')
+  assert {p.name for p in output.iterdir()} == {p.name for p in exported.folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+  ('output', 'message'),
+  [
+    (
+      '/proc/x/y',
+      '--output=/proc/x/y: No such file or directory; choose a folder that can be made',
+    ),
+    ('FILE', 'is a file: choose a new folder'),
+    ('FILE/below', 'File exists; choose a folder that can be made'),
+  ],
+)
+def test_an_output_that_cannot_be_made_is_one_line(output, message, exported, tmp_path, capsys):
   (tmp_path / 'thesis.txt').write_text('mine')
-  with pytest.raises(UserError, match='holds other files: choose a new folder'):
-    export.export_workdir(exported.workdir, tmp_path)
+  output = output.replace('FILE', f'{tmp_path}/thesis.txt')
+  with pytest.raises(SystemExit) as stop:
+    launch('export', f'--workdir={exported.workdir}', f'--output={output}')
+  error = capsys.readouterr().err
+  assert stop.value.code == 2 and message in error and error.count('\n') == 1
   assert (tmp_path / 'thesis.txt').read_text() == 'mine'
 
 

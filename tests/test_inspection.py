@@ -1,5 +1,6 @@
 """launch/data.py: what check finds and draws, and what prepare builds."""
 
+import io
 import json
 import re
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxseg import contact_sheet, inspection
-from jaxseg.datasets import folder, labelscan
+from jaxseg.datasets import cache, folder, labelscan
 from jaxseg.types import VOID, UserError
 from tests.test_launch import ROOT, launch
 
@@ -113,6 +114,56 @@ def test_check_lists_every_bad_file_and_fails(own, tmp_path, capsys):
   assert re.fullmatch(r'error: .*train.masks.0\.png: .*\(and 1 more like it: .*\)\n', shown.err)
   assert not list((tmp_path / 'cache' / 'folder').glob('*train*'))
   assert len(json.loads((tmp_path / 'out' / 'data.json').read_text())['problems']) == 2
+
+
+def test_names_are_printed_as_they_are(own, tmp_path, capsys):
+  """Brackets are rich's markup, words between colons its emoji."""
+  (own / 'classes.txt').write_text('bg [/b]\n[red] :car:\n')
+  (tmp_path / '[out]').mkdir()
+  launch('data', 'check', *flags(own, f'--output={tmp_path}/[out]'))
+  text = capsys.readouterr().out
+  assert 'bg [/b]' in text and '[red] :car:' in text and '[out]/samples.png' in text
+  for kind in ('images', 'masks'):
+    (own / 'train' / kind / '0.png').rename(own / 'train' / kind / '[scan] 5.png')
+  (own / 'train' / 'masks' / '[scan] 5.png').write_bytes(b'')
+  with pytest.raises(SystemExit) as stop:
+    launch('data', 'check', *flags(own, f'--output={tmp_path}/out'))
+  shown = capsys.readouterr()
+  assert stop.value.code == 2 and 'Traceback' not in shown.err
+  assert 'masks/[scan] 5.png is empty' in shown.out and 'masks/[scan] 5.png is empty' in shown.err
+
+
+def test_a_progress_bars_title_is_no_markup(monkeypatch):
+  monkeypatch.setattr('sys.stderr', terminal := io.StringIO())
+  monkeypatch.setattr(terminal, 'isatty', lambda: True, raising=False)
+  monkeypatch.setenv('TERM', 'xterm')
+  with cache.progress_line('reading [/b] of [folder]') as progress:
+    progress(1, 2)
+  assert 'reading [/b] of [folder]' in terminal.getvalue()
+
+
+def test_a_bad_file_is_listed_once_however_many_splits_read_it(own, tmp_path, capsys):
+  (own / 'classes.txt').unlink()  # so that the masks of all splits are read for any of them
+  (own / 'train' / 'masks' / '0.png').write_bytes(b'')
+  with pytest.raises(SystemExit):
+    launch('data', 'check', *flags(own, f'--output={tmp_path}/out'))
+  shown = capsys.readouterr()
+  assert shown.out.count('0.png is empty') == 1 and 'more like it' not in shown.err
+  assert len(json.loads((tmp_path / 'out' / 'data.json').read_text())['problems']) == 1
+
+
+def test_check_lists_bad_files_of_all_kinds(own, tmp_path, capsys):
+  mask = np.asarray(Image.open(own / 'train/masks/0.png')).copy()
+  mask[0, 0] = 7
+  Image.fromarray(mask).save(own / 'train/masks/0.png')
+  (own / 'train' / 'images' / '1.png').write_bytes(b'')
+  Image.fromarray(mask[1:6]).save(own / 'train/masks/2.png')
+  (own / 'val' / 'images' / 'copy.png').write_text('no image')
+  with pytest.raises(SystemExit):
+    launch('data', 'check', *flags(own, f'--output={tmp_path}/out'))
+  problems = json.loads((tmp_path / 'out' / 'data.json').read_text())['problems']
+  wanted = ('0.png: label ids 7', '1.png is empty', '2.png is 20 x 5', 'copy.png: not an image')
+  assert len(problems) == 4 and all(w in p for w, p in zip(wanted, problems, strict=True)), problems
 
 
 def test_check_finds_ids_that_a_dataset_of_ones_own_lets_through():

@@ -175,7 +175,7 @@ def test_coco_results_have_its_category_ids(tmp_path):
   found = Detections(np.array([[0, 0, 3, 2]]), np.array([0.5]), np.array([12]), mask[None])
   items = [Item(tmp_path / 'b.jpg', 'b'), Item(tmp_path / '7.jpg', '7')]
   config = make_config(dataset='coco')
-  detections.write(tmp_path, config, items, {items[1].name: results_of(found)}, coco.CLASS_NAMES)
+  detections.write(tmp_path, config, items, {items[1].stem: results_of(found)}, coco.CLASS_NAMES)
   (line,) = json.loads((tmp_path / 'detections.json').read_text())
   assert (line['image_id'], line['file_name'], line['id']) == (2, '7.jpg', 1)
   assert (line['category_id'], line['category'], line['bbox']) == (13, 'stop sign', [0, 0, 3, 2])

@@ -1,5 +1,6 @@
 """The launchers through their command lines: every config's smoke run, evaluation, errors."""
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import jaxseg
+from jaxseg import command
 from tests.test_configs import SMOKE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,6 +136,9 @@ def test_load_predicts_any_size(trained):
     ),
     ('train', ['--config=CONFIG', '--workdir=NEW', '--config.train_split=trian'], 'train'),
     ('train', ['--config=CONFIG', '--workdir=/proc/x'], 'can be written'),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--stop_at=-1'], "'-1': give a whole number"),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--stop_at=0'], 'above 0'),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--stop_at=1.5'], 'above 0'),
     ('evaluate', ['--workdir=/nowhere'], 'no run in /nowhere'),
     ('evaluate', ['--workdir=TRAINED', '--step=3'], 'best, latest or one of the steps'),
     ('evaluate', ['--workdir=TRAINED', '--split=tset'], 'test'),
@@ -152,6 +157,76 @@ def test_a_mistake_is_one_line_and_status_2(name, flags, message, trained, tmp_p
   error = capsys.readouterr().err
   assert message in error and error.startswith('error: ') and error.count('\n') == 1
   assert not list(tmp_path.rglob('checkpoints/*'))
+
+
+MISTAKES = (
+  'model_options.widht=4',
+  'model=nope',
+  'dataset=nope',
+  'dataset_options.x=1',
+  'data_dir=/nope dataset=folder',
+  'train_split=nope',
+  'eval_split=nope',
+  'num_classes=5',
+  'crop=30,30',
+  'optimizer=adm',
+  'parallel=mesh mesh=data:3',
+  'init_from=/nope',
+  'eval_scales=0.5,1.0',
+)
+
+
+def files_in(folder):
+  return {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()}
+
+
+def test_a_refused_command_leaves_the_workdir_to_the_corrected_one(tmp_path, capsys):
+  command = [f'--config={ROOT}/configs/unet_shapes.py:smoke', f'--workdir={tmp_path}']
+  for mistake in MISTAKES:
+    with pytest.raises(SystemExit) as stop:
+      launch('train', *command, *(f'--config.{key}' for key in mistake.split()))
+    assert stop.value.code == 2, mistake
+    assert capsys.readouterr().err.startswith('error: '), mistake
+    assert files_in(tmp_path) <= {'.lock'}, mistake
+  launch('train', *command, '--config.num_steps=1', '--config.figures=0')
+  assert files_in(tmp_path) >= {'config.json', 'classes.json', 'run.json', 'metrics.jsonl'}
+  assert len(json.loads((tmp_path / 'run.json').read_text())['sessions']) == 1
+  before = files_in(tmp_path)
+  with pytest.raises(SystemExit):  # of a run with a checkpoint nothing is replaced either
+    launch('train', *command, '--config.num_steps=1', '--config.init_from=/nope', '--config.seed=1')
+  assert 'seed: 0 there, 1 now' in capsys.readouterr().err and files_in(tmp_path) == before
+
+
+INTERRUPTED = """
+import _thread, threading, time
+from jaxseg import command
+
+def main():
+  print('so far')
+  threading.Thread(target=time.sleep, args=(100,)).start()  # nobody waits for it
+  _thread.interrupt_main()
+  time.sleep(100)
+
+command.run(main)
+"""
+
+
+def test_an_interrupt_is_one_line_and_status_130():
+  done = subprocess.run(
+    [sys.executable, '-c', INTERRUPTED],
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert (done.returncode, done.stdout, done.stderr) == (130, 'so far\n', 'interrupted\n')
+
+
+def test_a_name_that_is_no_unicode_is_printed(monkeypatch):
+  told = io.BytesIO()
+  monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(told, encoding='utf-8', write_through=True))
+  command.run(lambda: print(os.fsdecode(b'\xff.png')))
+  assert told.getvalue() == b'\\udcff.png\n'
 
 
 def test_a_step_trains_with_tensorflow_blocked_from_import(tmp_path):

@@ -122,6 +122,26 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
   )
 
 
+def test_a_plan_tells_of_ids_that_look_like_slips(six, tmp_path, capsys):
+  assert planning.doubts(six) == []
+  mask = six / 'masks' / 'photo 3.png'
+  ids = np.array(Image.open(mask))
+  ids[0, 0] = 5
+  Image.fromarray(ids).save(mask)
+  launch('data', 'plan', f'--folder={six}', f'--output={tmp_path}/mine.py')
+  told = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning')]
+  assert len(told) == 2 and 'ids in no mask, below others: 3, 4;' in told[0]
+  assert f'ids in one mask only: 5 ({mask});' in told[1]
+  (six / 'classes.txt').write_text('a\nb\nc\nd\ne\nf\n')
+  assert planning.doubts(six) == []  # listed: each is meant
+
+
+def test_masks_of_0_and_255_leave_no_doubt(tmp_path):
+  for i in range(2):
+    write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.full((8, 8), 255 * i))
+  assert planning.doubts(tmp_path) == []
+
+
 GPU = planning.Machine('big', 4, 80 << 30, is_accelerator=True)
 
 

@@ -1,17 +1,24 @@
 """The prediction job through its command line: every kind of image, its own size, nothing lost."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import predict
+from jaxseg import detections, predict
 from jaxseg.imagefiles import Item, header_size, list_items, plan_outputs, read_image
 from jaxseg.inference import Options, load
+from jaxseg.instances import InstancePredictor
 from jaxseg.predict import Wanted, heat, predict_files
 from jaxseg.types import UserError
-from tests.test_launch import launch
+from tests.test_instance_launchers import tiny_config
+from tests.test_launch import ROOT, launch
 from tests.tiny_runs import PALETTE, make_config, make_workdir, random_image
 
 
@@ -188,11 +195,127 @@ def test_nothing_is_overwritten_without_being_told(workdir, tmp_path, monkeypatc
   (out / 'a_overlay.png').write_text('mine')
   wanted = Wanted(overlay=True)
   monkeypatch.setattr(predict, '_Job', None)  # nothing may run
-  with pytest.raises(UserError, match=r'a_overlay\.png is there already.*--overwrite'):
+  with pytest.raises(
+    UserError, match=r'a_overlay\.png is there already.*--skip_existing.*--overwrite'
+  ):
     predict_files(workdir, tmp_path / 'a.png', out, wanted=wanted)
   monkeypatch.undo()
   predict_files(workdir, tmp_path / 'a.png', out, wanted=wanted, overwrite=True)
   assert read(out / 'a_overlay.png')[1].shape == (20, 20, 3)
+
+
+def test_a_list_may_name_a_file_twice(workdir, tmp_path, capsys):
+  save(tmp_path / 'odd.png', random_image(20, 20))
+  save(tmp_path / 'b.png', random_image(20, 20))
+  (tmp_path / 'link.png').symlink_to('odd.png')
+  (tmp_path / 'here').symlink_to('.')
+  names = ('odd.png', 'b.png', './odd.png', f'{tmp_path}/odd.png', 'here/odd.png', 'link.png')
+  (tmp_path / 'list.txt').write_text('\n'.join(names))
+  assert [item.stem for item in list_items(tmp_path / 'list.txt')] == ['odd', 'b', 'link']
+  predict_files(workdir, tmp_path / 'list.txt', tmp_path / 'o')
+  assert '3 of 3 images predicted' in capsys.readouterr().out
+
+
+def test_skip_existing_writes_what_is_missing_and_replaces_nothing(workdir, tmp_path, capsys):
+  (folder := tmp_path / 'in').mkdir()
+  for name in ('a', 'b', 'c'):
+    save(folder / f'{name}.png', random_image(20, 20, seed=ord(name)))
+  flags = (f'--workdir={workdir}', f'--input={folder}', '--overlay', '--probabilities')
+  launch('predict', *flags, f'--output={tmp_path / "whole"}')
+  whole, out = contents(tmp_path / 'whole'), tmp_path / 'out'
+  launch('predict', *flags, f'--output={out}')
+  for name in ('a.png', 'b_overlay.png', 'b_probabilities.npy'):
+    (out / name).unlink()
+  (out / 'a_overlay.png').write_text('mine')
+  (out / 'c.png').write_text('mine')  # all of c is there: it is not even looked at
+  capsys.readouterr()
+  launch('predict', *flags, f'--output={out}', '--skip_existing')
+  assert '2 of 3 images predicted' in (told := capsys.readouterr().out)
+  assert '1 were there already' in told
+  assert contents(out) == whole | {'a_overlay.png': b'mine', 'c.png': b'mine'}
+  launch('predict', *flags, f'--output={out}', '--skip_existing')
+  assert '0 of 3 images predicted' in capsys.readouterr().out
+
+
+def contents(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_interrupted_prediction_says_how_to_go_on_and_does(workdir, tmp_path):
+  (folder := tmp_path / 'in').mkdir()
+  for i in range(300):
+    save(folder / f'{i}.png', random_image(20, 20, seed=i))
+  out = tmp_path / 'out'
+  flags = (f'--workdir={workdir}', f'--input={folder}', f'--output={out}')
+  command = [sys.executable, str(ROOT / 'launch' / 'predict.py'), *flags]
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+  while process.poll() is None and not list(out.glob('*.png')):
+    time.sleep(0.01)
+  process.send_signal(signal.SIGINT)
+  _, error = process.communicate(timeout=120)
+  assert process.returncode == 130
+  assert error.count('\n') == 1 and error.startswith('interrupted: ') and 'skip_existing' in error
+  there = contents(out)
+  assert 0 < len(there) < 300 and not [name for name in there if name.startswith('.')]
+  times = {name: (out / name).stat().st_mtime_ns for name in there}
+  launch('predict', *flags, '--skip_existing')
+  assert len(contents(out)) == 300
+  assert {name: (out / name).stat().st_mtime_ns for name in there} == times
+
+
+def test_skip_existing_knows_what_an_interrupted_run_of_instances_found(tmp_path, monkeypatch):
+  run = make_workdir(tmp_path / 'run', tiny_config())
+  (folder := tmp_path / 'in').mkdir()
+  for name in ('a', 'b', 'c'):
+    save(folder / f'{name}.png', random_image(37, 50, seed=ord(name)))
+  predict_files(run, folder, tmp_path / 'whole')
+  out, add = tmp_path / 'out', detections.Log.add
+
+  def add_two(log, stem, results):
+    if len(log.found) == 2:
+      raise KeyboardInterrupt
+    add(log, stem, results)
+
+  monkeypatch.setattr(detections.Log, 'add', add_two)
+  with pytest.raises(KeyboardInterrupt, match='--skip_existing goes on'):
+    predict_files(run, folder, out)
+  monkeypatch.undo()
+  assert not (out / 'detections.json').exists()
+  with (out / '.detections.jsonl').open('a') as file:
+    file.write('["c')  # a line cut short, as by a kill
+  monkeypatch.setattr(InstancePredictor, 'instances', once(InstancePredictor.instances))
+  predict_files(run, folder, out, skip_existing=True)
+  assert contents(out) == contents(tmp_path / 'whole')
+  predict_files(run, folder, out, skip_existing=True)  # nothing is predicted
+  assert contents(out) == contents(tmp_path / 'whole')
+  (folder / 'c.png').unlink()
+  with pytest.raises(UserError, match='detections.json tells of other images'):
+    predict_files(run, folder, out, skip_existing=True)
+  (out / '.detections.jsonl').unlink()
+  with pytest.raises(UserError, match='detections.json tells of other images'):
+    predict_files(run, folder, out, skip_existing=True)
+
+
+def once(function):
+  """Lets a function be called a single time."""
+  calls = []
+
+  def guarded(*arguments):
+    assert not calls.append(1) and len(calls) == 1, 'called again'
+    return function(*arguments)
+
+  return guarded
+
+
+def test_a_loop_of_links_is_one_bad_file(workdir, tmp_path, capsys):
+  save(tmp_path / 'good.png', random_image(20, 20))
+  (tmp_path / 'loop.png').symlink_to('loop.png')
+  (tmp_path / 'gone.tif').symlink_to('nothing.tif')
+  bad = predict_files(workdir, tmp_path, tmp_path / 'o')
+  assert [path.name for path in (tmp_path / 'o').iterdir()] == ['good.png']
+  assert bad[f'{tmp_path}/loop.png'].startswith(f'cannot read {tmp_path}/loop.png: ')
+  assert len(bad) == 2 and '1 of 3 images predicted' in capsys.readouterr().out
 
 
 def test_inputs_are_never_replaced_and_names_never_clash(tmp_path):
@@ -247,6 +370,7 @@ def test_large_images_are_written_from_tiles(workdir, predictor, tmp_path):
     (['--input=IMAGE', '--scales=1,b'], 'give numbers, as in .5,1,1.5'),
     (['--input=IMAGE', '--step=7'], 'one of the steps 1'),
     (['--input=IMAGE', '--output=/proc/x'], 'choose a folder that can be made'),
+    (['--input=IMAGE', '--skip_existing', '--overwrite'], 'give one of them'),
   ],
 )
 def test_a_mistake_is_one_line_and_status_2(flags, message, workdir, tmp_path, capsys):

@@ -150,6 +150,61 @@ def test_an_evaluation_on_the_papers_split_comes_first(run):
   assert '<b>rand error</b>' in text and '0.1250' in text and 'eval/test.json' in text
 
 
+def evaluation(run, iou, split='val', mode='', **more):
+  names = dict.fromkeys(run.classes.names, iou)
+  scores = dict.fromkeys(single.parts.SCORE_NAMES, iou)
+  found = {'split': split, 'step': 4, 'images': 9, 'mode': mode, **scores, **more}
+  confusion = (np.eye(4, dtype=int) * 3).tolist()
+  return found | {'per_class_iou': names, 'per_class_accuracy': names, 'confusion': confusion}
+
+
+def evaluated(run, *found, name=None):
+  """The run with evaluations under the names that evaluate.py gives their files."""
+  evaluations = {'_'.join(filter(None, (e['split'], e['mode']))): e for e in found}
+  path = run.path.with_name(name) if name else run.path
+  return dataclasses.replace(run, evaluations=evaluations, path=path)
+
+
+def test_the_plain_mode_stands_for_the_run_and_others_are_named(run):
+  both = evaluated(run, evaluation(run, 0.9, mode='flip'), evaluation(run, 0.5))
+  assert both.headline['mean_iou'] == 0.5 and both.headline['origin'] == 'eval/val.json'
+  text = single.page(both, None)
+  assert '<th scope="col">val, flip</th><th scope="col">val</th>' in text
+  elsewhere = evaluated(run, evaluation(run, 0.9, mode='flip'), evaluation(run, 0.5, split='test'))
+  assert elsewhere.headline['split'] == 'test'
+  alone = single.page(evaluated(run, evaluation(run, 0.9, mode='flip')), None)
+  caption = alone.split('<h2>Classes</h2>')[1][:200]
+  assert 'val, 9 images, flip, eval/val_flip.json' in caption
+
+
+def test_only_what_is_scored_alike_has_a_best(run):
+  better = evaluated(run, evaluation(run, 0.75), name='better')
+  plain = evaluated(run, evaluation(run, 0.5))
+  text = comparison.page([plain, better])
+  assert '<td class="best">0.7500</td>' in text and '<td class="best">0.750</td>' in text
+  assert 'val, 9 images (eval/val.json)' in text and 'not comparable' not in text
+  config = ConfigDict({**run.config.to_dict(), 'dataset_options': dict(size=32, count=17)})
+  for other in (
+    evaluated(run, evaluation(run, 0.75, mode='flip'), name='other'),
+    evaluated(run, evaluation(run, 0.75, split='test'), name='other'),
+    evaluated(run, evaluation(run, 0.75) | {'images': 8}, name='other'),
+    dataclasses.replace(better, config=config),
+  ):
+    text = comparison.page([plain, other])
+    summary, classes = text.split('<h2>Intersection over union by class</h2>')
+    assert 'class="best">0.7' not in text and 'not comparable as they stand' in summary
+    assert '0.7500' in summary and '0.750' in classes
+  flip = comparison.summary([evaluated(run, evaluation(run, 0.75, mode='flip'))], ['a'])
+  assert 'val, 9 images, flip (eval/val_flip.json)' in flip
+
+
+def test_a_run_without_scores_keeps_its_column(run):
+  bare = dataclasses.replace(run, path=run.path.with_name('bare'))
+  text = comparison.classes([evaluated(run, evaluation(run, 0.5)), bare], ['first', 'bare'])
+  assert '<th scope="col">first</th><th scope="col">bare</th>' in text
+  assert text.count('<td>0.500</td><td>–</td>') == 4 and 'Not evaluated: bare.' in text
+
+
 def test_what_comes_from_outside_is_escaped(run):
   evil = '<script>alert(1)</script>"&'
   classes = dataclasses.replace(run.classes, names=(evil, *run.classes.names[1:]))

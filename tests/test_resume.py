@@ -12,6 +12,7 @@ import pytest
 
 from jaxseg import config as configs
 from jaxseg.train import loop, run
+from jaxseg.train import workdir as workdirs
 from jaxseg.train.checkpoint import Checkpoints, checksums
 from jaxseg.types import UserError
 
@@ -102,6 +103,60 @@ def test_a_finished_run_stays_as_it_is(straight):
 def test_another_config_is_refused_with_both_values(straight):
   with pytest.raises(UserError, match='seed: 0 there, 1 now'):
     loop.train(tiny('seed=1'), straight)
+
+
+def test_of_many_differences_three_are_shown(straight):
+  text = ('learning_rate=0.5', 'flip=False', 'crop=8,8', 'model_options.width=3', 'seed=1')
+  with pytest.raises(UserError) as error:
+    loop.train(tiny(*text, 'model_options.depth=2', f'class_weights={"1.5," * 3}1.5'), straight)
+  told = str(error.value).removeprefix(f'--workdir={straight} belongs to another run ')
+  assert len(told) < 400 and told.count(' there, ') == 3 and '; 4 more): use another' in told
+
+
+def test_options_are_compared_one_by_one_and_long_values_cut():
+  words = 'x' * 200
+  old = {'width': 4, 'depth': 2, 'remat': True}
+  told = workdirs._told({'model_options': (old, {'width': 8, 'depth': 2}), 'z': (words, 'y')})
+  first, second, third = told.split('; ')
+  assert first == 'model_options.remat: True there, None now'
+  assert second == 'model_options.width: 4 there, 8 now'
+  assert third.startswith("z: 'xxx") and third.endswith("... there, 'y' now") and len(third) < 90
+
+
+def test_a_run_that_dies_before_its_first_save_gives_way(straight, tmp_path, monkeypatch):
+  def die(*_):
+    raise RuntimeError('power')
+
+  monkeypatch.setattr(run.Run, 'loop', die)
+  for seed in (1, 0):
+    with pytest.raises(RuntimeError, match='power'):
+      loop.train(tiny(f'seed={seed}'), tmp_path)
+  monkeypatch.undo()
+  loop.train(tiny(), tmp_path)
+  assert lines(tmp_path) == lines(straight)
+  assert workdirs.load_config(tmp_path).seed == 0
+  assert len(workdirs.load_run(tmp_path)['sessions']) == 2  # those of this config
+
+
+def test_a_figure_that_fails_ends_no_training(straight, tmp_path, monkeypatch, capsys):
+  there = []
+
+  def fail(self, step, variables, summary):
+    there.append(
+      (tmp_path / 'checkpoints' / str(step)).exists()
+      or list(tmp_path.glob(f'checkpoints/{step}.*'))
+    )
+    raise ValueError('a formula\nthat is none')
+
+  monkeypatch.setattr(loop.Figures, '__call__', fail)
+  loop.train(tiny(), tmp_path)
+  out = capsys.readouterr().out
+  for step in (3, 6):
+    assert f'warning: no figures at step {step}: ValueError: a formula that is none\n' in out
+  assert len(there) == 2 and all(there)  # saved, or being saved, before it is drawn
+  a, b = saved(straight, 6), saved(tmp_path, 6)
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 def test_a_second_process_is_refused(tmp_path):

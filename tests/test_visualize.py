@@ -116,6 +116,28 @@ def test_files_are_written(tmp_path):
       assert np.asarray(picture).any() or name == 'new/panel.png'
 
 
+def test_names_are_drawn_as_they_are(tmp_path):
+  """A $ begins no formula, which would end in an error where it is none."""
+  names = ('$\\frac$ x', 'caf\u00e9', 'c')
+  visualize.save_class_bars(tmp_path / 'bars.png', [0.5, 0.5, 1], names, title='$\\frac$')
+  visualize.save_confusion(tmp_path / 'confusion.png', np.eye(3), names, title='$\\frac$')
+  assert (tmp_path / 'bars.png').stat().st_size > 1000
+
+
+def test_the_font_has_letters_beyond_ascii():
+  """A letter that a font lacks is drawn as the box of U+FFFF, which is no letter."""
+  font = visualize.load_font(14)
+  box = bytes(font.getmask('\uffff'))
+  letters = '\u00e9\u00e4\u0151\u0141\u0416\u03a9'
+  assert all(bytes(font.getmask(letter)) != box for letter in letters)
+  blank = visualize.panel([(np.zeros((9, 99, 3), np.uint8), None, None)], PALETTE, (' ', ' ', ' '))
+  drawn = [
+    visualize.panel([(np.zeros((9, 99, 3), np.uint8), None, None)], PALETTE, (letter, ' ', ' '))
+    for letter in '\u00e9\uffff'
+  ]
+  assert (drawn[0] != drawn[1]).any() and (drawn[0] != blank).any()
+
+
 def test_curves_are_sorted_into_pictures():
   records = [
     {

@@ -55,6 +55,7 @@ def make_state(config):
 def make_workdir(path, config, classes=CLASSES):
   """Writes config, classes and a checkpoint at step 1; returns the path."""
   folder = Workdir(path, config)
+  folder.keep_config()
   folder.keep_classes(classes)
   score = experiment.task_from(config).headline
   checkpoints = Checkpoints(path / 'checkpoints', metric=score)

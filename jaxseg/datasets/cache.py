@@ -139,11 +139,12 @@ class progress_line:
     if not sys.stderr.isatty():
       return self._tell
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress as Live
 
     self._live = Live(console=Console(stderr=True), transient=True)
     self._live.start()
-    task = self._live.add_task(self._title, total=None)
+    task = self._live.add_task(escape(self._title), total=None)
     return lambda done, total: self._live.update(task, completed=done, total=total)
 
   def _tell(self, done: int, total: int) -> None:

@@ -12,11 +12,12 @@ value; with more classes such masks are refused. The option `binary` overrides t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def source(
   binary: bool | None = None,
   channels: int = CHANNELS,
   white: int = 65535,
+  num_classes: int | None = None,
   progress: records.Progress | None = None,
 ) -> records.Source:
   """Returns a split of the user's folder.
@@ -79,6 +81,8 @@ def source(
     binary: True makes 255 class 1, False makes it void; None decides as the module's text says.
     channels: 3, or 1 to make all images grey.
     white: the value of 16-bit grey images that becomes 255, such as 4095 for 12-bit cameras.
+    num_classes: how many there should be (the config's); where nothing lists them, larger ids are
+      mistakes of their masks rather than classes. None: all ids of the masks are classes.
     progress: called with (done, total) while records are built.
 
   Raises:
@@ -93,7 +97,11 @@ def source(
     raise UserError(f'folder: got white {white}; 1 to 65535 are allowed')
   root = data_root(data_dir)
   raws = list_pairs(root, split)
-  known = resolve_classes(root, classes=classes, binary=binary, cache_dir=cache_dir)
+  known = resolve_classes(
+    root, classes=classes, binary=binary, num_classes=num_classes, cache_dir=cache_dir
+  )
+  if num_classes is not None and _told(root, classes) is None and not binary:
+    _check_ids(raws, known, scan_ids(root, cache_dir))
   return records.open_source(
     Folder,
     records.Facts('folder', known.names, known.palette, channels),
@@ -166,9 +174,13 @@ def resolve_classes(
   *,
   classes: int | Sequence[str] | None = None,
   binary: bool | None = None,
+  num_classes: int | None = None,
   cache_dir: str | os.PathLike | None = None,
 ) -> classlist.ClassList:
-  """Returns the classes of a folder: those given, its classes.txt, or what its masks hold."""
+  """Returns the classes of a folder: those given, its classes.txt, or what its masks hold.
+
+  Of what the masks hold, ids of `num_classes` and above are none; see source.
+  """
   listed = _told(root, classes)
   if listed is not None and listed.colors:
     if binary:
@@ -176,10 +188,10 @@ def resolve_classes(
     return listed
   if listed is not None and binary is not None:
     return _binary(listed) if binary else listed
-  ids = _scan(root, cache_dir)
+  ids = sorted(set().union(*scan_ids(root, cache_dir).values()))
   two_valued = ids == [0, 255]
   if listed is None:
-    listed = _inferred(root, ids, two_valued and binary is not False)
+    listed = _inferred(root, ids, two_valued and binary is not False, num_classes)
   if two_valued and binary is None and len(listed.names) > 2:
     raise UserError(
       f'{root}: the masks hold only 0 and 255, and with {len(listed.names)} classes 255 is void: '
@@ -203,21 +215,49 @@ def _binary(listed: classlist.ClassList) -> classlist.ClassList:
   return listed.as_binary()
 
 
-def _inferred(root: Path, ids: list[int], two_valued: bool) -> classlist.ClassList:
+def _inferred(
+  root: Path, ids: list[int], two_valued: bool, num_classes: int | None
+) -> classlist.ClassList:
   if two_valued:
     return classlist.from_names(('background', 'foreground'))
+  if num_classes is not None and any(num_classes <= i != 255 for i in ids):
+    return classlist.from_names([f'class {i}' for i in range(num_classes)])
   found = [i for i in ids if i != 255]
   count = max(found, default=-1) + 1
   remedy = "list the classes in classes.txt, or give the option 'classes'"
   if not 2 <= count <= 255 or (count > _MANY and len(found) < count / 2):
     text = ', '.join(map(str, ids[:8])) + (', ...' if len(ids) > 8 else '')
     raise UserError(f'{root}: cannot tell the classes from mask ids {text}; {remedy}')
-  print(f'{root}: {count} classes, the highest mask id + 1; {remedy} to name them', file=sys.stderr)
+  _say_once(f'{root}: {count} classes, the highest mask id + 1; {remedy} to name them')
   return classlist.from_names([f'class {i}' for i in range(count)])
 
 
-def _scan(root: Path, cache_dir: str | os.PathLike | None) -> list[int]:
-  """Returns the distinct ids over the masks of all splits; remembered in the cache."""
+@functools.cache
+def _say_once(line: str) -> None:
+  """Prints a line to standard error; several splits of one folder say the same."""
+  print(line, file=sys.stderr)
+
+
+def _check_ids(
+  raws: Sequence[records.Raw], known: classlist.ClassList, found: Mapping[Path, Sequence[int]]
+) -> None:
+  """Refuses masks with ids beyond the classes, which nothing but the config has counted."""
+  allowed, highest = dict(known.ids), max(set().union(*found.values()) - {255}, default=0)
+  remedy = f', or, if it is right, add --config.num_classes={highest + 1}' if highest < 255 else ''
+  problems = []
+  for raw in raws:
+    if wrong := [i for i in found[raw.label] if i not in allowed]:
+      problems.append(
+        f'{raw.label}: label ids {", ".join(map(str, wrong[:8]))} are not among the '
+        f"config's {len(known.names)} classes, {rawfiles.describe_ids(allowed)}: correct the mask"
+        f'{remedy}'
+      )
+  if problems:
+    raise BadFiles(problems)
+
+
+def scan_ids(root: Path, cache_dir: str | os.PathLike | None = None) -> dict[Path, list[int]]:
+  """Returns the distinct ids of every mask of all splits, by its file; remembered in the cache."""
   paths = [raw.label for s in present_splits(root) for raw in list_pairs(root, s)]
 
   def ids_of(path: Path) -> list[int] | str:
@@ -226,12 +266,12 @@ def _scan(root: Path, cache_dir: str | os.PathLike | None) -> list[int]:
     except UserError as error:
       return str(error)
 
-  def read_all() -> list[int]:
+  def read_all() -> list[list[int]]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
       read = list(pool.map(ids_of, paths))
     if problems := [found for found in read if isinstance(found, str)]:
       raise BadFiles(problems)
-    return sorted(set().union(*read))
+    return read
 
-  memory = cache.cache_root(cache_dir) / 'folder' / f'ids-{cache.fingerprint(paths, 1)}.json'
-  return cache.remembered(memory, read_all)
+  memory = cache.cache_root(cache_dir) / 'folder' / f'ids-{cache.fingerprint(paths, 2)}.json'
+  return dict(zip(paths, cache.remembered(memory, read_all), strict=True))

@@ -28,7 +28,7 @@ class Run:
     classes: names and colours.
     records: lines of metrics.jsonl.
     run: run.json; {} for runs that have none.
-    evaluations: split -> eval/<split>.json.
+    evaluations: name -> eval/<name>.json; the name is the split, with the mode where there is one.
     parameters: number of them.
     score: name of the number that says how good the run is.
   """
@@ -66,12 +66,14 @@ class Run:
 
   @property
   def headline(self) -> dict[str, Any]:
-    """The numbers that stand for the run: on the paper's split where it was evaluated there, else
-    on the evaluation split, else the best evaluation while training."""
+    """The numbers that stand for the run: of the plain mode where there is one, on the paper's split
+    where it was evaluated there, else on the evaluation split; without any evaluation the best while
+    training."""
     paper, config = self.config.paper or {}, self.config
-    for split in (paper.get('split'), config.eval_split, *self.evaluations):
-      if split in self.evaluations:
-        return {'origin': f'eval/{split}.json', **self.evaluations[split]}
+    plain = [name for name, result in self.evaluations.items() if result['split'] == name]
+    for name in (paper.get('split'), config.eval_split, *plain, *self.evaluations):
+      if name in self.evaluations:
+        return {'origin': f'eval/{name}.json', **self.evaluations[name]}
     if not self.best:
       return {}
     return {'split': config.eval_split, 'origin': 'while training', **self.best}

@@ -12,6 +12,8 @@ from jaxseg.report.collect import Run
 from jaxseg.train.measures import published_numbers, single_numbers
 from jaxseg.train.writer import duration
 
+_SAME_TRUTH = ('border_weight', 'channels', 'white')  # options that change no label
+
 
 def page(runs: Sequence[Run]) -> str:
   """Returns the page; runs stand in the order given."""
@@ -44,8 +46,9 @@ def unique_names(runs: Sequence[Run]) -> list[str]:
 
 def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
   heads = [run.headline for run in runs]
+  fair = comparable(runs)
   rows = [
-    ('scored on', *(_text(f'{h["split"]} ({h["origin"]})' if h else '–') for h in heads)),
+    ('scored on', *(_text(_scored_on(h) if h else '–') for h in heads)),
     ('step', *(_text(f'{h["step"]:,}' if h else '–') for h in heads)),
   ]
   scores = [single_numbers(head) for head in heads]
@@ -55,7 +58,7 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
     name = escape(parts.score_name(key))
     lower = key.endswith(('error', 'disagreement'))
     values = [found.get(key) for found in scores]
-    rows.append((f'<b>{name}</b>', *_ranked(values, parts.score, lower=lower)))
+    rows.append((f'<b>{name}</b>', *_ranked(values, parts.score, lower=lower, fair=fair)))
     published = [paper.get(key) for paper in papers]
     if any(p is not None for p in published):
       rows.append((f'<span class="soft">paper, {name}</span>', *map(parts.score, published)))
@@ -68,9 +71,34 @@ def summary(runs: Sequence[Run], names: Sequence[str]) -> str:
     ('devices', *(_text(str(run.run.get('devices', '–'))) for run in runs)),
   ]
   note = ''
-  if len({h.get('split') for h in heads}) > 1:
-    note = '<p class="bad small">Scored on different splits: not comparable as they stand.</p>'
+  if not fair:
+    note = '<p class="bad small">Scored on different data, splits or modes: not comparable as they stand.</p>'
   return parts.card(note, parts.scrolled(parts.table(('', *names), rows, 'wide runs')))
+
+
+def comparable(runs: Sequence[Run]) -> bool:
+  """Returns whether the runs that have scores have them of the same images, seen in the same way."""
+  heads = [(run.config, run.headline) for run in runs if run.headline]
+  data = {
+    (
+      config.dataset,
+      config.data_dir if config.dataset == 'folder' else '',  # elsewhere it is one dataset's place
+      str(sorted((k, v) for k, v in config.dataset_options.items() if k not in _SAME_TRUTH)),
+      head['split'],
+      head.get('mode') or '',
+    )
+    for config, head in heads
+  }
+  counted = {head['images'] for _, head in heads if 'images' in head}
+  return len(data) <= 1 and len(counted) <= 1
+
+
+def _scored_on(head: dict[str, Any]) -> str:
+  """Says of which images, in which mode and where from."""
+  counted = f'{head["images"]:,} images' if 'images' in head else ''
+  return (
+    ', '.join(filter(None, (head['split'], counted, head.get('mode')))) + f' ({head["origin"]})'
+  )
 
 
 def _text(value: str) -> str:
@@ -78,11 +106,15 @@ def _text(value: str) -> str:
 
 
 def _ranked(
-  values: Sequence[float | None], write: Callable[[float | None], str], *, lower: bool = False
+  values: Sequence[float | None],
+  write: Callable[[float | None], str],
+  *,
+  lower: bool = False,
+  fair: bool = True,
 ) -> list[str]:
-  """Cells with the best value in bold, the highest or, with `lower`, the lowest."""
+  """Cells with the best value in bold, the highest or, with `lower`, the lowest; none where not `fair`."""
   known = [v for v in values if v is not None]
-  top = (min if lower else max)(known) if len(known) > 1 else None
+  top = (min if lower else max)(known) if fair and len(known) > 1 else None
   return [
     f'<td class="best">{write(v)}</td>' if v == top and v is not None else write(v) for v in values
   ]
@@ -113,27 +145,27 @@ def charts_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def classes(runs: Sequence[Run], names: Sequence[str]) -> str:
-  """A row a class; only for runs that were evaluated and share their classes."""
+  """A row a class, for runs that share their classes; those without an evaluation have no numbers."""
   found = [run.headline.get('per_class_iou') or run.headline.get('per_class_ap') for run in runs]
-  scored = [(n, r, f) for n, r, f in zip(names, runs, found, strict=True) if f]
-  if not scored:
+  if not any(found):
     return (
       '<p class="soft">None of the runs was evaluated: <code>python launch/evaluate.py '
       '--workdir=DIR</code></p>'
     )
-  first = scored[0][1].classes
-  if any(run.classes.names != first.names for _, run, _ in scored):
+  first = runs[0].classes
+  if any(run.classes.names != first.names for run in runs):
     return '<p class="soft">The runs have different classes.</p>'
+  fair = comparable(runs)
   rows = [
     (
       parts.named(name, color),
-      *_ranked([f.get(name) for _, _, f in scored], lambda v: parts.number(v, 3)),
+      *_ranked([(f or {}).get(name) for f in found], lambda v: parts.number(v, 3), fair=fair),
     )
     for name, color in zip(first.names, first.palette, strict=True)
   ]
-  return parts.card(
-    parts.scrolled(parts.table(('', *(n for n, _, _ in scored)), rows, 'wide runs'))
-  )
+  missing = ', '.join(escape(name) for name, f in zip(names, found, strict=True) if not f)
+  note = f'<p class="soft small gap">Not evaluated: {missing}.</p>' if missing else ''
+  return parts.card(parts.scrolled(parts.table(('', *names), rows, 'wide runs')), note)
 
 
 def config_differences(runs: Sequence[Run], names: Sequence[str]) -> str:

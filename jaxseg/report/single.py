@@ -93,8 +93,8 @@ def _beside(headline: dict[str, Any], paper: Any, key: str) -> str:
 def scores_table(run: Run) -> str:
   """A column for every evaluation, the best while training, and the paper."""
   columns = {}
-  for split, result in run.evaluations.items():
-    columns[f'{split}, {result["mode"]}' if result.get('mode') else split] = result
+  for result in run.evaluations.values():
+    columns[', '.join(filter(None, (result['split'], result.get('mode'))))] = result
   if run.best:
     columns[f'{run.config.eval_split}, best in training'] = run.best
   found = {title: single_numbers(result) for title, result in columns.items()}
@@ -150,8 +150,9 @@ def _detailed(run: Run, images: Images | None) -> dict[str, Any]:
   """Per-class numbers and confusion matrix: from an evaluation, else from the scored images."""
   headline = run.headline
   if 'confusion' in headline or 'per_class_ap' in headline:
-    where = f'{headline["split"]}, {headline.get("images", "all")} images, {headline["origin"]}'
-    found = {**headline, 'where': where}
+    counted = f'{headline.get("images", "all")} images'
+    told = headline['split'], counted, headline.get('mode'), headline['origin']
+    found = {**headline, 'where': ', '.join(filter(None, told))}
     return found | {k: np.array(headline[k]) for k in ('confusion',) if k in headline}
   if not images or images.confusion is None or not images.confusion.sum():
     return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -84,6 +85,9 @@ def evaluate_workdir(
 ) -> dict[str, Any]:
   """Scores a run's checkpoint on a split, prints the numbers and writes eval/<split>.json.
 
+  What `options` average or cut has a file of its own, eval/<split>_<mode>.json (see file_stem). Further
+  measures of the same step and mode that are in the file already stay there.
+
   Several hosts share the images of a plain pass, and all need to read the workdir's config.json;
   with options or further measures the first works alone.
 
@@ -118,12 +122,15 @@ def evaluate_workdir(
     return {}
   (summary, mode), step = counted, found['step']
   result = {'split': split, 'step': step, 'images': len(source), 'mode': mode}
+  stem = file_stem(split, config, options)
   result |= _numbers(summary, source.class_names)
   if config.paper:
     result['paper'] = config.paper.to_dict()
   if not hosts.first():
     return result
-  file = _write(result, storage.place(workdir) / 'eval', source.class_names)
+  file = storage.place(workdir) / 'eval' / f'{stem}.json'
+  result |= _measured_before(file, result)
+  _write(result, file, source.class_names)
   print_scores(result, config.paper)
   print(f'written to {file} in {duration(time.perf_counter() - begin)}')
   return result
@@ -140,16 +147,30 @@ def _count(
       return make_evaluator(config, source, task)(variables, told), ''
     extra = asked_for(config, source.class_names, **flags)
     f_scores = make_f_scores(source.class_names, config.f_scores)
-    if options == Options() and len(config.eval_scales) == 1 and not extra:
+    plain = _beside_config(config, options) == Options()
+    if plain and len(config.eval_scales) == 1 and not extra:
       summary, mode = make_evaluator(config, source, task)(variables, told), ''
     elif hosts.first():
       classes = Classes(source.class_names, source.palette)
       predictor = Predictor(config, variables, classes, options)
       summary = score_images(predictor, source, [Confusion(task), *extra], told)
-      mode = predictor.options.describe()
+      mode = '' if plain and len(config.eval_scales) == 1 else predictor.options.describe()
     else:
       return None
   return summary | f_scores(summary['confusion']), mode
+
+
+def _beside_config(config, options: Options) -> Options:
+  """Returns the options but for scales that are the config's own anyway."""
+  own = tuple(options.scales) == tuple(config.eval_scales)
+  return dataclasses.replace(options, scales=()) if own else options
+
+
+def file_stem(split: str, config, options: Options) -> str:
+  """Returns the name of an evaluation's file: 'val', or 'val_flip_tiles-512x512' where options say so."""
+  mode = _beside_config(config, options).describe()
+  words = [part.replace(' of ', ' ').replace(' ', '-') for part in mode.split(', ') if part]
+  return '_'.join([split, *words])
 
 
 def _check_for_instances(options: Options, flags: dict[str, Any]) -> None:
@@ -196,22 +217,31 @@ def _teller(progress: Progress, total: int) -> Told:
   return told
 
 
-def _write(result: dict[str, Any], folder: Path, class_names: tuple[str, ...]) -> Path:
-  """Writes <split>.json and, of pixels, <split>_confusion.png, in one move each; returns the former."""
-  file = folder / f'{result["split"]}.json'
-  picture = folder / f'{result["split"]}_confusion.png'
+def _measured_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+  """Returns the further measures of an earlier evaluation that agrees in all that both have."""
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    before = json.loads(file.read_text(encoding='utf-8'))
+    same = all(before[k] == result[k] for k in ('split', 'step', 'images', 'mode'))
+    same = same and abs(before['pixel_accuracy'] - result['pixel_accuracy']) < 1e-4
+  except (OSError, ValueError, KeyError, TypeError):  # none, or not one of pixels
+    return {}
+  return {k: before[k] for k in EXTRAS if k in before and k not in result} if same else {}
+
+
+def _write(result: dict[str, Any], file: Path, class_names: tuple[str, ...]) -> None:
+  """Writes the file and, of pixels, <its name>_confusion.png, in one move each."""
+  picture = file.with_name(f'{file.stem}_confusion.png')
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_text(file, json.dumps(result, indent=2) + '\n')
     title = ', '.join(filter(None, (result['split'], result['mode'])))
     if 'confusion' in result:
       with storage.whole_file(picture) as part:
         save_confusion(part, np.array(result['confusion']), class_names, title=title)
-    storage.write_text(file, json.dumps(result, indent=2) + '\n')
   except OSError as error:
     raise UserError(
-      f'cannot write {error.filename or folder}: {error.strerror or error}'
+      f'cannot write {error.filename or file.parent}: {error.strerror or error}'
     ) from error
-  return file
 
 
 def by_class(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
@@ -221,11 +251,12 @@ def by_class(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | No
 
 def print_scores(result: dict[str, Any], paper: Any) -> None:
   """Prints all numbers, the paper's beside them where it has them, and the table by class."""
-  console = Console(width=80)
+  console = Console(width=80, markup=False, emoji=False)
   scores, published = single_numbers(result), published_numbers(paper)
   published = {name: value for name, value in published.items() if name in scores}
   title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
-  table = Table(title=', '.join(filter(None, (title, result['mode']))))
+  console.print(', '.join(filter(None, (title, result['mode']))), soft_wrap=True, highlight=False)
+  table = Table()
   table.add_column('')
   table.add_column('ours', justify='right')
   if published:

@@ -34,9 +34,14 @@ class Evaluator:
     config: of the run.
     source: the split.
     task: turns outputs and labels into additive metrics, and these into numbers.
+
+  Raises:
+    UserError: several scales, which only launch/evaluate.py averages.
   """
 
   def __init__(self, config: ConfigDict, source: Any, task: Any):
+    if len(config.eval_scales) != 1:
+      raise UserError(f'config.eval_scales={config.eval_scales}: one scale while training')
     self._config, self._source, self._task = config, source, task
     size = config.eval_batch_size or config.batch_size
     size = min(size, len(source))
@@ -73,8 +78,6 @@ class Evaluator:
 
   def batches(self):
     """Yields the padded batches; see jaxseg.pipeline.loader.eval_batches."""
-    if len(self._config.eval_scales) != 1:
-      raise UserError(f'config.eval_scales={self._config.eval_scales}: one scale while training')
     source = self._seen()
     return eval_batches(
       source,

@@ -67,10 +67,8 @@ def _train(
     train_source = _source(config, config.train_split)
     eval_source = _source(config, config.eval_split)
     labels = labelscan.check(train_source, eval_source, cache_dir=config.cache_dir or None)
-    folder.keep_classes(Classes(train_source.class_names, train_source.palette))
 
     wrapper = parallel.build(config.parallel, config.mesh, config.batch_size // config.accumulate)
-    folder.keep_run(wrapper.describe())
     model = experiment.model_from(config, wrapper.axis_name)
     task = experiment.task_from(config, train_source)
     transforms = experiment.transforms_from(config)
@@ -88,9 +86,15 @@ def _train(
       checkpoints = Checkpoints(folder.path / 'checkpoints', keep=config.keep, metric=task.headline)
       at_end.callback(checkpoints.close)
       begin = _begin(config, checkpoints, init, init_key, shapes)
-    records = _records(config, task, folder, checkpoints, eval_source, begin)
+    evaluator = make_evaluator(config, eval_source, task)
     same['command'] = [stop_at, _shared_keys(config)]
     same['data'] = [len(train_source), len(eval_source), labels]
+
+  with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
+    records = _records(config, task, folder, checkpoints, eval_source, begin)
+    folder.keep_config()
+    folder.keep_classes(Classes(train_source.class_names, train_source.palette))
+    folder.keep_run(wrapper.describe())
   begin = hosts.broadcast(begin)  # the first host's state, so that nobody else needs the workdir
   state, start = from_state_dict(shapes, begin['state']), begin['step']
 
@@ -113,7 +117,7 @@ def _train(
     run = Run(
       config,
       checkpoints=checkpoints,
-      evaluator=make_evaluator(config, eval_source, task),
+      evaluator=evaluator,
       headline=task.headline,
       progress=progress,
       schedule=schedule,
@@ -242,7 +246,11 @@ def _memory_explained(config: ConfigDict) -> Iterator[None]:
 def _out_of_memory(config: ConfigDict) -> str:
   """Says which keys make the step smaller, from those that have not been used yet."""
   options = config.model_options
-  ways = [f'--config.accumulate={2 * config.accumulate} (same result, half the images at once)']
+  ways = []
+  if config.task != 'instance':  # whose losses do not add up over micro-batches
+    ways.append(
+      f'--config.accumulate={2 * config.accumulate} (same result, half the images at once)'
+    )
   if not options.get('remat', False):
     ways.append('--config.model_options.remat=True (recompute instead of keeping)')
   if config.dtype == 'float32':

@@ -186,23 +186,33 @@ class Run:
         self._keep(done, state, evaluated=evaluated)
 
   def _keep(self, step: int, state: Any, *, evaluated: bool, hurried: bool = False) -> None:
-    """Evaluates if it is time, draws, and saves; `hurried` where a signal wants the process gone."""
+    """Evaluates if it is time, saves, and draws; `hurried` where a signal wants the process gone."""
     if self._population and not hurried:
       state = state.replace(batch_stats=self._population(jax.device_get(state.variables)))
+    variables = jax.device_get(state.variables) if evaluated else None
     if evaluated:
-      self._evaluate(step, jax.device_get(state.variables))
+      self._evaluate(step, variables)
     self._writer.sync()
     scores = self._summary if evaluated else None
     self._checkpoints.save(step, state, scores, window=self._window)
+    if evaluated:
+      self._draw(step, variables)
 
   def _evaluate(self, step: int, variables: Any) -> None:
     self._summary = self._evaluator(variables)
     self._best = max(self._best, self._summary[self._headline])
     scalars = {k: v for k, v in self._summary.items() if isinstance(v, float)}
     self._writer.write(step, {f'eval/{k}': v for k, v in scalars.items()})
-    self._figures(step, variables, self._summary)
     numbers = ' . '.join(f'{k.replace("_", " ")} {v:.4f}' for k, v in scalars.items())
     self._progress.say(f'evaluated {self._config.eval_split} at step {step}: {numbers}')
+
+  def _draw(self, step: int, variables: Any) -> None:
+    """Renews the figures; a failure is told, never raised: no training ends for a picture."""
+    try:
+      self._figures(step, variables, self._summary)
+    except Exception as e:
+      reason = ' '.join(str(e).split())[:160]
+      self._progress.say(f'warning: no figures at step {step}: {type(e).__name__}: {reason}')
 
 
 class _Clock:

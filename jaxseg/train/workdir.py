@@ -1,4 +1,4 @@
-"""The run folder: one process at a time, one config for its whole life."""
+"""The run folder: one process at a time, one config from its first checkpoint on."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from jaxseg import config as configs
 from jaxseg import storage
 from jaxseg.types import UserError
 
+_SHOWN, _LONGEST = 3, 60  # differences of two configs in a line; characters of each value
+
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
@@ -33,11 +35,12 @@ class Classes:
 class Workdir:
   """An open run folder; the lock goes with the process, however it ends.
 
+  Opening writes nothing but the lock: a command that is refused later leaves the folder to the next.
   A bucket has no locks: there, that only one process trains in a folder is up to who starts them.
 
   Args:
     path: made if it is absent.
-    config: compared with the config.json that is there, else written.
+    config: compared with that of the run whose checkpoints are there; without any there is no run.
 
   Raises:
     UserError: the folder cannot be written, another process trains in it, or a key that changes what
@@ -45,7 +48,7 @@ class Workdir:
   """
 
   def __init__(self, path: str | Path, config: ConfigDict):
-    self.path = storage.absolute(path)
+    self.path, self._config = storage.absolute(path), config
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = None if storage.is_remote(path) else (self.path / '.lock').open('w')
@@ -55,7 +58,7 @@ class Workdir:
     if self._lock:
       self._take_lock()
     try:
-      self._keep_config(config)
+      self._compare()
     except UserError:
       self.close()
       raise
@@ -68,6 +71,13 @@ class Workdir:
       raise UserError(
         f'--workdir={self.path}: another process is training there; wait or choose another'
       ) from None
+
+  def keep_config(self) -> None:
+    """Writes config.json; where it replaces another, which left no checkpoint, run.json starts anew."""
+    file = self.path / 'config.json'
+    if file.exists() and configs.differences(load_config(self.path), self._config):
+      (self.path / 'run.json').unlink(missing_ok=True)
+    storage.write_text(file, configs.to_json(self._config))
 
   def keep_classes(self, classes: Classes) -> None:
     storage.write_text(
@@ -96,20 +106,40 @@ class Workdir:
     }
     storage.write_text(file, json.dumps(run, indent=2) + '\n')
 
-  def _keep_config(self, config: ConfigDict) -> None:
-    file = self.path / 'config.json'
-    if file.exists():
-      found = configs.differences(load_config(self.path), config)
-      if found:
-        changes = '; '.join(f'{k}: {old!r} there, {new!r} now' for k, (old, new) in found.items())
-        raise UserError(
-          f'--workdir={self.path} belongs to another run ({changes}): use another --workdir, or these values'
-        )
-    storage.write_text(file, configs.to_json(config))
+  def _compare(self) -> None:
+    steps = (p for p in self.path.glob('checkpoints/*') if p.name.isdigit())
+    if next(steps, None) is None:
+      return
+    found = configs.differences(load_config(self.path), self._config)
+    if found:
+      raise UserError(
+        f'--workdir={self.path} belongs to another run ({_told(found)}): use another --workdir, or '
+        'these values'
+      )
 
   def close(self) -> None:
     if self._lock:
       self._lock.close()
+
+
+def _told(differences: dict[str, tuple[Any, Any]]) -> str:
+  """Writes the first differences, options one by one, and how many more there are."""
+  flat = {}
+  for key, (old, new) in differences.items():
+    if isinstance(old, dict) and isinstance(new, dict):
+      names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+      flat |= {f'{key}.{name}': (old.get(name), new.get(name)) for name in names}
+    else:
+      flat[key] = (old, new)
+  shown = list(flat.items())[:_SHOWN]
+  texts = [f'{key}: {_short(old)} there, {_short(new)} now' for key, (old, new) in shown]
+  texts += [f'{len(flat) - _SHOWN} more'] if len(flat) > _SHOWN else []
+  return '; '.join(texts)
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= _LONGEST else f'{text[: _LONGEST - 3]}...'
 
 
 def load_run(workdir: str | Path) -> dict[str, Any]:
