@@ -49,7 +49,7 @@ def base() -> ConfigDict:
       init_from='',  # start from this workdir's or weights file's parameters
       init_new=(),  # patterns of names that start anew; anything else must be in init_from
       init_unused=(),  # patterns of names in init_from that this network may do without
-      init_ignore=(),  # of 'mean', 'std', 'channel_order': may differ from what the weights know
+      init_ignore=(),  # may differ from the weights': 'mean', 'std', 'channel_order', 'network'
       # data
       dataset='shapes',  # a module of jaxseg.datasets
       dataset_options=dict(),  # keyword arguments of its source()
@@ -293,8 +293,9 @@ def validate(config: ConfigDict) -> ConfigDict:
       raise UserError(
         f'config.{key}={config[key]}: one value for each of {config.channels} channels'
       )
-  if not set(config.init_ignore) <= {'mean', 'std', 'channel_order'}:
-    raise UserError(f'config.init_ignore={config.init_ignore}: some of mean, std, channel_order')
+  if not set(config.init_ignore) <= {'mean', 'std', 'channel_order', 'network'}:
+    known = 'some of mean, std, channel_order, network'
+    raise UserError(f'config.init_ignore={config.init_ignore}: {known}')
   if config.crop and (len(config.crop) != 2 or min(config.crop) < 1):
     raise UserError(f'config.crop={config.crop}: (height, width) in pixels, or () for whole images')
   for key in ('image_size', 'pad'):

@@ -184,3 +184,13 @@ def test_one_value_for_every_channel():
 def test_a_runs_pixels_are_checked_too(stage32):
   with pytest.raises(UserError, match='channel_order: add --config.channel_order=bgr'):
     start(stage32, 'channel_order=rgb', 'init_new=')
+
+
+def test_weights_of_a_network_that_names_do_not_tell_apart():
+  """The at-once FCN-8s has the staged one's names and shapes, but scales two of its maps."""
+  needs = {'at_once': True}
+  with pytest.raises(UserError, match=r'add --config\.model_options\.at_once=True, or .*=network'):
+    initial.check_network(load('fcn_voc2011.py:8s'), needs)
+  initial.check_network(load('fcn_voc2011.py:atonce'), needs)
+  initial.check_network(load('fcn_voc2011.py:8s', 'init_ignore=network'), needs)
+  initial.check_network(load('fcn_voc2011.py:8s'), {})

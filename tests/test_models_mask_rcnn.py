@@ -279,7 +279,7 @@ def torchvision_tensors(classes, published):
 def test_torchvisions_names(published):
   tensors = torchvision_tensors(5, published)
   converted = convert(tensors)
-  assert ('published' in converted.source) == published and 'aligned=False' in converted.note
+  assert ('published' in converted.source) == published and converted.needs['aligned'] is False
   ours = converted.tensors
   layers = {name.split('/', 1)[1].rsplit('/', 1)[0] for name in ours}
   assert layers == {

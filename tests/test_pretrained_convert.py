@@ -181,7 +181,7 @@ def test_fcn_at_once():
   tensors = fcn_weights(8)
   scales = {'scale_pool3/0': np.array(1e-4), 'scale_pool4/0': np.array([0.01])}
   converted = pretrained.convert(tensors | scales)
-  assert converted.note == 'needs at_once=True'
+  assert converted.needs == {'at_once': True}
   assert not any('scale' in name for name in converted.tensors)
   with pytest.raises(UserError, match='scale_pool3/0 is'):
     pretrained.convert(tensors | scales | {'scale_pool3/0': np.array(1.0)})
@@ -344,7 +344,7 @@ def test_keras_resnet_folds_biases_and_epsilon(old):
   top = 'fc1000' if old else 'predictions'
   tensors |= {f'{top}/{top}/kernel:0': normal(32 * WIDTH, 10), f'{top}/{top}/bias:0': normal(10)}
   converted = pretrained.convert(tensors)
-  assert converted.source == 'Keras resnet50' and 'resnet50_v1' in converted.note
+  assert converted.source == 'Keras resnet50' and converted.needs == {'backbone': 'resnet50_v1'}
   variables = zeros_of(backbones.build('resnet50_v1', width=WIDTH, num_classes=10))
   loaded, report = pretrained.load_into(variables, converted.tensors)
   assert not report.new and not report.unused

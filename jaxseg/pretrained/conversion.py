@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +36,7 @@ class Converted:
   preprocessing: Preprocessing | None
   optional: tuple[str, ...]
   is_backbone: bool
-  note: str
+  needs: Mapping[str, Any]
 
   def under(self, scope: str) -> Converted:
     """Returns the same with every layer inside `scope`: 'params/fc/bias', 'params/scope/fc/bias'."""
@@ -66,7 +68,7 @@ def convert(tensors: Tensors) -> Converted:
         preprocessing=source.preprocessing,
         optional=(*source.optional, *_fixed_upsampling(translated)),
         is_backbone=source.is_backbone,
-        note=source.note,
+        needs=source.needs,
       )
   raise UserError(
     f'weights with the names {", ".join(list(tensors)[:4])} ... are of no known naming; known are '

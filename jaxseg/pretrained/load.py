@@ -23,6 +23,9 @@ from jaxseg.types import Array, UserError
 _SHOWN = 6  # names in an error message; the report holds all
 
 
+_GROUPS = ('matched', 'new', 'unused', 'missing', 'unexpected', 'mismatched')
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
   """What became of every name; shapes by full name such as 'params/conv1_1/kernel'.
@@ -35,7 +38,7 @@ class Report:
     unexpected: the tensors have them, the network does not: a surprise.
     mismatched: name -> (shape in the network, shape of the tensor): a surprise.
     source: naming of the weights, where a file was read.
-    note: what the network must share with that source beyond names and shapes.
+    needs: fields of Model and values that make the network that source's, see sources.Source.
   """
 
   matched: dict[str, tuple[int, ...]]
@@ -45,7 +48,7 @@ class Report:
   unexpected: dict[str, tuple[int, ...]]
   mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
   source: str = ''
-  note: str = ''
+  needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def surprises(self) -> int:
@@ -53,10 +56,11 @@ class Report:
 
   def __str__(self) -> str:
     """A line of counts, then every name that was not simply loaded, with its shape."""
-    groups = {name: value for name, value in vars(self).items() if isinstance(value, dict)}
+    groups = {name: getattr(self, name) for name in _GROUPS}
     counts = ', '.join(f'{len(group)} {name}' for name, group in groups.items())
     lines = [f'{self.source or "weights"}: {counts}']
-    lines += [f'  note: {self.note}'] if self.note else []
+    if self.needs:
+      lines.append(f'  of a network with {", ".join(f"{k}={v!r}" for k, v in self.needs.items())}')
     for name, group in groups.items():
       if name != 'matched':
         lines += [f'  {name} {_described(key, value)}' for key, value in sorted(group.items())]
@@ -145,7 +149,7 @@ def load_file(
   except UserError as error:
     message = str(error)
     raise UserError(message if str(path) in message else f'{path}: {message}') from None
-  report = dataclasses.replace(report, source=converted.source, note=converted.note)
+  report = dataclasses.replace(report, source=converted.source, needs=converted.needs)
   return loaded, report, converted.preprocessing
 
 

@@ -68,7 +68,7 @@ SOURCES = (
     has('conv1_1/0', 'score_fr/0', 'scale_pool3/0'),
     _translate,
     preprocessing.FCN,
-    note='needs at_once=True',
+    needs={'at_once': True},
   ),
   Source(
     'Caffe FCN-32s, 16s or 8s',

@@ -111,7 +111,7 @@ SOURCES = (
     preprocessing.CAFFE,
     optional=('fc',),
     is_backbone=True,
-    note="trained with the stride on the first 1x1 of a block: backbone='resnet50_v1' has it there",
+    needs={'backbone': 'resnet50_v1'},  # the stride is on the first 1x1 of a block
   ),
   Source(
     'Keras mobilenet',

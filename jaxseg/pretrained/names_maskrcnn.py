@@ -69,9 +69,7 @@ def _translate_published(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 _HEADS = ('roi_heads.box_head.fc6.weight', 'roi_heads.mask_predictor.conv5_mask.weight')
-_NOTE = (
-  'model_options.aligned=False and anchors_rounded=True give the network that it was trained in'
-)
+_NEEDS = {'aligned': False, 'anchors_rounded': True}
 
 SOURCES = (
   Source(
@@ -79,13 +77,13 @@ SOURCES = (
     has('backbone.body.conv1.weight', 'rpn.head.conv.weight', *_HEADS),
     _translate_published,
     preprocessing.TORCHVISION,
-    note=_NOTE,
+    needs=_NEEDS,
   ),
   Source(
     'torchvision maskrcnn_resnet50_fpn',
     has('backbone.body.conv1.weight', 'rpn.head.conv.0.0.weight', *_HEADS),
     _translate,
     preprocessing.TORCHVISION,
-    note=_NOTE,
+    needs=_NEEDS,
   ),
 )

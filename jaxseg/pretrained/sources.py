@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ class Source:
     preprocessing: what the weights were trained with; None: the workdir's config knows.
     optional: patterns of names that a network may do without (ImageNet's classifier).
     is_backbone: belongs under 'backbone' in a network that has such a part.
-    note: what a network must share with the source, beyond names and shapes.
+    needs: fields of the network's Model and the values that make it the source's network, where
+      names and shapes do not tell.
   """
 
   name: str
@@ -34,7 +36,7 @@ class Source:
   preprocessing: Preprocessing | None
   optional: tuple[str, ...] = ()
   is_backbone: bool = False
-  note: str = ''
+  needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def has(*names: str) -> Callable[[Tensors], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
   Args:
     config: `init_from` is a workdir (its best checkpoint) or a weight file; `init_new` and
       `init_unused` are patterns of names that only one of the two sides has; `init_ignore` names
-      what of the pixels may differ.
+      what of the pixels may differ, and with 'network' that its options may.
     variables: {'params': ..., 'batch_stats': ...}, fresh arrays or only their shapes; what is new
       stays as it is given here.
 
@@ -29,7 +30,7 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
 
   Raises:
     UserError: a name is missing, unexpected or of another shape and was not announced; or the
-      weights were trained with other pixels.
+      weights were trained with other pixels, or in a network that the same names do not tell apart.
   """
   path = storage.place(config.init_from)
   announced = dict(allow_new=tuple(config.init_new), allow_unused=tuple(config.init_unused))
@@ -44,9 +45,26 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
     pixels = experiment.preprocessing_from(theirs)
   else:
     loaded, report, pixels = pretrained.load_file(variables, path, **announced)
+    check_network(config, report.needs)
   if pixels is not None:
     check_pixels(config, pixels)
   return loaded, f'init_from {report}'
+
+
+def check_network(config: ConfigDict, needs: Mapping[str, Any]) -> None:
+  """Refuses weights whose names and shapes fit a network that is another function of them.
+
+  Raises:
+    UserError: says which flags give their own network.
+  """
+  model = experiment.model_from(config)
+  wrong = [k for k, v in needs.items() if getattr(model, k) != v]
+  if wrong and 'network' not in config.init_ignore:
+    flags = ' '.join(f'--config.model_options.{k}={needs[k]}' for k in wrong)
+    raise UserError(
+      f'{config.init_from}: these weights were trained in another network: add {flags}, or '
+      '--config.init_ignore=network to train them in this one'
+    )
 
 
 def check_pixels(config: ConfigDict, expected: Preprocessing) -> None:
