@@ -8,9 +8,7 @@ import pytest
 from jaxseg import datasets
 from jaxseg.types import UserError
 
-NAMES = (
-  'ade20k, camvid, cityscapes, ctc, dsb2018, folder, isbi2012, lyft, pet, shapes, sunrgbd, voc'
-)
+NAMES = 'ade20k, camvid, cityscapes, coco, ctc, dsb2018, folder, isbi2012, lyft, pet, shapes, sunrgbd, voc'
 
 
 def test_names_are_exactly_the_modules_with_a_source():

@@ -18,7 +18,7 @@ from jaxseg.instances import InstancePredictor
 from jaxseg.predict import Wanted, heat, predict_files
 from jaxseg.types import UserError
 from tests.test_instance_launchers import tiny_config
-from tests.test_launch import ROOT, launch
+from tests.test_launch import ROOT, heeds_interrupts, launch
 from tests.tiny_runs import PALETTE, make_config, make_workdir, random_image
 
 
@@ -249,7 +249,9 @@ def test_an_interrupted_prediction_says_how_to_go_on_and_does(workdir, tmp_path)
   flags = (f'--workdir={workdir}', f'--input={folder}', f'--output={out}')
   command = [sys.executable, str(ROOT / 'launch' / 'predict.py'), *flags]
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-  process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+  process = subprocess.Popen(
+    command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_interrupts
+  )
   while process.poll() is None and not list(out.glob('*.png')):
     time.sleep(0.01)
   process.send_signal(signal.SIGINT)
