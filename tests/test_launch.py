@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
 
 # Those whose network, task and pipeline another config's run has too.
 TWICE = (
-  'mask_rcnn_coco',
+  'mask_rcnn',  # tests/test_instance_launchers.py trains one
   'pspnet_ade20k',
   'pspnet_cityscapes',
   'pspnet_voc2012',
