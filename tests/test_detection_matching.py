@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.detection.matching import match, on_crowd
+from jaxseg.detection.matching import _compare, match
 from jaxseg.detection.sampling import sample
 from jaxseg.detection.targets import anchor_targets, roi_targets
 from jaxseg.types import VOID
@@ -17,24 +17,24 @@ def rows(*values):
 
 
 TRUTH = rows((0, 0, 10, 10), (20, 0, 30, 10), (0, 0, 0, 0))
-VALID = jnp.array([True, True, False])
+VALID, NO_CROWD = jnp.array([True, True, False]), jnp.zeros(3, bool)
 # overlaps: 1 with the first; .8; .4 with the first; .5 with the second (its best); none
 CANDIDATES = rows((0, 0, 10, 10), (0, 0, 8, 10), (0, 0, 4, 10), (20, 0, 25, 10), (50, 50, 60, 60))
 
 
 def test_match_by_hand():
-  index, positive, negative = match(CANDIDATES, TRUTH, VALID, **BACK)
+  index, positive, negative = match(CANDIDATES, TRUTH, VALID, NO_CROWD, **BACK)
   np.testing.assert_array_equal(index[:4], (0, 0, 0, 1))
   np.testing.assert_array_equal(positive, (1, 1, 0, 0, 0))
   np.testing.assert_array_equal(negative, (0, 0, 0, 0, 1))  # .4 and .5 are neither
-  _, positive, negative = match(CANDIDATES, TRUTH, VALID, **FRONT)
+  _, positive, negative = match(CANDIDATES, TRUTH, VALID, NO_CROWD, **FRONT)
   np.testing.assert_array_equal(positive, (1, 1, 0, 1, 0))
   np.testing.assert_array_equal(negative, (0, 0, 1, 0, 1))
 
 
 def test_the_best_of_each_true_box_is_foreground_ties_included():
   twice = jnp.concatenate([CANDIDATES, rows((25, 0, 30, 10))])  # the second one's other half
-  index, positive, _ = match(twice, TRUTH, VALID, best_of_each=True, **BACK)
+  index, positive, _ = match(twice, TRUTH, VALID, NO_CROWD, best_of_each=True, **BACK)
   np.testing.assert_array_equal(positive, (1, 1, 0, 1, 0, 1))
   np.testing.assert_array_equal(index[jnp.array([3, 5])], (1, 1))
 
@@ -42,16 +42,34 @@ def test_the_best_of_each_true_box_is_foreground_ties_included():
 def test_padding_and_objects_that_nothing_overlaps_match_nothing():
   far = rows((90, 90, 95, 95))
   for truth, valid in ((TRUTH, jnp.zeros(3, bool)), (far, jnp.array([True]))):
-    _, positive, negative = match(CANDIDATES, truth, valid, best_of_each=True, **BACK)
+    _, positive, negative = match(
+      CANDIDATES, truth, valid, ~valid & False, best_of_each=True, **BACK
+    )
     assert not positive.any() and negative.all()
 
 
-def test_on_crowd_counts_the_boxs_own_area():
-  """A small box inside a large crowd is on it, the crowd's neighbour and a large box are not."""
+def test_on_a_crowd_counts_the_boxs_own_area():
+  """A small box inside a large crowd is not background; its neighbour and a large box are."""
   crowd = rows((0, 0, 100, 100), (200, 0, 210, 10))
   boxes = rows((5, 5, 9, 9), (90, 0, 110, 10), (0, 0, 100, 200), (200, 0, 210, 10))
-  found = on_crowd(boxes, crowd, jnp.array([True, False]))
-  np.testing.assert_array_equal(found, (1, 0, 0, 0))
+  valid, marked = jnp.zeros(2, bool), jnp.array([True, False])
+  _, positive, negative = match(boxes, crowd, valid, marked, **FRONT)
+  np.testing.assert_array_equal(negative, (0, 1, 1, 1))
+  assert not positive.any()
+
+
+def test_one_by_one_is_as_all_at_once():
+  """Equal overlaps among them: boxes on a coarse grid, some twice."""
+  random = np.random.default_rng(0)
+  corner, sides = random.integers(0, 9, (60, 2)), random.integers(1, 4, (60, 2))
+  boxes = jnp.array(np.concatenate([corner, corner + sides], axis=1), jnp.float32)
+  truth, valid, crowd = boxes[:12], jnp.arange(12) < 8, jnp.arange(12) > 9
+  together = jax.jit(_compare)(boxes, truth, valid, crowd)
+  for at_a_time in (1, 4):
+    found = jax.jit(_compare, static_argnums=4)(boxes, truth, valid, crowd, at_a_time)
+    for a, b in zip(found, together, strict=True):
+      np.testing.assert_array_equal(a, b)
+  assert all(np.unique(part).size > 1 for part in together)
 
 
 def test_a_sample_takes_positives_first_and_at_most_their_share():

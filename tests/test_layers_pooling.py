@@ -98,8 +98,41 @@ def test_equals_flax(shape, dtype):
   compare(max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
   pad = ((0, shape[1] % 2), (0, shape[2] % 2))
   compare(lambda x: max_pool(x, ceil=True), lambda x: nn.max_pool(x, (2, 2), (2, 2), pad))
-  pad = ((1, 1), (1, 1))
-  compare(lambda x: max_pool(x, 3, 2, pad), lambda x: nn.max_pool(x, (3, 3), (2, 2), pad))
+
+
+@pytest.mark.parametrize(
+  ('window', 'stride', 'pad'),
+  [
+    (3, 2, ((1, 1), (1, 1))),
+    (3, 1, ((1, 1), (2, 0))),
+    (4, 3, ((0, 0), (2, 1))),
+    (5, 2, ((2, 2), (2, 2))),
+    (1, 2, ((0, 0), (0, 0))),
+    (2, 3, ((0, 1), (0, 0))),
+  ],
+)
+@pytest.mark.parametrize('shape', [(2, 9, 8, 3), (1, 7, 11, 2)])
+def test_windows_of_any_side_and_stride_equal_flax(window, stride, pad, shape):
+  """Small whole numbers: many ties, and sums without rounding."""
+  x = jax.random.randint(jax.random.key(0), shape, -3, 3).astype(jnp.float32)
+
+  def run(pool):
+    return jax.jit(jax.value_and_grad(lambda x: (pool(x) ** 3).sum()))(x)
+
+  ours = run(lambda x: max_pool(x, window, stride, pad))
+  theirs = run(lambda x: nn.max_pool(x, (window, window), (stride, stride), pad))
+  for a, b in zip(ours, theirs, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_gradient_of_overlapping_windows_by_hand():
+  """3x3 windows at stride 2 over 5x5: the centre is the maximum of all four, a corner of none."""
+  x = jnp.zeros((5, 5)).at[2, 2].set(9).at[0, 0].set(5)[None, :, :, None]
+  weight = jnp.array([[1.0, 2], [3, 4]])[None, :, :, None]
+  gradient = jax.grad(lambda x: (max_pool(x, 3, 2) * weight).sum())(x)
+  np.testing.assert_array_equal(
+    _flat(gradient), np.zeros((5, 5)) + 10 * (np.eye(5) * [0, 0, 1, 0, 0])
+  )
 
 
 def test_other_windows_with_ceil():
@@ -141,8 +174,9 @@ def test_pmap_mesh_and_vmap_equal_one_device():
 
 def test_no_select_and_scatter_and_symbolic_export():
   x = jnp.ones((1, 5, 6, 3))
-  program = jax.jit(jax.grad(lambda x: max_pool(x, ceil=True).sum())).lower(x).as_text()
-  assert 'select_and_scatter' not in program
+  for options in ((), (3, 2, ((1, 1), (1, 1)))):
+    program = jax.jit(jax.grad(lambda x, o=options: max_pool(x, *o).sum())).lower(x).as_text()
+    assert 'select_and_scatter' not in program
 
   def round_trip(x):
     pooled, index = max_pool_argmax(x)

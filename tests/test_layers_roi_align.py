@@ -1,4 +1,4 @@
-"""RoIAlign: written out, its two forms, gradients, and the level of a box."""
+"""RoIAlign: written out, as a product of matrices, gradients, and the level of a box."""
 
 from functools import partial
 
@@ -23,24 +23,22 @@ def one(feature, box, size, **options):
   return np.asarray(roi_align([feature], [4], boxes, FIRST, size, **options)[0, ..., 0])
 
 
-@pytest.mark.parametrize('by_product', [True, False])
-def test_a_plane_gives_the_bins_centres(by_product):
+def test_a_plane_gives_the_bins_centres():
   """Stride 4, box of 8 x 16 pixels at (8, 4): cells 2..4 by 1..5; areas shift by half a cell."""
-  align = partial(one, plane(12, 10), (8, 4, 16, 20), 2, by_product=by_product)
+  align = partial(one, plane(12, 10), (8, 4, 16, 20), 2)
   centres = np.array([[2.5, 3.5]]) + 10 * np.array([[2.0], [4.0]])
   np.testing.assert_allclose(align(aligned=False), centres, rtol=1e-6)
   np.testing.assert_allclose(align(aligned=True), centres - 5.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize('by_product', [True, False])
-def test_the_border_by_hand(by_product):
+def test_the_border_by_hand():
   """A point up to one cell outside takes the border's value, further out it is zero.
 
   One bin, 2 x 2 points: rows at -0.5 and 1.5, columns at -1.75 and 0.25 of a map 1 + column.
   """
   feature = 1 + plane(4, 4, (1.0, 0.0))
   box = np.array([-2.75, -1.5, 1.25, 2.5]) * 4
-  found = one(feature, box, 1, aligned=False, by_product=by_product)
+  found = one(feature, box, 1, aligned=False)
   np.testing.assert_allclose(found, [[1.25 / 2]], rtol=1e-6)
 
 
@@ -60,32 +58,46 @@ def pyramid():
   return maps, boxes, jnp.arange(9) % 3
 
 
-@pytest.mark.parametrize('aligned', [True, False])
-def test_both_forms_agree_in_value_and_gradient(aligned):
+def weights(start, end, length):
+  """[5, length]: what each cell contributes to each bin of two points, float64."""
+  points = start + (end - start) * (np.arange(10) + 0.5) / 10
+  inside, points = (points >= -1) & (points <= length), np.clip(points, 0, length - 1)
+  tents = np.maximum(0, 1 - np.abs(points[:, None] - np.arange(length)))
+  return (tents * inside[:, None]).reshape(5, 2, length).mean(axis=1)
+
+
+@pytest.mark.parametrize('at_a_time', [None, 2, 9])
+def test_a_box_is_rows_times_map_times_columns(at_a_time):
+  """Value and gradient; groups of which the last is not full, too."""
   maps, boxes, levels = pyramid()
-  weight = np.random.default_rng(1).normal(size=(9, 5, 5, 3)).astype('f')
+  grades = np.random.default_rng(1).normal(size=(9, 5, 5, 3)).astype('f')
 
-  @partial(jax.jit, static_argnums=1)
+  @jax.jit
   @partial(jax.value_and_grad, has_aux=True)
-  def run(maps, by_product):
-    out = roi_align(maps, [4, 8, 16], boxes, levels, 5, aligned=aligned, by_product=by_product)
-    return (out * weight).sum(), out
+  def run(maps):
+    out = roi_align(maps, [4, 8, 16], boxes, levels, 5, at_a_time=at_a_time)
+    return (out * grades).sum(), out
 
-  (_, product), gradient = run(maps, True)
-  (_, gathered), other = run(maps, False)
-  np.testing.assert_allclose(product, gathered, rtol=1e-4, atol=1e-5)
-  for a, b in zip(gradient, other, strict=True):
-    assert np.abs(a).max() > 0.1
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  (_, found), gradients = run(maps)
+  expected = [np.zeros(m.shape) for m in maps]
+  for i, level in enumerate(np.asarray(levels)):
+    box = np.asarray(boxes[i], np.float64) / (4, 8, 16)[level] - 0.5
+    height, width, _ = maps[level].shape
+    rows, columns = weights(box[1], box[3], height), weights(box[0], box[2], width)
+    value = np.einsum('ph,hwc,qw->pqc', rows, maps[level], columns)
+    np.testing.assert_allclose(found[i], value, rtol=1e-4, atol=1e-5)
+    expected[level] += np.einsum('ph,pqc,qw->hwc', rows, grades[i], columns)
+  for ours, theirs in zip(gradients, expected, strict=True):
+    assert np.abs(theirs).max() > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('by_product', [True, False])
-def test_the_gradient_by_hand(by_product):
+def test_the_gradient_by_hand():
   """One bin with one point between four cells: each gets its bilinear weight, and the box nothing."""
   feature = jnp.zeros((4, 4, 1))
 
   def value(feature, box):
-    options = dict(samples=1, aligned=False, by_product=by_product)
+    options = dict(samples=1, aligned=False)
     return roi_align([feature], [1], box, FIRST, 1, **options).sum()
 
   box = jnp.array([(0.75, 1.5, 1.75, 2.5)])  # centre: column 1.25, row 2
@@ -99,9 +111,8 @@ def test_the_gradient_by_hand(by_product):
 def test_boxes_take_their_own_level():
   maps = [jnp.full((8, 8, 1), 1.0), jnp.full((4, 4, 1), 2.0)]
   boxes = jnp.array([(4, 4, 12, 12)] * 2, jnp.float32)
-  for by_product in (True, False):
-    found = roi_align(maps, [4, 8], boxes, jnp.array([1, 0]), 2, by_product=by_product)
-    np.testing.assert_allclose(found[:, 0, 0, 0], (2, 1))
+  found = roi_align(maps, [4, 8], boxes, jnp.array([1, 0]), 2)
+  np.testing.assert_allclose(found[:, 0, 0, 0], (2, 1))
 
 
 def test_the_level_of_a_box():
@@ -112,9 +123,11 @@ def test_the_level_of_a_box():
   np.testing.assert_array_equal(level_of(boxes, 4, canonical_size=10.0)[4:6], (2, 3))
 
 
-def test_bfloat16_stays_bfloat16():
-  maps, boxes, levels = pyramid()
-  maps = [m.astype(jnp.bfloat16) for m in maps]
-  for by_product in (True, False):
-    found = roi_align(maps, [4, 8, 16], boxes, levels, 2, by_product=by_product)
-    assert found.dtype == jnp.bfloat16
+def test_bfloat16_stays_bfloat16_and_sums_in_float32():
+  """512 boxes on one cell: in bfloat16 a sum of ones ends at 256."""
+  maps, boxes = [jnp.ones((1, 1, 1), jnp.bfloat16)], jnp.tile(jnp.array([(0, 0, 4.0, 4)]), (512, 1))
+  align = partial(roi_align, strides=[4], boxes=boxes, levels=jnp.zeros(512, jnp.int32), size=1)
+  out, pull = jax.vjp(align, maps)
+  assert out.dtype == jnp.bfloat16 and (out == 1).all()
+  (gradient,) = pull(jnp.ones_like(out))[0]
+  assert gradient.dtype == jnp.bfloat16 and gradient.item() == 512

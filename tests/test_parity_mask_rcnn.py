@@ -183,8 +183,7 @@ def test_detections(results):
 
 
 @pytest.mark.parametrize('aligned', [True, False])
-@pytest.mark.parametrize('by_product', [True, False])
-def test_roi_align(operators, aligned, by_product):
+def test_roi_align(operators, aligned):
   """Values and gradients, of boxes inside, along the border and of no area.
 
   The rule for points outside of the map is not in their Python form: see test_layers_roi_align.py.
@@ -204,7 +203,7 @@ def test_roi_align(operators, aligned, by_product):
   @jax.jit
   def run(feature):
     levels = jnp.zeros(40, jnp.int32)
-    return roi_align([feature], [4], boxes, levels, 7, aligned=aligned, by_product=by_product)
+    return roi_align([feature], [4], boxes, levels, 7, aligned=aligned)
 
   ours, back = jax.vjp(run, feature)
   moved = back(jnp.array(weight))[0]

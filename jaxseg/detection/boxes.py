@@ -19,10 +19,13 @@ def area(boxes: Array) -> Array:
 
 def intersection(a: Array, b: Array) -> Array:
   """Returns the area that each pair shares, [n, m] of a [n, 4] and b [m, 4]."""
-  a, b = a[:, None], b[None]
-  sides = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
-  sides = jnp.maximum(sides, 0)
-  return sides[..., 0] * sides[..., 1]
+  x0, y0, x1, y1 = a.T[:, :, None]
+  u0, v0, u1, v1 = b.T[:, None]
+  width, height = (
+    jnp.minimum(x1, u1) - jnp.maximum(x0, u0),
+    jnp.minimum(y1, v1) - jnp.maximum(y0, v0),
+  )
+  return jnp.maximum(width, 0) * jnp.maximum(height, 0)
 
 
 def iou(a: Array, b: Array) -> Array:

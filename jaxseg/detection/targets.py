@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from jaxseg.detection import boxes as box
-from jaxseg.detection.matching import match, on_crowd
+from jaxseg.detection.matching import match
 from jaxseg.detection.sampling import sample
 from jaxseg.types import VOID, Array
 
@@ -35,10 +35,15 @@ def anchor_targets(
     'index' int32 [count] into the anchors; 'labels' int32 [count]: 1 object, 0 background, VOID where
     there was nothing left to sample; 'targets' float32 [count, 4], deltas to the object's box.
   """
-  usable = _usable(truth)
-  thresholds = dict(foreground=foreground, background=background)
-  row, positive, negative = match(anchors, truth['boxes'], usable, best_of_each=True, **thresholds)
-  negative &= ~on_crowd(anchors, truth['boxes'], truth['crowd'])
+  row, positive, negative = match(
+    anchors,
+    truth['boxes'],
+    _usable(truth),
+    truth['crowd'],
+    foreground=foreground,
+    background=background,
+    best_of_each=True,
+  )
   index, is_positive, valid = sample(key, positive, negative, count, most_positive)
   return {
     'index': index,
@@ -76,8 +81,7 @@ def roi_targets(
   proposals = jnp.concatenate([proposals, truth['boxes']])
   valid = jnp.concatenate([valid, usable])
   thresholds = dict(foreground=foreground, background=foreground)
-  row, positive, negative = match(proposals, truth['boxes'], usable, **thresholds)
-  negative &= ~on_crowd(proposals, truth['boxes'], truth['crowd'])
+  row, positive, negative = match(proposals, truth['boxes'], usable, truth['crowd'], **thresholds)
   count = min(count, len(proposals))
   index, is_positive, drawn = sample(
     key, positive & valid, negative & valid, count, min(most_positive, count)

@@ -5,7 +5,8 @@ forward pass. Here it is a matrix product instead: the kernel's windows of a few
 side by side (im2col) so that they fit the cache, multiplied with the output's gradient, and summed
 over the blocks of rows. In bfloat16 XLA convolves in float32, but a matrix product that sums in
 float32 uses the CPU's own bfloat16 instructions: with many channels the value and the input's
-gradient are such products too. A large kernel over a small map (FCN's fc6) is one such product forward
+gradient are such products too. A kernel of one pixel is a matrix product already, forward and backward;
+XLA's own weight gradient takes three times as long. A large kernel over a small map (FCN's fc6) is one such product forward
 and backward: XLA's own takes a hundred times as long where the kernel is larger than the map.
 All else stays with XLA, which is faster there.
 """
@@ -51,13 +52,16 @@ def conv_general_dilated(
 
   Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o], stride 1, no dilation, no groups,
   float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps;
-  in bfloat16 also kernels up to 3x3 on any map, from 128 channels.
+  in bfloat16 also kernels up to 3x3 on any map, from 128 channels; in float32 also 1x1 kernels of any
+  stride on any map.
   Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
   CPU, and where rows are split over devices, all is native.
   """
   sizes = [*lhs.shape, *rhs.shape]
   dtypes = {jnp.dtype(lhs.dtype), jnp.dtype(rhs.dtype)}
-  ones = [*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ())]
+  unpadded = isinstance(padding, str) or not any(map(any, padding))
+  pointwise = rhs.shape[:2] == (1, 1) and unpadded and lhs.dtype == jnp.float32
+  ones = [*(() if pointwise else window_strides), *(lhs_dilation or ()), *(rhs_dilation or ())]
   layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
   covered = (
     not rows_are_split()
@@ -69,6 +73,9 @@ def conv_general_dilated(
     and preferred_element_type is None
     and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
   )
+  if covered and pointwise:
+    rows, columns = window_strides  # only skip pixels
+    return _convolve_by_windows(((0, 0), (0, 0)), precision, lhs[:, ::rows, ::columns], rhs)
   if covered:
     if isinstance(padding, str):
       padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (1, 1), padding)

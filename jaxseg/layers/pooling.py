@@ -1,8 +1,9 @@
 """Max pooling, its argmax, and unpooling, without select-and-scatter; averages over bins.
 
 The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
-forward pass on a CPU and is not deterministic on a GPU. Where the windows do not overlap, the four
-corners of a 2x2 window are four strided slices, so value, index and gradient are elementwise.
+forward pass on a CPU and is not deterministic on a GPU. Here the places of a window are strided slices,
+so index and gradient are elementwise: the four corners of a 2x2 window, or all of a window that
+overlaps its neighbours.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxseg.layers.partition import by_rows
+from jaxseg.layers.partition import by_rows, rows_are_split
 from jaxseg.types import Array
 
 
@@ -46,15 +47,9 @@ def max_pool(
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
   if ceil:
     pads = [_ceil_pad(n, window, stride, pad) for n, pad in zip(x.shape[1:3], pads, strict=True)]
-  pooled = lax.reduce_window(
-    by_rows(x, window - 1),
-    _lowest(x.dtype),
-    lax.max,
-    (1, window, window, 1),
-    (1, stride, stride, 1),
-    ((0, 0), *pads, (0, 0)),
-  )
-  return by_rows(pooled)
+  pool = _windowed if rows_are_split() else _overlapping
+  pads = tuple((int(low), int(high)) for low, high in pads)
+  return by_rows(pool(window, stride, pads, x.shape[1:3], by_rows(x, window - 1)))
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
@@ -141,6 +136,58 @@ def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[i
   if steps * stride >= n + low:  # Caffe: a window that starts beyond the image is dropped
     steps -= 1
   return low, max(high, steps * stride + window - n - low)
+
+
+def _windowed(window, stride, pads, size, x):
+  del size  # [h, w] of x, for the gradient
+  return lax.reduce_window(
+    x,
+    _lowest(x.dtype),
+    lax.max,
+    (1, window, window, 1),
+    (1, stride, stride, 1),
+    ((0, 0), *pads, (0, 0)),
+  )
+
+
+_overlapping = jax.custom_vjp(_windowed, nondiff_argnums=(0, 1, 2, 3))
+
+
+def _overlapping_forward(window, stride, pads, size, x):
+  """Saves where in its window (row-major) each maximum was."""
+  edges = ((low, high, 0) for low, high in pads)
+  x = lax.pad(x, jnp.array(_lowest(x.dtype), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+  rows, columns = (n - window + 1 for n in x.shape[1:3])
+  pooled = x[:, :rows:stride, :columns:stride]
+  index = jnp.zeros(pooled.shape, jnp.uint8 if window < 16 else jnp.int32)
+  for place in range(1, window**2):
+    i, j = divmod(place, window)
+    other = x[:, i : rows + i : stride, j : columns + j : stride]
+    index = jnp.where(other > pooled, jnp.array(place, index.dtype), index)
+    pooled = jnp.maximum(pooled, other)
+  return pooled, index
+
+
+def _overlapping_backward(window, stride, pads, size, index, g):
+  """Adds up, for each pixel of a stride x stride block, the windows' places that fall on it."""
+  reach = (window - 1) // stride  # blocks that a window extends over, beside its first
+  empty = jnp.pad(jnp.zeros_like(g), ((0, 0), (0, reach), (0, reach), (0, 0)))
+  blocks = [[empty] * stride for _ in range(stride)]
+  for place in range(window**2):
+    (down, row), (right, column) = (divmod(n, stride) for n in divmod(place, window))
+    part = jnp.where(index == place, g, 0)
+    edges = ((0, 0), (down, reach - down), (right, reach - right), (0, 0))
+    blocks[row][column] += jnp.pad(part, edges)
+  whole = jnp.stack([jnp.stack(row, axis=3) for row in blocks], axis=2)
+  b, height, _, width, _, c = whole.shape
+  whole = whole.reshape(b, height * stride, width * stride, c)
+  edges = (
+    (-low, low + n - m, 0) for n, m, (low, _) in zip(size, whole.shape[1:3], pads, strict=True)
+  )
+  return (lax.pad(whole, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0))),)
+
+
+_overlapping.defvjp(_overlapping_forward, _overlapping_backward)
 
 
 def _corners(x: Array, odd: tuple[int, int], fill) -> list[Array]:

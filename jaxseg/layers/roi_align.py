@@ -5,23 +5,23 @@ Value i of a map of stride s is the feature at pixel coordinate s (i + 0.5) wher
 `samples` points spread evenly in it. Points up to one cell outside of the map take its border's
 value, those further out count as zero.
 
-The weight of a point is a product of one in y and one in x, and so is the mean over a bin's grid of
-points: a box is (rows of y weights) @ map @ (columns of x weights). Their gradient is two more products,
-where the gradient of gathering is a scattered sum. On large maps the weights are nearly all zero, and
-gathering wins. On a CPU, forward and backward: 24 boxes of 14 x 14 bins from 64 x 64 x 64 values take
-16 ms by products and 27 ms by gathers, 128 such boxes from 64 x 64 x 256 take 870 and 510.
+The cells around the points of all boxes are many times the maps. So a CPU takes a few boxes at a time,
+forward and backward, and their cells stay in its cache: 512 boxes of 14 x 14 points from 200 x 336 x 256
+values and coarser maps, value and gradient, take 0.12 s so and 0.53 s all at once.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxseg.types import Array
 
-_MAX_PRODUCT_MAP = 64 * 64 * 64  # values of the largest map, up to which it is done by products
+_CPU_BOXES = 4  # at a time
 
 
 def roi_align(
@@ -33,7 +33,7 @@ def roi_align(
   *,
   samples: int = 2,
   aligned: bool = True,
-  by_product: bool | None = None,
+  at_a_time: int | None = None,
 ) -> Array:
   """Cuts boxes out of a pyramid of features.
 
@@ -45,18 +45,22 @@ def roi_align(
     size: bins along a side of the result.
     samples: points along a side of a bin.
     aligned: see above; where not, a side is at least one cell long, as published.
-    by_product: True: matrix products, False: gathers; None: by the size of the largest map.
+    at_a_time: boxes that are worked on together; None: 4 on a CPU, elsewhere all.
 
   Returns:
-    [n, size, size, c] of the maps' dtype.
+    [n, size, size, c] of the maps' dtype; means, and gradients, are summed in float32.
   """
-  boxes = jax.lax.stop_gradient(boxes)
-  if by_product is None:
-    by_product = max(m.size for m in maps) <= _MAX_PRODUCT_MAP
-  align = _by_product if by_product else _by_gather
-  stride = jnp.array(strides, jnp.float32)[levels]
-  points = _points(boxes / stride[:, None], size, samples, aligned)
-  return align(maps, *points, levels)
+  sizes = [m.shape[:2] for m in maps]
+  taps = _taps(jax.lax.stop_gradient(boxes), levels, sizes, strides, size, samples, aligned)
+  cells = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
+  if at_a_time:
+    return _cut(cells, taps, len(cells), at_a_time)
+  return jax.lax.platform_dependent(
+    cells,
+    taps,
+    cpu=lambda cells, taps: _cut(cells, taps, len(cells), _CPU_BOXES),
+    default=lambda cells, taps: _cut(cells, taps, len(cells), len(boxes)),
+  )
 
 
 def level_of(
@@ -72,6 +76,26 @@ def level_of(
   return jnp.clip(level - finest, 0, count - 1).astype(jnp.int32)
 
 
+def _taps(boxes, levels, sizes, strides, size, samples, aligned) -> list[tuple[Array, Array]]:
+  """Returns (place, weight) [n, size, samples, size, samples] of the four cells around each point.
+
+  All maps lie in one list of cells; a weight is a share of the bin's mean.
+  """
+  starts = [0]
+  for height, width in sizes[:-1]:
+    starts.append(starts[-1] + height * width)
+  start, (height, width) = jnp.array(starts)[levels], jnp.array(sizes)[levels].T
+  stride = jnp.array(strides, jnp.float32)[levels]
+  y, x = _points(boxes / stride[:, None], size, samples, aligned)
+  taps = []
+  for row, of_row in _neighbours(y, height):
+    for column, of_column in _neighbours(x, width):
+      first = (start[:, None, None] + row * width[:, None, None])[:, :, :, None, None]
+      weight = of_row[:, :, :, None, None] * of_column[:, None, None] / samples**2
+      taps.append((first + column[:, None, None], weight))
+  return taps
+
+
 def _points(boxes: Array, size: int, samples: int, aligned: bool) -> tuple[Array, Array]:
   """Returns y and x of the sampling points, [n, size, samples], in cells of the box's map."""
   start = boxes[:, :2] - (0.5 if aligned else 0.0)
@@ -83,54 +107,57 @@ def _points(boxes: Array, size: int, samples: int, aligned: bool) -> tuple[Array
   return points[:, 1], points[:, 0]
 
 
-def _by_product(maps, y: Array, x: Array, levels: Array) -> Array:
-  total = 0.0
-  for level, features in enumerate(maps):
-    height, width, _ = features.shape
-    here = (levels == level)[:, None, None]
-    rows = jnp.where(here, _weights(y, height), 0.0).astype(features.dtype)
-    columns = _weights(x, width).astype(features.dtype)
-    half = jnp.einsum('nph,hwc->npwc', rows, features)
-    total += jnp.einsum('nqw,npwc->npqc', columns, half)
-  return total
-
-
-def _weights(points: Array, length: int) -> Array:
-  """Mean over a bin's points of their bilinear weights: [n, size, samples] -> [n, size, length]."""
-  inside = (points >= -1) & (points <= length)
-  points = jnp.clip(points, 0, length - 1)[..., None]
-  cells = jnp.arange(length, dtype=jnp.float32).reshape(1, 1, 1, -1)
-  weights = jnp.maximum(0.0, 1 - jnp.abs(points - cells))
-  return jnp.mean(jnp.where(inside[..., None], weights, 0.0), axis=2)
-
-
-def _by_gather(maps, y: Array, x: Array, levels: Array) -> Array:
-  """All maps lie in one long list of cells; a box knows where its own begins."""
-  sizes = [m.shape[:2] for m in maps]
-  starts = [0]
-  for height, width in sizes[:-1]:
-    starts.append(starts[-1] + height * width)
-  cells = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
-  start = jnp.array(starts)[levels]
-  height, width = jnp.array(sizes)[levels].T
-  rows, columns = _corners(y, height), _corners(x, width)
-  total = 0.0
-  for row, row_weight in rows:
-    for column, column_weight in columns:
-      place = row[:, :, :, None, None] * width[:, None, None, None, None]
-      place = place + column[:, None, None] + start[:, None, None, None, None]
-      weight = row_weight[:, :, :, None, None] * column_weight[:, None, None]
-      values = cells[place] * weight[..., None].astype(cells.dtype)
-      total += values.mean(axis=(2, 4))
-  return total
-
-
-def _corners(points: Array, length: Array) -> list[tuple[Array, Array]]:
+def _neighbours(points: Array, length: Array) -> list[tuple[Array, Array]]:
   """Returns the two cells beside each point [n, size, samples], and their weights."""
   length = length[:, None, None]
   inside = (points >= -1) & (points <= length)
   points = jnp.clip(points, 0, length - 1)
   low = jnp.floor(points).astype(jnp.int32)
-  high = jnp.minimum(low + 1, length - 1)
   share = points - low
-  return [(low, inside * (1 - share)), (high, inside * share)]
+  return [(low, inside * (1 - share)), (jnp.minimum(low + 1, length - 1), inside * share)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _cut(cells: Array, taps, count: int, at_a_time: int) -> Array:
+  """Weighted sums of cells [count, c]: [n, size, size, c]. Reads and scatters in groups of boxes."""
+
+  def group(taps):
+    total = 0.0
+    for place, weight in taps:
+      total += jnp.sum(cells[place] * weight[..., None], axis=(2, 4))
+    return total.astype(cells.dtype)
+
+  boxes = len(taps[0][0])
+  cut = jax.lax.map(group, _grouped(taps, at_a_time))
+  return cut.reshape(-1, *cut.shape[2:])[:boxes]
+
+
+def _cut_forward(cells, taps, count, at_a_time):
+  return _cut(cells, taps, count, at_a_time), taps
+
+
+def _cut_backward(count, at_a_time, taps, gradient):
+  def group(total, taps_and_gradient):
+    taps, gradient = taps_and_gradient
+    gradient = gradient[:, :, None, :, None].astype(jnp.float32)
+    for place, weight in taps:
+      total = total.at[place].add(weight[..., None] * gradient)
+    return total, None
+
+  total = jnp.zeros((count, gradient.shape[-1]), jnp.float32)
+  total, _ = jax.lax.scan(group, total, _grouped((taps, gradient), at_a_time))
+  return total.astype(gradient.dtype), None
+
+
+_cut.defvjp(_cut_forward, _cut_backward)
+
+
+def _grouped(tree: Any, size: int) -> Any:
+  """[n, ...] -> [groups, size, ...]; zeros fill the last group: cell 0 with the weight 0."""
+
+  def split(array: Array) -> Array:
+    fill = -len(array) % size
+    filled = jnp.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1))
+    return filled.reshape(-1, size, *array.shape[1:])
+
+  return jax.tree.map(split, tree)
