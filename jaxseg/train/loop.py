@@ -96,7 +96,8 @@ def _train(
     folder.keep_classes(Classes(train_source.class_names, train_source.palette))
     folder.keep_run(wrapper.describe())
   begin = hosts.broadcast(begin)  # the first host's state, so that nobody else needs the workdir
-  state, start = from_state_dict(shapes, begin['state']), begin['step']
+  start = begin['step']
+  state = wrapper.place_state(from_state_dict(shapes, begin.pop('state')))  # no copy stays behind
 
   step = make_train_step(model, task, tx, preprocess, axis_name=wrapper.axis_name, **options)
   if hosts.count() > 1:

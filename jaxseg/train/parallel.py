@@ -45,7 +45,7 @@ class Pmap:
   def place_state(self, state: Any) -> Any:
     """Replicates the state as the step will return it: from elsewhere pmap would compile twice."""
     mesh = Mesh(np.array(self._own), (self.axis_name,))
-    return jax.device_put(jax.device_get(state), NamedSharding(mesh, PartitionSpec()))
+    return _put(state, NamedSharding(mesh, PartitionSpec()))
 
   def wrap_train(self, step: Callable) -> Callable:
     return jax.pmap(
@@ -99,14 +99,13 @@ class OnMesh:
     return {k: make(self.batch_sharding(v), v) for k, v in batch.items()}
 
   def place_state(self, state: Any) -> Any:
-    state = jax.device_get(state)
     if jax.process_count() == 1:
-      return jax.device_put(state, self._replicated)
+      return _put(state, self._replicated)
 
     def copy(array: Any) -> jax.Array:  # device_put would compare the hosts' copies
       return jax.make_array_from_callback(np.shape(array), self._replicated, lambda _: array)
 
-    return jax.tree.map(copy, jax.tree.map(np.asarray, state))
+    return jax.tree.map(copy, jax.tree.map(np.asarray, jax.device_get(state)))
 
   def wrap_train(self, step: Callable) -> Callable:
     return jax.jit(
@@ -176,6 +175,11 @@ def build(
     return OnMesh(Mesh(np.array(chosen).reshape(sizes), names))
   kinds = (jax.sharding.AxisType.Auto,) * len(axes)
   return OnMesh(jax.make_mesh(sizes, names, axis_types=kinds, devices=chosen))
+
+
+def _put(state: Any, sharding: NamedSharding) -> Any:
+  """Copies: the first step takes the memory of what is placed, and the original may still be in use."""
+  return jax.device_put(state, sharding, may_alias=False)
 
 
 def _shared(

@@ -71,8 +71,8 @@ class Run:
 
     Args:
       train_step: the wrapped step(state, batch, key) -> (state, metrics).
-      wrapper: places state and batches.
-      state: of step `start`.
+      wrapper: places batches.
+      state: of step `start`, placed; the first step takes its memory.
       batches: from step `start` on, see jaxseg.pipeline.loader.train_batches.
       key: of dropout; the step folds its own number in.
       start: steps done before.
@@ -84,7 +84,6 @@ class Run:
     Raises:
       UserError: a loss that is not finite, or labels outside the classes, naming step and files.
     """
-    state = wrapper.place_state(state)
     batches, clock = iter(batches), _Clock(batches)
     done = start
     with Interruptible() as interrupted:
