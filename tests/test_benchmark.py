@@ -1,5 +1,6 @@
 """The benchmark runs at a tiny size, counts what can be counted by hand, and times nothing here."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -192,6 +193,23 @@ def test_torch_has_the_same_parameters_and_steps(config):
   network = ours.Network(config, (188, 188))
   theirs = torch_side.Network(config, network.batch())
   assert theirs.parameters == network.parameters
+  theirs.train()
+  theirs.infer()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('frozen', [False, True])
+def test_torchvision_has_the_same_detector_and_steps(frozen):
+  if importlib.util.find_spec('torchvision') is None:
+    pytest.skip('torchvision is not installed')
+  from jaxseg.benchmark import torch_side
+
+  options = [f'model_options.frozen_norm={frozen}', 'max_instances=3', 'batch_size=2']
+  config = configs.load(f'{ROOT}/configs/mask_rcnn_dsb2018.py:smoke', options)
+  network = ours.Network(config, (64, 64))
+  theirs = torch_side.of(config)(config, network.batch())
+  background = 4 * (32 + 1) + (8 + 1)  # a box and a mask that nothing trains
+  assert theirs.parameters == network.parameters + background
   theirs.train()
   theirs.infer()
 

@@ -1,8 +1,11 @@
 """What the parity tests need of PyTorch beside the networks, which the benchmark times as well."""
 
+import importlib
+
 import torch
 from torch import nn
 
+from jaxseg.benchmark.torch_mask_rcnn import import_torchvision
 from jaxseg.benchmark.torch_models import FCN, SegNet, SegNetBasic, UNet
 
 __all__ = ['FCN', 'SegNet', 'SegNetBasic', 'UNet', 'import_torchvision_models', 'randomize']
@@ -10,17 +13,8 @@ __all__ = ['FCN', 'SegNet', 'SegNetBasic', 'UNet', 'import_torchvision_models', 
 
 def import_torchvision_models():
   """Returns torchvision.models, beside a CPU build of torch too, which lacks its operators."""
-  library = torch.library.Library('torchvision', 'DEF')
-  for name in (
-    'nms qnms roi_align qroi_align roi_pool ps_roi_align ps_roi_pool deform_conv2d '
-    '_roi_align_backward _roi_pool_backward _ps_roi_align_backward _ps_roi_pool_backward '
-    '_deform_conv2d_backward'
-  ).split():
-    library.define(f'{name}(Tensor x) -> Tensor')
-  import torchvision.models
-
-  torchvision.models.declared_operators = library  # they go when nothing holds it
-  return torchvision.models
+  import_torchvision()
+  return importlib.import_module('torchvision.models')
 
 
 def randomize(net, seed):

@@ -71,7 +71,8 @@ class TorchProcess:
 
 def _serve(pipe: Any, config: str, batch: Batch, part: str) -> None:
   try:
-    network = _maker(part)(configs.from_json(config), batch)
+    settings = configs.from_json(config)
+    network = _maker(part, settings)(settings, batch)
   except UserError as e:
     pipe.send(e)
     return
@@ -86,11 +87,11 @@ def _serve(pipe: Any, config: str, batch: Batch, part: str) -> None:
     pipe.send(time.process_time() - cpu if result is None else result)
 
 
-def _maker(part: str) -> Callable:
+def _maker(part: str, config: ConfigDict) -> Callable:
   from jaxseg.benchmark import torch_side
 
   if part == 'network':
-    return torch_side.Network
+    return torch_side.of(config)
   torch_side.import_torch()
   from jaxseg.benchmark import torch_detection
 

@@ -45,16 +45,18 @@ class Network:
     UserError: no PyTorch, or the config asks for what is not written in PyTorch here.
   """
 
+  compiled = True  # on a GPU
+
   def __init__(self, config: ConfigDict, batch: Batch):
     self._torch = torch = import_torch()
     self._config = config
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(config.seed)
     self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    net = build(config).to(self.device, memory_format=torch.channels_last)
+    net = self._build(config).to(self.device, memory_format=torch.channels_last)
     self.parameters = sum(p.numel() for p in net.parameters())
     self._optimizer = self._make_optimizer(net.parameters())
-    self._net = torch.compile(net) if self.device.type == 'cuda' else net
+    self._net = torch.compile(net) if self.compiled and self.device.type == 'cuda' else net
     self._image = torch.from_numpy(np.array(batch['image'])).to(self.device)
     self._label = torch.from_numpy(np.array(batch['label'])).to(self.device).long()
     self._mean, self._std = (
@@ -71,13 +73,9 @@ class Network:
     """One step: images to the network's range, forward, backward, update; returns when done."""
     self._net.train()
     self._optimizer.zero_grad(set_to_none=True)
-    with self._precision():
-      outputs = self._net(self._images())
-    heads = outputs if isinstance(outputs, list) else [outputs]
-    loss = self._loss(heads[0])
-    for auxiliary in heads[1:]:
-      loss = loss + self._config.aux_weight * self._loss(auxiliary)
-    loss.backward()
+    self._step_loss().backward()
+    if self._config.clip_norm:
+      self._torch.nn.utils.clip_grad_norm_(self._net.parameters(), self._config.clip_norm)
     self._optimizer.step()
     self._wait()
 
@@ -91,6 +89,18 @@ class Network:
   def peak_bytes(self) -> int:
     """The GPU allocator's peak."""
     return self._torch.cuda.max_memory_allocated()
+
+  def _build(self, config: ConfigDict) -> Any:
+    return build(config)
+
+  def _step_loss(self) -> Any:
+    with self._precision():
+      outputs = self._net(self._images())
+    heads = outputs if isinstance(outputs, list) else [outputs]
+    loss = self._loss(heads[0])
+    for auxiliary in heads[1:]:
+      loss = loss + self._config.aux_weight * self._loss(auxiliary)
+    return loss
 
   def _loss(self, logits: Any) -> Any:
     label = self._label
@@ -121,6 +131,16 @@ class Network:
       return optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
     kind = optim.Adam if config.optimizer == 'adam' else optim.AdamW
     return kind(parameters, rate, weight_decay=decay)
+
+
+def of(config: ConfigDict) -> type[Network]:
+  """Returns the class for a config's task. Raises UserError where PyTorch is not installed."""
+  import_torch()
+  if config.task != 'instance':
+    return Network
+  from jaxseg.benchmark import torch_mask_rcnn
+
+  return torch_mask_rcnn.Network
 
 
 def build(config: ConfigDict) -> Any:
