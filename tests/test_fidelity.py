@@ -1,4 +1,4 @@
-"""Every layer of FCN, SegNet, U-Net and PSPNet against literals in the papers' order.
+"""Every layer of FCN, SegNet, U-Net, PSPNet and Mask R-CNN against literals in the papers' order.
 
 The literals here and the table in `jaxseg/fidelity/tables.py` were written out separately; what the
 networks are is traced. So three things have to agree.
@@ -24,6 +24,8 @@ SPECS = {
   'segnet_basic_bayesian': 'segnet_camvid.py:basic,bayesian',
   'pspnet50': 'pspnet_ade20k.py',
   'pspnet101': 'pspnet_cityscapes.py',
+  'mask_rcnn50': 'mask_rcnn_coco.py',
+  'mask_rcnn101': 'mask_rcnn_coco.py:resnet101',
   'unet_paper': 'unet_isbi2012.py',
   'unet_release': 'unet_isbi2012.py+model_options.variant=release',
 }
@@ -87,6 +89,8 @@ COUNTS = {
   'segnet_basic': {11: 1_416_587},
   'pspnet50': {150: 49_180_908, 21: 49_081_578, 19: 49_080_038},
   'pspnet101': {150: 68_173_036, 21: 68_073_706, 19: 68_072_166},
+  'mask_rcnn50': {81: 44_396_336},
+  'mask_rcnn101': {81: 63_388_464},
   'unet_paper': {2: 31_030_658, 1: 31_030_593},
   'unet_release': {2: 31_100_354},
 }  # fmt: skip
@@ -98,7 +102,7 @@ def test_parameter_counts(name):
     rows = fidelity.PAPERS[name].rows(classes)
     assert sum(row.parameters for row in rows) == expected
   ours = sum(row.parameters for row in traced(name).values())
-  classes = int(list(traced(name).values())[-1].output.split('x')[-1])
+  classes = load(SPECS[name]).num_classes
   assert ours == sum(row.parameters for row in fidelity.PAPERS[name].rows(classes))
   if classes in COUNTS[name]:
     assert ours == COUNTS[name][classes]
@@ -347,3 +351,76 @@ def test_pspnet():
   }
   assert new['cls_3'].kernel == new['aux_3'].kernel == 'dropout 0.1 of channels'
   assert new['cls_upsampled'].output == new['aux_upsampled'].output == '473x473x150'
+
+
+# --- Mask R-CNN, PAPERS 7, at 800 x 1344, 512 regions, 80 classes and the background
+
+
+def parameters(rows, *starts):
+  return sum(row.parameters for name, row in rows.items() if name.startswith(starts))
+
+
+def test_mask_rcnn_backbone():
+  rows = traced('mask_rcnn50')
+  stem, pool = rows['backbone/conv1'], rows['pool1']
+  assert (geometry(stem), stem.output) == ('7/2/3', '400x672x64')
+  assert (pool.kernel, pool.stride, pool.padding) == ('max 3x3', '2', '1')
+  for stage, blocks, size in (
+    (1, 3, '200x336'),
+    (2, 4, '100x168'),
+    (3, 6, '50x84'),
+    (4, 3, '25x42'),
+  ):
+    layers = [rows[f'backbone/layer{stage}_{block}_conv2'] for block in range(blocks)]
+    strides = ['1' if stage == 1 else '2'] + ['1'] * (blocks - 1)
+    assert [(row.kernel, row.stride) for row in layers] == [('3x3', s) for s in strides]
+    assert {row.output for row in layers} == {f'{size}x{32 * 2**stage}'}
+    assert f'backbone/layer{stage}_{blocks}_conv2' not in rows
+  frozen = 'backbone/conv1', 'backbone/layer1'
+  norms = {n: row for n, row in rows.items() if row.kernel.startswith('batch norm')}
+  assert {row.kernel for row in norms.values()} == {'batch norm 1e-05, frozen'}
+  assert parameters(norms, '') == 53_120
+  for name, row in rows.items():
+    if row.parameters and name.startswith('backbone'):
+      rate = '0, 0' if name in norms else '0' if name.startswith(frozen) else '1'
+      assert (row.rate, row.decay) == (rate, rate), name
+      assert set(row.initial.split(', ')) == {'loaded'}
+  assert parameters(rows, 'backbone') == 23_508_032
+
+
+def test_mask_rcnn_heads():
+  rows = traced('mask_rcnn50')
+  levels = ['200x336x256', '100x168x256', '50x84x256', '25x42x256']
+  for layer, shape in (('inner', '1/1/0'), ('layer', '3/1/1')):
+    found = [rows[f'fpn/{layer}_blocks_{i}'] for i in range(4)]
+    assert [row.output for row in found] == levels
+    assert {(geometry(row), row.initial, row.after) for row in found} == {
+      (shape, 'uniform 1/in, 0', '')
+    }
+  assert [(rows[f'doubling{i}'].kernel, rows[f'doubling{i}'].output) for i in (1, 2, 3)] == [
+    ('nearest', level) for level in reversed(levels[:3])
+  ]
+  assert rows['fpn/extra'].output == '13x21x256'
+  counts = [
+    parameters(rows, *starts)
+    for starts in (['fpn'], ['rpn'], ['box_head/fc'], ['box_head/cls'], ['box_head/bbox'], ['mask'])
+  ]
+  assert counts == [3_344_384, 593_935, 13_895_680, 83_025, 328_000, 2_643_280]
+  assert rows['align7'].kernel == 'align 7x7, 2x2 points, shift 0.5'
+  assert rows['align14'].kernel == 'align 14x14, 2x2 points, shift 0.5'
+  heads = {
+    'rpn/conv': ('200x336x256', 'normal sd 0.01, 0', 'relu'),
+    'rpn/cls_logits': ('200x336x3', 'normal sd 0.01, 0', ''),
+    'rpn/bbox_pred': ('200x336x12', 'normal sd 0.01, 0', ''),
+    'box_head/fc6': ('512x1024', 'uniform 1/in, 0', 'relu'),
+    'box_head/fc7': ('512x1024', 'uniform 1/in, 0', 'relu'),
+    'box_head/cls_score': ('512x81', 'normal sd 0.01, 0', ''),
+    'box_head/bbox_pred': ('512x320', 'normal sd 0.001, 0', ''),
+    'mask_head/mask_fcn1': ('14x14x256', 'normal 2/out, 0', 'relu'),
+    'mask_head/mask_fcn4': ('14x14x256', 'normal 2/out, 0', 'relu'),
+    'mask_head/conv5_mask': ('28x28x256', 'normal 2/out, 0', 'relu'),
+    'mask_head/mask_fcn_logits': ('28x28x80', 'normal sd 0.001, 0', ''),
+  }
+  assert {n: (rows[n].output, rows[n].initial, rows[n].after) for n in heads} == heads
+  new = [r for n, r in rows.items() if r.parameters and not n.startswith('backbone')]
+  assert {(row.rate, row.decay) for row in new} == {('1, 1', '1, 1')}

@@ -1,11 +1,16 @@
 """One changed layer, rule or initialiser is found, and the launcher says so with its exit status."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import pytest
 
 from jaxseg import fidelity
 from jaxseg.fidelity.initial import describe_initializer
+from jaxseg.fidelity.trace import _probe_align, _probe_double
+from jaxseg.layers.roi_align import roi_align
 from jaxseg.models import fcn, segnet
 from tests.test_fidelity import ROOT, load
 from tests.test_launch import launch
@@ -23,6 +28,7 @@ def differing(config):
     ('fcn_camvid.py:32s', ['model_options.dropout_rate=.4'], {'drop6': ('kernel',), 'drop7': ('kernel',)}),
     ('fcn_camvid.py:32s', ['init_new=score_fr,fc7'], {'fc7': ('initial',)}),
     ('segnet_camvid.py:basic', ['model_options.dropout_rate=.4'], {}),  # there is none to change
+    ('mask_rcnn_coco.py:torchvision', [], {'align7': ('kernel',), 'align14': ('kernel',)}),
     ('unet_isbi2012.py', ['num_classes=3'], {}),  # the paper's net for three classes
   ],
 )  # fmt: skip
@@ -76,6 +82,15 @@ def test_memory_saving_is_no_difference():
   assert not differing(load('segnet_camvid.py:basic', 'model_options.remat=True'))
 
 
+def test_what_is_measured_of_roi_align_and_of_doubling():
+  assert _probe_align(roi_align, 7, {}) == 'align 7x7, 2x2 points, shift 0.5'
+  options = dict(samples=4, aligned=False)
+  assert _probe_align(roi_align, 14, options) == 'align 14x14, 4x4 points, shift 0'
+  for method, expected in (('nearest', 'nearest'), ('linear', 'blended')):
+    double = functools.partial(jax.image.resize, shape=(1, 2, 4, 1), method=method)
+    assert _probe_double(double) == expected
+
+
 # --- the initialisers
 
 
@@ -90,7 +105,9 @@ def test_memory_saving_is_no_difference():
     (nn.initializers.lecun_normal(), (3, 3, 8, 9), 'normal 1/in'),
     (nn.initializers.glorot_uniform(), (3, 3, 8, 9), 'uniform 1/avg'),
     (nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'), (1, 1, 8, 9), 'uniform 1/3/in'),
-    (nn.initializers.normal(0.01), (3, 3, 8, 9), 'normal 0.0001'),
+    (nn.initializers.normal(0.01), (3, 3, 8, 9), 'normal sd 0.01'),
+    (nn.initializers.normal(0.001), (7, 9), 'normal sd 0.001'),
+    (nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform'), (7, 9), 'uniform 1/in'),
     (lambda key, shape, dtype: jnp.arange(shape[0]), (3,), 'not constant'),
     (fcn._bilinear_init, (4, 4, 5, 5), 'bilinear'),
   ],

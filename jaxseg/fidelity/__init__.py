@@ -6,11 +6,13 @@ import dataclasses
 import difflib
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import experiment
 from jaxseg.fidelity.tables import PAPERS, Paper
 from jaxseg.fidelity.trace import FIELDS, Row, trace
+from jaxseg.pipeline.instances import Instances
 from jaxseg.pretrained import matches
 from jaxseg.train.optim import multiplier_of
 from jaxseg.types import UserError
@@ -93,9 +95,11 @@ def trace_config(config: ConfigDict, input_shape: tuple[int, ...]) -> list[Row]:
   batch, height, width, _ = input_shape
   height, width = (model.size_rule.at_least(side) for side in (height, width))
   starts_elsewhere = bool(config.init_from or config.init_new)
+  shape = (batch, height, width, config.channels)
   return trace(
     model,
-    (batch, height, width, config.channels),
+    shape,
+    inputs=_inputs(config, shape),
     multiplier=lambda name, which: multiplier_of(name, config.multipliers, which),
     is_loaded=lambda name: starts_elsewhere and not matches(f'params/{name}', config.init_new),
   )
@@ -113,7 +117,7 @@ def paper_of(config: ConfigDict) -> Paper:
     name = f'fcn{model.stride}s' + ('_atonce' if model.at_once and model.stride == 8 else '')
   elif name == 'segnet':
     name += ('_basic' if model.variant == 'basic' else '') + ('_bayesian' if model.bayesian else '')
-  elif name == 'pspnet':
+  elif name in ('pspnet', 'mask_rcnn'):
     name += model.backbone.removeprefix('resnet')
   elif name == 'unet':
     name += f'_{model.variant}'
@@ -121,6 +125,15 @@ def paper_of(config: ConfigDict) -> Paper:
     titles = '; '.join(paper.title for paper in PAPERS.values())
     raise UserError(f'no published table for this {config.model}; there are {titles}')
   return PAPERS[name]
+
+
+def _inputs(config: ConfigDict, shape: tuple[int, ...]) -> dict[str, Any]:
+  """Returns what the task tells the network in training, here of images [b,h,w,c] without objects."""
+  make = Instances(config.max_instances, config.max_layers, config.min_area)
+  none = {'instances': np.zeros(shape[1:3], np.uint16), 'instance_classes': np.zeros(0, np.uint8)}
+  made = make(none, np.random.default_rng(0))
+  batch = {name: np.stack([made[name]] * shape[0]) for name in Instances.makes}
+  return experiment.task_from(config).model_inputs(batch)
 
 
 def _same(ours: Any, paper: Any) -> bool:

@@ -20,24 +20,26 @@ def describe_initializer(initializer: Any, shape: Sequence[int]) -> str:
 
   Args:
     initializer: (key, shape, dtype) -> array.
-    shape: of the parameter: [kh, kw, in, out], or [c].
+    shape: of the parameter: [kh, kw, in, out], [in, out] or [c].
 
   Returns:
     The value of a constant ('0'); 'bilinear' where a transposed convolution interpolates each
     channel; else 'normal 2/in': distribution, and variance times the fan that makes it a plain
     number, 'in' (kh kw inputs), 'out' (kh kw outputs) or 'avg' (their mean). 'normal 2/in' is He's
-    and MSRA's, 'uniform 1/in' Caffe's xavier, 'uniform 1/avg' Glorot's.
+    and MSRA's, 'uniform 1/in' Caffe's xavier, 'uniform 1/avg' Glorot's. Where no fan does, the standard
+    deviation: 'normal sd 0.01'.
   """
-  if len(shape) < 4:
+  if len(shape) < 2:
     return _constant(np.asarray(initializer(jax.random.key(0), tuple(shape), np.float32)))
-  if shape[0] > 3:
+  if len(shape) == 4 and shape[0] > 3:
     values = np.asarray(initializer(jax.random.key(0), (*shape[:2], 2, 2), np.float32))
     filters = np.einsum('hw,io->hwio', bilinear_kernel(shape[0]), np.eye(2))
     if np.allclose(values, filters, atol=1e-6):
       return 'bilinear'
-  area = int(np.prod(shape[:2]))
+  window = tuple(shape[:-2])
+  area = int(np.prod(window))
   outputs = _SAMPLES // (area * _INPUTS)
-  values = np.asarray(initializer(jax.random.key(0), (*shape[:2], _INPUTS, outputs), np.float32))
+  values = np.asarray(initializer(jax.random.key(0), (*window, _INPUTS, outputs), np.float32))
   if np.ptp(values) == 0:
     return _constant(values)
   variance = float(values.var())
@@ -51,7 +53,7 @@ def describe_initializer(initializer: Any, shape: Sequence[int]) -> str:
     for fan, channels in fans.items()
   }
   nearest = min(errors, key=errors.get)
-  return f'{kind} {nearest}' if errors[nearest] < 0.05 else f'{kind} {variance:.3g}'
+  return f'{kind} {nearest}' if errors[nearest] < 0.05 else f'{kind} sd {variance**0.5:.2g}'
 
 
 def _constant(values: np.ndarray) -> str:

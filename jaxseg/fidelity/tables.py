@@ -5,17 +5,18 @@ publications. A row is
 
     name | kernel | stride | padding | output | parameters | what follows | initial values | rate | decay
 
-with the same words as `trace.Row`. C is the number of classes ('65C': 64 weights and a bias a class),
-'-' is what the source does not say, so that it is compared with nothing. Initial values and multipliers
-that a whole network shares stand beside its table in `PAPERS`.
+with the same words as `trace.Row`. C is the number of classes ('65C': 64 weights and a bias a class), K
+the same without the background; '-' is what the source does not say, so that it is compared with
+nothing. Initial values and multipliers that a whole network shares stand beside its table in `PAPERS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
-from jaxseg.fidelity import pspnet
+from jaxseg.fidelity import mask_rcnn, pspnet
 from jaxseg.fidelity.trace import Row
 
 
@@ -59,9 +60,8 @@ class Paper:
     cells = [cell.strip() for cell in line.split('|')]
     cells += [''] * (10 - len(cells))
     name, kernel, stride, padding, output, count, after, initial, rate, decay = cells
-    row = Row(name, kernel, stride, padding, output.replace('C', str(num_classes)), after=after)
-    per_class = count.endswith('C')
-    row.parameters = int(count.rstrip('C') or 0) * (num_classes if per_class else 1)
+    row = Row(name, kernel, stride, padding, _counted(output, num_classes), after=after)
+    row.parameters = int(_counted(count, num_classes) or 0)
     if row.parameters:
       is_norm = kernel.startswith('batch norm')
       shared = self.norm if is_norm else (self.initial, self.rate, self.decay)
@@ -70,6 +70,12 @@ class Paper:
     elif initial:  # a filter that is fixed
       row.initial, row.rate, row.decay = initial, '0', '0'
     return row
+
+
+def _counted(text: str, num_classes: int) -> str:
+  """Puts numbers for 'C' and 'K': '65C' is 65 times the classes."""
+  times = {'C': num_classes, 'K': num_classes - 1}
+  return re.sub(r'(\d*)([CK])', lambda m: str(int(m[1] or 1) * times[m[2]]), text)
 
 
 _FCN_VGG16 = """
@@ -358,6 +364,20 @@ def _pspnet(backbone: str, blocks: tuple[int, int, int, int]) -> Paper:
   )
 
 
+def _mask_rcnn(backbone: str, blocks: tuple[int, int, int, int]) -> Paper:
+  """The ResNet is loaded, its stem, first stage and batch norm frozen; decay rules all that learns."""
+  return Paper(
+    title=f'Mask R-CNN R{backbone}-FPN',
+    source="arXiv:1703.06870, facebookresearch/detectron2; torchvision's ResNet",
+    input_shape=(1, 800, 1344, 3),
+    table=mask_rcnn.table(blocks),
+    initial='loaded',
+    rate='1',
+    decay='1',
+    norm=('loaded, loaded', '0, 0', '0, 0'),
+  )
+
+
 # The U-Net paper gives neither biases' first values nor multipliers.
 PAPERS = {
   'fcn32s': _fcn(32, _FCN_32S),
@@ -370,6 +390,8 @@ PAPERS = {
   'segnet_basic_bayesian': _segnet(basic=True, bayesian=True),
   'pspnet50': _pspnet('50', (3, 4, 6, 3)),
   'pspnet101': _pspnet('101', (3, 4, 23, 3)),
+  'mask_rcnn50': _mask_rcnn('50', (3, 4, 6, 3)),
+  'mask_rcnn101': _mask_rcnn('101', (3, 4, 23, 3)),
   'unet_paper': Paper(
     'U-Net', 'arXiv:1505.04597, figure 1', (1, 572, 572, 1), _UNET, 'normal 2/in, -', '-', '-'
   ),

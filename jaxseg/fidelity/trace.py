@@ -1,9 +1,9 @@
 """What a network really does, layer by layer: recorded while the model itself is traced.
 
-Nothing is computed and no weights are made (`jax.eval_shape`). Convolutions, batch norm and dropout
-are caught as Flax modules, pooling and upsampling as calls of `jaxseg.layers`; crops, skips and
-scales are measured by running the model's own method on an image of positions; initialisations are
-measured on samples of the initialiser. So a table can only say what the code does.
+Nothing is computed and no weights are made (`jax.eval_shape`). Convolutions, dense layers, batch norm
+and dropout are caught as Flax modules, pooling and upsampling as calls of functions; crops, skips,
+scales and RoIAlign are measured by running the model's own function on an image of positions;
+initialisations are measured on samples of the initialiser. So a table can only say what the code does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,8 +23,10 @@ import numpy as np
 from jax import lax
 
 from jaxseg import layers
+from jaxseg.backbones import fpn
 from jaxseg.fidelity.initial import describe_initializer
 from jaxseg.layers import BatchNorm, Conv, ConvTranspose
+from jaxseg.layers.roi_align import roi_align
 
 
 @dataclasses.dataclass
@@ -32,10 +35,11 @@ class Row:
 
   Attributes:
     name: the parameters' path, or what the layer works on: 'pool3', 'unpool3', 'upscore8 crop'.
-    kernel: '3x3', '3x3 dilated 2'; of other layers what they are: 'batch norm 1e-09', 'dropout 0.5', 'crop at 19'.
+    kernel: '3x3', '3x3 dilated 2'; of other layers what they are: 'dense', 'dropout 0.5', 'crop at 19',
+      'batch norm 1e-09', and 'batch norm 1e-05, frozen' where training keeps the loaded statistics.
     stride: '2', '' where there is none.
     padding: pixels on every side, 'ceil' or 'floor' of a pooling.
-    output: 'HxWxC'.
+    output: 'HxWxC'; 'NxC' of a dense layer.
     parameters: number of trained values.
     initial: of weights and bias, 'normal 2/in, 0'; see `describe_initializer`.
     rate: learning-rate multipliers of weights and bias, '1, 2'.
@@ -62,6 +66,7 @@ def trace(
   model: nn.Module,
   input_shape: Sequence[int],
   *,
+  inputs: Mapping[str, Any],
   multiplier: Callable[[str, int], float],
   is_loaded: Callable[[str], bool] = lambda name: False,
 ) -> list[Row]:
@@ -70,6 +75,7 @@ def trace(
   Args:
     model: a jaxseg model.
     input_shape: [b, h, w, c].
+    inputs: what the model takes in training beside the image: arrays, whose values nobody looks at.
     multiplier: (parameter's name 'conv1_1/bias', 1 | 2) -> its rate or decay multiplier.
     is_loaded: tells of a parameter's name whether its first value comes from other weights.
   """
@@ -78,19 +84,24 @@ def trace(
       remat=False
     )  # the same network, without the copies that hide who feeds whom
   recorder = _Recorder(multiplier, is_loaded)
-  keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+  keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1), 'sample': jax.random.key(2)}
 
-  def run(image):
+  def run(image, inputs):
     variables = model.init(keys, image, train=False)
     recorder.parameters = variables['params']
     with nn.intercept_methods(recorder.intercept), _replaced(recorder.functions()):
       _, state = model.apply(
-        variables, image, train=True, mutable=['batch_stats', 'intermediates'], rngs=keys
+        variables,
+        image,
+        train=True,
+        mutable=['batch_stats', 'intermediates'],
+        rngs=keys,
+        **inputs,
       )
     recorder.name_by(state.get('intermediates', {}))
 
-  jax.eval_shape(run, jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32))
-  recorder.describe_initial_values()
+  jax.eval_shape(run, jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32), dict(inputs))
+  recorder.measure()
   return recorder.rows
 
 
@@ -103,10 +114,13 @@ class _Recorder:
     self._values: list[Any] = []
     self._indices: list[tuple[Any, str]] = []  # of poolings
     self._initial: dict[str, list] = {}
+    self._unmeasured: list[tuple[Row, Callable[[], str]]] = []  # returns the row's kernel
     self._multiplier, self._is_loaded = multiplier, is_loaded
 
-  def describe_initial_values(self) -> None:
-    """Draws from the initialisers; only after the tracing, in which nothing has values."""
+  def measure(self) -> None:
+    """Draws from initialisers and runs probes; after the tracing, in which nothing has values."""
+    for row, kernel in self._unmeasured:
+      row.kernel = kernel()
     for row in self.rows:
       if row.name in self._initial:
         row.initial = ', '.join(
@@ -140,12 +154,22 @@ class _Recorder:
     module, value = context.module, next_function(*args, **kwargs)
     if context.method_name == '__call__':
       name = '/'.join(module.scope.path)
+      if name in self._initial:  # shared by levels: it has the row of the first
+        return value
       if isinstance(module, (nn.Conv, ConvTranspose)):
         self._add(self._convolution(name, module, args[0]), value)
       elif isinstance(module, BatchNorm):
         initial = (module.scale_init, module.bias_init)
-        row = Row(name, kernel=f'batch norm {module.epsilon:g}')
+        frozen = ', frozen' if kwargs['use_running_average'] else ''
+        row = Row(name, kernel=f'batch norm {module.epsilon:g}{frozen}')
         self._add(self._parameters(row, ('scale', 'bias'), initial), value)
+      elif isinstance(module, nn.Dense):
+        initial = (module.kernel_init, module.bias_init)
+        self._add(self._parameters(Row(name, 'dense'), ('kernel', 'bias'), initial), value)
+      elif isinstance(module, fpn.FPN):
+        for finer, level in itertools.pairwise(value[len(args[0]) - 1 :]):
+          stride = -(-finer.shape[1] // level.shape[1])
+          self._add(Row(f'{name}/extra', 'further level', str(stride)), level)
       elif isinstance(module, nn.Dropout):
         shared = ' of channels' if module.broadcast_dims else ''
         self._add(Row(name, kernel=f'dropout {module.rate:g}{shared}'), value)
@@ -234,6 +258,21 @@ class _Recorder:
       self._add(Row(f'resize{len(self.rows)}', 'bilinear' + aligned), value)
       return value
 
+    def double(function, x):
+      value = function(x)
+      factor = value.shape[1] // x.shape[1]
+      row = Row(f'doubling{self._count("doubling") + 1}', stride=str(factor))
+      self._unmeasured.append((row, lambda: _probe_double(function)))
+      self._add(row, value)
+      return value
+
+    def align(function, maps, strides, boxes, levels, size, **options):
+      value = function(maps, strides, boxes, levels, size, **options)
+      row = Row(f'align{size}')
+      self._unmeasured.append((row, lambda: _probe_align(function, size, options)))
+      self._add(row, value)
+      return value
+
     def response_norm(function, x, size=5, alpha=1e-4, beta=0.75, k=1.0):
       value = function(x, size, alpha, beta, k)
       self._add(Row('norm', f'lrn {size}, {alpha:g}, {beta:g}, {k:g}'), value)
@@ -255,6 +294,8 @@ class _Recorder:
       layers.upsample_bilinear: upsample,
       layers.resize_bilinear: resize,
       layers.local_response_norm: response_norm,
+      fpn._double: double,
+      roi_align: align,
       nn.relu: relu,
     }
 
@@ -312,6 +353,22 @@ def _probe_join(join: Callable, x: Any, skip: Any) -> str:
   order = 'skip, up' if corner[0] >= 0 else 'up, skip'
   first = int(corner[corner >= 0].min()) // skip.shape[-1]
   return f'join {order}; skip from {_together(divmod(first, skip.shape[2]))}'
+
+
+def _probe_double(double: Callable) -> str:
+  """Doubles 0, 1: are there values between?"""
+  step = np.asarray(double(jnp.arange(2.0).reshape(1, 1, 2, 1)))
+  return 'nearest' if set(step.flat) == {0, 1} else 'blended'
+
+
+def _probe_align(align: Callable, size: int, options: Mapping[str, Any], side: int = 32) -> str:
+  """Cuts a whole map as one bin; its channels are its columns, so that each one's weight comes out."""
+  columns = jnp.broadcast_to(jnp.eye(side), (side, side, side))
+  box = jnp.array([[0.0, 0.0, side, side]])
+  weights = np.asarray(align([columns], [1], box, jnp.zeros(1, int), 1, **options)).ravel()
+  points = np.count_nonzero(np.diff(weights > 0, prepend=False, append=False)) // 2
+  shift = side / 2 - weights @ np.arange(side)
+  return f'align {size}x{size}, {points}x{points} points, shift {shift:g}'
 
 
 _PROBES = {'_crop': _probe_crop, '_scale': _probe_scale, '_join': _probe_join}
