@@ -95,7 +95,8 @@ def run(main: Callable[[], None]) -> None:
   """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2.
 
   So is a file or folder that may not be read or written, wherever it is met, and a full disk; Ctrl-C
-  ends it with status 130. A name that is not valid Unicode is printed with its bytes escaped.
+  ends it with status 130, a reader of the output that is gone (`| head`) without a word with 141. A
+  name that is not valid Unicode is printed with its bytes escaped.
   """
   if isinstance(sys.stdout, io.TextIOWrapper):  # standard error does so by itself
     sys.stdout.reconfigure(errors='backslashreplace')
@@ -103,6 +104,9 @@ def run(main: Callable[[], None]) -> None:
     main()
   except KeyboardInterrupt as error:
     _leave(tell(error))  # a plain exit crashes in threads that are at work in JAX
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not flushed yet
+    _leave(128 + signal.SIGPIPE)
   except Exception as error:
     if _message(error) is None:
       raise

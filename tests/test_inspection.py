@@ -102,18 +102,22 @@ def test_check_of_real_grey_data(shared_data, tmp_path, capsys):
 
 
 def test_check_lists_every_bad_file_and_fails(own, tmp_path, capsys):
+  (own / 'classes.txt').write_text('ground\nroad\nsky\n')
   for stem, value in (('0', 7), ('2', 9)):
     mask = np.asarray(Image.open(own / f'train/masks/{stem}.png')).copy()
     mask[0, 0] = value
     Image.fromarray(mask).save(own / f'train/masks/{stem}.png')
+  broken = own / 'train/masks/1.png'
+  broken.write_bytes(broken.read_bytes()[:50])
   with pytest.raises(SystemExit) as stop:
-    launch('data', 'check', *flags(own, f'--output={tmp_path}/out'))
+    launch('data', 'check', *flags(own, f'--output={tmp_path}/out', '--config.num_classes=3'))
   shown = capsys.readouterr()
   assert stop.value.code == 2
-  assert re.search(r'bad: .*0\.png: label ids 7 .*\n.*bad: .*2\.png: label ids 9', shown.out)
-  assert re.fullmatch(r'error: .*train.masks.0\.png: .*\(and 1 more like it: .*\)\n', shown.err)
+  bad = re.findall(r'bad: .*?(\d\.png: label ids \d|\d\.png: image file)', shown.out)
+  assert bad == ['0.png: label ids 7', '1.png: image file', '2.png: label ids 9']
+  assert re.fullmatch(r'error: .*train.masks.0\.png: .*\(and 2 more like it: .*\)\n', shown.err)
   assert not list((tmp_path / 'cache' / 'folder').glob('*train*'))
-  assert len(json.loads((tmp_path / 'out' / 'data.json').read_text())['problems']) == 2
+  assert len(json.loads((tmp_path / 'out' / 'data.json').read_text())['problems']) == 3
 
 
 def test_names_are_printed_as_they_are(own, tmp_path, capsys):

@@ -231,6 +231,20 @@ def test_an_interrupt_is_one_line_and_status_130():
   assert (done.returncode, done.stdout, done.stderr) == (130, 'so far\n', 'interrupted\n')
 
 
+def test_output_that_nobody_reads_ends_it_without_a_word():
+  """As `| head -1` does: far more is printed than a pipe holds."""
+  code = 'from jaxseg import command; command.run(lambda: [print("x" * 99) for _ in range(9999)])'
+  printing = subprocess.Popen(
+    [sys.executable, '-c', code],
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
+  printing.stdout.readline()
+  printing.stdout.close()
+  assert (printing.wait(60), printing.stderr.read()) == (128 + signal.SIGPIPE, b'')
+
+
 def test_a_name_that_is_no_unicode_is_printed(monkeypatch):
   told = io.BytesIO()
   monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(told, encoding='utf-8', write_through=True))

@@ -188,7 +188,12 @@ def resolve_classes(
     return listed
   if listed is not None and binary is not None:
     return _binary(listed) if binary else listed
-  ids = sorted(set().union(*scan_ids(root, cache_dir).values()))
+  try:
+    ids = sorted(set().union(*scan_ids(root, cache_dir).values()))
+  except BadFiles:
+    if listed is not None and len(listed.names) > 2:
+      return listed  # whoever reads the files tells of these, and of ids outside the list too
+    raise
   two_valued = ids == [0, 255]
   if listed is None:
     listed = _inferred(root, ids, two_valued and binary is not False, num_classes)
