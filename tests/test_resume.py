@@ -64,6 +64,20 @@ def straight(tmp_path_factory):
   return workdir
 
 
+def test_a_training_keeps_its_state_once(tmp_path, monkeypatch):
+  """From the first step on: no copy of what it began with, nor of what evaluation and saving took."""
+  alive, settle = [], run.Run._settle
+
+  def spy(self):
+    alive.append(sum(array.shape == (3, 3, 3, 2) for array in jax.live_arrays()))
+    settle(self)
+
+  monkeypatch.setattr(run.Run, '_settle', spy)
+  before = sum(array.shape == (3, 3, 3, 2) for array in jax.live_arrays())
+  loop.train(tiny('optimizer=adam'), tmp_path)
+  assert {count - before for count in alive} == {3}  # the first kernel and Adam's two moments
+
+
 def test_a_workdir_holds_what_the_readme_says(straight):
   names = {p.name for p in straight.iterdir()}
   assert {'config.json', 'classes.json', 'metrics.jsonl', 'checkpoints', 'figures'} <= names

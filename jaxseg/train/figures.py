@@ -43,6 +43,7 @@ class Figures:
     folder.mkdir(parents=True, exist_ok=True)
     picture = self._picture(variables)
     if picture is not None:
+      self._predictor.variables = None  # the device's memory is the training's
       with storage.whole_file(folder / 'predictions.png') as part:
         visualize.save(part, picture)
       self._writer.picture(step, 'predictions', picture)
