@@ -6,6 +6,7 @@ import argparse
 import errno
 import io
 import os
+import select
 import signal
 import sys
 import traceback
@@ -104,16 +105,42 @@ def run(main: Callable[[], None]) -> None:
     main()
   except KeyboardInterrupt as error:
     _leave(tell(error))  # a plain exit crashes in threads that are at work in JAX
-  except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not flushed yet
-    _leave(128 + signal.SIGPIPE)
+  except SystemExit:
+    _flush()
+    raise
   except Exception as error:
+    if isinstance(error, BrokenPipeError) and _is_unread():
+      _leave_unread()
     if _message(error) is None:
       raise
     status = tell(error)
     if isinstance(error, StuckError):  # a plain exit would wait for the thread that is stuck
       _leave(status)
+    _flush()
     sys.exit(status)
+  _flush()
+
+
+def _flush() -> None:
+  try:
+    sys.stdout.flush()
+  except BrokenPipeError:
+    _leave_unread()
+
+
+def _is_unread() -> bool:
+  """Whether standard output is a pipe that nobody reads any more; another's may have broken."""
+  try:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+  except (OSError, ValueError):  # no file at all
+    return False
+
+
+def _leave_unread() -> None:
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not flushed yet
+  _leave(128 + signal.SIGPIPE)
 
 
 def _leave(status: int) -> None:

@@ -19,6 +19,7 @@ from jaxseg import datasets, models, tasks
 from jaxseg.datasets import labelscan
 from jaxseg.datasets.statistics import median_frequency_weights
 from jaxseg.layers.norm import BatchNorm
+from jaxseg.pipeline import watch
 from jaxseg.pipeline.geometry import by_short_side
 from jaxseg.pipeline.instances import Instances
 from jaxseg.pipeline.resized import Resized
@@ -49,15 +50,17 @@ def source_from(config: ConfigDict, split: str):
 
   Raises:
     UserError: no such dataset, split, folder or option, or another number of classes.
+    StuckError: a read that does not end within config.data_timeout.
   """
   dataset = datasets.load(config.dataset)
   options = config.dataset_options.to_dict()
   if dataset.NUM_CLASSES is None:  # it follows from the user's files, which may have mistakes
     options = {'num_classes': config.num_classes} | options
   try:
-    source = dataset.source(
-      split, data_dir=config.data_dir or None, cache_dir=config.cache_dir or None, **options
-    )
+    with watch.patient(config.data_timeout):
+      source = dataset.source(
+        split, data_dir=config.data_dir or None, cache_dir=config.cache_dir or None, **options
+      )
   except TypeError as e:
     raise UserError(f'config.dataset_options={options}: {_reason(e)}') from e
   for key in ('num_classes', 'channels'):
@@ -108,7 +111,8 @@ def task_from(config: ConfigDict, source: Any = None):
   """Builds the task; `source` (the training split) is needed for class_weights='median_frequency'."""
   weights = config.class_weights or None
   if weights == 'median_frequency':
-    histogram = labelscan.scan(source, cache_dir=config.cache_dir or None) if source else None
+    with watch.patient(config.data_timeout):
+      histogram = labelscan.scan(source, cache_dir=config.cache_dir or None) if source else None
     weights = tuple(median_frequency_weights(histogram).tolist()) if histogram else None
   return _task(
     config,

@@ -33,7 +33,7 @@ from safetensors.numpy import save_file
 
 from jaxseg import __version__, experiment, export_folder, storage
 from jaxseg.inference import Options, load_variables, make_predictor
-from jaxseg.pipeline import geometry
+from jaxseg.pipeline import ahead, geometry
 from jaxseg.pretrained import flatten
 from jaxseg.program import make_instance_program, make_program
 from jaxseg.train.workdir import Classes, load_classes, load_config
@@ -74,7 +74,8 @@ def export_workdir(
     variables, step = load_variables(workdir, step)
     source = experiment.source_from(config, config.eval_split)
     places = sorted({int(i) for i in np.linspace(0, len(source) - 1, CHECKED)})
-    examples = [_as_seen(config, source[i]) for i in places]
+    read = ahead.examples(source, places, timeout=config.data_timeout)
+    examples = [_as_seen(config, example) for example in read]
     card = write_export(folder, config, variables, load_classes(workdir), examples)
     card['trained'] = {'dataset': config.dataset, 'split': config.train_split, 'step': step}
     card['metrics'] = read_metrics(storage.place(workdir))

@@ -8,7 +8,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from rich.table import Table
 from jaxseg import datasets, experiment, instance_pictures, visualize
 from jaxseg.contact_sheet import contact_sheet, pick_samples
 from jaxseg.datasets import BadFiles, MissingSplit, cache, labelscan, statistics
-from jaxseg.pipeline import instances
+from jaxseg.pipeline import ahead, instances, watch
 from jaxseg.types import UserError
 
 _SAMPLES = 12
@@ -65,11 +64,8 @@ def survey(source, title: str) -> Survey:
 
   counter, counts, sizes, digests = statistics.LabelCounter(source.num_classes), [], Counter(), {}
   channels, objects = np.zeros((source.channels, 256), np.int64), []
-  with (
-    cache.progress_line(title) as progress,
-    ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-  ):
-    looked = pool.map(look, range(len(source)))
+  looked = ahead.results(look, range(len(source)), name=getattr(source, 'file_name', None))
+  with cache.progress_line(title) as progress:
     for i, (bins, size, values, digest, name, found) in enumerate(looked):
       counter.add(bins)
       counts.append(bins[: source.num_classes])
@@ -110,7 +106,8 @@ def check(config: ConfigDict, output: str | Path = 'data_check') -> dict[str, An
   sources, problems = open_splits(config, console)
   surveys = {}
   for split, source in sources.items():
-    surveys[split] = survey(source, f'checking {config.dataset} {split}')
+    with watch.patient(config.data_timeout):
+      surveys[split] = survey(source, f'checking {config.dataset} {split}')
     problems += labelscan.invalid_files(source, surveys[split].histogram)
   report = {'splits': {k: _facts(s, sources[k].class_names) for k, s in surveys.items()}}
   report |= {'duplicates': duplicates(surveys), 'problems': problems, 'class_weights': None}
@@ -320,7 +317,7 @@ def _numbers(values: Any) -> str:
 def _draw(config: ConfigDict, source, found: Survey, folder: Path) -> None:
   """Writes samples.png and, after the config's augmentation, augmented.png."""
   places = pick_samples(found.counts, _SAMPLES)
-  examples = [source[i] for i in places]
+  examples = list(ahead.examples(source, places, timeout=config.data_timeout))
   captions = [_caption(e) for e in examples]
   sheet = contact_sheet(_shown(config, examples), source.palette, source.class_names, captions)
   visualize.save(folder / 'samples.png', sheet)

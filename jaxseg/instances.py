@@ -112,6 +112,7 @@ class Seen:
 
   def __init__(self, source: Any, config: ConfigDict):
     self._source, self._config = source, config
+    self.file_name = getattr(source, 'file_name', None)
     self.multiple = _MULTIPLE if config.short_side else 1
 
   def __len__(self) -> int:

@@ -28,6 +28,7 @@ import numpy as np
 from jaxseg import inspection
 from jaxseg.datasets import cache, data_root, folder, rawfiles, statistics
 from jaxseg.models import unet
+from jaxseg.pipeline import ahead
 from jaxseg.types import SizeRule, UserError
 
 _SHARE = 0.5  # of the device's memory that a step may take
@@ -275,12 +276,14 @@ def _options(root: Path) -> dict[str, Any]:
   if (255, 1) in known.ids:
     options['binary'] = True
   raws = [raw for split in folder.present_splits(root) for raw in folder.list_pairs(root, split)]
-  modes = [rawfiles.mode(raw.image) for raw in raws]
+  modes = list(ahead.results(rawfiles.mode, [raw.image for raw in raws], name=str))
   if all(mode in ('1', 'L', 'LA') or mode.startswith('I') for mode in modes):
     options['channels'] = 1
   deep = [raw.image for raw, mode in zip(raws, modes, strict=True) if mode.startswith('I')]
   if deep:
-    highest = max(int(np.asarray(rawfiles.open_image(path)).max()) for path in deep)
+    highest = max(
+      ahead.results(lambda p: int(np.asarray(rawfiles.open_image(p)).max()), deep, name=str)
+    )
     white = (1 << max(highest, 1).bit_length()) - 1
     options['white'] = min(max(white, 255), 65535)
   return options

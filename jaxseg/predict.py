@@ -155,7 +155,8 @@ def for_instances(wanted: Wanted) -> Wanted:
 def share_programs(predictor: AnyPredictor, items: Sequence[Item]) -> AnyPredictor:
   """Returns a predictor that needs few programs for these images, and says so if it rounds sizes."""
   few = len(items) <= MAX_PROGRAMS or predictor.options.tile
-  sizes = () if few else {header_size(item) for item in items} - {None}
+  options = dict(name=lambda item: item.name, timeout=predictor.config.data_timeout)
+  sizes = () if few else {*ahead.results(header_size, items, **options)} - {None}
   canvases = {predictor.canvas(*size) for size in sizes}
   if len(canvases) <= MAX_PROGRAMS:
     return predictor
@@ -209,8 +210,10 @@ class _Job:
     bad: dict[str, str] = {}
     begin, shown = time.perf_counter(), 0.0
     interval = 0.25 if sys.stdout.isatty() else 10.0
+    timeout = self._predictor.config.data_timeout
     with Progress() as progress, ahead.Backlog() as writing:
-      for done, (item, reading) in enumerate(ahead.started(self._read, items), start=1):
+      started = ahead.started(self._read, items, name=lambda item: item.name, timeout=timeout)
+      for done, (item, reading) in enumerate(started, start=1):
         found = self._predict_or_tell(item, reading)
         if isinstance(found, str):
           bad[item.name] = found

@@ -28,7 +28,7 @@ ALLOWED = {
   'detection': ('types',),
   'metrics': ('types',),
   'preprocessing': ('types',),
-  'datasets': ('types', 'storage'),
+  'datasets': ('types', 'storage', 'pipeline.ahead'),
   'pipeline': ('types',),
   'backbones': ('types', 'layers'),
   'models': ('types', 'backbones', 'layers', 'detection'),

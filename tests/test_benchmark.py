@@ -210,7 +210,10 @@ def test_torchvision_has_the_same_detector_and_steps(frozen):
   theirs = torch_side.of(config)(config, network.batch())
   background = 4 * (32 + 1) + (8 + 1)  # a box and a mask that nothing trains
   assert theirs.parameters == network.parameters + background
+  scores = theirs._net.heads.box_predictor.cls_score.weight
+  before = scores.detach().clone()
   theirs.train()
+  assert scores.isfinite().all() and (scores != before).any()
   theirs.infer()
 
 

@@ -1,5 +1,6 @@
 """The launchers through their command lines: every config's smoke run, evaluation, errors."""
 
+import errno
 import io
 import json
 import os
@@ -231,18 +232,31 @@ def test_an_interrupt_is_one_line_and_status_130():
   assert (done.returncode, done.stdout, done.stderr) == (130, 'so far\n', 'interrupted\n')
 
 
-def test_output_that_nobody_reads_ends_it_without_a_word():
-  """As `| head -1` does: far more is printed than a pipe holds."""
-  code = 'from jaxseg import command; command.run(lambda: [print("x" * 99) for _ in range(9999)])'
-  printing = subprocess.Popen(
-    [sys.executable, '-c', code],
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
+@pytest.mark.parametrize('buffered', [True, False])
+@pytest.mark.parametrize('lines', [2, 9999])  # less and more than a pipe holds
+@pytest.mark.parametrize('end', ['', 'raise SystemExit(0)', 'raise UserError("no")'])
+def test_output_that_nobody_reads_ends_it_without_a_word(buffered, lines, end):
+  """As `| head -c 0` does."""
+  code = (
+    'import time\nfrom jaxseg import command\nfrom jaxseg.types import UserError\n'
+    f'def main():\n  time.sleep(0.3)\n  for _ in range({lines}): print("x" * 99)\n  {end}\n'
+    'command.run(main)'
   )
-  printing.stdout.readline()
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '' if buffered else '1'}
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  printing = subprocess.Popen([sys.executable, '-c', code], env=environment, **pipes)
   printing.stdout.close()
-  assert (printing.wait(60), printing.stderr.read()) == (128 + signal.SIGPIPE, b'')
+  told = printing.stderr.read()
+  mistake = b'error: no\n' if 'UserError' in end and buffered and lines == 2 else b''
+  assert (printing.wait(60), told) == (128 + signal.SIGPIPE, mistake)
+
+
+def test_another_pipe_that_breaks_is_no_reader_that_left():
+  def main():
+    raise BrokenPipeError(errno.EPIPE, 'a worker died')
+
+  with pytest.raises(BrokenPipeError, match='a worker died'):
+    command.run(main)
 
 
 def test_a_name_that_is_no_unicode_is_printed(monkeypatch):

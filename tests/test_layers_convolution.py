@@ -83,6 +83,18 @@ def test_equals_lax(sides, padding, dtype, tolerance):
   _assert_close(got, want, tolerance)
 
 
+@pytest.mark.parametrize('strides', [(1, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize(
+  'padding', ['SAME', 'SAME_LOWER', 'VALID', ((0, 0), (0, 0)), ((1, 0), (0, 2))]
+)
+def test_one_pixel_kernels_of_any_stride_equal_lax(strides, padding):
+  x, kernel = _inputs((2, 11, 8, 5), (1, 1, 5, 6))
+  args = (strides, padding)
+  got = _value_and_gradients(conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
+  want = _value_and_gradients(lax.conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
+  _assert_close(got, want, 1e-5)
+
+
 @pytest.mark.parametrize(
   'options',
   [
@@ -114,6 +126,7 @@ def test_small_maps_and_large_kernels_are_native(monkeypatch):
   assert is_custom(*_inputs((1, 128, 128, 1), (3, 3, 1, 1)))
   assert not is_custom(*_inputs((1, 128, 127, 1), (3, 3, 1, 1)))
   assert not is_custom(*_inputs((1, 128, 128, 1), (7, 7, 1, 1)))
+  assert is_custom(*_inputs((1, 4, 4, 8), (1, 1, 8, 1)))
   assert is_custom(*_inputs((1, 128, 128, 8), (3, 3, 8, 1), jnp.bfloat16))
   assert not is_custom(*_inputs((1, 128, 128, 3), (3, 3, 3, 1), jnp.bfloat16))
 

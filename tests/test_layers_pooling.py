@@ -109,6 +109,7 @@ def test_equals_flax(shape, dtype):
     (5, 2, ((2, 2), (2, 2))),
     (1, 2, ((0, 0), (0, 0))),
     (2, 3, ((0, 1), (0, 0))),
+    (12, 1, ((0, 0), (0, 0))),  # larger than the map
   ],
 )
 @pytest.mark.parametrize('shape', [(2, 9, 8, 3), (1, 7, 11, 2)])

@@ -115,6 +115,17 @@ def test_boxes_take_their_own_level():
   np.testing.assert_allclose(found[:, 0, 0, 0], (2, 1))
 
 
+def test_no_boxes_are_no_values_and_no_gradient():
+  maps, none = [jnp.ones((4, 4, 2))], jnp.zeros((0, 4))
+
+  def total(maps):
+    out = roi_align(maps, [4], none, jnp.zeros(0, jnp.int32), 3)
+    return out.sum(), out
+
+  (_, out), (gradient,) = jax.jit(jax.value_and_grad(total, has_aux=True))(maps)
+  assert out.shape == (0, 3, 3, 2) and not gradient.any()
+
+
 def test_the_level_of_a_box():
   """224 pixels are level 4 of 2..5; 112 are level 3, whatever the shape; ends are clipped."""
   sides = np.array([(224, 224), (223, 223), (112, 112), (56, 224), (10, 10), (1000, 1000), (0, 0)])

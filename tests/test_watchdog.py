@@ -4,19 +4,30 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from jaxseg import config as configs
+from jaxseg import datasets, experiment, report
+from jaxseg.datasets import folder, labelscan, rawfiles
+from jaxseg.pipeline import ahead, watch
 from jaxseg.pipeline.loader import eval_batches, train_batches
+from jaxseg.train.evaluate import score_images
 from jaxseg.types import SizeRule, StuckError, UserError
+from tests.tiny_runs import make_config
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Source:
   """Eight tiny examples; reading the sixth does what the test wants."""
+
+  name, split, identity = 'own', 'train', 'eight'
+  num_classes, class_names = 1, ('ground',)
 
   def __init__(self, at_five):
     self._at_five = at_five
@@ -40,6 +51,39 @@ def never():
   event = threading.Event()
   yield event.wait
   event.set()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, never):
+  """A folder of eight images and masks whose cache is empty; files called 5.png are never read."""
+  for kind in ('images', 'masks'):
+    (tmp_path / 'data' / 'train' / kind).mkdir(parents=True)
+    for i in range(8):
+      pixels = np.full((4, 4), i % 2, np.uint8)
+      (tmp_path / 'data' / 'train' / kind / f'{i}.png').write_bytes(rawfiles.encode_png(pixels))
+  read = rawfiles.read_bytes
+  held = lambda path: (path.name == '5.png' and never(), read(path))[1]  # noqa: E731
+  monkeypatch.setattr(rawfiles, 'read_bytes', held)
+  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
+  return tmp_path / 'data'
+
+
+def stuck_in(call, patience=0.5) -> str:
+  """Returns the line of the StuckError that a call ends with; one that hangs fails the test."""
+  ended = Future()
+
+  def run():
+    try:
+      with watch.patient(patience):
+        ended.set_result(call())
+    except BaseException as error:
+      ended.set_exception(error)
+
+  threading.Thread(target=run, daemon=True).start()
+  error = ended.exception(timeout=30.0)
+  assert type(error) is StuckError
+  assert '\n' not in str(error)
+  return str(error)
 
 
 def until_the_end(batches) -> list[int]:
@@ -115,16 +159,116 @@ def test_the_thread_goes_with_the_batches():
       assert not thread.is_alive()
 
 
-def test_a_stuck_process_ends(tmp_path):
+def test_a_stuck_label_in_the_scan_before_training(never, tmp_path):
+  source = Source(lambda: None)
+  source.label = lambda index: (index == 5 and never(), np.zeros((4, 4), np.uint8))[1]
+  line = stuck_in(lambda: labelscan.check(source, cache_dir=tmp_path))
+  assert line.startswith('no data for 0.5 s, with 5.png under way')
+  assert not list(tmp_path.rglob('*'))  # half a scan is not remembered
+
+
+def test_a_stuck_file_while_records_are_built(own, tmp_path):
+  """By the config's patience; nothing of the build stays."""
+  config = make_config(
+    dataset='folder', data_dir=str(own), dataset_options={}, num_classes=2, data_timeout=0.5
+  )
+  (own / 'classes.txt').write_text('ground 0 0 0\ndisc 1 1 1\n')
+  line = stuck_in(lambda: experiment.source_from(config, 'train'), patience=600.0)
+  assert line.startswith(f'no data for 0.5 s, with {own / "train/images/5.png"} under way')
+  assert not [p for p in (tmp_path / 'cache').rglob('*') if p.is_file() or 'building' in p.name]
+
+
+def test_a_stuck_mask_while_its_ids_are_looked_for(own, tmp_path):
+  line = stuck_in(lambda: folder.scan_ids(own))
+  assert f'with {own / "train/masks/5.png"} under way' in line
+  assert not list((tmp_path / 'cache').rglob('*'))
+
+
+def test_a_data_folder_on_a_dead_disk(never, monkeypatch):
+  class Dead(type(Path())):
+    is_dir = never
+
+  monkeypatch.setattr(datasets.storage, 'place', Dead)
+  assert 'with /mnt/dead under way' in stuck_in(lambda: datasets.data_root('/mnt/dead'))
+
+
+def test_a_stuck_image_while_an_evaluation_is_planned(never):
+  """Sizes are read before there is a first batch."""
+  options = dict(batch_size=2, size_rule=SizeRule(), timeout=0.5)
+  line = stuck_in(lambda: eval_batches(Source(never), **options), patience=600.0)
+  assert line.startswith('no data for 0.5 s, with 5.png under way')
+
+
+def test_a_stuck_image_while_a_predictor_is_scored(never):
+  band = SimpleNamespace(mask=np.zeros((4, 4), np.uint8), probabilities=np.ones((4, 4, 1)))
+  config = SimpleNamespace(data_timeout=0.5)
+  predictor = SimpleNamespace(config=config, bands=lambda image: [band])
+  done = []
+  line = stuck_in(lambda: score_images(predictor, Source(never), [], done.append), patience=600.0)
+  assert line.startswith('no data for 0.5 s, with 5.png under way')
+  assert done == [1, 2, 3, 4, 5]
+
+
+def test_one_slow_file_is_not_stuck_while_others_are_read():
+  """The first takes longer than the patience, but something is finished all the time."""
+  wait, others = threading.Event().wait, threading.Semaphore(0)
+
+  def read(index):
+    if index == 0:
+      return [others.acquire() for _ in range(14)] and index
+    wait(0.1)
+    others.release()
+    return index
+
+  options = dict(num_threads=2, ahead=20, timeout=1.0)
+  assert list(ahead.results(read, range(15), **options)) == list(range(15))
+
+
+def test_patience_is_the_configs_and_may_be_without_end():
+  assert watch.patience.get() == configs.base().data_timeout
+  with watch.patient(2.0):
+    assert watch.patience.get() == 2.0
+  assert watch.patience.get() == configs.base().data_timeout
+  answers = iter([TimeoutError, TimeoutError, TimeoutError, 'there'])
+
+  def attempt(seconds):
+    answer = next(answers)
+    if answer is TimeoutError:
+      raise answer
+    return answer
+
+  assert watch.Progress().wait(attempt, 0.0) == 'there'
+
+
+def test_a_stuck_report_ends_the_training_that_it_belongs_to(monkeypatch, tmp_path):
+  """Its thread would keep a process that only tells of it."""
+
+  def stuck(workdir):
+    raise StuckError('no data')
+
+  monkeypatch.setattr(report, 'collect', stuck)
+  with pytest.raises(StuckError):
+    report.after_training(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+  'job',
+  [
+    'list(train_batches(source, (), seed=0, batch_size=1, timeout=1.0))',
+    'list(ahead.examples(source, range(8), timeout=1.0))',
+  ],
+)
+def test_a_stuck_process_ends(tmp_path, job):
   """A plain exit would wait for the thread that reads."""
   script = tmp_path / 'stuck.py'
   script.write_text(
     'import time\n'
     'from jaxseg import command\n'
+    'from jaxseg.pipeline import ahead\n'
     'from jaxseg.pipeline.loader import train_batches\n'
     'from tests.test_watchdog import Source\n'
     'source = Source(lambda: time.sleep(1e6))\n'
-    'command.run(lambda: list(train_batches(source, (), seed=0, batch_size=1, timeout=1.0)))\n'
+    f'command.run(lambda: {job})\n'
   )
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   done = subprocess.run(

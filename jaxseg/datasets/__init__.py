@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from jaxseg import storage
+from jaxseg.pipeline import ahead
 from jaxseg.types import UserError
 
 _HELPERS = frozenset(
@@ -71,9 +72,11 @@ def data_root(data_dir: str | os.PathLike | None = None) -> Path:
 
   Raises:
     UserError: the folder does not exist.
+    StuckError: its disk does not answer.
   """
   root = storage.place(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data')
-  if not root.is_dir():
+  [there] = ahead.results(lambda folder: folder.is_dir(), [root], name=str)
+  if not there:
     raise UserError(
       f'no data folder {root}: give data_dir, or set JAXSEG_DATA to the folder that holds camvid/, '
       'isbi2012/, ...'

@@ -18,7 +18,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -32,6 +31,7 @@ from jaxseg.datasets import (
   rawfiles,
   records,
 )
+from jaxseg.pipeline import ahead
 from jaxseg.types import UserError
 
 SPLITS = ('train', 'val', 'test')
@@ -272,8 +272,7 @@ def scan_ids(root: Path, cache_dir: str | os.PathLike | None = None) -> dict[Pat
       return str(error)
 
   def read_all() -> list[list[int]]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-      read = list(pool.map(ids_of, paths))
+    read = list(ahead.results(ids_of, paths, name=str))
     if problems := [found for found in read if isinstance(found, str)]:
       raise BadFiles(problems)
     return read

@@ -17,7 +17,6 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,13 @@ import tensorflow_datasets as tfds
 
 from jaxseg.datasets import BadFiles, cache, rawfiles
 from jaxseg.datasets.cache import Progress
+from jaxseg.pipeline import ahead
 from jaxseg.types import VOID, UserError
 
 cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
 tfds.disable_progress_bar()
 
 _FORMAT = 1  # raise it when what a record holds changes
-_CHUNK = 64
 _MAX_WEIGHT_CODE = 65535
 OBJECTS = {  # tables with a row an object, by their keys in an example
   'instance_classes': np.uint8,  # [n], 1..c-1
@@ -151,15 +150,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
   def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
     problems = []
     try:
-      with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(self.raws), _CHUNK):  # chunks bound the memory held
-          chunk = self.raws[start : start + _CHUNK]
-          for index, record in enumerate(pool.map(self._encode_or_tell, chunk), start=start):
-            if isinstance(record, str):
-              problems.append(record)
-            elif not problems:
-              yield index, record
-            self.progress(index + 1, len(self.raws))
+      made = ahead.results(self._encode_or_tell, self.raws, name=lambda raw: str(raw.image))
+      for index, record in enumerate(made):
+        if isinstance(record, str):
+          problems.append(record)
+        elif not problems:
+          yield index, record
+        self.progress(index + 1, len(self.raws))
       if problems:
         raise BadFiles(problems)
     except Exception as error:
@@ -338,6 +335,7 @@ def open_source(
   Raises:
     UserError: a raw file missing, damaged or with labels outside of the classes; the cache then
       keeps nothing of the build.
+    StuckError: a raw file that cannot be read to its end, and the same.
   """
   if not raws:
     raise UserError(f"{facts.name}: the split '{split}' has no examples")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from jaxseg.pipeline import ahead
 from jaxseg.types import VOID
 
 
@@ -76,13 +75,17 @@ def label_histogram(
 
   Images are not decoded where the source has a method label(i). `progress` is called with
   (done, total).
+
+  Raises:
+    StuckError: a label that does not come, see pipeline.ahead.started.
   """
   read = getattr(source, 'label', None) or (lambda i: source[i]['label'])
   counter = LabelCounter(source.num_classes)
-  with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-    for i, bins in enumerate(pool.map(lambda i: label_bins(read(i)), range(len(source)))):
-      counter.add(bins)
-      progress(i + 1, len(source))
+  name = getattr(source, 'file_name', None)
+  found = ahead.results(lambda i: label_bins(read(i)), range(len(source)), name=name)
+  for done, bins in enumerate(found, start=1):
+    counter.add(bins)
+    progress(done, len(source))
   return counter.result()
 
 

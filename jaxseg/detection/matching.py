@@ -45,7 +45,7 @@ def match(
   """
   compare = partial(_compare, candidates)
   index, largest, best, on_crowd = jax.lax.platform_dependent(
-    truth, valid, crowd, cpu=partial(compare, at_a_time=1), default=compare
+    truth, valid, crowd, cpu=partial(compare, one_by_one=True), default=compare
   )
   positive = largest >= foreground
   if best_of_each:
@@ -54,8 +54,8 @@ def match(
   return index, positive, ~positive & (largest < background) & (share <= CROWD_SHARE)
 
 
-def _compare(candidates, truth, valid, crowd, at_a_time: int | None = None):
-  """Goes through the true boxes, all at once or in groups that divide their number.
+def _compare(candidates, truth, valid, crowd, one_by_one: bool = False):
+  """Goes through the true boxes, all at once or one by one.
 
   Returns:
     Of each candidate: row and overlap of the valid true box that it overlaps most, whether it is the
@@ -70,11 +70,13 @@ def _compare(candidates, truth, valid, crowd, at_a_time: int | None = None):
     most = jnp.max(overlap, axis=1, keepdims=True)
     best |= jnp.any((overlap == most) & (most > 0), axis=0)
     here = jnp.max(overlap, axis=0)
-    index = jnp.where(here > largest, first + jnp.argmax(overlap, axis=0), index)  # the first wins
+    index = jnp.where(
+      here > largest, first + jnp.argmax(overlap, axis=0).astype(jnp.int32), index
+    )  # the first wins
     shared = jnp.max(jnp.where(crowd[:, None], shared, 0.0), axis=0)
     return (index, jnp.maximum(here, largest), best, jnp.maximum(shared, on_crowd)), None
 
-  size, count = at_a_time or len(truth), len(candidates)
+  size, count = 1 if one_by_one else len(truth), len(candidates)
   rows = (truth, valid, crowd)
   rows = [r.reshape(-1, size, *r.shape[1:]) for r in rows]
   zeros = jnp.zeros(count)

@@ -5,9 +5,9 @@ forward pass. Here it is a matrix product instead: the kernel's windows of a few
 side by side (im2col) so that they fit the cache, multiplied with the output's gradient, and summed
 over the blocks of rows. In bfloat16 XLA convolves in float32, but a matrix product that sums in
 float32 uses the CPU's own bfloat16 instructions: with many channels the value and the input's
-gradient are such products too. A kernel of one pixel is a matrix product already, forward and backward;
-XLA's own weight gradient takes three times as long. A large kernel over a small map (FCN's fc6) is one such product forward
-and backward: XLA's own takes a hundred times as long where the kernel is larger than the map.
+gradient are such products too. A 1x1 kernel is a matrix product as it stands, forward and backward:
+XLA's own weight gradient takes three times as long. A large kernel over a small map (FCN's fc6) is
+one such product too: XLA's own takes a hundred times as long where the kernel is larger than the map.
 All else stays with XLA, which is faster there.
 """
 
@@ -59,7 +59,9 @@ def conv_general_dilated(
   """
   sizes = [*lhs.shape, *rhs.shape]
   dtypes = {jnp.dtype(lhs.dtype), jnp.dtype(rhs.dtype)}
-  unpadded = isinstance(padding, str) or not any(map(any, padding))
+  unpadded = padding in ('SAME', 'VALID') or not (
+    isinstance(padding, str) or any(map(any, padding))
+  )
   pointwise = rhs.shape[:2] == (1, 1) and unpadded and lhs.dtype == jnp.float32
   ones = [*(() if pointwise else window_strides), *(lhs_dilation or ()), *(rhs_dilation or ())]
   layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
@@ -74,8 +76,7 @@ def conv_general_dilated(
     and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
   )
   if covered and pointwise:
-    rows, columns = window_strides  # only skip pixels
-    return _convolve_by_windows(((0, 0), (0, 0)), precision, lhs[:, ::rows, ::columns], rhs)
+    return _convolve_pixels(tuple(window_strides), precision, lhs, rhs)
   if covered:
     if isinstance(padding, str):
       padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (1, 1), padding)
@@ -191,30 +192,41 @@ def _windows_product(pads, precision, x, kernel):
   ).astype(dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _convolve_by_windows(pads, precision, x, kernel):
-  return lax.platform_dependent(
-    x,
-    kernel,
-    cpu=functools.partial(_windows_product, pads, precision),
-    default=functools.partial(_native, pads, precision),
+def _native_pixels(strides, precision, x, kernel):
+  return lax.conv_general_dilated(
+    x, kernel, strides, 'VALID', dimension_numbers=_NHWC, precision=precision
   )
 
 
-def _windows_forward(pads, precision, x, kernel):
-  return _convolve_by_windows(pads, precision, x, kernel), (x, kernel)
+def _pixels_product(strides, precision, x, kernel):
+  """A 1x1 convolution as a matrix product: a stride only skips pixels."""
+  rows, columns = strides
+  return _windows_product(((0, 0), (0, 0)), precision, x[:, ::rows, ::columns], kernel)
 
 
-def _windows_backward(pads, precision, saved, g):
-  def gradient_of(form):
-    return lambda x, kernel, g: jax.vjp(functools.partial(form, pads, precision), x, kernel)[1](g)
+def _on_cpu(product: Callable, native: Callable) -> Callable:
+  """Returns a convolution of two forms (how, precision, x, kernel); each has its own gradient."""
 
-  return lax.platform_dependent(
-    *saved, g, cpu=gradient_of(_windows_product), default=gradient_of(_native)
-  )
+  @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+  def convolve(how, precision, x, kernel):
+    cpu, default = (functools.partial(form, how, precision) for form in (product, native))
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+  def forward(how, precision, x, kernel):
+    return convolve(how, precision, x, kernel), (x, kernel)
+
+  def backward(how, precision, saved, g):
+    def gradient_of(form):
+      return lambda x, kernel, g: jax.vjp(functools.partial(form, how, precision), x, kernel)[1](g)
+
+    return lax.platform_dependent(*saved, g, cpu=gradient_of(product), default=gradient_of(native))
+
+  convolve.defvjp(forward, backward)
+  return convolve
 
 
-_convolve_by_windows.defvjp(_windows_forward, _windows_backward)
+_convolve_by_windows = _on_cpu(_windows_product, _native)
+_convolve_pixels = _on_cpu(_pixels_product, _native_pixels)
 
 
 def _product_of_blocks(pads, precision, x, kernel):

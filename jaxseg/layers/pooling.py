@@ -3,11 +3,12 @@
 The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
 forward pass on a CPU and is not deterministic on a GPU. Here the places of a window are strided slices,
 so index and gradient are elementwise: the four corners of a 2x2 window, or all of a window that
-overlaps its neighbours.
+overlaps its neighbours (these not where rows are split over devices).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -36,7 +37,8 @@ def max_pool(
     ceil: Caffe's rule for the output size: a last, partial window counts too.
 
   Returns:
-    [b,h',w',c] of x's dtype. Gradients go to the first (row-major) maximum of a window.
+    [b,h',w',c] of x's dtype. Gradients, in reverse mode only, go to the first (row-major) maximum
+    of a window.
   """
   if (window, stride) == (2, 2) and _is_unpadded(padding):
     if not ceil:
@@ -47,9 +49,10 @@ def max_pool(
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
   if ceil:
     pads = [_ceil_pad(n, window, stride, pad) for n, pad in zip(x.shape[1:3], pads, strict=True)]
-  pool = _windowed if rows_are_split() else _overlapping
-  pads = tuple((int(low), int(high)) for low, high in pads)
-  return by_rows(pool(window, stride, pads, x.shape[1:3], by_rows(x, window - 1)))
+  x, how = by_rows(x, window - 1), (window, stride, tuple(map(tuple, pads)))
+  if rows_are_split():  # slices would gather them: XLA keeps its own gradient
+    return by_rows(_windowed(*how, x))
+  return _overlapping(*how, x.shape[1:3], x)
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
@@ -138,8 +141,7 @@ def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[i
   return low, max(high, steps * stride + window - n - low)
 
 
-def _windowed(window, stride, pads, size, x):
-  del size  # [h, w] of x, for the gradient
+def _windowed(window, stride, pads, x):
   return lax.reduce_window(
     x,
     _lowest(x.dtype),
@@ -150,14 +152,17 @@ def _windowed(window, stride, pads, size, x):
   )
 
 
-_overlapping = jax.custom_vjp(_windowed, nondiff_argnums=(0, 1, 2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _overlapping(window, stride, pads, size, x):
+  """Of x [b, *size, c]; the gradient needs the size."""
+  return _windowed(window, stride, pads, x)
 
 
 def _overlapping_forward(window, stride, pads, size, x):
   """Saves where in its window (row-major) each maximum was."""
   edges = ((low, high, 0) for low, high in pads)
   x = lax.pad(x, jnp.array(_lowest(x.dtype), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-  rows, columns = (n - window + 1 for n in x.shape[1:3])
+  rows, columns = (max(0, n - window + 1) for n in x.shape[1:3])
   pooled = x[:, :rows:stride, :columns:stride]
   index = jnp.zeros(pooled.shape, jnp.uint8 if window < 16 else jnp.int32)
   for place in range(1, window**2):

@@ -10,12 +10,11 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import grain
 import numpy as np
 
-from jaxseg.pipeline import geometry, options, watch
+from jaxseg.pipeline import ahead, geometry, options, watch
 from jaxseg.pipeline.geometry import Example, Fill
 from jaxseg.pipeline.memory import remember
 from jaxseg.pipeline.watch import Prefetched
@@ -96,7 +95,7 @@ def train_batches(
     first = step * batch_size + shard_index * local
     return _stack((example(first + i) for i in range(local)), local, keys)
 
-  progress = watch.Progress(source)
+  progress = watch.Progress(getattr(source, 'file_name', None))
   steps = range(start_step, sys.maxsize)
   return _start(steps, batch, num_threads, prefetch, progress, timeout)
 
@@ -225,7 +224,7 @@ def eval_batches(
   indices = range(len(source)) if indices is None else [int(i) for i in indices]
   if not len(indices):
     raise UserError('there is no image to evaluate: check data_dir and the split')
-  plan = _plan(source, indices, frame, batch_size, num_threads)
+  plan = _plan(source, indices, frame, batch_size, num_threads, timeout)
 
   def examples(chosen: list[int]) -> Iterator[dict]:
     mine = chosen[shard_index * local : (shard_index + 1) * local]
@@ -241,11 +240,13 @@ def eval_batches(
   def batch(step: int) -> dict:
     return _stack(examples(plan[step]), local, _EVAL_KEYS)
 
-  progress = watch.Progress(source)
+  progress = watch.Progress(getattr(source, 'file_name', None))
   return _start(range(len(plan)), batch, num_threads, prefetch, progress, timeout)
 
 
-def _plan(source, indices, frame: _Frame, batch_size: int, num_threads: int) -> list[list[int]]:
+def _plan(
+  source, indices, frame: _Frame, batch_size: int, num_threads: int, timeout: float
+) -> list[list[int]]:
   """Groups indices by canvas into batches, each emitted when full, the rest at the end."""
   if batch_size == 1:
     return [[i] for i in indices]
@@ -254,8 +255,8 @@ def _plan(source, indices, frame: _Frame, batch_size: int, num_threads: int) -> 
     ask = getattr(source, 'size', None)
     return tuple(ask(index)) if ask else _read(source, index)['image'].shape[:2]
 
-  with ThreadPoolExecutor(max(num_threads, 1)) as pool:
-    sizes = list(pool.map(size, indices))
+  reading = dict(num_threads=max(num_threads, 1), timeout=timeout)
+  sizes = ahead.results(size, indices, name=getattr(source, 'file_name', None), **reading)
   batches, groups = [], {}
   for index, (height, width) in zip(indices, sizes, strict=True):
     group = groups.setdefault((frame.output(height), frame.output(width)), [])

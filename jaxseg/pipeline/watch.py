@@ -1,33 +1,50 @@
-"""Waiting for the threads that make batches: one that is stuck or dead is an error, never a hang."""
+"""Waiting for the threads that read: one that is stuck or dead is an error, never a hang."""
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxseg.types import StuckError, UserError
 
 _SLICE = 0.5  # seconds waited at once; time in which the whole process is stopped counts as one
+patience = contextvars.ContextVar('patience', default=60.0)  # see `patient`
+
+
+@contextlib.contextmanager
+def patient(seconds: float) -> Iterator[None]:
+  """Sets the patience of what is read inside: seconds without any item finished, 0 = for ever."""
+  before = patience.set(seconds)
+  try:
+    yield
+  finally:
+    patience.reset(before)
 
 
 class Progress:
-  """Which examples are being made, and how many are done; any number of threads may tell it."""
+  """Which items are being made, and how many are done; any number of threads may tell it.
 
-  def __init__(self, source: Any = None):
-    self._source = source
-    self._open: dict[int, int] = {}  # thread -> the example that it makes
+  Args:
+    name: what an item is called; default: 'example 5' of 5. It is asked for stuck items only, and may
+      be stuck as well.
+  """
+
+  def __init__(self, name: Callable[[Any], str] | None = None):
+    self._name = name
+    self._open: dict[int, Any] = {}  # thread -> the item that it makes
     self.done = 0
 
   @contextlib.contextmanager
-  def making(self, index: int) -> Iterator[None]:
-    """Wraps whatever reads and changes one example."""
+  def making(self, item: Any) -> Iterator[None]:
+    """Wraps whatever reads and changes one item."""
     thread = threading.get_ident()
-    self._open[thread] = index
+    self._open[thread] = item
     try:
       yield
     finally:
@@ -35,17 +52,34 @@ class Progress:
       self.done += 1
 
   def under_way(self) -> str:
-    """Names the examples that are being made, by their files where these can be told at once."""
-    indices = sorted(set(self._open.copy().values()))
+    """Names the items that are being made, by their own names where these can be told at once."""
+    items = list(self._open.copy().values())
     names: list[str] = []
-    ask = getattr(self._source, 'file_name', None)
-    if ask:  # it may have to read, and be stuck as well
-      asking = threading.Thread(target=lambda: names.extend(map(ask, indices)), daemon=True)
+    if self._name:
+      asking = threading.Thread(target=lambda: names.extend(map(self._name, items)), daemon=True)
       asking.start()
       asking.join(1.0)
-    if len(names) < len(indices):
-      names = [f'example {index}' for index in indices]
-    return ', '.join(map(str, names)) or 'no example'
+    if len(names) < len(items):
+      names = [f'example {item}' for item in items]
+    return ', '.join(sorted({str(name) for name in names})) or 'no example'
+
+  def wait(self, attempt: Callable[[float], Any], timeout: float) -> Any:
+    """Returns attempt(seconds), which raises TimeoutError or queue.Empty where that was too short.
+
+    Raises:
+      StuckError: no item was finished for `timeout` seconds (0: they are never too many).
+    """
+    waited, done = 0.0, self.done
+    part = min(_SLICE, timeout / 2) or _SLICE
+    while not timeout or waited < timeout:
+      with contextlib.suppress(TimeoutError, queue.Empty):
+        return attempt(part)
+      waited = waited + part if self.done == done else 0.0
+      done = self.done
+    raise StuckError(
+      f'no data for {timeout:g} s, with {self.under_way()} under way: is the disk or network that '
+      'holds it alive? config.data_timeout is how long is waited, 0 = for ever'
+    )
 
 
 class Prefetched:
@@ -106,7 +140,7 @@ class Watched:
     return self
 
   def __next__(self) -> Any:
-    item, error = self._wait()
+    item, error = self._progress.wait(lambda part: self._made.get(timeout=part), self._timeout)
     if error is None:
       self._wanted.put(True)
       return item
@@ -120,19 +154,6 @@ class Watched:
   def close(self) -> None:
     """Lets the thread end, after the item that it is making."""
     self._end()
-
-  def _wait(self) -> tuple[Any, BaseException | None]:
-    waited, done = 0.0, self._progress.done
-    part = min(_SLICE, self._timeout / 2)
-    while waited < self._timeout:
-      with contextlib.suppress(queue.Empty):
-        return self._made.get(timeout=part)
-      waited = waited + part if self._progress.done == done else 0.0
-      done = self._progress.done
-    raise StuckError(
-      f'no data for {self._timeout:g} s, with {self._progress.under_way()} under way: is the disk or '
-      'network that holds it alive? config.data_timeout is how long is waited, 0 = for ever'
-    )
 
 
 def _pump(iterator: Iterator, wanted: queue.SimpleQueue, made: queue.SimpleQueue) -> None:

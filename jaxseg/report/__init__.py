@@ -14,7 +14,7 @@ from jaxseg import storage
 from jaxseg.report import comparison, images, single
 from jaxseg.report.collect import Run, collect
 from jaxseg.train.writer import Progress
-from jaxseg.types import UserError
+from jaxseg.types import StuckError, UserError
 
 __all__ = ['Run', 'after_training', 'collect', 'write']
 
@@ -69,6 +69,9 @@ def after_training(workdir: Path, progress: Progress) -> None:
   """Writes the report of a run that has reached its last step; a failure is told, never raised.
 
   With `config.figures` 0 no image is scored.
+
+  Raises:
+    StuckError: a read that is stuck: the process would never end.
   """
   try:
     run = collect(workdir)
@@ -76,6 +79,8 @@ def after_training(workdir: Path, progress: Progress) -> None:
       return
     count = images.MAX_IMAGES if run.config.figures else 0
     progress.say(f'report    {write([workdir], max_images=count, seconds=60.0, progress=progress)}')
+  except StuckError:  # its thread is still there: see jaxseg.command.run
+    raise
   except Exception as e:  # whatever it is, the training is done and saved
     reason = ' '.join(str(e).split())[:160]
     progress.say(f'no report: {type(e).__name__}: {reason}; try python launch/report.py {workdir}')

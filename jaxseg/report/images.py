@@ -9,6 +9,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -18,8 +19,9 @@ from jaxseg.inference import Predictor, load_variables, make_predictor
 from jaxseg.instances import InstancePredictor, painted
 from jaxseg.metrics.coco import image_ap
 from jaxseg.metrics.confusion import summarize
+from jaxseg.pipeline import ahead
 from jaxseg.report.collect import Run
-from jaxseg.types import VOID, UserError
+from jaxseg.types import VOID, StuckError, UserError
 
 MAX_IMAGES = 200  # of the split are scored
 SECONDS = 120.0  # after which no further one is begun
@@ -78,20 +80,23 @@ def score(
   variables, step = load_variables(run.path, step)
   try:
     source = experiment.source_from(config, config.eval_split)
+  except StuckError:  # its thread is still there: see jaxseg.command.run
+    raise
   except UserError as e:
     return Images(config.eval_split, step, problem=str(e))
   experiment.set_up_jax(config)
   predictor = make_predictor(config, variables, run.classes)
   kind = _Instances if config.task == 'instance' else _Pixels
   judge = kind(predictor, run)
-  order = np.random.default_rng(0).permutation(len(source))[:max_images]
+  order = np.random.default_rng(0).permutation(len(source))[:max_images].tolist()
+  read = partial(ahead.examples, source, timeout=config.data_timeout)
   begin = shown = time.monotonic()
   interval = 0.25 if sys.stdout.isatty() else 10.0  # off a terminal every line stays
   done, kept = [], []
-  for count, index in enumerate(map(int, order)):
+  for count, (index, example) in enumerate(zip(order, read(order), strict=True)):
     if count and time.monotonic() - begin > seconds:
       break
-    value, prediction = judge.score(source[index])
+    value, prediction = judge.score(example)
     if value is None:  # nothing but void, or no object
       continue
     done.append(value)
@@ -101,7 +106,8 @@ def score(
     if time.monotonic() - shown > interval:
       shown = time.monotonic()
       show(f'report: {count + 1}/{len(order)} images scored')
-  drawn = [_encode(source[i], value, judge.pictures(source[i], p)) for value, i, p in kept]
+  again = zip(kept, read([index for _, index, _ in kept]), strict=True)
+  drawn = [_encode(e, value, judge.pictures(e, found)) for (value, _, found), e in again]
   half = min(SHOWN, -(-len(drawn) // 2))
   return Images(
     split=config.eval_split,

@@ -51,6 +51,9 @@ def score_images(
 
   Returns:
     The measures' summaries in one dict.
+
+  Raises:
+    StuckError: an image that does not come within config.data_timeout.
   """
 
   def count(example, mask, probabilities):
@@ -60,16 +63,16 @@ def score_images(
       except UserError as error:
         raise UserError(f'{example["file_name"]}: {error}') from None
 
-  reading = ahead.started(lambda index: source[index], range(len(source)))
+  timeout = predictor.config.data_timeout
+  reading = ahead.examples(source, range(len(source)), timeout=timeout)
   with ahead.Backlog(num_threads=1) as counting:
-    for index, future in reading:
-      example = future.result()
+    for done, example in enumerate(reading, start=1):
       bands = list(predictor.bands(example['image']))
       mask = np.concatenate([band.mask for band in bands])
       probabilities = np.concatenate([band.probabilities for band in bands])
       counting.submit(count, example, mask, probabilities)
       if told:
-        told(index + 1)
+        told(done)
   return {k: v for measure in measures for k, v in measure.summary().items()}
 
 

@@ -130,7 +130,7 @@ class InstanceEvaluator(Evaluator):
     return hosts.broadcast(score.summary() if hosts.first() else None)
 
   def _count(self, score: CocoScore, index: int, row, canvas, seen) -> None:
-    example = self._source[index]
+    [example] = ahead.examples(self._source, [index], timeout=self._config.data_timeout)
     try:
       size = example['label'].shape
       own = own_canvas(self._config, size, canvas)

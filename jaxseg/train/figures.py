@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from jaxseg import instance_pictures, storage, visualize
 from jaxseg.inference import Predictor, make_predictor
 from jaxseg.instances import InstancePredictor, painted
+from jaxseg.pipeline import ahead
 from jaxseg.train.workdir import Classes
 from jaxseg.train.writer import Writer, read_records
 
@@ -62,7 +63,7 @@ class Figures:
     predict = self._predict_with(variables)
     last, count = len(self._source) - 1, min(self._config.figures, len(self._source))
     places = np.linspace(0, last, count, dtype=int)  # apart: neighbours look alike
-    examples = [self._source[int(place)] for place in places]
+    examples = list(ahead.examples(self._source, places.tolist()))
     if not examples:
       return None
     if self._config.task == 'instance':

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import experiment
 from jaxseg.datasets import labelscan
+from jaxseg.pipeline import ahead, watch
 from jaxseg.pipeline.loader import train_batches
 from jaxseg.pipeline.memory import remember
 from jaxseg.report import after_training
@@ -52,7 +53,8 @@ def train(config: ConfigDict, workdir: str | Path, *, stop_at: int | None = None
     UserError: anything that the user can mend.
   """
   experiment.set_up_jax(config)
-  with contextlib.ExitStack() as at_end, _memory_explained(config):
+  watched = watch.patient(config.data_timeout)
+  with contextlib.ExitStack() as at_end, _memory_explained(config), watched:
     return _train(config, workdir, at_end, stop_at)
 
 
@@ -200,7 +202,7 @@ def _population_pass(config: ConfigDict, shapes: State, source) -> PopulationPas
 
 def _input_shape(config, model, source, transforms) -> tuple[int, ...]:
   """Returns [1, h, w, c] of a training image, and refuses a size that the network cannot take."""
-  example = source[0]
+  [example] = ahead.examples(source, [0])
   rng = np.random.default_rng(0)
   for transform in transforms:
     example = transform(example, rng)

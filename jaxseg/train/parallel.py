@@ -178,7 +178,10 @@ def build(
 
 
 def _put(state: Any, sharding: NamedSharding) -> Any:
-  """Copies: the first step takes the memory of what is placed, and the original may still be in use."""
+  """The first step takes the memory, an original's too that lay there: do not use that again.
+
+  Memory shared with NumPy could not be taken: another copy would stay beside it.
+  """
   return jax.device_put(state, sharding, may_alias=False)
 
 

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import experiment
 from jaxseg.layers.norm import BatchNorm
+from jaxseg.pipeline import ahead
 from jaxseg.pipeline.loader import eval_batches
 from jaxseg.train import hosts, parallel
 from jaxseg.types import Array, Batch
@@ -129,7 +130,9 @@ class PopulationPass:
     return jax.device_get(population_statistics(self._statistics, variables, placed))
 
   def _batches(self) -> Iterable[Batch]:
-    sizes = [self._source.size(i) for i in range(len(self._source))]
+    name, timeout = getattr(self._source, 'file_name', None), self._config.data_timeout
+    every = range(len(self._source))
+    sizes = list(ahead.results(self._source.size, every, name=name, timeout=timeout))
     return eval_batches(
       self._source,
       batch_size=self._batch_size,

@@ -18,6 +18,7 @@ from jaxseg.train.figures import Figures
 from jaxseg.train.interrupts import Interruptible
 from jaxseg.train.population import PopulationPass
 from jaxseg.train.writer import Progress, Writer, duration
+from jaxseg.types import StuckError
 
 _SHORT = {'mean_iou': 'mIoU', 'mask_ap': 'mask AP'}
 
@@ -209,6 +210,8 @@ class Run:
     """Renews the figures; a failure is told, never raised: no training ends for a picture."""
     try:
       self._figures(step, variables, self._summary)
+    except StuckError:  # its thread is still there: see jaxseg.command.run
+      raise
     except Exception as e:
       reason = ' '.join(str(e).split())[:160]
       self._progress.say(f'warning: no figures at step {step}: {type(e).__name__}: {reason}')
