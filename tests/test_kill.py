@@ -8,6 +8,7 @@ renews the table of the kills in that file.
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,13 +48,20 @@ OPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-  """`seconds` after the first line that begins with `line`."""
+  """`seconds` after the line of `step` or the first of a later one; 0: after the run's first line."""
 
-  line: str
+  step: int
   seconds: float
 
   def __str__(self) -> str:
-    return f'{self.seconds * 1000:.0f} ms after "{self.line.strip()}"'
+    after = f'step {self.step}/' if self.step else 'workdir'
+    return f'{self.seconds * 1000:.0f} ms after "{after}"'
+
+  def begins(self, line: str) -> bool:
+    if not self.step:
+      return line.startswith('workdir')
+    step = re.match(r'step (\d+)/', line)
+    return bool(step) and int(step[1]) >= self.step
 
 
 def command(workdir: Path, cache: Path) -> list[str]:
@@ -79,7 +87,7 @@ def kill(workdir: Path, cache: Path, moment: Moment) -> bool:
   """Kills a training; returns whether it still ran."""
   process = start(workdir, cache)
   for line in process.stdout:
-    if line.startswith(moment.line):
+    if moment.begins(line):
       time.sleep(moment.seconds)
       break
   process.send_signal(signal.SIGKILL)
@@ -134,7 +142,7 @@ def moments(seed: int, count: int) -> list[Moment]:
   """Draws moments that lie later and later in a run, so that a run can be killed at all of them."""
   rng = np.random.default_rng(seed)
   steps = np.sort(rng.choice(np.arange(1, STEPS // 3), size=count, replace=False)) * 3
-  return [Moment(f'step {step}/', float(rng.uniform(0, 0.12))) for step in steps]
+  return [Moment(int(step), float(rng.uniform(0, 0.12))) for step in steps]
 
 
 def test_killed_twice_and_resumed_ends_in_the_same_bits(straight, cache, tmp_path):
@@ -150,7 +158,7 @@ def test_twenty_kills(straight, cache, tmp_path):
   rows = []
   for run in range(4):
     workdir = tmp_path / str(run)
-    early = Moment('workdir', float(np.random.default_rng([1, run]).uniform(0, 4)))
+    early = Moment(0, float(np.random.default_rng([1, run]).uniform(0, 2)))
     plan = moments(seed=run, count=4)
     killed = []
     for moment in (*plan[:run], early, *plan[run:]):

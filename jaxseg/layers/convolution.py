@@ -201,7 +201,28 @@ def _native_pixels(strides, precision, x, kernel):
 def _pixels_product(strides, precision, x, kernel):
   """A 1x1 convolution as a matrix product: a stride only skips pixels."""
   rows, columns = strides
-  return _windows_product(((0, 0), (0, 0)), precision, x[:, ::rows, ::columns], kernel)
+  x = x[:, ::rows, ::columns]
+  return _matmul(precision, x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(
+    *x.shape[:3], kernel.shape[3]
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(precision, x, matrix):
+  return jnp.matmul(x, matrix, precision=precision)
+
+
+def _matmul_backward(precision, saved, g):
+  """XLA copies the first factor of the matrix' gradient transposed: let it be the narrow one."""
+  x, matrix = saved
+  matmul = functools.partial(jnp.matmul, precision=precision)
+  narrow = x.shape[1] <= g.shape[1]
+  return matmul(g, matrix.T), matmul(x.T, g) if narrow else matmul(g.T, x).T
+
+
+_matmul.defvjp(
+  lambda precision, x, matrix: (_matmul(precision, x, matrix), (x, matrix)), _matmul_backward
+)
 
 
 def _on_cpu(product: Callable, native: Callable) -> Callable:
