@@ -7,7 +7,7 @@ value, those further out count as zero.
 
 The cells around the points of all boxes are many times the maps. So a CPU takes a few boxes at a time,
 forward and backward, and their cells stay in its cache: 512 boxes of 14 x 14 points from 200 x 336 x 256
-values and coarser maps, value and gradient, take 0.12 s so and 0.53 s all at once. Elsewhere (not
+values and coarser maps, value and gradient, take 0.15 s so and 0.57 s all at once. Elsewhere (not
 measured) all boxes are cut at once, and the gradient is a scatter.
 """
 
