@@ -7,7 +7,7 @@
 :smoke  seconds, on generated shapes.
 
 The paper's scores, 92.03 and 77.56, are "IOU" (the challenge's SEG: a Jaccard index an object, see
-jaxseg.metrics.instances) on test sequences whose labels are hidden: not scorable here. It trains on
+jaxseg.metrics.cells) on test sequences whose labels are hidden: not scorable here. It trains on
 35 and 20 partially annotated images; releases differ. Here sequence 01 trains and 02 is held out.
 
 Network and set-up are the paper's: valid convolutions, one 572x572 tile a step of momentum 0.99,

@@ -6,8 +6,8 @@ __version__ = '0.1.0'
 def load(workdir, step='best', **options):
   """Returns the predictor of a trained workdir: `mask = jaxseg.load(workdir)(image)`.
 
-  Options are those of `jaxseg.inference.Options`, as in `load(workdir, flip=True)`.
+  Options are those of `jaxseg.predict.predictor.Options`, as in `load(workdir, flip=True)`.
   """
-  from jaxseg import inference  # JAX starts only when a network is wanted
+  from jaxseg.predict import predictor  # JAX starts only when a network is wanted
 
-  return inference.load(workdir, step, **options)
+  return predictor.load(workdir, step, **options)

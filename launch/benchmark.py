@@ -8,12 +8,12 @@ python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --ba
     --config.model_options.padding=same --config.cpu_devices=8
 """
 
-from jaxseg import command, config
+from jaxseg import config, console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
-  add, words = parser.add_argument, command.words
+  parser = console.Parser(__doc__)
+  add, words = parser.add_argument, console.words
   add('--config', required=True, help='configs/NAME.py[:variant,...]')
   add(
     '--mode',
@@ -23,9 +23,9 @@ def main() -> None:
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
   add(
-    '--batch', type=command.whole_numbers, default=(), help="images a step; default: the config's"
+    '--batch', type=console.whole_numbers, default=(), help="images a step; default: the config's"
   )
-  add('--crop', type=command.size, action='append', default=[], help='size of the images')
+  add('--crop', type=console.size, action='append', default=[], help='size of the images')
   add('--trials', type=int, default=5, help='rounds of which medians are taken')
   add('--steps', type=int, default=20, help='of the whole loop, and batches of input alone')
   add('--json', help='write the figures to this file')
@@ -34,7 +34,7 @@ def main() -> None:
   add('--price-per-chip-hour', type=float, help='for the cost in --mode=hours')
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
-  from jaxseg.benchmark import session  # JAX starts only once the config is known to be right
+  from jaxseg.tools.benchmark import session  # JAX starts only once the config is known to be right
 
   session.run(
     settings,
@@ -54,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

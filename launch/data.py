@@ -5,11 +5,11 @@ python launch/data.py prepare --config=configs/segnet_camvid.py
 python launch/data.py plan --folder=DIR --output=FILE
 """
 
-from jaxseg import command, config
+from jaxseg import config, console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   parser.add_argument('job', choices=('check', 'prepare', 'plan'))
   parser.add_argument('--config', help='configs/NAME.py[:variant,...], for check and prepare')
   parser.add_argument(
@@ -22,19 +22,19 @@ def main() -> None:
   flags = parser.parse()
   if flags.job == 'plan':
     parser.require(flags, 'folder', 'output')
-    from jaxseg import planning
+    from jaxseg.prepare import plan
 
-    planning.plan(flags.folder, flags.output, overwrite=flags.overwrite)
+    plan.plan(flags.folder, flags.output, overwrite=flags.overwrite)
     return
   parser.require(flags, 'config')
   settings = config.load(flags.config, flags.overrides)
-  from jaxseg import inspection
+  from jaxseg.prepare import check
 
   if flags.job == 'check':
-    inspection.check(settings, flags.output or 'data_check')
+    check.check(settings, flags.output or 'data_check')
   else:
-    inspection.prepare(settings)
+    check.prepare(settings)
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

@@ -4,11 +4,11 @@ python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --i
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
 """
 
-from jaxseg import command
+from jaxseg import console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   add = parser.add_argument
   add('--workdir', required=True, help='a folder that launch/train.py has written')
   add('--split', help="default: the config's eval_split")
@@ -16,18 +16,18 @@ def main() -> None:
   add('--bf', action='store_true', help="also the boundary measure of SegNet's paper (slow)")
   add('--neurites', action='store_true', default=None, help="ISBI's measures; isbi2012 has them")
   add('--instances', action='store_true', help="COCO's AP of the mask's connected components")
-  add('--scales', type=command.numbers, default=(), help="average these; default: the config's")
+  add('--scales', type=console.numbers, default=(), help="average these; default: the config's")
   add('--flip', action='store_true', help='average with the image mirrored left to right')
   add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
   add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
-  add('--tile', type=command.size, help='input size of tiles; default: only beyond 4 megapixels')
-  add('--tile_step', type=command.size, help='distance of tiles; default: half, or what joins')
+  add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
+  add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
   parser.add_hosts()
   flags = parser.parse()
-  from jaxseg.train import hosts
+  from jaxseg.train.devices import hosts
 
   with hosts.joined(flags.coordinator, flags.processes, flags.process):
-    from jaxseg.train import evaluate
+    from jaxseg.predict import evaluate
 
     evaluate.evaluate_workdir(
       flags.workdir,
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

@@ -1,23 +1,23 @@
 """Exports a trained workdir: StableHLO for cpu, cuda and tpu, safetensors and a card.
 
-python launch/export.py --workdir=DIR --output=FOLDER [--step=N|best|latest]
+python launch/write.py --workdir=DIR --output=FOLDER [--step=N|best|latest]
 """
 
-from jaxseg import command
+from jaxseg import console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   parser.add_argument('--workdir', required=True, help='a folder that launch/train.py has written')
   parser.add_argument('--output', required=True, help='a new folder, or one of an earlier export')
   parser.add_argument(
     '--step', default='best', help='a step that has a checkpoint, or best, or latest'
   )
   flags = parser.parse()
-  from jaxseg import export
+  from jaxseg.export import write
 
-  export.export_workdir(flags.workdir, flags.output, step=flags.step)
+  write.export_workdir(flags.workdir, flags.output, step=flags.step)
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

@@ -9,18 +9,18 @@ named by what was measured: 'normal 2/in' has variance 2 / fan-in (He, MSRA), 'u
 'normal sd 0.01' has that standard deviation.
 """
 
-from jaxseg import command, config
+from jaxseg import config, console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   parser.add_argument('--config', required=True, help='configs/NAME.py[:variant,...]')
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
-  from jaxseg import fidelity
+  from jaxseg.tools import fidelity
 
   raise SystemExit(fidelity.report(settings))
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

@@ -1,16 +1,16 @@
 """Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
 
-python launch/predict.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
+python launch/job.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
     [--overlay --probabilities --uncertainty] [--skip_existing] [--overwrite] [--step=N|best]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
 A network of instances writes <name>_instances.png and one detections.json (COCO's format) too.
 """
 
-from jaxseg import command
+from jaxseg import console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   add = parser.add_argument
   add('--workdir', required=True, help='a folder that launch/train.py has written')
   add('--input', required=True, help='an image, a folder of images, or a .txt with a path a line')
@@ -21,25 +21,25 @@ def main() -> None:
   add('--uncertainty', action='store_true', help='also <name>_uncertainty.png and .npy')
   add('--overwrite', action='store_true', help='replace results that are there')
   add('--skip_existing', action='store_true', help='keep them, and predict what is missing')
-  add('--scales', type=command.numbers, default=(), help="average these; default: the config's")
+  add('--scales', type=console.numbers, default=(), help="average these; default: the config's")
   add('--flip', action='store_true', help='average with the image mirrored left to right')
   add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
   add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
-  add('--tile', type=command.size, help='input size of tiles; default: only beyond 4 megapixels')
-  add('--tile_step', type=command.size, help='distance of tiles; default: half, or what joins')
+  add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
+  add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
   add('--multiple', type=int, default=0, help='round sizes up to it; default: 64 for > 8 sizes')
   flags = parser.parse()
-  from jaxseg import predict
+  from jaxseg.predict import job
 
-  predict.predict_files(
+  job.predict_files(
     flags.workdir,
     flags.input,
     flags.output,
     step=flags.step,
     overwrite=flags.overwrite,
     skip_existing=flags.skip_existing,
-    wanted=predict.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
-    options=predict.Options(
+    wanted=job.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
+    options=job.Options(
       scales=flags.scales,
       flip=flags.flip,
       rotations=flags.rotations,
@@ -52,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

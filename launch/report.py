@@ -4,11 +4,11 @@ python launch/report.py DIR [--output=FILE] [--step=N|best|latest]
 python launch/report.py DIR DIR [DIR ...] --output=comparison.html
 """
 
-from jaxseg import command
+from jaxseg import console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   parser.add_argument('workdirs', nargs='+', help='folders that launch/train.py has written')
   parser.add_argument(
     '--output', help='default: report.html in the folder, comparison.html beside the first'
@@ -23,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

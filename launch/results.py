@@ -1,14 +1,14 @@
 """Renews a table of docs/results.md from trained and evaluated workdirs.
 
-python launch/results.py DIR [DIR ...] --split=test --output=docs/results.md [--table=NAME --pictures=docs]
-python launch/results.py --baselines [DIR ...]     every config's published number beside ours
+python launch/tables.py DIR [DIR ...] --split=test --output=docs/results.md [--table=NAME --pictures=docs]
+python launch/tables.py --baselines [DIR ...]     every config's published number beside ours
 """
 
-from jaxseg import command
+from jaxseg import console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   parser.add_argument('workdirs', nargs='*', help='folders that launch/train.py has written')
   parser.add_argument('--split', default='test', help='the split whose eval/<split>.json is shown')
   parser.add_argument('--output', default='docs/results.md', help='Markdown file with the markers')
@@ -16,7 +16,7 @@ def main() -> None:
   parser.add_argument('--pictures', help='folder for one picture a run')
   parser.add_argument('--baselines', action='store_true', help="the table of the papers' recipes")
   flags = parser.parse()
-  from jaxseg import baselines, results
+  from jaxseg.report import baselines, tables
   from jaxseg.types import UserError
 
   if flags.baselines:
@@ -24,10 +24,10 @@ def main() -> None:
     return
   if not flags.workdirs:
     raise UserError('no workdir is given: name at least one, or --baselines')
-  results.write(
+  tables.write(
     flags.workdirs, flags.output, flags.split, table=flags.table, pictures=flags.pictures
   )
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

@@ -6,28 +6,28 @@ python launch/train.py --config=... --workdir=... --coordinator=10.0.0.2:8476 --
     on each of several hosts, with its own --process; TPU pods and Slurm need none of the three
 """
 
-from jaxseg import command, config
+from jaxseg import config, console
 
 
 def main() -> None:
-  parser = command.Parser(__doc__)
+  parser = console.Parser(__doc__)
   parser.add_argument('--config', required=True, help='configs/NAME.py[:variant,...]')
   parser.add_argument(
     '--workdir', required=True, help='folder for checkpoints, metrics and figures'
   )
   parser.add_argument(
-    '--stop_at', type=command.whole_number, help='stop (and save) at this step, as if interrupted'
+    '--stop_at', type=console.whole_number, help='stop (and save) at this step, as if interrupted'
   )
   parser.add_hosts()
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
-  from jaxseg.train import hosts  # JAX starts only once the config is known to be right
+  from jaxseg.train.devices import hosts  # JAX starts only once the config is known to be right
 
   with hosts.joined(flags.coordinator, flags.processes, flags.process):
-    from jaxseg.train import loop
+    from jaxseg.train import train
 
-    loop.train(settings, flags.workdir, stop_at=flags.stop_at)
+    train.train(settings, flags.workdir, stop_at=flags.stop_at)
 
 
 if __name__ == '__main__':
-  command.run(main)
+  console.run(main)

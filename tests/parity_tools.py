@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from jaxseg import pretrained
-from jaxseg.pretrained.layouts import from_torch
+from jaxseg.pretrained.names.layouts import from_torch
 
 FORWARD, GRADIENT = 1e-4, 1e-3  # allowed relative differences
 

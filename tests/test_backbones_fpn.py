@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.backbones import ResNet
-from jaxseg.backbones.fpn import FPN
+from jaxseg.nn.backbones import ResNet
+from jaxseg.nn.backbones.fpn import FPN
 
 
 def maps_of(size, channels):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.backbones import MobileNetV1, MobileNetV2
+from jaxseg.nn.backbones import MobileNetV1, MobileNetV2
 from jaxseg.types import UserError
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.backbones import STAGE_SIZES, ResNet, build
+from jaxseg.nn.backbones import STAGE_SIZES, ResNet, build
 from jaxseg.types import UserError
 
 R101 = STAGE_SIZES['resnet101']

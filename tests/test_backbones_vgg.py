@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import backbones
-from jaxseg.backbones import VGG16, VGG16Classifier
+from jaxseg.nn import backbones
+from jaxseg.nn.backbones import VGG16, VGG16Classifier
 from jaxseg.types import UserError
 
 

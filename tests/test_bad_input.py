@@ -85,7 +85,7 @@ def nobody(folder: Path):
   if os.geteuid():
     yield
     return
-  for module in ('jaxseg.train.loop', 'jaxseg.datasets.folder'):  # nobody may not be able to
+  for module in ('jaxseg.train.train', 'jaxseg.datasets.folder'):  # nobody may not be able to
     importlib.import_module(module)
   codecs.lookup('utf-8-sig')
   for path in (folder, *folder.rglob('*')):

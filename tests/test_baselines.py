@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxseg import baselines
 from jaxseg import config as configs
+from jaxseg.report import baselines
 from jaxseg.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import layers
-from jaxseg.benchmark import fit, ours, session, stock, timing
 from jaxseg.models import fcn, segnet, unet
+from jaxseg.nn import layers
+from jaxseg.tools.benchmark import fit, ours, session, stock, timing
 from jaxseg.types import UserError
 from tests.test_launch import ROOT, launch
 from tests.tiny_runs import make_config
@@ -180,14 +180,14 @@ def test_missing_data_leaves_the_rest(tiny, capsys):
 
 
 def test_nothing_imports_torch_unasked():
-  code = 'import sys, jaxseg.benchmark.session; sys.exit("torch" in sys.modules)'
+  code = 'import sys, jaxseg.tools.benchmark.session; sys.exit("torch" in sys.modules)'
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize('config', ['unet_isbi2012', 'segnet_camvid', 'fcn_camvid'])
 def test_torch_has_the_same_parameters_and_steps(config):
-  from jaxseg.benchmark import torch_side
+  from jaxseg.tools.benchmark import torch_side
 
   config = configs.load(f'{ROOT}/configs/{config}.py', ['model_options.width=2', 'batch_size=1'])
   network = ours.Network(config, (188, 188))
@@ -202,7 +202,7 @@ def test_torch_has_the_same_parameters_and_steps(config):
 def test_torchvision_has_the_same_detector_and_steps(frozen):
   if importlib.util.find_spec('torchvision') is None:
     pytest.skip('torchvision is not installed')
-  from jaxseg.benchmark import torch_side
+  from jaxseg.tools.benchmark import torch_side
 
   options = [f'model_options.frozen_norm={frozen}', 'max_instances=3', 'batch_size=2']
   config = configs.load(f'{ROOT}/configs/mask_rcnn_dsb2018.py:smoke', options)
@@ -219,7 +219,7 @@ def test_torchvision_has_the_same_detector_and_steps(frozen):
 
 @pytest.mark.parity
 def test_torch_runs_in_a_process_of_its_own():
-  from jaxseg.benchmark.torch_process import TorchProcess
+  from jaxseg.tools.benchmark.torch_process import TorchProcess
 
   options = ['model_options.width=2', 'batch_size=1']
   config = configs.load(f'{ROOT}/configs/segnet_camvid.py', options)
@@ -231,7 +231,7 @@ def test_torch_runs_in_a_process_of_its_own():
 
 @pytest.mark.parity
 def test_torch_lacks_what_it_lacks():
-  from jaxseg.benchmark import torch_side
+  from jaxseg.tools.benchmark import torch_side
 
   with pytest.raises(UserError, match='no unet'):
     torch_side.build(make_config(model_options={'up': 'bilinear'}))
@@ -253,7 +253,7 @@ def test_detectors_are_timed_on_a_grid_of_objects():
 def test_the_detection_operations_of_both_sides_agree():
   import torch
 
-  from jaxseg.benchmark import detection, torch_detection
+  from jaxseg.tools.benchmark import detection, torch_detection
 
   options = ['model_options.features=4', 'model_options.roi_samples=12']
   config = configs.load(f'{ROOT}/configs/mask_rcnn_dsb2018.py:smoke', options)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxseg.benchmark import hours
+from jaxseg.tools.benchmark import hours
 from jaxseg.types import UserError
 from tests import tiny_runs
 from tests.test_launch import ROOT, launch

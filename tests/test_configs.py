@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import experiment
+from jaxseg.train import build
 from jaxseg.train.state import parameter_count
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def load(spec):
 
 
 def parameters_of(config, size):
-  model = experiment.model_from(config)
+  model = build.model_from(config)
   image = jnp.zeros((1, *size, config.channels))
   init = lambda: model.init(jax.random.key(0), image, train=False)  # noqa: E731
   return jax.eval_shape(init)['params']
@@ -92,13 +92,13 @@ def parameters_of(config, size):
 @pytest.mark.parametrize('spec', SPECS)
 def test_builds(spec):
   config = load(spec)
-  rule = experiment.model_from(config).size_rule
+  rule = build.model_from(config).size_rule
   params = parameters_of(config, [rule.at_least(max(64, rule.minimum))] * 2)
   assert parameter_count(params) > 1000
   if config.paper and config.paper.get('params'):
     assert parameter_count(params) == config.paper.params
-  experiment.optimizer_from(config)[0].init(params)
-  experiment.transforms_from(config)
+  build.optimizer_from(config)[0].init(params)
+  build.transforms_from(config)
 
 
 def test_the_light_heads_of_the_pets():

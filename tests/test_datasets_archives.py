@@ -5,7 +5,8 @@ import zipfile
 
 import pytest
 
-from jaxseg.datasets import MissingSplit, archives
+from jaxseg.data import archives
+from jaxseg.datasets import MissingSplit
 from jaxseg.types import UserError
 
 

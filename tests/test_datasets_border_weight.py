@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxseg.datasets.border_weight import (
+from jaxseg.data.border_weight import (
   balancing_weights,
   border_weight,
   separate_touching,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.datasets import BadFiles, MissingSplit, classlist, folder
+from jaxseg.data import classlist
+from jaxseg.datasets import BadFiles, MissingSplit, folder
 from jaxseg.types import VOID, UserError
 
 IDS = np.array([[0, 1, 2, 1], [2, 2, 0, 255], [1, 1, 0, 0]], np.uint8)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxseg.datasets import cache, rawfiles, records
+from jaxseg.data import cache, image_files, records
 from jaxseg.types import VOID, UserError
 
 FACTS = records.Facts('tiny', ('a', 'b', 'c'), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
@@ -27,10 +27,10 @@ class Tiny(records.Builder, skip_registration=True):
   has_instances = True
 
   def read(self, raw):
-    label = rawfiles.read_mask(raw.label)
+    label = image_files.read_mask(raw.label)
     weight = label.astype(np.float32) / 3 + np.float32(0.1)
     instances = label.astype(np.uint16) * 300
-    return records.Example(rawfiles.encode_image(raw.image), label, weight, instances)
+    return records.Example(image_files.encode_image(raw.image), label, weight, instances)
 
 
 def _write(folder, count=5, suffix='png'):
@@ -87,9 +87,9 @@ class Overlapping(records.Builder, skip_registration=True):
   has_instances = has_objects = True
 
   def read(self, raw):
-    label, count = rawfiles.read_mask(raw.label), int(raw.image.stem)
+    label, count = image_files.read_mask(raw.label), int(raw.image.stem)
     return records.Example(
-      rawfiles.encode_image(raw.image),
+      image_files.encode_image(raw.image),
       label,
       instances=_layers(label, count),
       objects=_tables(count),

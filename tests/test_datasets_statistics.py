@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxseg.datasets import camvid, statistics
+from jaxseg.data import statistics
+from jaxseg.datasets import camvid
 from jaxseg.types import VOID
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.detection import boxes as box
-from jaxseg.detection.anchors import make_anchors
+from jaxseg.nn.detection import boxes as box
+from jaxseg.nn.detection.anchors import make_anchors
 
 
 def rows(*values):

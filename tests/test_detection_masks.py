@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.detection.masks import crop, paste
+from jaxseg.nn.detection.masks import crop, paste
 
 
 def crop_one(instances, number, box, size):

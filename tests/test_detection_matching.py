@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.detection.matching import _compare, match
-from jaxseg.detection.sampling import sample
-from jaxseg.detection.targets import anchor_targets, roi_targets
+from jaxseg.nn.detection.matching import _compare, match
+from jaxseg.nn.detection.sampling import sample
+from jaxseg.nn.detection.targets import anchor_targets, roi_targets
 from jaxseg.types import VOID
 
 BACK, FRONT = dict(foreground=0.7, background=0.3), dict(foreground=0.5, background=0.5)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.detection import boxes as box
-from jaxseg.detection.detections import detect
-from jaxseg.detection.nms import best, suppress
-from jaxseg.detection.proposals import propose
+from jaxseg.nn.detection import boxes as box
+from jaxseg.nn.detection.detections import detect
+from jaxseg.nn.detection.nms import best, suppress
+from jaxseg.nn.detection.proposals import propose
 
 
 def rows(*values):

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import experiment
 from jaxseg.datasets import camvid, ctc
-from jaxseg.inference import Options, load
 from jaxseg.metrics import neurites
 from jaxseg.metrics.boundary import bf_score
-from jaxseg.metrics.instances import components, seg_score
-from jaxseg.predict import predict_files
-from jaxseg.train.evaluate import evaluate_workdir, print_scores
-from jaxseg.train.loop import train
-from jaxseg.train.measures import Boundary, Confusion, Neurites, Objects, make_f_scores
-from jaxseg.train.workdir import Classes, load_config
+from jaxseg.metrics.cells import components, seg_score
+from jaxseg.metrics.measures import Boundary, Confusion, Neurites, Objects, make_f_scores
+from jaxseg.predict.evaluate import evaluate_workdir, print_scores
+from jaxseg.predict.job import predict_files
+from jaxseg.predict.predictor import Options, load
+from jaxseg.train import build
+from jaxseg.train.run_folder import Classes, load_config
+from jaxseg.train.train import train
 from jaxseg.types import UserError
 from tests import test_datasets_ctc, test_datasets_isbi2012
 from tests.test_launch import launch
@@ -35,7 +35,7 @@ def trained(path, **changes):
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   path = trained(tmp_path_factory.mktemp('run'))
-  predictor, source = load(path), experiment.source_from(load_config(path), 'val')
+  predictor, source = load(path), build.source_from(load_config(path), 'val')
   assert len(np.unique([predictor(source[i]['image']) for i in range(len(source))])) > 1
   return path
 
@@ -87,7 +87,7 @@ FILES = {
 
 @pytest.mark.parametrize('mode', MODES)
 def test_the_numbers_are_those_of_the_pictures_that_predict_writes(mode, workdir, tmp_path):
-  source = experiment.source_from(make_config(), 'val')
+  source = build.source_from(make_config(), 'val')
   (tmp_path / 'in').mkdir()
   for i in range(len(source)):
     Image.fromarray(source[i]['image']).save(tmp_path / 'in' / f'{i}.png')
@@ -138,7 +138,7 @@ def test_on_camvid_the_numbers_are_those_of_the_pictures(shared_data, tmp_path):
 def test_boundaries_are_added_by_a_flag(workdir, capsys):
   launch('evaluate', f'--workdir={workdir}', '--bf')
   result = json.loads((workdir / 'eval' / 'val.json').read_text())
-  predictor, source = load(workdir), experiment.source_from(make_config(), 'val')
+  predictor, source = load(workdir), build.source_from(make_config(), 'val')
   examples = [source[i] for i in range(len(source))]
   by_hand = [bf_score(e['label'], predictor(e['image']), 4) for e in examples]
   assert result['boundary_f1'] == pytest.approx(np.mean(by_hand))
@@ -194,7 +194,7 @@ def test_the_heading_of_the_table_is_one_line(capsys):
 
 def masks_of(workdir, **options):
   """The split's examples, and what Python's predictor says to each."""
-  predictor, source = load(workdir, **options), experiment.source_from(load_config(workdir), 'val')
+  predictor, source = load(workdir, **options), build.source_from(load_config(workdir), 'val')
   examples = [source[i] for i in range(len(source))]
   return examples, [predictor(e['image']) for e in examples]
 
@@ -318,7 +318,7 @@ def test_f_scores_are_measured_where_the_config_asks(tmp_path, capsys):
 
 
 def test_confusion_counts_by_hand_and_refuses_foreign_labels():
-  task = experiment.task_from(make_config())
+  task = build.task_from(make_config())
   measure = Confusion(task)
   label = np.array([[0, 1, 2, 255]], np.uint8)
   measure.add({'label': label}, np.array([[0, 2, 2, 1]], np.uint8), None)

@@ -20,12 +20,14 @@ from jax import export as jax_export
 from PIL import Image
 
 from jaxseg import config as configs
-from jaxseg import experiment, export, export_folder, program
-from jaxseg.inference import Predictor
-from jaxseg.pipeline import geometry
+from jaxseg.data import geometry
+from jaxseg.export import program, write
+from jaxseg.export.folder import replacing
+from jaxseg.predict.predictor import Predictor
 from jaxseg.pretrained import flatten, read
+from jaxseg.train import build
+from jaxseg.train.run_folder import Classes
 from jaxseg.train.state import make_init
-from jaxseg.train.workdir import Classes
 from jaxseg.types import SizeRule, UserError
 from tests.test_launch import launch
 
@@ -51,7 +53,7 @@ def network(name):
   """Config, random variables and the classes of a smoke net."""
   spec, overrides = NETS[name]
   config = configs.load(str(ROOT / 'configs' / spec), overrides)
-  model, (tx, _) = experiment.model_from(config), experiment.optimizer_from(config)
+  model, (tx, _) = build.model_from(config), build.optimizer_from(config)
   size = model.size_rule.at_least(max(32, model.size_rule.minimum))
   init = make_init(model, tx, (1, size, size, config.channels))
   variables = jax.eval_shape(init, jax.random.key(0)).variables
@@ -71,7 +73,7 @@ def pictures(channels, *sizes):
 def test_the_program_with_free_sizes_equals_the_predictor(name, tmp_path):
   config, variables, classes = network(name)
   weights = {k: np.asarray(v) for k, v in flatten(variables).items()}
-  entries, refused = export.write_programs(config, weights, (32, 32), tmp_path)
+  entries, refused = write.write_programs(config, weights, (32, 32), tmp_path)
   assert [e['file'] for e in entries] == ['any_size.jax_export', '32x32.jax_export'] and not refused
   data = bytearray((tmp_path / 'any_size.jax_export').read_bytes())
   exported = jax_export.deserialize(data)
@@ -95,7 +97,7 @@ def test_every_net_reloads_in_a_fresh_process(name, tmp_path):
     {'image': image, 'file_name': f'{i}.png'}
     for i, image in enumerate(pictures(config.channels, (40, 36), (33, 61)))
   ]
-  card = export.write_export(tmp_path / 'out', config, variables, classes, examples)
+  card = write.write_export(tmp_path / 'out', config, variables, classes, examples)
   counts = [r['images'] for r in card['check']['programs'].values()]
   assert counts == [3, 1] and card['check']['largest_difference'] < 1e-5
 
@@ -132,7 +134,7 @@ def test_the_card_says_what_is_there(exported):
 
 def test_the_weights_are_the_checkpoints_and_can_be_started_from(exported):
   tensors = read(exported.folder / 'weights.safetensors')
-  from jaxseg.inference import load_variables
+  from jaxseg.predict.predictor import load_variables
 
   variables = flatten(load_variables(exported.workdir)[0])
   assert set(tensors) == set(variables)
@@ -195,16 +197,16 @@ def _post(url, data, server):
 def test_a_program_that_differs_is_refused_and_nothing_is_left(
   exported, tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(export, 'tolerance', lambda config: -1.0)
+  monkeypatch.setattr(write, 'tolerance', lambda config: -1.0)
   with pytest.raises(UserError, match='differ from the network by .* nothing was written'):
-    export.export_workdir(exported.workdir, tmp_path / 'out')
+    write.export_workdir(exported.workdir, tmp_path / 'out')
   assert not list(tmp_path.iterdir())
 
 
 def an_export(folder, content='earlier'):
   """Writes what an export writes, with that content."""
   folder.mkdir(parents=True)
-  card = {'format': export_folder.FORMAT, 'weights': 'w', 'programs': [{'file': 'p.jax_export'}]}
+  card = {'format': folder.FORMAT, 'weights': 'w', 'programs': [{'file': 'p.jax_export'}]}
   (folder / 'card.json').write_text(json.dumps(card))
   for name in ('w', 'p.jax_export'):
     (folder / name).write_text(content)
@@ -213,12 +215,12 @@ def an_export(folder, content='earlier'):
 
 def test_an_earlier_export_is_whole_until_the_new_one_takes_its_place(tmp_path):
   output = an_export(tmp_path / 'out')
-  with export_folder.replacing(output) as folder:
+  with replacing(output) as folder:
     an_export(folder, 'new')
     assert (output / 'w').read_text() == 'earlier'
   assert (output / 'w').read_text() == 'new'
   assert [path.name for path in tmp_path.iterdir()] == ['out']
-  with pytest.raises(ZeroDivisionError), export_folder.replacing(output) as folder:
+  with pytest.raises(ZeroDivisionError), replacing(output) as folder:
     an_export(folder, 'half')
     raise ZeroDivisionError
   assert (output / 'w').read_text() == 'new'
@@ -228,7 +230,7 @@ def test_an_earlier_export_is_whole_until_the_new_one_takes_its_place(tmp_path):
 def test_an_earlier_export_comes_back_where_it_cannot_be_replaced(tmp_path):
   output = an_export(tmp_path / 'out')
   with pytest.raises(UserError, match='out cannot be replaced .*: choose a new folder'):
-    with export_folder.replacing(output):
+    with replacing(output):
       pass  # nothing was written, so that nothing can be renamed
   assert (output / 'w').read_text() == 'earlier'
 
@@ -241,9 +243,9 @@ def test_files_of_ones_own_are_refused_and_stay(exported, tmp_path):
   (foreign / 'card.json').write_text('{"name": "mine"}')
   for folder, name in ((mine, 'thesis.txt'), (foreign, 'card.json')):
     with pytest.raises(UserError, match=rf'holds other files \({name}\): choose a new folder'):
-      export.export_workdir(exported.workdir, folder)
+      write.export_workdir(exported.workdir, folder)
   with pytest.raises(UserError, match=r'holds other files \(thesis\.txt\)'):
-    with export_folder.replacing(late) as new:
+    with replacing(late) as new:
       an_export(new, 'new')
       (late / 'thesis.txt').write_text('mine')
   assert {p.name for p in mine.iterdir()} == {'card.json', 'w', 'p.jax_export', 'thesis.txt'}
@@ -280,9 +282,9 @@ def test_an_output_that_cannot_be_made_is_one_line(output, message, exported, tm
 
 
 def test_valid_until_by_hand():
-  assert export.months_later(datetime.date(2026, 11, 21), 6) == datetime.date(2027, 5, 21)
-  assert export.months_later(datetime.date(2026, 8, 31), 6) == datetime.date(2027, 2, 28)
-  assert export.months_later(datetime.date(2026, 6, 30), 6) == datetime.date(2026, 12, 30)
+  assert write.months_later(datetime.date(2026, 11, 21), 6) == datetime.date(2027, 5, 21)
+  assert write.months_later(datetime.date(2026, 8, 31), 6) == datetime.date(2027, 2, 28)
+  assert write.months_later(datetime.date(2026, 6, 30), 6) == datetime.date(2026, 12, 30)
 
 
 def test_border_by_hand():
@@ -310,7 +312,7 @@ def test_resize_equals_the_pipelines(size):
 @pytest.mark.parametrize('factor', [1, 2, 0.5, 0.25, 0.75])
 @pytest.mark.parametrize('rule', [SizeRule(), SizeRule(16, 0, 16), SizeRule(16, 12, 188, 92)])
 def test_lengths_are_the_pipelines(rule, factor):
-  from jaxseg.pipeline.loader import _Frame
+  from jaxseg.data.loader import _Frame
 
   frame = _Frame(rule, factor, 1, rule.margin > 0, (0,))
   for n in range(1, 60):
@@ -320,7 +322,5 @@ def test_lengths_are_the_pipelines(rule, factor):
 
 def test_the_tolerance_is_stated_by_what_may_differ():
   config = configs.load(f'{ROOT}/configs/unet_shapes.py:smoke')
-  assert export.tolerance(config) == 1e-4
-  assert (
-    export.tolerance(configs.load(f'{ROOT}/configs/unet_shapes.py', ['dtype=bfloat16'])) == 5e-2
-  )
+  assert write.tolerance(config) == 1e-4
+  assert write.tolerance(configs.load(f'{ROOT}/configs/unet_shapes.py', ['dtype=bfloat16'])) == 5e-2

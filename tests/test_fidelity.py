@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import fidelity
+from jaxseg.tools import fidelity
 
 ROOT = Path(__file__).resolve().parent.parent
 SPECS = {

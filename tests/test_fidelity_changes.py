@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxseg import fidelity
-from jaxseg.fidelity.initial import describe_initializer
-from jaxseg.fidelity.trace import _probe_align, _probe_double
-from jaxseg.layers.roi_align import roi_align
 from jaxseg.models import fcn, segnet
+from jaxseg.nn.layers.roi_align import roi_align
+from jaxseg.tools import fidelity
+from jaxseg.tools.fidelity.initial import describe_initializer
+from jaxseg.tools.fidelity.trace import _probe_align, _probe_double
 from tests.test_fidelity import ROOT, load
 from tests.test_launch import launch
 

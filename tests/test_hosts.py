@@ -20,9 +20,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg import command
 from jaxseg import config as configs
-from jaxseg.train import hosts, loop, parallel
+from jaxseg import console
+from jaxseg.train import train
+from jaxseg.train.devices import hosts, parallel
 from jaxseg.types import UserError
 from tests import documents
 from tests.test_resume import saved
@@ -140,7 +141,7 @@ def tiny(*overrides: str):
 def alone(tmp_path_factory) -> Path:
   """The same training by one process."""
   workdir = tmp_path_factory.mktemp('alone') / 'run'
-  loop.train(tiny(), workdir)
+  train.train(tiny(), workdir)
   return workdir
 
 
@@ -193,7 +194,7 @@ def test_topologies_train_as_one(alone, tmp_path, topology):
 @pytest.mark.slow
 def test_two_hosts_share_the_population_pass(tmp_path):
   keys = ('population_pass=True', 'num_steps=2', 'eval_every=2', 'dataset_options.count=5')
-  loop.train(tiny(*keys), tmp_path / 'alone')
+  train.train(tiny(*keys), tmp_path / 'alone')
   run = training(tmp_path / 'run', *keys)
   assert run.statuses() == [0, 0], run.said(0) + run.said(1)
   found = distance(tmp_path / 'alone', tmp_path / 'run', step=2)
@@ -215,7 +216,7 @@ def test_a_run_of_two_hosts_goes_on_with_one(alone, tmp_path):
   run = Hosts(2, 'train', flags, 1, tmp_path)
   assert run.statuses() == [0, 0], run.said(0) + run.said(1)
   assert not (tmp_path / 'run1').exists()
-  loop.train(tiny(), tmp_path / 'run0')
+  train.train(tiny(), tmp_path / 'run0')
   found = assert_as_one(alone, tmp_path / 'run0')
   ROWS['2 hosts for 2 steps, then resumed by one'] = (
     f'parameters differ by at most {found:.1e} (bound 1e-5)'
@@ -232,7 +233,7 @@ def test_sigterm_on_one_host_stops_all_at_one_step(tmp_path, capsys, host):
   assert run.statuses() == [0, 0], run.said(0) + run.said(1)
   step = int(run.said(0).split('stopped and saved at step ')[1].split(';')[0])
   assert [int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir()] == [step]
-  loop.train(tiny(*many), tmp_path / 'run', stop_at=step + 1)
+  train.train(tiny(*many), tmp_path / 'run', stop_at=step + 1)
   assert f'resumed at step {step}\n' in capsys.readouterr().out
   ROWS[f'SIGTERM on host {host} of 2'] = (
     'both stopped at one step with status 0; resumed from there'
@@ -245,7 +246,7 @@ def test_a_host_that_dies_ends_the_others(tmp_path, capsys):
   run.wait_for('step 5/')
   run.processes[1].kill()
   assert run.statuses()[0] != 0  # and not a hang, which would be killed
-  loop.train(tiny('num_steps=100000'), tmp_path / 'run', stop_at=2)
+  train.train(tiny('num_steps=100000'), tmp_path / 'run', stop_at=2)
   out = capsys.readouterr().out
   assert 'resumed at step' in out and 'warning' not in out
   ROWS['kill -9 on host 1 of 2'] = (
@@ -272,7 +273,7 @@ def test_two_hosts_evaluate_every_image_once(alone, tmp_path):
   assert run.statuses() == [0, 0], run.said(0) + run.said(1)
   file = alone / 'eval' / 'test.json'
   both = json.loads(file.read_text())
-  from jaxseg.train.evaluate import evaluate_workdir
+  from jaxseg.predict.evaluate import evaluate_workdir
 
   one = evaluate_workdir(alone, split='test')
   assert np.sum(both['confusion']) == np.sum(one['confusion']) > 0
@@ -331,7 +332,7 @@ def test_a_host_whose_others_do_not_come():
   code = (
     'from jaxseg import command\n'
     'from jaxseg.train import hosts\n'
-    f'command.run(hosts.joined("127.0.0.1:{free_port()}", 2, 0, timeout=1).__enter__)\n'
+    f'console.run(hosts.joined("127.0.0.1:{free_port()}", 2, 0, timeout=1).__enter__)\n'
   )
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
   done = subprocess.run(
@@ -343,10 +344,10 @@ def test_a_host_whose_others_do_not_come():
 
 
 def test_what_a_host_says_at_its_end(capsys):
-  assert command.tell(UserError('two\nlines')) == 2
+  assert console.tell(UserError('two\nlines')) == 2
   assert capsys.readouterr().err == 'error: two lines\n'
-  assert command.tell(UserError('x'), quiet=True) == 2 and not capsys.readouterr().err
-  assert command.tell(ValueError('a bug')) == 1 and 'ValueError: a bug' in capsys.readouterr().err
+  assert console.tell(UserError('x'), quiet=True) == 2 and not capsys.readouterr().err
+  assert console.tell(ValueError('a bug')) == 1 and 'ValueError: a bug' in capsys.readouterr().err
   lost = jax.errors.JaxRuntimeError('Gloo AllGather failed: Connection closed by peer [10.0.0.3]:5')
   assert hosts._tell(lost) == 1
   assert 'start the same command on all hosts again' in capsys.readouterr().err

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import experiment
-from jaxseg.inference import Options, Predictor
+from jaxseg.data import geometry
 from jaxseg.metrics.dice import dice
-from jaxseg.pipeline import geometry
+from jaxseg.metrics.measures import Dice
+from jaxseg.predict.evaluate import score_images
+from jaxseg.predict.predictor import Options, Predictor
 from jaxseg.tasks.semantic import Task
-from jaxseg.train.evaluate import score_images
+from jaxseg.train import build
 from jaxseg.train.evaluator import Evaluator
-from jaxseg.train.measures import Dice
-from jaxseg.train.workdir import Classes
+from jaxseg.train.run_folder import Classes
 from jaxseg.types import VOID, UserError
 
 NVIDIA = str(Path(__file__).resolve().parent.parent / 'configs' / 'unet_isbi2012.py:nvidia,smoke')
@@ -29,15 +29,15 @@ def config():
 @pytest.fixture(scope='module')
 def variables(config):
   image = np.zeros((1, *config.pad, 1), np.float32)
-  model = experiment.model_from(config)
+  model = build.model_from(config)
   return jax.jit(lambda: model.init(jax.random.key(0), image, train=False))()
 
 
 def test_training_images_lie_on_the_canvas(config):
-  source = experiment.source_from(config, 'train')
+  source = build.source_from(config, 'train')
   raw = source[0]
   assert raw['image'].shape == (36, 36, 1) and raw['label'].shape == (36, 36)
-  pad = experiment.transforms_from(config)[0]
+  pad = build.transforms_from(config)[0]
   example = pad(raw, np.random.default_rng(0))
   assert example['image'].shape == (76, 76, 1) and (example['image'][:20] == 128).all()
   assert (example['label'][:20] == 0).all()  # as published: the ground is membrane, not void
@@ -45,8 +45,8 @@ def test_training_images_lie_on_the_canvas(config):
 
 
 def test_evaluation_sees_the_same_canvas_and_scores_the_resized_label(config, variables):
-  source = experiment.source_from(config, 'val')
-  task = experiment.task_from(config)
+  source = build.source_from(config, 'val')
+  task = build.task_from(config)
   evaluator = Evaluator(config, source, task)
   batch = next(evaluator.batches())
   assert batch['image'].shape == (2, 76, 76, 1) and batch['label'].shape == (2, 36, 36)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import experiment, inference, testtime
-from jaxseg.inference import Options, Predictor
-from jaxseg.pipeline import geometry
+from jaxseg.data import geometry
+from jaxseg.predict import averages
+from jaxseg.predict.predictor import Options, Predictor
+from jaxseg.train import build
 from jaxseg.types import UserError
 from tests.tiny_runs import CLASSES, make_config, make_state, make_workdir, random_image
 
@@ -47,7 +48,7 @@ def predictor_of(model='unet', options=None, **changes):
 def apply_by_hand(predictor, padded):
   """Runs the model on an image padded by hand and returns its probabilities [h, w, k]."""
   config = predictor.config
-  model, preprocess = experiment.model_from(config), experiment.preprocessing_from(config)
+  model, preprocess = build.model_from(config), build.preprocessing_from(config)
   run = jax.jit(lambda v, x: model.apply(v, preprocess(x), train=False)['logits'])
   return np.asarray(jax.nn.softmax(run(predictor.variables, padded[None])))[0]
 
@@ -61,7 +62,7 @@ def test_an_odd_image_comes_back_at_its_size_and_equals_the_padded_computation(n
   image = random_image(517, 389)
   found = predictor.probabilities(image)
   assert found.shape == (517, 389, 4) and found.dtype == np.float32
-  rule = experiment.model_from(predictor.config).size_rule
+  rule = build.model_from(predictor.config).size_rule
   sides = [rule.at_least(n + 2 * rule.margin) - n for n in (517, 389)]
   if rule.margin:
     pads = [(rule.margin, side - rule.margin) for side in sides]
@@ -156,15 +157,15 @@ def test_a_tiled_scale_is_the_tiled_larger_image_made_smaller():
 
 def test_rotations_of_a_pixelwise_network_by_quarter_turns_change_nothing():
   image = random_image(21, 34).astype(np.uint8)
-  pixelwise = testtime.over_rotations(lambda x: x.astype(np.float32), 4)
+  pixelwise = averages.over_rotations(lambda x: x.astype(np.float32), 4)
   np.testing.assert_allclose(pixelwise(image), image, atol=0.6)  # the turned uint8 image is rounded
 
 
 def test_seven_rotations_turn_back_what_they_turned():
-  constant = testtime.over_rotations(lambda x: np.full((*x.shape[:2], 2), 0.25, np.float32), 7)
+  constant = averages.over_rotations(lambda x: np.full((*x.shape[:2], 2), 0.25, np.float32), 7)
   np.testing.assert_allclose(constant(random_image(20, 31)), 0.25, rtol=1e-6)
   ramp = np.repeat(np.linspace(0, 255, 65)[None].round(), 41, axis=0)[..., None].astype(np.uint8)
-  found = testtime.over_rotations(lambda x: x.astype(np.float32), 7)(ramp)
+  found = averages.over_rotations(lambda x: x.astype(np.float32), 7)(ramp)
   np.testing.assert_allclose(found[5:-5, 8:-8], ramp[5:-5, 8:-8], atol=2.5)
 
 
@@ -181,7 +182,7 @@ def test_samples_give_mean_and_variance_by_hand():
   def network(variables, image, key, size):
     return variables + jax.random.uniform(key, (1, 2, 3, 4))
 
-  found = testtime.with_samples(network, count)(jnp.ones((1, 2, 3, 4)), None, key, None)
+  found = averages.with_samples(network, count)(jnp.ones((1, 2, 3, 4)), None, key, None)
   draws = np.stack([network(1.0, None, k, None) for k in jax.random.split(key, count)])
   np.testing.assert_allclose(found[..., :4], draws.mean(axis=0), rtol=1e-6)
   np.testing.assert_allclose(found[..., 4:], draws.var(axis=0), rtol=1e-5)

@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxseg import config as configs
-from jaxseg import experiment, pretrained
-from jaxseg.inference import load_variables
-from jaxseg.preprocessing import Preprocessing
-from jaxseg.pretrained import preprocessing
-from jaxseg.train import initial
+from jaxseg import pretrained
+from jaxseg.nn.preprocessing import Preprocessing
+from jaxseg.predict.predictor import load_variables
+from jaxseg.pretrained.names import preprocessing
+from jaxseg.train import build, initial
 from jaxseg.types import UserError
 from tests.test_launch import launch
 
@@ -82,7 +82,7 @@ def test_a_run_that_does_not_fit(stage32, tmp_path, capsys):
 def start(file, *overrides):
   """Returns the variables, fresh ones being 7 everywhere, and the report for FCN-32s."""
   config = load('fcn_camvid.py:32s,smoke', 'model_options.width=1', f'init_from={file}', *overrides)
-  model = experiment.model_from(config)
+  model = build.model_from(config)
   image = np.zeros((1, 32, 32, 3), np.float32)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
   fresh = jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes)

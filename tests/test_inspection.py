@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import contact_sheet, inspection
-from jaxseg.datasets import cache, folder, labelscan
+from jaxseg.data import cache, label_check
+from jaxseg.datasets import folder
+from jaxseg.draw import sheet
+from jaxseg.prepare import check
 from jaxseg.types import VOID, UserError
 from tests.test_launch import ROOT, launch
 
@@ -172,16 +174,16 @@ def test_check_lists_bad_files_of_all_kinds(own, tmp_path, capsys):
 
 def test_check_finds_ids_that_a_dataset_of_ones_own_lets_through():
   source = Listed([[[0, 1], [3, VOID]], [[0, 0], [0, 0]]])
-  found = inspection.survey(source, 'reading')
+  found = check.survey(source, 'reading')
   problem = 'train: 0.png: label ids 3 are not among the 3 classes (0..2, 255 is void)'
-  assert labelscan.invalid_files(source, found.histogram) == [problem]
+  assert label_check.invalid_files(source, found.histogram) == [problem]
 
 
 def test_dark_and_void_images_are_remarked():
   source = Listed([[[VOID, VOID], [VOID, 0]]], image=20)
-  surveys = {'train': inspection.survey(source, 'reading')}
-  facts = inspection._facts(surveys['train'], source.class_names)
-  found = inspection.remarks(surveys, {'duplicates': [], 'splits': {'train': facts}})
+  surveys = {'train': check.survey(source, 'reading')}
+  facts = check._facts(surveys['train'], source.class_names)
+  found = check.remarks(surveys, {'duplicates': [], 'splits': {'train': facts}})
   assert [re.sub(r'[:;].*', '', line) for line in found] == [
     '75.0% of the pixels of train are void',
     'classes that train never shows',
@@ -202,9 +204,9 @@ def test_samples_show_every_class_the_rarest_first():
   counts = np.zeros((10, 3), np.int64)
   counts[:, 0] = 50
   counts[7, 1], counts[8, 1], counts[4, 2] = 5, 6, 1
-  assert contact_sheet.pick_samples(counts, 2) == [4, 8]
-  assert contact_sheet.pick_samples(counts, 4) == [0, 3, 4, 8]  # 0, 3, 6, 9 are spread evenly
-  assert contact_sheet.pick_samples(counts, 99) == list(range(10))
+  assert sheet.pick_samples(counts, 2) == [4, 8]
+  assert sheet.pick_samples(counts, 4) == [0, 3, 4, 8]  # 0, 3, 6, 9 are spread evenly
+  assert sheet.pick_samples(counts, 99) == list(range(10))
 
 
 class Listed:
@@ -231,7 +233,7 @@ def test_label_scan_is_kept_for_the_same_records_only(tmp_path):
   labels = [[[0, 1], [VOID, 5]], [[0, 0], [0, 0]]]
   for identity, reads in (('a', 2), ('a', 0), ('b', 2), (None, 2), (None, 2)):
     source = Listed(labels, identity=identity)
-    histogram = labelscan.scan(source, cache_dir=tmp_path)
+    histogram = label_check.scan(source, cache_dir=tmp_path)
     assert source.reads == reads
     assert histogram.counts.tolist() == [5, 1, 0] and histogram.counts.dtype == np.int64
     assert histogram.invalid == {0: (5,)} and histogram.void == 1 and histogram.num_images == 2
@@ -240,28 +242,28 @@ def test_label_scan_is_kept_for_the_same_records_only(tmp_path):
 
 def test_label_scan_survives_a_damaged_cache(tmp_path):
   source = Listed([[[0, 1], [2, 0]]], identity='a')
-  labelscan.scan(source, cache_dir=tmp_path)
+  label_check.scan(source, cache_dir=tmp_path)
   (file,) = (tmp_path / 'label_scans').iterdir()
   file.write_text('{"counts"')
-  assert labelscan.scan(source, cache_dir=tmp_path).counts.tolist() == [2, 1, 1]
+  assert label_check.scan(source, cache_dir=tmp_path).counts.tolist() == [2, 1, 1]
 
 
 def test_label_check_says_what_is_there_and_stops_what_cannot_train(tmp_path):
   good = Listed([[[0, 0], [VOID, 0]]])
-  assert labelscan.check(good) == ['train: 25.0% void, never present: b, c']
+  assert label_check.check(good) == ['train: 25.0% void, never present: b, c']
   with pytest.raises(UserError, match=r'train: 0\.png: label ids 7 are not among the 3 classes'):
-    labelscan.check(good, Listed([[[7, 0], [0, 0]]]))
+    label_check.check(good, Listed([[[7, 0], [0, 0]]]))
   with pytest.raises(UserError, match='all labels of train are void'):
-    labelscan.check(Listed([[[VOID, VOID]]]))
+    label_check.check(Listed([[[VOID, VOID]]]))
 
 
 def test_records_keep_their_scan_and_new_ones_are_scanned(own, tmp_path, monkeypatch):
   source = folder.source('train', data_dir=own)
-  first = labelscan.scan(source)
+  first = label_check.scan(source)
   assert first.counts.tolist() == [720, 160] and first.void == 80
   monkeypatch.setattr(type(source), 'label', lambda self, i: pytest.fail('read again'))
-  assert labelscan.scan(folder.source('train', data_dir=own)).counts.tolist() == [720, 160]
+  assert label_check.scan(folder.source('train', data_dir=own)).counts.tolist() == [720, 160]
   monkeypatch.undo()
   monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
   Image.fromarray(np.zeros((16, 20), np.uint8)).save(own / 'train/masks/0.png')
-  assert labelscan.scan(folder.source('train', data_dir=own)).counts.tolist() == [880, 0]
+  assert label_check.scan(folder.source('train', data_dir=own)).counts.tolist() == [880, 0]

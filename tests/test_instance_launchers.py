@@ -10,19 +10,22 @@ from PIL import Image
 from pycocotools import mask as rle_masks
 
 import jaxseg
-from jaxseg import detections, experiment, inspection, results
+from jaxseg.data.geometry import resize_image
 from jaxseg.datasets import coco
-from jaxseg.imagefiles import Item
-from jaxseg.inference import Options
-from jaxseg.instance_pictures import colors_of, overlay
-from jaxseg.instances import InstancePredictor, at_own_size, in_image, painted
+from jaxseg.draw.objects import colors_of, overlay
+from jaxseg.metrics import measures
 from jaxseg.metrics.coco import CocoScore, Detections, results_of
-from jaxseg.pipeline.geometry import resize_image
-from jaxseg.train import measures
-from jaxseg.train.evaluate import evaluate_workdir
+from jaxseg.predict import coco_json
+from jaxseg.predict.evaluate import evaluate_workdir
+from jaxseg.predict.inputs import Item
+from jaxseg.predict.instance_predictor import InstancePredictor, at_own_size, in_image, painted
+from jaxseg.predict.predictor import Options
+from jaxseg.prepare import check
+from jaxseg.report import tables
+from jaxseg.train import build
 from jaxseg.train.evaluator import make_evaluator
-from jaxseg.train.loop import train
-from jaxseg.train.workdir import load_config
+from jaxseg.train.run_folder import load_config
+from jaxseg.train.train import train
 from jaxseg.types import UserError
 from tests.test_launch import launch
 from tests.test_resume import lines, saved
@@ -108,9 +111,9 @@ def test_report_and_table(trained, tmp_path):
   launch('evaluate', f'--workdir={workdir}')
   launch('report', str(workdir), str(make_copy(workdir, tmp_path)), f'--output={tmp_path}/two.html')
   assert 'Mask AP by class' in (tmp_path / 'two.html').read_text()
-  file = tmp_path / 'results.md'
+  file = tmp_path / 'tables.md'
   file.write_text('<!-- results val -->\n<!-- end -->\n')
-  results.write([str(workdir)], str(file), 'val', pictures=str(tmp_path))
+  tables.write([str(workdir)], str(file), 'val', pictures=str(tmp_path))
   assert '| mask AP | AP50 | AP75 | small | medium | large | box AP |' in file.read_text()
   assert (tmp_path / f'{workdir.name}.png').is_file()
 
@@ -175,7 +178,7 @@ def test_coco_results_have_its_category_ids(tmp_path):
   found = Detections(np.array([[0, 0, 3, 2]]), np.array([0.5]), np.array([12]), mask[None])
   items = [Item(tmp_path / 'b.jpg', 'b'), Item(tmp_path / '7.jpg', '7')]
   config = make_config(dataset='coco')
-  detections.write(tmp_path, config, items, {items[1].stem: results_of(found)}, coco.CLASS_NAMES)
+  coco_json.write(tmp_path, config, items, {items[1].stem: results_of(found)}, coco.CLASS_NAMES)
   (line,) = json.loads((tmp_path / 'detections.json').read_text())
   assert (line['image_id'], line['file_name'], line['id']) == (2, '7.jpg', 1)
   assert (line['category_id'], line['category'], line['bbox']) == (13, 'stop sign', [0, 0, 3, 2])
@@ -195,9 +198,9 @@ def test_export_says_what_the_network_says(trained, tmp_path, capsys):
 
 def test_data_check_counts_objects(trained, tmp_path, capsys):
   config = load_config(trained[0])
-  report = inspection.check(config, tmp_path)
+  report = check.check(config, tmp_path)
   facts = report['splits']['val']['objects']
-  source = experiment.source_from(config, 'val')
+  source = build.source_from(config, 'val')
   counts = [len(e['instance_classes']) for e in source]
   areas = [np.bincount(e['instances'].ravel())[1:] for e in source]
   areas = np.concatenate(areas)
@@ -210,7 +213,7 @@ def test_data_check_counts_objects(trained, tmp_path, capsys):
   assert facts['sides'][1] == pytest.approx(np.median(np.sqrt(areas)), abs=0.05)
   told = capsys.readouterr().out
   assert 'side: 5, 50, 95 %' in told and 'config.max_instances' not in told
-  inspection.check(tiny_config(max_instances=2), tmp_path)
+  check.check(tiny_config(max_instances=2), tmp_path)
   assert 'config.max_instances is 2: crops may show fewer' in capsys.readouterr().out
 
 
@@ -279,10 +282,10 @@ def test_painted_with_the_best_on_top():
 def test_evaluator_scores_every_image_at_its_own_size(keys, predictor):
   """Batches over devices, images of two sizes: the same as one by one through the predictor."""
   config = tiny_config(eval_batch_size=4, **keys)
-  small = experiment.source_from(config, 'val')
-  large = experiment.source_from(tiny_config(dataset_options=dict(size=(33, 70), count=2)), 'val')
+  small = build.source_from(config, 'val')
+  large = build.source_from(tiny_config(dataset_options=dict(size=(33, 70), count=2)), 'val')
   source = Both([*small, *large])
-  task = experiment.task_from(config)
+  task = build.task_from(config)
   counted = []
   summary = make_evaluator(config, source, task)(predictor.variables, counted.append)
   score = CocoScore(NAMES)
@@ -366,7 +369,7 @@ def test_a_semantic_run_is_scored_by_its_components(tmp_path):
   launch('evaluate', f'--workdir={workdir}', '--instances')
   result = json.loads((workdir / 'eval' / 'val.json').read_text())
   predictor, score = jaxseg.load(workdir), CocoScore(CLASSES.names)
-  for example in experiment.source_from(load_config(workdir), 'val'):
+  for example in build.source_from(load_config(workdir), 'val'):
     mask, probabilities = (f(example['image']) for f in (predictor, predictor.probabilities))
     score.add(example, measures.component_detections(mask, probabilities))
   expected = score.summary()

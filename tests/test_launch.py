@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxseg
-from jaxseg import command
+from jaxseg import console
 from tests.test_configs import SMOKE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,7 +216,7 @@ def main():
   _thread.interrupt_main()
   time.sleep(100)
 
-command.run(main)
+console.run(main)
 """
 
 
@@ -240,7 +240,7 @@ def test_output_that_nobody_reads_ends_it_without_a_word(buffered, lines, end):
   code = (
     'import time\nfrom jaxseg import command\nfrom jaxseg.types import UserError\n'
     f'def main():\n  time.sleep(0.3)\n  for _ in range({lines}): print("x" * 99)\n  {end}\n'
-    'command.run(main)'
+    'console.run(main)'
   )
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '' if buffered else '1'}
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -256,13 +256,13 @@ def test_another_pipe_that_breaks_is_no_reader_that_left():
     raise BrokenPipeError(errno.EPIPE, 'a worker died')
 
   with pytest.raises(BrokenPipeError, match='a worker died'):
-    command.run(main)
+    console.run(main)
 
 
 def test_a_name_that_is_no_unicode_is_printed(monkeypatch):
   told = io.BytesIO()
   monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(told, encoding='utf-8', write_through=True))
-  command.run(lambda: print(os.fsdecode(b'\xff.png')))
+  console.run(lambda: print(os.fsdecode(b'\xff.png')))
   assert told.getvalue() == b'\\udcff.png\n'
 
 

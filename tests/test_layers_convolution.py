@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.layers import Conv, conv_general_dilated, convolution
+from jaxseg.nn.layers import Conv, conv_general_dilated, convolution
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 

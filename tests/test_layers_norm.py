@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.layers import BatchNorm, local_response_norm
+from jaxseg.nn.layers import BatchNorm, local_response_norm
 
 
 def _train(layer, variables, x, **options):

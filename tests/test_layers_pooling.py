@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.layers import max_pool, max_pool_argmax, max_unpool
+from jaxseg.nn.layers import max_pool, max_pool_argmax, max_unpool
 
 
 def _map(rows, dtype=jnp.float32):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.layers.roi_align import level_of, roi_align
+from jaxseg.nn.layers.roi_align import level_of, roi_align
 
 FIRST = jnp.zeros(1, jnp.int32)
 

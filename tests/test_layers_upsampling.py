@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.layers import (
+from jaxseg.nn.layers import (
   ConvTranspose,
   bilinear_kernel,
   conv_transpose,

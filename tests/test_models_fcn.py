@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.layers import bilinear_kernel
 from jaxseg.models import load
 from jaxseg.models.fcn import Model
+from jaxseg.nn.layers import bilinear_kernel
 from jaxseg.types import UserError
 
 

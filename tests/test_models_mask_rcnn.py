@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxseg.detection.masks import paste
-from jaxseg.layers import BatchNorm
 from jaxseg.models import load
 from jaxseg.models.mask_rcnn import Model
+from jaxseg.nn.detection.masks import paste
+from jaxseg.nn.layers import BatchNorm
 from jaxseg.pretrained import flatten
 from jaxseg.pretrained.conversion import convert
 from jaxseg.tasks.instance import Task

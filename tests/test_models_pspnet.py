@@ -11,14 +11,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxseg import config as configs
-from jaxseg import experiment, pretrained
-from jaxseg.inference import Options, Predictor
-from jaxseg.layers import BatchNorm, adaptive_average_pool
+from jaxseg import pretrained
 from jaxseg.models import load
 from jaxseg.models.pspnet import Model
+from jaxseg.nn.layers import BatchNorm, adaptive_average_pool
+from jaxseg.predict.predictor import Options, Predictor
 from jaxseg.pretrained.conversion import convert
 from jaxseg.tasks.semantic import Task
-from jaxseg.train import initial
+from jaxseg.train import build, initial
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError
@@ -230,7 +230,7 @@ def torchvision_resnet(width=2, classes=1000):
 
 def start(spec, file):
   config = configs.load(f'{ROOT}/configs/{spec}', ('model_options.width=2', f'init_from={file}'))
-  shapes = abstract(experiment.model_from(config), (1, 33, 33, 3))[1]
+  shapes = abstract(build.model_from(config), (1, 33, 33, 3))[1]
   return initial.start_from(config, jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes))
 
 
@@ -297,7 +297,7 @@ def test_one_device_and_pmap_agree():
 
 def test_windows_flip_and_scales():
   config = configs.load(f'{ROOT}/configs/pspnet_camvid.py:smoke', ('model_options.width=2',))
-  variables = draw(experiment.model_from(config), (1, 17, 17, 3))
+  variables = draw(build.model_from(config), (1, 17, 17, 3))
   image = tiny_runs.random_image(17, 17)
   predict = partial(Predictor, config, variables, tiny_runs.CLASSES)
   plain = predict()

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.layers import BatchNorm
 from jaxseg.models import load
 from jaxseg.models.segnet import Model
+from jaxseg.nn.layers import BatchNorm
 from jaxseg.types import UserError
 
 

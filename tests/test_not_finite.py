@@ -11,7 +11,7 @@ import pytest
 
 from jaxseg.tasks.semantic import Task
 from jaxseg.train import optim
-from jaxseg.train.run import Run
+from jaxseg.train.loop import Run
 from jaxseg.train.state import State
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError

@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxseg.layers.norm import BatchNorm
 from jaxseg.models import segnet, unet
-from jaxseg.preprocessing import Preprocessing
+from jaxseg.nn.layers.norm import BatchNorm
+from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.tasks.semantic import Task
-from jaxseg.train import parallel
+from jaxseg.train.devices import parallel
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError

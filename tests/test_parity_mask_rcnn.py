@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from jaxseg import pretrained
-from jaxseg.layers.roi_align import level_of, roi_align
 from jaxseg.models.mask_rcnn import Model
+from jaxseg.nn.layers.roi_align import level_of, roi_align
 from jaxseg.pretrained.conversion import convert
 from tests import torch_models
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jaxseg.benchmark.torch_pspnet import PSPNet
-from jaxseg.layers import adaptive_average_pool
 from jaxseg.models import pspnet
+from jaxseg.nn.layers import adaptive_average_pool
 from jaxseg.pretrained import conversion
 from jaxseg.tasks.semantic import Task
+from jaxseg.tools.benchmark.torch_pspnet import PSPNet
 from tests import parity_tools, torch_models
 
 pytestmark = pytest.mark.parity

@@ -8,9 +8,9 @@ pytest.importorskip('torch', reason='parity compares with PyTorch: pip install j
 
 import torch
 
-from jaxseg import backbones
-from jaxseg.backbones import VGG16Classifier
 from jaxseg.models import fcn
+from jaxseg.nn import backbones
+from jaxseg.nn.backbones import VGG16Classifier
 from jaxseg.pretrained import conversion
 from tests import parity_tools, torch_models
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from jaxseg import config as configs
-from jaxseg import planning
 from jaxseg.datasets import folder, shapes
 from jaxseg.models import unet
+from jaxseg.prepare import plan
 from jaxseg.types import UserError
 from tests.test_inspection import write_pair
 from tests.test_launch import ROOT, launch
@@ -51,7 +51,7 @@ def test_a_plan_trains_as_it_is(six, tmp_path, capsys):
 
 
 def test_a_plan_says_what_the_data_say(six, tmp_path):
-  made = planning.plan(six, tmp_path / 'mine.py')
+  made = plan.plan(six, tmp_path / 'mine.py')
   config = configs.load(str(tmp_path / 'mine.py'))
   source = folder.source('train', data_dir=six)
   pixels = np.concatenate([source[i]['image'].reshape(-1, 3) for i in range(5)])
@@ -70,7 +70,7 @@ def test_a_plan_for_grey_binary_twelve_bit_images(tmp_path):
       write_pair(root / split, f'{i}', np.zeros((24, 24)), 255 * rng.integers(0, 2, (24, 24)))
       deep = rng.integers(0, 3000, (24, 24)).astype(np.uint16)
       Image.fromarray(deep).save(root / split / 'images' / f'{i}.png')
-  planning.plan(root, tmp_path / 'mine.py')
+  plan.plan(root, tmp_path / 'mine.py')
   config = configs.load(str(tmp_path / 'mine.py'))
   options = config.dataset_options.to_dict()
   names = ('background', 'foreground')
@@ -83,11 +83,11 @@ def test_a_plan_never_overwrites_by_itself(six, tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text('mine')
   with pytest.raises(UserError, match='mine.py exists: .* --overwrite'):
-    planning.plan(six, file)
+    plan.plan(six, file)
   assert file.read_text() == 'mine'
-  planning.plan(six, file, overwrite=True)
+  plan.plan(six, file, overwrite=True)
   with pytest.raises(UserError, match='ending in .py in a folder that exists'):
-    planning.plan(six, tmp_path / 'none' / 'mine.py')
+    plan.plan(six, tmp_path / 'none' / 'mine.py')
   assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
 
 
@@ -97,21 +97,21 @@ def test_a_plan_of_more_than_a_few_images_loads(tmp_path):
     write_pair(
       tmp_path / 'own', f'{i}', rng.integers(0, 256, (8, 8, 3)), rng.integers(0, 2, (8, 8))
     )
-  made = planning.plan(tmp_path / 'own', tmp_path / 'mine.py')
+  made = plan.plan(tmp_path / 'own', tmp_path / 'mine.py')
   config = configs.load(str(tmp_path / 'mine.py'))  # refuses numbers of another kind
   assert (made.images, made.held_out, config.batch_size, config.num_steps) == (17, 4, 8, 210)
 
 
 def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
-  rng, device = np.random.default_rng(0), planning.Machine('any', 1, 8 << 30, is_accelerator=False)
+  rng, device = np.random.default_rng(0), plan.Machine('any', 1, 8 << 30, is_accelerator=False)
   for i in range(4):
     mask = np.zeros((260, 300))
     mask[: 20 * i + 20] = 1
     write_pair(tmp_path / 'own', f'{i}', rng.integers(0, 256, (260, 300, 3)), mask)
-  made = planning.make_plan(tmp_path / 'own', device)
+  made = plan.make_plan(tmp_path / 'own', device)
   assert (made.resize, made.crop, made.batch_size) == (0.5, (128, 128), 2)
   assert made.num_steps == 180 + 20  # 3 images, 130 x 150 of 128 x 128: 3.57 crops, 178 steps
-  (tmp_path / 'mine.py').write_text(planning.config_text(made, tmp_path / 'mine.py'))
+  (tmp_path / 'mine.py').write_text(plan.config_text(made, tmp_path / 'mine.py'))
   config = configs.load(str(tmp_path / 'mine.py'))
   assert config.resize == 0.5 and config.eval_scales == (0.5,)
   counts = np.sort(made.weights)  # of two classes, the root of 1/(2 share)
@@ -123,7 +123,7 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
 
 
 def test_a_plan_tells_of_ids_that_look_like_slips(six, tmp_path, capsys):
-  assert planning.doubts(six) == []
+  assert plan.doubts(six) == []
   mask = six / 'masks' / 'photo 3.png'
   ids = np.array(Image.open(mask))
   ids[0, 0] = 5
@@ -133,22 +133,22 @@ def test_a_plan_tells_of_ids_that_look_like_slips(six, tmp_path, capsys):
   assert len(told) == 2 and 'ids in no mask, below others: 3, 4;' in told[0]
   assert f'ids in one mask only: 5 ({mask});' in told[1]
   (six / 'classes.txt').write_text('a\nb\nc\nd\ne\nf\n')
-  assert planning.doubts(six) == []  # listed: each is meant
+  assert plan.doubts(six) == []  # listed: each is meant
 
 
 def test_masks_of_0_and_255_leave_no_doubt(tmp_path):
   for i in range(2):
     write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.full((8, 8), 255 * i))
-  assert planning.doubts(tmp_path) == []
+  assert plan.doubts(tmp_path) == []
 
 
-GPU = planning.Machine('big', 4, 80 << 30, is_accelerator=True)
+GPU = plan.Machine('big', 4, 80 << 30, is_accelerator=True)
 
 
 def test_a_plan_fits_the_device(six):
-  assert planning.make_plan(six, GPU).width == 32
-  small = planning.Machine('small', 1, 12 << 20, is_accelerator=False)
-  made = planning.make_plan(six, small)
+  assert plan.make_plan(six, GPU).width == 32
+  small = plan.Machine('small', 1, 12 << 20, is_accelerator=False)
+  made = plan.make_plan(six, small)
   assert made.batch_size == 1 and made.step_bytes < 12e6
 
 
@@ -164,7 +164,7 @@ def test_a_plan_fits_the_device(six):
   ],
 )
 def test_the_crop_is_what_the_network_takes(sides, largest, depth, crop):
-  assert planning.fit_crop(sides, largest) == (depth, crop)
+  assert plan.fit_crop(sides, largest) == (depth, crop)
   rule = unet.Model(2, depth=depth, padding='same').size_rule
   assert all(rule.allows(side) for side in crop)
 
@@ -177,15 +177,15 @@ def test_a_plan_counts_whole_steps():
     (5, 4, 200, 200),
     (900, 4, 1000, 20_000),
   ):
-    counts = [planning.count_steps(images, batch, is_accelerator=a) for a in (False, True)]
+    counts = [plan.count_steps(images, batch, is_accelerator=a) for a in (False, True)]
     assert counts == [on_cpu, on_gpu] and all(type(c) is int for c in counts)
 
 
 def test_memory_of_a_step_is_of_the_right_size():
   """Conv 3 -> 4 keeps at least its input and output; a net of twice the pixels keeps twice that."""
   model = unet.Model(2, width=4, depth=1, padding='same', batch_norm=True)
-  fixed, each = planning.step_bytes(model, (16, 16), 3)
-  _, double = planning.step_bytes(model, (16, 32), 3)
+  fixed, each = plan.step_bytes(model, (16, 16), 3)
+  _, double = plan.step_bytes(model, (16, 32), 3)
   assert double == pytest.approx(2 * each, rel=0.01)
   assert each > 1.5 * 4 * 16 * 16 * (3 + 4 + 4)
   # enc0: 3*4*9+4, 4*4*9+4; bottom 4->8->8; up 8->4 2x2; dec 8->4->4; out 4->2; BN 2 a feature map

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import detections, predict
-from jaxseg.imagefiles import Item, header_size, list_items, plan_outputs, read_image
-from jaxseg.inference import Options, load
-from jaxseg.instances import InstancePredictor
-from jaxseg.predict import Wanted, heat, predict_files
+from jaxseg.predict import coco_json, job
+from jaxseg.predict.inputs import Item, header_size, list_items, plan_outputs, read_image
+from jaxseg.predict.instance_predictor import InstancePredictor
+from jaxseg.predict.job import Wanted, heat, predict_files
+from jaxseg.predict.predictor import Options, load
 from jaxseg.types import UserError
 from tests.test_instance_launchers import tiny_config
 from tests.test_launch import ROOT, heeds_interrupts, launch
@@ -194,7 +194,7 @@ def test_nothing_is_overwritten_without_being_told(workdir, tmp_path, monkeypatc
   out.mkdir()
   (out / 'a_overlay.png').write_text('mine')
   wanted = Wanted(overlay=True)
-  monkeypatch.setattr(predict, '_Job', None)  # nothing may run
+  monkeypatch.setattr(job, '_Job', None)  # nothing may run
   with pytest.raises(
     UserError, match=r'a_overlay\.png is there already.*--skip_existing.*--overwrite'
   ):
@@ -272,14 +272,14 @@ def test_skip_existing_knows_what_an_interrupted_run_of_instances_found(tmp_path
   for name in ('a', 'b', 'c'):
     save(folder / f'{name}.png', random_image(37, 50, seed=ord(name)))
   predict_files(run, folder, tmp_path / 'whole')
-  out, add = tmp_path / 'out', detections.Log.add
+  out, add = tmp_path / 'out', coco_json.Log.add
 
   def add_two(log, stem, results):
     if len(log.found) == 2:
       raise KeyboardInterrupt
     add(log, stem, results)
 
-  monkeypatch.setattr(detections.Log, 'add', add_two)
+  monkeypatch.setattr(coco_json.Log, 'add', add_two)
   with pytest.raises(KeyboardInterrupt, match='--skip_existing goes on'):
     predict_files(run, folder, out)
   monkeypatch.undo()
@@ -339,8 +339,8 @@ def test_many_sizes_share_programs(predictor, tmp_path, capsys):
   for i in range(12):
     save(tmp_path / f'{i}.png', random_image(16 + 4 * i, 40))
     items.append(Item(tmp_path / f'{i}.png', str(i)))
-  assert predict.share_programs(predictor, items[:8]) is predictor
-  shared = predict.share_programs(predictor, items)
+  assert job.share_programs(predictor, items[:8]) is predictor
+  shared = job.share_programs(predictor, items)
   assert shared.options.multiple == 64 and '12 image sizes' in capsys.readouterr().out
   assert {shared.canvas(*header_size(item)) for item in items} == {(64, 64)}
 

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from jaxseg.pretrained import caffe_file
+from jaxseg.pretrained.readers import caffe
 from jaxseg.types import UserError
 
 
@@ -66,7 +66,7 @@ def test_layers_blobs_and_numbers(tmp_path, v1, packed, double):
   path = tmp_path / 'net.caffemodel'
   form = dict(legacy=v1, packed=packed, double=double)
   path.write_bytes(net({'conv1_1': [blob(WEIGHT, **form), blob(BIAS, **form)], 'relu': []}, v1=v1))
-  tensors = caffe_file.read(path)
+  tensors = caffe.read(path)
   assert list(tensors) == ['conv1_1/0', 'conv1_1/1']
   np.testing.assert_array_equal(tensors['conv1_1/0'], WEIGHT)
   np.testing.assert_array_equal(tensors['conv1_1/1'], BIAS.reshape((1, 1, 1, 2) if v1 else (2,)))
@@ -76,7 +76,7 @@ def test_layers_blobs_and_numbers(tmp_path, v1, packed, double):
 def test_legacy_fully_connected_keeps_its_four_dimensions(tmp_path):
   path = tmp_path / 'net.caffemodel'
   path.write_bytes(net({'fc6': [blob(np.ones((3, 8)), legacy=True)]}, v1=True))
-  assert caffe_file.read(path)['fc6/0'].shape == (1, 1, 3, 8)
+  assert caffe.read(path)['fc6/0'].shape == (1, 1, 3, 8)
 
 
 def test_bytes_written_out_by_hand(tmp_path):
@@ -84,7 +84,7 @@ def test_bytes_written_out_by_hand(tmp_path):
   shape, data = b'\x3a\x03\x0a\x01\x02', b'\x2a\x08\x00\x00\x80\x3f\x00\x00\x00\xc0'
   layer = b'\x0a\x01a' + b'\x3a\x0f' + shape + data
   path.write_bytes(b'\xa2\x06' + bytes([len(layer)]) + layer)
-  assert {k: v.tolist() for k, v in caffe_file.read(path).items()} == {'a/0': [1.0, -2.0]}
+  assert {k: v.tolist() for k, v in caffe.read(path).items()} == {'a/0': [1.0, -2.0]}
 
 
 def test_a_long_unpacked_list(tmp_path):
@@ -92,8 +92,8 @@ def test_a_long_unpacked_list(tmp_path):
   path = tmp_path / 'net.caffemodel'
   layers = {'a': [blob(values, packed=False), blob(BIAS, packed=False)]}
   path.write_bytes(net(layers, v1=False))
-  np.testing.assert_array_equal(caffe_file.read(path)['a/0'], values)
-  np.testing.assert_array_equal(caffe_file.read(path)['a/1'], BIAS)
+  np.testing.assert_array_equal(caffe.read(path)['a/0'], values)
+  np.testing.assert_array_equal(caffe.read(path)['a/1'], BIAS)
 
 
 def test_broken_files_end_in_one_line(tmp_path):
@@ -112,5 +112,5 @@ def test_broken_files_end_in_one_line(tmp_path):
     path = tmp_path / case
     path.write_bytes(data)
     with pytest.raises(UserError) as caught:
-      caffe_file.read(path)
+      caffe.read(path)
     assert '\n' not in str(caught.value) and str(path) in str(caught.value), case

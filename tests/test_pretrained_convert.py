@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxseg import backbones, pretrained
-from jaxseg.backbones import VGG16Classifier
+from jaxseg import pretrained
 from jaxseg.models import fcn, segnet
-from jaxseg.pretrained import preprocessing
+from jaxseg.nn import backbones
+from jaxseg.nn.backbones import VGG16Classifier
+from jaxseg.pretrained.names import preprocessing
 from jaxseg.types import UserError
 from tests.test_pretrained_caffe_file import blob, net
 

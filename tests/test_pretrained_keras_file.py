@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxseg.pretrained import keras_file
+from jaxseg.pretrained.readers import keras
 from jaxseg.types import UserError
 
 h5py = pytest.importorskip('h5py', reason='h5py writes the files of this test')
@@ -35,7 +35,7 @@ def write(path, layers, *, root='', split=False):
 @pytest.mark.parametrize('names', [('b_W_1:0', 'b_b_1:0'), ('b/kernel:0', 'b/bias:0')])
 def test_names_come_from_the_attributes(tmp_path, root, names):
   layers = {'b': dict(zip(names, (KERNEL, BIAS), strict=True)), 'a': {}, 'pool': {}}
-  tensors = keras_file.read(write(tmp_path / 'w.h5', layers, root=root))
+  tensors = keras.read(write(tmp_path / 'w.h5', layers, root=root))
   assert list(tensors) == [f'b/{n}' for n in names]
   np.testing.assert_array_equal(tensors[f'b/{names[0]}'], KERNEL)
   np.testing.assert_array_equal(tensors[f'b/{names[1]}'], BIAS)
@@ -43,7 +43,7 @@ def test_names_come_from_the_attributes(tmp_path, root, names):
 
 def test_lists_of_names_split_over_attributes(tmp_path):
   layers = {'z': {'z/kernel:0': KERNEL}, 'a': {'a/bias:0': BIAS}, 'm': {}}
-  tensors = keras_file.read(write(tmp_path / 'w.h5', layers, split=True))
+  tensors = keras.read(write(tmp_path / 'w.h5', layers, split=True))
   assert list(tensors) == ['z/z/kernel:0', 'a/a/bias:0']
 
 
@@ -52,19 +52,19 @@ def test_foreign_and_broken_files(tmp_path):
   with h5py.File(foreign, 'w') as file:
     file['x'] = BIAS
   with pytest.raises(UserError, match='no attribute layer_names'):
-    keras_file.read(foreign)
+    keras.read(foreign)
   broken = tmp_path / 'broken.h5'
   broken.write_bytes(foreign.read_bytes()[:300])
   with pytest.raises(UserError, match='broken or foreign'):
-    keras_file.read(broken)
+    keras.read(broken)
   missing = write(tmp_path / 'w.h5', {'b': {'b/kernel:0': KERNEL}})
   with h5py.File(missing, 'a') as file:
     del file['b/b/kernel:0']
   with pytest.raises(UserError, match='broken or foreign'):
-    keras_file.read(missing)
+    keras.read(missing)
 
 
 def test_without_h5py_the_remedy_is_told(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'h5py', None)
   with pytest.raises(UserError, match='pip install h5py'):
-    keras_file.read(tmp_path / 'w.h5')
+    keras.read(tmp_path / 'w.h5')

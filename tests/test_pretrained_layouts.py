@@ -5,8 +5,8 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from jaxseg.layers import bilinear_kernel
-from jaxseg.pretrained import layouts
+from jaxseg.nn.layers import bilinear_kernel
+from jaxseg.pretrained.names import layouts
 from jaxseg.types import UserError
 
 RANDOM = np.random.default_rng(0)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.preprocessing import Preprocessing
-from jaxseg.pretrained import preprocessing
+from jaxseg.nn.preprocessing import Preprocessing
+from jaxseg.pretrained.names import preprocessing
 from jaxseg.types import UserError
 
 PIXEL = np.array([[[10, 20, 30]]], np.uint8)  # red, green, blue

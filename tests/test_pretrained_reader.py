@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxseg.pretrained import reader, safetensors_file
+from jaxseg.pretrained import reader
+from jaxseg.pretrained.readers import safetensors
 from jaxseg.types import UserError
 
 
@@ -45,7 +46,7 @@ def test_safetensors_refusals(tmp_path):
     reader.read(write_safetensors(tmp_path / 'a', 'U16', b'\0\0', [1]))
   with pytest.raises(UserError, match='broken safetensors'):
     reader.read(write_safetensors(tmp_path / 'b', 'F32', b'\0\0\0\0', [3]))
-  assert not safetensors_file.is_safetensors(struct.pack('<Q', 1000) + b'{"', 50)
+  assert not safetensors.is_safetensors(struct.pack('<Q', 1000) + b'{"', 50)
 
 
 def test_content_decides(tmp_path):

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxseg.pretrained import torch_file
+from jaxseg.pretrained.readers import torch
 from jaxseg.types import UserError
 
 # A small assembler for the pickle machine: each function returns the bytes that push one object.
@@ -95,7 +95,7 @@ def test_zip_reads_offset_stride_and_shared_storage(tmp_path):
       'empty': tensor(stored, 0, (0, 3), (3, 1)),
     }
   )
-  tensors = torch_file.read(write_zip(tmp_path / 'a.pth', tree, {'0': SIX.tobytes()}))
+  tensors = torch.read(write_zip(tmp_path / 'a.pth', tree, {'0': SIX.tobytes()}))
   assert {k: v.tolist() for k, v in tensors.items()} == {
     'plain': [[0, 1, 2], [3, 4, 5]],
     'transposed': [[0, 3], [1, 4], [2, 5]],
@@ -124,7 +124,7 @@ def test_zip_reads_every_number_format(tmp_path):
   }
   tree = {kind: tensor(storage(kind, kind, 2), 0, (2,), (1,)) for kind in made}
   path = write_zip(tmp_path / 'a.pth', tree, {k: v.tobytes() for k, (v, _) in made.items()})
-  tensors = torch_file.read(path)
+  tensors = torch.read(path)
   for kind, (values, dtype) in made.items():
     expected = [1.5, -2] if kind == 'BFloat16Storage' else values.tolist()
     assert tensors[kind].tolist() == expected and tensors[kind].dtype == dtype, kind
@@ -133,7 +133,7 @@ def test_zip_reads_every_number_format(tmp_path):
 def test_zip_reads_big_endian_values(tmp_path):
   tree = {'w': tensor(storage('FloatStorage', '0', 6), 0, (6,), (1,))}
   path = write_zip(tmp_path / 'a.pth', tree, {'0': SIX.astype('>f4').tobytes()}, b'big')
-  assert torch_file.read(path)['w'].tolist() == [0, 1, 2, 3, 4, 5]
+  assert torch.read(path)['w'].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize('key', ['state_dict', 'model'])
@@ -141,7 +141,7 @@ def test_state_dict_inside_a_checkpoint(tmp_path, key):
   weights = ordered_dict({'w': tensor(storage('FloatStorage', '0', 6), 0, (6,), (1,))})
   tree = {'epoch': 3, 'name': 'net', key: weights}
   path = write_zip(tmp_path / 'a.pth', tree, {'0': SIX.tobytes()})
-  assert list(torch_file.read(path)) == ['w']
+  assert list(torch.read(path)) == ['w']
 
 
 def test_parameters_and_a_state_dicts_metadata(tmp_path):
@@ -149,7 +149,7 @@ def test_parameters_and_a_state_dicts_metadata(tmp_path):
   parameter = call(name('torch._utils', '_rebuild_parameter'), made, True, ordered_dict({}))
   tree = ordered_dict({'w': parameter}) + push({'_metadata': ordered_dict({})}) + b'b'
   path = write_zip(tmp_path / 'a.pth', tree, {'0': SIX.tobytes()})
-  assert torch_file.read(path)['w'].tolist() == SIX.tolist()
+  assert torch.read(path)['w'].tolist() == SIX.tolist()
 
 
 def test_legacy_reads_storages_in_file_order_and_views(tmp_path):
@@ -161,7 +161,7 @@ def test_legacy_reads_storages_in_file_order_and_views(tmp_path):
     }
   )
   storages = {'22': (1, struct.pack('<q', -9)), '11': (6, SIX.tobytes())}
-  tensors = torch_file.read(write_legacy(tmp_path / 'a.pth', tree, storages))
+  tensors = torch.read(write_legacy(tmp_path / 'a.pth', tree, storages))
   assert {k: v.tolist() for k, v in tensors.items()} == {
     'a': [[1, 2], [3, 4]],
     'b': -9,
@@ -185,13 +185,13 @@ def test_arbitrary_objects_are_refused_and_never_built(tmp_path):
   with zipfile.ZipFile(bad, 'w') as archive:
     archive.writestr('net/data.pkl', evil)
   with pytest.raises(UserError, match='io.open, which could run any code'):
-    torch_file.read(bad)
+    torch.read(bad)
   bad.write_bytes(MAGIC + stream(1001, SYSTEM) + evil)
   with pytest.raises(UserError, match='io.open'):
-    torch_file.read(bad)
+    torch.read(bad)
   bad.write_bytes(evil)  # no magic number: still nothing is built
   with pytest.raises(UserError, match='io.open'):
-    torch_file.read(bad)
+    torch.read(bad)
   assert not touched.exists()
 
 
@@ -203,11 +203,11 @@ def test_arbitrary_objects_are_refused_and_never_built(tmp_path):
     ('torch', 'load'),
     ('torch._utils', '_rebuild_sparse_tensor'),
     ('collections', 'OrderedDict.fromkeys'),
-    ('jaxseg.pretrained.torch_file', 'read'),
+    ('jaxseg.pretrained.readers.torch', 'read'),
   ],
 )
 def test_only_the_listed_names_are_found(module, attribute):
-  unpickler = torch_file._Unpickler(io.BytesIO(stream(name(module, attribute))))
+  unpickler = torch._Unpickler(io.BytesIO(stream(name(module, attribute))))
   with pytest.raises(UserError, match='could run any code'):
     unpickler.load()
 
@@ -229,7 +229,7 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, offset, size, stride)
   tree = {'w': tensor(storage('FloatStorage', '0', 6), offset, size, stride)}
   path = write_zip(tmp_path / 'a.pth', tree, {'0': SIX.tobytes()})
   with pytest.raises(UserError, match='a tensor'):
-    torch_file.read(path)
+    torch.read(path)
 
 
 def test_broken_files_end_in_one_line(tmp_path):
@@ -254,5 +254,5 @@ def test_broken_files_end_in_one_line(tmp_path):
   cut.write_bytes(made['storage missing'].read_bytes()[:100])
   for path in [*made.values(), plain, half, no_tensors, cut]:
     with pytest.raises(UserError) as caught:
-      torch_file.read(path)
+      torch.read(path)
     assert '\n' not in str(caught.value) and str(path) in str(caught.value)

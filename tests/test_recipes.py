@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import experiment
 from jaxseg.datasets import camvid
+from jaxseg.train import build
 from jaxseg.train.optim import multiplier_of, path_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +94,7 @@ MODELS = {
 def test_facts(spec):
   config = load(spec)
   assert {key: config[key] for key in RECIPES[spec]} == RECIPES[spec]
-  model = experiment.model_from(config)
+  model = build.model_from(config)
   options = MODELS[spec]
   if spec.startswith('fcn'):
     options = options | dict(
@@ -109,7 +109,7 @@ def test_facts(spec):
 @pytest.mark.parametrize('spec', RECIPES)
 def test_no_augmentation_and_native_size(spec):
   config = load(spec)
-  assert experiment.transforms_from(config) == () and not config.image_size
+  assert build.transforms_from(config) == () and not config.image_size
   assert config.eval_scales == (1.0,)
 
 
@@ -130,7 +130,7 @@ def test_segnets_class_weights_by_name():
 def multipliers(spec):
   """Returns {name: (rate, decay)} of every parameter of a config's network."""
   config = load(spec)
-  model = experiment.model_from(config)
+  model = build.model_from(config)
   image = jnp.zeros((1, 64, 64, 3))
   params = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))['params']
   names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -179,7 +179,7 @@ def test_segnet_basic_multipliers():
 def two_updates(spec, names, weight=2.0, gradient=3.0):
   """Returns the first two updates of scalar parameters for a constant gradient."""
   config = load(spec)
-  tx, _ = experiment.optimizer_from(config)
+  tx, _ = build.optimizer_from(config)
   params = {}
   for name in names:
     layer, leaf = name.split('/')
@@ -217,7 +217,7 @@ def test_segnet_updates():
 
 
 def loss(spec, labels):
-  task = experiment.task_from(load(spec))
+  task = build.task_from(load(spec))
   label = np.array(labels, np.uint8).reshape(1, 1, -1)
   outputs = {'logits': jnp.zeros((*label.shape, 11))}
   ((total, weight),) = task.losses(outputs, {'label': label}).values()
@@ -240,9 +240,9 @@ def test_segnet_weighs_and_divides_by_the_number_of_pixels():
 
 def test_pixels():
   pixel = np.array([10, 20, 30], np.uint8).reshape(1, 1, 1, 3)
-  fcn = experiment.preprocessing_from(load('fcn_camvid.py'))(pixel)
+  fcn = build.preprocessing_from(load('fcn_camvid.py'))(pixel)
   np.testing.assert_allclose(fcn.ravel(), [-74.00699, -96.66877, -112.67892], rtol=1e-6)
-  segnet = experiment.preprocessing_from(load('segnet_camvid.py'))(pixel)
+  segnet = build.preprocessing_from(load('segnet_camvid.py'))(pixel)
   assert segnet.ravel().tolist() == [30, 20, 10]
 
 

@@ -15,10 +15,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
-from jaxseg import inference, report
+from jaxseg import report
 from jaxseg.datasets import shapes
+from jaxseg.predict.predictor import load
 from jaxseg.report import charts, comparison, images, single
-from jaxseg.train import workdir as workdirs
+from jaxseg.train import run_folder as workdirs
 from jaxseg.train.writer import Progress, Writer, read_records
 from jaxseg.types import UserError
 from tests.browser import Browser
@@ -83,7 +84,7 @@ def test_figures_are_renewed_while_training(trained):
 
 def test_every_image_is_scored_and_worst_comes_first(run, trained):
   found = images.score(run, 'best', 200, 1e9, print)
-  predictor, source = inference.load(trained), shapes.source('val', size=32, count=16)
+  predictor, source = load(trained), shapes.source('val', size=32, count=16)
   truth = {}
   for i in range(16):
     label, mask = source[i]['label'], predictor(source[i]['image'])

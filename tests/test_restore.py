@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxseg.layers.norm import BatchNorm
 from jaxseg.models import unet
+from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.tasks.semantic import Task
-from jaxseg.train import parallel
 from jaxseg.train.checkpoint import Checkpoints
+from jaxseg.train.devices import parallel
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError

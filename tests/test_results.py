@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import results
+from jaxseg.report import tables
 from jaxseg.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,9 +34,9 @@ def run(tmp_path):
 
 
 def test_a_row_says_what_the_run_says(run, tmp_path):
-  file = tmp_path / 'results.md'
+  file = tmp_path / 'tables.md'
   file.write_text('before\n<!-- results test -->\nold row\n<!-- end -->\nafter\n')
-  results.write([str(run)], str(file), 'test')
+  tables.write([str(run)], str(file), 'test')
   text = file.read_text()
   assert (
     text.startswith('before\n') and text.endswith('<!-- end -->\nafter\n') and 'old' not in text
@@ -54,9 +54,9 @@ def test_a_row_says_what_the_run_says(run, tmp_path):
 
 
 def test_a_file_may_hold_several_tables_of_one_split(run, tmp_path):
-  file = tmp_path / 'results.md'
+  file = tmp_path / 'tables.md'
   file.write_text('<!-- results test -->\na\n<!-- end -->\n<!-- results cells -->\nb\n<!-- end -->')
-  results.write([str(run)], str(file), 'test', table='cells')
+  tables.write([str(run)], str(file), 'test', table='cells')
   first, second = file.read_text().split('<!-- results cells -->')
   assert first == '<!-- results test -->\na\n<!-- end -->\n'
   assert '| shapes_run | test, 7 images' in second and '\nb\n' not in second
@@ -67,25 +67,25 @@ def test_the_papers_number_stands_beside_ours_by_its_name():
   result = {'split': 'val', 'mean_iou': 0.5, 'seg': 0.75, 'neurites': {'rand_error': 0.03}}
   paper = dict(params=31, mean_iou=0.477, seg=0.9203, rand_error=0.00382, warping_error=0.1)
   paper |= dict(split='hidden', source='arXiv:1, table 2')
-  assert results._published(paper, result) == (
+  assert tables._published(paper, result) == (
     'mean iou 47.7, seg 92.0 (ours 75.0), rand error 0.38 (ours 3.0), warping error 10.0 (ours not '
     'measured) on hidden: arXiv:1, table 2'
   )
   same = dict(mean_iou=0.477, split='val', source='x')
-  assert results._published(same, result) == 'mean iou 47.7: x'
-  assert results._published(dict(params=3, source='x'), result) == 'none published'
+  assert tables._published(same, result) == 'mean iou 47.7: x'
+  assert tables._published(dict(params=3, source='x'), result) == 'none published'
 
 
 def test_a_run_without_scores_says_how_to_get_them(run, tmp_path):
-  file = tmp_path / 'results.md'
+  file = tmp_path / 'tables.md'
   file.write_text('<!-- results val -->\n<!-- end -->\n')
   with pytest.raises(UserError, match='launch/evaluate.py --workdir=.* --split=val'):
-    results.write([str(run)], str(file), 'val')
+    tables.write([str(run)], str(file), 'val')
 
 
 def test_a_file_without_markers_is_left_as_it_is(run, tmp_path):
-  file = tmp_path / 'results.md'
+  file = tmp_path / 'tables.md'
   file.write_text('no markers\n')
   with pytest.raises(UserError, match='<!-- results test -->'):
-    results.write([str(run)], str(file), 'test')
+    tables.write([str(run)], str(file), 'test')
   assert file.read_text() == 'no markers\n'

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg.train import loop, run
-from jaxseg.train import workdir as workdirs
+from jaxseg.train import loop, train
+from jaxseg.train import run_folder as workdirs
 from jaxseg.train.checkpoint import Checkpoints, checksums
 from jaxseg.types import UserError
 
@@ -60,7 +60,7 @@ def lines(workdir: Path) -> list[dict]:
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('straight')
-  loop.train(tiny(), workdir)
+  train.train(tiny(), workdir)
   return workdir
 
 
@@ -69,15 +69,15 @@ def test_a_training_keeps_its_state_once(tmp_path, monkeypatch):
   others = {
     id(array): array for array in jax.live_arrays()
   }  # held, so that no number is used again
-  alive, settle = [], run.Run._settle
+  alive, settle = [], loop.Run._settle
 
   def spy(self):
     mine = [array for array in jax.live_arrays() if id(array) not in others]
     alive.append(sum(array.shape == (3, 3, 3, 2) for array in mine))
     settle(self)
 
-  monkeypatch.setattr(run.Run, '_settle', spy)
-  loop.train(tiny('optimizer=adam'), tmp_path)
+  monkeypatch.setattr(loop.Run, '_settle', spy)
+  train.train(tiny('optimizer=adam'), tmp_path)
   assert set(alive) == {3}  # the first kernel and Adam's two moments
 
 
@@ -93,9 +93,9 @@ def test_a_workdir_holds_what_the_readme_says(straight):
 
 @pytest.mark.parametrize('stop', [2, 5])
 def test_resume_is_bit_identical(straight, tmp_path, stop):
-  loop.train(tiny(), tmp_path, stop_at=stop)
+  train.train(tiny(), tmp_path, stop_at=stop)
   assert [r['step'] for r in lines(tmp_path) if 'train/loss' in r][-1] == stop
-  loop.train(tiny(), tmp_path)
+  train.train(tiny(), tmp_path)
   a, b = saved(straight, 6), saved(tmp_path, 6)
   assert a.keys() == b.keys() and len(a) > 20
   for name in a:
@@ -104,28 +104,28 @@ def test_resume_is_bit_identical(straight, tmp_path, stop):
 
 
 def test_lines_past_the_restored_step_are_dropped(straight, tmp_path):
-  loop.train(tiny(), tmp_path, stop_at=4)
+  train.train(tiny(), tmp_path, stop_at=4)
   with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 5, "train/loss": 99}\n{"step": 6, "trai')  # written, but never saved
-  loop.train(tiny(), tmp_path)
+  train.train(tiny(), tmp_path)
   assert lines(tmp_path) == lines(straight)
 
 
 def test_a_finished_run_stays_as_it_is(straight):
   before = lines(straight)
-  loop.train(tiny(), straight)
+  train.train(tiny(), straight)
   assert lines(straight) == before
 
 
 def test_another_config_is_refused_with_both_values(straight):
   with pytest.raises(UserError, match='seed: 0 there, 1 now'):
-    loop.train(tiny('seed=1'), straight)
+    train.train(tiny('seed=1'), straight)
 
 
 def test_of_many_differences_three_are_shown(straight):
   text = ('learning_rate=0.5', 'flip=False', 'crop=8,8', 'model_options.width=3', 'seed=1')
   with pytest.raises(UserError) as error:
-    loop.train(tiny(*text, 'model_options.depth=2', f'class_weights={"1.5," * 3}1.5'), straight)
+    train.train(tiny(*text, 'model_options.depth=2', f'class_weights={"1.5," * 3}1.5'), straight)
   told = str(error.value).removeprefix(f'--workdir={straight} belongs to another run ')
   assert len(told) < 400 and told.count(' there, ') == 3 and '; 4 more): use another' in told
 
@@ -144,12 +144,12 @@ def test_a_run_that_dies_before_its_first_save_gives_way(straight, tmp_path, mon
   def die(*_):
     raise RuntimeError('power')
 
-  monkeypatch.setattr(run.Run, 'loop', die)
+  monkeypatch.setattr(loop.Run, 'loop', die)
   for seed in (1, 0):
     with pytest.raises(RuntimeError, match='power'):
-      loop.train(tiny(f'seed={seed}'), tmp_path)
+      train.train(tiny(f'seed={seed}'), tmp_path)
   monkeypatch.undo()
-  loop.train(tiny(), tmp_path)
+  train.train(tiny(), tmp_path)
   assert lines(tmp_path) == lines(straight)
   assert workdirs.load_config(tmp_path).seed == 0
   assert len(workdirs.load_run(tmp_path)['sessions']) == 2  # those of this config
@@ -165,8 +165,8 @@ def test_a_figure_that_fails_ends_no_training(straight, tmp_path, monkeypatch, c
     )
     raise ValueError('a formula\nthat is none')
 
-  monkeypatch.setattr(loop.Figures, '__call__', fail)
-  loop.train(tiny(), tmp_path)
+  monkeypatch.setattr(train.Figures, '__call__', fail)
+  train.train(tiny(), tmp_path)
   out = capsys.readouterr().out
   for step in (3, 6):
     assert f'warning: no figures at step {step}: ValueError: a formula that is none\n' in out
@@ -177,7 +177,7 @@ def test_a_figure_that_fails_ends_no_training(straight, tmp_path, monkeypatch, c
 
 
 def test_a_second_process_is_refused(tmp_path):
-  from jaxseg.train.workdir import Workdir
+  from jaxseg.train.run_folder import Workdir
 
   first = Workdir(tmp_path, tiny())
   with pytest.raises(UserError, match='another process'):
@@ -187,7 +187,7 @@ def test_a_second_process_is_refused(tmp_path):
 
 
 def test_sigterm_saves_and_resumes_bit_identically(straight, tmp_path, capsys, monkeypatch):
-  check = run.Run._check
+  check = loop.Run._check
 
   def terminate(self, step, metrics, index):
     if step == 2:
@@ -195,11 +195,11 @@ def test_sigterm_saves_and_resumes_bit_identically(straight, tmp_path, capsys, m
     check(self, step, metrics, index)
 
   assert threading.current_thread() is threading.main_thread()
-  monkeypatch.setattr(run.Run, '_check', terminate)
-  loop.train(tiny(), tmp_path)
+  monkeypatch.setattr(loop.Run, '_check', terminate)
+  train.train(tiny(), tmp_path)
   assert 'stopped and saved at step' in capsys.readouterr().out
   monkeypatch.undo()
-  loop.train(tiny(), tmp_path)
+  train.train(tiny(), tmp_path)
   a, b = saved(straight, 6), saved(tmp_path, 6)
   for name in a:
     np.testing.assert_array_equal(a[name], b[name], err_msg=name)
@@ -252,9 +252,9 @@ def test_too_little_memory_is_answered_with_what_to_change(tmp_path, monkeypatch
   def exhausted(*_):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8 GiB.\nmore')
 
-  monkeypatch.setattr(loop, '_train', exhausted)
+  monkeypatch.setattr(train, '_train', exhausted)
   with pytest.raises(UserError) as error:
-    loop.train(tiny(), tmp_path)
+    train.train(tiny(), tmp_path)
   for part in ('accumulate=2', 'remat=True', 'bfloat16', '8 GiB'):
     assert part in str(error.value)
   assert '\n' not in str(error.value)

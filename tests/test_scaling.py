@@ -4,10 +4,10 @@ import jax
 import optax
 import pytest
 
-from jaxseg.benchmark import rows
-from jaxseg.benchmark.collectives import Collective, collectives, total_bytes
 from jaxseg.tasks.semantic import Task
-from jaxseg.train import parallel
+from jaxseg.tools.benchmark import rows
+from jaxseg.tools.benchmark.collectives import Collective, collectives, total_bytes
+from jaxseg.train.devices import parallel
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxseg.benchmark.collectives import collectives
-from jaxseg.layers import (
+from jaxseg.models import fcn, pspnet, segnet, unet
+from jaxseg.nn.layers import (
   Conv,
   ConvTranspose,
   conv_transpose,
@@ -23,11 +23,12 @@ from jaxseg.layers import (
   resize_bilinear,
   upsample_bilinear,
 )
-from jaxseg.layers.partition import Level, by_rows, recorded_levels, rows_are_split, split_rows
-from jaxseg.models import fcn, pspnet, segnet, unet
-from jaxseg.preprocessing import Preprocessing
+from jaxseg.nn.layers.split_rows import Level, by_rows, recorded_levels, rows_are_split, split_rows
+from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.tasks.semantic import Task
-from jaxseg.train import loop, parallel, spatial
+from jaxseg.tools.benchmark.collectives import collectives
+from jaxseg.train import train
+from jaxseg.train.devices import parallel, spatial
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import SizeRule, UserError
@@ -328,7 +329,7 @@ def test_wrong_gradients_stop_the_run_and_are_named(monkeypatch):
     x = by_rows(x, reach)
     return with_doubled_gradient(x) if rows_are_split() and x.shape[1] == 8 else x
 
-  monkeypatch.setattr('jaxseg.layers.pooling.by_rows', wrong)
+  monkeypatch.setattr('jaxseg.nn.layers.pooling.by_rows', wrong)
   with pytest.raises(UserError, match=r'gradient down \w+ of a test batch is 2 times'):
     start_up_check()
 
@@ -344,14 +345,14 @@ def test_training_resumes_on_split_rows_with_evaluation_and_population_pass(tmp_
     'parallel=mesh', 'mesh=data:2,spatial:4', 'cpu_devices=8', 'dataset_options.size=32', 'population_pass=True',
     f'compile_cache={tmp_path / "xla"}',
   )  # fmt: skip
-  loop.train(tiny(*options), tmp_path / 'straight')
-  loop.train(tiny(*options), tmp_path / 'resumed', stop_at=2)
-  summary = loop.train(tiny(*options), tmp_path / 'resumed')
+  train.train(tiny(*options), tmp_path / 'straight')
+  train.train(tiny(*options), tmp_path / 'resumed', stop_at=2)
+  summary = train.train(tiny(*options), tmp_path / 'resumed')
   straight, resumed = saved(tmp_path / 'straight', 6), saved(tmp_path / 'resumed', 6)
   for name in straight:
     np.testing.assert_array_equal(straight[name], resumed[name], err_msg=name)
   assert lines(tmp_path / 'resumed') == lines(tmp_path / 'straight')
-  whole = loop.train(tiny('parallel=mesh', 'mesh=data:1', *options[2:]), tmp_path / 'whole')
+  whole = train.train(tiny('parallel=mesh', 'mesh=data:1', *options[2:]), tmp_path / 'whole')
   np.testing.assert_array_equal(whole['confusion'].sum(), summary['confusion'].sum())
   alone = saved(tmp_path / 'whole', 6)
   for name in alone:

@@ -17,7 +17,7 @@ from fsspec.registry import _registry
 from orbax.checkpoint._src.path import gcs_utils
 from PIL import Image
 
-from jaxseg import storage
+from jaxseg import files
 from jaxseg.types import UserError
 from tests.bad_inputs import ROOT, good_folder
 from tests.test_launch import launch
@@ -116,23 +116,23 @@ def test_a_run_in_a_bucket(bucket, tmp_path, capsys):
 
 
 def test_what_grows_is_uploaded_whole(bucket):
-  path = storage.place('gs://bucket/log')
+  path = files.place('gs://bucket/log')
   assert str(path) == 'gs://bucket/log'
-  file = storage.Appended(path)
+  file = files.Appended(path)
   file.write(b'one')
   assert not (bucket / 'log').exists()
   file.sync()
   assert (bucket / 'log').read_bytes() == b'one'
-  again = storage.Appended(path)
+  again = files.Appended(path)
   again.write(b' two')
   again.close()
   assert (bucket / 'log').read_bytes() == b'one two'
 
 
 def test_a_local_path_stays_pathlibs(tmp_path):
-  assert type(storage.place(tmp_path)) is type(tmp_path)
-  assert storage.place('~/x') == Path.home() / 'x'
-  file = storage.Appended(tmp_path / 'log')
+  assert type(files.place(tmp_path)) is type(tmp_path)
+  assert files.place('~/x') == Path.home() / 'x'
+  file = files.Appended(tmp_path / 'log')
   file.write(b'one')
   assert (tmp_path / 'log').read_bytes() == b'one'
   file.close()
@@ -141,7 +141,7 @@ def test_a_local_path_stays_pathlibs(tmp_path):
 def test_half_a_file_is_never_seen(tmp_path):
   path = tmp_path / 'x.txt'
   path.write_text('before')
-  with pytest.raises(RuntimeError), storage.whole_file(path) as part:
+  with pytest.raises(RuntimeError), files.whole_file(path) as part:
     part.write_text('half')
     raise RuntimeError
   assert path.read_text() == 'before' and [p.name for p in tmp_path.iterdir()] == ['x.txt']
@@ -158,7 +158,7 @@ def test_what_a_bucket_needs_is_told(capsys):
 
 
 def test_the_cache_must_be_local():
-  from jaxseg.datasets import cache
+  from jaxseg.data import cache
 
   with pytest.raises(UserError, match=r'gs://bucket/c must be on this machine'):
     cache.cache_root('gs://bucket/c')

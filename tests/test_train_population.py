@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import experiment
-from jaxseg.inference import load_variables
-from jaxseg.layers.norm import BatchNorm
-from jaxseg.pipeline.memory import remember
-from jaxseg.preprocessing import Preprocessing
-from jaxseg.train import evaluate, loop, parallel
+from jaxseg.data.views import remember
+from jaxseg.nn.layers.norm import BatchNorm
+from jaxseg.nn.preprocessing import Preprocessing
+from jaxseg.predict import evaluate
+from jaxseg.predict.predictor import load_variables
+from jaxseg.train import build, train
+from jaxseg.train.devices import parallel
 from jaxseg.train.population import (
   PopulationPass,
   full_batches,
@@ -136,7 +137,7 @@ def tiny(*overrides):
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('straight')
-  loop.train(tiny(), workdir)
+  train.train(tiny(), workdir)
   return workdir
 
 
@@ -147,7 +148,7 @@ def test_segnet_asks_for_it(variant):
 
 def test_a_checkpoint_holds_the_pass_of_its_own_parameters(straight):
   config = tiny()
-  passing = PopulationPass(config, remember(experiment.source_from(config, 'train')))
+  passing = PopulationPass(config, remember(build.source_from(config, 'train')))
   for step in (1, 2, 4):  # 1 was saved without an evaluation
     variables, _ = load_variables(straight, str(step))
     again = passing(variables)
@@ -161,8 +162,8 @@ def test_scores_are_those_of_the_population_statistics(straight):
 
 
 def test_resume_is_bit_identical(straight, tmp_path):
-  loop.train(tiny(), tmp_path, stop_at=3)
-  loop.train(tiny(), tmp_path)
+  train.train(tiny(), tmp_path, stop_at=3)
+  train.train(tiny(), tmp_path)
   a, b = saved(straight, 4), saved(tmp_path, 4)
   assert a.keys() == b.keys()
   for name in a:
@@ -171,7 +172,7 @@ def test_resume_is_bit_identical(straight, tmp_path):
 
 
 def test_parameters_do_not_depend_on_it(straight, tmp_path):
-  loop.train(tiny('population_pass=false'), tmp_path)
+  train.train(tiny('population_pass=false'), tmp_path)
   a, b = saved(straight, 4), saved(tmp_path, 4)
   for name in a:
     same = np.array_equal(a[name], b[name])

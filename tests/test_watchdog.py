@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import datasets, experiment, report
-from jaxseg.datasets import folder, labelscan, rawfiles
-from jaxseg.pipeline import ahead, watch
-from jaxseg.pipeline.loader import eval_batches, train_batches
-from jaxseg.train.evaluate import score_images
+from jaxseg import datasets, report
+from jaxseg.data import image_files, label_check, threads, watch
+from jaxseg.data.loader import eval_batches, train_batches
+from jaxseg.datasets import folder
+from jaxseg.predict.evaluate import score_images
+from jaxseg.train import build
 from jaxseg.types import SizeRule, StuckError, UserError
 from tests.tiny_runs import make_config
 
@@ -60,10 +61,10 @@ def own(tmp_path, monkeypatch, never):
     (tmp_path / 'data' / 'train' / kind).mkdir(parents=True)
     for i in range(8):
       pixels = np.full((4, 4), i % 2, np.uint8)
-      (tmp_path / 'data' / 'train' / kind / f'{i}.png').write_bytes(rawfiles.encode_png(pixels))
-  read = rawfiles.read_bytes
+      (tmp_path / 'data' / 'train' / kind / f'{i}.png').write_bytes(image_files.encode_png(pixels))
+  read = image_files.read_bytes
   held = lambda path: (path.name == '5.png' and never(), read(path))[1]  # noqa: E731
-  monkeypatch.setattr(rawfiles, 'read_bytes', held)
+  monkeypatch.setattr(image_files, 'read_bytes', held)
   monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
   return tmp_path / 'data'
 
@@ -162,7 +163,7 @@ def test_the_thread_goes_with_the_batches():
 def test_a_stuck_label_in_the_scan_before_training(never, tmp_path):
   source = Source(lambda: None)
   source.label = lambda index: (index == 5 and never(), np.zeros((4, 4), np.uint8))[1]
-  line = stuck_in(lambda: labelscan.check(source, cache_dir=tmp_path))
+  line = stuck_in(lambda: label_check.check(source, cache_dir=tmp_path))
   assert line.startswith('no data for 0.5 s, with 5.png under way')
   assert not list(tmp_path.rglob('*'))  # half a scan is not remembered
 
@@ -173,7 +174,7 @@ def test_a_stuck_file_while_records_are_built(own, tmp_path):
     dataset='folder', data_dir=str(own), dataset_options={}, num_classes=2, data_timeout=0.5
   )
   (own / 'classes.txt').write_text('ground 0 0 0\ndisc 1 1 1\n')
-  line = stuck_in(lambda: experiment.source_from(config, 'train'), patience=600.0)
+  line = stuck_in(lambda: build.source_from(config, 'train'), patience=600.0)
   assert line.startswith(f'no data for 0.5 s, with {own / "train/images/5.png"} under way')
   assert not [p for p in (tmp_path / 'cache').rglob('*') if p.is_file() or 'building' in p.name]
 
@@ -221,7 +222,7 @@ def test_one_slow_file_is_not_stuck_while_others_are_read():
     return index
 
   options = dict(num_threads=2, ahead=20, timeout=1.0)
-  assert list(ahead.results(read, range(15), **options)) == list(range(15))
+  assert list(threads.results(read, range(15), **options)) == list(range(15))
 
 
 def test_patience_is_the_configs_and_may_be_without_end():
@@ -255,7 +256,7 @@ def test_a_stuck_report_ends_the_training_that_it_belongs_to(monkeypatch, tmp_pa
   'job',
   [
     'list(train_batches(source, (), seed=0, batch_size=1, timeout=1.0))',
-    'list(ahead.examples(source, range(8), timeout=1.0))',
+    'list(threads.examples(source, range(8), timeout=1.0))',
   ],
 )
 def test_a_stuck_process_ends(tmp_path, job):
@@ -264,8 +265,8 @@ def test_a_stuck_process_ends(tmp_path, job):
   script.write_text(
     'import time\n'
     'from jaxseg import command\n'
-    'from jaxseg.pipeline import ahead\n'
-    'from jaxseg.pipeline.loader import train_batches\n'
+    'from jaxseg.data import ahead\n'
+    'from jaxseg.data.loader import train_batches\n'
     'from tests.test_watchdog import Source\n'
     'source = Source(lambda: time.sleep(1e6))\n'
     f'command.run(lambda: {job})\n'

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from jaxseg import config as configs
-from jaxseg import experiment
+from jaxseg.train import build
 from jaxseg.train.checkpoint import Checkpoints
+from jaxseg.train.run_folder import Classes, Workdir
 from jaxseg.train.state import make_init
-from jaxseg.train.workdir import Classes, Workdir
 
 PALETTE = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 CLASSES = Classes(('ground', 'disc', 'square', 'triangle'), PALETTE)
@@ -29,8 +29,8 @@ def make_config(**changes):
 
 def make_state(config):
   """Returns a state of random parameters without compiling an initialisation; BatchNorm is neutral."""
-  model = experiment.model_from(config)
-  tx, _ = experiment.optimizer_from(config)
+  model = build.model_from(config)
+  tx, _ = build.optimizer_from(config)
   side = model.size_rule.at_least(max(64, model.size_rule.minimum))
   init = make_init(model, tx, (1, side, side, config.channels))
   shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(3)
@@ -57,7 +57,7 @@ def make_workdir(path, config, classes=CLASSES):
   folder = Workdir(path, config)
   folder.keep_config()
   folder.keep_classes(classes)
-  score = experiment.task_from(config).headline
+  score = build.task_from(config).headline
   checkpoints = Checkpoints(path / 'checkpoints', metric=score)
   checkpoints.save(1, make_state(config), {score: 0.5})
   checkpoints.wait()

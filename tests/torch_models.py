@@ -5,8 +5,8 @@ import importlib
 import torch
 from torch import nn
 
-from jaxseg.benchmark.torch_mask_rcnn import import_torchvision
-from jaxseg.benchmark.torch_models import FCN, SegNet, SegNetBasic, UNet
+from jaxseg.tools.benchmark.torch_mask_rcnn import import_torchvision
+from jaxseg.tools.benchmark.torch_models import FCN, SegNet, SegNetBasic, UNet
 
 __all__ = ['FCN', 'SegNet', 'SegNetBasic', 'UNet', 'import_torchvision_models', 'randomize']
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from jaxseg import storage
-from jaxseg.pipeline import ahead
+from jaxseg import files
+from jaxseg.data import threads
 from jaxseg.types import UserError
 
 _HELPERS = frozenset(
@@ -74,8 +74,8 @@ def data_root(data_dir: str | os.PathLike | None = None) -> Path:
     UserError: the folder does not exist.
     StuckError: its disk does not answer.
   """
-  root = storage.place(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data')
-  [there] = ahead.results(lambda folder: folder.is_dir(), [root], name=str)
+  root = files.place(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data')
+  [there] = threads.results(lambda folder: folder.is_dir(), [root], name=str)
   if not there:
     raise UserError(
       f'no data folder {root}: give data_dir, or set JAXSEG_DATA to the folder that holds camvid/, '

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import archives, classlist, data_root, rawfiles, records
+from jaxseg.data import archives, classlist, image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import VOID, UserError
 
 _NAMES = """
@@ -51,8 +52,8 @@ class Ade20k(records.Builder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def read(self, raw: records.Raw) -> records.Example:
-    label = rawfiles.map_ids(rawfiles.read_mask(raw.label), _TABLE, raw.label)
-    return records.Example(rawfiles.encode_image(raw.image), label)
+    label = image_files.map_ids(image_files.read_mask(raw.label), _TABLE, raw.label)
+    return records.Example(image_files.encode_image(raw.image), label)
 
 
 def source(
@@ -85,7 +86,7 @@ def source(
     cache_dir=cache_dir,
   )
   labels = folder / 'annotations' / _FOLDERS[split]
-  images = rawfiles.list_images(folder / 'images' / _FOLDERS[split], ('.jpg',))
+  images = image_files.list_images(folder / 'images' / _FOLDERS[split], ('.jpg',))
   return records.open_source(
     Ade20k,
     records.Facts('ade20k', CLASS_NAMES, PALETTE, CHANNELS),

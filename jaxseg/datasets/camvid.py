@@ -12,7 +12,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import MissingSplit, data_root, rawfiles, records
+from jaxseg.data import image_files, records
+from jaxseg.datasets import MissingSplit, data_root
 from jaxseg.types import VOID, UserError
 
 CLASS_NAMES = (
@@ -88,8 +89,8 @@ class CamVid(records.Builder, skip_registration=True):
 
   def read(self, raw: records.Raw) -> records.Example:
     table = {**{i: i for i in range(NUM_CLASSES)}, RAW_VOID: VOID}
-    label = rawfiles.map_ids(rawfiles.read_mask(raw.label), table, raw.label)
-    return records.Example(rawfiles.encode_image(raw.image), label)
+    label = image_files.map_ids(image_files.read_mask(raw.label), table, raw.label)
+    return records.Example(image_files.encode_image(raw.image), label)
 
 
 def source(
@@ -137,7 +138,7 @@ def read_list(folder: Path, split: str) -> list[records.Raw]:
   if not path.is_file():
     raise MissingSplit(f'missing file: {path}')
   raws = []
-  for number, line in enumerate(rawfiles.read_text(path).splitlines(), start=1):
+  for number, line in enumerate(image_files.read_text(path).splitlines(), start=1):
     parts = line.split()
     if not parts:
       continue

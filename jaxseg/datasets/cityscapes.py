@@ -17,7 +17,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import MissingSplit, archives, data_root, rawfiles, records
+from jaxseg.data import archives, image_files, records
+from jaxseg.datasets import MissingSplit, data_root
 from jaxseg.types import VOID, UserError
 
 # labelId: name, colour; the trainId is the place in this list
@@ -62,8 +63,8 @@ class Cityscapes(records.Builder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def read(self, raw: records.Raw) -> records.Example:
-    label = rawfiles.map_ids(rawfiles.read_mask(raw.label), TRAIN_IDS, raw.label)
-    return records.Example(rawfiles.encode_image(raw.image), label)
+    label = image_files.map_ids(image_files.read_mask(raw.label), TRAIN_IDS, raw.label)
+    return records.Example(image_files.encode_image(raw.image), label)
 
 
 def source(

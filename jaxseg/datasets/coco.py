@@ -23,7 +23,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from pycocotools import mask as rle_masks
 
-from jaxseg.datasets import archives, classlist, data_root, rawfiles, records
+from jaxseg.data import archives, classlist, image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import VOID, UserError
 
 _NAMES = """
@@ -55,7 +56,7 @@ class Coco(records.Builder, skip_registration=True):
   has_instances = has_objects = True
 
   def read(self, raw: records.Raw) -> records.Example:
-    image = rawfiles.encode_image(raw.image)
+    image = image_files.encode_image(raw.image)
     size, annotations = (image.height, image.width), raw.extra
     masks = [_mask(a, size, raw) for a in annotations]
     objects = {
@@ -116,7 +117,7 @@ def list_images(file: Path, folder: Path, *, everything: bool) -> list[records.R
     everything: whether images without an object (crowds are none) are there too.
   """
   try:
-    told = json.loads(rawfiles.read_text(file))
+    told = json.loads(image_files.read_text(file))
     images, annotations = told['images'], told['annotations']
     by_image: dict[int, list] = {image['id']: [] for image in images}
     for annotation in annotations:

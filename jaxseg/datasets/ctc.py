@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import archives, data_root, rawfiles, records
-from jaxseg.datasets import border_weight as weights
+from jaxseg.data import archives, image_files, records
+from jaxseg.data import border_weight as weights
+from jaxseg.datasets import data_root
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('background', 'cell')
@@ -53,8 +54,8 @@ class Ctc(records.Builder, skip_registration=True):
     return self.options['border_weight']
 
   def read(self, raw: records.Raw) -> records.Example:
-    image = rawfiles.encode_image(raw.image, channels=CHANNELS)
-    instances = rawfiles.read_mask(raw.label).astype(np.uint16)
+    image = image_files.encode_image(raw.image, channels=CHANNELS)
+    instances = image_files.read_mask(raw.label).astype(np.uint16)
     apart = instances
     if self.has_weight or self.options['separate']:
       apart = weights.separate_touching(instances)
@@ -118,7 +119,7 @@ def source(
 def list_frames(folder: Path, sequence: str, annotation: str) -> list[records.Raw]:
   """Lists the frames of a sequence that have a mask, in time."""
   place, pattern = ANNOTATIONS[annotation]
-  masks = rawfiles.list_images(folder / f'{sequence}{place}', ('.tif',))
+  masks = image_files.list_images(folder / f'{sequence}{place}', ('.tif',))
   numbered = ((re.fullmatch(pattern, mask.stem), mask) for mask in masks)
   raws = []
   for found, mask in numbered:

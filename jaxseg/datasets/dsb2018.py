@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import border_weight as weights
-from jaxseg.datasets import data_root, rawfiles, records
+from jaxseg.data import border_weight as weights
+from jaxseg.data import image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('background', 'nucleus')
@@ -41,7 +42,7 @@ class Dsb2018(records.Builder, skip_registration=True):
     return self.options['border_weight']
 
   def read(self, raw: records.Raw) -> records.Example:
-    image = rawfiles.encode_image(raw.image, channels=self.facts.channels)
+    image = image_files.encode_image(raw.image, channels=self.facts.channels)
     instances = read_masks(raw.extra) if raw.extra else _read_instances(raw.label)
     apart = instances
     if self.has_weight or self.options['separate']:
@@ -99,7 +100,7 @@ def source(
 def list_images(folder: Path, split: str) -> list[records.Raw]:
   """Lists a split's images in either layout, by id."""
   if (folder / 'index.csv').is_file():
-    rows = list(csv.DictReader(io.StringIO(rawfiles.read_text(folder / 'index.csv'))))
+    rows = list(csv.DictReader(io.StringIO(image_files.read_text(folder / 'index.csv'))))
     if not rows or not {'id', 'split'} <= set(rows[0]):
       raise UserError(f"{folder / 'index.csv'} has no columns 'id' and 'split': restore the file")
     ids = [row['id'] for row in rows if row['split'] == split]
@@ -121,7 +122,7 @@ def split_of(identifier: str) -> str:
 
 
 def _published(folder: Path) -> records.Raw:
-  masks = tuple(rawfiles.list_images(folder / 'masks', ('.png',)))
+  masks = tuple(image_files.list_images(folder / 'masks', ('.png',)))
   if not masks:
     raise UserError(f'no masks in {folder / "masks"}: restore them or remove {folder}')
   image = folder / 'images' / f'{folder.name}.png'
@@ -129,12 +130,12 @@ def _published(folder: Path) -> records.Raw:
 
 
 def _read_instances(path: Path) -> np.ndarray:
-  return rawfiles.read_mask(path).astype(np.uint16)
+  return image_files.read_mask(path).astype(np.uint16)
 
 
 def read_masks(paths: tuple[Path, ...]) -> np.ndarray:
   """Reads one mask file a nucleus into ids 1..n uint16 [h, w]; overlaps go to the smaller mask."""
-  masks = [rawfiles.read_mask(path) > 0 for path in paths]
+  masks = [image_files.read_mask(path) > 0 for path in paths]
   for path, mask in zip(paths, masks, strict=True):
     if mask.shape != masks[0].shape:
       raise UserError(f'{path} is not of the size of {paths[0]}: masks must have one size')

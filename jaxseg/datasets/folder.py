@@ -22,16 +22,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import (
-  BadFiles,
-  MissingSplit,
-  cache,
-  classlist,
-  data_root,
-  rawfiles,
-  records,
-)
-from jaxseg.pipeline import ahead
+from jaxseg.data import cache, classlist, image_files, records, threads
+from jaxseg.datasets import BadFiles, MissingSplit, data_root
 from jaxseg.types import UserError
 
 SPLITS = ('train', 'val', 'test')
@@ -52,7 +44,7 @@ class Folder(records.Builder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def read(self, raw: records.Raw) -> records.Example:
-    image = rawfiles.encode_image(
+    image = image_files.encode_image(
       raw.image, channels=self.facts.channels, white=self.options['white']
     )
     return records.Example(image, classlist.read_label(raw.label, self.options['classes']))
@@ -159,7 +151,7 @@ def _pairs(folder: Path) -> list[records.Raw]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
   found: dict[str, Path] = {}
-  for path in rawfiles.list_images(folder, _SUFFIXES + _OTHER_SUFFIXES):
+  for path in image_files.list_images(folder, _SUFFIXES + _OTHER_SUFFIXES):
     if path.suffix.lower() in _OTHER_SUFFIXES:
       raise UserError(f'{path} would be left out: save it as one of {", ".join(_SUFFIXES)}')
     stem = unicodedata.normalize('NFC', path.stem)  # macOS writes accents apart
@@ -254,7 +246,7 @@ def _check_ids(
     if wrong := [i for i in found[raw.label] if i not in allowed]:
       problems.append(
         f'{raw.label}: label ids {", ".join(map(str, wrong[:8]))} are not among the '
-        f"config's {len(known.names)} classes, {rawfiles.describe_ids(allowed)}: correct the mask"
+        f"config's {len(known.names)} classes, {image_files.describe_ids(allowed)}: correct the mask"
         f'{remedy}'
       )
   if problems:
@@ -267,12 +259,12 @@ def scan_ids(root: Path, cache_dir: str | os.PathLike | None = None) -> dict[Pat
 
   def ids_of(path: Path) -> list[int] | str:
     try:
-      return rawfiles.unique_ids(rawfiles.read_mask(path))
+      return image_files.unique_ids(image_files.read_mask(path))
     except UserError as error:
       return str(error)
 
   def read_all() -> list[list[int]]:
-    read = list(ahead.results(ids_of, paths, name=str))
+    read = list(threads.results(ids_of, paths, name=str))
     if problems := [found for found in read if isinstance(found, str)]:
       raise BadFiles(problems)
     return read

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import border_weight as weights
-from jaxseg.datasets import data_root, rawfiles, records
+from jaxseg.data import border_weight as weights
+from jaxseg.data import image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('membrane', 'cell')
@@ -42,9 +43,9 @@ class Isbi2012(records.Builder, skip_registration=True):
 
   def read(self, raw: records.Raw) -> records.Example:
     page = raw.extra or 0
-    grey = rawfiles.open_image(raw.image, page=page)
-    image = rawfiles.encode_pixels(rawfiles.to_eight_bit(grey, channels=1))
-    label = rawfiles.map_ids(rawfiles.read_mask(raw.label, page), _TABLE, raw.label)
+    grey = image_files.open_image(raw.image, page=page)
+    image = image_files.encode_pixels(image_files.to_eight_bit(grey, channels=1))
+    label = image_files.map_ids(image_files.read_mask(raw.label, page), _TABLE, raw.label)
     if not self.has_weight:
       return records.Example(image, label)
     _, cells = cv2.connectedComponents(label, connectivity=4)
@@ -113,7 +114,7 @@ def list_sections(folder: Path) -> list[records.Raw]:
   """Lists the labelled sections of either layout, in the order of the volume."""
   volume, labels = folder / 'train-volume.tif', folder / 'train-labels.tif'
   if (folder / 'train' / 'image').is_dir():
-    images = rawfiles.list_images(folder / 'train' / 'image', ('.png',))
+    images = image_files.list_images(folder / 'train' / 'image', ('.png',))
     return [records.Raw(p, folder / 'train' / 'label' / p.name, p.name) for p in images]
   if volume.is_file():
     pages = [_num_pages(p) for p in (volume, labels)]
@@ -127,7 +128,7 @@ def _num_pages(path: Path) -> int:
   if not path.is_file():
     raise UserError(f'missing file: {path}')
   try:
-    with rawfiles.header(path) as image:
+    with image_files.header(path) as image:
       return image.n_frames
   except OSError as error:
     raise UserError(f'cannot decode {path}: {error}; restore the file') from None

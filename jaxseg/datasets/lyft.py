@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import archives, data_root, rawfiles, records
+from jaxseg.data import archives, image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import UserError
 
 CLASS_NAMES = (
@@ -71,12 +72,12 @@ class Lyft(records.Builder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def read(self, raw: records.Raw) -> records.Example:
-    label = rawfiles.map_ids(read_red(raw.label), _TABLE, raw.label)
+    label = image_files.map_ids(read_red(raw.label), _TABLE, raw.label)
     if self.options['remove_hood']:
       label = remove_hood(label)
     if self.options['merge_lanes']:
       label = np.where(label == ROAD_LINES, np.uint8(ROADS), label)
-    return records.Example(rawfiles.encode_image(raw.image), label)
+    return records.Example(image_files.encode_image(raw.image), label)
 
 
 def source(
@@ -147,7 +148,7 @@ def part(counts: list[int], split: str) -> list[int]:
 
 def read_red(path: Path) -> np.ndarray:
   """Reads the red channel of a colour PNG, uint8 [h, w]."""
-  image = rawfiles.open_image(path)
+  image = image_files.open_image(path)
   if image.format == 'JPEG' or image.mode not in ('RGB', 'RGBA'):
     raise UserError(
       f'{path} is a {image.format} of mode {image.mode}: labels are colour PNGs with the class in '
@@ -165,6 +166,6 @@ def remove_hood(label: np.ndarray) -> np.ndarray:
 
 
 def _list_folder(folder: Path) -> list[records.Raw]:
-  images = rawfiles.list_images(folder / 'CameraRGB', ('.png',))
+  images = image_files.list_images(folder / 'CameraRGB', ('.png',))
   labels = folder / 'CameraSeg'
   return [records.Raw(path, labels / path.name, f'{folder.name}_{path.name}') for path in images]

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import archives, data_root, rawfiles, records
+from jaxseg.data import archives, image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import VOID, UserError
 
 CLASS_NAMES = ('pet', 'background', 'border')
@@ -44,8 +45,8 @@ class Pet(records.Builder, skip_registration=True):
   def read(self, raw: records.Raw) -> records.Example:
     classes = self.facts.num_classes
     table = {i: i - 1 if i <= classes else VOID for i in _IDS}
-    label = rawfiles.map_ids(rawfiles.read_mask(raw.label), table, raw.label)
-    return records.Example(rawfiles.encode_image(raw.image), label)
+    label = image_files.map_ids(image_files.read_mask(raw.label), table, raw.label)
+    return records.Example(image_files.encode_image(raw.image), label)
 
 
 def source(
@@ -101,7 +102,7 @@ def list_images(roots, split: str, cache_dir=None) -> list[records.Raw]:
 
 def read_names(path: Path) -> list[str]:
   """Reads the names of a list: lines 'name class species breed', and remarks that start with #."""
-  lines = (line.split() for line in rawfiles.read_text(path).splitlines())
+  lines = (line.split() for line in image_files.read_text(path).splitlines())
   return [words[0] for words in lines if words and not words[0].startswith('#')]
 
 

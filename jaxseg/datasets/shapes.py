@@ -117,7 +117,7 @@ class ShapesSource:
     example = {'image': image, 'label': label, 'instances': instances}
     example['instance_classes'] = _classes_of(instances, label)
     if self.border_weight:
-      from jaxseg.datasets.border_weight import border_weight
+      from jaxseg.data.border_weight import border_weight
 
       example['weight'] = border_weight(instances)
     return {**example, 'file_name': f'{self.split}_{index:06d}.png'}

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import archives, classlist, data_root, rawfiles, records
+from jaxseg.data import archives, classlist, image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import VOID, UserError
 
 CLASS_NAMES = (
@@ -78,8 +79,8 @@ class SunRgbd(records.Builder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def read(self, raw: records.Raw) -> records.Example:
-    label = rawfiles.map_ids(rawfiles.read_mask(raw.label), _TABLE, raw.label)
-    return records.Example(rawfiles.encode_image(raw.image), label)
+    label = image_files.map_ids(image_files.read_mask(raw.label), _TABLE, raw.label)
+    return records.Example(image_files.encode_image(raw.image), label)
 
 
 def source(
@@ -119,7 +120,7 @@ def list_images(roots, split: str, cache_dir=None) -> list[records.Raw]:
   first = NUM_TEST if split == 'train' else 0
   return [
     records.Raw(path, labels / f'img-{number_of(path) + first:06d}.png', path.name)
-    for path in rawfiles.list_images(images, ('.jpg',))
+    for path in image_files.list_images(images, ('.jpg',))
   ]
 
 

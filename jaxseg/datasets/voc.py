@@ -29,7 +29,8 @@ import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
-from jaxseg.datasets import archives, classlist, data_root, rawfiles, records
+from jaxseg.data import archives, classlist, image_files, records
+from jaxseg.datasets import data_root
 from jaxseg.types import VOID, UserError
 
 CLASS_NAMES = (
@@ -73,9 +74,9 @@ class Voc(records.Builder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def read(self, raw: records.Raw) -> records.Example:
-    read = read_sbd if raw.label.suffix == '.mat' else rawfiles.read_mask
-    label = rawfiles.map_ids(read(raw.label), _TABLE, raw.label)
-    return records.Example(rawfiles.encode_image(raw.image), label)
+    read = read_sbd if raw.label.suffix == '.mat' else image_files.read_mask
+    label = image_files.map_ids(read(raw.label), _TABLE, raw.label)
+    return records.Example(image_files.encode_image(raw.image), label)
 
 
 def source(
@@ -151,7 +152,7 @@ def trainaug(
 
 def read_names(path: Path) -> list[str]:
   """Reads a list with one image name a line."""
-  return rawfiles.read_text(path).split()
+  return image_files.read_text(path).split()
 
 
 def read_voc_names(folder: Path, split: str) -> list[str]:
@@ -160,7 +161,7 @@ def read_voc_names(folder: Path, split: str) -> list[str]:
 
 def read_sbd(path: Path) -> np.ndarray:
   """Reads the class labels of SBD's cls/NAME.mat, uint8 [h, w]."""
-  data = rawfiles.read_bytes(path)
+  data = image_files.read_bytes(path)
   try:
     return scipy.io.loadmat(io.BytesIO(data))['GTcls'][0]['Segmentation'][0]
   except Exception as error:  # scipy raises many types on damaged files

@@ -27,9 +27,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg import backbones
-from jaxseg.backbones.vgg import VGG16, fully_connected
-from jaxseg.layers import (
+from jaxseg.models import check_choice, check_size
+from jaxseg.nn import backbones
+from jaxseg.nn.backbones.vgg import VGG16, fully_connected
+from jaxseg.nn.layers import (
   BatchNorm,
   Conv,
   ConvTranspose,
@@ -37,7 +38,6 @@ from jaxseg.layers import (
   resize_bilinear,
   upsample_bilinear,
 )
-from jaxseg.models import check_choice, check_size
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
 _IMAGE_PADDING = 100
@@ -60,7 +60,7 @@ class Model(nn.Module):
     norm: factory of batch normalisation layers.
     dtype: dtype of the computation; parameters stay float32.
     stride: of the finest scores: 32, 16 or 8.
-    backbone: one of `jaxseg.backbones.NAMES`.
+    backbone: one of `jaxseg.nn.backbones.NAMES`.
     head: 'paper' (VGG16 only), 'light' or 'torchvision' (ResNets only, stride 8 only).
     width: channels of VGG16's first stage, 64 as published; all else scales, fc6 is 64 * width.
     batch_norm: batch norm in VGG16.

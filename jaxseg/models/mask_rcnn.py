@@ -25,17 +25,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.backbones import STAGE_SIZES, ResNet
-from jaxseg.backbones.fpn import FPN
-from jaxseg.detection import anchors as anchor
-from jaxseg.detection import masks
-from jaxseg.detection.detections import detect
-from jaxseg.detection.proposals import propose
-from jaxseg.detection.targets import anchor_targets, roi_targets
-from jaxseg.layers import BatchNorm, Conv, ConvTranspose
-from jaxseg.layers.partition import rows_are_split
-from jaxseg.layers.roi_align import level_of, roi_align
 from jaxseg.models import check_choice, check_size
+from jaxseg.nn.backbones import STAGE_SIZES, ResNet
+from jaxseg.nn.backbones.fpn import FPN
+from jaxseg.nn.detection import anchors as anchor
+from jaxseg.nn.detection import masks
+from jaxseg.nn.detection.detections import detect
+from jaxseg.nn.detection.proposals import propose
+from jaxseg.nn.detection.targets import anchor_targets, roi_targets
+from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose
+from jaxseg.nn.layers.roi_align import level_of, roi_align
+from jaxseg.nn.layers.split_rows import rows_are_split
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's deltas

@@ -26,10 +26,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.backbones import STAGE_SIZES, ResNet
-from jaxseg.layers import BatchNorm, Conv, adaptive_average_pool, resize_bilinear
-from jaxseg.layers.partition import whole_maps
 from jaxseg.models import check_choice, check_size
+from jaxseg.nn.backbones import STAGE_SIZES, ResNet
+from jaxseg.nn.layers import BatchNorm, Conv, adaptive_average_pool, resize_bilinear
+from jaxseg.nn.layers.split_rows import whole_maps
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
 _torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default

@@ -24,8 +24,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.layers import BatchNorm, Conv, local_response_norm, max_pool_argmax, max_unpool
 from jaxseg.models import check_choice, check_size
+from jaxseg.nn.layers import BatchNorm, Conv, local_response_norm, max_pool_argmax, max_unpool
 from jaxseg.types import Array, Outputs, SizeRule
 
 # Convolutions (name, channels in units of `width`) of each encoder stage, finest first.

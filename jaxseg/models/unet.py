@@ -30,8 +30,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.layers import BatchNorm, Conv, ConvTranspose, max_pool, resize_bilinear
 from jaxseg.models import check_choice, check_size
+from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose, max_pool, resize_bilinear
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
 _scaling = nn.initializers.variance_scaling

@@ -14,16 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.preprocessing import Preprocessing
-from jaxseg.pretrained import (
-  layouts,
-  names_caffe,
-  names_keras,
-  names_maskrcnn,
-  names_semseg,
-  names_torchvision,
-)
-from jaxseg.pretrained.sources import Source, Tensors
+from jaxseg.nn.preprocessing import Preprocessing
+from jaxseg.pretrained.names import caffe, keras, layouts, maskrcnn, semseg, torchvision
+from jaxseg.pretrained.names.sources import Source, Tensors
 from jaxseg.types import UserError
 
 
@@ -102,9 +95,9 @@ def _is_ours(tensors: Tensors) -> bool:
 
 SOURCES = (
   Source('jaxseg', _is_ours, dict, None),
-  *names_maskrcnn.SOURCES,
-  *names_torchvision.SOURCES,
-  *names_semseg.SOURCES,
-  *names_caffe.SOURCES,
-  *names_keras.SOURCES,
+  *maskrcnn.SOURCES,
+  *torchvision.SOURCES,
+  *semseg.SOURCES,
+  *caffe.SOURCES,
+  *keras.SOURCES,
 )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from jaxseg.preprocessing import Preprocessing
+from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.pretrained.conversion import convert
 from jaxseg.pretrained.reader import read
 from jaxseg.types import Array, UserError

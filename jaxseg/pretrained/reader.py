@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.pretrained import caffe_file, keras_file, safetensors_file, torch_file
+from jaxseg.pretrained.readers import caffe, keras, safetensors, torch
 from jaxseg.types import UserError
 
 FORMATS = 'PyTorch .pth (zip or legacy), Keras .h5, Caffe .caffemodel, .safetensors'
@@ -30,14 +30,14 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     raise UserError(f'there is no weight file {path}: give the path of one ({FORMATS})')
   with path.open('rb') as file:
     head = file.read(16)
-  if head.startswith((torch_file.ZIP_MAGIC, torch_file.PICKLE_MAGIC)):
-    return torch_file.read(path)
-  if head.startswith(keras_file.MAGIC):
-    return keras_file.read(path)
-  if safetensors_file.is_safetensors(head, path.stat().st_size):
-    return safetensors_file.read(path)
-  if caffe_file.is_caffemodel(head):
-    return caffe_file.read(path)
+  if head.startswith((torch.ZIP_MAGIC, torch.PICKLE_MAGIC)):
+    return torch.read(path)
+  if head.startswith(keras.MAGIC):
+    return keras.read(path)
+  if safetensors.is_safetensors(head, path.stat().st_size):
+    return safetensors.read(path)
+  if caffe.is_caffemodel(head):
+    return caffe.read(path)
   raise UserError(
     f'{path} is no weight file (it begins with {head!r}); allowed are {FORMATS}: '
     'was the download complete?'

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxseg import storage
+from jaxseg import files
 from jaxseg.report import comparison, images, single
 from jaxseg.report.collect import Run, collect
 from jaxseg.train.writer import Progress
@@ -31,7 +31,7 @@ def write(
   """Writes the report of one run, or the comparison of several.
 
   Args:
-    workdirs: written by jaxseg.train.loop.train.
+    workdirs: written by jaxseg.train.train.train.
     output: default report.html in the workdir, comparison.html beside the first of several.
     step: whose predictions are shown: 'best' | 'latest' | a number.
     max_images: images of the evaluation split that are scored, evenly drawn; 0: none.
@@ -44,7 +44,7 @@ def write(
   Raises:
     UserError: a folder without a run or checkpoint, or a file that cannot be written.
   """
-  folders = [storage.absolute(w) for w in workdirs]
+  folders = [files.absolute(w) for w in workdirs]
   if len(set(folders)) < len(folders):
     raise UserError('a folder is given twice: give each run once')
   if len(folders) == 1:
@@ -56,10 +56,10 @@ def write(
   else:
     text = comparison.page([collect(folder) for folder in folders])
     default = folders[0].parent / 'comparison.html'
-  file = storage.absolute(output) if output else default
+  file = files.absolute(output) if output else default
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_text(file, text)
+    files.write_text(file, text)
   except OSError as e:
     raise UserError(f'--output={file}: {e.strerror}; choose a file that can be written') from e
   return file
@@ -79,7 +79,7 @@ def after_training(workdir: Path, progress: Progress) -> None:
       return
     count = images.MAX_IMAGES if run.config.figures else 0
     progress.say(f'report    {write([workdir], max_images=count, seconds=60.0, progress=progress)}')
-  except StuckError:  # its thread is still there: see jaxseg.command.run
+  except StuckError:  # its thread is still there: see jaxseg.console.run
     raise
   except Exception as e:  # whatever it is, the training is done and saved
     reason = ' '.join(str(e).split())[:160]

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxseg import experiment
+from jaxseg.train import build
+from jaxseg.train.run_folder import Classes, load_classes, load_config, load_run
 from jaxseg.train.state import parameter_count
-from jaxseg.train.workdir import Classes, load_classes, load_config, load_run
 from jaxseg.train.writer import read_records
 
 
@@ -99,13 +99,13 @@ def collect(workdir: Path) -> Run:
     UserError: the folder holds no run.
   """
   config = load_config(workdir)
-  measured = experiment.task_from(config).headline
+  measured = build.task_from(config).headline
   evaluations = {}
   for file in sorted((workdir / 'eval').glob('*.json')):
     result = json.loads(file.read_text(encoding='utf-8'))
     if measured in result:
       evaluations[file.stem] = {'split': file.stem, **result}
-  model = experiment.model_from(config)
+  model = build.model_from(config)
   size = model.size_rule.at_least(max(64, model.size_rule.minimum))
   image = jnp.zeros((1, size, size, config.channels))
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))

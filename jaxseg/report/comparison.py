@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from jaxseg.metrics.measures import published_numbers, single_numbers
 from jaxseg.report import charts, parts, single
 from jaxseg.report.collect import Run
-from jaxseg.train.measures import published_numbers, single_numbers
 from jaxseg.train.writer import duration
 
 _SAME_TRUTH = ('border_weight', 'channels', 'white')  # options that change no label

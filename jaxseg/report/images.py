@@ -14,13 +14,14 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from jaxseg import experiment, instance_pictures, visualize
-from jaxseg.inference import Predictor, load_variables, make_predictor
-from jaxseg.instances import InstancePredictor, painted
+from jaxseg.data import threads
+from jaxseg.draw import labels, objects
 from jaxseg.metrics.coco import image_ap
 from jaxseg.metrics.confusion import summarize
-from jaxseg.pipeline import ahead
+from jaxseg.predict.instance_predictor import InstancePredictor, painted
+from jaxseg.predict.predictor import Predictor, load_variables, make_predictor
 from jaxseg.report.collect import Run
+from jaxseg.train import build
 from jaxseg.types import VOID, StuckError, UserError
 
 MAX_IMAGES = 200  # of the split are scored
@@ -79,17 +80,17 @@ def score(
   config = run.config
   variables, step = load_variables(run.path, step)
   try:
-    source = experiment.source_from(config, config.eval_split)
-  except StuckError:  # its thread is still there: see jaxseg.command.run
+    source = build.source_from(config, config.eval_split)
+  except StuckError:  # its thread is still there: see jaxseg.console.run
     raise
   except UserError as e:
     return Images(config.eval_split, step, problem=str(e))
-  experiment.set_up_jax(config)
+  build.set_up_jax(config)
   predictor = make_predictor(config, variables, run.classes)
   kind = _Instances if config.task == 'instance' else _Pixels
   judge = kind(predictor, run)
   order = np.random.default_rng(0).permutation(len(source))[:max_images].tolist()
-  read = partial(ahead.examples, source, timeout=config.data_timeout)
+  read = partial(threads.examples, source, timeout=config.data_timeout)
   begin = shown = time.monotonic()
   interval = 0.25 if sys.stdout.isatty() else 10.0  # off a terminal every line stays
   done, kept = [], []
@@ -143,10 +144,10 @@ class _Pixels:
     image, label = np.asarray(example['image']), np.asarray(example['label'])
     label = np.where(label < len(palette), label, VOID)
     return {
-      'image': visualize.overlay(image, np.full_like(label, VOID), palette),
-      'truth': visualize.colorize(label, palette),
-      'prediction': visualize.colorize(prediction, palette),
-      'errors': visualize.error_map(image, label, prediction),
+      'image': labels.overlay(image, np.full_like(label, VOID), palette),
+      'truth': labels.colorize(label, palette),
+      'prediction': labels.colorize(prediction, palette),
+      'errors': labels.error_map(image, label, prediction),
     }
 
 
@@ -164,7 +165,7 @@ class _Instances:
     return image_ap(example, found, self._names), painted(found)[0]
 
   def pictures(self, example: dict, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    return instance_pictures.pictures(example, prediction)
+    return objects.pictures(example, prediction)
 
 
 def confusion_of(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:

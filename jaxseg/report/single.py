@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from jaxseg import config as configs
+from jaxseg.draw.labels import VOID_COLOR, WRONG_COLOR
 from jaxseg.metrics.confusion import summarize
+from jaxseg.metrics.measures import published_numbers, single_numbers
+from jaxseg.predict.evaluate import by_class
 from jaxseg.report import charts, parts
 from jaxseg.report.collect import Run
 from jaxseg.report.images import Images, Scored
 from jaxseg.report.style import shade
-from jaxseg.train.evaluate import by_class
-from jaxseg.train.measures import published_numbers, single_numbers
 from jaxseg.train.writer import duration
-from jaxseg.visualize import VOID_COLOR, WRONG_COLOR
 
 _MATRIX_CLASSES = 40  # more are not legible: only the largest confusions are listed
 _CONFUSIONS = 8

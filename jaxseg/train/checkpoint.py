@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxseg import storage
+from jaxseg import files
 from jaxseg.types import UserError
 
 
@@ -44,7 +44,7 @@ class Checkpoints:
     metric: str = 'mean_iou',
     read_only: bool = False,
   ):
-    self._folder, self._metric = storage.absolute(folder), metric
+    self._folder, self._metric = files.absolute(folder), metric
     self._failed = False
     # Orbax reports every file that it touches, and an error four times before it raises it.
     logging.getLogger('absl').setLevel(logging.CRITICAL)
@@ -54,7 +54,7 @@ class Checkpoints:
       # Orbax can do it too, in a thread that fails noisily where the process ends before it.
       for place in self._folder.glob('*.orbax-checkpoint-tmp*'):
         with contextlib.suppress(OSError):
-          storage.remove_folder(place)
+          files.remove_folder(place)
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda m: m[metric], reverse=False, n=1, keep_checkpoints_without_metrics=False
@@ -211,7 +211,7 @@ class Checkpoints:
     """Renames a checkpoint that was not read: it may be whole, where only the storage failed."""
     aside = self._folder / f'unreadable_{step}'
     if aside.exists():
-      storage.remove_folder(aside)
+      files.remove_folder(aside)
     (self._folder / str(step)).rename(aside)
     self._manager.reload()
     print(f'warning: checkpoint {step} is kept as {aside}', flush=True)
@@ -259,7 +259,7 @@ def _mend_metrics(folder: Path, metric: str, read_only: bool) -> None:
       if read_only:
         raise UserError(f'checkpoint {step} is damaged: remove this folder') from None
       print(f'warning: the score of checkpoint {step} cannot be read and is dropped', flush=True)
-      storage.remove_folder(file.parent)
+      files.remove_folder(file.parent)
 
 
 def checksums(tree: Any) -> dict[str, int]:

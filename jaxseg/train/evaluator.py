@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import experiment
-from jaxseg.instances import Seen, at_own_size, in_image, own_canvas
+from jaxseg.data import threads
+from jaxseg.data.loader import eval_batches
 from jaxseg.metrics.coco import CocoScore
-from jaxseg.pipeline import ahead
-from jaxseg.pipeline.loader import eval_batches
-from jaxseg.train import hosts, parallel
+from jaxseg.predict.instance_predictor import Seen, at_own_size, in_image, own_canvas
+from jaxseg.train import build
+from jaxseg.train.devices import hosts, parallel
 from jaxseg.train.step import make_eval_step
 from jaxseg.types import UserError
 
@@ -47,8 +47,8 @@ class Evaluator:
     size = min(size, len(source))
     self._batch_size = size + -size % hosts.count()  # filled up with images that count for nothing
     self._wrapper = parallel.build(config.parallel, '', self._batch_size)
-    self._model = experiment.model_from(config, self._wrapper.axis_name)
-    self._preprocess = experiment.preprocessing_from(config)
+    self._model = build.model_from(config, self._wrapper.axis_name)
+    self._preprocess = build.preprocessing_from(config)
     self._step = self._wrapper.wrap_eval(self._make_step(self._wrapper.axis_name))
 
   def __call__(self, variables: Any, told: Told | None = None) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Evaluator:
     return {**self._task.summarize(totals), 'confusion': totals['confusion']}
 
   def batches(self):
-    """Yields the padded batches; see jaxseg.pipeline.loader.eval_batches."""
+    """Yields the padded batches; see jaxseg.data.loader.eval_batches."""
     source = self._seen()
     return eval_batches(
       source,
@@ -85,7 +85,7 @@ class Evaluator:
       size_rule=self._model.size_rule,
       scale=float(self._config.eval_scales[0]),
       fill=self._preprocess.fill,
-      mirror_border=experiment.mirror_border_from(self._config),
+      mirror_border=build.mirror_border_from(self._config),
       timeout=self._config.data_timeout,
       num_threads=self._config.num_threads,
       min_multiple=getattr(source, 'multiple', 1),  # Seen has one
@@ -114,7 +114,7 @@ class InstanceEvaluator(Evaluator):
     """
     score, done = CocoScore(self._source.class_names), 0
     variables = self._wrapper.place_state(variables)
-    with ahead.Backlog() as counting:  # behind the device
+    with threads.Backlog() as counting:  # behind the device
       for batch in self.batches():
         found = self._step(variables, self._wrapper.place_batch({'image': batch['image']}))
         canvas = batch['label'].shape[1:3], batch['image'].shape[1:3]
@@ -130,7 +130,7 @@ class InstanceEvaluator(Evaluator):
     return hosts.broadcast(score.summary() if hosts.first() else None)
 
   def _count(self, score: CocoScore, index: int, row, canvas, seen) -> None:
-    [example] = ahead.examples(self._source, [index], timeout=self._config.data_timeout)
+    [example] = threads.examples(self._source, [index], timeout=self._config.data_timeout)
     try:
       size = example['label'].shape
       own = own_canvas(self._config, size, canvas)

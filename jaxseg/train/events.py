@@ -17,7 +17,7 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from jaxseg import storage
+from jaxseg import files
 
 
 class Events:
@@ -25,7 +25,7 @@ class Events:
 
   def __init__(self, folder: Path, first_step: int):
     name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
-    self._file = storage.Appended(folder / name)
+    self._file = files.Appended(folder / name)
     self._write(Event(file_version='brain.Event:2'))
     self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 

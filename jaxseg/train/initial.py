@@ -8,10 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxseg import experiment, pretrained, storage
-from jaxseg.inference import load_variables
-from jaxseg.preprocessing import Preprocessing
-from jaxseg.train.workdir import load_config
+from jaxseg import files, pretrained
+from jaxseg.nn.preprocessing import Preprocessing
+from jaxseg.predict.predictor import load_variables
+from jaxseg.train import build
+from jaxseg.train.run_folder import load_config
 from jaxseg.types import UserError
 
 
@@ -32,7 +33,7 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
     UserError: a name is missing, unexpected or of another shape and was not announced; or the
       weights were trained with other pixels, or in a network that the same names do not tell apart.
   """
-  path = storage.place(config.init_from)
+  path = files.place(config.init_from)
   announced = dict(allow_new=tuple(config.init_new), allow_unused=tuple(config.init_unused))
   if path.is_dir():
     theirs = load_config(path)
@@ -42,7 +43,7 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
     except UserError as e:
       raise UserError(f'{path}: {e}') from None
     report = dataclasses.replace(report, source=f'{path} at step {step}')
-    pixels = experiment.preprocessing_from(theirs)
+    pixels = build.preprocessing_from(theirs)
   else:
     loaded, report, pixels = pretrained.load_file(variables, path, **announced)
     check_network(config, report.needs)
@@ -57,7 +58,7 @@ def check_network(config: ConfigDict, needs: Mapping[str, Any]) -> None:
   Raises:
     UserError: says which flags give their own network.
   """
-  model = experiment.model_from(config)
+  model = build.model_from(config)
   wrong = [k for k, v in needs.items() if getattr(model, k) != v]
   if wrong and 'network' not in config.init_ignore:
     flags = ' '.join(f'--config.model_options.{k}={needs[k]}' for k in wrong)
@@ -73,7 +74,7 @@ def check_pixels(config: ConfigDict, expected: Preprocessing) -> None:
   Raises:
     UserError: says which flags would give the weights what they know.
   """
-  ours = experiment.preprocessing_from(config)
+  ours = build.preprocessing_from(config)
   ignored = tuple(config.init_ignore)
   found = [d for d in ours.differences(expected, config.channels) if d not in ignored]
   if not found:

@@ -1,262 +1,244 @@
-"""Training, from a config to a trained workdir; the same call again resumes, bit for bit.
-
-Read it top to bottom: config and keys, data, model and task, optimiser, state, restore, wrap, loop.
-"""
+"""The loop of one run: step, log, evaluate, save, and stop where a signal or a bad loss says so."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from flax.serialization import from_state_dict, to_state_dict
 from ml_collections import ConfigDict
 
-from jaxseg import config as configs
-from jaxseg import experiment
-from jaxseg.datasets import labelscan
-from jaxseg.pipeline import ahead, watch
-from jaxseg.pipeline.loader import train_batches
-from jaxseg.pipeline.memory import remember
-from jaxseg.report import after_training
-from jaxseg.train import hosts, parallel, spatial
+from jaxseg.report.figures import Figures
 from jaxseg.train.checkpoint import Checkpoints
-from jaxseg.train.evaluator import make_evaluator
-from jaxseg.train.figures import Figures
-from jaxseg.train.initial import start_from
+from jaxseg.train.devices import hosts
+from jaxseg.train.evaluator import Evaluator
+from jaxseg.train.interrupts import Interruptible
 from jaxseg.train.population import PopulationPass
-from jaxseg.train.run import Run
-from jaxseg.train.state import State, make_init, parameter_count
-from jaxseg.train.step import make_train_step
-from jaxseg.train.workdir import Classes, Workdir
-from jaxseg.train.writer import Progress, Writer, read_records
-from jaxseg.types import UserError
+from jaxseg.train.writer import Progress, Writer, duration
+from jaxseg.types import StuckError
+
+_SHORT = {'mean_iou': 'mIoU', 'mask_ap': 'mask AP'}
 
 
-def train(config: ConfigDict, workdir: str | Path, *, stop_at: int | None = None) -> dict[str, Any]:
-  """Trains until config.num_steps, or resumes and goes on from the newest checkpoint.
+class Run:
+  """A loop and its records.
 
   Args:
-    config: complete and locked (jaxseg.config.load).
-    workdir: gets config.json, metrics.jsonl, TensorBoard events, checkpoints/ and figures/; of several
-      hosts (see jaxseg.train.hosts) only the first reads and writes it.
-    stop_at: save and return at this step, as a preemption would.
-
-  Returns:
-    The last evaluation's numbers, {} where the run stopped before it.
-
-  Raises:
-    UserError: anything that the user can mend.
+    config: of the run.
+    checkpoints: gets the state at the steps that the config names, and where the run is stopped.
+    evaluator: maps variables to the numbers of `eval_split`.
+    figures: draws after each evaluation.
+    writer: gets the scalars; closed at the end.
+    progress: tells the user.
+    schedule: step -> learning rate.
+    source: the training split, which knows the names of its files.
+    population: replaces BatchNorm's statistics in what is kept, where the config wants that.
+    headline: the evaluation's number that says which step is best.
+    best: the highest of it in the evaluations before this start.
+    window: metrics of the steps between the last line of the log and this start.
   """
-  experiment.set_up_jax(config)
-  watched = watch.patient(config.data_timeout)
-  with contextlib.ExitStack() as at_end, _memory_explained(config), watched:
-    return _train(config, workdir, at_end, stop_at)
 
+  def __init__(
+    self,
+    config: ConfigDict,
+    *,
+    checkpoints: Checkpoints,
+    evaluator: Evaluator,
+    figures: Figures,
+    writer: Writer,
+    progress: Progress,
+    schedule,
+    source: Any,
+    population: PopulationPass | None = None,
+    headline: str = 'mean_iou',
+    best: float = 0.0,
+    window: Sequence[dict[str, float]] = (),
+  ):
+    self._config, self._checkpoints = config, checkpoints
+    self._evaluator, self._figures, self._writer = evaluator, figures, writer
+    self._progress, self._schedule, self._source = progress, schedule, source
+    self._population, self._headline, self._best = population, headline, best
+    self._summary: dict[str, Any] = {}
+    self._window = list(window)  # metrics of the steps since the last log
+    self._skipped = 0.0  # steps that were not finite, since the beginning
+    self._votes = 0.0  # hosts that were asked to stop
+    self._pending: tuple[int, dict[str, Any], np.ndarray] | None = None
 
-def _train(
-  config: ConfigDict, workdir: str | Path, at_end: contextlib.ExitStack, stop_at: int | None
-) -> dict[str, Any]:
-  init_key, step_key = jax.random.split(jax.random.key(config.seed))
+  def loop(self, train_step, wrapper, state, batches, key, start: int, last: int) -> dict[str, Any]:
+    """Runs the steps start..last-1.
 
-  with hosts.together() as same:  # what is wrong on one host ends all of them
-    folder = Workdir(workdir, config) if hosts.first() else hosts.Silent()
-    at_end.callback(folder.close)
-    train_source = _source(config, config.train_split)
-    eval_source = _source(config, config.eval_split)
-    labels = labelscan.check(train_source, eval_source, cache_dir=config.cache_dir or None)
+    Args:
+      train_step: the wrapped step(state, batch, key) -> (state, metrics).
+      wrapper: places batches.
+      state: of step `start`, placed; the first step takes its memory.
+      batches: from step `start` on, see jaxseg.data.loader.train_batches.
+      key: of dropout; the step folds its own number in.
+      start: steps done before.
+      last: steps done at the end, unless a signal comes first.
 
-    wrapper = parallel.build(config.parallel, config.mesh, config.batch_size // config.accumulate)
-    model = experiment.model_from(config, wrapper.axis_name)
-    task = experiment.task_from(config, train_source)
-    transforms = experiment.transforms_from(config)
+    Returns:
+      The last evaluation's numbers, {} where there was none.
 
-    tx, schedule = experiment.optimizer_from(config)
-    input_shape = _input_shape(config, model, train_source, transforms)
-    preprocess = experiment.preprocessing_from(config)
-    options = dict(accumulate=config.accumulate)
-    split = spatial.check(wrapper, model, task, preprocess, input_shape, **options)
-    init = make_init(experiment.model_from(config), tx, input_shape)
-    shapes = jax.eval_shape(init, init_key)
+    Raises:
+      UserError: a loss that is not finite, or labels outside the classes, naming step and files.
+    """
+    batches, clock = iter(batches), _Clock(batches)
+    done = start
+    with Interruptible() as interrupted:
+      while done < last:
+        batch = dict(next(batches))
+        index = batch.pop('index')
+        if hosts.count() > 1:
+          batch = hosts.vote(batch, interrupted.by is not None)
+        state, metrics = train_step(state, wrapper.place_batch(batch), key)
+        done += 1
+        self._settle()  # one step behind, so that the device never waits for the host
+        self._pending = (done, metrics, index)
+        clock.steps += 1
+        if done % self._config.log_every == 0 or done == self._config.num_steps:
+          self._settle()
+          self._log(done, last, clock)
+        self._keep_if_due(done, last, state, clock)
+        if self._votes or (interrupted.by and hosts.count() == 1):
+          self._settle()
+          self._keep(done, state, evaluated=False, hurried=True)
+          break
+    self._checkpoints.wait()
+    self._checkpoints.close()
+    self._writer.close()
+    if done < self._config.num_steps:
+      self._progress.say(f'stopped and saved at step {done}; the same command resumes from there')
+    return self._summary
 
-    checkpoints = begin = hosts.Silent()
-    if hosts.first():
-      checkpoints = Checkpoints(folder.path / 'checkpoints', keep=config.keep, metric=task.headline)
-      at_end.callback(checkpoints.close)
-      begin = _begin(config, checkpoints, init, init_key, shapes)
-    evaluator = make_evaluator(config, eval_source, task)
-    same['command'] = [stop_at, _shared_keys(config)]
-    same['data'] = [len(train_source), len(eval_source), labels]
+  def _settle(self) -> None:
+    """Waits for the step whose numbers have not been looked at yet, and checks it."""
+    if self._pending:
+      pending, self._pending = self._pending, None
+      self._check(*pending)
 
-  with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
-    records = _records(config, task, folder, checkpoints, eval_source, begin)
-    folder.keep_config()
-    folder.keep_classes(Classes(train_source.class_names, train_source.palette))
-    folder.keep_run(wrapper.describe())
-  begin = hosts.broadcast(begin)  # the first host's state, so that nobody else needs the workdir
-  start = begin['step']
-  state = wrapper.place_state(from_state_dict(shapes, begin.pop('state')))  # no copy stays behind
-
-  step = make_train_step(model, task, tx, preprocess, axis_name=wrapper.axis_name, **options)
-  if hosts.count() > 1:
-    step = hosts.make_voting_step(step, wrapper.axis_name)
-  train_step = wrapper.wrap_train(step)
-  batches = _batches(config, train_source, transforms, start)
-  at_end.callback(batches.close)
-
-  with Progress() if hosts.first() else hosts.Silent() as progress:
-    for line in _header(config, folder.path, wrapper, shapes, train_source, eval_source):
-      progress.say(line)
-    for line in (
-      f'labels    {"; ".join(labels)}',
-      *split.splitlines(),
-      *begin['origin'].splitlines(),
-    ):
-      progress.say(line)
-    run = Run(
-      config,
-      checkpoints=checkpoints,
-      evaluator=evaluator,
-      headline=task.headline,
-      progress=progress,
-      schedule=schedule,
-      source=train_source,
-      population=_population_pass(config, shapes, train_source),
-      **records,
-    )
-    last = config.num_steps if stop_at is None else min(stop_at, config.num_steps)
-    summary = run.loop(train_step, wrapper, state, batches, step_key, start, last)
-    if hosts.first():
-      after_training(folder.path, progress)
-    return summary
-
-
-def _begin(
-  config: ConfigDict, checkpoints: Checkpoints, init, key, shapes: State
-) -> dict[str, Any]:
-  """Returns the state to begin with as a dict, its step, and where it comes from in words."""
-  state, restored = checkpoints.restore_newest(shapes)
-  origin = f'resumed at step {restored}'
-  if restored is None:
-    state, origin = _first_state(config, init, key, shapes)
-  return {'state': to_state_dict(state), 'step': restored or 0, 'origin': origin}
-
-
-def _records(
-  config: ConfigDict, task, folder: Workdir, checkpoints, source, begin: dict[str, Any]
-) -> dict[str, Any]:
-  """Returns what writes down the run: on the first host alone."""
-  if not hosts.first():
-    return {'writer': hosts.Silent(), 'figures': hosts.Silent()}
-  score = f'eval/{task.headline}'
-  writer = Writer(folder.path, begin['step'], wandb=config.wandb, config=config.to_dict())
-  return {
-    'window': checkpoints.window(begin['step']) if begin['step'] else [],
-    'writer': writer,
-    'figures': Figures(config, folder.path, source, writer),
-    'best': max((r.get(score, 0.0) for r in read_records(folder.path)), default=0.0),
-  }
-
-
-def _shared_keys(config: ConfigDict) -> dict[str, Any]:
-  """Returns the keys that every host must have alike: all but those about its own disk."""
-  own = ('data_dir', 'cache_dir', 'compile_cache', 'num_threads', 'remember_mb', 'init_from')
-  return {k: v for k, v in json.loads(configs.to_json(config)).items() if k not in own}
-
-
-def _source(config: ConfigDict, split: str):
-  return remember(experiment.source_from(config, split), config.remember_mb << 20)
-
-
-def _first_state(config: ConfigDict, init, key, shapes: State) -> tuple[State, str]:
-  """Returns the state of step 0 and the report on the weights that it starts from, '' without."""
-  given, report = {}, ''
-  if config.init_from:  # read before anything is compiled: most mistakes are found here
-    given, report = start_from(config, shapes.variables)
-  state = jax.jit(init)(key)
-  return state.replace(**{k: _filled(v, state.variables[k]) for k, v in given.items()}), report
-
-
-def _batches(config: ConfigDict, source, transforms, start: int):
-  return train_batches(
-    source,
-    transforms,
-    seed=config.seed,
-    batch_size=config.batch_size,
-    start_step=start,
-    num_threads=config.num_threads,
-    replacement=config.replacement,
-    timeout=config.data_timeout,
-    **hosts.share(),
-  )
-
-
-def _population_pass(config: ConfigDict, shapes: State, source) -> PopulationPass | None:
-  wanted = config.population_pass and shapes.batch_stats
-  return PopulationPass(config, source) if wanted else None
-
-
-def _input_shape(config, model, source, transforms) -> tuple[int, ...]:
-  """Returns [1, h, w, c] of a training image, and refuses a size that the network cannot take."""
-  [example] = ahead.examples(source, [0])
-  rng = np.random.default_rng(0)
-  for transform in transforms:
-    example = transform(example, rng)
-  height, width, channels = example['image'].shape
-  rule = model.size_rule
-  for name, size in (('height', height), ('width', width)):
-    if not rule.allows(size):
-      above = rule.at_least(size)
-      below = above - rule.multiple
-      near = f'{below} or {above}' if below >= rule.minimum else f'{above}'
-      raise UserError(
-        f'training images have {name} {size}, which {config.model} cannot take; the nearest it can: {near}: '
-        'set --config.crop=HEIGHT,WIDTH'
+  def _check(self, step: int, metrics: dict[str, Any], index: np.ndarray) -> None:
+    """Stops at a loss that is not finite and at labels that are no class, naming the files."""
+    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    self._votes += values.pop(hosts.STOP, 0.0)
+    if values['invalid']:
+      raise hosts.SharedError(
+        f'step {step}: {int(values["invalid"])} pixels carry labels outside the '
+        f'{self._config.num_classes} classes, in one of {hosts.gather(index).tolist()} of '
+        f'{self._config.dataset}'
       )
-  return (1, height, width, channels)
+    self._skipped = values.pop('skipped', 0.0)
+    in_a_row = int(values.pop('skipped_in_a_row', 1))
+    if not values['finite'] and in_a_row <= self._config.apply_if_finite:
+      files = self._names(hosts.gather(index))
+      self._progress.say(
+        f'warning: step {step} is skipped ({in_a_row} in a row, at most {self._config.apply_if_finite}):'
+        f' loss {values["loss"]:g}, gradient norm {values["grad_norm"]:g}, on the images {files}'
+      )
+      return
+    if not values['finite']:
+      self._checkpoints.wait()
+      raise hosts.SharedError(
+        f'step {step}: loss {values["loss"]:g}, gradient norm {values["grad_norm"]:g}, on the images '
+        f'{self._names(hosts.gather(index))}; the last good checkpoint is kept: lower config.learning_rate, '
+        'set config.clip_norm or config.apply_if_finite in a new run, or look at these images'
+      )
+    self._window.append(values)
 
+  def _names(self, index: np.ndarray) -> str:
+    return ', '.join(str(self._source[int(i)]['file_name']) for i in index)
 
-def _header(config, workdir, wrapper, shapes, train_source, eval_source) -> Iterator[str]:
-  options = ', '.join(f'{k}={v}' for k, v in config.model_options.items())
-  yield f'model     {config.model}({options}), {parameter_count(shapes.params):,} parameters, {config.dtype}'
-  yield f'data      {config.dataset}: {len(train_source)} {config.train_split}, {len(eval_source)} {config.eval_split}'
-  micro = f' in {config.accumulate} micro-batches' if config.accumulate > 1 else ''
-  yield f'devices   {wrapper.describe()} of {jax.device_count()}; batch {config.batch_size}{micro}'
-  yield f'workdir   {workdir}'
+  def _log(self, step: int, last: int, clock: _Clock) -> None:
+    seconds, waiting, steps = clock.lap()
+    if not self._window:  # every step was skipped
+      return
+    mean = {k: float(np.mean([m[k] for m in self._window])) for k in self._window[0]}
+    self._window = []
+    rate = steps * self._config.batch_size / seconds
+    lr = float(self._schedule(step - 1 - int(self._skipped)))  # the optimiser's clock rests too
+    scalars = {f'train/{k}': v for k, v in mean.items() if k not in ('finite', 'invalid')}
+    scalars['train/learning_rate'] = lr
+    if self._config.apply_if_finite:
+      scalars['train/skipped'] = self._skipped
+    times = {'time/images_per_second': rate, 'time/waiting_for_data': waiting}
+    self._writer.write(step, scalars | times)
+    parts = [
+      f'step {step}/{self._config.num_steps}',
+      f'loss {mean["loss"]:.4g}',
+      f'lr {lr:.3g}',
+      f'{rate:.3g} img/s',
+      f'waiting for data {waiting:.0%}',
+    ]
+    if self._summary:
+      name = _SHORT.get(self._headline, self._headline)
+      parts.append(f'{name} {self._summary[self._headline]:.3f} (best {self._best:.3f})')
+    parts.append(f'ETA {duration((last - step) * seconds / steps)}')
+    self._progress.show(' . '.join(parts))
 
+  def _keep_if_due(self, done: int, last: int, state: Any, clock: _Clock) -> None:
+    config = self._config
+    evaluated = done % config.eval_every == 0 or done == config.num_steps
+    if evaluated or done % config.checkpoint_every == 0 or done == last:
+      self._settle()
+      with clock.paused():
+        self._keep(done, state, evaluated=evaluated)
 
-def _filled(given: Any, fresh: Any) -> Any:
-  """Returns a tree of given arrays, where it has only shapes of fresh ones."""
-  is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
-  return jax.tree.map(lambda new, old: old if is_shape(new) else new, given, fresh)
+  def _keep(self, step: int, state: Any, *, evaluated: bool, hurried: bool = False) -> None:
+    """Evaluates if it is time, saves, and draws; `hurried` where a signal wants the process gone."""
+    if self._population and not hurried:
+      state = state.replace(batch_stats=self._population(jax.device_get(state.variables)))
+    variables = jax.device_get(state.variables) if evaluated else None
+    if evaluated:
+      self._evaluate(step, variables)
+    self._writer.sync()
+    scores = self._summary if evaluated else None
+    self._checkpoints.save(step, state, scores, window=self._window)
+    if evaluated:
+      self._draw(step, variables)
 
+  def _evaluate(self, step: int, variables: Any) -> None:
+    self._summary = self._evaluator(variables)
+    self._best = max(self._best, self._summary[self._headline])
+    scalars = {k: v for k, v in self._summary.items() if isinstance(v, float)}
+    self._writer.write(step, {f'eval/{k}': v for k, v in scalars.items()})
+    numbers = ' . '.join(f'{k.replace("_", " ")} {v:.4f}' for k, v in scalars.items())
+    self._progress.say(f'evaluated {self._config.eval_split} at step {step}: {numbers}')
 
-@contextlib.contextmanager
-def _memory_explained(config: ConfigDict) -> Iterator[None]:
-  """Turns the compiler's or the device's want of memory into what the user can change."""
-  try:
-    yield
-  except jax.errors.JaxRuntimeError as e:
-    if 'RESOURCE_EXHAUSTED' not in str(e):
+  def _draw(self, step: int, variables: Any) -> None:
+    """Renews the figures; a failure is told, never raised: no training ends for a picture."""
+    try:
+      self._figures(step, variables, self._summary)
+    except StuckError:  # its thread is still there: see jaxseg.console.run
       raise
-    raise UserError(f'{_out_of_memory(config)} ({str(e).splitlines()[0][:120]})') from e
+    except Exception as e:
+      reason = ' '.join(str(e).split())[:160]
+      self._progress.say(f'warning: no figures at step {step}: {type(e).__name__}: {reason}')
 
 
-def _out_of_memory(config: ConfigDict) -> str:
-  """Says which keys make the step smaller, from those that have not been used yet."""
-  options = config.model_options
-  ways = []
-  if config.task != 'instance':  # whose losses do not add up over micro-batches
-    ways.append(
-      f'--config.accumulate={2 * config.accumulate} (same result, half the images at once)'
-    )
-  if not options.get('remat', False):
-    ways.append('--config.model_options.remat=True (recompute instead of keeping)')
-  if config.dtype == 'float32':
-    ways.append('--config.dtype=bfloat16')
-  ways.append('a smaller --config.crop')
-  return f'the device has too little memory for this step: try {", ".join(ways)}'
+class _Clock:
+  """Wall seconds since the last lap, the share of them spent waiting for data, and the steps done.
+
+  Attributes:
+    steps: since the last lap; whoever does a step adds it.
+  """
+
+  def __init__(self, batches):
+    self._batches = batches
+    self._time, self._waited, self.steps = time.perf_counter(), batches.waited_seconds, 0
+
+  def lap(self) -> tuple[float, float, int]:
+    now, waited = time.perf_counter(), self._batches.waited_seconds
+    seconds = max(now - self._time, 1e-9)
+    share = (waited - self._waited) / seconds
+    steps, self.steps = self.steps, 0
+    self._time, self._waited = now, waited
+    return seconds, share, steps
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves out what is done inside (an evaluation, a save)."""
+    begin = time.perf_counter()
+    yield
+    self._time += time.perf_counter() - begin

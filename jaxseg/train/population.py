@@ -24,11 +24,11 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from jaxseg import experiment
-from jaxseg.layers.norm import BatchNorm
-from jaxseg.pipeline import ahead
-from jaxseg.pipeline.loader import eval_batches
-from jaxseg.train import hosts, parallel
+from jaxseg.data import threads
+from jaxseg.data.loader import eval_batches
+from jaxseg.nn.layers.norm import BatchNorm
+from jaxseg.train import build
+from jaxseg.train.devices import hosts, parallel
 from jaxseg.types import Array, Batch
 
 Statistics = Callable[[dict, Batch], Any]
@@ -118,8 +118,8 @@ class PopulationPass:
     self._batch_size = config.batch_size // config.accumulate
     self._wrapper = parallel.build(config.parallel, '', self._batch_size)
     axis_name = self._wrapper.axis_name
-    self._model = experiment.model_from(config, axis_name)
-    self._preprocess = experiment.preprocessing_from(config)
+    self._model = build.model_from(config, axis_name)
+    self._preprocess = build.preprocessing_from(config)
     statistics = make_batch_statistics(self._model, self._preprocess, axis_name=axis_name)
     self._statistics = self._wrapper.wrap_eval(statistics)
 
@@ -132,14 +132,14 @@ class PopulationPass:
   def _batches(self) -> Iterable[Batch]:
     name, timeout = getattr(self._source, 'file_name', None), self._config.data_timeout
     every = range(len(self._source))
-    sizes = list(ahead.results(self._source.size, every, name=name, timeout=timeout))
+    sizes = list(threads.results(self._source.size, every, name=name, timeout=timeout))
     return eval_batches(
       self._source,
       batch_size=self._batch_size,
       size_rule=self._model.size_rule,
       scale=self._config.resize or 1.0,
       fill=self._preprocess.fill,
-      mirror_border=experiment.mirror_border_from(self._config),
+      mirror_border=build.mirror_border_from(self._config),
       indices=full_batches(sizes, self._batch_size, self._config.seed),
       **hosts.share(),
       timeout=self._config.data_timeout,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxseg.layers.upsampling import resize_bilinear
+from jaxseg.nn.layers.upsampling import resize_bilinear
 from jaxseg.train.state import State
 from jaxseg.types import Array, Batch, UserError
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from jaxseg import storage
+from jaxseg import files
 from jaxseg.train.events import Events
 from jaxseg.types import UserError
 
@@ -43,7 +43,7 @@ class Writer:
     self._wandb = open_wandb(wandb, workdir, config) if wandb else None
     self._path = workdir / 'metrics.jsonl'
     keep_lines(self._path, restored_step)
-    self._file = storage.Appended(self._path)
+    self._file = files.Appended(self._path)
     self._events = Events(workdir, restored_step + 1)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -88,7 +88,7 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> An
   return wandb.init(
     project=project,
     name=workdir.name,
-    dir=None if storage.is_remote(workdir) else str(workdir),
+    dir=None if files.is_remote(workdir) else str(workdir),
     id=file.read_text(encoding='utf-8'),
     resume='allow',
     config=config,
@@ -106,7 +106,7 @@ def keep_lines(path: Path, last_step: int) -> None:
         kept.append(line)
     except (json.JSONDecodeError, KeyError, TypeError):
       continue
-  storage.write_text(path, ''.join(line + '\n' for line in kept))
+  files.write_text(path, ''.join(line + '\n' for line in kept))
 
 
 def read_records(workdir: Path) -> list[dict[str, float]]:

@@ -1,0 +1,181 @@
+"""How every launcher starts and ends: `--config.key=value` flags, and one line for a user's mistake."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from jaxseg.types import StuckError, UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Parser(argparse.ArgumentParser):
+  """An argument parser whose errors are one line, and which collects --config.key=value flags."""
+
+  def __init__(self, description: str):
+    super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+  def error(self, message: str):
+    raise UserError(f'{message} (see {self.prog} --help)')
+
+  def require(self, flags: argparse.Namespace, *names: str) -> None:
+    """Refuses to go on without flags that only one of the launcher's jobs needs."""
+    absent = [f'--{name}' for name in names if getattr(flags, name) is None]
+    if absent:
+      self.error(f'{flags.job} needs {" and ".join(absent)}')
+
+  def add_hosts(self) -> None:
+    """Adds the flags of `jaxseg.train.devices.hosts.joined`; TPU pods and Slurm need none of them."""
+    add = self.add_argument
+    add('--coordinator', help='HOST:PORT of the first of several processes')
+    add('--processes', type=int, help='how many there are; 1: alone, whatever the cluster says')
+    add('--process', type=int, help="this one's number, from 0")
+
+  def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
+    """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value."""
+    argv = sys.argv[1:] if argv is None else argv
+    prefix = '--config.'
+    flags = self.parse_args([a for a in argv if not a.startswith(prefix)])
+    flags.overrides = [a[len(prefix) :] for a in argv if a.startswith(prefix)]
+    if flags.overrides and not getattr(flags, 'config', None):
+      raise UserError(f'--config.{flags.overrides[0]} needs --config=configs/NAME.py')
+    return flags
+
+
+def numbers(text: str) -> tuple[float, ...]:
+  """Reads '.5,1,1.5'; a type for `add_argument`."""
+  try:
+    return tuple(float(part) for part in text.split(','))
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'{text!r}: give numbers, as in .5,1,1.5') from None
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+  """Reads '1,2,4', each above 0; a type for `add_argument`."""
+  try:
+    values = tuple(int(part) for part in text.split(','))
+  except ValueError:
+    values = ()
+  if not values or min(values) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r}: give whole numbers above 0, as in 1,2,4')
+  return values
+
+
+def whole_number(text: str) -> int:
+  """Reads a number above 0; a type for `add_argument`."""
+  value = int(text) if text.isdecimal() else 0
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text!r}: give a whole number above 0')
+  return value
+
+
+def words(text: str) -> tuple[str, ...]:
+  """Reads 'one,two'; a type for `add_argument`."""
+  return tuple(part.strip() for part in text.split(',') if part.strip())
+
+
+def size(text: str) -> tuple[int, int]:
+  """Reads 'H,W', or 'N' for a square; a type for `add_argument`."""
+  try:
+    sides = [int(part) for part in text.split(',')]
+    height, width = sides * 2 if len(sides) == 1 else sides
+    return height, width
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'{text!r}: give height,width, as in 512,512') from None
+
+
+def run(main: Callable[[], None]) -> None:
+  """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2.
+
+  So is a file or folder that may not be read or written, wherever it is met, and a full disk; Ctrl-C
+  ends it with status 130, a reader of the output that is gone (`| head`) without a word with 141. A
+  name that is not valid Unicode is printed with its bytes escaped.
+  """
+  if isinstance(sys.stdout, io.TextIOWrapper):  # standard error does so by itself
+    sys.stdout.reconfigure(errors='backslashreplace')
+  try:
+    main()
+  except KeyboardInterrupt as error:
+    _leave(tell(error))  # a plain exit crashes in threads that are at work in JAX
+  except SystemExit:
+    _flush()
+    raise
+  except Exception as error:
+    if isinstance(error, BrokenPipeError) and _is_unread():
+      _leave_unread()
+    if _message(error) is None:
+      raise
+    status = tell(error)
+    if isinstance(error, StuckError):  # a plain exit would wait for the thread that is stuck
+      _leave(status)
+    _flush()
+    sys.exit(status)
+  _flush()
+
+
+def _flush() -> None:
+  try:
+    sys.stdout.flush()
+  except BrokenPipeError:
+    _leave_unread()
+
+
+def _is_unread() -> bool:
+  """Whether standard output is a pipe that nobody reads any more; another's may have broken."""
+  try:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+  except (OSError, ValueError):  # no file at all
+    return False
+
+
+def _leave_unread() -> None:
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not flushed yet
+  _leave(128 + signal.SIGPIPE)
+
+
+def _leave(status: int) -> None:
+  """Ends the process without a look at its threads."""
+  sys.stdout.flush()
+  os._exit(status)
+
+
+def tell(error: BaseException, *, quiet: bool = False) -> int:
+  """Prints a mistake in one line, anything else with its traceback; returns the exit status."""
+  message = _message(error)
+  if isinstance(error, SystemExit):
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
+  if isinstance(error, KeyboardInterrupt):
+    print(f'interrupted{f": {error}" if str(error) else ""}', file=sys.stderr, flush=True)
+    return 128 + signal.SIGINT
+  if message is None:
+    traceback.print_exception(error)
+  elif not quiet:
+    print(f'error: {" ".join(message.splitlines())}', file=sys.stderr)
+  sys.stderr.flush()
+  return 1 if message is None else 2
+
+
+def _message(error: BaseException) -> str | None:
+  """Returns what to tell the user; None where it is a mistake of ours."""
+  if isinstance(error, UserError):
+    return str(error)
+  if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError)):
+    return f'{error.filename}: {error.strerror}' if error.filename is not None else None
+  if isinstance(error, OSError) and error.errno in _FULL:
+    return (
+      f'{error.filename or "a file"} cannot be written: {error.strerror}; make room there, and run '
+      'the same command again'
+    )
+  if isinstance(error, ImportError) and 'gcsfs' in str(error):
+    return "gs:// needs Google's libraries: pip install 'jaxseg[gcs]'"
+  return None

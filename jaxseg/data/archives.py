@@ -1,0 +1,78 @@
+"""Datasets as they are published: a folder, or the archive that unpacks to it, whichever is there."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from jaxseg import files
+from jaxseg.data import cache
+from jaxseg.datasets import MissingSplit
+from jaxseg.types import UserError
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error)
+
+
+def find(
+  roots: Sequence[Path],
+  names: Sequence[str],
+  archives: Sequence[str] = (),
+  *,
+  cache_dir: str | os.PathLike | None = None,
+  flat: bool = False,
+) -> Path:
+  """Returns the first folder `root / name` that exists, else that of an archive, unpacked.
+
+  An archive is unpacked once, into the cache folder: that takes its space a second time.
+
+  Args:
+    roots: where to look, in this order.
+    names: folders relative to a root, or to what an archive holds.
+    archives: file names of tar (compressed or not) or zip archives that lie in a root.
+    cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    flat: whether an archive may hold the files without such a folder.
+
+  Raises:
+    MissingSplit: neither is there.
+    UserError: the archive is damaged or holds something else.
+  """
+  for folder in (root / name for root in roots for name in names):
+    if folder.is_dir():
+      return folder
+  for archive in (root / name for root in roots for name in archives):
+    if archive.is_file():
+      place = unpack(archive, cache_dir)
+      inside = next((place / name for name in names if (place / name).is_dir()), None)
+      if inside is None and not flat:
+        raise UserError(f'{archive} holds no {" and no ".join(names)}/: it is another archive')
+      return inside or place
+  wanted = ', '.join([*(f'{name}/' for name in names), *archives])
+  raise MissingSplit(f'none of {wanted} in {roots[0]}: put it there, or correct data_dir')
+
+
+def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:
+  """Unpacks a tar or zip archive into the cache, unless that was done before."""
+  key = cache.fingerprint([archive], 'unpacked')
+  folder = cache.cache_root(cache_dir) / 'unpacked' / f'{archive.name}-{key}'
+  if not folder.is_dir():
+    cache.publish(folder, partial(_extract, archive))
+  return folder
+
+
+def _extract(archive: Path, place: Path) -> None:
+  try:
+    with files.local_copy(archive) as path:
+      if path.suffix.lower() == '.zip':
+        with zipfile.ZipFile(path) as file:
+          file.extractall(place)  # names that lead out of the folder are made to stay in it
+      else:
+        with tarfile.open(path) as file:  # many .tar.gz and .tgz of old are plain tar
+          file.extractall(place, filter='data')
+  except _DAMAGE as error:
+    reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(':')
+    raise UserError(f'cannot unpack {archive}: {reason}; download it again') from None

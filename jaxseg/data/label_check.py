@@ -1,0 +1,98 @@
+"""A look at every label before the first step: ids that are no class, void, classes never present.
+
+A label outside of the classes trains nothing in JAX, silently; an all-void set trains nothing at all.
+The counts of stored records are kept in the cache folder, whose name follows from the raw files'
+sizes and times, so that only the first run over a set of files reads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data import cache
+from jaxseg.data.statistics import LabelHistogram, label_histogram
+from jaxseg.datasets import BadFiles
+from jaxseg.types import UserError
+
+_SHOWN = 6  # ids or classes in a line
+
+
+def scan(source, *, cache_dir: str | None = None) -> LabelHistogram:
+  """Returns the label histogram of a source, from the cache where its records were counted before.
+
+  Args:
+    source: random access to examples; kept in the cache if it has `identity`.
+    cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+  """
+
+  def count() -> dict[str, Any]:
+    title = f'reading the labels of {source.name} {source.split}' if identity else 'reading labels'
+    with cache.progress_line(title) as progress:
+      return _to_json(label_histogram(source, progress=progress))
+
+  identity = getattr(source, 'identity', None)
+  if identity is None:
+    return _from_json(count())
+  key = hashlib.sha256(f'{identity}|{source.num_classes}'.encode()).hexdigest()[:16]
+  return _from_json(cache.remembered(_folder(cache_dir) / f'{key}.json', count))
+
+
+def check(*sources, cache_dir: str | None = None) -> list[str]:
+  """Returns a line about each source's labels, for the head of a training.
+
+  Args:
+    sources: random access to examples, with split, num_classes and class_names.
+    cache_dir: see scan.
+
+  Raises:
+    UserError: ids outside of the classes, naming the files, or nothing but void.
+  """
+  lines = []
+  for source in sources:
+    histogram = scan(source, cache_dir=cache_dir)
+    if histogram.invalid:
+      raise BadFiles(invalid_files(source, histogram))
+    if not histogram.counts.any():
+      raise UserError(
+        f'all labels of {source.split} are void (255): nothing can be learnt or scored; '
+        'masks of 0 and 255 need two classes (see the folder dataset)'
+      )
+    absent = [n for n, count in zip(source.class_names, histogram.counts, strict=True) if not count]
+    never = f', never present: {_some(absent)}' if absent else ''
+    lines.append(f'{source.split}: {histogram.void_share:.1%} void{never}')
+  return lines
+
+
+def invalid_files(source, histogram: LabelHistogram) -> list[str]:
+  """Returns a line for each file with ids that are neither a class nor void."""
+  name = getattr(source, 'file_name', None) or (lambda i: source[i]['file_name'])
+  return [
+    f'{source.split}: {name(i)}: label ids {_some(ids)} are not among the {source.num_classes} '
+    f'classes (0..{source.num_classes - 1}, 255 is void)'
+    for i, ids in histogram.invalid.items()
+  ]
+
+
+def _some(items) -> str:
+  text = ', '.join(map(str, items[:_SHOWN]))
+  return text + (f' and {len(items) - _SHOWN} more' if len(items) > _SHOWN else '')
+
+
+def _folder(cache_dir: str | None) -> Path:
+  return cache.cache_root(cache_dir) / 'label_scans'
+
+
+def _to_json(histogram: LabelHistogram) -> dict[str, Any]:
+  fields = dataclasses.asdict(histogram)
+  return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()}
+
+
+def _from_json(fields: dict[str, Any]) -> LabelHistogram:
+  arrays = {k: np.asarray(v, np.int64) if isinstance(v, list) else v for k, v in fields.items()}
+  invalid = {int(place): tuple(ids) for place, ids in fields['invalid'].items()}
+  return LabelHistogram(**{**arrays, 'invalid': invalid})

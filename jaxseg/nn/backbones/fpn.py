@@ -1,0 +1,58 @@
+"""Feature pyramid: Feature Pyramid Networks for Object Detection (arXiv:1612.03144).
+
+A 1x1 convolution brings each of the backbone's maps to one width; the coarser map is doubled (nearest)
+and added; a 3x3 convolution smooths the sum. Without ReLU or norm. Names are torchvision's:
+inner_blocks_0 (1x1, on the finest map) ..., layer_blocks_0 (3x3) ....
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg.nn.layers import Conv
+from jaxseg.types import Array
+
+_xavier = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # Caffe2's XavierFill
+
+
+class FPN(nn.Module):
+  """Maps of one width at all scales.
+
+  Attributes:
+    features: channels of every map.
+    extra: adds a coarser one: every second value of the coarsest (P6, for proposals alone).
+    dtype: dtype of the computation; parameters stay float32.
+  """
+
+  features: int = 256
+  extra: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, maps: Sequence[Array]) -> list[Array]:
+    """Maps [b,h,w,c], finest first, each half the size before, -> [b,h,w,features] alike."""
+    inner = [self._conv(x, 1, f'inner_blocks_{i}') for i, x in enumerate(maps)]
+    for i in reversed(range(len(inner) - 1)):
+      inner[i] += _double(inner[i + 1])[:, : inner[i].shape[1], : inner[i].shape[2]]
+    out = [self._conv(x, 3, f'layer_blocks_{i}') for i, x in enumerate(inner)]
+    return [*out, out[-1][:, ::2, ::2]] if self.extra else out
+
+  def _conv(self, x: Array, side: int, name: str) -> Array:
+    pad = side // 2
+    return Conv(
+      self.features,
+      (side, side),
+      padding=((pad, pad), (pad, pad)),
+      kernel_init=_xavier,
+      dtype=self.dtype,
+      name=name,
+    )(x)
+
+
+def _double(x: Array) -> Array:
+  """[b,h,w,c] -> [b,2h,2w,c], each value four times."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

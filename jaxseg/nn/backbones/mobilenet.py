@@ -1,0 +1,174 @@
+"""MobileNet V1 (arXiv:1704.04861) and V2 (arXiv:1801.04381).
+
+Each takes the names and the conventions of its best-known published weights, V1 those of Keras
+(conv1, conv1_bn, conv_dw_1, conv_dw_1_bn, conv_pw_1, conv_pw_1_bn ..., conv_preds; strided
+convolutions padded at the bottom and right only; batch norm epsilon 1e-3), V2 those of torchvision
+with '_' for '.' (features_0_0, features_0_1, features_1_conv_0_0 ..., classifier_1; symmetric
+padding; 1e-5). `padding` and `epsilon` give the other's: V2 with padding='keras', epsilon=1e-3 is
+Keras' V2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg.nn.layers import BatchNorm, Conv
+from jaxseg.types import Array, UserError
+
+# (channels, stride) of V1's thirteen separable convolutions.
+_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2))
+_V1 = (*_V1, (1024, 1))
+# (expansion, channels, repetitions, stride of the first) of V2's inverted residuals.
+_V2 = (
+  (1, 16, 1, 1),
+  (6, 24, 2, 2),
+  (6, 32, 3, 2),
+  (6, 64, 4, 2),
+  (6, 96, 3, 1),
+  (6, 160, 3, 2),
+  (6, 320, 1, 1),
+)
+
+
+class _MobileNet(nn.Module):
+  """What V1 and V2 share.
+
+  Attributes:
+    width: scales every channel count by width / 64; 64 is the published net.
+    num_classes: adds global average pooling, dropout and a classifier.
+    padding: of strided 3x3 convolutions: 'symmetric' (torchvision) or 'keras' (bottom and right).
+    epsilon: of batch norm.
+    norm: factory of batch normalisation layers.
+    dtype: dtype of the computation; parameters stay float32.
+    remat: recompute each block in the backward pass.
+  """
+
+  width: int = 64
+  num_classes: int | None = None
+  padding: str = 'symmetric'
+  epsilon: float = 1e-5
+  norm: Callable[..., nn.Module] = BatchNorm
+  dtype: Any = jnp.float32
+  remat: bool = False
+
+  def _channels(self, published: int) -> int:
+    return max(1, published * self.width // 64)
+
+  def _conv_bn(
+    self,
+    x: Array,
+    features: int,
+    names: tuple[str, str],
+    train: bool,
+    *,
+    size: int = 1,
+    stride: int = 1,
+    depthwise: bool = False,
+    relu: bool = True,
+  ) -> Array:
+    """Convolution without bias, batch norm and (unless linear) ReLU6."""
+    if self.padding not in ('symmetric', 'keras'):
+      raise UserError(f"padding={self.padding!r} is not known: choose 'symmetric' or 'keras'")
+    pad = (0, 1) if self.padding == 'keras' and stride == 2 else (size // 2, size // 2)
+    x = Conv(
+      features,
+      (size, size),
+      strides=(stride, stride),
+      padding=(pad, pad),
+      feature_group_count=features if depthwise else 1,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+      name=names[0],
+    )(x)
+    norm = self.norm(epsilon=self.epsilon, dtype=self.dtype, name=names[1])
+    x = norm(x, use_running_average=not train)
+    return nn.relu6(x) if relu else x
+
+  def _block(self, function: Callable[[nn.Module, Array], Array], x: Array) -> Array:
+    return nn.remat(function)(self, x) if self.remat else function(self, x)
+
+
+class MobileNetV1(_MobileNet):
+  """MobileNet V1: a strided convolution and thirteen depthwise separable ones."""
+
+  padding: str = 'keras'
+  epsilon: float = 1e-3
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool) -> dict[str, Array]:
+    """Maps image [b,h,w,c] to {'stride2': ..., 'stride32': [b,h/32,w/32,1024]}.
+
+    Each tap is the last feature map of its stride: conv_pw_5 at 8, _11 at 16, _13 at 32. A
+    classifier adds 'logits' [b,num_classes].
+    """
+    x = jnp.asarray(image, self.dtype)
+    x = self._conv_bn(x, self._channels(32), ('conv1', 'conv1_bn'), train, size=3, stride=2)
+    taps, stride = {}, 2
+    for i, (published, step) in enumerate(_V1, start=1):
+
+      def separable(net: MobileNetV1, x: Array, i: int = i, c=published, step: int = step) -> Array:
+        names = f'conv_dw_{i}', f'conv_dw_{i}_bn'
+        x = net._conv_bn(x, x.shape[-1], names, train, size=3, stride=step, depthwise=True)
+        names = f'conv_pw_{i}', f'conv_pw_{i}_bn'
+        return net._conv_bn(x, net._channels(c), names, train)
+
+      x, stride = self._block(separable, x), stride * step
+      taps[f'stride{stride}'] = x
+    if self.num_classes is not None:
+      x = jnp.mean(x, axis=(1, 2), keepdims=True)
+      x = nn.Dropout(1e-3, name='dropout')(x, deterministic=not train)
+      x = Conv(self.num_classes, (1, 1), dtype=self.dtype, name='conv_preds')(x)
+      taps['logits'] = x.reshape(x.shape[0], self.num_classes)
+    return taps
+
+
+class MobileNetV2(_MobileNet):
+  """MobileNet V2: inverted residuals with linear bottlenecks."""
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool) -> dict[str, Array]:
+    """Maps image [b,h,w,c] to {'stride2': ..., 'stride32': [b,h/32,w/32,1280]}.
+
+    Each tap is the last feature map of its stride: features.6 (32 channels) at 8, features.13 (96)
+    at 16, features.18 (1280) at 32. A classifier adds 'logits' [b,num_classes].
+    """
+    x, names = jnp.asarray(image, self.dtype), ('features_0_0', 'features_0_1')
+    x = self._conv_bn(x, self._channels(32), names, train, size=3, stride=2)
+    taps, stride, index = {'stride2': x}, 2, 0
+    for expansion, published, count, first_stride in _V2:
+      for repetition in range(count):
+        step, index = first_stride if repetition == 0 else 1, index + 1
+        x = self._residual(x, index, expansion, self._channels(published), step, train)
+        stride *= step
+        taps[f'stride{stride}'] = x
+    names = 'features_18_0', 'features_18_1'
+    x = self._conv_bn(x, self._channels(1280), names, train)
+    taps['stride32'] = x
+    if self.num_classes is not None:
+      x = nn.Dropout(0.2, name='classifier_0')(jnp.mean(x, axis=(1, 2)), deterministic=not train)
+      taps['logits'] = nn.Dense(self.num_classes, dtype=self.dtype, name='classifier_1')(x)
+    return taps
+
+  def _residual(
+    self, x: Array, index: int, expansion: int, features: int, stride: int, train: bool
+  ) -> Array:
+    """Expand (1x1), filter (3x3 depthwise), project (1x1, linear); add where shapes agree."""
+    prefix = f'features_{index}_conv'
+
+    def residual(net: MobileNetV2, x: Array) -> Array:
+      y, hidden, part = x, expansion * x.shape[-1], 0
+      if expansion > 1:
+        y = net._conv_bn(y, hidden, (f'{prefix}_0_0', f'{prefix}_0_1'), train)
+        part = 1
+      names = f'{prefix}_{part}_0', f'{prefix}_{part}_1'
+      y = net._conv_bn(y, hidden, names, train, size=3, stride=stride, depthwise=True)
+      names = f'{prefix}_{part + 1}', f'{prefix}_{part + 2}'
+      y = net._conv_bn(y, features, names, train, relu=False)
+      return x + y if stride == 1 and x.shape[-1] == features else y
+
+    return self._block(residual, x)

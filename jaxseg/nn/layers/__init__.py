@@ -1,0 +1,28 @@
+"""Layers that every network shares; each equals its lax or flax namesake, only faster on a CPU."""
+
+from jaxseg.nn.layers.convolution import Conv, conv_general_dilated
+from jaxseg.nn.layers.norm import BatchNorm, local_response_norm
+from jaxseg.nn.layers.pooling import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
+from jaxseg.nn.layers.upsampling import (
+  ConvTranspose,
+  bilinear_kernel,
+  conv_transpose,
+  resize_bilinear,
+  upsample_bilinear,
+)
+
+__all__ = [
+  'BatchNorm',
+  'Conv',
+  'ConvTranspose',
+  'adaptive_average_pool',
+  'bilinear_kernel',
+  'conv_general_dilated',
+  'conv_transpose',
+  'local_response_norm',
+  'max_pool',
+  'max_pool_argmax',
+  'max_unpool',
+  'resize_bilinear',
+  'upsample_bilinear',
+]

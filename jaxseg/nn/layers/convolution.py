@@ -1,0 +1,332 @@
+"""Convolution in the forms that XLA lacks on a CPU; other devices keep their own.
+
+XLA's CPU weight gradient of a small kernel over a large map runs at a third of the speed of its
+forward pass. Here it is a matrix product instead: the kernel's windows of a few rows are laid out
+side by side (im2col) so that they fit the cache, multiplied with the output's gradient, and summed
+over the blocks of rows. In bfloat16 XLA convolves in float32, but a matrix product that sums in
+float32 uses the CPU's own bfloat16 instructions: with many channels the value and the input's
+gradient are such products too. A 1x1 kernel is a matrix product as it stands, forward and backward:
+XLA's own weight gradient takes three times as long. A large kernel over a small map (FCN's fc6) is
+one such product too: XLA's own takes a hundred times as long where the kernel is larger than the map.
+All else stays with XLA, which is faster there.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
+from jaxseg.types import Array
+
+_NHWC = ('NHWC', 'HWIO', 'NHWC')
+_MAX_KERNEL = 3  # larger kernels reuse each value often enough for XLA's own gradient
+_MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows win
+_MAX_SMALL_MAP = 1024  # height * width of the output up to which a larger kernel is one product
+_MAX_WINDOW_BYTES = 2**26  # of all its windows, laid out in float32
+_MIN_BFLOAT16_CHANNELS = 8  # an image's three channels fill no bfloat16 product
+_MIN_PRODUCT_CHANNELS = 128  # of a bfloat16 convolution, from which laying out its windows pays
+_BLOCK_BYTES = 4 * 2**20  # of laid out windows in float32: what the caches hold
+
+
+def conv_general_dilated(
+  lhs: Array,
+  rhs: Array,
+  window_strides: Sequence[int],
+  padding: str | Sequence[tuple[int, int]],
+  lhs_dilation: Sequence[int] | None = None,
+  rhs_dilation: Sequence[int] | None = None,
+  dimension_numbers=None,
+  feature_group_count: int = 1,
+  batch_group_count: int = 1,
+  precision=None,
+  preferred_element_type=None,
+) -> Array:
+  """`lax.conv_general_dilated` with the same arguments and values, its gradient fast on a CPU.
+
+  Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o], stride 1, no dilation, no groups,
+  float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps;
+  in bfloat16 also kernels up to 3x3 on any map, from 128 channels; in float32 also 1x1 kernels of any
+  stride on any map.
+  Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
+  CPU, and where rows are split over devices, all is native.
+  """
+  sizes = [*lhs.shape, *rhs.shape]
+  dtypes = {jnp.dtype(lhs.dtype), jnp.dtype(rhs.dtype)}
+  unpadded = padding in ('SAME', 'VALID') or not (
+    isinstance(padding, str) or any(map(any, padding))
+  )
+  pointwise = rhs.shape[:2] == (1, 1) and unpadded and lhs.dtype == jnp.float32
+  ones = [*(() if pointwise else window_strides), *(lhs_dilation or ()), *(rhs_dilation or ())]
+  layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+  covered = (
+    not rows_are_split()
+    and lhs.ndim == 4
+    and layout == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
+    and all(isinstance(size, int) for size in sizes)
+    and all(one == 1 for one in (*ones, feature_group_count, batch_group_count))
+    and dtypes in ({jnp.dtype(jnp.float32)}, {jnp.dtype(jnp.bfloat16)})
+    and preferred_element_type is None
+    and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
+  )
+  if covered and pointwise:
+    return _convolve_pixels(tuple(window_strides), precision, lhs, rhs)
+  if covered:
+    if isinstance(padding, str):
+      padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (1, 1), padding)
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    height, width = (
+      size + sum(pad) - side + 1
+      for size, pad, side in zip(lhs.shape[1:3], pads, rhs.shape[:2], strict=True)
+    )
+    pixels = lhs.shape[0] * height * width
+    large_kernel, cropped = max(rhs.shape[:2]) > _MAX_KERNEL, min(map(min, pads)) < 0
+    window_bytes = 4 * pixels * math.prod(rhs.shape[:3])
+    if large_kernel and height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES:
+      if not cropped:
+        return _convolve_by_windows(pads, precision, lhs, rhs)
+    elif not (large_kernel or cropped) and (pixels >= _MIN_PIXELS or _by_product(lhs)):
+      if any(max(pad) >= side for pad, side in zip(pads, rhs.shape[:2], strict=True)):
+        # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
+        lhs, pads = jnp.pad(lhs, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
+      return _convolve(pads, precision, lhs, rhs)
+  if rows_are_split():
+    lhs = by_rows(lhs, _reach(lhs, rhs, window_strides, padding, rhs_dilation))
+  native = lax.conv_general_dilated(
+    lhs,
+    rhs,
+    window_strides,
+    padding,
+    lhs_dilation,
+    rhs_dilation,
+    dimension_numbers,
+    feature_group_count,
+    batch_group_count,
+    precision,
+    preferred_element_type,
+  )
+  return by_rows(native)
+
+
+class Conv(nn.Conv):
+  """`flax.linen.Conv`, same fields and parameters, whose gradients are also fast on a CPU."""
+
+  conv_general_dilated: Callable | None = conv_general_dilated
+
+
+def _reach(lhs, rhs, strides, padding, dilation) -> int:
+  """How many rows above or below its own an output row reads, [b,h,w,i] and [kh,kw,i,o]."""
+  beyond = (dilation or (1,))[0] * (rhs.shape[0] - 1)
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(lhs.shape[1:2], (beyond + 1,), strides[:1], padding)
+  above = int(padding[0][0])
+  return max(above, beyond - above)
+
+
+def _native(pads, precision, x, kernel):
+  return lax.conv_general_dilated(
+    x, kernel, (1, 1), pads, dimension_numbers=_NHWC, precision=precision
+  )
+
+
+def _by_product(x: Array) -> bool:
+  return x.dtype == jnp.bfloat16 and x.shape[-1] >= _MIN_PRODUCT_CHANNELS
+
+
+def _value(pads, precision, x, kernel):
+  native = functools.partial(_native, pads, precision)
+  if not _by_product(x):
+    return native(x, kernel)
+  product = functools.partial(_product_of_blocks, pads, precision)
+  return lax.platform_dependent(x, kernel, cpu=product, default=native)
+
+
+_convolve = jax.custom_vjp(_value, nondiff_argnums=(0, 1))
+
+
+def _forward(pads, precision, x, kernel):
+  return _value(pads, precision, x, kernel), (x, kernel)
+
+
+def _backward(pads, precision, saved, g):
+  x, kernel = saved
+  native = functools.partial(_native, pads, precision)
+
+  def native_dx(g, kernel):
+    return jax.vjp(lambda x: native(x, kernel), x)[1](g)[0]
+
+  def native_dkernel(x, g):
+    return jax.vjp(lambda k: native(x, k), kernel)[1](g)[0]
+
+  dx, dkernel = native_dx, native_dkernel
+  if _by_product(g):
+    on_cpu = functools.partial(_input_gradient, pads, precision)
+    dx = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dx)
+  if math.prod(g.shape[:3]) >= _MIN_PIXELS:
+    on_cpu = functools.partial(_kernel_gradient, kernel.shape[:2], pads, precision)
+    dkernel = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dkernel)
+  return dx(g, kernel), dkernel(x, g)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _windows_product(pads, precision, x, kernel):
+  """The convolution as one float32 matrix product of all windows; differentiable as it stands."""
+  kh, kw, inputs, features = kernel.shape
+  dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  windows = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
+  return lax.dot_general(
+    jnp.concatenate(windows, axis=-1),
+    kernel.reshape(kh * kw * inputs, features),
+    (((3,), (0,)), ((), ())),
+    precision=precision,
+  ).astype(dtype)
+
+
+def _native_pixels(strides, precision, x, kernel):
+  return lax.conv_general_dilated(
+    x, kernel, strides, 'VALID', dimension_numbers=_NHWC, precision=precision
+  )
+
+
+def _pixels_product(strides, precision, x, kernel):
+  """A 1x1 convolution as a matrix product: a stride only skips pixels."""
+  rows, columns = strides
+  x = x[:, ::rows, ::columns]
+  return _matmul(precision, x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(
+    *x.shape[:3], kernel.shape[3]
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(precision, x, matrix):
+  return jnp.matmul(x, matrix, precision=precision)
+
+
+def _matmul_backward(precision, saved, g):
+  """XLA copies the first factor of the matrix' gradient transposed: let it be the narrow one."""
+  x, matrix = saved
+  matmul = functools.partial(jnp.matmul, precision=precision)
+  narrow = x.shape[1] <= g.shape[1]
+  return matmul(g, matrix.T), matmul(x.T, g) if narrow else matmul(g.T, x).T
+
+
+_matmul.defvjp(
+  lambda precision, x, matrix: (_matmul(precision, x, matrix), (x, matrix)), _matmul_backward
+)
+
+
+def _on_cpu(product: Callable, native: Callable) -> Callable:
+  """Returns a convolution of two forms (how, precision, x, kernel); each has its own gradient."""
+
+  @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+  def convolve(how, precision, x, kernel):
+    cpu, default = (functools.partial(form, how, precision) for form in (product, native))
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+  def forward(how, precision, x, kernel):
+    return convolve(how, precision, x, kernel), (x, kernel)
+
+  def backward(how, precision, saved, g):
+    def gradient_of(form):
+      return lambda x, kernel, g: jax.vjp(functools.partial(form, how, precision), x, kernel)[1](g)
+
+    return lax.platform_dependent(*saved, g, cpu=gradient_of(product), default=gradient_of(native))
+
+  convolve.defvjp(forward, backward)
+  return convolve
+
+
+_convolve_by_windows = _on_cpu(_windows_product, _native)
+_convolve_pixels = _on_cpu(_pixels_product, _native_pixels)
+
+
+def _product_of_blocks(pads, precision, x, kernel):
+  """The convolution as products of the windows of a few rows, summed in float32."""
+  kh, kw, inputs, features = kernel.shape
+  (top, bottom), columns = pads
+  b, height, width = (
+    x.shape[0],
+    x.shape[1] + top + bottom - kh + 1,
+    x.shape[2] + sum(columns) - kw + 1,
+  )
+  rows, blocks = _rows_and_blocks(height, b * width * kh * kw * inputs * x.dtype.itemsize)
+  x = jnp.pad(x, ((0, 0), (top, bottom + blocks * rows - height), columns, (0, 0)))
+  matrix = kernel.reshape(kh * kw * inputs, features)
+
+  def block_of(_, block):
+    product = lax.dot_general(
+      _windows(x, block * rows, rows, kh, kw),
+      matrix,
+      (((3,), (0,)), ((), ())),
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    )
+    return None, product.astype(x.dtype)
+
+  _, y = lax.scan(block_of, None, jnp.arange(blocks))
+  y = y.transpose(1, 0, 2, 3, 4).reshape(b, blocks * rows, width, features)
+  return y[:, :height]
+
+
+def _input_gradient(pads, precision, g, kernel):
+  """Input gradient [b,h,w,i] of g [b,h',w',o]: a convolution with the kernel turned round."""
+  turned = kernel[::-1, ::-1].swapaxes(2, 3)
+  pads = tuple(
+    (side - 1 - low, side - 1 - high)
+    for side, (low, high) in zip(kernel.shape[:2], pads, strict=True)
+  )
+  return _product_of_blocks(pads, precision, g, turned)
+
+
+def _rows_and_blocks(height: int, row_bytes: int) -> tuple[int, int]:
+  """How many rows of windows fit the caches, and how many such blocks there are."""
+  rows = max(1, min(height, _BLOCK_BYTES // row_bytes))
+  blocks = -(-height // rows)
+  return -(-height // blocks), blocks
+
+
+def _windows(x: Array, first: Array, rows: int, kh: int, kw: int) -> Array:
+  """The kernel's windows of some rows of padded x, side by side: [b,rows,w',kh*kw*i]."""
+  width = x.shape[2] - kw + 1
+  band = lax.dynamic_slice_in_dim(x, first, rows + kh - 1, axis=1)
+  parts = [band[:, i : i + rows, j : j + width] for i in range(kh) for j in range(kw)]
+  return jnp.concatenate(parts, axis=-1)
+
+
+def _kernel_gradient(sides, pads, precision, x, g):
+  """Weight gradient [kh,kw,i,o] of x [b,h,w,i] and the output's gradient g [b,h',w',o].
+
+  Each image keeps its own sum until the end, so a batch sharded over devices is reduced once.
+  """
+  (b, height, width, features), (kh, kw), inputs = g.shape, sides, x.shape[-1]
+  rows, blocks = _rows_and_blocks(height, 4 * b * width * kh * kw * inputs)
+  spare = blocks * rows - height  # rows of zeros, which add nothing
+  (top, bottom), columns = pads
+  x = jnp.pad(x, ((0, 0), (top, bottom + spare), columns, (0, 0)))
+  g = jnp.pad(g, ((0, 0), (0, spare), (0, 0), (0, 0)))
+
+  def add_block(total, block):
+    windows = _windows(x, block * rows, rows, kh, kw).reshape(b, rows * width, -1)
+    part = lax.dynamic_slice_in_dim(g, block * rows, rows, axis=1).reshape(b, -1, features)
+    product = lax.dot_general(
+      part,
+      windows,
+      (((1,), (1,)), ((0,), (0,))),
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    )
+    return total + product, None
+
+  total = jnp.zeros((b, features, kh * kw * inputs), jnp.float32)
+  total, _ = lax.scan(add_block, total, jnp.arange(blocks))
+  return total.sum(0).T.reshape(kh, kw, inputs, features).astype(x.dtype)

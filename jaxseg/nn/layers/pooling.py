@@ -1,0 +1,242 @@
+"""Max pooling, its argmax, and unpooling, without select-and-scatter; averages over bins.
+
+The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
+forward pass on a CPU and is not deterministic on a GPU. Here the places of a window are strided slices,
+so index and gradient are elementwise: the four corners of a 2x2 window, or all of a window that
+overlaps its neighbours (these not where rows are split over devices).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
+from jaxseg.types import Array
+
+
+def max_pool(
+  x: Array,
+  window: int = 2,
+  stride: int = 2,
+  padding: str | Sequence[tuple[int, int]] = 'VALID',
+  *,
+  ceil: bool = False,
+) -> Array:
+  """Maximum over square windows.
+
+  Args:
+    x: [b,h,w,c], float or integer.
+    window: side of the window in pixels.
+    stride: step of the window in pixels.
+    padding: 'VALID', 'SAME' or ((top, bottom), (left, right)); padded with the lowest value.
+    ceil: Caffe's rule for the output size: a last, partial window counts too.
+
+  Returns:
+    [b,h',w',c] of x's dtype. Gradients, in reverse mode only, go to the first (row-major) maximum
+    of a window.
+  """
+  if (window, stride) == (2, 2) and _is_unpadded(padding):
+    if not ceil:
+      x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+    return max_pool_argmax(x)[0]
+  pads = padding
+  if isinstance(padding, str):
+    pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
+  if ceil:
+    pads = [_ceil_pad(n, window, stride, pad) for n, pad in zip(x.shape[1:3], pads, strict=True)]
+  x, how = by_rows(x, window - 1), (window, stride, tuple(map(tuple, pads)))
+  if rows_are_split():  # slices would gather them: XLA keeps its own gradient
+    return by_rows(_windowed(*how, x))
+  return _overlapping(*how, x.shape[1:3], x)
+
+
+def max_pool_argmax(x: Array) -> tuple[Array, Array]:
+  """2x2 maximum with stride 2, and where in its window each maximum was (SegNet, section 3).
+
+  Args:
+    x: [b,h,w,c]; an odd size ends in a window of one row or column (Caffe's ceil mode).
+
+  Returns:
+    pooled: [b,ceil(h/2),ceil(w/2),c] of x's dtype.
+    index: uint8 of the same shape: 0 1 / 2 3, row-major in the window; the first maximum wins.
+  """
+  pooled, index = _pool((_lacking(x.shape[1]), _lacking(x.shape[2])), by_rows(x))
+  return by_rows(pooled), by_rows(index)
+
+
+def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
+  """Writes each value where the pooling found its maximum, zeros elsewhere (SegNet, section 3).
+
+  Args:
+    x: [b,h',w',c].
+    index: uint8 [b,h',w',c] from `max_pool_argmax`.
+    size: (h, w) of the map before pooling, h' = ceil(h/2), w' = ceil(w/2).
+
+  Returns:
+    [b,h,w,c] of x's dtype.
+  """
+  rows, columns = size
+  odd = _lacking(rows), _lacking(columns)
+  if ((rows + odd[0]) // 2, (columns + odd[1]) // 2) != tuple(x.shape[1:3]):
+    raise ValueError(f'max_unpool: size {size} does not pool to {tuple(x.shape[1:3])}')
+  return by_rows(_unpool(odd, x, index))
+
+
+def adaptive_average_pool(x: Array, bins: int) -> Array:
+  """Means over a grid of bins that covers the whole map (PSPNet's pyramid, arXiv:1612.01105).
+
+  Bin i of a side of n pixels holds those from floor(i n / bins) up to, not including,
+  ceil((i + 1) n / bins), as PyTorch's adaptive pooling: where bins does not divide n, neighbours
+  overlap; where bins > n, pixels repeat.
+
+  Args:
+    x: [b,h,w,c] float; h and w may be dimension variables of `jax.export`.
+    bins: number of bins along each side.
+
+  Returns:
+    [b,bins,bins,c] of x's dtype; sums are float32 at least.
+  """
+  dtype, number = x.dtype, jnp.arange(bins)
+  wide = jnp.promote_types(dtype, jnp.float32)
+  for axis in (1, 2):
+    n = x.shape[axis]
+    begin, end = number * n // bins, ((number + 1) * n + bins - 1) // bins
+    pixel = jnp.arange(n)[None]
+    member = (begin[:, None] <= pixel) & (pixel < end[:, None])
+    total = jnp.tensordot(
+      x,
+      member.astype(x.dtype),
+      ((axis,), (1,)),
+      precision=lax.Precision.HIGHEST,
+      preferred_element_type=wide,
+    )
+    size = (end - begin).astype(wide).reshape(1, 1, 1, -1)
+    x = jnp.moveaxis(total / size, -1, axis)
+  return x.astype(dtype)
+
+
+def _lacking(n: int) -> int:
+  """What n lacks to an even number, in a form that lets `jax.export` halve a symbolic n + it."""
+  return 2 * ((n + 1) // 2) - n
+
+
+def _is_unpadded(padding) -> bool:
+  return padding == 'VALID' or (not isinstance(padding, str) and not any(map(any, padding)))
+
+
+def _lowest(dtype):
+  return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+
+
+def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
+  low, high = pad
+  steps = -(-(n + low + high - window) // stride)
+  if steps * stride >= n + low:  # Caffe: a window that starts beyond the image is dropped
+    steps -= 1
+  return low, max(high, steps * stride + window - n - low)
+
+
+def _windowed(window, stride, pads, x):
+  return lax.reduce_window(
+    x,
+    _lowest(x.dtype),
+    lax.max,
+    (1, window, window, 1),
+    (1, stride, stride, 1),
+    ((0, 0), *pads, (0, 0)),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _overlapping(window, stride, pads, size, x):
+  """Of x [b, *size, c]; the gradient needs the size."""
+  return _windowed(window, stride, pads, x)
+
+
+def _overlapping_forward(window, stride, pads, size, x):
+  """Saves where in its window (row-major) each maximum was."""
+  edges = ((low, high, 0) for low, high in pads)
+  x = lax.pad(x, jnp.array(_lowest(x.dtype), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+  rows, columns = (max(0, n - window + 1) for n in x.shape[1:3])
+  pooled = x[:, :rows:stride, :columns:stride]
+  index = jnp.zeros(pooled.shape, jnp.uint8 if window < 16 else jnp.int32)
+  for place in range(1, window**2):
+    i, j = divmod(place, window)
+    other = x[:, i : rows + i : stride, j : columns + j : stride]
+    index = jnp.where(other > pooled, jnp.array(place, index.dtype), index)
+    pooled = jnp.maximum(pooled, other)
+  return pooled, index
+
+
+def _overlapping_backward(window, stride, pads, size, index, g):
+  """Adds up, for each pixel of a stride x stride block, the windows' places that fall on it."""
+  reach = (window - 1) // stride  # blocks that a window extends over, beside its first
+  empty = jnp.pad(jnp.zeros_like(g), ((0, 0), (0, reach), (0, reach), (0, 0)))
+  blocks = [[empty] * stride for _ in range(stride)]
+  for place in range(window**2):
+    (down, row), (right, column) = (divmod(n, stride) for n in divmod(place, window))
+    part = jnp.where(index == place, g, 0)
+    edges = ((0, 0), (down, reach - down), (right, reach - right), (0, 0))
+    blocks[row][column] += jnp.pad(part, edges)
+  whole = jnp.stack([jnp.stack(row, axis=3) for row in blocks], axis=2)
+  b, height, _, width, _, c = whole.shape
+  whole = whole.reshape(b, height * stride, width * stride, c)
+  edges = (
+    (-low, low + n - m, 0) for n, m, (low, _) in zip(size, whole.shape[1:3], pads, strict=True)
+  )
+  return (lax.pad(whole, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0))),)
+
+
+_overlapping.defvjp(_overlapping_forward, _overlapping_backward)
+
+
+def _corners(x: Array, odd: tuple[int, int], fill) -> list[Array]:
+  x = lax.pad(x, jnp.array(fill, x.dtype), ((0, 0, 0), (0, odd[0], 0), (0, odd[1], 0), (0, 0, 0)))
+  return [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+
+
+def _select(index: Array, corners: list[Array]) -> Array:
+  a, b, c, d = corners
+  return jnp.where(index < 2, jnp.where(index == 0, a, b), jnp.where(index == 2, c, d))
+
+
+def _scatter(x: Array, index: Array, odd: tuple[int, int]) -> Array:
+  b, h, w, c = x.shape
+  place = lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 2) * 2
+  place += lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 4)
+  spread = jnp.where(index[:, :, None, :, None] == place, x[:, :, None, :, None], 0)
+  return spread.reshape(b, 2 * h, 2 * w, c)[:, : 2 * h - odd[0], : 2 * w - odd[1]]
+
+
+def _pool_value(odd, x):
+  a, b, c, d = _corners(x, odd, _lowest(x.dtype))
+  top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
+  index = jnp.where(bottom > top, 2 + (d > c).astype(jnp.uint8), (b > a).astype(jnp.uint8))
+  return jnp.maximum(top, bottom), index
+
+
+_pool = jax.custom_vjp(_pool_value, nondiff_argnums=(0,))
+
+
+def _pool_forward(odd, x):
+  pooled, index = _pool_value(odd, x)
+  return (pooled, index), index
+
+
+_pool.defvjp(_pool_forward, lambda odd, index, g: (_scatter(g[0], index, odd),))
+
+
+def _unpool_value(odd, x, index):
+  return _scatter(x, index, odd)
+
+
+_unpool = jax.custom_vjp(_unpool_value, nondiff_argnums=(0,))
+_unpool.defvjp(
+  lambda odd, x, index: (_scatter(x, index, odd), index),
+  lambda odd, index, g: (_select(index, _corners(g, odd, 0)), None),
+)

@@ -1,0 +1,104 @@
+"""From the uint8 image that travels to the device to the float image that a network was made for.
+
+Weights are useless with another's preprocessing: Caffe's VGG wants blue first and 0..255 minus a
+mean, torchvision's wants red first, scaled by a mean and a standard deviation. So configs, published
+weights (`jaxseg.pretrained.names.preprocessing`) and steps share this one record. No JAX is needed here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jaxseg.types import Array, UserError
+
+CHANNEL_ORDERS = ('rgb', 'bgr')
+# Greys and relative width within which two records are the same to a network: the published means
+# of ImageNet differ by 1.0 (Caffe's VGG has red 123.68, FCN trains the same weights with 122.679).
+_SAME_MEAN, _SAME_STD = 2.0, 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """(image - mean) / std, in the channel order that the weights expect.
+
+  Attributes:
+    mean: one value a channel in 0..255, in the order of the image (red first, whatever
+      `channel_order` says); a single value serves every channel.
+    std: likewise; never 0.
+    channel_order: 'rgb' leaves the channels as they stand (also gray or more than three), 'bgr'
+      reverses the first three after normalising.
+  """
+
+  mean: tuple[float, ...] = (0.0,)
+  std: tuple[float, ...] = (1.0,)
+  channel_order: str = 'rgb'
+
+  def __post_init__(self):
+    for name in ('mean', 'std'):  # lists come from JSON and from configs
+      object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+    if self.channel_order not in CHANNEL_ORDERS:
+      raise UserError(
+        f'channel_order is {self.channel_order!r}; allowed are {", ".join(CHANNEL_ORDERS)}'
+      )
+    if not self.mean or not self.std or not all(self.std):
+      raise UserError(f'mean {self.mean} and std {self.std} need values, and no std may be 0')
+
+  def __call__(self, image: Array) -> Array:
+    """Normalises an image.
+
+    Args:
+      image: numpy or JAX array [..., c], uint8 or float, values 0..255, red first.
+
+    Returns:
+      float32 [..., c] in the network's channel order.
+
+    Raises:
+      UserError: the channels are neither one per mean and std nor served by a single value.
+    """
+    channels = image.shape[-1]
+    if self.channel_order == 'bgr' and channels < 3:
+      raise UserError(f'channel_order is bgr, but the image has {channels} channels: use rgb')
+    mean, std = (self._row(name, image.ndim, channels) for name in ('mean', 'std'))
+    image = (image.astype(np.float32) - mean) / std
+    if self.channel_order == 'rgb':
+      return image
+    if channels == 3:
+      return image[..., ::-1]
+    return image[..., np.r_[2:-1:-1, 3:channels]]
+
+  @property
+  def fill(self) -> tuple[int, ...]:
+    """The uint8 colour of padding: the mean, so that the network sees (nearly) zero there."""
+    return tuple(int(v) for v in np.clip(np.round(self.mean), 0, 255))
+
+  def differences(self, other: Preprocessing, channels: int) -> tuple[str, ...]:
+    """Names the attributes in which `other` would show a network another image.
+
+    Args:
+      other: compared for images of so many `channels`; means within 2 grey levels and standard
+        deviations within 2 % are the same.
+    """
+    means, stds = (
+      np.array([record._row(name, 1, channels) for record in (self, other)])
+      for name in ('mean', 'std')
+    )
+    found = []
+    if np.abs(means[0] - means[1]).max() > _SAME_MEAN:
+      found.append('mean')
+    if np.abs(np.log(stds[0] / stds[1])).max() > np.log1p(_SAME_STD):
+      found.append('std')
+    if channels >= 3 and self.channel_order != other.channel_order:
+      found.append('channel_order')
+    return tuple(found)
+
+  def _row(self, name: str, rank: int, channels: int) -> np.ndarray:
+    values = getattr(self, name)
+    if len(values) not in (1, channels):
+      raise UserError(
+        f'preprocessing {name} has {len(values)} values, but the image has {channels} channels: '
+        f'give 1 or {channels}'
+      )
+    row = np.broadcast_to(np.asarray(values, np.float32), (channels,))
+    return row.reshape((1,) * (rank - 1) + (channels,))

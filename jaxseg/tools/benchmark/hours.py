@@ -1,0 +1,115 @@
+"""Hours of a training on TPUs, computed and not measured: counted FLOPs over a stated share of the peak.
+
+Only the steps are counted: no evaluation, compilation or waiting for data. A chip needs an image to
+work on, so a batch of 4 keeps 4 chips busy, however many there are; and every host must have as many
+images as the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxseg.tools.benchmark import ours
+from jaxseg.train.devices.parallel import largest_divisor
+from jaxseg.types import UserError
+
+# FLOP/s of a chip in bfloat16, as the maker publishes them.
+PEAK = {'v4': 275e12, 'v5e': 197e12, 'v6e': 918e12}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+  """What can be rented as one: a name, the kind of its chips, their number, and its hosts'."""
+
+  name: str
+  kind: str
+  chips: int
+  hosts: int
+
+  def busy(self, batch_size: int) -> int | None:
+    """Returns how many chips a batch keeps busy; None where the hosts cannot share it."""
+    if batch_size % self.hosts:
+      return None
+    return self.hosts * largest_divisor(batch_size // self.hosts, self.chips // self.hosts)
+
+
+# v4 names count cores, two a chip; v5e and v6e names count chips.
+SLICES = (
+  Slice('v4-8', 'v4', 4, 1),
+  Slice('v5e-8', 'v5e', 8, 1),
+  Slice('v6e-8', 'v6e', 8, 1),
+  Slice('v5e-256', 'v5e', 256, 64),
+)
+
+
+def table(
+  config: ConfigDict,
+  size: tuple[int, int],
+  *,
+  utilisation: float = 0.3,
+  price: float | None = None,
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+  """Counts the FLOPs of a step and prints the hours of config.num_steps on each slice, in Markdown.
+
+  Args:
+    config: complete; `batch_size` and `num_steps` are the training's.
+    size: (height, width) of the images.
+    utilisation: share of the busy chips' peak that the step is assumed to reach.
+    price: of one chip for an hour; all chips of a slice are paid for. None: no cost.
+    say: gets the lines.
+
+  Returns:
+    flops_per_step, utilisation, and 'slices': a dict for each with its name, chips, busy chips, hours
+    (None where the hosts cannot share the batch), hours_all_busy (the same number of images, in
+    batches that keep all chips busy: another recipe) and cost of `hours`.
+
+  Raises:
+    UserError: a utilisation outside of 0..1, or a price below 0.
+  """
+  if not 0 < utilisation <= 1:
+    raise UserError(f'--utilisation={utilisation:g}: give a share of the peak, above 0, at most 1')
+  if price is not None and price < 0:
+    raise UserError(f'--price-per-chip-hour={price:g}: it cannot be below 0')
+  flops, batch_size = ours.flops(config, size, train=True), config.batch_size
+  seconds = config.num_steps * flops / utilisation  # times a FLOP/s of peak
+  rows = []
+  for piece in SLICES:
+    busy, chip_hours = piece.busy(batch_size), seconds / PEAK[piece.kind] / 3600
+    hours = chip_hours / busy if busy else None
+    cost = None if price is None or hours is None else price * piece.chips * hours
+    whole = chip_hours / piece.chips
+    rows.append(
+      dict(slice=piece.name, chips=piece.chips, busy=busy, hours=hours)
+      | dict(hours_all_busy=whole, cost=cost)
+    )
+  _say(config, size, flops, utilisation, rows, price, say)
+  return {'flops_per_step': flops, 'utilisation': utilisation, 'slices': rows}
+
+
+def _say(config, size, flops, utilisation, rows, price, say) -> None:
+  images = f'{config.batch_size} x {size[0]}x{size[1]}x{config.channels}'
+  say(
+    f'computed, not measured: {config.num_steps:,} steps of {images}, {flops / 1e12:.3g} TFLOP a step '
+    f'(counted), at {utilisation:.0%} of the peak in bfloat16 (assumed)'
+  )
+  say('')
+  say(f'| slice | chips | busy, batch {config.batch_size} | hours | hours, all busy | cost |')
+  say('|---|---|---|---|---|---|')
+  for row in rows:
+    busy = row['busy'] or 'the hosts cannot share them'
+    hours = '-' if row['hours'] is None else _hours(row['hours'])
+    cost = '-' if row['cost'] is None else f'{row["cost"]:,.2f}'
+    say(
+      f'| {row["slice"]} | {row["chips"]} | {busy} | {hours} | {_hours(row["hours_all_busy"])} | {cost} |'
+    )
+  if price is not None:
+    say(f'\ncost of all chips of a slice at {price:g} for a chip and hour')
+
+
+def _hours(value: float) -> str:
+  return f'{value:.2g}' if value < 10 else f'{value:,.0f}'

@@ -1,0 +1,224 @@
+"""Two thin wrappers of one pure step: pmap over devices, or one jit-compiled program on a mesh.
+
+Both place batches, wrap the steps and keep the state whole (every device holds all of it). Over
+several processes ("hosts") each places its own share of a batch, and its own copy of the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxseg.nn.layers.split_rows import split_rows
+from jaxseg.types import UserError
+
+
+def largest_divisor(batch_size: int, available: int) -> int:
+  """Returns the largest number of devices, at most `available`, that divides the batch."""
+  return max(n for n in range(1, available + 1) if batch_size % n == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pmap:
+  """jax.pmap over `devices`, of all hosts; the step is made with axis_name='data'."""
+
+  devices: Sequence[jax.Device]
+  axis_name = 'data'
+
+  @property
+  def _own(self) -> list[jax.Device]:
+    return [d for d in self.devices if d.process_index == jax.process_index()]
+
+  def place_batch(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Splits the first axis over this host's n devices: [b, ...] -> [n, b/n, ...]."""
+    n = len(self._own)
+    return {k: v.reshape(n, v.shape[0] // n, *v.shape[1:]) for k, v in batch.items()}
+
+  def place_state(self, state: Any) -> Any:
+    """Replicates the state as the step will return it: from elsewhere pmap would compile twice."""
+    mesh = Mesh(np.array(self._own), (self.axis_name,))
+    return _put(state, NamedSharding(mesh, PartitionSpec()))
+
+  def wrap_train(self, step: Callable) -> Callable:
+    return jax.pmap(
+      step,
+      axis_name=self.axis_name,
+      in_axes=(None, 0, None),
+      out_axes=(None, None),
+      donate_argnums=0,
+      devices=self.devices,
+    )
+
+  def wrap_eval(self, step: Callable) -> Callable:
+    return jax.pmap(
+      step, axis_name=self.axis_name, in_axes=(None, 0), out_axes=None, devices=self.devices
+    )
+
+  def describe(self) -> str:
+    return f'pmap over {len(self.devices)} {self.devices[0].device_kind} device(s){_of_hosts()}'
+
+
+@dataclasses.dataclass(frozen=True)
+class OnMesh:
+  """jax.jit with named shardings; the step is made with axis_name=None and sees the whole batch."""
+
+  mesh: Mesh
+  axis_name = None
+
+  @property
+  def devices(self) -> Sequence[jax.Device]:
+    return list(self.mesh.devices.flat)
+
+  @property
+  def _replicated(self) -> NamedSharding:
+    return NamedSharding(self.mesh, PartitionSpec())
+
+  @property
+  def shards(self) -> int:
+    """Devices that share the rows of one image."""
+    return self.mesh.shape.get('spatial', 1)
+
+  def batch_sharding(self, array: Any) -> NamedSharding:
+    """Of one entry of a batch: images over 'data'; rows of [b, h, w, ...] over 'spatial'."""
+    axes = ('data', 'spatial') if 'spatial' in self.mesh.shape and array.ndim > 2 else ('data',)
+    return NamedSharding(self.mesh, PartitionSpec(*axes[: array.ndim]))
+
+  def place_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Splits a batch over the mesh; each host gives its own share of the images."""
+    if jax.process_count() == 1:
+      return jax.device_put(batch, jax.tree.map(self.batch_sharding, batch))
+    make = jax.make_array_from_process_local_data
+    return {k: make(self.batch_sharding(v), v) for k, v in batch.items()}
+
+  def place_state(self, state: Any) -> Any:
+    if jax.process_count() == 1:
+      return _put(state, self._replicated)
+
+    def copy(array: Any) -> jax.Array:  # device_put would compare the hosts' copies
+      return jax.make_array_from_callback(np.shape(array), self._replicated, lambda _: array)
+
+    return jax.tree.map(copy, jax.tree.map(np.asarray, jax.device_get(state)))
+
+  def wrap_train(self, step: Callable) -> Callable:
+    return jax.jit(
+      self._traced(step),
+      in_shardings=(self._replicated, None, self._replicated),  # None: as it was placed
+      out_shardings=(self._replicated, self._replicated),
+      donate_argnums=0,
+    )
+
+  def wrap_eval(self, step: Callable) -> Callable:
+    return jax.jit(
+      self._traced(step),
+      in_shardings=(self._replicated, None),
+      out_shardings=self._replicated,
+    )
+
+  def _traced(self, step: Callable) -> Callable:
+    """The step, its layers knowing of split rows."""
+    if 'spatial' not in self.mesh.shape:
+      return step
+
+    @functools.wraps(step)
+    def traced(*args):
+      with split_rows(self.mesh):
+        return step(*args)
+
+    return traced
+
+  def describe(self) -> str:
+    axes = ', '.join(f'{k}:{v}' for k, v in self.mesh.shape.items())
+    return f'jit on a mesh {axes} of {self.devices[0].device_kind} devices{_of_hosts()}'
+
+
+Wrapper = Pmap | OnMesh
+
+
+def build(
+  kind: str, mesh: str, batch_size: int, devices: Sequence[jax.Device] | None = None
+) -> Wrapper:
+  """Chooses the devices and the wrapper.
+
+  Args:
+    kind: 'pmap' | 'mesh'.
+    mesh: for 'mesh', 'data:N' or 'data:N,spatial:M', N devices for the batch times M for the rows of
+      each image; '' takes the largest number that divides the batch.
+    batch_size: images that the devices share in one (micro-)batch.
+    devices: default: all, of all hosts. Every host uses the same number of its own.
+
+  Raises:
+    UserError: a mesh that cannot be read, needs more devices than there are, or does not divide; or
+      a batch that the hosts cannot share evenly.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  if kind == 'pmap':
+    return Pmap(tuple(_shared(devices, batch_size)))
+  axes = _axes(mesh) if mesh else {'data': len(_shared(devices, batch_size))}
+  count, data = math.prod(axes.values()), axes['data']
+  if not 1 <= count <= len(devices):
+    raise UserError(f'config.mesh={mesh!r} needs {count} devices, there are {len(devices)}')
+  if batch_size % data:
+    near = largest_divisor(batch_size, data)
+    raise UserError(
+      f'config.mesh={mesh!r}: {data} devices do not divide {batch_size} images; {near} do'
+    )
+  chosen, sizes, names = _shared(devices, data, count), tuple(axes.values()), tuple(axes)
+  if 'spatial' in axes and jax.process_count() > 1:  # in order: an image stays on one host
+    return OnMesh(Mesh(np.array(chosen).reshape(sizes), names))
+  kinds = (jax.sharding.AxisType.Auto,) * len(axes)
+  return OnMesh(jax.make_mesh(sizes, names, axis_types=kinds, devices=chosen))
+
+
+def _put(state: Any, sharding: NamedSharding) -> Any:
+  """The first step takes the memory, an original's too that lay there: do not use that again.
+
+  Memory shared with NumPy could not be taken: another copy would stay beside it.
+  """
+  return jax.device_put(state, sharding, may_alias=False)
+
+
+def _shared(
+  devices: Sequence[jax.Device], batch_size: int, count: int | None = None
+) -> list[jax.Device]:
+  """Returns `count` devices, the same number of each host; None: as many as divide the batch."""
+  hosts: dict[int, list[jax.Device]] = {}
+  for device in devices:
+    hosts.setdefault(device.process_index, []).append(device)
+  least = min(len(own) for own in hosts.values())
+  if count is None and batch_size % len(hosts):
+    raise UserError(
+      f'{len(hosts)} hosts cannot share {batch_size} images evenly: config.batch_size (over '
+      f'config.accumulate) must be a multiple of {len(hosts)}'
+    )
+  if count is None:
+    count = len(hosts) * largest_divisor(batch_size // len(hosts), least)
+  each, rest = divmod(count, len(hosts))
+  if rest or batch_size % len(hosts) or each > least:
+    raise UserError(
+      f'config.mesh: {batch_size} shares of the batch on {count} devices cannot be spread evenly over '
+      f'{len(hosts)} hosts of {least} devices'
+    )
+  return [device for host in sorted(hosts) for device in hosts[host][:each]]
+
+
+def _of_hosts() -> str:
+  return f' on {jax.process_count()} hosts' if jax.process_count() > 1 else ''
+
+
+def _axes(mesh: str) -> dict[str, int]:
+  """Reads 'data:2,spatial:4' into {'data': 2, 'spatial': 4}."""
+  match = re.fullmatch(r'data:(\d+)(?:,\s*spatial:(\d+))?', mesh.strip())
+  if not match:
+    raise UserError(
+      f"config.mesh={mesh!r}: expected 'data:N', N devices that share the batch, or "
+      "'data:N,spatial:M', M of them for the rows of each image"
+    )
+  return {k: int(n) for k, n in zip(('data', 'spatial'), match.groups(), strict=True) if n}

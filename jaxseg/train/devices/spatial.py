@@ -1,0 +1,232 @@
+"""Before training on rows that are split over devices: is the height one that can be, and are the
+gradients right?
+
+XLA splits the program, and has been seen to do it silently wrong (see layers/partition.py). So the
+step itself, on the mesh itself, is compared with one device's on a batch that has the rows of the real
+images, hence as few a shard at every depth, but few columns. It costs two compilations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jaxseg.nn.layers.split_rows import Level, recorded_levels
+from jaxseg.train.devices.parallel import OnMesh, Wrapper
+from jaxseg.train.state import State, make_init
+from jaxseg.train.step import make_train_step
+from jaxseg.types import Array, Batch, UserError
+
+_COLUMNS = 64
+_TOLERANCE = 1e-2  # of a leaf's norm; rounding gave 1e-7 to 4e-5, the few wrong splits seen about 1
+_SMALL = 1e-3  # of the largest norm: leaves below it may be all rounding (a bias before batch norm)
+
+
+def check(
+  wrapper: Wrapper,
+  model,
+  task,
+  preprocess: Callable[[Array], Array],
+  shape: tuple[int, ...],
+  *,
+  accumulate: int = 1,
+) -> str:
+  """Checks height and gradients where `wrapper` splits rows; does nothing elsewhere.
+
+  Args:
+    wrapper: of the training step.
+    model, task, preprocess: see make_train_step.
+    shape: (1, h, w, c) of the training images.
+    accumulate: micro-batches of a step.
+
+  Returns:
+    A line for the user, '' where rows are not split.
+
+  Raises:
+    UserError: the rows do not divide, or loss or gradients differ from one device's.
+  """
+  if not isinstance(wrapper, OnMesh) or wrapper.shards == 1:
+    return ''
+  check_height(model, shape, wrapper.shards)
+  mine = [d for d in wrapper.devices if d.process_index == jax.process_index()]
+  own = OnMesh(Mesh(np.array(mine).reshape(-1, wrapper.shards), ('data', 'spatial')))
+  worst = check_gradients(own, model, task, preprocess, shape, accumulate=accumulate)
+  return f"rows      on {wrapper.shards} devices; gradients equal one device's to {worst:.0e}"
+
+
+def check_height(model, shape: tuple[int, ...], shards: int) -> None:
+  """Refuses a height of which some level does not lie as the image does, or has too few rows a shard.
+
+  FCN's image padding of 100 pixels and unpadded convolutions shift every level against the image, by
+  other numbers of rows than a shard has: their rows would have to travel, and these are refused too.
+
+  Args:
+    shape: (1, h, w, c) of the images.
+    shards: devices that share the rows.
+
+  Raises:
+    UserError: naming the nearest heights that do.
+  """
+  wrong = _unfit(model, shape, shards)
+  if not wrong:
+    return
+  height, worst = shape[1], max(wrong, key=lambda level: (level.least, -level.rows))
+  stride = max(1, height // min(level.rows for level in _levels(model, shape)))
+  unit = shards * 2 ** round(math.log2(stride))
+  first = height // unit
+  below = [unit * n for n in (first, first - 1) if 0 < unit * n < height]
+  above = [unit * n for n in range(first + 1, first + 5)]
+  near = [_first_that_fits(model, shape, shards, heights) for heights in (below, above)]
+  advice = (
+    f'the nearest heights that can: {" or ".join(str(h) for h in near if h)} (config.crop)'
+    if any(near)
+    else 'nor can a height near it: take padding that keeps sizes (U-Net: '
+    'config.model_options.padding=same, FCN: aligned=True, PSPNet: align_corners=False) or fewer devices'
+  )
+  raise UserError(
+    f'config.mesh: images of {height} rows cannot be split over {shards} devices, because a level of the '
+    f'network has {worst.rows} rows (each device needs {worst.least} or more, as many as the others, in '
+    f'step with the image); {advice}'
+  )
+
+
+def _first_that_fits(model, shape, shards: int, heights: list[int]) -> int | None:
+  fit = (h for h in heights if model.size_rule.allows(h))
+  return next((h for h in fit if not _unfit(model, (shape[0], h, *shape[2:]), shards)), None)
+
+
+def _unfit(model, shape: tuple[int, ...], shards: int) -> list[Level]:
+  levels = _levels(model, shape)
+  return [level for level in levels if shape[1] % level.rows or not level.splits(shards)]
+
+
+def _levels(model, shape: tuple[int, ...]) -> list[Level]:
+  """Every map that the network's layers see, by tracing it: nothing is computed."""
+
+  def forward(key, image):
+    return model.init({'params': key, 'dropout': key}, image, train=True)
+
+  with recorded_levels() as levels:
+    jax.eval_shape(forward, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+  return levels
+
+
+def check_gradients(
+  wrapper: OnMesh,
+  model,
+  task,
+  preprocess: Callable[[Array], Array],
+  shape: tuple[int, ...],
+  *,
+  accumulate: int = 1,
+) -> float:
+  """Compares the wrapped step with one device's, in float32, on random parameters and images.
+
+  Args:
+    wrapper: on devices of this host.
+    shape: (1, h, w, c) of the training images; w is cut to what the check needs.
+
+  Returns:
+    The largest difference of any leaf, as a share of its norm.
+
+  Raises:
+    UserError: naming the leaf that differs most.
+  """
+  rule = model.size_rule
+  columns = min(shape[2], rule.at_least(max(_COLUMNS, rule.minimum)))
+  shape = (wrapper.mesh.shape['data'] * accumulate, shape[1], columns, shape[3])
+  model = model.clone(dtype=jnp.float32)
+  step = make_train_step(model, task, keep_gradients(), preprocess, accumulate=accumulate)
+  init = make_init(model, keep_gradients(), (1, *shape[1:]))
+  state = random_state(jax.eval_shape(init, jax.random.key(0)))
+  batch, key = _random_batch(shape, task.num_classes), jax.random.key(1)
+  one = OnMesh(Mesh(np.array(wrapper.devices[:1]), ('data',)))
+  found = []
+  with jax.default_matmul_precision('highest'):
+    for place in (one, wrapper):
+      train_step = place.wrap_train(step)
+      found.append(
+        jax.device_get(train_step(place.place_state(state), place.place_batch(batch), key))
+      )
+  (expected, terms), (got, other_terms) = found
+  wanted = {
+    'gradient': expected.opt_state,
+    'statistics': expected.batch_stats,
+    'loss': terms['loss'],
+  }
+  have = {'gradient': got.opt_state, 'statistics': got.batch_stats, 'loss': other_terms['loss']}
+  differences = _differences(wanted, have)
+  name, (share, ratio) = max(differences.items(), key=lambda item: item[1][0])
+  if not share <= _TOLERANCE:  # nan too
+    raise UserError(
+      f'{wrapper.describe()}: the {name} of a test batch is {ratio:.3g} times that of one device (difference '
+      f'{share:.1e} of its norm, allowed {_TOLERANCE:.0e}): this compiler splits the network wrongly; '
+      'take fewer devices for the rows, taller images, or config.parallel=pmap'
+    )
+  return share
+
+
+def keep_gradients() -> optax.GradientTransformation:
+  """An optimiser that moves nothing; its state is the gradient of the last step."""
+
+  def zeros(params):
+    return jax.tree.map(jnp.zeros_like, params)
+
+  return optax.GradientTransformation(zeros, lambda grads, _, params=None: (zeros(params), grads))
+
+
+def random_state(shapes: State) -> State:
+  """Returns random parameters, kernels of He's size, for a state of shapes; all else is zero.
+
+  A layer that starts at zero, as FCN's scores do, would hide the gradients below it. Batch norm
+  shifts its result by three deviations, so that few values are near a ReLU's edge: in a deep ResNet
+  the few that rounding carries over it change gradients by up to a half.
+  """
+  rng = np.random.default_rng(0)
+
+  def drawn(tree, name='', normalises=False):
+    if isinstance(tree, Mapping):
+      return {key: drawn(part, key, 'scale' in tree) for key, part in tree.items()}
+    if tree.ndim > 1:
+      spread = (2 / math.prod(tree.shape[:-1])) ** 0.5
+      return spread * rng.standard_normal(tree.shape, np.float32)
+    centre = 1 if name in ('scale', 'var') else 3 if normalises else 0
+    return np.float32(centre) + 0.1 * rng.random(tree.shape, np.float32)
+
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+  return zeros.replace(params=drawn(shapes.params), batch_stats=drawn(shapes.batch_stats))
+
+
+def _random_batch(shape: tuple[int, ...], num_classes: int) -> Batch:
+  rng = np.random.default_rng(0)
+  return {
+    'image': rng.integers(0, 256, shape, dtype=np.uint8),
+    'label': rng.integers(0, num_classes, shape[:3], dtype=np.uint8),
+    'weight': rng.random(shape[:3], np.float32),
+  }
+
+
+def _differences(wanted: Any, have: Any) -> dict[str, tuple[float, float]]:
+  """Returns by name: norm of the difference over the leaf's norm, and the ratio of both norms."""
+  norm = np.linalg.norm
+  leaves = [
+    (' '.join(str(part.key) for part in path), np.ravel(a), np.ravel(b))
+    for (path, a), b in zip(
+      jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(have), strict=True
+    )
+  ]
+  least = _SMALL * max(norm(a) for name, a, _ in leaves if name.startswith('gradient'))
+  return {
+    name: (
+      float(norm(a - b) / max(norm(a), least * name.startswith('gradient'), 1e-30)),
+      float(norm(b) / max(norm(a), 1e-30)),
+    )
+    for name, a, b in leaves
+  }

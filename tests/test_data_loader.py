@@ -1,0 +1,370 @@
+"""Loaders: the same batches for any threads and hosts, exact resume, each image once, no hang."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+from jaxseg.data import loader, transforms
+from jaxseg.types import VOID, SizeRule, UserError
+
+ANY_SIZE = SizeRule()
+UNET = SizeRule(multiple=4, offset=0, minimum=8, margin=3)
+
+
+class Images(list):
+  """An in-memory source that counts how often each example is read."""
+
+  num_classes = 5
+
+  def __init__(self, examples):
+    super().__init__(examples)
+    self.reads = [0] * len(self)
+
+  def __getitem__(self, index):
+    self.reads[index] += 1
+    return super().__getitem__(index)
+
+
+def images(count, sizes=((20, 30),), weight=False, seed=0):
+  rng = np.random.default_rng(seed)
+  examples = []
+  for i in range(count):
+    size = sizes[i % len(sizes)]
+    example = {
+      'image': rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+      'label': rng.integers(0, 5, size, dtype=np.uint8),
+      'file_name': f'{i}.png',
+    }
+    if weight:
+      example['weight'] = rng.random(size, dtype=np.float32)
+    examples.append(example)
+  return Images(examples)
+
+
+def augment():
+  return transforms.make_train_transforms(
+    crop=(16, 24), scale=(0.5, 2.0), flip=True, rotate=10.0, brightness=0.2, saturation=0.3
+  )
+
+
+def take(count, source, steps=None, **options):
+  options = {'seed': 1, 'batch_size': 4, **options}
+  batches = loader.train_batches(source, augment() if steps is None else steps, **options)
+  taken = list(itertools.islice(batches, count))
+  batches.close()
+  return taken
+
+
+def assert_same(got, want):
+  assert len(got) == len(want)
+  for one, other in zip(got, want, strict=True):
+    assert one.keys() == other.keys()
+    for key in one:
+      assert one[key].dtype == other[key].dtype
+      np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def test_batch_layout():
+  batch = take(1, images(5, weight=True))[0]
+  assert set(batch) == {'image', 'label', 'weight', 'index'}
+  assert batch['image'].shape == (4, 16, 24, 3) and batch['image'].dtype == np.uint8
+  assert batch['label'].shape == (4, 16, 24) and batch['label'].dtype == np.uint8
+  assert batch['weight'].shape == (4, 16, 24) and batch['weight'].dtype == np.float32
+  assert batch['index'].shape == (4,) and batch['index'].dtype == np.int64
+
+
+def test_index_names_the_example():
+  source = images(7)
+  for batch in take(4, source, steps=()):
+    for i, index in enumerate(batch['index']):
+      np.testing.assert_array_equal(batch['image'][i], source[index]['image'])
+      np.testing.assert_array_equal(batch['label'][i], source[index]['label'])
+
+
+@pytest.mark.parametrize('replacement', [False, True])
+def test_same_batches_for_any_number_of_threads(replacement):
+  runs = [
+    take(8, images(7, weight=True), num_threads=n, replacement=replacement) for n in (0, 2, 16)
+  ]
+  assert_same(runs[1], runs[0])
+  assert_same(runs[2], runs[0])
+
+
+@pytest.mark.parametrize('shard_count', [2, 4])
+@pytest.mark.parametrize('replacement', [False, True])
+def test_hosts_together_make_the_same_global_batch(shard_count, replacement):
+  whole = take(6, images(7), replacement=replacement)
+  parts = [
+    take(6, images(7), replacement=replacement, shard_index=i, shard_count=shard_count)
+    for i in range(shard_count)
+  ]
+  joined = [
+    {k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)
+  ]
+  assert_same(joined, whole)
+
+
+@pytest.mark.parametrize('start', [1, 3, 7])
+@pytest.mark.parametrize('replacement', [False, True])
+def test_resume_is_the_straight_run(start, replacement):
+  straight = take(9, images(7), replacement=replacement)
+  resumed = take(9 - start, images(7), replacement=replacement, start_step=start, num_threads=3)
+  assert_same(resumed, straight[start:])
+
+
+def test_each_index_once_an_epoch_in_a_new_order():
+  stream = np.concatenate([b['index'] for b in take(21, images(7), batch_size=2, steps=())])
+  epochs = stream.reshape(6, 7).tolist()
+  assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+  assert len({tuple(epoch) for epoch in epochs}) > 3
+
+
+def test_seeds_and_epochs_differ_in_order_and_augmentation():
+  assert take(1, images(50), seed=1)[0]['index'].tolist() != (
+    take(1, images(50), seed=2)[0]['index'].tolist()
+  )
+  twice = take(2, images(1), batch_size=1)  # the same example in two epochs
+  assert (twice[0]['image'] != twice[1]['image']).any()
+
+
+def test_a_set_smaller_than_a_batch_works():
+  batch = take(2, images(3), batch_size=8)[0]
+  assert sorted(batch['index'][:3]) == [0, 1, 2] and sorted(batch['index'][3:6]) == [0, 1, 2]
+
+
+def test_replacement_draws_uniformly_and_repeats():
+  stream = np.concatenate(
+    [b['index'] for b in take(150, images(5), batch_size=4, steps=(), replacement=True)]
+  )
+  counts = np.bincount(stream, minlength=5)
+  assert counts.min() > 90 and counts.max() < 150  # 120 expected, 3 sigma are 29
+  assert any(len(set(stream[i : i + 5])) < 5 for i in range(0, 100, 5))
+
+
+@pytest.mark.parametrize('num_threads', [0, 2])
+def test_errors_of_a_worker_surface_as_themselves(num_threads):
+  class Broken(Images):
+    def __getitem__(self, index):
+      if index == 3:
+        raise UserError('cannot read 3.png: write it again')
+      return super().__getitem__(index)
+
+  with pytest.raises(UserError, match='^cannot read 3.png: write it again$') as error:
+    take(5, Broken(images(7)), num_threads=num_threads)
+  assert error.type is UserError and error.value.__cause__ is None
+
+  class Failing:
+    def __call__(self, example, rng):
+      raise ZeroDivisionError('in a transform')
+
+  with pytest.raises(ZeroDivisionError, match='in a transform'):
+    take(1, images(7), steps=(Failing(),), num_threads=num_threads)
+
+
+def test_mistakes_are_named_in_one_line():
+  with pytest.raises(UserError, match=r'\(20, 30, 3\) and \(21, 30, 3\).*crop'):
+    take(1, images(4, sizes=((20, 30), (21, 30))), steps=())
+  with pytest.raises(UserError, match='no image'):
+    take(1, images(0))
+  with pytest.raises(UserError, match='batch_size is 5.*multiple of the 2'):
+    take(1, images(4), batch_size=5, shard_count=2)
+  with pytest.raises(UserError, match='seed=-1'):
+    take(1, images(4), seed=-1)
+  bad = images(1)
+  bad.append({'image': np.zeros((4, 4, 3), np.float32), 'label': np.zeros((4, 4), np.uint8)})
+  bad.reads.append(0)
+  with pytest.raises(UserError, match=r'example 1: image float32 \(4, 4, 3\)'):
+    take(1, bad)
+
+
+def test_waiting_is_measured_and_close_ends_the_threads():
+  def slow(example, rng):
+    threading.Event().wait(0.02)
+    return example
+
+  before = set(threading.enumerate())
+  batches = loader.train_batches(images(3), (slow,), seed=0, batch_size=2, num_threads=2)
+  next(batches)
+  assert 0.03 < batches.waited_seconds < 5
+  batches.close()
+  batches.close()
+  assert list(batches) == []
+  assert_threads_end(before)
+
+
+def test_an_exhausted_or_failed_loader_ends_its_threads():
+  before = set(threading.enumerate())
+  batches = loader.eval_batches(images(3), batch_size=2, size_rule=ANY_SIZE, num_threads=2)
+  assert len(list(batches)) == 2 and list(batches) == []
+  failing = loader.train_batches(images(3), (1,), seed=0, batch_size=2, num_threads=2)
+  with pytest.raises(TypeError, match='not callable'):
+    next(failing)
+  assert_threads_end(before)
+
+
+def assert_threads_end(before):
+  for thread in set(threading.enumerate()) - before:
+    thread.join(5)
+    assert not thread.is_alive(), thread.name
+
+
+def evaluate(source, **options):
+  options = {'batch_size': 2, 'size_rule': ANY_SIZE, **options}
+  return list(loader.eval_batches(source, **options))
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 3, 4, 8, 16])
+def test_every_image_once_for_any_batch_size(batch_size):
+  source = images(11, sizes=((9, 7), (8, 12), (5, 5)))
+  batches = evaluate(source, batch_size=batch_size, size_rule=SizeRule(multiple=4))
+  valid = np.concatenate([b['valid'] for b in batches])
+  assert sorted(np.concatenate([b['index'] for b in batches])[valid]) == list(range(11))
+  for batch in batches:
+    assert batch['image'].shape[:3] == batch['label'].shape
+    assert len(batch['image']) == batch_size and batch['valid'][0]
+    for i in range(batch_size):
+      height, width = batch['height'][i], batch['width'][i]
+      if not batch['valid'][i]:
+        assert (batch['label'][i] == VOID).all() and batch['index'][i] == -1 and height == 0
+        continue
+      example = source[batch['index'][i]]
+      np.testing.assert_array_equal(batch['image'][i, :height, :width], example['image'])
+      np.testing.assert_array_equal(batch['label'][i, :height, :width], example['label'])
+      assert (batch['label'][i, height:] == VOID).all()
+      assert (batch['label'][i, :, width:] == VOID).all()
+
+
+@pytest.mark.parametrize('shard_count', [2, 4])
+@pytest.mark.parametrize('num_threads', [0, 3])
+def test_hosts_share_the_batches_in_the_same_order(shard_count, num_threads):
+  source = images(11, sizes=((9, 7), (8, 12)))
+  options = {'batch_size': 4, 'size_rule': SizeRule(multiple=4), 'num_threads': num_threads}
+  parts = [
+    evaluate(source, **options, shard_index=i, shard_count=shard_count) for i in range(shard_count)
+  ]
+  joined = [
+    {k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)
+  ]
+  assert_same(joined, evaluate(source, **options))
+
+
+def test_padding_by_hand():
+  source = [{'image': np.full((2, 3, 1), 5, np.uint8), 'label': np.ones((2, 3), np.uint8)}]
+  rule = SizeRule(multiple=4, offset=1)  # 1, 5, 9, ...
+  batch = evaluate(source, size_rule=rule, fill=(9,), batch_size=1)[0]
+  want = [[5, 5, 5, 9, 9]] * 2 + [[9] * 5] * 3
+  np.testing.assert_array_equal(batch['image'][0, ..., 0], want)
+  want = [[1, 1, 1, VOID, VOID]] * 2 + [[VOID] * 5] * 3
+  np.testing.assert_array_equal(batch['label'][0], want)
+  batch = evaluate(source, size_rule=rule, min_multiple=8, batch_size=1)[0]
+  assert batch['image'].shape == (1, 9, 9, 1)
+
+
+def test_mirrored_margin_by_hand():
+  # Margin 3 and multiples of 4: 2 + 6 = 8 rows, 3 + 6 -> 12 columns; the output is 2 x 6.
+  source = [
+    {
+      'image': np.array([[10, 20, 30], [40, 50, 60]], np.uint8)[..., None],
+      'label': np.array([[1, 2, 3], [4, 0, 1]], np.uint8),
+    }
+  ]
+  batch = evaluate(source, size_rule=UNET, batch_size=1)[0]
+  v = VOID
+  np.testing.assert_array_equal(batch['label'][0], [[1, 2, 3, v, v, v], [4, 0, 1, v, v, v]])
+  top = [20, 30, 20, 10, 20, 30, 20, 10, 20, 30, 20, 10]  # three columns left of the 10, six right
+  bottom = [n + 30 for n in top]
+  np.testing.assert_array_equal(batch['image'][0, ..., 0], [bottom, top] * 4)
+  assert (batch['height'][0], batch['width'][0]) == (2, 3)
+  padded = evaluate(source, size_rule=UNET, batch_size=1, mirror_border=False, fill=(7,))[0]
+  np.testing.assert_array_equal(padded['image'][0, 3], [[7]] * 3 + [[10], [20], [30]] + [[7]] * 6)
+
+
+def test_scaled_evaluation_by_hand():
+  # Half size: 4 x 6 -> 2 x 3, allowed is 4 x 4, so the canvas is 8 x 8; the label is not resized.
+  image = np.kron(np.array([[10, 20, 30], [40, 50, 60]]), np.ones((2, 2))).astype(np.uint8)
+  label = np.arange(24, dtype=np.uint8).reshape(4, 6)
+  source = [{'image': image[..., None], 'label': label}]
+  batch = evaluate(source, size_rule=SizeRule(multiple=4), batch_size=1, scale=0.5)[0]
+  want = [[10, 20, 30, 0], [40, 50, 60, 0], [0] * 4, [0] * 4]
+  np.testing.assert_array_equal(batch['image'][0, ..., 0], want)
+  assert batch['label'].shape == (1, 8, 8)
+  np.testing.assert_array_equal(batch['label'][0, :4, :6], label)
+  assert (batch['label'][0, 4:] == VOID).all() and (batch['label'][0, :, 6:] == VOID).all()
+
+
+def test_scaled_evaluation_with_a_margin_mirrors_the_scaled_image():
+  image = np.kron(np.array([[10, 20], [30, 40]]), np.ones((2, 2))).astype(np.uint8)
+  source = [{'image': image[..., None], 'label': np.zeros((4, 4), np.uint8)}]
+  batch = evaluate(source, size_rule=UNET, batch_size=1, scale=0.5)[0]
+  assert batch['image'].shape == (1, 8, 8, 1) and batch['label'].shape == (1, 4, 4)
+  np.testing.assert_array_equal(batch['image'][0, 3, :, 0], [20, 10] * 4)
+
+
+@pytest.mark.parametrize('scale', [0.25, 0.4, 0.5, 0.75, 1.0, 1.3, 2.0])
+@pytest.mark.parametrize('margin', [0, 3])
+def test_the_canvas_is_the_output_over_scale_and_holds_the_image(scale, margin):
+  rule = SizeRule(multiple=4, minimum=8, margin=margin)
+  source = images(12, sizes=[(h, w) for h in (5, 6, 7, 8) for w in (9, 10, 13)])
+  for batch in evaluate(source, size_rule=rule, scale=scale, batch_size=3):
+    out, canvas = np.array(batch['image'].shape[1:3]) - 2 * margin, batch['label'].shape[1:3]
+    np.testing.assert_allclose(canvas, out / scale, atol=0.5)
+    for i in np.flatnonzero(batch['valid']):
+      height, width = batch['height'][i], batch['width'][i]
+      np.testing.assert_array_equal(
+        batch['label'][i, :height, :width], source[batch['index'][i]]['label']
+      )
+
+
+def test_batches_group_sizes_in_the_order_of_the_indices():
+  source = images(9, sizes=((9, 7), (8, 12), (9, 7)))
+  batches = evaluate(source, batch_size=2, indices=[8, 1, 0, 2, 4])
+  assert [b['index'].tolist() for b in batches] == [[8, 0], [1, 4], [2, -1]]
+  assert [b['image'].shape[1:3] for b in batches] == [(9, 7), (8, 12), (9, 7)]
+  with pytest.raises(UserError, match='no image to evaluate'):
+    evaluate(source, indices=[])
+
+
+def test_remember_reads_once_and_stops_at_its_bound():
+  source = images(6)
+  kept = loader.remember(source, 1 << 20)
+  for _ in range(3):
+    evaluate(kept, batch_size=4)
+  assert source.reads == [1] * 6
+  assert len(kept) == 6 and kept.num_classes == 5
+  assert kept.held_bytes == 6 * 20 * 30 * 4
+  np.testing.assert_array_equal(kept[-1]['image'], source[5]['image'])
+  with pytest.raises(IndexError):
+    kept[6]
+  with pytest.raises(AttributeError, match='palette'):
+    _ = kept.palette
+  with pytest.raises(ValueError, match='read-only'):
+    kept[0]['image'][0] = 0
+  source[0]['image'][0, 0] = 1  # the wrapped source's own arrays stay writable
+
+  source = images(6)
+  kept = loader.remember(source, 2 * 20 * 30 * 4 + 10)
+  for _ in range(2):
+    for i in range(6):
+      assert kept[i]['file_name'] == f'{i}.png'
+  assert source.reads == [1, 1, 2, 2, 2, 2] and kept.held_bytes == 2 * 20 * 30 * 4
+  assert [kept.size(i) for i in range(6)] == [(20, 30)] * 6
+  assert source.reads == [1, 1, 2, 2, 2, 2]  # sizes are remembered beyond the bound
+
+
+def test_remember_gives_the_same_batches_to_many_threads():
+  source = images(7)
+  kept = loader.remember(source, 1 << 20)
+  assert_same(take(12, kept, num_threads=8), take(12, source, num_threads=0))
+  assert kept.held_bytes == 7 * 20 * 30 * 4
+
+
+def test_a_source_that_knows_its_sizes_is_not_read_for_them():
+  class Sized(Images):
+    def size(self, index):
+      return list.__getitem__(self, index)['image'].shape[:2]
+
+  source = Sized(images(5, sizes=((9, 7), (8, 12))))
+  evaluate(source, batch_size=3)
+  assert source.reads == [1] * 5
