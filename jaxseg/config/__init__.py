@@ -1,0 +1,262 @@
+"""Configs: one Python file per baseline, variants after a colon, overrides, one-line errors.
+
+    python launch/train.py --config=configs/segnet_camvid.py:basic,small --config.batch_size=4
+
+A config file defines `get_config(variant)`. It starts from `base()` and sets what its paper says.
+The keys of `Settings` stand on top; all else lies in groups, each of which is the keyword arguments
+of one function or dataclass. That one's signature is the only place for their defaults and types:
+
+    model    jaxseg.models.<name>.Model            optim  jaxseg.train.optim.Optim
+    data     jaxseg.data.options.Data              eval   jaxseg.train.evaluator.EvalOptions
+    augment  transforms of jaxseg.data.transforms  init   jaxseg.train.initial.InitOptions
+    loss     jaxseg.tasks.<task>.Task              log    jaxseg.train.loop.LogOptions
+
+`augment` is a sequence of (name, arguments): the order is that in which they are applied.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import traceback
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from jaxseg.config.flat import NEW_NAMES
+from jaxseg.config.parts import arguments, coerced, did_you_mean
+from jaxseg.types import UserError
+
+GROUPS = ('model', 'data', 'augment', 'loss', 'optim', 'eval', 'init', 'log')
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """The keys on top of a config.
+
+  Attributes:
+    seed: weights, order, augmentation and dropout all follow from it.
+    num_steps: optimiser updates.
+    batch_size: images per update, over all devices and micro-batches.
+    accumulate: micro-batches per update; batch_size / accumulate images are in memory at once.
+    dtype: of computation; parameters are always float32.
+    num_classes: in the labels.
+    task: a module of jaxseg.tasks.
+    parallel: 'pmap' over devices | 'mesh', one jit-compiled program.
+    mesh: with 'mesh': 'data:2,spatial:4' (rows); '' takes as many devices as divide the batch.
+    cpu_devices: parts that a CPU is split into, each with a share of the batch; 0: its cores.
+    deterministic: refuse operations whose result depends on timing (matters on GPUs).
+    compile_cache: folder of compiled programs; '' keeps none.
+    data_dir: folder that holds camvid/, isbi2012/, ...; '' is $JAXSEG_DATA, else ~/jaxseg_data.
+    cache_dir: of built records; '' is $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    init_from: start from this workdir's or weight file's parameters.
+    eval_split: that is scored while training.
+    paper: what was published: dict(params=..., mean_iou=..., source='arXiv:..., table ...').
+  """
+
+  seed: int = 0
+  num_steps: int = 1000
+  batch_size: int = 8
+  accumulate: int = 1
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  num_classes: int = 2
+  task: str = 'semantic'
+  parallel: Literal['pmap', 'mesh'] = 'pmap'
+  mesh: str = ''
+  cpu_devices: int = 0
+  deterministic: bool = False
+  compile_cache: str = '~/.cache/jaxseg/xla'
+  data_dir: str = ''
+  cache_dir: str = ''
+  init_from: str = ''
+  eval_split: str = 'val'
+  paper: dict | None = None
+
+  def __post_init__(self):
+    least = dict(num_steps=1, batch_size=1, accumulate=1, num_classes=2, seed=0, cpu_devices=0)
+    for name, limit in least.items():
+      check_range(f'config.{name}', getattr(self, name), limit, 2**31 - 1)
+    if self.batch_size % self.accumulate:
+      raise UserError(
+        f'config.batch_size={self.batch_size} does not divide into accumulate={self.accumulate} parts'
+      )
+
+
+def check_range(name: str, value: float, least: float, most: float = float('inf')) -> None:
+  """Raises UserError where a value is not from `least` to `most`."""
+  if not least <= value <= most:
+    allowed = f'at least {least:g}' if value < least else f'at most {most:g}'
+    raise UserError(f'{name}={value}: must be {allowed}')
+
+
+def base() -> ConfigDict:
+  """Returns the settings with their defaults and empty groups; unlocked until `load` has run it."""
+  groups = {name: () if name == 'augment' else {} for name in GROUPS}
+  return ConfigDict(dataclasses.asdict(Settings()) | groups, type_safe=False)
+
+
+def variants(argument: str | None, **defaults: Any) -> SimpleNamespace:
+  """Parses what stands after the config's colon.
+
+  Args:
+    argument: for example 'basic,small' or 'nvidia,fold=3'; None or '' is the bare config.
+    **defaults: the variants that exist; a bool is switched on by its bare name, others by name=value.
+
+  Returns:
+    A namespace with a value for every default.
+
+  Raises:
+    UserError: an unknown variant, naming those that exist.
+  """
+  chosen = dict(defaults)
+  for item in filter(None, (argument or '').split(',')):
+    name, equals, value = item.strip().partition('=')
+    if name not in defaults or bool(equals) == isinstance(defaults[name], bool):
+      allowed = ', '.join(k if isinstance(v, bool) else f'{k}=...' for k, v in defaults.items())
+      raise UserError(
+        f'unknown variant {item!r}; this config has: {allowed}{did_you_mean(name, defaults)}'
+      )
+    default = defaults[name]
+    chosen[name] = coerced(_literal(value), type(default), name, default) if equals else True
+  return SimpleNamespace(**chosen)
+
+
+def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+  """Reads `path/to/config.py[:variant]`, applies 'key=value' overrides and locks the result.
+
+  The groups are checked when the parts are built (jaxseg.train.build).
+
+  Raises:
+    UserError: no such file, variant or key, or a value of the wrong type.
+  """
+  path, _, argument = spec.partition(':')
+  if not Path(path).is_file():
+    near = sorted(str(p) for p in Path(path).parent.glob('*.py'))
+    raise UserError(f'no config file {path!r}{did_you_mean(path, near)}')
+  module_spec = importlib.util.spec_from_file_location(f'jaxseg_config_{Path(path).stem}', path)
+  module = importlib.util.module_from_spec(module_spec)
+  try:
+    module_spec.loader.exec_module(module)
+    config = module.get_config(argument or None)
+  except UserError as e:
+    raise UserError(f'{path}: {e}') from None
+  except Exception as e:  # it is the user's own code
+    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
+    where = f'{path}, line {lines[-1]}' if lines else path
+    raise UserError(f'{where}: {type(e).__name__}: {" ".join(str(e).split())}') from e
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f'{path}: get_config returned {config!r}: return what jaxseg.config.base() gave'
+    )
+  for assignment in overrides:
+    override(config, assignment)
+  settings(config)
+  return config.lock()
+
+
+def settings(config: ConfigDict) -> Settings:
+  """Returns the keys on top, checked. Raises UserError for a key that is none, or a wrong value."""
+  known = [field.name for field in dataclasses.fields(Settings)]
+  for name in config:
+    if name not in (*known, *GROUPS):
+      raise _unknown(name)
+  for name in GROUPS:
+    if name not in config:
+      raise UserError(f'the config has no group {name!r}: start from jaxseg.config.base()')
+    if name != 'augment' and not isinstance(config[name], ConfigDict):
+      raise UserError(f'config.{name}={config[name]!r}: expected a group, as in dict(name=...)')
+  top = plain({name: config[name] for name in known if name in config})
+  return Settings(**arguments(Settings, top, 'config'))
+
+
+def override(config: ConfigDict, assignment: str) -> None:
+  """Applies one 'key=value' or 'group.key=value'; a word for a whole group names its part.
+
+  Raises:
+    UserError: an unknown key, or a value that does not fit.
+  """
+  key, equals, text = assignment.partition('=')
+  if not equals:
+    raise UserError(f'--config.{key} needs a value: --config.{key}=...')
+  first, *path = key.split('.')
+  if first == 'augment' and path:
+    config.augment = _with_transform(config.augment, path, _literal(text))
+  elif first in GROUPS and path:
+    _set(config[first], key, path, _literal(text))
+  elif first in GROUPS:
+    value = _literal(text)
+    if first == 'augment' and value != ():
+      raise UserError(
+        f'--config.augment={text}: name a transform, as in --config.augment.flip=True'
+      )
+    if first != 'augment' and not isinstance(value, str):
+      raise UserError(f'{key!r} is a group: set one of its keys, --config.{key}.NAME=value')
+    config[first] = () if first == 'augment' else ConfigDict({'name': value})
+  elif key in {field.name for field in dataclasses.fields(Settings)}:
+    hint = typing.get_type_hints(Settings)[key]
+    default = getattr(Settings(), key)
+    config[key] = coerced(text if hint is str else _literal(text), hint, f'--config.{key}', default)
+  else:
+    raise _unknown(key)
+
+
+def _unknown(key: str) -> UserError:
+  known = [*(field.name for field in dataclasses.fields(Settings)), *GROUPS]
+  first = key.split('.')[0]
+  if first in NEW_NAMES:
+    rest = key[len(first) :]
+    return UserError(f'unknown config key {key!r}: it is {NEW_NAMES[first] + rest!r}')
+  return UserError(f'unknown config key {key!r}{did_you_mean(first, known)}')
+
+
+def _set(group: ConfigDict, key: str, path: list[str], value: Any) -> None:
+  *outer, name = path
+  for part in outer:
+    if part not in group:
+      group[part] = ConfigDict()
+    group = group[part]
+    if not isinstance(group, ConfigDict):
+      raise UserError(f'unknown config key {key!r}: {part!r} is no group')
+  group[name] = value
+
+
+def _with_transform(augment: Any, path: list[str], value: Any) -> tuple:
+  """Returns the transforms with one argument set, one added at the end, or one taken out."""
+  name, *rest = path
+  steps = [(step, dict(options)) for step, options in plain(augment)]
+  places = [i for i, (step, _) in enumerate(steps) if step == name]
+  if not rest and value in (False, 'false', 'False'):
+    return tuple(step for step in steps if step[0] != name)
+  if not places:
+    steps.append((name, {}))
+  options = steps[places[0] if places else -1][1]
+  if len(rest) == 1:
+    options[rest[0]] = value
+  elif rest or value not in (True, 'true', 'True'):
+    raise UserError(
+      f'--config.augment.{".".join(path)}={value}: switch it with True or False, or set one of its '
+      f'arguments, --config.augment.{name}.ARGUMENT=value'
+    )
+  return tuple(steps)
+
+
+def _literal(text: str) -> Any:
+  """Reads a Python value; what is none is a word."""
+  try:
+    return ast.literal_eval(text)
+  except (SyntaxError, ValueError, MemoryError, RecursionError):
+    return text
+
+
+def plain(value: Any) -> Any:
+  """Returns nested dicts and tuples in place of ConfigDicts and lists."""
+  if isinstance(value, ConfigDict):
+    value = {k: value[k] for k in value}
+  if isinstance(value, dict):
+    return {k: plain(v) for k, v in value.items()}
+  return tuple(map(plain, value)) if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,222 @@
+"""Parts that a config names: found by module name, and given keyword arguments that their signature checks.
+
+The signature of a function or dataclass is the only place where an option has its default and its
+type; `typing.Literal` lists its choices. Ranges are checked by whatever receives the value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import math
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any, Literal
+
+from jaxseg.types import UserError
+
+_FLAX = ('self', 'parent', 'num_classes', 'norm', 'dtype')  # given by whoever builds the part
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+  return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def names(package: str) -> list[str]:
+  """Returns the names of the parts in jaxseg/<package>/: its public modules."""
+  path = importlib.import_module(f'jaxseg.{package}').__path__
+  return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith('_'))
+
+
+def load(package: str, name: str, kind: str = '') -> types.ModuleType:
+  """Returns the module jaxseg.<package>.<name>, or the user's own where the name has a dot.
+
+  Args:
+    package: such as 'models'.
+    name: of its module, or a dotted import path.
+    kind: what to call the part in a message; default: the package's name without its s.
+
+  Raises:
+    UserError: no such module; the message lists those there are.
+  """
+  kind = kind or package.removesuffix('s')
+  if '.' in name:
+    try:
+      return importlib.import_module(name)
+    except ImportError as error:
+      raise UserError(
+        f'{kind} {name!r} cannot be imported ({error}): give a module on the Python path'
+      ) from error
+  known = names(package)
+  if name not in known:
+    raise UserError(
+      f'no {kind} {name!r}: choose one of {", ".join(known)}{did_you_mean(name, known)}'
+    )
+  return importlib.import_module(f'jaxseg.{package}.{name}')
+
+
+def parameters(function: Callable) -> dict[str, inspect.Parameter]:
+  """Returns the options of a function or dataclass: what a config may set by name."""
+  listed = inspect.signature(function).parameters.values()
+  skipped = _FLAX if hasattr(function, 'clone') else ('self',)  # flax.linen.Module
+  skipped += ('name',) if hasattr(function, 'clone') else ()
+  kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+  return {p.name: p for p in listed if p.name not in skipped and p.kind not in kinds}
+
+
+def arguments(
+  function: Callable, values: Mapping[str, Any], where: str, given: Iterable[str] = ()
+) -> dict[str, Any]:
+  """Returns `values` as keyword arguments for `function`, of the types that its signature has.
+
+  Args:
+    function: or a dataclass.
+    values: a group of a config.
+    where: names the group in messages, such as 'config.optim'.
+    given: parameters that the caller gives itself, and a config may not.
+
+  Raises:
+    UserError: an unknown name, or a value of another type.
+  """
+  known = {k: p for k, p in parameters(function).items() if k not in given}
+  for name in values:
+    if name not in known:
+      there = f'it has {", ".join(sorted(known))}' if known else 'it has no options'
+      raise UserError(f'{where}.{name}: no such option; {there}{did_you_mean(name, known)}')
+  try:
+    hints = typing.get_type_hints(function)
+  except (NameError, TypeError):
+    hints = {}
+  hints = hints or typing.get_type_hints(getattr(function, '__init__', function))
+  return {
+    name: coerced(value, hints.get(name, Any), f'{where}.{name}', known[name].default)
+    for name, value in values.items()
+  }
+
+
+def defaults(function: Callable, given: Iterable[str] = ()) -> dict[str, Any]:
+  """Returns the options with their defaults; those that must be given are left out."""
+  found = {}
+  for name, parameter in parameters(function).items():
+    value = parameter.default
+    if name not in given and value is not inspect.Parameter.empty:
+      found[name] = {} if _is_factory(value) else value
+  return found
+
+
+def _is_factory(value: Any) -> bool:
+  """Whether this is how dataclasses show a default that is made anew each time: here, a dict."""
+  return type(value).__name__ == '_HAS_DEFAULT_FACTORY_CLASS'
+
+
+def coerced(value: Any, hint: Any, where: str, like: Any = inspect.Parameter.empty) -> Any:
+  """Returns a value as the type that `hint` names: 1 as 1.0, a list as a tuple, 'true' as True.
+
+  Raises:
+    UserError: it is of another type, or none of the hint's choices.
+  """
+  try:
+    return _coerced(value, hint)
+  except (TypeError, ValueError):
+    pass
+  if typing.get_origin(hint) is Literal:
+    raise UserError(
+      f'{where}={value!r}: choose one of {", ".join(map(str, typing.get_args(hint)))}'
+    )
+  example = '' if like is inspect.Parameter.empty or _is_factory(like) else f', as in {like!r}'
+  raise UserError(f'{where}={value!r}: expected {_described(hint)}{example}')
+
+
+def _coerced(value: Any, hint: Any) -> Any:
+  origin, inner = typing.get_origin(hint), typing.get_args(hint)
+  if hint is Any or hint is inspect.Parameter.empty or origin is Callable or hint is Callable:
+    return value
+  if origin in (typing.Union, types.UnionType):
+    return _first_that_fits(value, inner)
+  if hint in (None, type(None)):
+    return _require(value, value is None)
+  if origin is Literal:
+    return _require(value, value in inner and not isinstance(value, bool))
+  if hint is bool:
+    words = {'true': True, 'false': False}
+    value = words.get(value.lower(), value) if isinstance(value, str) else value
+    return bool(_require(value, value in (0, 1) and not isinstance(value, float)))
+  if hint is int:
+    return int(_require(value, isinstance(value, Integral) and not isinstance(value, bool)))
+  if hint is float:
+    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return float(_require(value, fits))
+  if origin is tuple and not inner:  # tuple[()]
+    return tuple(_require(value, isinstance(value, (tuple, list)) and not len(value)))
+  if hint is tuple or origin is tuple:
+    return _tuple(value, inner)
+  if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
+    return dict(_require(value, isinstance(value, Mapping)))
+  if isinstance(hint, type) and hint is not object:
+    return _require(value, isinstance(value, hint))
+  return value
+
+
+def _require(value: Any, fits: bool) -> Any:
+  if not fits:
+    raise TypeError
+  return value
+
+
+def _first_that_fits(value: Any, hints: tuple[Any, ...]) -> Any:
+  for hint in sorted(hints, key=lambda h: h in (str, tuple) or typing.get_origin(h) is tuple):
+    try:
+      return _coerced(value, hint)
+    except (TypeError, ValueError):
+      continue
+  raise TypeError
+
+
+def _tuple(value: Any, inner: tuple[Any, ...]) -> tuple:
+  """A word such as 'a,b' is a tuple of words; a single value stands for all of a fixed number."""
+  if isinstance(value, str):
+    _require(value, not inner or inner[0] is str)
+    value = tuple(part.strip() for part in value.split(',') if part.strip())
+  fixed = bool(inner) and inner[-1] is not Ellipsis
+  if not isinstance(value, (tuple, list)):
+    value = (value,) * (len(inner) if fixed else 1)
+  if not inner:
+    return _frozen(value)
+  if fixed:
+    _require(value, len(value) == len(inner))
+    return tuple(_coerced(v, hint) for v, hint in zip(value, inner, strict=True))
+  return tuple(_coerced(v, inner[0]) for v in value)
+
+
+def _frozen(value: Any) -> Any:
+  return tuple(map(_frozen, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _described(hint: Any) -> str:
+  """Returns a type in a user's words."""
+  origin, inner = typing.get_origin(hint), typing.get_args(hint)
+  simple = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a word',
+    type(None): 'None',
+  }
+  if hint in simple:
+    return simple[hint]
+  if origin in (typing.Union, types.UnionType):
+    return ' or '.join(_described(h) for h in inner)
+  if origin is Literal:
+    return f'one of {", ".join(map(str, inner))}'
+  if origin is tuple and inner:
+    each = 'words' if inner[0] is str else 'whole numbers' if inner[0] is int else 'numbers'
+    return f'{each}, one after another' if inner[-1] is Ellipsis else f'{len(inner)} {each}'
+  if origin is tuple or hint is tuple:
+    return 'a tuple'
+  return 'a group of options' if isinstance(origin or hint, type) else str(hint)
