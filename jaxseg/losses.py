@@ -10,6 +10,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxseg.types import VOID, Array
 
@@ -80,35 +81,47 @@ def sigmoid_cross_entropy(
   return _sigmoid_sum(logits, label.astype(jnp.int32) == 1, weight), jnp.sum(weight)
 
 
-def soft_dice(logits: Array, label: Array, *, epsilon: float = 1e-6) -> tuple[Array, Array]:
-  """One minus the soft Dice coefficient, summed over images and classes.
-
-  For each image and class, with softmax probabilities p and indicator t over the valid pixels:
-  dice = (2 sum(p t) + epsilon) / (sum(p^2 + t^2) + epsilon), as in NVIDIA's UNet_Medical
-  (background is a class too).
+def soft_dice(logits: Array, label: Array) -> tuple[Array, Array]:
+  """One minus the soft Dice coefficient (see `dice`), summed over images and classes.
 
   Args:
     logits: [b, h, w, c].
     label: integers [b, h, w]; VOID and labels outside [0, c) are skipped.
-    epsilon: keeps a class that is neither there nor predicted at dice 1.
 
   Returns:
     float32 scalars: sum of 1 - dice, and the number of terms: c for each image that has a valid
     pixel.
   """
   chex.assert_rank(logits, 4)
-  chex.assert_shape(label, logits.shape[:-1])
-  num_classes = logits.shape[-1]
-  valid = is_valid(label, num_classes)
-  truth = _is_class(logits, label.astype(jnp.int32)) & valid[..., None]
-  probability = jax.nn.softmax(logits.astype(jnp.float32))
-  probability = jnp.where(valid[..., None], probability, 0.0)
-  overlap = jnp.sum(jnp.where(truth, probability, 0.0), axis=(1, 2))
-  total = jnp.sum(jnp.square(probability) + truth, axis=(1, 2))
-  dice = (2 * overlap + epsilon) / (total + epsilon)
-  has_pixels = jnp.any(valid, axis=(1, 2))
-  count = num_classes * jnp.sum(has_pixels, dtype=jnp.float32)
-  return jnp.sum(jnp.where(has_pixels[:, None], 1 - dice, 0.0)), count
+  coefficients, has_pixels = dice(jax.nn.softmax(logits.astype(jnp.float32)), label)
+  count = logits.shape[-1] * jnp.sum(has_pixels, dtype=jnp.float32)
+  return jnp.sum(jnp.where(has_pixels[:, None], 1 - coefficients, 0.0)), count
+
+
+def dice(probability: Array, label: Array, *, epsilon: float = 1e-6) -> tuple[Array, Array]:
+  """The soft Dice coefficient of each image and class, background too (NVIDIA's UNet_Medical).
+
+  With probabilities p and indicator t over the valid pixels:
+  dice = (2 sum(p t) + epsilon) / (sum(p^2 + t^2) + epsilon).
+
+  Args:
+    probability: float [b, h, w, c], summing to 1 over the last axis; NumPy's or JAX's.
+    label: integers [b, h, w]; VOID and labels outside [0, c) are skipped.
+    epsilon: keeps a class that is neither there nor predicted at 1.
+
+  Returns:
+    float32 [b, c], and bool [b], whether an image has a valid pixel; arrays of the same kind.
+  """
+  chex.assert_rank(probability, 4)
+  chex.assert_shape(label, probability.shape[:-1])
+  xp = jnp if isinstance(probability, jax.Array) else np
+  valid = is_valid(label, probability.shape[-1])[..., None]
+  channel = xp.arange(probability.shape[-1], dtype=xp.int32).reshape(1, 1, 1, -1)
+  truth = (label.astype(xp.int32)[..., None] == channel) & valid
+  probability = xp.where(valid, probability.astype(xp.float32), 0.0)
+  overlap = xp.sum(xp.where(truth, probability, 0.0), axis=(1, 2))
+  total = xp.sum(xp.square(probability) + truth, axis=(1, 2))
+  return (2 * overlap + epsilon) / (total + epsilon), xp.any(valid, axis=(1, 2, 3))
 
 
 def _pixel_weights(label, num_classes, class_weights, pixel_weights) -> Array:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 VOID = 255  # the label of a pixel that no loss and no metric counts
 
 Array = Any  # a jax.Array or a numpy array
@@ -21,7 +23,7 @@ class UserError(ValueError):
 
 
 class StuckError(UserError):
-  """Something is waited for that does not come; a thread that waits for it may never end."""
+  """Timed out waiting for data; the thread that reads it may never end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,3 +49,27 @@ class SizeRule:
     """Returns the smallest allowed size that is not below `size`."""
     size = max(size, self.minimum)
     return size + (self.offset - size) % self.multiple
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+  """The objects of one image [h, w], by falling score.
+
+  Attributes:
+    boxes: float32 [n, 4], x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+    scores: float32 [n].
+    classes: int32 [n], 1..c-1.
+    masks: bool [n, h, w].
+  """
+
+  boxes: np.ndarray
+  scores: np.ndarray
+  classes: np.ndarray
+  masks: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.scores)
+
+  def __getitem__(self, chosen: Any) -> Detections:
+    """Returns those that a slice or an array of bools chooses."""
+    return Detections(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))

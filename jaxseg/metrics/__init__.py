@@ -1,1 +1,1 @@
-"""Scores of predictions against the truth: add up over a dataset, summarise once."""
+"""Scores of predictions against the truth: one protocol (score.py), a score a file, always `Score`."""

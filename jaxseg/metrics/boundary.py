@@ -9,15 +9,48 @@ matching, and only its size enters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_flow
 
+from jaxseg.metrics.score import Result, Sums
 from jaxseg.types import UserError
 
 TOLERANCE = 0.0075  # of the diagonal: 4.5 pixels at 360x480
+
+
+class Score(Sums):
+  """BF of a data set: the mean over each image's classes with a boundary in either map, then images.
+
+  An image without any boundary is left out; the script counts it as 0.
+  """
+
+  def __init__(self, class_names: Sequence[str]):
+    self._names = tuple(class_names)
+    zeros = np.zeros(len(self._names))
+    super().__init__(f1=zeros, present=zeros, image_means=0.0, images=0)
+
+  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    f1 = boundary_f1(example['label'], prediction['mask'], len(self._names))
+    present = ~np.isnan(f1)
+    return {
+      'f1': np.where(present, f1, 0.0),
+      'present': present,
+      'image_means': float(f1[present].mean()) if present.any() else 0.0,
+      'images': int(present.any()),
+    }
+
+  def compute(self) -> Result:
+    """Returns boundary_f1, and per_class_boundary_f1, the mean over the images that have the class."""
+    sums = self.sums
+    means = (float(t / n) if n else None for t, n in zip(sums['f1'], sums['present'], strict=True))
+    return {
+      'boundary_f1': sums['image_means'] / sums['images'] if sums['images'] else None,
+      'per_class_boundary_f1': dict(zip(self._names, means, strict=True)),
+    }
 
 
 def boundary_map(mask: np.ndarray) -> np.ndarray:
@@ -82,29 +115,12 @@ def boundary_f1(
   radius = tolerance * np.hypot(*label.shape)
   scores = np.full(num_classes, np.nan)
   for index in range(num_classes):
-    truth, found = boundary_map(label == index), boundary_map(prediction == index)
-    total = np.count_nonzero(truth) + np.count_nonzero(found)
+    truth, predicted = boundary_map(label == index), boundary_map(prediction == index)
+    total = np.count_nonzero(truth) + np.count_nonzero(predicted)
     if total:
       # With m matches, precision m / p and recall m / t: F1 = 2 m / (p + t).
-      scores[index] = 2 * count_matches(truth, found, radius) / total
+      scores[index] = 2 * count_matches(truth, predicted, radius) / total
   return scores
-
-
-def bf_score(
-  label: np.ndarray, prediction: np.ndarray, num_classes: int, *, tolerance: float = TOLERANCE
-) -> float:
-  """Returns one image's BF: the mean of `boundary_f1` over classes with a boundary in either map.
-
-  nan where no class has one; the script counts such an image as 0.
-  """
-  return mean_of_images([boundary_f1(label, prediction, num_classes, tolerance=tolerance)])
-
-
-def mean_of_images(per_class: Iterable[np.ndarray]) -> float:
-  """Returns the dataset's BF from each image's `boundary_f1`: mean over classes, then images."""
-  images = [scores[~np.isnan(scores)] for scores in map(np.asarray, per_class)]
-  images = [scores.mean() for scores in images if scores.size]
-  return float(np.mean(images)) if images else float('nan')
 
 
 def _matching_size(count: int, other_count: int, points: np.ndarray, others: np.ndarray) -> int:

@@ -1,50 +1,95 @@
-"""The confusion matrix of a dataset and the FCN paper's four numbers (arXiv:1411.4038, section 5).
+"""The confusion matrix of a data set and the FCN paper's four numbers (arXiv:1411.4038, section 5).
 
-n_ij counts the pixels of true class i predicted as j; t_i = sum_j n_ij. Add matrices over batches
-and devices and summarise once: the mean of per-batch IoUs is another quantity.
+n_ij counts the pixels of true class i predicted as j; t_i = sum_j n_ij. Matrices are added up over
+images and read once: the mean of the images' IoUs is another quantity.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
-import chex
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.types import VOID, Array, UserError
+from jaxseg.metrics.score import Result, Sums
+from jaxseg.types import VOID, UserError
 
-ABSENT = ('skip', 'zero')
+Absent = Literal['skip', 'zero']
 
 
-def confusion_matrix(label: Array, prediction: Array, num_classes: int) -> Array:
-  """Counts (true class, predicted class) pairs on the device.
+class Score(Sums):
+  """The four numbers, those of each class, and F-measures of chosen classes.
 
   Args:
-    label: integers [h, w] or [b, h, w]; VOID and all else outside [0, num_classes) is not counted.
-    prediction: integers, the same shape; pixels predicted outside [0, num_classes) are not counted.
+    class_names: in the order of the labels.
+    absent: how the means count a class that never occurs, see `summarize`.
+    f_scores: class -> beta of its F-measure, see `f_score`.
+
+  Raises:
+    UserError: a class that there is not, or a beta that is not above 0.
+  """
+
+  def __init__(
+    self,
+    class_names: Sequence[str],
+    *,
+    absent: Absent = 'skip',
+    f_scores: Mapping[str, float] | None = None,
+  ):
+    self._names, self._absent, self._betas = tuple(class_names), absent, dict(f_scores or {})
+    super().__init__(confusion=np.zeros((len(self._names),) * 2, np.int64))
+    _check_choice(absent)
+    for name, beta in self._betas.items():
+      if name not in self._names:
+        raise UserError(
+          f'config.eval.score.f_scores.{name}: no such class; the classes are '
+          f'{", ".join(self._names)}'
+        )
+      if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not beta > 0:
+        raise UserError(f'config.eval.score.f_scores.{name}={beta!r}: beta is a number above 0')
+
+  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    return {'confusion': count(example['label'], prediction['mask'], len(self._names))}
+
+  def compute(self) -> Result:
+    """Returns `summarize`'s numbers by class name and 'confusion', lists.
+
+    Where classes were chosen, f_score is the mean over those that occur, beside per_class_f_score.
+    """
+    matrix = self.sums['confusion']
+    result = summarize(matrix, absent=self._absent)
+    for name in ('per_class_iou', 'per_class_accuracy'):
+      result[name] = dict(zip(self._names, map(_or_none, result[name]), strict=True))
+    if self._betas:
+      values = [f_score(matrix, self._names.index(n), beta) for n, beta in self._betas.items()]
+      result['f_score'] = _or_none(_mean_of_present(np.array(values)))
+      names = [f'{name} (beta {beta:g})' for name, beta in self._betas.items()]
+      result['per_class_f_score'] = dict(zip(names, map(_or_none, values), strict=True))
+    return {**result, 'confusion': matrix.tolist()}
+
+
+def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+  """Counts (true class, predicted class) pairs, int64 [c, c], rows truth.
+
+  Args:
+    label: integers [h, w], classes or VOID, which is not counted.
+    prediction: integers [h, w], classes.
     num_classes: c.
 
-  Returns:
-    int32 [c, c], rows truth, columns prediction. Exact: a sum over more than 2^31 pixels needs
-    int64, so add the matrices of many batches in numpy.
+  Raises:
+    UserError: labels that are neither a class nor VOID.
   """
-  chex.assert_rank(label, {2, 3})
-  chex.assert_equal_shape((label, prediction))
-  chex.assert_type((label, prediction), int)
-  label, prediction = label.astype(jnp.int32), prediction.astype(jnp.int32)
-  counted = (label != VOID) & (label >= 0) & (label < num_classes)
-  counted &= (prediction >= 0) & (prediction < num_classes)
-  label = jnp.where(counted, label, num_classes)
-  by_scatter = partial(_count_by_scatter, num_classes=num_classes)
-  by_product = partial(_count_by_product, num_classes=num_classes)
-  # A CPU adds into a table at 1 ns a pixel and takes 20 to 1000 times longer to multiply one-hot
-  # matrices. On an accelerator, adds that collide wait for each other, and few cells collide a lot.
-  return jax.lax.platform_dependent(label, prediction, cpu=by_scatter, default=by_product)
+  pairs = np.asarray(label, np.int64) * num_classes + prediction
+  counts = np.bincount(pairs.ravel(), minlength=(VOID + 1) * num_classes)
+  matrix = counts[: num_classes**2].reshape(num_classes, num_classes)
+  void = counts[VOID * num_classes : (VOID + 1) * num_classes]
+  invalid = pairs.size - matrix.sum() - void.sum()
+  if invalid:
+    raise UserError(f'{invalid} pixels carry labels outside the {num_classes} classes')
+  return matrix
 
 
-def summarize(matrix: np.ndarray, *, absent: str = 'skip') -> dict:
+def summarize(matrix: np.ndarray, *, absent: Absent = 'skip') -> dict[str, Any]:
   """Turns a confusion matrix into the four numbers.
 
   pixel_accuracy = sum_i n_ii / sum_i t_i; mean_accuracy = mean_i n_ii / t_i;
@@ -60,11 +105,9 @@ def summarize(matrix: np.ndarray, *, absent: str = 'skip') -> dict:
 
   Returns:
     pixel_accuracy, mean_accuracy, mean_iou, frequency_weighted_iou: floats in [0, 1], nan where no
-    pixel was counted; per_class_accuracy, per_class_iou: float64 [c], nan where the class is
-    absent.
+    pixel was counted; per_class_iou, per_class_accuracy: float64 [c], nan where the class is absent.
   """
-  if absent not in ABSENT:
-    raise UserError(f'absent is {absent!r}; use one of {", ".join(ABSENT)}')
+  _check_choice(absent)
   matrix = _check_matrix(matrix)
   correct, truth, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
   accuracy = _divide(correct, truth)
@@ -76,8 +119,8 @@ def summarize(matrix: np.ndarray, *, absent: str = 'skip') -> dict:
     'mean_accuracy': mean(accuracy),
     'mean_iou': mean(iou),
     'frequency_weighted_iou': float(_divide(np.sum(truth * np.nan_to_num(iou)), total)),
-    'per_class_accuracy': accuracy,
     'per_class_iou': iou,
+    'per_class_accuracy': accuracy,
   }
 
 
@@ -101,20 +144,9 @@ def f_score(matrix: np.ndarray, class_index: int, beta: float = 1.0) -> float:
   return float(_divide((1 + beta**2) * hit, beta**2 * truth + predicted))
 
 
-def _count_by_scatter(label: Array, prediction: Array, *, num_classes: int) -> Array:
-  cell = jnp.where(label < num_classes, label * num_classes + prediction, num_classes**2)
-  table = jnp.bincount(cell.reshape(-1), length=num_classes**2 + 1)[:-1]
-  return table.astype(jnp.int32).reshape(num_classes, num_classes)
-
-
-def _count_by_product(label: Array, prediction: Array, *, num_classes: int) -> Array:
-  """One product an image: float32 accumulators are exact up to 2^24 pixels."""
-  shape = (-1, *label.shape[-2:])
-  channel = jnp.arange(num_classes, dtype=jnp.int32)[None, None, None]
-  truth = (label.reshape(shape)[..., None] == channel).astype(jnp.bfloat16)
-  chosen = (prediction.reshape(shape)[..., None] == channel).astype(jnp.bfloat16)
-  table = jnp.einsum('bhwi,bhwj->bij', truth, chosen, preferred_element_type=jnp.float32)
-  return jnp.sum(table.astype(jnp.int32), axis=0)
+def _check_choice(absent: str) -> None:
+  if absent not in get_args(Absent):
+    raise UserError(f'absent is {absent!r}; use one of {", ".join(get_args(Absent))}')
 
 
 def _check_matrix(matrix: np.ndarray) -> np.ndarray:
@@ -138,3 +170,7 @@ def _mean_of_present(values: np.ndarray) -> float:
 
 def _mean_of_all(values: np.ndarray) -> float:
   return float('nan') if np.isnan(values).all() else float(np.nan_to_num(values).mean())
+
+
+def _or_none(value: float) -> float | None:
+  return None if np.isnan(value) else float(value)

@@ -14,14 +14,52 @@ over j and over i: V^Rand = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2), V^Info
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from jaxseg.metrics.score import Result, Sums
 from jaxseg.types import VOID, UserError
 
 THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 11))  # membrane is where the map reaches it
+_THINNED = 'thinned/'
+
+
+class Score(Sums):
+  """The challenge's measures of the probability of class 'membrane'.
+
+  `v_rand_thinned` and `v_info_thinned` come after thinning, as in the later official scores.
+
+  Raises:
+    UserError: the data have no class 'membrane'.
+  """
+
+  maps = True
+
+  def __init__(self, class_names: Sequence[str]):
+    if 'membrane' not in class_names:
+      raise UserError(
+        "the score neurites needs a class named 'membrane', the classes are "
+        f'{", ".join(class_names)}'
+      )
+    self._membrane = tuple(class_names).index('membrane')
+    super().__init__()
+
+  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    label, membrane = example['label'], prediction['probabilities'][..., self._membrane]
+    truth = np.where(label == VOID, VOID, label == self._membrane)
+    thinned = count(membrane, truth, thin=True)
+    return {**count(membrane, truth), **{_THINNED + k: v for k, v in thinned.items()}}
+
+  def compute(self) -> Result:
+    """Returns 'neurites': what `summarize` gives, and V^Rand and V^Info after thinning."""
+    plain = summarize(self.sums)
+    thinned = summarize(
+      {k.removeprefix(_THINNED): v for k, v in self.sums.items() if _THINNED in k}
+    )
+    return {'neurites': plain | {f'{k}_thinned': thinned[k] for k in ('v_rand', 'v_info')}}
 
 
 def count(
@@ -41,7 +79,7 @@ def count(
     thresholds: membrane is where `membrane` >= threshold.
 
   Returns:
-    name -> float64 [thresholds], to be added over sections with `add` and read with `summarize`.
+    name -> float64 [thresholds], to be added over sections and read with `summarize`.
   """
   membrane, label = np.asarray(membrane), np.asarray(label)
   if membrane.shape != label.shape or label.ndim != 2:
@@ -52,12 +90,6 @@ def count(
   truth = components(label == 0)
   rows = [_count_one(membrane >= value, label, truth, thin) for value in thresholds]
   return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
-
-
-def add(counts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Returns the sum of the counts of several sections."""
-  counts = list(counts)
-  return {name: sum(section[name] for section in counts) for name in counts[0]}
 
 
 def summarize(counts: dict[str, np.ndarray]) -> dict[str, float]:

@@ -1,20 +1,99 @@
-"""What outputs mean: losses, predictions, metrics. One task a file; the class is always `Task`."""
+"""What a network's outputs mean: one task a file, always `class Task`, a frozen dataclass.
+
+A new task is a file here, or a module of the user's own (`config.task = 'my.depth'`), a model that
+gives its outputs, and a config. Nothing else looks at a task's name.
+"""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from jaxseg.types import UserError
+import numpy as np
+
+from jaxseg import parts
+from jaxseg.metrics.score import Score
+from jaxseg.types import Array, Batch, Losses, Outputs
 
 
-def load(name: str):
-  """Returns the class `Task` of the module jaxseg.tasks.<name>.
+class Task(Protocol):
+  """The one protocol. Fields beside `num_classes` are the options of a config's group `loss`.
+
+  Attributes:
+    num_classes: in the labels.
+    headline: the score that says which checkpoint is best; larger is better.
+    weights_from_labels: whether the losses' weights depend on labels alone, which accumulation needs.
+    maps: whether predictions are maps of class probabilities, which may be averaged over views and
+      joined from tiles.
+    class_colors: whether its pictures show classes in their colours, so that a legend helps.
+    num_outputs: channels of the network's output.
+    transforms: what a training example goes through last; one with `makes` names further entries of
+      the batch.
+  """
+
+  num_classes: int
+  headline: str
+  weights_from_labels: bool
+  maps: bool
+  class_colors: bool
+
+  @property
+  def num_outputs(self) -> int: ...
+
+  @property
+  def transforms(self) -> tuple: ...
+
+  def model_inputs(self, batch: Batch) -> dict[str, Any]:
+    """Returns what the network takes in training beside the image."""
+
+  def losses(self, outputs: Outputs, batch: Batch, *, train: bool = True) -> Losses:
+    """Returns name -> (sum, weight), float32 scalars to be added over devices before the division.
+
+    The loss is the sum over terms of sum / (weight where positive, else 1).
+    """
+
+  def invalid(self, batch: Batch) -> Array:
+    """Counts labels outside the classes, int32."""
+
+  def predict(
+    self, outputs: Outputs, size: tuple[int, int], *, maps: bool = False
+  ) -> dict[str, Array]:
+    """Returns a row [b, ...] for each image: on the device, pure.
+
+    Args:
+      outputs: of the network.
+      size: height and width of the canvas in pixels of the image, see data.frame; static.
+      maps: whether 'probabilities' float32 [b, *size, num_classes] are wanted, of a task with maps.
+    """
+
+  def in_image(
+    self, row: Mapping[str, np.ndarray], frame: Any, size: tuple[int, int]
+  ) -> dict[str, np.ndarray]:
+    """Returns what one row says of its image of `size`, without the canvas around it: on the host.
+
+    'mask' uint8 [h, w] always; with maps 'probabilities' [h, w, num_classes]; of objects
+    'detections' (types.Detections) and 'ids' uint16 [h, w].
+    """
+
+  def scorer(self, class_names: Sequence[str], **options: Any) -> Score:
+    """Returns a new score that has the headline; `options` are config.eval.score."""
+
+  def draw(
+    self, example: Mapping[str, Any], prediction: Mapping[str, Any], classes: Any
+  ) -> dict[str, np.ndarray]:
+    """Returns pictures uint8 [h, w, 3] by title: 'image', 'truth', 'prediction' and others.
+
+    Args:
+      example: as its source gives it.
+      prediction: what `in_image` gives.
+      classes: with `names` and `palette`.
+    """
+
+
+def load(name: str) -> type[Task]:
+  """Returns the class `Task` of jaxseg.tasks.NAME, or of the user's own module.
 
   Raises:
     UserError: there is no such task; the message lists those there are.
   """
-  names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-  if name not in names:
-    raise UserError(f'unknown task {name!r}; use one of {", ".join(names)}')
-  return importlib.import_module(f'{__name__}.{name}').Task
+  return parts.load('tasks', name).Task

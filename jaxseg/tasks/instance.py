@@ -1,32 +1,45 @@
-"""Instance segmentation: boxes, classes and masks of objects; outputs and a batch become losses.
+"""Instance segmentation: boxes, classes and masks of objects.
 
 The losses are those of Mask R-CNN (arXiv:1703.06870, section 2), divided as Detectron2 divides them.
-Precision is not additive: scoring is the evaluator's (metrics.coco).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
+from jaxseg.data import objects
+from jaxseg.draw import objects as pictures
+from jaxseg.metrics import coco
+from jaxseg.nn.detection.masks import paste
+from jaxseg.types import VOID, Array, Batch, Detections, Losses, Outputs, UserError
 
 TRUTH = ('boxes', 'classes', 'ids', 'crowd', 'instances')  # what the network needs to sample
+MIN_SCORE = 0.5  # of what is painted into masks and pictures; the lists have all detections
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """How detections are trained. Hashable: a jitted function may take it as static argument.
+  """How detections are trained and read. Hashable: a jitted function may take it as static argument.
 
   Attributes:
     num_classes: with background, which is class 0.
+    max_instances, max_layers, min_area: of a training example, see data.objects.
   """
 
   num_classes: int
-  headline = 'mask_ap'  # the score that says which checkpoint is best
-  weights_from_labels = False  # how many regions are positive depends on the proposals
+  max_instances: int = 100
+  max_layers: int = 4
+  min_area: int = 1
+  headline: ClassVar[str] = 'mask_ap'
+  weights_from_labels: ClassVar[bool] = False  # how many regions are positive depends on proposals
+  maps: ClassVar[bool] = False
+  class_colors: ClassVar[bool] = False
 
   def __post_init__(self):
     if not 2 <= self.num_classes < VOID:
@@ -37,12 +50,12 @@ class Task:
     """Classes that the network tells apart, background among them."""
     return self.num_classes
 
-  def model_inputs(self, batch: Batch) -> dict[str, dict[str, Array]]:
-    """Returns what the network takes in training beside the image.
+  @property
+  def transforms(self) -> tuple:
+    return (objects.Objects(self.max_instances, self.max_layers, self.min_area),)
 
-    Raises:
-      UserError: the batch holds no instances.
-    """
+  def model_inputs(self, batch: Batch) -> dict[str, dict[str, Array]]:
+    """Returns 'truth'. Raises UserError where the batch holds no instances."""
     missing = [name for name in TRUTH if name not in batch]
     if missing:
       raise UserError(
@@ -51,7 +64,7 @@ class Task:
     return {'truth': {name: batch[name] for name in TRUTH}}
 
   def losses(self, outputs: Outputs, batch: Batch, *, train: bool = True) -> Losses:
-    """The terms of the loss; the loss is sum over terms of sum / (weight where positive, else 1).
+    """The terms of the loss, see jaxseg.tasks.
 
     Args:
       outputs: of models.mask_rcnn in training, where they are described.
@@ -59,7 +72,6 @@ class Task:
       train: unused.
 
     Returns:
-      name -> (sum, weight), float32 scalars to be added over devices before the division:
       'rpn/objectness' (binary cross-entropy) and 'rpn/box' (L1) over the sampled anchors, both
       divided by all places that the sample has; 'class' (cross-entropy) and 'box' (L1, of the true
       class) both divided by the number of sampled regions; 'mask' (binary cross-entropy of the true
@@ -83,6 +95,68 @@ class Task:
     """Counts the objects whose class is outside of the classes, int32."""
     classes = batch['classes']
     return jnp.sum((classes < 0) | (classes >= self.num_classes), dtype=jnp.int32)
+
+  def predict(
+    self, outputs: Outputs, size: tuple[int, int], *, maps: bool = False
+  ) -> dict[str, Array]:
+    """Returns boxes [b, d, 4] in pixels of the network's input, scores (0: unused), classes, masks."""
+    del size, maps
+    return {name: outputs[name] for name in ('boxes', 'scores', 'classes', 'masks')}
+
+  def in_image(
+    self, row: Mapping[str, np.ndarray], frame: Any, size: tuple[int, int]
+  ) -> dict[str, Any]:
+    """Returns 'detections', and 'ids' and 'mask' as `painted` shows them.
+
+    A box may reach into the padding: a mask belongs to its box as the network gave it.
+    """
+    y, x = frame.factor(size)
+    boxes = np.asarray(row['boxes']) * np.array([x, y, x, y], np.float32)
+    detections = at_own_size({**row, 'boxes': boxes}, size)
+    ids, mask = painted(detections)
+    return {'mask': mask, 'detections': detections, 'ids': ids}
+
+  def scorer(self, class_names: Sequence[str]) -> coco.Score:
+    return coco.Score(class_names)
+
+  def draw(
+    self, example: Mapping[str, Any], prediction: Mapping[str, Any], classes: Any
+  ) -> dict[str, np.ndarray]:
+    """Returns 'image', 'truth' and 'prediction', uint8 [h, w, 3], objects in colours of their own."""
+    del classes
+    return pictures.pictures(example, prediction['ids'])
+
+
+def at_own_size(row: Mapping[str, np.ndarray], size: tuple[int, int]) -> Detections:
+  """Pastes one image's masks.
+
+  Args:
+    row: boxes [d, 4] in pixels of the image, scores [d] (0: unused), classes [d] and masks
+      [d, 28, 28].
+    size: height and width of the image.
+
+  Returns:
+    Those that have a pixel, by falling score, boxes clipped to the image.
+  """
+  used = row['scores'] > 0
+  boxes = row['boxes'][used]
+  masks = paste(row['masks'][used], boxes, size)
+  boxes = np.clip(boxes, 0, np.array(size[::-1] * 2, np.float32))
+  detections = Detections(boxes, row['scores'][used], row['classes'][used], masks)
+  return detections[masks.any(axis=(1, 2))]
+
+
+def painted(detections: Detections, least: float = MIN_SCORE) -> tuple[np.ndarray, np.ndarray]:
+  """Paints detections with a score of `least` or more into an image, the best on top.
+
+  Returns:
+    uint16 [h, w], the number of each pixel's detection from 1, 0 for none; uint8 [h, w], its class.
+  """
+  ids = np.zeros(detections.masks.shape[1:], np.uint16)
+  for i in np.flatnonzero(detections.scores >= least)[::-1]:
+    ids[detections.masks[i]] = i + 1
+  classes = np.concatenate([[0], detections.classes]).astype(np.uint8)
+  return ids, classes[ids]
 
 
 def _proposal_sums(outputs: Outputs) -> tuple[Array, Array]:

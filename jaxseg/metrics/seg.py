@@ -1,4 +1,4 @@
-"""Scores of separate objects: SEG of the Cell Tracking Challenge.
+"""SEG of the Cell Tracking Challenge: how well separate objects are found.
 
 Maska et al., A benchmark for comparison of cell tracking algorithms, Bioinformatics 2014. The
 U-Net paper (arXiv:1505.04597) calls it "IOU".
@@ -6,23 +6,48 @@ U-Net paper (arXiv:1505.04597) calls it "IOU".
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
+from jaxseg.metrics.score import Result, Sums
 from jaxseg.types import UserError
 
 
-def components(mask: np.ndarray, *, diagonal: bool = True) -> np.ndarray:
-  """Numbers the connected components of a mask.
+class Score(Sums):
+  """The mean over the true objects of all images.
 
-  Args:
-    mask: bool [h, w].
-    diagonal: whether pixels that touch at a corner belong together.
+  Objects are those that the prediction numbers ('ids'), else the connected components of class 1 and
+  above.
+  """
+
+  def __init__(self, class_names: Sequence[str]):
+    del class_names
+    super().__init__(total=0.0, count=0)
+
+  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    if 'instances' not in example:
+      raise UserError(
+        'the score seg needs data that number their objects, as ctc and dsb2018 do: leave it out'
+      )
+    ids = prediction['ids'] if 'ids' in prediction else components(prediction['mask'] > 0)
+    total, count = seg_score(example['instances'], ids)
+    return {'total': total, 'count': count}
+
+  def compute(self) -> Result:
+    """Returns 'seg', None where there is no object."""
+    return {'seg': self.sums['total'] / self.sums['count'] if self.sums['count'] else None}
+
+
+def components(mask: np.ndarray) -> np.ndarray:
+  """Numbers the connected components of a mask bool [h, w]; pixels that touch at a corner belong together.
 
   Returns:
     int32 [h, w], components from 1, 0 elsewhere.
   """
-  return ndimage.label(mask, structure=np.ones((3, 3)) if diagonal else None)[0]
+  return ndimage.label(mask, structure=np.ones((3, 3)))[0]
 
 
 def overlaps(
@@ -40,12 +65,12 @@ def overlaps(
   truth, prediction = np.asarray(truth), np.asarray(prediction)
   if truth.shape != prediction.shape:
     raise UserError(f'truth {truth.shape} and prediction {prediction.shape} must be of one shape')
-  names, rows = np.unique(truth, return_inverse=True)
-  found, columns = np.unique(prediction, return_inverse=True)
-  table = np.bincount(
-    rows.reshape(-1) * len(found) + columns.reshape(-1), minlength=len(names) * len(found)
-  ).reshape(len(names), len(found))
-  real, claimed = names != 0, found != 0
+  numbers, rows = np.unique(truth, return_inverse=True)
+  predicted, columns = np.unique(prediction, return_inverse=True)
+  shape = len(numbers), len(predicted)
+  pairs = rows.reshape(-1) * shape[1] + columns.reshape(-1)
+  table = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
+  real, claimed = numbers != 0, predicted != 0
   return table[real][:, claimed], table.sum(axis=1)[real], table.sum(axis=0)[claimed]
 
 

@@ -1,0 +1,49 @@
+"""COCO's average precision of connected components, so that maps of classes compare with detectors.
+
+A component of a class's pixels is an object; its score is the class's mean probability there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from jaxseg.metrics import coco, seg
+from jaxseg.types import Detections
+
+
+class Score(coco.Score):
+  maps = True
+
+  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+    detections = detections_of(prediction['mask'], prediction['probabilities'])
+    super().add(example, {'detections': detections})
+
+
+def detections_of(mask: np.ndarray, probabilities: np.ndarray) -> Detections:
+  """Returns the best connected components of each class but background, by falling score.
+
+  Args:
+    mask: uint8 [h, w].
+    probabilities: float32 [h, w, k].
+  """
+  objects = []
+  for kind in (int(k) for k in np.unique(mask) if 0 < k < probabilities.shape[-1]):
+    numbers = seg.components(mask == kind)
+    means = ndimage.mean(probabilities[..., kind], numbers, range(1, numbers.max() + 1))
+    slices = ndimage.find_objects(numbers)
+    for i in np.argsort(-means, kind='stable')[: coco.MAX_DETECTIONS]:
+      rows, columns = slices[i]
+      box = (columns.start, rows.start, columns.stop, rows.stop)
+      objects.append((means[i], box, kind, numbers == i + 1))
+  objects.sort(key=lambda one: -one[0])
+  scores, boxes, classes, masks = zip(*objects, strict=True) if objects else ((),) * 4
+  return Detections(
+    boxes=np.array(boxes, np.float32).reshape(-1, 4),
+    scores=np.array(scores, np.float32),
+    classes=np.array(classes, np.int32),
+    masks=np.array(masks, bool).reshape(-1, *mask.shape),
+  )

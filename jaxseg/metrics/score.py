@@ -1,0 +1,151 @@
+"""What every score is: it gets each image of a data set once, on the host, and is read at the end.
+
+Scores of two parts of the data merge into that of both, whether threads, devices or hosts counted
+them. A result needs no table of names to be read:
+
+  NAME             float, or None where nothing can be measured     a score
+  per_class_NAME   {class: float, None where it is absent}          a column
+  NAME             {name: float or None}                            further scores
+  confusion        [c][c] pixels, rows truth
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxseg import parts
+from jaxseg.types import UserError
+
+Result = dict[str, Any]
+_PER_CLASS = 'per_class_'
+_LOCK = threading.Lock()  # of no instance: scores are pickled
+
+
+class Score(Protocol):
+  """A score of a data set.
+
+  Attributes:
+    maps: whether it reads prediction['probabilities'].
+  """
+
+  maps: bool
+
+  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+    """Counts one image; several threads may.
+
+    Args:
+      example: as its source gives it, 'label' integers [h, w]; with an 'index' its place in the data.
+      prediction: what a task's `in_image` gives, 'mask' uint8 [h, w].
+
+    Raises:
+      UserError: labels outside the classes, or data that lack what the score compares with.
+    """
+
+  def merge(self, other: Any) -> None:
+    """Adds what another one of the same kind has counted."""
+
+  def compute(self) -> Result:
+    """Returns the numbers. Raises UserError where there is nothing at all to score."""
+
+
+class Sums:
+  """Base of the scores that are sums over images.
+
+  Attributes:
+    sums: name -> number or array, added up over images.
+  """
+
+  maps = False
+
+  def __init__(self, **zeros: Any):
+    self.sums = zeros
+
+  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what one image adds to the sums."""
+    raise NotImplementedError
+
+  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+    self._plus(self.measure(example, prediction))
+
+  def merge(self, other: Sums) -> None:
+    self._plus(other.sums)
+
+  def _plus(self, sums: Mapping[str, Any]) -> None:
+    with _LOCK:
+      self.sums |= {name: self.sums.get(name, 0) + value for name, value in sums.items()}
+
+
+class Scores:
+  """Several scores as one."""
+
+  def __init__(self, scores: Iterable[Score]):
+    self._scores = tuple(scores)
+    self.maps = any(score.maps for score in self._scores)
+
+  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+    for score in self._scores:
+      score.add(example, prediction)
+
+  def merge(self, other: Scores) -> None:
+    for score, another in zip(self._scores, other._scores, strict=True):
+      score.merge(another)
+
+  def compute(self) -> Result:
+    return {name: value for score in self._scores for name, value in score.compute().items()}
+
+
+def load(name: str, class_names: Sequence[str]) -> Score:
+  """Returns the score of jaxseg.metrics.NAME, or of the user's own module, for these classes."""
+  return parts.load('metrics', name, kind='score').Score(tuple(class_names))
+
+
+def of_image(
+  score: Score, example: Mapping[str, Any], prediction: Mapping[str, Any], name: str
+) -> float | None:
+  """Returns the number `name` of one image alone, by a new score; None where it shows nothing."""
+  score.add(example, prediction)
+  try:
+    value = score.compute()[name]
+  except UserError:
+    return None
+  return None if value is None or np.isnan(value) else value
+
+
+def numbers(result: Mapping[str, Any]) -> dict[str, float | None]:
+  """Returns all that a result says in one number, by name."""
+  single = {name: value for name, value in result.items() if _is_number(value)}
+  for key, values in _tables(result).items():
+    if not _is_column(key, values, result):
+      of = f'{key.removeprefix(_PER_CLASS)} of ' if key.startswith(_PER_CLASS) else ''
+      single |= {f'{of}{name}': value for name, value in values.items()}
+  return single
+
+
+def columns(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+  """Returns what a result says of each class: name of the score -> {class: value}."""
+  tables = _tables(result).items()
+  return {k.removeprefix(_PER_CLASS): dict(v) for k, v in tables if _is_column(k, v, result)}
+
+
+def published(paper: Mapping[str, Any] | None) -> dict[str, float]:
+  """Returns the scores of a config's `paper`, by the names that `numbers` uses."""
+  return {name: value for name, value in (paper or {}).items() if isinstance(value, float)}
+
+
+def _is_number(value: Any) -> bool:
+  return value is None or isinstance(value, float)
+
+
+def _tables(result: Mapping[str, Any]) -> dict[str, Mapping[str, float | None]]:
+  tables = {name: value for name, value in result.items() if isinstance(value, Mapping)}
+  return {k: v for k, v in tables.items() if v and all(map(_is_number, v.values()))}
+
+
+def _is_column(key: str, values: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+  """Whether a table is by the classes of the first one, not by other things, as F-measures are."""
+  first = next((v for k, v in _tables(result).items() if k.startswith(_PER_CLASS)), {})
+  return key.startswith(_PER_CLASS) and not values.keys().isdisjoint(first)
