@@ -13,7 +13,7 @@ its pixels (float32), momentum 0.99, fixed bilinear upsampling. Nobody has publi
 these 367 images alone; on 3,433 images arXiv:1511.00561, table 3, has 49.8 mIoU.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('32s', '16s', '8s', '')  # rows of docs/results.md
 
@@ -29,29 +29,30 @@ def get_config(variant=None):
   stage = next((s for s in (32, 16, 8) if getattr(chosen, f'{s}s')), None)
   stride = stage or 8
   config = base()
-
-  config.dataset = 'camvid'
   config.num_classes = 11
-  config.mean = (122.67892, 116.66877, 104.00699)
-  config.std = (1.0, 1.0, 1.0)
-  config.channel_order = 'bgr'
-
-  config.model = 'fcn'
-  config.model_options = dict(stride=stride, at_once=stage is None, backbone='vgg16', width=64)
-  config.normalize = 'sum'
-  config.paper = dict(params=PARAMS[stride], split='test', source='arXiv:1605.06211')
-
+  config.num_steps = 100_000 if stage else 300_000
   config.batch_size = 1
-  config.replacement = True
-  config.optimizer = 'caffe_sgd'
-  config.learning_rate = RATES[stage or 32]
-  config.momentum = 0.99
-  config.weight_decay = 5e-4
-  config.multipliers = ((r'/bias', 2.0, 0.0),)
-  config.num_steps = 300_000 if stage is None else 100_000
-  config.init_new = NEW[stage or 32]
-  config.eval_every = 4000
-  config.checkpoint_every = 4000
+
+  config.data = dict(
+    name='camvid',
+    mean=(122.67892, 116.66877, 104.00699),
+    std=(1.0, 1.0, 1.0),
+    channel_order='bgr',
+    replacement=True,
+  )
+  config.model = dict(name='fcn', stride=stride, at_once=stage is None)
+  config.loss = dict(normalize='sum')
+  config.optim = dict(
+    name='caffe_sgd',
+    learning_rate=RATES[stage or 32],
+    momentum=0.99,
+    weight_decay=5e-4,
+    multipliers=((r'/bias', 2.0, 0.0),),
+  )
+  config.init = dict(new=NEW[stage or 32])
+  config.eval = dict(every=4000)
+  config.log = dict(checkpoint_every=4000)
+  config.paper = dict(params=PARAMS[stride], split='test', source='arXiv:1605.06211')
 
   if chosen.small:
     small(config)
@@ -61,46 +62,40 @@ def get_config(variant=None):
 
 
 def small(config):
-  config.paper = None
-  config.mean = (127.5, 127.5, 127.5)
-  config.std = (63.75, 63.75, 63.75)
-  config.channel_order = 'rgb'
-  config.model_options = dict(
-    stride=config.model_options.stride,
-    backbone='vgg16',
+  config.num_steps = 1000
+  config.batch_size = 8
+  config.data = dict(name='camvid', std=(63.75, 63.75, 63.75))
+  config.augment = (
+    ('resize', dict(scale=0.5)),
+    ('crop', dict(size=(192, 256), scale=(0.75, 1.5))),
+    ('flip', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2)),
+  )
+  config.model = dict(
+    name='fcn',
+    stride=config.model.stride,
     width=16,
     batch_norm=True,
     aligned=True,
     dropout_rate=0.2,
   )
-  config.normalize = 'weights'
-  config.class_weights = 'median_frequency'
-  config.resize = 0.5
-  config.eval_scales = (0.5,)
-  config.crop = (192, 256)
-  config.scale = (0.75, 1.5)
-  config.flip = True
-  config.brightness = config.contrast = 0.2
-  config.batch_size = 8
-  config.replacement = False
-  config.optimizer = 'adam'
-  config.learning_rate = 2e-3
-  config.weight_decay = 0.0
-  config.multipliers = ()
-  config.schedule = 'cosine'
-  config.warmup_steps = 30
-  config.num_steps = 1000
-  config.eval_every = config.checkpoint_every = 250
+  config.loss = dict(class_weights='median_frequency')
+  config.optim.update(
+    name='adam',
+    learning_rate=2e-3,
+    weight_decay=0.0,
+    multipliers=(),
+    schedule='cosine',
+    warmup_steps=30,
+  )
+  config.eval = dict(every=250, scales=(0.5,))
+  config.log = dict(checkpoint_every=250)
+  config.paper = None
 
 
 def smoke(config):
-  config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=32, count=16, num_classes=4)
-  config.num_classes = 4
-  config.class_weights = ()
-  config.model_options.width = 4
-  config.model_options.aligned = True  # the released net pads by 100: not for seconds on a CPU
-  config.resize, config.crop, config.scale, config.eval_scales = 0.0, (), (), (1.0,)
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  on_shapes(config, size=32)
+  config.augment = ()
+  config.model.width = 4
+  config.model.aligned = True  # the released net pads by 100: not for seconds on a CPU
+  config.eval.scales = (1.0,)

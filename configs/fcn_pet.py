@@ -14,7 +14,7 @@ recipe starts from torchvision's ImageNet weights; without them leave init_from 
 longer. By operation count minutes on one data-centre GPU, not measured.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -22,32 +22,20 @@ BASELINES = ('',)  # rows of docs/results.md
 def get_config(variant=None):
   chosen = variants(variant, resnet50=False, smoke=False)
   config = base()
-
-  config.dataset = 'pet'
   config.num_classes = 3
-  config.mean = (123.675, 116.28, 103.53)
-  config.std = (58.395, 57.12, 57.375)
-
-  config.model = 'fcn'
-  config.model_options = dict(
-    stride=8, backbone='resnet50' if chosen.resnet50 else 'mobilenet_v2', head='light'
-  )
-  config.paper = None
-
-  config.crop = (256, 256)
-  config.scale = (0.5, 1.25)
-  config.flip = True
-  config.brightness = config.contrast = config.saturation = 0.2
-
   config.num_steps = 5000
   config.batch_size = 16
-  config.optimizer = 'adam'
-  config.learning_rate = 1e-3
-  config.schedule = 'cosine'
-  config.warmup_steps = 100
-  config.init_new = ('score_.*',)
-  config.eval_every = 500
-  config.checkpoint_every = 500
+
+  config.data = dict(name='pet', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+  config.augment = (
+    ('crop', dict(size=(256, 256), scale=(0.5, 1.25))),
+    ('flip', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2, saturation=0.2)),
+  )
+  backbone = 'resnet50' if chosen.resnet50 else 'mobilenet_v2'
+  config.model = dict(name='fcn', backbone=backbone, head='light')
+  config.optim = dict(name='adam', learning_rate=1e-3, schedule='cosine', warmup_steps=100)
+  config.init = dict(new=('score_.*',))
 
   if chosen.smoke:
     smoke(config)
@@ -55,11 +43,7 @@ def get_config(variant=None):
 
 
 def smoke(config):
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=32, count=16, num_classes=3)
-  config.model_options = dict(stride=8, backbone='vgg16', head='light', width=4)
-  config.crop = (32, 32)
-  config.scale = ()
+  on_shapes(config, size=32, num_classes=3)
   config.batch_size = 8
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  config.augment = (('crop', dict(size=(32, 32))), *config.augment[1:])
+  config.model = dict(name='fcn', head='light', width=4)

@@ -16,11 +16,11 @@ To reach, mIoU on the 736 images of seg11valid: 63.6, 65.0, 65.5 and 65.4. The r
 One whole image a step, drawn at random with replacement, no augmentation; the loss is summed over
 its pixels (float32, weight decay is next to nothing beside it), momentum 0.99, fixed bilinear
 upsampling. By operation count an hour or two a stage on one data-centre GPU, not measured; the
-images have hundreds of sizes, and each compiles once: --config.pad=500,500 puts all on one canvas,
+images have hundreds of sizes, and each compiles once: --config.augment.pad.size=500,500 puts all on one canvas,
 which the release does not do.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('32s', '16s', '8s', 'atonce')  # rows of docs/results.md
 
@@ -38,19 +38,32 @@ def get_config(variant=None):
   stage = next((s for s in (32, 16, 8) if getattr(chosen, f'{s}s')), None)
   stride = stage or 8
   config = base()
-
-  config.dataset = 'voc'
-  config.dataset_options = dict(year=2011)
-  config.train_split = 'sbd_train'
-  config.eval_split = 'seg11valid'
   config.num_classes = 21
-  config.mean = (122.67892, 116.66877, 104.00699)
-  config.std = (1.0, 1.0, 1.0)
-  config.channel_order = 'bgr'
+  config.num_steps = 100_000 if stage else 300_000
+  config.batch_size = 1
+  config.eval_split = 'seg11valid'
 
-  config.model = 'fcn'
-  config.model_options = dict(stride=stride, at_once=stage is None, backbone='vgg16', width=64)
-  config.normalize = 'sum'
+  config.data = dict(
+    name='voc',
+    options=dict(year=2011),
+    train_split='sbd_train',
+    mean=(122.67892, 116.66877, 104.00699),
+    std=(1.0, 1.0, 1.0),
+    channel_order='bgr',
+    replacement=True,
+  )
+  config.model = dict(name='fcn', stride=stride, at_once=stage is None)
+  config.loss = dict(normalize='sum')
+  config.optim = dict(
+    name='caffe_sgd',
+    learning_rate=RATES[stage or 32],
+    momentum=0.99,
+    weight_decay=5e-4,
+    multipliers=((r'/bias', 2.0, 0.0),),
+  )
+  config.init = dict(new=(NEW[stage],) if stage else ('score_.*',))
+  config.eval = dict(every=4000)
+  config.log = dict(checkpoint_every=4000)
   config.paper = dict(
     params=PARAMS[stride],
     mean_iou=MEAN_IOU[stage] if stage else 0.654,
@@ -58,30 +71,12 @@ def get_config(variant=None):
     source='arXiv:1605.06211, as the reference release states it',
   )
 
-  config.batch_size = 1
-  config.replacement = True
-  config.optimizer = 'caffe_sgd'
-  config.learning_rate = RATES[stage or 32]
-  config.momentum = 0.99
-  config.weight_decay = 5e-4
-  config.multipliers = ((r'/bias', 2.0, 0.0),)
-  config.num_steps = 100_000 if stage else 300_000
-  config.init_new = (NEW[stage],) if stage else ('score_.*',)
-  config.eval_every = 4000
-  config.checkpoint_every = 4000
-
   if chosen.smoke:
     smoke(config)
   return config
 
 
 def smoke(config):
-  config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=32, count=16, num_classes=4)
-  config.train_split, config.eval_split = 'train', 'val'
-  config.num_classes = 4
-  config.model_options.width = 4
-  config.model_options.aligned = True  # the released net pads by 100: not for seconds on a CPU
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  on_shapes(config, size=32)
+  config.model.width = 4
+  config.model.aligned = True  # the released net pads by 100: not for seconds on a CPU

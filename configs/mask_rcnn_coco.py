@@ -6,7 +6,7 @@ bare     90,000 steps ("1x"), from torchvision's resnet50.
 :3x      270,000 steps.
 :resnet101  ResNet-101, from torchvision's; to be read beside 3x.
 :torchvision  anchors and RoIAlign as torchvision's maskrcnn_resnet50_fpn has them: for its published
-         weights, whose file --config.init_from takes whole (set --config.init_new=()).
+         weights, whose file --config.init_from takes whole (set --config.init.new=()).
 :smoke   seconds, on generated shapes.
 
 The paper has 33.6 mask AP for R50-FPN and 35.4 for R101-FPN (table 2a, 5,000 images of val2014: the
@@ -18,10 +18,10 @@ ten at 60,000 and at 80,000; flipped left to right; batch norm, the stem and the
 The shorter side is one of 640, 672 ... 800 pixels, the longer at most 1333. Differences: its backbone is
 MSRA's (stride on the first 1x1, BGR, deviation 1); a batch of it is padded to its largest image, here
 every image to 1344 x 1344, so that shapes are fixed; its warm-up starts at 1/1000 of the rate, ours at
-0. Hours are not measured; where 16 images do not fit in memory: --config.model_options.remat=True.
+0. Hours are not measured; where 16 images do not fit in memory: --config.model.remat=True.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -30,51 +30,45 @@ PARAMS = {'resnet50': 44_396_336, 'resnet101': 63_388_464}
 
 def get_config(variant=None):
   chosen = variants(variant, resnet101=False, torchvision=False, smoke=False, **{'3x': False})
-  long = vars(chosen)['3x']
+  long = getattr(chosen, '3x')
   backbone = 'resnet101' if chosen.resnet101 else 'resnet50'
   config = base()
-
-  config.dataset = 'coco'
-  config.num_classes = 81
   config.task = 'instance'
-  config.max_instances = 100
-  config.mean = (123.675, 116.28, 103.53)
-  config.std = (58.395, 57.12, 57.375)
+  config.num_classes = 81
+  config.num_steps = 270_000 if long else 90_000
+  config.batch_size = 16
+  config.parallel = 'mesh'
 
-  config.short_side = (640, 672, 704, 736, 768, 800)
-  config.flip = True
-  config.crop = (1344, 1344)
-
-  config.model = 'mask_rcnn'
-  config.model_options = dict(
-    backbone=backbone,
-    aligned=not chosen.torchvision,
-    anchors_rounded=chosen.torchvision,
-    remat=False,
+  config.data = dict(name='coco', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+  config.augment = (
+    ('short_side', dict(sides=(640, 672, 704, 736, 768, 800), longest=1333)),
+    ('crop', dict(size=(1344, 1344))),
+    ('flip', {}),
   )
+  config.model = dict(name='mask_rcnn', backbone=backbone)
+  if chosen.torchvision:
+    config.model.update(aligned=False, anchors_rounded=True)
+  config.optim = dict(
+    name='sgd',
+    learning_rate=0.02,
+    momentum=0.9,
+    weight_decay=1e-4,
+    multipliers=(
+      (r'^backbone/(conv1|layer1_)', 0.0, 0.0),
+      (r'^backbone/.*(bn\d|downsample_1)/', 0.0, 0.0),
+    ),
+    schedule='step',
+    schedule_steps=(210_000, 250_000) if long else (60_000, 80_000),
+    warmup_steps=1000,
+  )
+  config.init = dict(new=('fpn', 'rpn', 'box_head', 'mask_head'))
+  config.eval = dict(every=10_000, short_side=800, long_side=1333)
+  config.log = dict(checkpoint_every=5000)
   config.paper = dict(
     params=PARAMS[backbone],
     mask_ap=0.354 if chosen.resnet101 else 0.336,
     source='arXiv:1703.06870, table 2a',
   )
-
-  config.parallel = 'mesh'
-  config.batch_size = 16
-  config.optimizer = 'sgd'
-  config.learning_rate = 0.02
-  config.momentum = 0.9
-  config.weight_decay = 1e-4
-  config.multipliers = (
-    (r'^backbone/(conv1|layer1_)', 0.0, 0.0),
-    (r'^backbone/.*(bn\d|downsample_1)/', 0.0, 0.0),
-  )
-  config.schedule = 'step'
-  config.warmup_steps = 1000
-  config.num_steps = 270_000 if long else 90_000
-  config.schedule_steps = (210_000, 250_000) if long else (60_000, 80_000)
-  config.init_new = ('fpn', 'rpn', 'box_head', 'mask_head')
-  config.eval_every = 10_000
-  config.checkpoint_every = 5000
 
   if chosen.smoke:
     smoke(config)
@@ -82,13 +76,10 @@ def get_config(variant=None):
 
 
 def smoke(config):
-  config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=64, count=16, num_classes=4)
-  config.num_classes = 4
-  config.crop = (64, 64)
-  config.short_side = ()
-  config.model_options.update(
+  on_shapes(config, size=64)
+  config.batch_size = 8
+  config.augment = (('crop', dict(size=(64, 64))), ('flip', {}))
+  config.model.update(
     width=4,
     stage_sizes=(1, 1, 1),
     frozen_norm=False,
@@ -105,10 +96,5 @@ def smoke(config):
     detections=20,
     candidates=100,
   )
-  config.multipliers = ()
-  config.learning_rate = 0.01
-  config.batch_size = 8
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.schedule = 'constant'
-  config.warmup_steps = 2
-  config.log_every = 2
+  config.optim.update(learning_rate=0.01, multipliers=(), schedule='constant', warmup_steps=2)
+  config.eval.short_side = 0

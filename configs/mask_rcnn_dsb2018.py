@@ -14,7 +14,7 @@ bare    ResNet-50 from torchvision's ImageNet weights, crops of 256x256 from ima
 :smoke  seconds, on generated shapes.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -22,45 +22,40 @@ BASELINES = ('',)  # rows of docs/results.md
 def get_config(variant=None):
   chosen = variants(variant, small=False, smoke=False)
   config = base()
-
-  config.dataset = 'dsb2018'
-  config.dataset_options = dict(border_weight=False)
-  config.num_classes = 2
   config.task = 'instance'
-  config.max_instances = 400
-  config.min_area = 4
-  config.mean = (123.675, 116.28, 103.53)
-  config.std = (58.395, 57.12, 57.375)
+  config.num_classes = 2
+  config.num_steps = 10_000
+  config.batch_size = 16
 
-  config.crop = (256, 256)
-  config.scale = (0.75, 1.5)
-  config.flip = config.vertical_flip = config.rotate90 = True
-  config.brightness = config.contrast = 0.2
-
-  config.model = 'mask_rcnn'
-  config.model_options = dict(
+  config.data = dict(
+    name='dsb2018',
+    options=dict(border_weight=False),
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+  )
+  config.augment = augment(256)
+  config.model = dict(
+    name='mask_rcnn',
     backbone='resnet50',
     anchor_sizes=(8, 16, 32, 64, 128),
-    post_nms=(1000, 1000),
-    rpn_samples=256,
     roi_samples=256,
     detections=400,
   )
-  config.init_new = ('fpn', 'rpn', 'box_head', 'mask_head')
-  config.multipliers = (
-    (r'^backbone/(conv1|layer1_)', 0.0, 0.0),
-    (r'^backbone/.*(bn\d|downsample_1)/', 0.0, 0.0),
+  config.loss = dict(max_instances=400, min_area=4)
+  config.optim = dict(
+    name='sgd',
+    learning_rate=0.02,
+    weight_decay=1e-4,
+    multipliers=(
+      (r'^backbone/(conv1|layer1_)', 0.0, 0.0),
+      (r'^backbone/.*(bn\d|downsample_1)/', 0.0, 0.0),
+    ),
+    schedule='cosine',
+    warmup_steps=500,
   )
-
-  config.num_steps = 10_000
-  config.batch_size = 16
-  config.optimizer = 'sgd'
-  config.learning_rate = 0.02
-  config.weight_decay = 1e-4
-  config.schedule = 'cosine'
-  config.warmup_steps = 500
-  config.eval_every = 1000
-  config.checkpoint_every = 1000
+  config.init = dict(new=('fpn', 'rpn', 'box_head', 'mask_head'))
+  config.eval = dict(every=1000)
+  config.log = dict(checkpoint_every=1000)
 
   if chosen.small:
     small(config)
@@ -69,16 +64,25 @@ def get_config(variant=None):
   return config
 
 
+def augment(size):
+  return (
+    ('crop', dict(size=(size, size), scale=(0.75, 1.5))),
+    ('flip', dict(vertical=True)),
+    ('rotate90', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2)),
+  )
+
+
 def from_scratch(config, **options):
   """A small network: nothing is loaded, nothing frozen."""
-  config.model_options.update(frozen_norm=False, frozen_stages=0, **options)
-  config.init_new = config.multipliers = ()
-  config.mean = config.std = (127.5, 127.5, 127.5)
-  config.optimizer = 'adam'
-  config.weight_decay = 0.0
+  config.data = dict(name='dsb2018', options=dict(border_weight=False))
+  config.model.update(frozen_norm=False, frozen_stages=0, **options)
+  config.init = {}
 
 
 def small(config):
+  config.num_steps = 900
+  config.batch_size = 4
   from_scratch(
     config,
     width=16,
@@ -95,18 +99,13 @@ def small(config):
     detections=300,
     candidates=600,
   )
-  config.batch_size = 4
-  config.learning_rate = 1e-3
-  config.clip_norm = 10.0
-  config.num_steps = 900
-  config.warmup_steps = 50
-  config.eval_every = config.checkpoint_every = 450
+  config.optim = dict(
+    name='adam', learning_rate=1e-3, schedule='cosine', warmup_steps=50, clip_norm=10.0
+  )
+  config.eval.every = config.log.checkpoint_every = 450
 
 
 def smoke(config):
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=64, count=16, num_classes=2)
-  config.crop = (64, 64)
   from_scratch(
     config,
     width=4,
@@ -123,8 +122,7 @@ def smoke(config):
     detections=20,
     candidates=100,
   )
-  config.learning_rate = 1e-3
+  on_shapes(config, size=64, num_classes=2)
   config.batch_size = 8
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.warmup_steps = 2
-  config.log_every = 2
+  config.augment = augment(64)
+  config.optim = dict(name='adam', learning_rate=1e-3, schedule='cosine', warmup_steps=2)

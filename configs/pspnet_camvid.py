@@ -14,7 +14,7 @@ Nobody has published PSPNet trained on these 367 images: there is no number to r
 count about half an hour on one data-centre GPU, not measured.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -26,36 +26,27 @@ PARAMS = 49_073_878
 def get_config(variant=None):
   chosen = variants(variant, torchvision=False, small=False, smoke=False)
   config = base()
-
-  config.dataset = 'camvid'
   config.num_classes = 11
-  config.mean = (123.675, 116.28, 103.53)
-  config.std = (58.395, 57.12, 57.375)
+  config.num_steps = 5000
+  config.batch_size = 16
 
-  config.scale = (0.5, 2.0)
-  config.rotate, config.rotate_share = 10.0, 0.5
-  config.blur = 0.5
-  config.flip = True
-  config.crop = (361, 481)
-
-  config.model = 'pspnet'
-  config.model_options = dict(backbone='resnet50', width=64, deep_stem=not chosen.torchvision)
-  config.aux_weight = 0.4
+  config.data = dict(name='camvid', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+  config.augment = augment(361, 481)
+  config.model = dict(name='pspnet', backbone='resnet50', deep_stem=not chosen.torchvision)
+  config.loss = dict(aux_weight=0.4)
+  config.optim = dict(
+    name='sgd',
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=1e-4,
+    multipliers=((r'^(ppm|cls|aux)_', 10.0, 1.0),),
+    schedule='poly',
+    schedule_power=0.9,
+  )
+  config.init = dict(new=('ppm_.*', 'cls_.*', 'aux_.*'))
   config.paper = dict(
     params=PARAMS - 123_776 * chosen.torchvision, split='test', source='arXiv:1612.01105'
   )
-
-  config.batch_size = 16
-  config.optimizer = 'sgd'
-  config.learning_rate = 0.01
-  config.momentum = 0.9
-  config.weight_decay = 1e-4
-  config.schedule = 'poly'
-  config.schedule_power = 0.9
-  config.multipliers = ((r'^(ppm|cls|aux)_', 10.0, 1.0),)
-  config.init_new = ('ppm_.*', 'cls_.*', 'aux_.*')
-  config.num_steps = 5000
-  config.eval_every = config.checkpoint_every = 500
 
   if chosen.small:
     small(config)
@@ -64,37 +55,37 @@ def get_config(variant=None):
   return config
 
 
+def augment(height, width):
+  return (
+    ('rotate', dict(degrees=10.0, share=0.5)),
+    ('crop', dict(size=(height, width), scale=(0.5, 2.0))),
+    ('flip', {}),
+    ('blur', dict(share=0.5)),
+  )
+
+
 def small(config):
-  config.paper = None
-  config.model_options.width = 12
-  config.class_weights = 'median_frequency'
-  config.resize = 0.5
-  config.eval_scales = (0.5,)
-  config.crop = (193, 257)
-  config.scale = (0.75, 1.5)
-  config.rotate, config.blur = 0.0, 0.0
-  config.brightness = config.contrast = 0.2
-  config.batch_size = 8
-  config.optimizer = 'adam'
-  config.learning_rate = 2e-3
-  config.weight_decay = 0.0
-  config.multipliers = ()
-  config.init_new = ()
-  config.warmup_steps = 30
   config.num_steps = 1000
-  config.eval_every = config.checkpoint_every = 250
+  config.batch_size = 8
+  config.augment = (
+    ('resize', dict(scale=0.5)),
+    ('crop', dict(size=(193, 257), scale=(0.75, 1.5))),
+    ('flip', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2)),
+  )
+  config.model.width = 12
+  config.loss = dict(class_weights='median_frequency')
+  config.optim = dict(name='adam', learning_rate=2e-3, schedule='poly', warmup_steps=30)
+  config.init = {}
+  config.eval = dict(every=250, scales=(0.5,))
+  config.log = dict(checkpoint_every=250)
+  config.paper = None
 
 
 def smoke(config):
-  config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=33, count=16, num_classes=4)
-  config.num_classes = 4
-  config.class_weights = ()
-  config.resize, config.scale, config.eval_scales = 0.0, (0.5, 2.0), (1.0,)
-  config.crop = (33, 33)
-  config.model_options.width = 4
-  config.model_options.stage_sizes = (1, 1, 1, 1)
+  on_shapes(config, size=33)
   config.batch_size = 8
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  config.augment = augment(33, 33)
+  config.model.width = 4
+  config.model.stage_sizes = (1, 1, 1, 1)
+  config.eval.scales = (1.0,)

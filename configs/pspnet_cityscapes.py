@@ -21,10 +21,10 @@ pixel accuracy at one scale, 80.91 at six; the PyTorch release 78.63 and 79.29:
 90,000 steps of 16 crops of 713 x 713, batch norm over all of them; SGD, the rate falls with power
 0.9 at every step, what is not in the ResNet learns ten times as fast; the auxiliary loss counts 0.4.
 One program runs on a mesh of as many devices as divide the batch. By operation count two days on one
-data-centre GPU, not measured; where 16 crops do not fit in memory: --config.model_options.remat=True.
+data-centre GPU, not measured; where 16 crops do not fit in memory: --config.model.remat=True.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -36,23 +36,27 @@ PARAMS = 68_072_166
 def get_config(variant=None):
   chosen = variants(variant, torchvision=False, spatial=False, smoke=False)
   config = base()
-
-  config.dataset = 'cityscapes'
   config.num_classes = 19
-  config.mean = (123.675, 116.28, 103.53)
-  config.std = (58.395, 57.12, 57.375)
+  config.num_steps = 90_000
+  config.batch_size = 16
+  config.parallel = 'mesh'
 
-  config.scale = (0.5, 2.0)
-  config.rotate, config.rotate_share = 10.0, 0.5
-  config.blur = 0.5
-  config.flip = True
-  config.crop = (713, 713)
-
-  config.model = 'pspnet'
-  config.model_options = dict(
-    backbone='resnet101', width=64, deep_stem=not chosen.torchvision, remat=False
+  config.data = dict(name='cityscapes', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+  config.augment = augment(713, 713)
+  config.model = dict(name='pspnet', backbone='resnet101', deep_stem=not chosen.torchvision)
+  config.loss = dict(aux_weight=0.4)
+  config.optim = dict(
+    name='sgd',
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=1e-4,
+    multipliers=((r'^(ppm|cls|aux)_', 10.0, 1.0),),
+    schedule='poly',
+    schedule_power=0.9,
   )
-  config.aux_weight = 0.4
+  config.init = dict(new=('ppm_.*', 'cls_.*', 'aux_.*'))
+  config.eval = dict(every=10_000, batch_size=8)
+  config.log = dict(checkpoint_every=5000)
   config.paper = dict(
     params=PARAMS - 123_776 * chosen.torchvision,
     mean_iou=0.784,
@@ -60,40 +64,27 @@ def get_config(variant=None):
     source='arXiv:1612.01105, table 7',
   )
 
-  config.parallel = 'mesh'
-  config.batch_size = 16
-  config.optimizer = 'sgd'
-  config.learning_rate = 0.01
-  config.momentum = 0.9
-  config.weight_decay = 1e-4
-  config.schedule = 'poly'
-  config.schedule_power = 0.9
-  config.multipliers = ((r'^(ppm|cls|aux)_', 10.0, 1.0),)
-  config.init_new = ('ppm_.*', 'cls_.*', 'aux_.*')
-  config.num_steps = 90_000
-  config.eval_every = 10_000
-  config.eval_batch_size = 8
-  config.checkpoint_every = 5000
-
-  if chosen.spatial:
-    config.mesh = 'data:4,spatial:2'
-    config.crop = (704, 704)
-    config.model_options.align_corners = False
   if chosen.smoke:
     smoke(config)
+  elif chosen.spatial:
+    config.mesh = 'data:4,spatial:2'
+    config.augment = augment(704, 704)
+    config.model.align_corners = False
   return config
 
 
+def augment(height, width):
+  return (
+    ('rotate', dict(degrees=10.0, share=0.5)),
+    ('crop', dict(size=(height, width), scale=(0.5, 2.0))),
+    ('flip', {}),
+    ('blur', dict(share=0.5)),
+  )
+
+
 def smoke(config):
-  config.paper = None
-  config.mesh = ''
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=33, count=16, num_classes=4)
-  config.num_classes = 4
-  config.crop = (33, 33)
-  config.model_options.align_corners = True
-  config.model_options.width = 4
-  config.model_options.stage_sizes = (1, 1, 1, 1)
+  on_shapes(config, size=33)
   config.batch_size = 8
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  config.augment = augment(33, 33)
+  config.model.width = 4
+  config.model.stage_sizes = (1, 1, 1, 1)

@@ -22,7 +22,7 @@ fast; the auxiliary loss counts 0.4. By operation count some six hours on one da
 measured.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -34,23 +34,32 @@ PARAMS = 68_073_706
 def get_config(variant=None):
   chosen = variants(variant, torchvision=False, smoke=False)
   config = base()
-
-  config.dataset = 'voc'
-  config.dataset_options = dict(year=2012)
-  config.train_split = 'trainaug'
   config.num_classes = 21
-  config.mean = (123.675, 116.28, 103.53)
-  config.std = (58.395, 57.12, 57.375)
+  config.num_steps = 30_000
+  config.batch_size = 16
 
-  config.scale = (0.5, 2.0)
-  config.rotate, config.rotate_share = 10.0, 0.5
-  config.blur = 0.5
-  config.flip = True
-  config.crop = (473, 473)
-
-  config.model = 'pspnet'
-  config.model_options = dict(backbone='resnet101', width=64, deep_stem=not chosen.torchvision)
-  config.aux_weight = 0.4
+  config.data = dict(
+    name='voc',
+    options=dict(year=2012),
+    train_split='trainaug',
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+  )
+  config.augment = augment(473, 473)
+  config.model = dict(name='pspnet', backbone='resnet101', deep_stem=not chosen.torchvision)
+  config.loss = dict(aux_weight=0.4)
+  config.optim = dict(
+    name='sgd',
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=1e-4,
+    multipliers=((r'^(ppm|cls|aux)_', 10.0, 1.0),),
+    schedule='poly',
+    schedule_power=0.9,
+  )
+  config.init = dict(new=('ppm_.*', 'cls_.*', 'aux_.*'))
+  config.eval = dict(every=5000, batch_size=8)
+  config.log = dict(checkpoint_every=2500)
   config.paper = dict(
     params=PARAMS - 123_776 * chosen.torchvision,
     mean_iou=0.826,
@@ -58,34 +67,23 @@ def get_config(variant=None):
     source='arXiv:1612.01105, table 6',
   )
 
-  config.batch_size = 16
-  config.optimizer = 'sgd'
-  config.learning_rate = 0.01
-  config.momentum = 0.9
-  config.weight_decay = 1e-4
-  config.schedule = 'poly'
-  config.schedule_power = 0.9
-  config.multipliers = ((r'^(ppm|cls|aux)_', 10.0, 1.0),)
-  config.init_new = ('ppm_.*', 'cls_.*', 'aux_.*')
-  config.num_steps = 30_000
-  config.eval_every = 5000
-  config.eval_batch_size = 8
-  config.checkpoint_every = 2500
-
   if chosen.smoke:
     smoke(config)
   return config
 
 
+def augment(height, width):
+  return (
+    ('rotate', dict(degrees=10.0, share=0.5)),
+    ('crop', dict(size=(height, width), scale=(0.5, 2.0))),
+    ('flip', {}),
+    ('blur', dict(share=0.5)),
+  )
+
+
 def smoke(config):
-  config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=33, count=16, num_classes=4)
-  config.train_split = 'train'
-  config.num_classes = 4
-  config.crop = (33, 33)
-  config.model_options.width = 4
-  config.model_options.stage_sizes = (1, 1, 1, 1)
+  on_shapes(config, size=33)
   config.batch_size = 8
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  config.augment = augment(33, 33)
+  config.model.width = 4
+  config.model.stage_sizes = (1, 1, 1, 1)

@@ -14,11 +14,11 @@ bare      SegNet on VGG16: 40,000 steps of 4 images as in the released solver, a
 :smoke    seconds, on generated shapes.
 
 The class weights are those of the release (SegNet-Tutorial), which its own formula does not
-reproduce; `class_weights='median_frequency'` computes the formula. Images are BGR, 0..255, no mean
+reproduce; --config.loss.class_weights=median_frequency computes the formula. Images are BGR, 0..255, no mean
 subtracted; the loss is weighted and divided by the number of pixels, as caffe-segnet does.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('', 'basic', 'bayesian', 'basic,bayesian')  # rows of docs/results.md
 
@@ -31,30 +31,21 @@ RELEASED_WEIGHTS = (
 def get_config(variant=None):
   chosen = variants(variant, basic=False, bayesian=False, small=False, smoke=False)
   config = base()
-
-  config.dataset = 'camvid'
   config.num_classes = 11
-  config.mean = (0.0, 0.0, 0.0)
-  config.std = (1.0, 1.0, 1.0)
-  config.channel_order = 'bgr'
-
-  config.model = 'segnet'
-  config.model_options = dict(
-    variant='basic' if chosen.basic else 'vgg16', bayesian=chosen.bayesian, width=64
-  )
-  config.normalize = 'pixels'
-  config.class_weights = RELEASED_WEIGHTS
-  config.absent = 'zero'
-  config.population_pass = True
-
   config.batch_size = 4
-  config.optimizer = 'caffe_sgd'
-  config.momentum = 0.9
-  config.weight_decay = 5e-4
+
+  config.data = dict(name='camvid', mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), channel_order='bgr')
+  config.model = dict(
+    name='segnet', variant='basic' if chosen.basic else 'vgg16', bayesian=chosen.bayesian
+  )
+  config.loss = dict(normalize='pixels', class_weights=RELEASED_WEIGHTS)
+  config.optim = dict(name='caffe_sgd', momentum=0.9, weight_decay=5e-4)
+  config.eval = dict(every=1000, score=dict(absent='zero'), population_pass=True)
+  config.log = dict(checkpoint_every=1000)
   if chosen.basic:
     config.num_steps = 10_000
-    config.learning_rate = 0.1
-    config.multipliers = ((r'^conv\w*(?<!_bn)/bias', 2.0, 0.0),)  # BN: Caffe's default 1, 1
+    config.optim.learning_rate = 0.1
+    config.optim.multipliers = ((r'^conv\w*(?<!_bn)/bias', 2.0, 0.0),)  # BN: Caffe's default 1, 1
     config.paper = dict(
       params=1_416_587,
       pixel_accuracy=0.827,
@@ -65,61 +56,49 @@ def get_config(variant=None):
     )
   else:
     config.num_steps = 60_000 if chosen.bayesian else 40_000
-    config.learning_rate = 1e-3
-    config.multipliers = ((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0))
-    config.init_new = (r'.*_bn', r'.*_D')  # VGG16 has neither batch norm nor a decoder
-    config.init_ignore = ('mean',)  # as released: the batch norm after conv1_1 takes up the shift
+    config.optim.learning_rate = 1e-3
+    config.optim.multipliers = ((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0))
+    config.init = dict(
+      new=(r'.*_bn', r'.*_D'),  # VGG16 has neither batch norm nor a decoder
+      ignore=('mean',),  # as released: the batch norm after conv1_1 takes up the shift
+    )
     config.paper = dict(params=29_449_355, split='test', source='arXiv:1511.00561')
   if chosen.bayesian:
-    global_accuracy, mean_iou = (0.816, 0.558) if chosen.basic else (0.869, 0.631)
+    pixel_accuracy, mean_iou = (0.816, 0.558) if chosen.basic else (0.869, 0.631)
     config.paper = dict(
       params=config.paper.params,
-      pixel_accuracy=global_accuracy,
+      pixel_accuracy=pixel_accuracy,
       mean_iou=mean_iou,
       split='test',
       source='arXiv:1511.02680, as later papers quote it',
     )
 
-  config.eval_every = 1000
-  config.checkpoint_every = 1000
-
   if chosen.small:
-    small(config, chosen.basic)
+    small(config)
   if chosen.smoke:
-    smoke(config, chosen.basic)
+    smoke(config)
   return config
 
 
-def small(config, basic):
-  config.paper = None
-  config.model_options.width = 24 if basic else 16
-  config.resize = 0.5
-  config.eval_scales = (0.5,)
-  config.crop = (180, 240)
-  config.scale = (0.75, 1.5)
-  config.flip = True
-  config.brightness = config.contrast = 0.2
-  config.normalize = 'weights'
-  config.class_weights = tuple(w**0.5 for w in RELEASED_WEIGHTS)
-  config.batch_size = 4
-  config.optimizer = 'adam'
-  config.learning_rate = 2e-3
-  config.weight_decay = 0.0
-  config.multipliers = ()
-  config.schedule = 'cosine'
-  config.warmup_steps = 30
+def small(config):
   config.num_steps = 1000
-  config.eval_every = config.checkpoint_every = 250
-  config.population_pass = False
-
-
-def smoke(config, basic):
+  config.augment = (
+    ('resize', dict(scale=0.5)),
+    ('crop', dict(size=(180, 240), scale=(0.75, 1.5))),
+    ('flip', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2)),
+  )
+  config.model.width = 24 if config.model.variant == 'basic' else 16
+  config.loss = dict(class_weights=tuple(w**0.5 for w in RELEASED_WEIGHTS))
+  config.optim = dict(name='adam', learning_rate=2e-3, schedule='cosine', warmup_steps=30)
+  config.eval = dict(every=250, scales=(0.5,), score=dict(absent='zero'))
+  config.log = dict(checkpoint_every=250)
   config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=32, count=16, num_classes=4)
-  config.num_classes = 4
-  config.class_weights = 'median_frequency'
-  config.model_options.width = 4
-  config.resize, config.crop, config.scale, config.eval_scales = 0.0, (), (), (1.0,)
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+
+
+def smoke(config):
+  on_shapes(config, size=32)
+  config.augment = ()
+  config.model.width = 4
+  config.loss.class_weights = 'median_frequency'
+  config.eval.scales = (1.0,)

@@ -17,7 +17,7 @@ number of pixels. The released net has a 38th output for void, which is never a 
 are 37 (the release's 38: 29,464,934 parameters).
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('', 'bayesian')  # rows of docs/results.md
 
@@ -34,21 +34,30 @@ RELEASED_WEIGHTS = (
 def get_config(variant=None):
   chosen = variants(variant, bayesian=False, smoke=False)
   config = base()
-
-  config.dataset = 'sunrgbd'
-  config.eval_split = 'test'
   config.num_classes = 37
-  config.image_size = (360, 480)
-  config.mean = (0.0, 0.0, 0.0)
-  config.std = (1.0, 1.0, 1.0)
-  config.channel_order = 'bgr'
+  config.num_steps = 60_000 if chosen.bayesian else 180_000
+  config.batch_size = 4
+  config.eval_split = 'test'
 
-  config.model = 'segnet'
-  config.model_options = dict(variant='vgg16', bayesian=True, width=64)
-  config.normalize = 'pixels'
-  config.class_weights = RELEASED_WEIGHTS[1:]
-  config.absent = 'zero'
-  config.population_pass = True
+  config.data = dict(
+    name='sunrgbd',
+    image_size=(360, 480),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    channel_order='bgr',
+  )
+  config.model = dict(name='segnet', variant='vgg16', bayesian=True)
+  config.loss = dict(normalize='pixels', class_weights=RELEASED_WEIGHTS[1:])
+  config.optim = dict(
+    name='caffe_sgd',
+    learning_rate=1e-3,
+    momentum=0.9,
+    weight_decay=5e-4,
+    multipliers=((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0)),
+  )
+  config.init = dict(new=('.*_bn', '.*_D'), ignore=('mean',))
+  config.eval = dict(every=10_000, score=dict(absent='zero'), population_pass=True)
+  config.log = dict(checkpoint_every=5000)
   # SegNet with 11 classes has 29,449,355, and each class more 64 * 9 + 1 in the classifier.
   config.paper = dict(params=29_464_357, split='test', source='arXiv:1511.02680')
   if not chosen.bayesian:
@@ -60,31 +69,13 @@ def get_config(variant=None):
       source='arXiv:1511.00561, table 4, median frequency balancing',
     )
 
-  config.batch_size = 4
-  config.optimizer = 'caffe_sgd'
-  config.learning_rate = 1e-3
-  config.momentum = 0.9
-  config.weight_decay = 5e-4
-  config.multipliers = ((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0))
-  config.num_steps = 60_000 if chosen.bayesian else 180_000
-  config.init_new = ('.*_bn', '.*_D')
-  config.init_ignore = ('mean',)
-  config.eval_every = 10_000
-  config.checkpoint_every = 5000
-
   if chosen.smoke:
     smoke(config)
   return config
 
 
 def smoke(config):
-  config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=32, count=16, num_classes=4)
-  config.eval_split = 'val'
-  config.num_classes = 4
-  config.image_size = (24, 32)
-  config.class_weights = 'median_frequency'
-  config.model_options.width = 4
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  on_shapes(config, size=32)
+  config.data.image_size = (24, 32)
+  config.model.width = 4
+  config.loss.class_weights = 'median_frequency'

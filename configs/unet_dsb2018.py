@@ -11,7 +11,7 @@ bare    same padding with batch norm, width 64, crops of 256x256 from images of 
 :smoke  seconds, on generated shapes.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -19,47 +19,47 @@ BASELINES = ('',)  # rows of docs/results.md
 def get_config(variant=None):
   chosen = variants(variant, small=False, smoke=False)
   config = base()
-
-  config.dataset = 'dsb2018'
-  config.dataset_options = dict(border_weight=True)
   config.num_classes = 2
-
-  config.model = 'unet'
-  config.model_options = dict(width=64, padding='same', batch_norm=True)
-  config.pixel_weights = True
-
-  config.crop = (256, 256)
-  config.scale = (0.75, 1.5)
-  config.elastic = 8.0
-  config.flip = config.vertical_flip = config.rotate90 = True
-  config.brightness = config.contrast = 0.2
-
   config.num_steps = 10_000
   config.batch_size = 16
-  config.optimizer = 'adam'
-  config.learning_rate = 1e-3
-  config.schedule = 'cosine'
-  config.warmup_steps = 100
-  config.eval_every = 1000
-  config.checkpoint_every = 1000
-  config.seg = True  # nuclei, not only pixels
+
+  config.data = dict(name='dsb2018', options=dict(border_weight=True))
+  config.augment = augment(256)
+  config.model = dict(name='unet', padding='same', batch_norm=True)
+  config.loss = dict(pixel_weights=True)
+  config.optim = dict(name='adam', learning_rate=1e-3, schedule='cosine', warmup_steps=100)
+  config.eval = dict(every=1000, scores=('seg',))  # nuclei, not only pixels
+  config.log = dict(checkpoint_every=1000)
 
   if chosen.small:
-    config.model_options.width = 16
-    config.model_options.dropout_rate = 0.2
-    config.crop = (192, 192)
-    config.batch_size = 8
-    config.num_steps = 600
-    config.learning_rate = 2e-3
-    config.warmup_steps = 20
-    config.eval_every = config.checkpoint_every = 200
+    small(config)
   if chosen.smoke:
-    config.seg = False  # the shapes are not numbered
-    config.dataset = 'shapes'
-    config.dataset_options = dict(size=64, count=16, num_classes=2, border_weight=True)
-    config.model_options = dict(width=4, depth=2, padding='same', batch_norm=True)
-    config.crop = (48, 48)
-    config.batch_size = 8
-    config.num_steps = config.eval_every = config.checkpoint_every = 6
-    config.log_every = 2
+    smoke(config)
   return config
+
+
+def augment(size):
+  return (
+    ('elastic', dict(sigma=8.0)),
+    ('crop', dict(size=(size, size), scale=(0.75, 1.5))),
+    ('flip', dict(vertical=True)),
+    ('rotate90', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2)),
+  )
+
+
+def small(config):
+  config.num_steps = 600
+  config.batch_size = 8
+  config.augment = augment(192)
+  config.model.update(width=16, dropout_rate=0.2)
+  config.optim.update(learning_rate=2e-3, warmup_steps=20)
+  config.eval.every = config.log.checkpoint_every = 200
+
+
+def smoke(config):
+  on_shapes(config, size=64, num_classes=2, border_weight=True)
+  config.batch_size = 8
+  config.augment = augment(48)
+  config.model = dict(name='unet', width=4, depth=2, padding='same', batch_norm=True)
+  config.eval.scores = ()  # the shapes are not numbered

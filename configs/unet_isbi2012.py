@@ -21,7 +21,7 @@ fold=0  to fold=4 alone: those sections with any other variant.
 :smoke  seconds, on generated shapes.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('', *(f'nvidia,fold={fold}' for fold in range(5)))  # rows of docs/results.md
 
@@ -29,17 +29,17 @@ BASELINES = ('', *(f'nvidia,fold={fold}' for fold in range(5)))  # rows of docs/
 def get_config(variant=None):
   chosen = variants(variant, nvidia=False, fold=-1, small=False, smoke=False)
   config = base()
-
-  config.dataset = 'isbi2012'
-  config.dataset_options = dict(border_weight=True)
   config.num_classes = 2
-  config.channels = 1
-  config.mean = (127.5,)
-  config.std = (127.5,)
+  config.num_steps = 20_000
+  config.batch_size = 1
 
-  config.model = 'unet'
-  config.model_options = dict(width=64, padding='valid')
-  config.pixel_weights = True
+  config.data = dict(name='isbi2012', options=dict(border_weight=True), mean=(127.5,), std=(127.5,))
+  config.augment = augment(size=572, mirror=92, sigma=10.0)
+  config.model = dict(name='unet', padding='valid')
+  config.loss = dict(pixel_weights=True)
+  config.optim = dict(name='sgd', learning_rate=1e-3, momentum=0.99)
+  config.eval = dict(every=1000)
+  config.log = dict(checkpoint_every=1000)
   config.paper = dict(
     params=31_030_658,
     pixel_error=0.0611,
@@ -49,87 +49,76 @@ def get_config(variant=None):
     source='arXiv:1505.04597, table 1 (test labels are hidden: not scorable here)',
   )
 
-  config.crop = (572, 572)
-  config.mirror = 92
-  config.elastic = 10.0
-  config.rotate = 180.0
-  config.flip = config.vertical_flip = True
-  config.brightness = config.contrast = 0.1
-
-  config.num_steps = 20_000
-  config.batch_size = 1
-  config.optimizer = 'sgd'
-  config.learning_rate = 1e-3
-  config.momentum = 0.99
-  config.eval_every = 1000
-  config.checkpoint_every = 1000
-
   if chosen.nvidia:
     nvidia(config)
   if chosen.small:
     small(config)
   if chosen.nvidia or chosen.fold >= 0:
-    config.dataset_options.fold = max(chosen.fold, 0)
+    config.data.options.fold = max(chosen.fold, 0)
   if chosen.smoke:
     smoke(config, chosen.nvidia)
   return config
 
 
+def augment(size, mirror, sigma):
+  return (
+    ('elastic', dict(sigma=sigma)),
+    ('rotate', dict(degrees=180.0, fill=None)),
+    ('crop', dict(size=(size, size), mirror=mirror)),
+    ('flip', dict(vertical=True)),
+    ('photometric', dict(brightness=0.1, contrast=0.1)),
+  )
+
+
 def nvidia(config):
-  config.model_options.variant = 'nvidia'
+  config.num_steps = 6400
+  config.batch_size = 8
+  config.data.options = {}
+  config.data.image_size = (388, 388)
+  config.augment = (
+    ('pad', dict(size=(572, 572), label=0)),
+    ('sides', dict(amount=0.3)),
+    ('flip', dict(vertical=True)),
+    ('photometric', dict(shift=0.1)),  # 0.2 where images are -1..1
+  )
+  config.model.variant = 'nvidia'
+  config.loss = dict(name='softmax_dice')
+  # The decay is half the square of every parameter, added to the loss.
+  config.optim.update(name='adam', learning_rate=1e-4, weight_decay=5e-4)
+  config.eval = dict(every=800, mirror_border=False, scores=('dice',))
+  config.log = dict(checkpoint_every=800)
   config.paper = dict(
     params=34_512_258,
     dice=0.8902,
     split='val',
     source='NVIDIA DeepLearningExamples, TensorFlow2 UNet_Medical, mean of 5 folds',
   )
-  config.dataset_options = {}
-  config.pixel_weights = False
-  config.image_size = (388, 388)
-  config.pad, config.pad_label = (572, 572), 0
-  config.crop, config.mirror, config.elastic, config.rotate = (), 0, 0.0, 0.0
-  config.sides = 0.3
-  config.brightness = config.contrast = 0.0
-  config.shift = 0.1  # 0.2 where images are -1..1
-  config.loss = 'softmax_dice'
-  config.dice = True
-  config.batch_size = 8
-  config.optimizer = 'adam'
-  config.learning_rate = 1e-4
-  config.weight_decay = 5e-4  # half the square of every parameter, added to the loss
-  config.num_steps = 6400
-  config.eval_every = config.checkpoint_every = 800
 
 
 def small(config):
-  config.paper = None
-  config.model_options = dict(width=24, padding='same', batch_norm=True, dropout_rate=0.0)
-  config.dataset_options = {}
-  config.pixel_weights = False
-  config.mirror = 0
-  config.crop = (256, 256)
-  config.rotate = config.elastic = 0.0  # so few steps learn sharp membranes better
-  # The labels lie about a pixel above the membranes: turned or upside down they would lie elsewhere.
-  config.flip, config.vertical_flip = True, False
-  config.brightness = config.contrast = 0.2
-  config.class_weights = (1.5, 1.0)  # membranes are a fifth of the pixels
-  config.batch_size = 4
-  config.optimizer = 'adam'
-  config.learning_rate = 2e-3
-  config.schedule = 'cosine'
-  config.warmup_steps = 20
   config.num_steps = 800
-  config.eval_every = config.checkpoint_every = 200
+  config.batch_size = 4
+  config.data.options = {}
+  # The labels lie about a pixel above the membranes: turned or upside down they would lie elsewhere.
+  # Without elastic deformation so few steps learn sharp membranes better.
+  config.augment = (
+    ('crop', dict(size=(256, 256))),
+    ('flip', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2)),
+  )
+  config.model = dict(name='unet', width=24, padding='same', batch_norm=True, dropout_rate=0.0)
+  config.loss = dict(class_weights=(1.5, 1.0))  # membranes are a fifth of the pixels
+  config.optim.update(name='adam', learning_rate=2e-3, schedule='cosine', warmup_steps=20)
+  config.eval.every = config.log.checkpoint_every = 200
+  config.paper = None
 
 
 def smoke(config, is_nvidia):
-  config.paper = None
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=64, count=16, num_classes=2, channels=1, border_weight=True)
-  config.model_options = dict(width=4, depth=2, padding='valid')
+  on_shapes(config, size=64, num_classes=2, channels=1, border_weight=True)
+  config.model = dict(name='unet', width=4, depth=2, padding='valid')
   if is_nvidia:
-    config.image_size, config.pad, config.batch_size = (36, 36), (76, 76), 2
+    config.batch_size = 2
+    config.data.image_size = (36, 36)
+    config.augment = (('pad', dict(size=(76, 76), label=0)), *config.augment[1:])
   else:
-    config.crop, config.mirror, config.elastic = (76, 76), 20, 4.0
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+    config.augment = augment(size=76, mirror=20, sigma=4.0)

@@ -13,7 +13,7 @@ Folders A to D train, E is held out. Half size (300x400), crops of 288x384, Adam
 an hour on one data-centre GPU by operation count, not measured.
 """
 
-from jaxseg.config import base, variants
+from jaxseg.config import base, on_shapes, variants
 
 BASELINES = ('',)  # rows of docs/results.md
 
@@ -21,32 +21,29 @@ BASELINES = ('',)  # rows of docs/results.md
 def get_config(variant=None):
   chosen = variants(variant, challenge=False, smoke=False)
   config = base()
-
-  config.dataset = 'lyft'
-  config.dataset_options = dict(remove_hood=chosen.challenge, merge_lanes=chosen.challenge)
   config.num_classes = 13
-  config.mean = (0.0, 0.0, 0.0)
-  config.std = (255.0, 255.0, 255.0)
+  config.num_steps = 6000
+  config.batch_size = 32
 
-  config.model = 'unet'
-  config.model_options = dict(variant='keras', width=16)
+  config.data = dict(
+    name='lyft',
+    options=dict(remove_hood=chosen.challenge, merge_lanes=chosen.challenge),
+    mean=(0.0, 0.0, 0.0),
+    std=(255.0, 255.0, 255.0),
+  )
+  config.augment = (
+    ('resize', dict(scale=0.5)),
+    ('crop', dict(size=(288, 384))),
+    ('flip', {}),
+  )
+  config.model = dict(name='unet', variant='keras', width=16)
+  config.optim = dict(name='adam', learning_rate=1e-3)
+  config.eval = dict(scales=(0.5,))
+  if chosen.challenge:
+    config.eval.score = dict(f_scores=dict(Roads=0.5, Vehicles=2.0))
   # The tutorial's net with one channel in and one out has 2,158,417; two further channels in add
   # 2 * 9 * 16, twelve further classes 12 * (16 + 1).
   config.paper = dict(params=2_158_909, source='the Keras tutorial net; no score is published')
-
-  config.resize = 0.5
-  config.eval_scales = (0.5,)
-  config.crop = (288, 384)
-  config.flip = True
-
-  config.num_steps = 6000
-  config.batch_size = 32
-  config.optimizer = 'adam'
-  config.learning_rate = 1e-3
-  config.eval_every = 500
-  config.checkpoint_every = 500
-  if chosen.challenge:
-    config.f_scores = dict(Roads=0.5, Vehicles=2.0)
 
   if chosen.smoke:
     smoke(config)
@@ -54,13 +51,8 @@ def get_config(variant=None):
 
 
 def smoke(config):
-  config.paper = None
-  config.f_scores = dict()
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=64, count=16, num_classes=4)
-  config.num_classes = 4
-  config.model_options = dict(variant='keras', width=4, depth=2)
-  config.crop = (32, 32)
+  on_shapes(config, size=64)
   config.batch_size = 8
-  config.num_steps = config.eval_every = config.checkpoint_every = 6
-  config.log_every = 2
+  config.augment = (('resize', dict(scale=0.5)), ('crop', dict(size=(32, 32))), ('flip', {}))
+  config.model = dict(name='unet', variant='keras', width=4, depth=2)
+  config.eval.score = {}  # the shapes have neither roads nor vehicles

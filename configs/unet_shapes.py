@@ -13,29 +13,23 @@ from jaxseg.config import base, variants
 def get_config(variant=None):
   chosen = variants(variant, smoke=False)
   config = base()
-
-  config.dataset = 'shapes'
-  config.dataset_options = dict(size=64)
   config.num_classes = 4
-
-  config.model = 'unet'
-  config.model_options = dict(width=16, depth=3, padding='same', batch_norm=True, dropout_rate=0.0)
-
   config.num_steps = 180
   config.batch_size = 16
-  config.flip = True
-  config.optimizer = 'adam'
-  config.learning_rate = 3e-3
-  config.schedule = 'cosine'
-  config.warmup_steps = 20
 
-  config.eval_every = 60
-  config.checkpoint_every = 60
+  config.data = dict(name='shapes', options=dict(size=64))
+  config.augment = (('flip', {}),)
+  config.model = dict(
+    name='unet', width=16, depth=3, padding='same', batch_norm=True, dropout_rate=0.0
+  )
+  config.optim = dict(name='adam', learning_rate=3e-3, schedule='cosine', warmup_steps=20)
+  config.eval = dict(every=60)
+  config.log = dict(checkpoint_every=60)
 
   if chosen.smoke:
-    config.model_options = dict(width=4, depth=2, padding='same', batch_norm=True, dropout_rate=0.0)
-    config.dataset_options = dict(size=32, count=16)
+    config.num_steps = config.eval.every = config.log.checkpoint_every = 10
     config.batch_size = 8
-    config.num_steps = config.eval_every = config.checkpoint_every = 10
-    config.log_every = 5
+    config.data.options = dict(size=32, count=16)
+    config.model.update(width=4, depth=2)
+    config.log.every = 5
   return config

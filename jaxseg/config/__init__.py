@@ -21,7 +21,7 @@ import dataclasses
 import importlib.util
 import traceback
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -100,6 +100,23 @@ def base() -> ConfigDict:
   return ConfigDict(dataclasses.asdict(Settings()) | groups, type_safe=False)
 
 
+def on_shapes(config: ConfigDict, *, size: int, num_classes: int = 4, **options: Any) -> None:
+  """Trains for six steps on 16 generated images: what every config's ':smoke' starts with.
+
+  Args:
+    config: changed in place; network and augmentation are left to the config file.
+    size: height and width of the images, in pixels.
+    num_classes: of the shapes, background included.
+    **options: further ones of jaxseg.datasets.shapes.
+  """
+  config.num_classes = num_classes
+  config.data.name, config.data.train_split, config.eval_split = 'shapes', 'train', 'val'
+  config.data.options = dict(size=size, count=16, num_classes=num_classes, **options)
+  config.num_steps = config.eval.every = config.log.checkpoint_every = 6
+  config.log.every = 2
+  config.paper = None
+
+
 def variants(argument: str | None, **defaults: Any) -> SimpleNamespace:
   """Parses what stands after the config's colon.
 
@@ -155,12 +172,16 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     )
   for assignment in overrides:
     override(config, assignment)
-  settings(config)
+  settings(plain(config))
   return config.lock()
 
 
-def settings(config: ConfigDict) -> Settings:
-  """Returns the keys on top, checked. Raises UserError for a key that is none, or a wrong value."""
+def settings(config: Mapping[str, Any]) -> Settings:
+  """Returns the keys on top of a plain config, checked.
+
+  Raises:
+    UserError: a key that is none, a wrong value, or a group that is none.
+  """
   known = [field.name for field in dataclasses.fields(Settings)]
   for name in config:
     if name not in (*known, *GROUPS):
@@ -168,9 +189,9 @@ def settings(config: ConfigDict) -> Settings:
   for name in GROUPS:
     if name not in config:
       raise UserError(f'the config has no group {name!r}: start from jaxseg.config.base()')
-    if name != 'augment' and not isinstance(config[name], ConfigDict):
+    if name != 'augment' and not isinstance(config[name], dict):
       raise UserError(f'config.{name}={config[name]!r}: expected a group, as in dict(name=...)')
-  top = plain({name: config[name] for name in known if name in config})
+  top = {name: config[name] for name in known if name in config}
   return Settings(**arguments(Settings, top, 'config'))
 
 
