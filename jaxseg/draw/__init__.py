@@ -1,0 +1,1 @@
+"""Pictures: of labels, of objects, sheets of several, and plots of numbers."""

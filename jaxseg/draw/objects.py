@@ -1,4 +1,4 @@
-"""Pictures of instances, each in a colour of its own: overlays, and rows of truth and prediction."""
+"""Pictures of objects, each in a colour of its own."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxseg.draw.labels import as_rgb
 
-def pictures(example: Mapping[str, Any], ids: np.ndarray) -> dict[str, np.ndarray]:
-  """Draws what is there and what was found, uint8 [h, w, 3] each: 'image', 'truth', 'prediction'.
+
+def pictures(example: Mapping[str, Any], ids: np.ndarray | None) -> dict[str, np.ndarray]:
+  """Returns 'image', 'truth' and of a prediction 'prediction', uint8 [h, w, 3] each.
 
   Args:
-    example: with 'image' and 'instances'.
-    ids: found instances, see `painted`.
+    example: with 'image' and perhaps 'instances'.
+    ids: integers [h, w], predicted objects, 0 for none.
   """
   image = example['image']
-  nothing = np.zeros(image.shape[:2], np.uint16)
-  return {
-    'image': overlay(image, nothing),
-    'truth': overlay(image, example.get('instances', nothing)),
-    'prediction': overlay(image, ids),
-  }
+  truth = example.get('instances', np.zeros(image.shape[:2], np.uint16))
+  shown = {'image': as_rgb(image), 'truth': overlay(image, truth)}
+  return shown if ids is None else {**shown, 'prediction': overlay(image, ids)}
 
 
 def overlay(image: np.ndarray, instances: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-  """Tints every instance in a colour of its own, its outline in full.
+  """Tints every object in a colour of its own, its outline in full.
 
   Args:
     image: uint8 [h, w], [h, w, 1] or [h, w, 3].
@@ -38,7 +37,7 @@ def overlay(image: np.ndarray, instances: np.ndarray, alpha: float = 0.5) -> np.
   Returns:
     uint8 [h, w, 3].
   """
-  shown = np.broadcast_to(np.atleast_3d(image), (*image.shape[:2], 3)).astype(np.float32)
+  shown = as_rgb(image).astype(np.float32)
   for ids in np.moveaxis(np.atleast_3d(instances), -1, 0):
     colors = colors_of(int(ids.max(initial=0)))[ids]
     share = np.where(_outlines(ids), 1.0, alpha)[..., None].astype(np.float32)

@@ -1,16 +1,101 @@
-"""A sheet of samples, each as image and mask (and weight map, where there is one), with a legend."""
+"""Sheets: pictures in rows under their titles, or samples in a grid, with captions and a legend."""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from jaxseg.draw import labels
+from jaxseg.types import UserError
 
-_PAPER, _INK = (255, 255, 255), (30, 30, 30)
-_GAP, _LINE = 8, 20  # pixels between pictures; height of a caption
+Legend = Sequence[tuple[str, tuple[int, int, int]]]
+
+_INK, _PAPER, _FRAME = (30, 30, 30), (255, 255, 255), (120, 120, 120)
+_GAP, _TEXT, _FONT = 8, 20, 13  # pixels: between cells; height of a line of text; size of its font
+_LETTER = 8  # pixels of width, about
+_NARROWEST = 320  # pixels, so that a legend fits
+
+
+def panel(
+  rows: Sequence[Mapping[str, np.ndarray]],
+  *,
+  captions: Sequence[str] = (),
+  legend: Legend = (),
+  titled: bool = True,
+  columns: int = 1,
+  cell_size: int = 320,
+) -> np.ndarray:
+  """Draws an example a row, its pictures side by side.
+
+  Args:
+    rows: title -> uint8 [h, w, 3], as a task draws them; all of a row are of one size. A title that
+      a row lacks leaves its cell empty.
+    captions: a line under each row, such as the file's name.
+    legend: names and colours, see labels.legend.
+    titled: whether titles stand on top.
+    columns: rows side by side.
+    cell_size: longer side of a drawn picture, in pixels; small ones come as near as whole pixels do.
+
+  Returns:
+    uint8 [height, width, 3].
+  """
+  if not rows:
+    raise UserError('panel needs at least one row')
+  titles = list(dict.fromkeys(title for row in rows for title in row))
+  drawn = [_at_cell_size(row, cell_size) for row in rows]
+  sizes = [cell.size for cells in drawn for cell in cells.values()]
+  cell_width, cell_height = (max(side) for side in zip(*sizes, strict=True))
+  row_width = len(titles) * (cell_width + _GAP) + _GAP
+  row_height = cell_height + _GAP + (_TEXT if captions else 0)
+  columns = min(columns, len(rows))
+  width, top = max(columns * row_width, _NARROWEST), _GAP + (_TEXT if titled else 0)
+  bottom = top + -(-len(rows) // columns) * row_height
+  below = _draw_legend(legend, width) if legend else Image.new('RGB', (width, 0))
+  sheet = Image.new('RGB', (width, bottom + below.height), _PAPER)
+  draw = ImageDraw.Draw(sheet)
+  for number, cells in enumerate(drawn):
+    line, column = divmod(number, columns)
+    x, y = _GAP + column * row_width, top + line * row_height
+    for k, title in enumerate(titles):
+      left = x + k * (cell_width + _GAP)
+      if title in cells:
+        sheet.paste(cells[title], (left, y))
+      if titled and not line:
+        draw.text((left, _GAP // 2), title, fill=_INK, font=load_font(_FONT))
+    if captions:
+      caption = captions[number][: row_width // _LETTER]
+      draw.text((x, y + cell_height + 2), caption, fill=_INK, font=load_font(_FONT))
+  sheet.paste(below, (0, bottom))
+  return np.asarray(sheet)
+
+
+def contact_sheet(
+  examples: Sequence[Mapping[str, np.ndarray]],
+  palette: labels.Palette,
+  class_names: Sequence[str],
+  captions: Sequence[str],
+  *,
+  columns: int = 2,
+  cell_size: int = 230,
+) -> np.ndarray:
+  """Draws the truth of examples in a grid, uint8 [height, width, 3].
+
+  Args:
+    examples: each with image uint8 [h, w, c], label integers [h, w] and perhaps weight [h, w].
+    palette: colours of the classes.
+    class_names: their names.
+    captions: a line under each example.
+    columns: examples side by side.
+    cell_size: see `panel`.
+  """
+  rows = [_sample(example, palette) for example in examples]
+  legend = labels.legend(palette, class_names, [example['label'] for example in examples])
+  options = dict(titled=False, columns=columns, cell_size=cell_size)
+  return panel(rows, captions=captions, legend=legend, **options)
 
 
 def pick_samples(counts: np.ndarray, number: int) -> list[int]:
@@ -31,64 +116,22 @@ def pick_samples(counts: np.ndarray, number: int) -> list[int]:
   return sorted(chosen)
 
 
-def contact_sheet(
-  examples: Sequence[Mapping[str, np.ndarray]],
-  palette: labels.Palette,
-  class_names: Sequence[str],
-  captions: Sequence[str],
-  *,
-  columns: int = 2,
-  cell_size: int = 230,
-) -> np.ndarray:
-  """Draws the examples in a grid.
+@functools.cache
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+  """Returns DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic, unlike Pillow's own."""
+  import matplotlib
 
-  Args:
-    examples: each with image uint8 [h, w, c], label integers [h, w] and perhaps weight [h, w].
-    palette: colours of the classes.
-    class_names: their names.
-    captions: a line under each example.
-    columns: examples side by side.
-    cell_size: longer side of each picture, in pixels; small ones come as near as whole pixels do.
-
-  Returns:
-    uint8 [height, width, 3].
-  """
-  drawn = [_pictures(example, palette, cell_size) for example in examples]
-  across, height = len(drawn[0]), max(p.height for group in drawn for p in group)
-  cell_size = max(p.width for group in drawn for p in group)
-  group_width = across * (cell_size + _GAP) + _GAP
-  columns = min(columns, len(drawn))
-  width, step = columns * group_width + _GAP, height + _LINE + _GAP
-  lines = -(-len(drawn) // columns)
-  shown = range(len(palette))
-  if len(palette) > 24:
-    shown = sorted({int(k) for e in examples for k in np.unique(e['label']) if k < len(palette)})
-  legend = labels.draw_legend(shown, palette, class_names, width)
-  sheet = Image.new('RGB', (width, _GAP + lines * step + legend.height), _PAPER)
-  draw, font = ImageDraw.Draw(sheet), labels.load_font(12)
-  for place, (group, caption) in enumerate(zip(drawn, captions, strict=True)):
-    x, y = _GAP + place % columns * group_width, _GAP + place // columns * step
-    for number, picture in enumerate(group):
-      sheet.paste(picture, (x + number * (cell_size + _GAP), y))
-    draw.text((x, y + height + 1), caption[: group_width // 8], fill=_INK, font=font)
-  sheet.paste(legend, (0, _GAP + lines * step))
-  return np.asarray(sheet)
+  fonts = os.path.join(matplotlib.get_data_path(), 'fonts/ttf')
+  return ImageFont.truetype(os.path.join(fonts, 'DejaVuSans.ttf'), size)
 
 
-def _pictures(example, palette, cell_size: int) -> list[Image.Image]:
-  """Returns image, mask and weight map, all at one scale."""
-  image, label, weight = example['image'], example['label'], example.get('weight')
-  scale = cell_size / max(label.shape)
-  if scale > 1:
-    scale = round(scale)  # whole pixels stay square
-  size = tuple(max(round(side * scale), 1) for side in label.shape[::-1])
-  smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-  rgb = np.broadcast_to(image, (*label.shape, 3)) if image.shape[-1] == 1 else image
-  pictures = [Image.fromarray(np.ascontiguousarray(rgb)).resize(size, smooth)]
-  masks = [labels.colorize(label, palette)]
-  if weight is not None:
-    masks.append(_heat(weight))
-  return pictures + [Image.fromarray(m).resize(size, Image.Resampling.NEAREST) for m in masks]
+def _sample(example: Mapping[str, np.ndarray], palette: labels.Palette) -> dict[str, np.ndarray]:
+  row = {
+    'image': labels.as_rgb(example['image']),
+    'truth': labels.colorize(example['label'], palette),
+  }
+  weight = example.get('weight')
+  return row if weight is None else {**row, 'weight': _heat(weight)}
 
 
 def _heat(weight: np.ndarray) -> np.ndarray:
@@ -96,3 +139,35 @@ def _heat(weight: np.ndarray) -> np.ndarray:
   share = np.sqrt(weight / max(float(weight.max()), 1e-6))  # the square root shows small weights
   channels = [np.clip(3 * share - k, 0, 1) for k in range(3)]
   return np.rint(255 * np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _at_cell_size(row: Mapping[str, np.ndarray], cell_size: int) -> dict[str, Image.Image]:
+  """Brings the pictures of a row, all of one size, to that of a cell."""
+  sides = row['image'].shape
+  scale = cell_size / max(sides[:2])
+  if scale > 1:
+    scale = round(scale)  # whole pixels stay square
+  size = tuple(max(round(side * scale), 1) for side in sides[1::-1])
+  smooth = Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.NEAREST
+  return {
+    name: Image.fromarray(np.ascontiguousarray(picture, np.uint8)).resize(
+      size, smooth if name == 'image' else Image.Resampling.NEAREST
+    )
+    for name, picture in row.items()
+  }
+
+
+def _draw_legend(legend: Legend, width: int) -> Image.Image:
+  """Draws coloured squares with names, in as many columns as the width takes."""
+  font = load_font(_FONT)
+  column = int(max(font.getlength(name) for name, _ in legend)) + 22 + 2 * _GAP
+  per_line = max(1, (width - _GAP) // column)
+  lines = -(-len(legend) // per_line)
+  picture = Image.new('RGB', (width, lines * _TEXT + 2 * _GAP), _PAPER)
+  draw = ImageDraw.Draw(picture)
+  for position, (name, color) in enumerate(legend):
+    x = _GAP + position % per_line * column
+    y = _GAP + position // per_line * _TEXT
+    draw.rectangle((x, y + 1, x + 14, y + 15), fill=tuple(color), outline=_FRAME)
+    draw.text((x + 20, y), name, fill=_INK, font=font)
+  return picture

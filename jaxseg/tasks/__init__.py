@@ -79,13 +79,13 @@ class Task(Protocol):
     """Returns a new score that has the headline; `options` are config.eval.score."""
 
   def draw(
-    self, example: Mapping[str, Any], prediction: Mapping[str, Any], classes: Any
+    self, example: Mapping[str, Any], prediction: Mapping[str, Any] | None, classes: Any
   ) -> dict[str, np.ndarray]:
     """Returns pictures uint8 [h, w, 3] by title: 'image', 'truth', 'prediction' and others.
 
     Args:
       example: as its source gives it.
-      prediction: what `in_image` gives.
+      prediction: what `in_image` gives; None: the truth alone is drawn.
       classes: with `names` and `palette`.
     """
 

@@ -120,11 +120,11 @@ class Task:
     return coco.Score(class_names)
 
   def draw(
-    self, example: Mapping[str, Any], prediction: Mapping[str, Any], classes: Any
+    self, example: Mapping[str, Any], prediction: Mapping[str, Any] | None, classes: Any
   ) -> dict[str, np.ndarray]:
-    """Returns 'image', 'truth' and 'prediction', uint8 [h, w, 3], objects in colours of their own."""
+    """Returns 'image', 'truth' and 'prediction', each object in a colour of its own."""
     del classes
-    return pictures.pictures(example, prediction['ids'])
+    return pictures.pictures(example, None if prediction is None else prediction['ids'])
 
 
 def at_own_size(row: Mapping[str, np.ndarray], size: tuple[int, int]) -> Detections:

@@ -114,8 +114,10 @@ class Task:
     rows = {'mask': mask.astype(jnp.uint8)}
     if maps:
       logits = logits.astype(jnp.float32)
-      both = jnp.concatenate([-logits, logits], axis=-1)
-      rows['probabilities'] = jax.nn.sigmoid(both) if sigmoid else jax.nn.softmax(logits)
+      if sigmoid:
+        rows['probabilities'] = jax.nn.sigmoid(jnp.concatenate([-logits, logits], axis=-1))
+      else:
+        rows['probabilities'] = jax.nn.softmax(logits)
     return rows
 
   def in_image(
@@ -136,11 +138,11 @@ class Task:
     return confusion.Score(class_names, absent=absent, f_scores=f_scores)
 
   def draw(
-    self, example: Mapping[str, Any], prediction: Mapping[str, Any], classes: Any
+    self, example: Mapping[str, Any], prediction: Mapping[str, Any] | None, classes: Any
   ) -> dict[str, np.ndarray]:
-    """Returns 'image', 'truth', 'prediction' and 'errors', uint8 [h, w, 3]."""
-    image, mask = np.asarray(example['image']), prediction['mask']
-    return labels.pictures(image, example['label'], mask, classes.palette)
+    """Returns 'image', 'truth', 'prediction' and 'errors', see jaxseg.tasks."""
+    mask = None if prediction is None else prediction['mask']
+    return labels.pictures(example['image'], example['label'], mask, classes.palette)
 
   def _cross_entropy(self, logits: Array, batch: Batch) -> tuple[Array, Array]:
     if logits.shape[-1] != self.num_outputs:

@@ -1,0 +1,172 @@
+"""Plots of numbers: training curves, bars by class, confusion matrices.
+
+Each is written to a path or an open file, in the format that the path's ending or matplotlib's
+'savefig.format' says. Names are drawn as they are: a $ begins no formula.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+import numpy as np
+
+File = str | os.PathLike | IO[bytes]
+Points = list[tuple[float, float]]
+
+_MOST_POINTS = 400  # of a line; more are averaged
+
+
+def save_confusion(
+  file: File, matrix: np.ndarray, class_names: Sequence[str], *, title: str = ''
+) -> None:
+  """Draws a confusion matrix: rows are true classes, each in per cent of its pixels.
+
+  Args:
+    file: see above.
+    matrix: integers [c, c], rows truth.
+    class_names: c names.
+    title: over the picture.
+  """
+  matrix = np.asarray(matrix, np.float64)
+  total = matrix.sum(axis=1, keepdims=True)
+  percent = 100 * np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
+  count = len(matrix)
+  size = min(max(3.2, 1.6 + 0.42 * count), 24)
+  figure = _new_figure((size + 1.0, size))
+  axes = figure.add_subplot()
+  axes.set_facecolor('0.85')  # shows where a class has no pixels
+  image = axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
+  fontsize = 9 if count <= 40 else 5
+  axes.set_xticks(range(count), class_names, rotation=90, fontsize=fontsize, parse_math=False)
+  axes.set_yticks(range(count), class_names, fontsize=fontsize, parse_math=False)
+  axes.set_xlabel('prediction')
+  axes.set_ylabel('truth')
+  axes.set_title(title, fontsize=10, parse_math=False)
+  if count <= 40:
+    for (row, column), value in np.ndenumerate(percent):
+      if value >= 0.5:
+        color = 'white' if value > 55 else 'black'
+        axes.text(column, row, f'{value:.0f}', ha='center', va='center', color=color, fontsize=8)
+  bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+  bar.set_label('% of the true class', fontsize=9)
+  bar.ax.tick_params(labelsize=8)
+  figure.savefig(file, dpi=120)
+
+
+def save_class_bars(
+  file: File, values: Sequence[float | None], class_names: Sequence[str], *, title: str = ''
+) -> None:
+  """Draws a bar from 0 to 1 for every class, its number beside it; None or nan (absent) has none.
+
+  Args:
+    file: see above.
+    values: c numbers.
+    class_names: c names.
+    title: over the picture.
+  """
+  values = np.array(values, np.float64)
+  lengths, ticks = np.nan_to_num(values), range(len(values))
+  figure = _new_figure((5.2, min(0.9 + 0.26 * len(values), 40)))
+  axes = figure.add_subplot()
+  axes.barh(ticks, lengths, height=0.7)
+  for y, (length, value) in enumerate(zip(lengths, values, strict=True)):
+    text = '–' if np.isnan(value) else f'{value:.3f}'
+    axes.text(length + 0.01, y, text, va='center', fontsize=8)
+  axes.set_yticks(ticks, class_names, fontsize=9, parse_math=False)
+  axes.set_xlim(0, 1.12)
+  axes.set_xticks(np.linspace(0, 1, 6))
+  axes.invert_yaxis()
+  axes.grid(axis='x', alpha=0.3)
+  axes.set_axisbelow(True)
+  axes.set_title(title, fontsize=10, parse_math=False)
+  figure.savefig(file, dpi=120)
+
+
+def save_curves(
+  file: File,
+  records: Sequence[Mapping[str, float]],
+  *,
+  marked: tuple[str, float] | None = None,
+) -> None:
+  """Draws training curves: losses, scores, learning rate and speed against the step.
+
+  Args:
+    file: see above.
+    records: what metrics.jsonl holds: each has 'step' and any of 'train/loss/...', 'eval/...',
+      'train/learning_rate', 'time/images_per_second', perhaps behind a run's name, 'run: eval/...'.
+      What is not a finite number is left out.
+    marked: name and step of a point that gets a ring, such as the best checkpoint's score.
+  """
+  groups = _group_curves(records)
+  columns = min(max(len(groups), 1), 2)
+  lines = max(-(-len(groups) // columns), 1)
+  figure = _new_figure((5.2 * columns, 3.4 * lines))
+  for position, (title, curves) in enumerate(groups.items()):
+    axes = figure.add_subplot(lines, columns, position + 1)
+    _draw_curves(axes, title, curves, marked)
+  figure.savefig(file, dpi=120)
+
+
+def _draw_curves(axes, title: str, curves: Mapping[str, Points], marked) -> None:
+  for name, points in sorted(curves.items()):
+    steps, values = np.transpose(_thinned(sorted(points)))
+    axes.plot(steps, values, label=name, linewidth=1.3, marker='.' if len(steps) <= 40 else None)
+    ring = [point for point in points if marked == (name, point[0])]
+    axes.scatter(*np.transpose(ring), s=80, facecolors='none', edgecolors='black') if ring else None
+  values = [value for points in curves.values() for _, value in points]
+  lowest, highest = min(values), max(values)
+  if title == 'loss' and lowest > 0 and highest > 30 * lowest:
+    axes.set_yscale('log')
+  if title == 'scores':
+    axes.set_ylim(0, 1)
+  if title == 'images per second':
+    axes.set_ylim(0, 1.15 * highest)
+  axes.set_title(title, fontsize=10)
+  axes.set_xlabel('step')
+  axes.grid(alpha=0.3)
+  for text in axes.legend(fontsize=8).get_texts():
+    text.set_parse_math(False)
+
+
+def _new_figure(size: tuple[float, float]):
+  """Returns a matplotlib figure on the Agg canvas, outside pyplot's global state."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=size, layout='constrained')
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def _group_curves(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Points]]:
+  """Sorts the records' numbers into pictures: title -> name -> points."""
+  groups: dict[str, dict] = {}
+  for record in records:
+    for key, value in record.items():
+      title = _curve_title(key)
+      if title and isinstance(value, (int, float)) and np.isfinite(value):
+        points = groups.setdefault(title, {}).setdefault(key, [])
+        points.append((float(record['step']), float(value)))
+  losses = groups.get('loss', {})
+  if len(losses) == 2 and 'train/loss' in losses:  # the one term is the total
+    losses.pop(next(key for key in losses if key != 'train/loss'))
+  order = ('loss', 'scores', 'learning rate', 'images per second')
+  return {title: groups[title] for title in order if title in groups}
+
+
+def _curve_title(key: str) -> str | None:
+  words = key.rsplit(': ', 1)[-1].split('/')
+  if 'loss' in words:
+    return 'loss'
+  if len(words) == 2 and words[0] == 'eval':
+    return 'scores'
+  return {'learning_rate': 'learning rate', 'images_per_second': 'images per second'}.get(words[-1])
+
+
+def _thinned(points: Points) -> Points:
+  """Averages neighbours where there are more points than can be told apart."""
+  size = -(-len(points) // _MOST_POINTS)
+  groups = (points[i : i + size] for i in range(0, len(points), size))
+  return [tuple(np.mean(group, axis=0)) for group in groups]
