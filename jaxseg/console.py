@@ -1,4 +1,4 @@
-"""How every launcher starts and ends: `--config.key=value` flags, and one line for a user's mistake."""
+"""How every launcher starts, speaks and ends: flags, a live line, and one line for a user's mistake."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from jaxseg.types import StuckError, UserError
 
@@ -179,3 +183,43 @@ def _message(error: BaseException) -> str | None:
   if isinstance(error, ImportError) and 'gcsfs' in str(error):
     return "gs:// needs Google's libraries: pip install 'jaxseg[gcs]'"
   return None
+
+
+class Progress:
+  """One line that renews itself on a terminal; plain lines elsewhere, now and then."""
+
+  def __init__(self):
+    console = Console(file=sys.stdout)
+    self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+  def __enter__(self) -> Progress:
+    if self._live:
+      self._live.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._live:
+      self._live.stop()
+
+  def show(self, line: str) -> None:
+    if self._live:
+      self._live.update(Text(line))
+    else:
+      print(line, flush=True)
+
+  def say(self, line: str) -> None:
+    """Prints a line that stays."""
+    if self._live:
+      self._live.console.print(Text(line))
+    else:
+      print(line, flush=True)
+
+
+def duration(seconds: float) -> str:
+  """Writes seconds as '45s', '12m30s' or '2h13m'."""
+  seconds = int(seconds)
+  if seconds < 60:
+    return f'{seconds}s'
+  if seconds < 3600:
+    return f'{seconds // 60}m{seconds % 60:02d}s'
+  return f'{seconds // 3600}h{seconds % 3600 // 60:02d}m'

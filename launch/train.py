@@ -24,9 +24,10 @@ def main() -> None:
   from jaxseg.train.devices import hosts  # JAX starts only once the config is known to be right
 
   with hosts.joined(flags.coordinator, flags.processes, flags.process):
-    from jaxseg.train import train
+    from jaxseg import report
+    from jaxseg.train.train import train
 
-    train.train(settings, flags.workdir, stop_at=flags.stop_at)
+    train(settings, flags.workdir, stop_at=flags.stop_at, hooks=report.hooks())
 
 
 if __name__ == '__main__':

@@ -33,6 +33,7 @@ from jaxseg.config.parts import arguments, coerced, did_you_mean
 from jaxseg.types import UserError
 
 GROUPS = ('model', 'data', 'augment', 'loss', 'optim', 'eval', 'init', 'log')
+_NAMED = ('model', 'data', 'loss', 'optim')  # --config.model=unet says which, with its defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +216,7 @@ def override(config: ConfigDict, assignment: str) -> None:
       raise UserError(
         f'--config.augment={text}: name a transform, as in --config.augment.flip=True'
       )
-    if first != 'augment' and not isinstance(value, str):
+    if first != 'augment' and not (first in _NAMED and isinstance(value, str)):
       raise UserError(f'{key!r} is a group: set one of its keys, --config.{key}.NAME=value')
     config[first] = () if first == 'augment' else ConfigDict({'name': value})
   elif key in {field.name for field in dataclasses.fields(Settings)}:
@@ -231,7 +232,7 @@ def _unknown(key: str) -> UserError:
   first = key.split('.')[0]
   if first in NEW_NAMES:
     rest = key[len(first) :]
-    return UserError(f'unknown config key {key!r}: it is {NEW_NAMES[first] + rest!r}')
+    return UserError(f'unknown config key {key!r}: it is now {NEW_NAMES[first]}{rest}')
   return UserError(f'unknown config key {key!r}{did_you_mean(first, known)}')
 
 

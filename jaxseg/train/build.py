@@ -1,186 +1,238 @@
-"""From a config to the parts that it names: source, transforms, model, task, optimiser.
+"""From a config to the parts that it names, as one frozen `Experiment`; nothing after it sees a config.
 
-Shared by training, evaluation and prediction, so that a workdir is read exactly as it was trained.
+Shared by training, evaluation and prediction, so that a run is read exactly as it was trained.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
-from jaxseg import datasets, models, tasks
-from jaxseg.data import label_check, watch
-from jaxseg.data.geometry import by_short_side
-from jaxseg.data.objects import Instances
-from jaxseg.data.resized import Resized
+from jaxseg import config as configs
+from jaxseg import models, tasks
+from jaxseg.config import Settings
+from jaxseg.config.parts import arguments, defaults, load
+from jaxseg.data import label_check, threads, transforms
+from jaxseg.data.frame import Frame
+from jaxseg.data.options import Data
 from jaxseg.data.statistics import median_frequency_weights
-from jaxseg.data.transforms import make_train_transforms
+from jaxseg.data.views import Resized
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.train import optim
+from jaxseg.train.optim import Optim
+from jaxseg.train.options import EvalOptions, InitOptions, LogOptions
+from jaxseg.train.run_folder import load_config
 from jaxseg.types import UserError
 
+MEDIAN_FREQUENCY = 'median_frequency'  # class weights that are computed from the training labels
+_GROUPS = {
+  'data': Data,
+  'optim': Optim,
+  'eval': EvalOptions,
+  'init': InitOptions,
+  'log': LogOptions,
+}
 
-def set_up_jax(config: ConfigDict) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What a config names.
+
+  Attributes:
+    config: plain, nested and complete, as config.json holds it.
+    settings: the keys on top.
+    data, optim, eval, init, log: the groups of these names.
+    task: without class weights that come from the labels; `task_for` has them.
+    transforms: of training examples, the task's at the end.
+    preprocess: from the images of a batch to the network's.
+  """
+
+  config: Mapping[str, Any]
+  settings: Settings
+  data: Data
+  task: Any
+  transforms: tuple
+  preprocess: Preprocessing
+  optim: Optim
+  eval: EvalOptions
+  init: InitOptions
+  log: LogOptions
+
+  @property
+  def channels(self) -> int:
+    """Of the images."""
+    return self.data.channels
+
+  @property
+  def name(self) -> str:
+    """Of the network, with its options."""
+    options = dict(self.config['model'])
+    return f'{options.pop("name")}({", ".join(f"{k}={v}" for k, v in options.items())})'
+
+  def model(self, axis_name: str | None = None) -> nn.Module:
+    """Returns the network; BatchNorm averages over `axis_name`, which the wrapper of the step has."""
+    options = dict(self.config['model'])
+    return models.load(options.pop('name'))(
+      num_classes=self.task.num_outputs,
+      norm=partial(BatchNorm, axis_name=axis_name),
+      dtype=jnp.dtype(self.settings.dtype),
+      **options,
+    )
+
+  def source(self, split: str) -> Any:
+    """Returns the dataset's split, checked against the config's classes and channels.
+
+    Raises:
+      UserError: no such dataset, split, folder or option, or another number of classes.
+      StuckError: a read that does not end within data.timeout seconds.
+    """
+    settings, dataset = self.settings, load('datasets', self.data.name)
+    options = dict(self.data.options)
+    if dataset.NUM_CLASSES is None:  # it follows from the user's files, which may have mistakes
+      options = {'num_classes': settings.num_classes} | options
+    options = arguments(dataset.source, options, 'config.data.options', ('data_dir', 'cache_dir'))
+    with threads.time_limit(self.data.timeout):
+      source = dataset.source(
+        split, data_dir=settings.data_dir or None, cache_dir=self.cache_dir, **options
+      )
+    there = source.num_classes, source.channels
+    for key, here, have in zip(
+      ('num_classes', 'data.mean and data.std: channels'),
+      (settings.num_classes, self.channels),
+      there,
+      strict=True,
+    ):
+      if here != have:
+        advice = (
+          f'add --config.num_classes={have}' if key == 'num_classes' else f'give {have} values'
+        )
+        raise UserError(f'config.{key}={here}, but {self.data.name} has {have}: {advice}')
+    return Resized(source, self.data.image_size) if self.data.image_size else source
+
+  @property
+  def cache_dir(self) -> str | None:
+    """Of built records, None for the default."""
+    return self.settings.cache_dir or None
+
+  def task_for(self, source: Any) -> Any:
+    """Returns the task with the class weights that follow from the labels of the training split."""
+    if getattr(self.task, 'class_weights', None) != MEDIAN_FREQUENCY:
+      return self.task
+    with threads.time_limit(self.data.timeout):
+      histogram = label_check.scan(source, cache_dir=self.cache_dir)
+    weights = tuple(median_frequency_weights(histogram).tolist())
+    return dataclasses.replace(self.task, class_weights=weights)
+
+  def frame(self, model: nn.Module, *, scale: float | None = None, multiple: int = 0) -> Frame:
+    """Returns where images lie in what the network sees, outside of training.
+
+    Args:
+      model: of this experiment.
+      scale: of the images; None: that of evaluation.
+      multiple: see Frame.
+    """
+    options = self.eval
+    return Frame(
+      model.size_rule,
+      scale=options.scales[0] if scale is None else scale,
+      multiple=multiple,
+      short_side=options.short_side,
+      long_side=options.long_side,
+      mirrored=options.mirror_border,
+      fill=self.preprocess.fill,
+    )
+
+
+def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
+  """Builds all parts of a config, but what needs the data.
+
+  Raises:
+    UserError: an unknown part or option, or a value that does not fit.
+  """
+  given = configs.plain(config)
+  settings = configs.settings(given)
+  groups = {
+    name: receiver(**arguments(receiver, given[name], f'config.{name}'))
+    for name, receiver in _GROUPS.items()
+  }
+  data: Data = groups['data']
+  preprocess = Preprocessing(data.mean, data.std, data.channel_order)
+  task, loss = _task(settings, given['loss'])
+  if task.maps and groups['eval'].short_side:
+    raise UserError(
+      f'config.eval.short_side={groups["eval"].short_side}: only for tasks that tell objects apart; '
+      'use config.eval.scales'
+    )
+  steps = transforms.make_transforms(given['augment'], fill=preprocess.fill)
+  complete = {
+    **dataclasses.asdict(settings),
+    **{name: dataclasses.asdict(group) for name, group in groups.items()},
+    'model': _model_options(given['model']),
+    'augment': tuple(_complete(*s, made) for s, made in zip(given['augment'], steps, strict=True)),
+    'loss': loss,
+  }
+  complete['eval']['score'] = arguments(
+    task.scorer, groups['eval'].score, 'config.eval.score', ('class_names',)
+  )
+  return Experiment(
+    config=complete,
+    settings=settings,
+    task=task,
+    transforms=(*steps, *task.transforms),
+    preprocess=preprocess,
+    **groups,
+  )
+
+
+def _task(settings: Settings, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+  """Returns the task, and its options complete."""
+  cls = tasks.load(settings.task)
+  options = arguments(cls, given, 'config.loss', ('num_classes',))
+  task = cls(num_classes=settings.num_classes, **options)
+  return task, defaults(cls, ('num_classes',)) | options
+
+
+def _complete(name: str, given: Mapping[str, Any], transform: Any) -> tuple[str, dict[str, Any]]:
+  """Returns a transform's name and arguments; a fill that follows from the mean is not one."""
+  keys = [field.name for field in dataclasses.fields(transform)]
+  return name, {k: getattr(transform, k) for k in keys if k != 'fill' or k in given}
+
+
+def _model_options(given: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the name and the options of the model, complete."""
+  name = given.get('name', 'unet')
+  cls = models.load(name)
+  options = {k: v for k, v in given.items() if k != 'name'}
+  return {'name': name} | defaults(cls) | arguments(cls, options, 'config.model')
+
+
+def load_experiment(workdir: str | Path) -> Experiment:
+  """Returns the experiment of a run. Raises UserError where there is none, or it cannot be read."""
+  return experiment(load_config(workdir))
+
+
+def set_up_jax(settings: Settings) -> None:
   """Devices of a CPU, persistent compile cache and, where asked for, deterministic operations.
 
   XLA runs many operations of a training step on one core; a device for each core keeps all busy.
   """
   try:
-    jax.config.update('jax_num_cpu_devices', config.cpu_devices or len(os.sched_getaffinity(0)))
+    jax.config.update('jax_num_cpu_devices', settings.cpu_devices or len(os.sched_getaffinity(0)))
   except RuntimeError:  # JAX has started already, with the devices it has
     pass
-  if config.deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get('XLA_FLAGS', ''):
+  if settings.deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get(
+    'XLA_FLAGS', ''
+  ):
     os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
-  if config.compile_cache:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compile_cache))
+  if settings.compile_cache:
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(settings.compile_cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-def source_from(config: ConfigDict, split: str):
-  """Returns the dataset's split, checked against the config's classes and channels.
-
-  Raises:
-    UserError: no such dataset, split, folder or option, or another number of classes.
-    StuckError: a read that does not end within config.data_timeout.
-  """
-  dataset = datasets.load(config.dataset)
-  options = config.dataset_options.to_dict()
-  if dataset.NUM_CLASSES is None:  # it follows from the user's files, which may have mistakes
-    options = {'num_classes': config.num_classes} | options
-  try:
-    with watch.patient(config.data_timeout):
-      source = dataset.source(
-        split, data_dir=config.data_dir or None, cache_dir=config.cache_dir or None, **options
-      )
-  except TypeError as e:
-    raise UserError(f'config.dataset_options={options}: {_reason(e)}') from e
-  for key in ('num_classes', 'channels'):
-    if getattr(source, key) != config[key]:
-      raise UserError(
-        f'config.{key}={config[key]}, but {config.dataset} has {getattr(source, key)}: '
-        f'add --config.{key}={getattr(source, key)}'
-      )
-  return Resized(source, config.image_size) if config.image_size else source
-
-
-def transforms_from(config: ConfigDict) -> tuple:
-  """Returns the training transforms that the config's augmentation keys name."""
-  keys = (
-    'flip vertical_flip rotate rotate_share rotate90 brightness contrast saturation shift blur '
-    'elastic mirror sides pad_label short_side long_side'
-  ).split()
-  transforms = make_train_transforms(
-    crop=config.crop or None,
-    resize=config.resize or None,
-    scale=config.scale or None,
-    pad=config.pad or None,
-    fill=preprocessing_from(config).fill,
-    **{key: config[key] for key in keys},
-  )
-  if config.task == 'instance':
-    transforms += (Instances(config.max_instances, config.max_layers, config.min_area),)
-  return transforms
-
-
-def network_size_from(config: ConfigDict, size: tuple[int, int]) -> tuple[int, int]:
-  """Returns height and width at which a network of instances sees an image, but for eval_scales."""
-  if config.short_side:
-    return by_short_side(size, int(config.short_side[-1]), config.long_side)
-  return tuple(config.image_size) or size
-
-
-def mirror_border_from(config: ConfigDict) -> bool | None:
-  """Returns whether evaluated images are mirrored outwards; None: where the network eats a margin."""
-  return False if config.pad else None  # trained with a canvas of one colour: evaluated with it
-
-
-def preprocessing_from(config: ConfigDict) -> Preprocessing:
-  return Preprocessing(tuple(config.mean), tuple(config.std), config.channel_order)
-
-
-def task_from(config: ConfigDict, source: Any = None):
-  """Builds the task; `source` (the training split) is needed for class_weights='median_frequency'."""
-  weights = config.class_weights or None
-  if weights == 'median_frequency':
-    with watch.patient(config.data_timeout):
-      histogram = label_check.scan(source, cache_dir=config.cache_dir or None) if source else None
-    weights = tuple(median_frequency_weights(histogram).tolist()) if histogram else None
-  return _task(
-    config,
-    loss=config.loss,
-    normalize=config.normalize,
-    class_weights=weights,
-    use_pixel_weights=config.pixel_weights,
-    aux_weight=config.aux_weight,
-    absent=config.absent,
-    dice=config.dice,
-  )
-
-
-def _task(config: ConfigDict, **options: Any):
-  """Builds the task from those of the options that it has."""
-  cls = tasks.load(config.task)
-  known = {field.name for field in dataclasses.fields(cls)}
-  options = {key: value for key, value in options.items() if key in known}
-  return cls(num_classes=config.num_classes, **options)
-
-
-def model_from(config: ConfigDict, axis_name: str | None = None):
-  """Builds the model; BatchNorm averages over `axis_name`, which the wrapper of the step provides.
-
-  Raises:
-    UserError: no such model or option, naming those that there are.
-  """
-  cls = models.load(config.model)
-  outputs = _task(config, loss=config.loss).num_outputs
-  options = {**config.model_options.to_dict()}
-  known = {f.name for f in dataclasses.fields(cls)} - {
-    'parent',
-    'name',
-    'num_classes',
-    'norm',
-    'dtype',
-  }
-  unknown = sorted(set(options) - known)
-  if unknown:
-    raise UserError(
-      f'config.model_options.{unknown[0]}: {config.model} has no such option; '
-      f'it has {", ".join(sorted(known))}'
-    )
-  norm = partial(BatchNorm, axis_name=axis_name)
-  return cls(num_classes=outputs, norm=norm, dtype=jnp.dtype(config.dtype), **options)
-
-
-def optimizer_from(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """Returns the optimiser and its schedule (step -> learning rate)."""
-  schedule = optim.make_schedule(
-    config.schedule,
-    config.learning_rate,
-    config.num_steps,
-    warmup_steps=config.warmup_steps,
-    steps=config.schedule_steps,
-    factor=config.schedule_factor,
-    power=config.schedule_power,
-  )
-  tx = optim.make_optimizer(
-    config.optimizer,
-    schedule,
-    momentum=config.momentum,
-    weight_decay=config.weight_decay,
-    multipliers=config.multipliers,
-    clip_norm=config.clip_norm,
-    skip_not_finite=config.apply_if_finite > 0,
-  )
-  return tx, schedule
-
-
-def _reason(error: TypeError) -> str:
-  return str(error).replace('source() ', '')

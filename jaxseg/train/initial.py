@@ -1,28 +1,66 @@
-"""The first parameters of a run that starts from another run's or from published weights."""
+"""The parameters of a trained run, and the first ones of a run that starts from it or from published weights."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+import jax
+import optax
 
 from jaxseg import files, pretrained
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.predict.predictor import load_variables
-from jaxseg.train import build
-from jaxseg.train.run_folder import load_config
+from jaxseg.train.build import Experiment, load_experiment
+from jaxseg.train.checkpoint import Checkpoints
+from jaxseg.train.state import make_init
 from jaxseg.types import UserError
 
 
-def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str, Any], str]:
-  """Replaces fresh variables by those of config.init_from.
+def load_variables(workdir: str | Path, step: str = 'best') -> tuple[dict[str, Any], int]:
+  """Restores the parameters and statistics of a run as numpy arrays.
 
   Args:
-    config: `init_from` is a workdir (its best checkpoint) or a weight file; `init_new` and
-      `init_unused` are patterns of names that only one of the two sides has; `init_ignore` names
-      what of the pixels may differ, and with 'network' that its options may.
+    workdir: written by training.
+    step: 'best' (by the task's headline score) | 'latest' | a number.
+
+  Returns:
+    {'params': ..., 'batch_stats': ...} and their step.
+
+  Raises:
+    UserError: no run, no checkpoint, or no such step (the message lists those there are).
+  """
+  experiment, folder = load_experiment(workdir), files.place(workdir) / 'checkpoints'
+  if not folder.is_dir():
+    raise UserError(f'no checkpoints in {workdir}: train first')
+  checkpoints = Checkpoints(folder, metric=experiment.task.headline, read_only=True)
+  steps = checkpoints.steps()
+  if not steps:
+    raise UserError(f'no checkpoint in {folder}: the training stopped before its first save')
+  named = {'best': checkpoints.best_step, 'latest': lambda: steps[-1]}
+  chosen = named[step]() if step in named else int(step) if str(step).isdecimal() else None
+  if chosen not in steps:
+    there = ', '.join(map(str, steps))
+    raise UserError(f'--step={step}: choose best, latest or one of the steps {there}')
+  variables = checkpoints.restore_variables(variable_shapes(experiment), chosen)
+  checkpoints.close()
+  return variables, chosen
+
+
+def variable_shapes(experiment: Experiment) -> dict[str, Any]:
+  """Returns the shapes of an experiment's parameters and statistics; nothing is computed."""
+  model = experiment.model()
+  side = model.size_rule.at_least(max(64, model.size_rule.minimum))
+  init = make_init(model, optax.identity(), (1, side, side, experiment.channels))
+  return jax.eval_shape(init, jax.random.key(0)).variables
+
+
+def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[str, Any], str]:
+  """Replaces fresh variables by those of settings.init_from: a workdir's best checkpoint or a weight file.
+
+  Args:
+    experiment: its `init` says which names only one of the two sides has, and what may differ.
     variables: {'params': ..., 'batch_stats': ...}, fresh arrays or only their shapes; what is new
       stays as it is given here.
 
@@ -33,61 +71,61 @@ def start_from(config: ConfigDict, variables: dict[str, Any]) -> tuple[dict[str,
     UserError: a name is missing, unexpected or of another shape and was not announced; or the
       weights were trained with other pixels, or in a network that the same names do not tell apart.
   """
-  path = files.place(config.init_from)
-  announced = dict(allow_new=tuple(config.init_new), allow_unused=tuple(config.init_unused))
+  path, options = files.place(experiment.settings.init_from), experiment.init
+  announced = dict(allow_new=options.new, allow_unused=options.unused)
   if path.is_dir():
-    theirs = load_config(path)
     given, step = load_variables(path)
     try:
       loaded, report = pretrained.load_into(variables, pretrained.flatten(given), **announced)
     except UserError as e:
       raise UserError(f'{path}: {e}') from None
     report = dataclasses.replace(report, source=f'{path} at step {step}')
-    pixels = build.preprocessing_from(theirs)
+    pixels = load_experiment(path).preprocess
   else:
     loaded, report, pixels = pretrained.load_file(variables, path, **announced)
-    check_network(config, report.needs)
+    check_network(experiment, report.needs)
   if pixels is not None:
-    check_pixels(config, pixels)
+    check_pixels(experiment, pixels)
   return loaded, f'init_from {report}'
 
 
-def check_network(config: ConfigDict, needs: Mapping[str, Any]) -> None:
+def check_network(experiment: Experiment, needs: Mapping[str, Any]) -> None:
   """Refuses weights whose names and shapes fit a network that is another function of them.
 
   Raises:
-    UserError: says which flags give their own network.
+    UserError: says which flags give the network that the weights are of.
   """
-  model = build.model_from(config)
+  model = experiment.model()
   wrong = [k for k, v in needs.items() if getattr(model, k) != v]
-  if wrong and 'network' not in config.init_ignore:
-    flags = ' '.join(f'--config.model_options.{k}={needs[k]}' for k in wrong)
+  if wrong and 'network' not in experiment.init.ignore:
+    flags = ' '.join(f'--config.model.{k}={needs[k]}' for k in wrong)
     raise UserError(
-      f'{config.init_from}: these weights were trained in another network: add {flags}, or '
-      '--config.init_ignore=network to train them in this one'
+      f'{experiment.settings.init_from}: these weights were trained in another network: add {flags}, '
+      'or --config.init.ignore=network to train them in this one'
     )
 
 
-def check_pixels(config: ConfigDict, expected: Preprocessing) -> None:
+def check_pixels(experiment: Experiment, expected: Preprocessing) -> None:
   """Refuses weights that were trained with another mean, deviation or order of the channels.
 
   Raises:
     UserError: says which flags would give the weights what they know.
   """
-  ours = build.preprocessing_from(config)
-  ignored = tuple(config.init_ignore)
-  found = [d for d in ours.differences(expected, config.channels) if d not in ignored]
-  if not found:
+  ignored, channels = experiment.init.ignore, experiment.channels
+  different = experiment.preprocess.differences(expected, channels)
+  different = [name for name in different if name not in ignored]
+  if not different:
     return
   flags = {
-    'mean': _flag(expected.mean, config.channels),
-    'std': _flag(expected.std, config.channels),
+    'mean': _flag(expected.mean, channels),
+    'std': _flag(expected.std, channels),
     'channel_order': expected.channel_order,
   }
-  wanted = ' '.join(f'--config.{name}={flags[name]}' for name in found)
+  wanted = ' '.join(f'--config.data.{name}={flags[name]}' for name in different)
   raise UserError(
-    f'{config.init_from}: these weights were trained with another {" and ".join(found)}: add '
-    f'{wanted}, or --config.init_ignore={",".join([*ignored, *found])} to train them anew'
+    f'{experiment.settings.init_from}: these weights were trained with another '
+    f'{" and ".join(different)}: add {wanted}, or '
+    f'--config.init.ignore={",".join([*ignored, *different])} to train them anew'
   )
 
 

@@ -2,89 +2,103 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
+
+from jaxseg.config import check_range
+from jaxseg.types import UserError
 
 _NEVER = 2**31 - 2  # beyond its limit, optax would apply what is not finite
 Multipliers = tuple[tuple[str, float, float], ...]
 
 
-def make_schedule(
-  kind: str,
-  learning_rate: float,
-  num_steps: int,
-  *,
-  warmup_steps: int = 0,
-  steps: tuple[int, ...] = (),
-  factor: float = 0.1,
-  power: float = 0.9,
-) -> optax.Schedule:
-  """Returns step -> learning rate.
+@dataclasses.dataclass(frozen=True)
+class Optim:
+  """An optimiser and its schedule.
 
-  Args:
-    kind: 'constant' | 'step' (times `factor` at each of `steps`) | 'poly' ((1 - t)^power, PSPNet and
-      DeepLab) | 'cosine' (to 0 at num_steps).
-    learning_rate: the rate at the start, or after warm-up.
-    num_steps: where 'poly' and 'cosine' reach 0.
-    warmup_steps: linear from 0 over this many steps; the schedule's own clock starts at 0 too.
-    steps: for 'step'.
-    factor: for 'step'.
-    power: for 'poly'.
-  """
-  schedule = {
-    'constant': lambda: optax.constant_schedule(learning_rate),
-    'step': lambda: optax.piecewise_constant_schedule(
-      learning_rate, {int(s): factor for s in steps}
-    ),
-    'poly': lambda: optax.polynomial_schedule(learning_rate, 0.0, power, num_steps),
-    'cosine': lambda: optax.cosine_decay_schedule(learning_rate, num_steps),
-  }[kind]()
-  if not warmup_steps:
-    return schedule
-  return lambda step: schedule(step) * jax.numpy.minimum(1.0, (step + 1) / warmup_steps)
-
-
-def make_optimizer(
-  name: str,
-  schedule: optax.Schedule,
-  *,
-  momentum: float = 0.9,
-  weight_decay: float = 0.0,
-  multipliers: Multipliers = (),
-  clip_norm: float = 0.0,
-  skip_not_finite: bool = False,
-) -> optax.GradientTransformation:
-  """Builds an optimiser.
-
-  Args:
+  Attributes:
     name: 'sgd' (torch's: decay is added to the gradient, the rate multiplies the velocity) |
       'caffe_sgd' (the rate is inside the velocity, v <- m v + lr (g + wd w), w <- w - v: the same at a
       constant rate, different when the rate changes) | 'adam' | 'adamw' (decoupled decay).
-    schedule: step -> learning rate.
-    momentum: of sgd.
+    learning_rate: at the start, or after warm-up.
+    schedule: 'constant' | 'step' (times `schedule_factor` at each of `schedule_steps`) | 'poly'
+      ((1 - t)^schedule_power, PSPNet and DeepLab) | 'cosine'; the last two reach 0 at the last step.
+    warmup_steps: step i of these has (i + 1) / warmup_steps of the schedule's rate, whose own clock
+      starts at 0 too.
+    momentum: of both kinds of sgd.
     weight_decay: coupled L2 for all but 'adamw'.
     multipliers: (pattern, rate multiplier, decay multiplier): the first pattern that is found in a
       parameter's 'layer/kernel' path rules it; (1, 1) where none is. Caffe's `lr_mult`, `decay_mult`;
       a rate multiplier of 0 fixes the parameter.
-    clip_norm: largest global norm of the gradient, 0 = off.
-    skip_not_finite: wrap all in optax.apply_if_finite, which leaves the state as it was where a
-      gradient is not finite, and counts; when to give up is for whoever reads the count.
+    clip_norm: largest global norm of the gradient, 0 is off.
+    apply_if_finite: steps in a row with a loss or gradient of NaN or infinity that are skipped before
+      the run stops; 0: it stops at the first.
   """
-  rate = scale_by_path(multipliers, which=1)
-  decay = add_decay_by_path(weight_decay, multipliers) if weight_decay else optax.identity()
-  lr = optax.scale_by_schedule(schedule)
-  core = {
-    'sgd': [decay, optax.trace(momentum) if momentum else optax.identity(), rate, lr],
-    'caffe_sgd': [decay, rate, lr, optax.trace(momentum)],
-    'adam': [decay, optax.scale_by_adam(), rate, lr],
-    'adamw': [optax.scale_by_adam(), decay, rate, lr],
-  }[name]
-  clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-  tx = optax.chain(*clip, *core, optax.scale(-1.0))
-  return optax.apply_if_finite(tx, max_consecutive_errors=_NEVER) if skip_not_finite else tx
+
+  name: Literal['sgd', 'caffe_sgd', 'adam', 'adamw'] = 'adam'
+  learning_rate: float = 1e-3
+  schedule: Literal['constant', 'step', 'poly', 'cosine'] = 'constant'
+  schedule_steps: tuple[int, ...] = ()
+  schedule_factor: float = 0.1
+  schedule_power: float = 0.9
+  warmup_steps: int = 0
+  momentum: float = 0.9
+  weight_decay: float = 0.0
+  multipliers: tuple = ()
+  clip_norm: float = 0.0
+  apply_if_finite: int = 0
+
+  def __post_init__(self):
+    for name in ('learning_rate', 'momentum', 'weight_decay', 'clip_norm'):
+      check_range(f'config.optim.{name}', getattr(self, name), 0)
+    for name in ('warmup_steps', 'apply_if_finite'):
+      check_range(f'config.optim.{name}', getattr(self, name), 0, _NEVER)
+    for rule in self.multipliers:
+      if not (isinstance(rule, tuple) and len(rule) == 3 and isinstance(rule[0], str)):
+        raise UserError(
+          f'config.optim.multipliers={self.multipliers!r}: give (pattern, rate, decay) for each rule'
+        )
+
+  def make_schedule(self, num_steps: int) -> optax.Schedule:
+    """Returns step -> learning rate, for a run of `num_steps`."""
+    rate = self.learning_rate
+    schedule = {
+      'constant': lambda: optax.constant_schedule(rate),
+      'step': lambda: optax.piecewise_constant_schedule(
+        rate, dict.fromkeys(self.schedule_steps, self.schedule_factor)
+      ),
+      'poly': lambda: optax.polynomial_schedule(rate, 0.0, self.schedule_power, num_steps),
+      'cosine': lambda: optax.cosine_decay_schedule(rate, num_steps),
+    }[self.schedule]()
+    if not self.warmup_steps:
+      return schedule
+    return lambda step: schedule(step) * jax.numpy.minimum(1.0, (step + 1) / self.warmup_steps)
+
+  def make_optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the optimiser with a schedule, step -> learning rate.
+
+    With `apply_if_finite` it is wrapped in optax.apply_if_finite, which leaves the state as it was
+    where a gradient is not finite, and counts; when to give up is for whoever reads the count.
+    """
+    rate = scale_by_path(self.multipliers, which=1)
+    decay = optax.identity()
+    if self.weight_decay:
+      decay = add_decay_by_path(self.weight_decay, self.multipliers)
+    lr = optax.scale_by_schedule(schedule)
+    trace = optax.trace(self.momentum)
+    core = {
+      'sgd': [decay, trace if self.momentum else optax.identity(), rate, lr],
+      'caffe_sgd': [decay, rate, lr, trace],
+      'adam': [decay, optax.scale_by_adam(), rate, lr],
+      'adamw': [optax.scale_by_adam(), decay, rate, lr],
+    }[self.name]
+    clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+    tx = optax.chain(*clip, *core, optax.scale(-1.0))
+    return optax.apply_if_finite(tx, max_consecutive_errors=_NEVER) if self.apply_if_finite else tx
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -94,10 +108,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 def multiplier_of(name: str, multipliers: Multipliers, which: int) -> float:
   """Returns the rate (which=1) or decay (which=2) multiplier of the parameter called `name`."""
-  for rule in multipliers:
-    if re.search(rule[0], name):
-      return float(rule[which])
-  return 1.0
+  return next((float(rule[which]) for rule in multipliers if re.search(rule[0], name)), 1.0)
 
 
 def scale_by_path(multipliers: Multipliers, which: int) -> optax.GradientTransformation:

@@ -5,7 +5,7 @@ batch statistics and without dropout or augmentation; the means and variances of
 averaged, the variances corrected by m / (m - 1), m being the number of values that each was taken
 from (SegNet-Tutorial, Scripts/compute_bn_statistics.py; arXiv:1511.00561 does not say).
 
-Training itself never reads these statistics. So with `config.population_pass` a checkpoint holds the
+Training itself never reads these statistics. So with `config.eval.population_pass` a checkpoint holds the
 pass made with its own parameters, a function of nothing else, and a resumed run ends in the same
 bits. A run that is stopped by a signal saves its running averages instead: there is no time for a
 pass, and the next checkpoint has one.
@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from jaxseg.data import threads
 from jaxseg.data.loader import eval_batches
+from jaxseg.data.transforms import Resize
 from jaxseg.nn.layers.norm import BatchNorm
-from jaxseg.train import build
+from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts, parallel
 from jaxseg.types import Array, Batch
 
@@ -108,19 +108,20 @@ class PopulationPass:
   """The pass of a run: `batch_stats = passing(variables)`.
 
   Args:
-    config: of the run; batches are as large as those that BatchNorm sees in training, images are
-      whole, at the training's scale (`resize`).
+    experiment: batches are as large as those that BatchNorm sees in training, images are whole, at
+      the training's scale (its transform `resize`).
     source: the training split, which tells sizes through `size(i)`.
   """
 
-  def __init__(self, config: ConfigDict, source: Any):
-    self._config, self._source = config, source
-    self._batch_size = config.batch_size // config.accumulate
-    self._wrapper = parallel.build(config.parallel, '', self._batch_size)
+  def __init__(self, experiment: Experiment, source: Any):
+    self._experiment, self._source, settings = experiment, source, experiment.settings
+    self._batch_size = settings.batch_size // settings.accumulate
+    self._wrapper = parallel.build(settings.parallel, '', self._batch_size)
     axis_name = self._wrapper.axis_name
-    self._model = build.model_from(config, axis_name)
-    self._preprocess = build.preprocessing_from(config)
-    statistics = make_batch_statistics(self._model, self._preprocess, axis_name=axis_name)
+    model = experiment.model(axis_name)
+    resized = (t.scale for t in experiment.transforms if isinstance(t, Resize) and t.scale)
+    self._frame = experiment.frame(model, scale=next(resized, 1.0))
+    statistics = make_batch_statistics(model, experiment.preprocess, axis_name=axis_name)
     self._statistics = self._wrapper.wrap_eval(statistics)
 
   def __call__(self, variables: dict[str, Any]) -> Any:
@@ -130,18 +131,15 @@ class PopulationPass:
     return jax.device_get(population_statistics(self._statistics, variables, placed))
 
   def _batches(self) -> Iterable[Batch]:
-    name, timeout = getattr(self._source, 'file_name', None), self._config.data_timeout
-    every = range(len(self._source))
-    sizes = list(threads.results(self._source.size, every, name=name, timeout=timeout))
+    data, source = self._experiment.data, self._source
+    name = getattr(source, 'file_name', None)
+    sizes = threads.results(source.size, range(len(source)), name=name, timeout=data.timeout)
     return eval_batches(
-      self._source,
+      source,
+      self._frame,
       batch_size=self._batch_size,
-      size_rule=self._model.size_rule,
-      scale=self._config.resize or 1.0,
-      fill=self._preprocess.fill,
-      mirror_border=build.mirror_border_from(self._config),
-      indices=full_batches(sizes, self._batch_size, self._config.seed),
+      indices=full_batches(list(sizes), self._batch_size, self._experiment.settings.seed),
+      timeout=data.timeout,
+      num_threads=data.num_threads,
       **hosts.share(),
-      timeout=self._config.data_timeout,
-      num_threads=self._config.num_threads,
     )

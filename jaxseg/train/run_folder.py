@@ -12,16 +12,38 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from jaxseg import config as configs
 from jaxseg import files
+from jaxseg.config import flat
 from jaxseg.types import UserError
 
 _SHOWN, _LONGEST = 3, 60  # differences of two configs in a line; characters of each value
+# Keys that may differ when a run is resumed: none of them changes what is computed.
+FREE_KEYS = (
+  'data_dir',
+  'cache_dir',
+  'parallel',
+  'mesh',
+  'cpu_devices',
+  'compile_cache',
+  'init_from',
+  'eval_split',
+  'paper',
+  'init.',
+  'log.',
+  'data.num_threads',
+  'data.timeout',
+  'data.memory_mb',
+  'eval.every',
+  'eval.batch_size',
+  'eval.scale',
+  'eval.score.f_scores',
+  'eval.scores',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +54,7 @@ class Classes:
   palette: tuple[tuple[int, int, int], ...]
 
 
-class Workdir:
+class RunFolder:
   """An open run folder; the lock goes with the process, however it ends.
 
   Opening writes nothing but the lock: a command that is refused later leaves the folder to the next.
@@ -40,15 +62,22 @@ class Workdir:
 
   Args:
     path: made if it is absent.
-    config: compared with that of the run whose checkpoints are there; without any there is no run.
+    config: complete; compared with that of the run whose checkpoints are there; without any there is
+      no run.
+    complete: fills a saved config up with the defaults of what it does not set.
 
   Raises:
     UserError: the folder cannot be written, another process trains in it, or a key that changes what
       is computed differs from the run's.
   """
 
-  def __init__(self, path: str | Path, config: ConfigDict):
-    self.path, self._config = files.absolute(path), config
+  def __init__(
+    self,
+    path: str | Path,
+    config: Mapping[str, Any],
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+  ):
+    self.path, self._config, self._complete = files.absolute(path), config, complete
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = None if files.is_remote(path) else (self.path / '.lock').open('w')
@@ -72,27 +101,34 @@ class Workdir:
         f'--workdir={self.path}: another process is training there; wait or choose another'
       ) from None
 
-  def keep_config(self) -> None:
-    """Writes config.json; where it replaces another, which left no checkpoint, run.json starts anew."""
-    file = self.path / 'config.json'
-    if file.exists() and configs.differences(load_config(self.path), self._config):
-      (self.path / 'run.json').unlink(missing_ok=True)
-    files.write_text(file, configs.to_json(self._config))
+  def _compare(self) -> None:
+    steps = (p for p in self.path.glob('checkpoints/*') if p.name.isdigit())
+    if next(steps, None) is None:
+      return
+    changed = differences(self._complete(load_config(self.path)), self._config)
+    if changed:
+      raise UserError(
+        f'--workdir={self.path} belongs to another run ({_listed(changed)}): use another --workdir, '
+        'or these values'
+      )
 
-  def keep_classes(self, classes: Classes) -> None:
-    files.write_text(
-      self.path / 'classes.json', json.dumps(dataclasses.asdict(classes), indent=2) + '\n'
-    )
+  def write_facts(self, classes: Classes, devices: str) -> None:
+    """Writes config.json, classes.json and run.json: the folder is this run's from now on.
 
-  def keep_run(self, devices: str) -> None:
-    """Writes run.json: the command, versions, devices, revision and times of every start.
+    run.json holds the command, versions, devices, revision and times of every start; its top level is
+    that of the latest start, 'started' that of the first. Where config.json replaces another, which
+    left no checkpoint, run.json starts anew.
 
-    The top level is that of the latest start, 'started' that of the first; `devices` is in words.
+    Args:
+      classes: of the data.
+      devices: in words.
     """
-    file, now = (
-      self.path / 'run.json',
-      datetime.datetime.now().astimezone().isoformat('T', 'seconds'),
-    )
+    file = self.path / 'config.json'
+    if file.exists() and differences(self._complete(load_config(self.path)), self._config):
+      (self.path / 'run.json').unlink(missing_ok=True)
+    _write_json(file, self._config)
+    _write_json(self.path / 'classes.json', dataclasses.asdict(classes))
+    now = datetime.datetime.now().astimezone().isoformat('T', 'seconds')
     before = load_run(self.path)
     session = {'started': now, 'command': shlex.join(['python', *sys.argv]), 'git': git_revision()}
     run = {
@@ -104,36 +140,44 @@ class Workdir:
       'versions': {'python': platform.python_version()} | _versions(),
       'sessions': [*before.get('sessions', []), session],
     }
-    files.write_text(file, json.dumps(run, indent=2) + '\n')
-
-  def _compare(self) -> None:
-    steps = (p for p in self.path.glob('checkpoints/*') if p.name.isdigit())
-    if next(steps, None) is None:
-      return
-    found = configs.differences(load_config(self.path), self._config)
-    if found:
-      raise UserError(
-        f'--workdir={self.path} belongs to another run ({_told(found)}): use another --workdir, or '
-        'these values'
-      )
+    _write_json(self.path / 'run.json', run)
 
   def close(self) -> None:
     if self._lock:
       self._lock.close()
 
 
-def _told(differences: dict[str, tuple[Any, Any]]) -> str:
-  """Writes the first differences, options one by one, and how many more there are."""
-  flat = {}
-  for key, (old, new) in differences.items():
-    if isinstance(old, dict) and isinstance(new, dict):
-      names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-      flat |= {f'{key}.{name}': (old.get(name), new.get(name)) for name in names}
-    else:
-      flat[key] = (old, new)
-  shown = list(flat.items())[:_SHOWN]
+def _write_json(file: Path, value: Any) -> None:
+  files.write_text(file, json.dumps(value, indent=2) + '\n')
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """Returns {key: (old, new)} for the keys of two complete configs that differ and matter to a run."""
+  a, b = (dict(_leaves(_from_json(json.dumps(config)))) for config in (old, new))
+  keys = sorted(key for key in a | b if not key.startswith(FREE_KEYS))
+  changed = {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+  if set(changed) == {'num_steps'} and new['optim']['schedule'] == 'constant':
+    return {}  # longer or shorter, every step that both take is the same
+  return changed
+
+
+def _leaves(config: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields ('group.key', value) of a nested config; the transforms by their names, and their order."""
+  if path == 'augment':
+    yield path, tuple(name for name, _ in config)
+    config = dict(config)
+  if not isinstance(config, Mapping) or not config:
+    yield path, config or None
+    return
+  for key, value in config.items():
+    yield from _leaves(value, f'{path}.{key}' if path else key)
+
+
+def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+  """Writes the first differences, and how many more there are."""
+  shown = list(changed.items())[:_SHOWN]
   texts = [f'{key}: {_short(old)} there, {_short(new)} now' for key, (old, new) in shown]
-  texts += [f'{len(flat) - _SHOWN} more'] if len(flat) > _SHOWN else []
+  texts += [f'{len(changed) - _SHOWN} more'] if len(changed) > _SHOWN else []
   return '; '.join(texts)
 
 
@@ -197,14 +241,23 @@ def load_classes(workdir: str | Path) -> Classes:
     ) from e
 
 
-def load_config(workdir: str | Path) -> ConfigDict:
-  """Reads the config of a run. Raises UserError where there is no run."""
+def load_config(workdir: str | Path) -> dict[str, Any]:
+  """Returns the config of a run as it was saved, nested and plain; runs of jaxseg 0.1 are translated.
+
+  Raises:
+    UserError: there is no run, or its config cannot be read.
+  """
   file = files.place(workdir) / 'config.json'
   try:
-    return configs.from_json(file.read_text(encoding='utf-8'))
+    config = _from_json(file.read_text(encoding='utf-8'))
+    return flat.nested(config) if flat.is_flat(config) else config
   except FileNotFoundError:
     raise UserError(
       f'no run in {workdir} (no config.json): give the --workdir of a training'
     ) from None
-  except (ValueError, KeyError) as e:
+  except (ValueError, KeyError, TypeError, AttributeError) as e:
     raise UserError(f'{file} is not a config that this project wrote: {e}') from e
+
+
+def _from_json(text: str) -> Any:
+  return configs.plain(json.loads(text))

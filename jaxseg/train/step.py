@@ -1,25 +1,29 @@
-"""The pure steps: one update, one evaluation. They know nothing of devices, configs or loops.
+"""The pure steps: one update, one prediction. They know nothing of devices, configs or loops.
 
-`train/parallel.py` wraps the same step for pmap (axis_name='data') and for one program on a mesh
-(axis_name=None). Every loss is a (sum, weight) pair that is divided once, by the weight of the whole
-batch over all devices and micro-batches; gradients of the divided terms are therefore added, never
-averaged. Averaging each device's mean would be wrong as soon as void pixels are uneven.
+`train/devices/parallel.py` wraps the same step for pmap (axis_name='data') and for one program on a
+mesh (axis_name=None). Every loss is a (sum, weight) pair that is divided once, by the weight of the
+whole batch over all devices; gradients of the divided terms are therefore added, never averaged.
+Averaging each device's mean would be wrong as soon as void pixels are uneven.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxseg.nn.layers.upsampling import resize_bilinear
+from jaxseg.train.accumulate import accumulated
 from jaxseg.train.state import State
-from jaxseg.types import Array, Batch, UserError
+from jaxseg.types import Array, Batch
 
 _SAMPLE = 1  # folded into the step's key for the stream 'sample'; 'dropout' has the key itself
+
+# (params, batch_stats, batch, key) -> gradient, new batch_stats, the loss's divided terms by name
+Gradient = Callable[[Any, Any, Batch, Array], tuple[Any, Any, dict[str, Array]]]
 
 
 def make_train_step(
@@ -35,13 +39,11 @@ def make_train_step(
 
   Args:
     model: maps (image, train) to outputs; random streams 'dropout' and 'sample'.
-    task: gives `losses(outputs, batch)`, what the model takes beside the image, and counts labels
-      outside the classes.
+    task: gives losses, what the model takes beside the image, and counts labels outside the classes.
     tx: the optimiser.
-    preprocess: maps uint8 images to the model's float images.
+    preprocess: maps the images of a batch to the model's float images.
     axis_name: the mapped axis under pmap, None under jit.
-    accumulate: micro-batches that the batch is split into; their sums and weights are added and
-      divided once, so that (BatchNorm apart) k micro-batches equal one batch.
+    accumulate: micro-batches of a step, see train.accumulate.
 
   Returns:
     A pure function. Its metrics are float32 scalars: 'loss' (the total), 'loss/NAME' for each term,
@@ -49,16 +51,60 @@ def make_train_step(
     A step that is not finite leaves parameters, statistics and optimiser as they were. Where the
     optimiser is wrapped in optax.apply_if_finite, 'skipped' counts such steps since the beginning
     and 'skipped_in_a_row' those since the last good one.
-
-  Raises:
-    UserError: micro-batches for a task whose weights depend on what the network says.
   """
-  if accumulate > 1 and not task.weights_from_labels:
-    raise UserError(
-      f'accumulate={accumulate}: the weights of this task depend on the proposals, so micro-batches '
-      'would not equal one batch; set accumulate=1 and batch_size to what fits'
-    )
-  psum = partial(jax.lax.psum, axis_name=axis_name) if axis_name else (lambda tree: tree)
+  psum = partial(jax.lax.psum, axis_name=axis_name) if axis_name else lambda tree: tree
+  apply = make_apply(model, task, preprocess)
+  gradient = make_gradient(apply, task, psum)
+  if accumulate > 1:
+    gradient = accumulated(gradient, apply, task, psum, accumulate)
+
+  def train_step(state: State, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
+    key = jax.random.fold_in(key, state.step)
+    if axis_name:  # else every device would draw the same dropout mask
+      key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    grads, batch_stats, terms = gradient(state.params, state.batch_stats, batch, key)
+    grads, terms = psum(grads), psum(terms)
+    loss, norm = sum(terms.values()), optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    new_state, counts = _updated(state, grads, batch_stats, finite, tx)
+    metrics = {'loss': loss, 'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
+    metrics |= counts | {f'loss/{name}': value for name, value in terms.items()}
+    metrics['invalid'] = psum(task.invalid(batch)).astype(jnp.float32)
+    return new_state.replace(step=state.step + 1), metrics
+
+  return train_step
+
+
+def make_gradient(apply: Callable, task, psum: Callable[[Any], Any]) -> Gradient:
+  """Makes gradient(params, batch_stats, batch, key) of one batch.
+
+  Args:
+    apply: of `make_apply`.
+    task: gives `losses(outputs, batch)`.
+    psum: adds over the devices.
+
+  Returns:
+    A function that also takes `weights`: by name, what to divide the terms by; None: the weights of
+    this batch, over all devices. Its gradient and terms are this device's share of the sum.
+  """
+
+  def gradient(params, batch_stats, batch, key, weights=None):
+    def total(params):
+      outputs, updated = apply(params, batch_stats, batch, key)
+      terms = {
+        name: loss / _nonzero(psum(weight) if weights is None else weights[name])
+        for name, (loss, weight) in task.losses(outputs, batch).items()
+      }
+      return sum(terms.values()), (terms, updated.get('batch_stats', {}))
+
+    (_, (terms, new_stats)), grads = jax.value_and_grad(total, has_aux=True)(params)
+    return grads, new_stats, terms
+
+  return gradient
+
+
+def make_apply(model, task, preprocess: Callable[[Array], Array]) -> Callable:
+  """Makes apply(params, batch_stats, batch, key) -> (outputs, updated collections) of training."""
 
   def apply(params, batch_stats, batch, key):
     return model.apply(
@@ -70,108 +116,57 @@ def make_train_step(
       **task.model_inputs(batch),
     )
 
-  def forward(params, batch_stats, batch, key):
-    outputs, updated = apply(params, batch_stats, batch, key)
-    return task.losses(outputs, batch), updated.get('batch_stats', {})
-
-  def weights_of(params, batch_stats, batch, key):
-    """The weights depend on labels alone: with logits of zero, XLA drops the network."""
-    outputs = jax.eval_shape(apply, params, batch_stats, batch, key)[0]
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), outputs)
-    return {name: weight for name, (_, weight) in task.losses(zeros, batch).items()}
-
-  def gradient(params, batch_stats, batch, key, weights=None):
-    """Returns gradient, new statistics and the divided terms of one (micro-)batch."""
-
-    def total(params):
-      terms, new_stats = forward(params, batch_stats, batch, key)
-      divided = {
-        name: total_of / _nonzero(psum(weight) if weights is None else weights[name])
-        for name, (total_of, weight) in terms.items()
-      }
-      return sum(divided.values()), (divided, new_stats)
-
-    (_, (divided, new_stats)), grads = jax.value_and_grad(total, has_aux=True)(params)
-    return grads, new_stats, divided
-
-  def accumulated(state, batch, key):
-    size = batch['label'].shape[0] // accumulate
-    micro = jax.tree.map(lambda a: a.reshape(accumulate, size, *a.shape[1:]), batch)
-    keys = jax.random.split(key, accumulate)
-    weigh = partial(weights_of, state.params, state.batch_stats)
-    weights = jax.vmap(weigh)(micro, keys)
-    weights = psum(jax.tree.map(partial(jnp.sum, axis=0), weights))
-
-    def body(carry, inputs):
-      grads, stats, terms = carry
-      new_grads, stats, new_terms = gradient(state.params, stats, *inputs, weights=weights)
-      return (_add(grads, new_grads), stats, _add(terms, new_terms)), None
-
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    terms = {name: jnp.zeros((), jnp.float32) for name in weights}
-    carry, _ = jax.lax.scan(body, (zeros, state.batch_stats, terms), (micro, keys))
-    return carry
-
-  def step(state: State, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
-    key = jax.random.fold_in(key, state.step)
-    if axis_name:  # else every device would draw the same dropout mask
-      key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    if accumulate > 1:
-      grads, batch_stats, terms = accumulated(state, batch, key)
-    else:
-      grads, batch_stats, terms = gradient(state.params, state.batch_stats, batch, key)
-    grads, terms = psum(grads), psum(terms)
-    loss, norm = sum(terms.values()), optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    counting = isinstance(state.opt_state, optax.ApplyIfFiniteState)
-    if counting:  # it looks at gradients alone, and the loss may overflow first
-      grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    updated = state.replace(
-      params=optax.apply_updates(state.params, updates),
-      batch_stats=batch_stats,
-      opt_state=opt_state,
-    )
-    kept = jax.tree.map(partial(jnp.where, finite), updated, state)
-    metrics = {'loss': loss, 'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
-    if counting:  # the optimiser inside is as it was, the counts go on
-      kept = kept.replace(opt_state=opt_state)
-      metrics['skipped'] = opt_state.total_notfinite.astype(jnp.float32)
-      metrics['skipped_in_a_row'] = opt_state.notfinite_count.astype(jnp.float32)
-    metrics |= {f'loss/{name}': value for name, value in terms.items()}
-    metrics['invalid'] = psum(task.invalid(batch)).astype(jnp.float32)
-    return kept.replace(step=state.step + 1), metrics
-
-  return step
+  return apply
 
 
-def make_eval_step(
-  model, task, preprocess: Callable[[Array], Array], *, axis_name: str | None = None
+def _updated(
+  state: State, grads: Any, batch_stats: Any, finite: Array, tx: optax.GradientTransformation
+) -> tuple[State, dict[str, Array]]:
+  """Returns the next state, where the step is finite, and the optimiser's counts of those that are not."""
+  counts_skipped = isinstance(state.opt_state, optax.ApplyIfFiniteState)
+  if counts_skipped:  # it looks at gradients alone, and the loss may overflow first
+    grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  updated = state.replace(
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+  )
+  kept = jax.tree.map(partial(jnp.where, finite), updated, state)
+  if not counts_skipped:
+    return kept, {}
+  counts = {'skipped': opt_state.total_notfinite, 'skipped_in_a_row': opt_state.notfinite_count}
+  counts = {name: count.astype(jnp.float32) for name, count in counts.items()}
+  return kept.replace(opt_state=opt_state), counts  # the optimiser inside is as it was
+
+
+def make_predict_step(
+  model,
+  task,
+  preprocess: Callable[[Array], Array],
+  *,
+  size: tuple[int, int],
+  maps: bool = False,
+  axis_name: str | None = None,
 ) -> Callable[[dict, Batch], dict[str, Array]]:
-  """Makes step(variables, batch) -> the task's additive metrics, summed over devices.
+  """Makes step(variables, {'image': ...}) -> the task's predictions for all images of all devices.
 
-  Where the network saw the images at another scale, its logits are resized to the labels, which are
-  scored at their own size.
+  Args:
+    model, task, preprocess, axis_name: see make_train_step.
+    size: height and width of the canvas, in pixels of the images.
+    maps: whether maps of probabilities are wanted too.
   """
-  psum = partial(jax.lax.psum, axis_name=axis_name) if axis_name else (lambda tree: tree)
 
   def step(variables: dict, batch: Batch) -> dict[str, Array]:
     outputs = model.apply(variables, preprocess(batch['image']), train=False)
-    logits = at_size(outputs['logits'], batch['label'].shape[1:3])
-    return psum(task.metrics({'logits': logits}, batch))
+    rows = task.predict(outputs, size, maps=maps)
+    if axis_name is None:
+      return rows
+    return jax.tree.map(lambda a: jax.lax.all_gather(a, axis_name, tiled=True), rows)
 
   return step
-
-
-def at_size(logits: Array, size: tuple[int, int]) -> Array:
-  """Resizes logits [b, h, w, k] bilinearly to [b, *size, k], if they are of another size."""
-  return logits if logits.shape[1:3] == tuple(size) else resize_bilinear(logits, size)
 
 
 def _nonzero(weight: Array) -> Array:
   """Nothing to divide by ('sum', or an all-void batch) means division by one."""
   return jnp.where(weight > 0, weight, 1)
-
-
-def _add(a, b):
-  return jax.tree.map(jnp.add, a, b)

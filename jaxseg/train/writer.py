@@ -1,18 +1,14 @@
-"""Where numbers go: metrics.jsonl, TensorBoard events, and one live line on the terminal."""
+"""Where numbers go: metrics.jsonl, TensorBoard events and, where wanted, Weights & Biases."""
 
 from __future__ import annotations
 
 import json
 import math
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from jaxseg import files
 from jaxseg.train.events import Events
@@ -80,7 +76,7 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> An
     import wandb
   except ImportError as e:
     raise UserError(
-      f"config.wandb={project!r} needs wandb: pip install 'jaxseg[wandb]', or leave config.wandb empty"
+      f"config.log.wandb={project!r} needs wandb: pip install -e '.[wandb]', or leave it empty"
     ) from e
   file = workdir / 'wandb_id'
   if not file.exists():
@@ -114,43 +110,3 @@ def read_records(workdir: Path) -> list[dict[str, float]]:
   path = workdir / 'metrics.jsonl'
   lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
   return [json.loads(line) for line in lines]
-
-
-class Progress:
-  """One line that renews itself on a terminal; plain lines elsewhere, now and then."""
-
-  def __init__(self):
-    console = Console(file=sys.stdout)
-    self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-
-  def __enter__(self) -> Progress:
-    if self._live:
-      self._live.start()
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self._live:
-      self._live.stop()
-
-  def show(self, line: str) -> None:
-    if self._live:
-      self._live.update(Text(line))
-    else:
-      print(line, flush=True)
-
-  def say(self, line: str) -> None:
-    """Prints a line that stays."""
-    if self._live:
-      self._live.console.print(Text(line))
-    else:
-      print(line, flush=True)
-
-
-def duration(seconds: float) -> str:
-  """Writes seconds as '45s', '12m30s' or '2h13m'."""
-  seconds = int(seconds)
-  if seconds < 60:
-    return f'{seconds}s'
-  if seconds < 3600:
-    return f'{seconds // 60}m{seconds % 60:02d}s'
-  return f'{seconds // 3600}h{seconds % 3600 // 60:02d}m'

@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import json
 import os
+import pickle
 import sys
 import threading
 import warnings
@@ -220,6 +221,18 @@ def gather(values: np.ndarray) -> np.ndarray:
   return values if count() == 1 else multihost_utils.process_allgather(values, tiled=True)
 
 
+def gather_objects(value: Any) -> list[Any]:
+  """Returns every host's value, in the hosts' order; it must be picklable."""
+  if count() == 1:
+    return [value]
+  data = np.frombuffer(pickle.dumps(value), np.uint8)
+  lengths = multihost_utils.process_allgather(np.int64(len(data)))
+  padded = np.zeros(int(lengths.max()), np.uint8)
+  padded[: len(data)] = data
+  rows = multihost_utils.process_allgather(padded)
+  return [pickle.loads(row[:n].tobytes()) for row, n in zip(rows, lengths, strict=True)]
+
+
 def broadcast(tree: Any) -> Any:
   """Returns the first host's value on every host, bit for bit.
 
@@ -233,22 +246,6 @@ def broadcast(tree: Any) -> Any:
   size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(data))))
   sent = np.frombuffer(data or bytes(size), np.uint8)
   return msgpack_restore(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
-
-
-class Silent:
-  """Stands in for what only the first host has: whatever is called does nothing."""
-
-  def __getattr__(self, name: str) -> Callable[..., None]:
-    return self
-
-  def __call__(self, *args, **kwargs) -> None:
-    return None
-
-  def __enter__(self) -> Silent:
-    return self
-
-  def __exit__(self, *_) -> None:
-    return None
 
 
 def make_voting_step(step: Callable, axis_name: str | None) -> Callable:
@@ -275,4 +272,4 @@ def make_voting_step(step: Callable, axis_name: str | None) -> Callable:
 
 def vote(batch: Batch, stop: bool) -> Batch:
   """Adds this host's vote to its part of a batch."""
-  return batch | {STOP: np.full(len(batch['label']), stop, np.float32)}
+  return batch | {STOP: np.full(len(batch['image']), stop, np.float32)}

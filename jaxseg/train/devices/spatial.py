@@ -85,10 +85,10 @@ def check_height(model, shape: tuple[int, ...], shards: int) -> None:
   above = [unit * n for n in range(first + 1, first + 5)]
   near = [_first_that_fits(model, shape, shards, heights) for heights in (below, above)]
   advice = (
-    f'the nearest heights that can: {" or ".join(str(h) for h in near if h)} (config.crop)'
+    f'the nearest heights that can: {" or ".join(str(h) for h in near if h)} (config.augment.crop.size)'
     if any(near)
     else 'nor can a height near it: take padding that keeps sizes (U-Net: '
-    'config.model_options.padding=same, FCN: aligned=True, PSPNet: align_corners=False) or fewer devices'
+    'config.model.padding=same, FCN: aligned=True, PSPNet: align_corners=False) or fewer devices'
   )
   raise UserError(
     f'config.mesh: images of {height} rows cannot be split over {shards} devices, because a level of the '

@@ -1,0 +1,64 @@
+"""Several micro-batches as one batch: their sums and weights are added, and divided once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.types import Array, UserError
+
+
+def accumulated(
+  gradient: Callable, apply: Callable, task, psum: Callable[[Any], Any], count: int
+) -> Callable:
+  """Makes the gradient of a batch that is split into `count` micro-batches, one after another.
+
+  BatchNorm apart, it equals the gradient of the batch at once, at the memory of a micro-batch.
+
+  Args:
+    gradient, apply: of train.step.make_gradient and make_apply.
+    task: gives the losses.
+    psum: adds over the devices.
+    count: divides the batch.
+
+  Raises:
+    UserError: a task whose weights depend on what the network says.
+  """
+  if not task.weights_from_labels:
+    raise UserError(
+      f'accumulate={count}: the weights of this task depend on the proposals, so micro-batches would '
+      'not equal one batch; set accumulate=1 and batch_size to what fits'
+    )
+
+  def weights_of(params, batch_stats, batch, key) -> dict[str, Array]:
+    """Weights depend on labels alone: with outputs of zero, XLA drops the network."""
+    outputs = jax.eval_shape(apply, params, batch_stats, batch, key)[0]
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), outputs)
+    return {name: weight for name, (_, weight) in task.losses(zeros, batch).items()}
+
+  def gradient_of_all(params, batch_stats, batch, key):
+    size = batch['image'].shape[0] // count
+    micro = jax.tree.map(lambda a: a.reshape(count, size, *a.shape[1:]), batch)
+    keys = jax.random.split(key, count)
+    weights = jax.vmap(partial(weights_of, params, batch_stats))(micro, keys)
+    weights = psum(jax.tree.map(partial(jnp.sum, axis=0), weights))
+
+    def body(carry, inputs):
+      grads, stats, terms = carry
+      new_grads, stats, new_terms = gradient(params, stats, *inputs, weights=weights)
+      return (_add(grads, new_grads), stats, _add(terms, new_terms)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    terms = {name: jnp.zeros((), jnp.float32) for name in weights}
+    carry, _ = jax.lax.scan(body, (zeros, batch_stats, terms), (micro, keys))
+    return carry
+
+  return gradient_of_all
+
+
+def _add(a: Any, b: Any) -> Any:
+  return jax.tree.map(jnp.add, a, b)

@@ -1,0 +1,88 @@
+"""Options of a run that several of its parts read: evaluation, first weights, and what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxseg.config import check_range
+from jaxseg.types import UserError
+
+IGNORABLE = ('mean', 'std', 'channel_order', 'network')
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions:
+  """How a run is scored.
+
+  Attributes:
+    every: steps between two evaluations.
+    batch_size: over all devices; 0: that of training.
+    scales: the network sees images of this size; scores are at the labels' own size. Several are
+      averaged by launch/evaluate.py.
+    short_side: for networks of objects: the shorter side of what the network sees, at most
+      `long_side` the longer; 0: images as they are. Objects are given back in the image's own size.
+    mirror_border: whether images are mirrored outwards; None: where the network eats a margin.
+    score: options of the task's own score.
+    scores: further scores, by the names of their files in jaxseg/metrics.
+    population_pass: recompute BatchNorm's population statistics over the training set (SegNet).
+  """
+
+  every: int = 500
+  batch_size: int = 0
+  scales: tuple[float, ...] = (1.0,)
+  short_side: int = 0
+  long_side: int = 1333
+  mirror_border: bool | None = None
+  score: dict = dataclasses.field(default_factory=dict)
+  scores: tuple[str, ...] = ()
+  population_pass: bool = False
+
+  def __post_init__(self):
+    check_range('config.eval.every', self.every, 1)
+    check_range('config.eval.batch_size', self.batch_size, 0, 2**31 - 1)
+    check_range('config.eval.short_side', self.short_side, 0, self.long_side)
+    if not self.scales or not 0 < min(self.scales) <= max(self.scales) <= 16:
+      raise UserError(f'config.eval.scales={self.scales}: one or more factors above 0, at most 16')
+
+
+@dataclasses.dataclass(frozen=True)
+class InitOptions:
+  """What may differ between a network and the weights that it starts from (`init_from`).
+
+  Attributes:
+    new: patterns of parameter names that start anew; anything else must be in the weights.
+    unused: patterns of names in the weights that this network may do without.
+    ignore: of 'mean', 'std', 'channel_order' (of the pixels) and 'network' (its options).
+  """
+
+  new: tuple[str, ...] = ()
+  unused: tuple[str, ...] = ()
+  ignore: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    if not set(self.ignore) <= set(IGNORABLE):
+      raise UserError(f'config.init.ignore={self.ignore}: some of {", ".join(IGNORABLE)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOptions:
+  """What a run writes.
+
+  Attributes:
+    every: steps between two lines of the log.
+    checkpoint_every: steps between two checkpoints; each evaluation makes one too.
+    keep: newest checkpoints kept, beside the best.
+    figures: validation images drawn at every evaluation.
+    wandb: project of Weights & Biases that gets metrics and pictures too (extra 'wandb'); '' is off.
+  """
+
+  every: int = 20
+  checkpoint_every: int = 500
+  keep: int = 2
+  figures: int = 6
+  wandb: str = ''
+
+  def __post_init__(self):
+    for name in ('every', 'checkpoint_every', 'keep'):
+      check_range(f'config.log.{name}', getattr(self, name), 1)
+    check_range('config.log.figures', self.figures, 0)

@@ -1,0 +1,143 @@
+"""What a run writes down and says. Of several hosts only the first does; the others keep still."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxseg.console import Progress
+from jaxseg.train.build import Experiment
+from jaxseg.train.checkpoint import Checkpoints
+from jaxseg.train.run_folder import Classes
+from jaxseg.train.writer import Writer, read_records
+from jaxseg.types import StuckError
+
+
+@dataclasses.dataclass(frozen=True)
+class RunView:
+  """What hooks see of a run.
+
+  Attributes:
+    experiment: that is trained.
+    folder: of the run.
+    source: the evaluation split.
+    classes: of the data.
+    writer: its `picture(step, name, array)` shows a picture in TensorBoard.
+    progress: its `say(line)` speaks to the user.
+  """
+
+  experiment: Experiment
+  folder: Path
+  source: Any
+  classes: Classes
+  writer: Writer
+  progress: Progress
+
+  def say(self, line: str) -> None:
+    self.progress.say(line)
+
+
+class Hook(Protocol):
+  """What is shown of a run, such as figures and a report; on the first host alone."""
+
+  def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
+    """Called after each evaluation, when its checkpoint is saved."""
+
+  def ended(self, run: RunView) -> None:
+    """Called once, when everything is written."""
+
+
+class Records:
+  """Log, checkpoints and hooks of the first host.
+
+  Args:
+    run: what the hooks see.
+    checkpoints: get the state.
+    hooks: called in order; what they raise is told, and ends no training.
+    step: of the state that the run begins with.
+  """
+
+  def __init__(
+    self, run: RunView, checkpoints: Checkpoints, hooks: Iterable[Hook] = (), step: int = 0
+  ):
+    self._run, self._checkpoints, self._hooks = run, checkpoints, tuple(hooks)
+    self.window = checkpoints.window(step) if step else []
+    score = f'eval/{run.experiment.task.headline}'
+    self.best = max((r.get(score, 0.0) for r in read_records(run.folder)), default=0.0)
+
+  def say(self, line: str) -> None:
+    """Prints a line that stays."""
+    self._run.progress.say(line)
+
+  def show(self, line: str) -> None:
+    """Renews the live line."""
+    self._run.progress.show(line)
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    self._run.writer.write(step, scalars)
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    scores: dict[str, Any] | None,
+    window: Sequence[dict[str, float]],
+  ) -> None:
+    """Saves a checkpoint, see Checkpoints.save; never ahead of the log."""
+    self._run.writer.sync()
+    self._checkpoints.save(step, state, scores, window=window)
+
+  def evaluated(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
+    for hook in self._hooks:
+      self._call(f'at step {step}', hook.evaluated, step, variables, summary)
+
+  def wait(self) -> None:
+    """Returns once every checkpoint is on disk."""
+    self._checkpoints.wait()
+
+  def ended(self) -> None:
+    """Finishes log and checkpoints, then calls the hooks."""
+    self._checkpoints.wait()
+    self._checkpoints.close()
+    self._run.writer.close()
+    for hook in self._hooks:
+      self._call('at the end', hook.ended)
+
+  def _call(self, when: str, function: Any, *arguments: Any) -> None:
+    try:
+      function(self._run, *arguments)
+    except StuckError:  # its thread is still there: see jaxseg.console.run
+      raise
+    except Exception as e:
+      name, reason = type(function.__self__).__name__.lower(), ' '.join(str(e).split())[:160]
+      self.say(f'warning: no {name} {when}: {type(e).__name__}: {reason}')
+
+
+class NoRecords:
+  """The other hosts': nothing is written or said."""
+
+  window: Sequence[dict[str, float]] = ()
+  best = 0.0
+
+  def say(self, line: str) -> None:
+    pass
+
+  def show(self, line: str) -> None:
+    pass
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    pass
+
+  def save(self, step: int, state: Any, scores: Any, window: Any) -> None:
+    pass
+
+  def evaluated(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
+    pass
+
+  def wait(self) -> None:
+    pass
+
+  def ended(self) -> None:
+    pass
