@@ -13,7 +13,7 @@ Both interpolations put samples at pixel centres: output pixel i looks at (i + 0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -23,9 +23,15 @@ from jaxseg.types import VOID, UserError
 cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
 
 Example = dict  # 'image', 'label', and perhaps 'weight', 'instances', 'file_name', 'index'
+Size = tuple[int, int]  # height, width in pixels
 Fill = tuple[int, ...]  # a colour, 0..255: one value for all channels or one for each
 
 _NEAREST = ('label', 'instances')
+
+
+def size_of(example: Example) -> Size:
+  """Returns height and width of an example."""
+  return example['image'].shape[:2]
 
 
 def move(example: Example, function: Callable, fill: Fill = (0,), label: int = VOID) -> Example:
@@ -64,7 +70,7 @@ def _opencv(array: np.ndarray, function: Callable, fill: Fill = ()) -> np.ndarra
   )
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
   """Bilinear at pixel centres; averages areas where it shrinks to less than half (no aliasing).
 
   Args:
@@ -79,7 +85,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return _opencv(image, lambda part, _: cv2.resize(part, (width, height), interpolation=mode))
 
 
-def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
   """Nearest at pixel centres: row i reads row floor((i + 0.5) * n / m).
 
   OpenCV's INTER_NEAREST looks at pixel corners, and its INTER_NEAREST_EXACT rounds in fixed point
@@ -94,7 +100,7 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return label.take(rows, axis=0).take(columns, axis=1)
 
 
-def resize(example: Example, size: tuple[int, int]) -> Example:
+def resize(example: Example, size: Size) -> Example:
   """Resizes everything to `size` = (height, width)."""
 
   def function(array, nearest, _):
@@ -103,7 +109,7 @@ def resize(example: Example, size: tuple[int, int]) -> Example:
   return move(example, function)
 
 
-def by_short_side(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
+def by_short_side(size: Size, short: int, longest: int) -> Size:
   """Returns (height, width) with `short` the shorter, or less where the longer would pass `longest`."""
   factor = min(short / min(size), longest / max(size))
   return tuple(max(1, int(side * factor + 0.5)) for side in size)
@@ -112,6 +118,32 @@ def by_short_side(size: tuple[int, int], short: int, longest: int) -> tuple[int,
 def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
   """Cuts a window that lies inside the image (a view, nothing is copied)."""
   return move(example, lambda array, *_: array[top : top + height, left : left + width])
+
+
+def cut(
+  example: Example, start: Sequence[int], window: Sequence[int], size: Sequence[int], fill: Fill
+) -> Example:
+  """Cuts a window that may reach beyond the image and resizes it, with void ground beside the image.
+
+  Args:
+    example: see the module's docstring.
+    start: first row and column of the window, also negative; it shows a pixel of the image at least.
+    window: its height and width.
+    size: height and width of the result.
+    fill: colour beside the image.
+  """
+  first, count, inner, before, after = [], [], [], [], []
+  for begin, length, have, want in zip(start, window, size_of(example), size, strict=True):
+    low, high = max(begin, 0), min(begin + length, have)
+    place = min(round((low - begin) * want / length), want - 1)
+    end = max(round((high - begin) * want / length), place + 1)
+    first.append(low)
+    count.append(high - low)
+    inner.append(end - place)
+    before.append(place)
+    after.append(want - end)
+  part = resize(crop(example, *first, *count), tuple(inner))
+  return pad(part, before[0], after[0], before[1], after[1], fill)
 
 
 def pad(
@@ -170,7 +202,7 @@ def affine(example: Example, matrix: np.ndarray, fill: Fill | None) -> Example:
     matrix: float [2,3], from output to source pixels, x before y.
     fill: colour outside the source, where the label is void and the weight 0; None mirrors all.
   """
-  height, width = example['image'].shape[:2]
+  height, width = size_of(example)
 
   def warp(part, value, nearest):
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP

@@ -1,29 +1,93 @@
 """Batches for training and evaluation, made in threads, the same for any number of threads or hosts.
 
-Nothing here knows of JAX: the host's number and count are arguments, batches are numpy arrays.
+A batch's way from the files to the loss:
+
+  datasets/NAME.py     lists the raw files of a split and reads one example of them
+  data/records.py      has stored that in the cache, once, and decodes example i for whoever asks
+  data/views.py        Resized gives all one size (data.image_size); Remembered keeps what is read
+  data/transforms.py   the config's augmentation, then what the task adds (data/objects.py)
+  here                 `train_batches` says which example comes next and with which random numbers,
+                       `_stack` lays b of them into arrays [b, h, w, ...], Grain's threads do so for
+                       some batches ahead, and `Batches` waits for them, but not without end
+  train/loop.py        takes the next batch, places it on the devices and calls
+  train/step.py        nn/preprocessing.py -> models/NAME.py -> losses of tasks/NAME.py
+
+In evaluation data/frame.py places whole images in place of the transforms. Nothing here knows of
+JAX: the host's number and count are arguments, batches are numpy arrays.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grain
 import numpy as np
 
-from jaxseg.data import checks, geometry, threads, watch
-from jaxseg.data.geometry import Example, Fill
-from jaxseg.data.views import remember
-from jaxseg.data.watch import Prefetched
-from jaxseg.types import VOID, SizeRule, UserError
-
-__all__ = ['Prefetched', 'eval_batches', 'remember', 'train_batches']
+from jaxseg.data import threads
+from jaxseg.data.frame import Frame
+from jaxseg.data.geometry import Example, size_of
+from jaxseg.types import UserError
 
 _TRAIN_KEYS = ('image', 'label', 'weight', 'index')
-_EVAL_KEYS = ('image', 'label', 'index', 'height', 'width', 'valid')
+
+
+class Batches:
+  """An iterator over batches that are made in the background, and how long it was waited for.
+
+  Attributes:
+    waited_seconds: time that `next` has spent waiting for batches since the start.
+
+  `next` raises what a source or a transform raises; StuckError where no example was finished for
+  `timeout` seconds (0: it waits for ever); UserError where a thread wanted to end the process.
+  """
+
+  def __init__(self, iterator: Iterator, activity: threads.Activity, timeout: float):
+    self._iterator, self._activity, self._timeout = iterator, activity, timeout
+    self._pool = ThreadPoolExecutor(1, 'batches')  # waits for Grain, which has no timeout
+    self._next = self._pool.submit(next, iterator)
+    self.waited_seconds = 0.0
+
+  def __iter__(self) -> Batches:
+    return self
+
+  def __next__(self) -> dict:
+    begin = time.perf_counter()
+    try:
+      if self._next is None:
+        raise StopIteration
+      return self._take()
+    except Exception:  # the end (StopIteration) or a failure: either way it is over
+      self.close()
+      raise
+    finally:
+      self.waited_seconds += time.perf_counter() - begin
+
+  def _take(self) -> dict:
+    self._activity.wait(self._next, self._timeout)
+    error = self._next.exception()
+    if error is None:
+      batch, self._next = self._next.result(), self._pool.submit(next, self._iterator)
+      return batch
+    if isinstance(error, Exception):
+      # Grain adds a remark of its own to whatever passes through it.
+      error.__notes__ = [n for n in getattr(error, '__notes__', ()) if 'Grain' not in n]
+      raise error
+    raise UserError(
+      f'a thread that makes batches ended with {type(error).__name__}: {error}, with '
+      f'{self._activity.under_way()} under way: a dataset must not end the process'
+    ) from error
+
+  def close(self) -> None:
+    """Drops what is not yet made and lets the threads end; `next` finds the end from then on."""
+    if self._next is not None:
+      self._next = None
+      self._pool.submit(self._iterator.close)
+      self._pool.shutdown(wait=False)
 
 
 def train_batches(
@@ -39,65 +103,138 @@ def train_batches(
   prefetch: int = 4,
   replacement: bool = False,
   timeout: float = 0.0,
-) -> Prefetched:
+) -> Batches:
   """Endless training batches; batch `step` is a pure function of seed, step and data.
 
-  The examples of a step and their augmentation do not depend on threads, hosts or where the run
-  was interrupted: position p of the endless stream has its own generator, derived from (seed, p).
-  Each epoch is a fresh permutation of the data; batches run across the ends of epochs, so that a
-  dataset smaller than a batch works too.
+  It does not depend on threads, hosts or where a run was interrupted: position p of the endless
+  stream of examples has its own generator, derived from (seed, p). Each epoch is a fresh permutation
+  of the data; batches run across the ends of epochs, so that a set smaller than a batch works too.
 
   Args:
     source: random access to examples, `len(source)` and `source[i]`.
-    transforms: called in order as `transform(example, rng)`; they must give all images one size.
-      What one of them makes for the step, by the names in its `makes`, goes into the batch too.
+    transforms: called in order as `transform(example, rng)`, to give all images one size; what one
+      of them makes for the step, by the names in its `makes`, goes into the batch too.
     seed: 0 or larger; anything else that is random follows from it.
     batch_size: examples of a step over all hosts together.
     start_step: the first batch is that of this step (resume).
-    shard_index: number of this host, 0 <= shard_index < shard_count.
-    shard_count: number of hosts; must divide batch_size. Each yields batch_size / shard_count.
-    num_threads: threads that make batches; 0 makes them inside `next`.
-    prefetch: batches kept ready.
-    replacement: each example is drawn independently from all data (FCN's recipe) instead of once
-      an epoch.
-    timeout: seconds without any example finished after which `next` raises StuckError; 0 = never.
+    shard_index: number of this host, from 0.
+    shard_count: number of hosts, which must divide batch_size; each yields its share.
+    num_threads: that make batches, 0 makes one at a time; `prefetch` batches are kept ready.
+    replacement: each example is drawn from all data (FCN's recipe) instead of once an epoch.
+    timeout: see Batches.
 
   Returns:
-    A `Prefetched` iterator of dicts: 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w], 'weight'
-    float32 [b,h,w] where the source has weights, 'index' int64 [b], the place in the source.
-    What the source or a transform raises comes out of `next` as it is.
+    Dicts: 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w], 'index' int64 [b], places in the source, and
+    where the source has weights 'weight' float32 [b,h,w].
   """
   local = _local_size(batch_size, shard_index, shard_count)
-  seed = checks.whole('seed', seed, most=2**32 - 1)
-  start_step = checks.whole('start_step', start_step)
   count = len(source)
   if not count:
     raise UserError('the training set holds no image: check data_dir and the split')
 
-  # Not Grain's shuffle: it takes 0.1 to 5 ms an example where there are fewer than 1000 of them.
-  @functools.lru_cache(maxsize=4)
-  def order(epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, 0, epoch]).permutation(count)
-
   def example(position: int) -> Example:
     rng = np.random.default_rng([seed, 1, position])
     epoch, place = divmod(position, count)
-    index = int(rng.integers(count) if replacement else order(epoch)[place])
-    with progress.making(index):
+    index = int(rng.integers(count) if replacement else _order(seed, epoch, count)[place])
+    with activity.making(index):
       result = {**_read(source, index), 'index': np.int64(index)}
       for transform in transforms:
         result = transform(result, rng)
     return result
 
-  keys = (*_TRAIN_KEYS, *(k for transform in transforms for k in getattr(transform, 'makes', ())))
-
   def batch(step: int) -> dict:
     first = step * batch_size + shard_index * local
     return _stack((example(first + i) for i in range(local)), local, keys)
 
-  progress = watch.Progress(getattr(source, 'file_name', None))
+  keys = (*_TRAIN_KEYS, *(k for transform in transforms for k in getattr(transform, 'makes', ())))
+  activity = threads.Activity(getattr(source, 'file_name', None))
   steps = range(start_step, sys.maxsize)
-  return _start(steps, batch, num_threads, prefetch, progress, timeout)
+  return Batches(_ahead(batch, steps, num_threads, prefetch), activity, timeout)
+
+
+# Not Grain's shuffle: it takes 0.1 to 5 ms an example where there are fewer than 1000 of them.
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+  return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+def eval_batches(
+  source,
+  frame: Frame,
+  *,
+  batch_size: int,
+  shard_index: int = 0,
+  shard_count: int = 1,
+  indices: Sequence[int] | None = None,
+  num_threads: int = 2,
+  prefetch: int = 2,
+  timeout: float = 0.0,
+) -> Batches:
+  """Every image exactly once; the images of a batch share one size of the network's input.
+
+  Images are grouped by that size in the order of `indices`, so that a network is compiled once a
+  size; a group's last batch is filled up with black images. Every host works out the same list of
+  batches and loads its own slice of each, so that all run the same programs in the same order.
+  Sizes come from `source.size(i)` where there is such a method (`Remembered` has one), else each
+  image is read once more; with batch_size 1 no sizes are needed.
+
+  Args:
+    source: random access to examples, `len(source)` and `source[i]`.
+    frame: places an image of any size.
+    batch_size: images of a batch over all hosts together.
+    shard_index: number of this host, from 0.
+    shard_count: number of hosts, which must divide batch_size; each yields its share.
+    indices: places in the source to go through, in this order; None: all.
+    num_threads: that make batches, 0 makes one at a time; `prefetch` batches are kept ready.
+    timeout: see Batches.
+
+  Returns:
+    An iterator of dicts: 'image' uint8 [b,H,W,c], what the network gets of this host's images, and
+    'examples', a list of these as the source gave them, each with its 'index' in the source; fewer
+    than b in a batch that is filled up.
+  """
+  local = _local_size(batch_size, shard_index, shard_count)
+  indices = [int(i) for i in (range(len(source)) if indices is None else indices)]
+  if not indices:
+    raise UserError('there is no image to evaluate: check data_dir and the split')
+  plan = _plan(source, indices, frame, batch_size, max(num_threads, 1), timeout)
+
+  def batch(number: int) -> dict:
+    mine = plan[number][shard_index * local : (shard_index + 1) * local]
+    examples, images = [], None
+    # Where this host has no image of the batch, the batch's first lends its shape.
+    for place, index in enumerate(mine or plan[number][:1]):
+      with activity.making(index):
+        example = _read(source, index)
+        placed = frame.place(example['image'])
+      if images is None:
+        images = np.zeros((local, *placed.shape), np.uint8)
+      if mine:
+        images[place] = placed
+        examples.append({**example, 'index': index})
+    return {'image': images, 'examples': examples}
+
+  activity = threads.Activity(getattr(source, 'file_name', None))
+  return Batches(_ahead(batch, range(len(plan)), num_threads, prefetch), activity, timeout)
+
+
+def _plan(
+  source, indices: list[int], frame: Frame, batch_size: int, num_threads: int, timeout: float
+) -> list[list[int]]:
+  """Groups indices by the network's input into batches, each emitted when full, the rest at the end."""
+  if batch_size == 1:
+    return [[i] for i in indices]
+  read = getattr(source, 'size', None) or (lambda index: size_of(_read(source, index)))
+  name = getattr(source, 'file_name', None)
+  sizes = threads.results(read, indices, name=name, num_threads=num_threads, timeout=timeout)
+  batches, groups = [], {}
+  for index, size in zip(indices, sizes, strict=True):
+    group = groups.setdefault(frame.input(size), [])
+    group.append(index)
+    if len(group) == batch_size:
+      batches.append(group.copy())
+      group.clear()
+  return batches + [group for group in groups.values() if group]
 
 
 def _local_size(batch_size: int, shard_index: int, shard_count: int) -> int:
@@ -110,29 +247,21 @@ def _local_size(batch_size: int, shard_index: int, shard_count: int) -> int:
   return batch_size // shard_count
 
 
-def _start(
-  steps: range,
-  batch: Callable,
-  num_threads: int,
-  prefetch: int,
-  progress: watch.Progress,
-  timeout: float,
-) -> Prefetched:
-  # Grain warns where the buffer is smaller than the number of threads: some would always rest.
-  watched = num_threads and timeout
-  buffer = max(prefetch - bool(watched), num_threads) if num_threads else 0  # a watch holds one too
+def _ahead(batch: Callable[[int], dict], steps: range, num_threads: int, prefetch: int) -> Iterator:
+  """Returns batch(step) for each step, some of them made in threads before they are asked for."""
+  # `Batches` holds one too. Grain warns where threads could not all have a place in the buffer.
+  buffer = max(prefetch - 1, num_threads) if num_threads else 0
   reading = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer)
   dataset = grain.MapDataset.range(steps.start, steps.stop).map(batch)
-  iterator = iter(dataset.to_iter_dataset(reading))
-  return Prefetched(watch.Watched(iterator, progress, timeout) if watched else iterator)
+  return iter(dataset.to_iter_dataset(reading))
 
 
 def _read(source, index: int) -> Example:
   """Reads one example and refuses what the rest would silently take for something else."""
-  example = source[int(index)]
+  example = source[index]
   image, label = example['image'], example['label']
-  whole = image.dtype == label.dtype == np.uint8
-  if not whole or image.ndim != 3 or image.shape[:2] != label.shape:
+  fits = image.dtype == label.dtype == np.uint8
+  if not fits or image.ndim != 3 or image.shape[:2] != label.shape:
     raise UserError(
       f'{example.get("file_name", f"example {index}")}: image {image.dtype} {image.shape}, label '
       f'{label.dtype} {label.shape}; allowed are uint8 (h, w, channels) and uint8 (h, w)'
@@ -140,7 +269,7 @@ def _read(source, index: int) -> Example:
   return example
 
 
-def _stack(examples: Iterable[Example], count: int, keys: Sequence[str]) -> dict:
+def _stack(examples: Iterable[Example], count: int, keys: Sequence[str]) -> dict[str, Any]:
   """Stacks the entries that a step uses; names, instances and the like are left out.
 
   Each example is copied into the batch before the next is made, so that the next finds its memory
@@ -154,174 +283,8 @@ def _stack(examples: Iterable[Example], count: int, keys: Sequence[str]) -> dict
     if example['image'].shape != batch['image'].shape[1:]:
       raise UserError(
         f'a batch holds images of shapes {batch["image"].shape[1:]} and {example["image"].shape}: '
-        'set crop=(h, w) or resize=(h, w), or batch_size=1'
+        'set config.augment.crop.size=(h, w), or batch_size=1'
       )
-    for key, whole in batch.items():
-      whole[place] = example[key]
+    for key, array in batch.items():
+      array[place] = example[key]
   return batch
-
-
-def eval_batches(
-  source,
-  *,
-  batch_size: int,
-  size_rule: SizeRule,
-  scale: float = 1.0,
-  fill: Fill = (0,),
-  mirror_border: bool | None = None,
-  min_multiple: int = 1,
-  shard_index: int = 0,
-  shard_count: int = 1,
-  indices: Sequence[int] | None = None,
-  num_threads: int = 2,
-  prefetch: int = 2,
-  timeout: float = 0.0,
-) -> Prefetched:
-  """Every image exactly once at its own size; the images of a batch share one padded size.
-
-  Geometry. An image [h,w] is padded right and below to a canvas, the canvas is resized by `scale`
-  and gets the network's margin on all four sides; the label is padded to the canvas with void and
-  never resized. The canvas is chosen so that the network's output is the canvas times `scale`:
-
-    output size  = allowed input size - 2 * margin, at least ceil(scale * h)
-    canvas size  = output size / scale; at scale 1 they are equal
-
-  So evaluation is the same for all: resize the logits to the label's size (half-pixel centres; at
-  scale 1 there is nothing to do), compare; the prediction of example i is [:height[i], :width[i]].
-  An image's canvas depends on nothing but its own size: the score is the same for any batch size.
-
-  Batches. Images are grouped by size in the order of `indices`, so that a network is compiled once
-  a size; a group's last batch is filled with void examples. Every host works out the same list of
-  batches and loads its own slice of each, so that all run the same programs in the same order.
-  Sizes come from `source.size(i)` where there is such a method (`remember` gives one), else each
-  image is read once more; with batch_size 1 no sizes are needed. Memory holds `prefetch` batches.
-
-  Args:
-    source: random access to examples, `len(source)` and `source[i]`.
-    batch_size: examples of a batch over all hosts together.
-    size_rule: input sizes that the network takes, and its margin.
-    scale: factor of the image, not of the label, for networks trained at a reduced size.
-    fill: colour of constant padding, 0..255.
-    mirror_border: mirror the image outwards instead; None: exactly where the rule has a margin.
-    min_multiple: rounds output sizes up further, for fewer different ones.
-    shard_index: number of this host, 0 <= shard_index < shard_count.
-    shard_count: number of hosts; must divide batch_size.
-    indices: places in the source to go through, in this order; None: all.
-    num_threads: threads that make batches; 0 makes them inside `next`.
-    prefetch: batches kept ready.
-    timeout: as in `train_batches`.
-
-  Returns:
-    A `Prefetched` iterator of dicts: 'image' uint8 [b,H,W,c], 'label' uint8 [b,h,w] on the canvas,
-    'index' int64 [b] (-1 for a filling example), 'height' and 'width' int32 [b], the image's own
-    size, and 'valid' bool [b].
-  """
-  local = _local_size(batch_size, shard_index, shard_count)
-  checks.whole('min_multiple', min_multiple, least=1)
-  fill = checks.colour('fill', fill)
-  mirrored = size_rule.margin > 0 if mirror_border is None else mirror_border
-  frame = _Frame(size_rule, checks.factor('scale', scale), min_multiple, mirrored, fill)
-  indices = range(len(source)) if indices is None else [int(i) for i in indices]
-  if not len(indices):
-    raise UserError('there is no image to evaluate: check data_dir and the split')
-  plan = _plan(source, indices, frame, batch_size, num_threads, timeout)
-
-  def examples(chosen: list[int]) -> Iterator[dict]:
-    mine = chosen[shard_index * local : (shard_index + 1) * local]
-    # Where this host has no image of the batch, the batch's first lends its shape.
-    for index in mine or chosen[:1]:
-      with progress.making(index):
-        placed = frame.place(index, _read(source, index))
-      if mine:
-        yield placed
-    for _ in range(local - len(mine)):
-      yield frame.blank(placed)
-
-  def batch(step: int) -> dict:
-    return _stack(examples(plan[step]), local, _EVAL_KEYS)
-
-  progress = watch.Progress(getattr(source, 'file_name', None))
-  return _start(range(len(plan)), batch, num_threads, prefetch, progress, timeout)
-
-
-def _plan(
-  source, indices, frame: _Frame, batch_size: int, num_threads: int, timeout: float
-) -> list[list[int]]:
-  """Groups indices by canvas into batches, each emitted when full, the rest at the end."""
-  if batch_size == 1:
-    return [[i] for i in indices]
-
-  def size(index: int) -> tuple[int, int]:
-    ask = getattr(source, 'size', None)
-    return tuple(ask(index)) if ask else _read(source, index)['image'].shape[:2]
-
-  reading = dict(num_threads=max(num_threads, 1), timeout=timeout)
-  sizes = threads.results(size, indices, name=getattr(source, 'file_name', None), **reading)
-  batches, groups = [], {}
-  for index, (height, width) in zip(indices, sizes, strict=True):
-    group = groups.setdefault((frame.output(height), frame.output(width)), [])
-    group.append(index)
-    if len(group) == batch_size:
-      batches.append(group.copy())
-      group.clear()
-  return batches + [group for group in groups.values() if group]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Frame:
-  """Where images lie on their canvas; see `eval_batches`."""
-
-  rule: SizeRule
-  scale: float
-  multiple: int
-  mirrored: bool
-  fill: Fill
-
-  def output(self, length: int) -> int:
-    """Size of the network's output for an image `length` pixels high or wide."""
-    scaled = math.ceil(round(length * self.scale, 6))  # 0.1 * 30 is 3, not 3.0000000000000004
-    scaled += -scaled % self.multiple
-    return self.rule.at_least(scaled + 2 * self.rule.margin) - 2 * self.rule.margin
-
-  def place(self, index: int, example: Example) -> dict:
-    image, label = example['image'], example['label']
-    height, width = label.shape
-    output = self.output(height), self.output(width)
-    canvas = tuple(round(out / self.scale) for out in output)
-    if self.scale != 1:
-      image = self._scaled(image, canvas, output)
-    margin = self.rule.margin
-    below, right = (out - have for out, have in zip(output, image.shape[:2], strict=True))
-    ground = geometry.pad({'label': label}, 0, canvas[0] - height, 0, canvas[1] - width)
-    return {
-      'image': self._border(image, margin, margin + below, margin, margin + right),
-      'label': ground['label'],
-      'index': np.int64(index),
-      'height': np.int32(height),
-      'width': np.int32(width),
-      'valid': np.bool_(True),
-    }
-
-  def _scaled(self, image: np.ndarray, canvas, output) -> np.ndarray:
-    """Resizes image and canvas as one, so that the way back is exact, then drops the border."""
-    pairs = list(zip(image.shape[:2], canvas, output, strict=True))
-    below, right = (whole - have for have, whole, _ in pairs)
-    resized = geometry.resize_image(self._border(image, 0, below, 0, right), output)
-    height, width = (min(out, math.ceil(have * out / whole)) for have, whole, out in pairs)
-    return resized[:height, :width]
-
-  def _border(self, image: np.ndarray, *sides: int) -> np.ndarray:
-    if self.mirrored:
-      return geometry.mirror_array(image, *sides)
-    return geometry.pad({'image': image}, *sides, self.fill)['image']
-
-  def blank(self, like: dict) -> dict:
-    """An example of the same shapes that counts for nothing."""
-    return {
-      'image': np.zeros_like(like['image']),
-      'label': np.full_like(like['label'], VOID),
-      'index': np.int64(-1),
-      'height': np.int32(0),
-      'width': np.int32(0),
-      'valid': np.bool_(False),
-    }

@@ -1,4 +1,4 @@
-"""What a training step is told of the objects in an image: boxes, classes and ids of fixed shapes."""
+"""The objects of an image as a training step takes them: boxes, classes and ids of fixed shapes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
+from jaxseg.data.checks import check_fields, within
 from jaxseg.data.geometry import Example
 from jaxseg.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Instances:
+class Objects:
   """Measures the objects that the transforms before it have left; the last of a training's.
 
   An example has 'instances' uint16 [h,w] or [h,w,l], ids from 1, and 'instance_classes' uint8 [n],
@@ -33,10 +34,13 @@ class Instances:
     min_area: objects of fewer pixels are left out of the rows.
   """
 
-  max_instances: int = 100
-  max_layers: int = 4
-  min_area: int = 1
+  max_instances: int = within(1, default=100)
+  max_layers: int = within(1, default=4)
+  min_area: int = within(1, default=1)
   makes: ClassVar[tuple[str, ...]] = ('boxes', 'classes', 'ids', 'crowd', 'instances')
+
+  def __post_init__(self):
+    check_fields(self, 'config.loss')
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     if 'instances' not in example:
@@ -45,10 +49,10 @@ class Instances:
       )
     layers = _layered(example['instances'], self.max_layers)
     boxes, areas = measure(layers, len(example['instance_classes']))
-    ids = np.flatnonzero(areas >= max(self.min_area, 1))
+    ids = np.flatnonzero(areas >= self.min_area)
     if len(ids) > self.max_instances:
       raise UserError(
-        f'{_name(example)} shows {len(ids)} objects, more than config.max_instances='
+        f'{_name(example)} shows {len(ids)} objects, more than config.loss.max_instances='
         f'{self.max_instances}: raise it'
       )
     crowd = np.asarray(example.get('crowd', np.zeros(len(areas), bool)))[ids]

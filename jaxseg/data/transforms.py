@@ -3,98 +3,229 @@
 An example is a dict with 'image' uint8 [h,w,c] (any c), 'label' uint8 [h,w] with void 255 and, where
 the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w] or [h,w,layers]; all move
 together (the table is in geometry.py). `rng` is a numpy Generator; everything random comes from it.
-`make_train_transforms` builds the tuple for a config's options.
+
+A config names a class of this file by its name in snake_case, as `short_side` for ShortSide, and
+gives its fields as arguments; a name with a dot is a class of your own. Nothing else lists them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
 
-from jaxseg.data import checks, geometry
-from jaxseg.data.geometry import Example, Fill
+from jaxseg.config import parts
+from jaxseg.data import geometry
+from jaxseg.data.checks import check_fields, checked, within
+from jaxseg.data.geometry import Example, Fill, Size, size_of
 from jaxseg.types import VOID, UserError
-
-Size = tuple[int, int]  # height, width in pixels
 
 _GRAY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 
 
-def _sides(example: Example) -> Size:
-  return example['image'].shape[:2]
+def make_transforms(steps: Iterable[tuple[str, Mapping[str, Any]]], fill: Fill = (0,)) -> tuple:
+  """Builds the transforms that a config names, in its order.
+
+  Args:
+    steps: (name, arguments) of each.
+    fill: colour beside the image, 0..255, one value or one for each channel; for those that have a
+      field of this name and are not given another.
+
+  Raises:
+    UserError: no such transform or argument, or a value of the wrong type or out of its range.
+  """
+  made = []
+  for name, options in steps:
+    transform, where = _find(name), f'config.augment.{name}'
+    values = parts.arguments(transform, options, where)
+    for key, parameter in parts.parameters(transform).items():
+      if key == 'fill':
+        values.setdefault(key, fill)
+      elif key not in values and parameter.default is inspect.Parameter.empty:
+        raise UserError(f'{where}: {key} is missing, set {where}.{key}')
+    made.append(transform(**values))
+  _check_quarter_turns(made)
+  return tuple(made)
+
+
+def _find(name: str) -> type:
+  """Returns a class by its name in a config. Raises UserError where there is none."""
+  if '.' in name:
+    module, _, own = name.rpartition('.')
+    try:
+      return getattr(importlib.import_module(module), own)
+    except (ImportError, AttributeError) as error:
+      raise UserError(
+        f'transform {name!r} cannot be imported ({error}): give a class on the Python path'
+      ) from error
+  here = (c for c in globals().values() if dataclasses.is_dataclass(c) and c is not _Transform)
+  known = {_name(transform): transform for transform in here}
+  if name not in known:
+    hint = parts.did_you_mean(name, known)
+    raise UserError(
+      f'config.augment.{name}: no such transform; there are {", ".join(sorted(known))}{hint}'
+    )
+  return known[name]
+
+
+def _name(transform: type) -> str:
+  return re.sub(r'(?<!^)(?=[A-Z])', '_', transform.__name__).lower()  # short_side for ShortSide
+
+
+def _check_quarter_turns(made: list[Any]) -> None:
+  """Turned by 90 degrees, only images of one square size stay a batch, unless all are cut again."""
+  turned, size = False, None
+  for transform in made:
+    own = getattr(transform, 'size', None)
+    turned, size = isinstance(transform, Rotate90) or (turned and not own), own or size
+  if turned and (size is None or size[0] != size[1]):
+    raise UserError(
+      f'config.augment.rotate90 needs images of one square size, got {size}: set '
+      'config.augment.crop.size=(n, n) before it'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Resize:
-  """Resizes everything to a fixed `size`, or by the factor `scale`; exactly one is given."""
-
-  size: Size | None = None
-  scale: float | None = None
+class _Transform:
+  """Base of those whose fields have ranges; messages name their keys in a config."""
 
   def __post_init__(self):
+    check_fields(self, f'config.augment.{_name(type(self))}')
+
+
+def _pixels(**options: Any) -> Any:
+  return checked(lambda size: min(size) > 0, '(height, width) in pixels, above 0', **options)
+
+
+def _colour(**options: Any) -> Any:
+  allowed = 'one value for each channel, each between 0 and 255'
+  return checked(lambda v: len(v) and all(0 <= n <= 255 for n in v), allowed, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize(_Transform):
+  """Resizes everything to a fixed `size`, or by the factor `scale`; exactly one is given."""
+
+  size: Size | None = _pixels(default=None)
+  scale: float | None = checked(lambda v: 0 < v < math.inf, 'a factor above 0', default=None)
+
+  def __post_init__(self):
+    super().__post_init__()
     if (self.size is None) == (self.scale is None):
-      raise UserError(f'resize has size {self.size} and scale {self.scale}: give exactly one')
+      raise UserError(
+        f'config.augment.resize has size {self.size} and scale {self.scale}: give exactly one'
+      )
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    size = self.size or tuple(max(1, round(n * self.scale)) for n in _sides(example))
+    size = self.size or tuple(max(1, round(n * self.scale)) for n in size_of(example))
     return geometry.resize(example, size)
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomShortSide:
+class ShortSide(_Transform):
   """Resizes so that the shorter side is one of `sides`, drawn evenly, the longer at most `longest`.
 
   Detectron2's for Mask R-CNN: 640 to 800 by 32, at most 1333.
   """
 
-  sides: tuple[int, ...]
-  longest: int
+  sides: tuple[int, ...] = checked(lambda v: len(v) and min(v) > 0, 'sides in pixels, above 0')
+  longest: int = within(1, default=1333)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if max(self.sides) > self.longest:
+      raise UserError(
+        f'config.augment.short_side.sides={self.sides}: none above longest={self.longest}'
+      )
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     side = self.sides[int(rng.integers(len(self.sides)))]
-    return geometry.resize(example, geometry.by_short_side(_sides(example), side, self.longest))
+    return geometry.resize(example, geometry.by_short_side(size_of(example), side, self.longest))
 
 
 @dataclasses.dataclass(frozen=True)
-class Pad:
+class Elastic(_Transform):
+  """Smooth random deformation (U-Net, arXiv:1505.04597, section 3.1); borders are mirrored.
+
+  Displacement vectors drawn from N(0, sigma) on a coarse grid, bicubic between its nodes, which
+  are the centres of the image's `grid` x `grid` tiles.
+
+  Attributes:
+    sigma: standard deviation of the displacement, in pixels (the paper's 10).
+    grid: nodes along each side (the paper's 3).
+  """
+
+  sigma: float = within(0, default=10.0)
+  grid: int = within(1, default=3)
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    height, width = size_of(example)
+    coarse = rng.normal(0, self.sigma, (2, self.grid, self.grid)).astype(np.float32)
+    columns, rows = (
+      cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in coarse
+    )
+    columns += np.arange(width, dtype=np.float32)
+    rows += np.arange(height, dtype=np.float32)[:, None]
+    return geometry.remap(example, columns, rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotate(_Transform):
+  """Turns about the image's centre by U[-degrees, degrees]; the size stays.
+
+  Corners that turn in from outside hold `fill`, void and weight 0, or with `fill` None the
+  mirrored image with its mirrored label. Only a `share` of the images is turned.
+  """
+
+  degrees: float = within(0, 180)
+  fill: Fill | None = _colour(default=(0,))
+  share: float = within(0, 1, default=1.0)
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    if self.share < 1 and rng.uniform(0, 1) >= self.share:
+      return example
+    angle = math.radians(rng.uniform(-self.degrees, self.degrees))
+    height, width = size_of(example)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    matrix = np.column_stack([turn, centre - turn @ centre])
+    return geometry.affine(example, matrix, self.fill)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pad(_Transform):
   """Centres the image on a larger canvas (the odd pixel goes right and below).
 
   Attributes:
     size: height and width of the canvas.
     fill: colour of the new ground.
-    label: label of the new ground: void, or a class where a recipe counts it as one.
+    label: of the new ground: void, or a class where a recipe counts it as one.
   """
 
-  size: Size
-  fill: Fill = (0,)
-  label: int = VOID
+  size: Size = _pixels()
+  fill: Fill = _colour(default=(0,))
+  label: int = within(0, 255, default=VOID)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    height, width = (want - have for want, have in zip(self.size, _sides(example), strict=True))
+    height, width = (want - have for want, have in zip(self.size, size_of(example), strict=True))
     if min(height, width) < 0:
       raise UserError(
-        f'an image of {example["image"].shape[:2]} pixels does not fit on pad={self.size}: '
-        'set resize=(h, w) to at most that, or crop=(h, w)'
+        f'an image of {size_of(example)} pixels does not fit on config.augment.pad.size={self.size}: '
+        'make that larger, or resize or crop to at most that before'
       )
     top, left = height // 2, width // 2
     return geometry.pad(example, top, height - top, left, width - left, self.fill, label=self.label)
 
 
 @dataclasses.dataclass(frozen=True)
-class MirrorBorder:
-  """Mirrors the image outwards by `pixels` at each side; there the label is void, the weight 0."""
-
-  pixels: int
-
-  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    return geometry.mirror(example, *[self.pixels] * 4)
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomScaleCrop:
+class Crop(_Transform):
   """Cuts a window at a random place and resizes it to a fixed size: one crop, then one resize.
 
   Where the image is smaller than the window it lies at a random place on void ground.
@@ -108,47 +239,44 @@ class RandomScaleCrop:
       of 512 x 512 images need 92 (arXiv:1505.04597, figure 2).
   """
 
-  size: Size
-  scale: tuple[float, float] = (1.0, 1.0)
-  fill: Fill = (0,)
-  mirror: int = 0
+  size: Size = _pixels()
+  scale: tuple[float, float] = checked(
+    lambda v: 0 < v[0] <= v[1] < math.inf, '(lowest, highest) factors above 0', default=(1.0, 1.0)
+  )
+  fill: Fill = _colour(default=(0,))
+  mirror: int = within(0, default=0)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     scale = rng.uniform(*self.scale)
     window = [max(1, round(side / scale)) for side in self.size]
     if self.mirror:
       example = geometry.mirror(example, *[round(self.mirror / scale)] * 4)
-    spare = [have - need for have, need in zip(_sides(example), window, strict=True)]
+    spare = [have - need for have, need in zip(size_of(example), window, strict=True)]
     start = [int(rng.integers(min(s, 0), max(s, 0), endpoint=True)) for s in spare]
-    return self._cut(example, start, window)
-
-  def _cut(self, example: Example, start: list[int], window: list[int]) -> Example:
-    """Cuts the part of the window inside the image, resizes it and pads it to the whole."""
-    first, count, inner, before, after = [], [], [], [], []
-    for begin, length, have, want in zip(start, window, _sides(example), self.size, strict=True):
-      low, high = max(begin, 0), min(begin + length, have)
-      place = min(round((low - begin) * want / length), want - 1)
-      end = max(round((high - begin) * want / length), place + 1)
-      first.append(low)
-      count.append(high - low)
-      inner.append(end - place)
-      before.append(place)
-      after.append(want - end)
-    example = geometry.resize(geometry.crop(example, *first, *count), tuple(inner))
-    return geometry.pad(example, before[0], after[0], before[1], after[1], self.fill)
+    return geometry.cut(example, start, window, self.size, self.fill)
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomSides:
+class MirrorBorder(_Transform):
+  """Mirrors the image outwards by `pixels` at each side; there the label is void, the weight 0."""
+
+  pixels: int = within(1)
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    return geometry.mirror(example, *[self.pixels] * 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides(_Transform):
   """Moves each side of the image in by U[0, amount] of its length and resizes back.
 
   With 0.3 the crop of NVIDIA's U-Net recipe for ISBI 2012 (DeepLearningExamples, UNet_Medical).
   """
 
-  amount: float
+  amount: float = within(0, 0.45)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    height, width = _sides(example)
+    height, width = size_of(example)
     top, bottom, left, right = rng.uniform(0, self.amount, 4) * (height, height, width, width)
     top, left = round(top), round(left)
     rows = max(1, round(height - bottom) - top)
@@ -157,8 +285,8 @@ class RandomSides:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomFlip:
-  """Swaps left and right, and top and bottom where `vertical`, each with probability 1/2."""
+class Flip:
+  """Swaps left and right where `horizontal`, top and bottom where `vertical`, each in half of all."""
 
   horizontal: bool = True
   vertical: bool = False
@@ -169,7 +297,7 @@ class RandomFlip:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomRotate90:
+class Rotate90:
   """Turns by 0, 90, 180 or 270 degrees with equal probability."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -177,56 +305,7 @@ class RandomRotate90:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomRotate:
-  """Turns about the image's centre by U[-degrees, degrees]; the size stays.
-
-  Corners that turn in from outside hold `fill`, void and weight 0, or with `fill` None the
-  mirrored image with its mirrored label. Only a `share` of the images is turned.
-  """
-
-  degrees: float
-  fill: Fill | None = (0,)
-  share: float = 1.0
-
-  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    if self.share < 1 and rng.uniform(0, 1) >= self.share:
-      return example
-    angle = math.radians(rng.uniform(-self.degrees, self.degrees))
-    height, width = _sides(example)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    matrix = np.column_stack([turn, centre - turn @ centre])
-    return geometry.affine(example, matrix, self.fill)
-
-
-@dataclasses.dataclass(frozen=True)
-class ElasticDeform:
-  """Smooth random deformation (U-Net, arXiv:1505.04597, section 3.1); borders are mirrored.
-
-  Displacement vectors drawn from N(0, sigma) on a coarse grid, bicubic between its nodes, which
-  are the centres of the image's `grid` x `grid` tiles.
-
-  Attributes:
-    sigma: standard deviation of the displacement, in pixels (the paper's 10).
-    grid: nodes along each side (the paper's 3).
-  """
-
-  sigma: float = 10.0
-  grid: int = 3
-
-  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    height, width = _sides(example)
-    coarse = rng.normal(0, self.sigma, (2, self.grid, self.grid)).astype(np.float32)
-    columns, rows = (
-      cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in coarse
-    )
-    columns += np.arange(width, dtype=np.float32)
-    rows += np.arange(height, dtype=np.float32)[:, None]
-    return geometry.remap(example, columns, rows)
-
-
-@dataclasses.dataclass(frozen=True)
-class Photometric:
+class Photometric(_Transform):
   """Changes brightness, contrast and saturation at once, with one rounding at the end.
 
   Attributes:
@@ -236,10 +315,10 @@ class Photometric:
     shift: U[-shift, shift] of the full range 255 is added (NVIDIA's U-Net recipe: 0.1).
   """
 
-  brightness: float = 0.0
-  contrast: float = 0.0
-  saturation: float = 0.0
-  shift: float = 0.0
+  brightness: float = within(0, 1, default=0.0)
+  contrast: float = within(0, 1, default=0.0)
+  saturation: float = within(0, 1, default=0.0)
+  shift: float = within(0, 1, default=0.0)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     draws = rng.uniform(-1, 1, 4) * (self.brightness, self.contrast, self.saturation, self.shift)
@@ -258,101 +337,13 @@ class Photometric:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomBlur:
+class Blur(_Transform):
   """Softens a share of the images by a 5x5 Gaussian of sigma 1.1 (PSPNet, hszhao/semseg)."""
 
-  share: float
+  share: float = within(0, 1)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     if rng.uniform(0, 1) >= self.share:
       return example
     image = example['image']
     return {**example, 'image': cv2.GaussianBlur(image, (5, 5), 1.1).reshape(image.shape)}
-
-
-def make_train_transforms(
-  *,
-  crop: int | Size | None = None,
-  resize: int | float | Size | None = None,
-  short_side: tuple[int, ...] = (),
-  long_side: int = 1333,
-  scale: tuple[float, float] | None = None,
-  flip: bool = False,
-  vertical_flip: bool = False,
-  rotate: float = 0.0,
-  rotate_share: float = 1.0,
-  rotate90: bool = False,
-  brightness: float = 0.0,
-  contrast: float = 0.0,
-  saturation: float = 0.0,
-  shift: float = 0.0,
-  blur: float = 0.0,
-  elastic: float = 0.0,
-  mirror: int = 0,
-  pad: int | Size | None = None,
-  pad_label: int = VOID,
-  sides: float = 0.0,
-  fill: Fill = (0,),
-) -> tuple:
-  """Builds the transforms of a config; everything is off by default. Applied in this order:
-
-  Args:
-    resize: new (height, width), or one integer for a square, or a float: a factor.
-    short_side, long_side: see RandomShortSide; instead of `resize`.
-    elastic: standard deviation of the elastic deformation, in pixels.
-    rotate: largest angle in degrees, 0..180; borders void, or mirrored where `mirror` is set.
-    rotate_share: share of the images that are rotated.
-    pad: canvas (height, width) on which the image is centred, before the crop.
-    pad_label: label of that canvas, 0..255.
-    crop: (height, width) of the random window, or one integer; a smaller image is padded.
-    scale: range of the random factor of the crop, (lowest, highest).
-    mirror: pixels of mirrored border with void labels; alone, or as part of the crop.
-    sides: share by which each side is randomly moved in, 0..0.45.
-    flip, vertical_flip, rotate90: left-right, top-bottom, quarter turns (square results only).
-    brightness, contrast, saturation, shift: see Photometric, each 0..1.
-    blur: share of the images that RandomBlur softens.
-    fill: colour beside the image, 0..255, one value or one for each channel.
-
-  Raises:
-    UserError: a value is out of range or two of them do not go together.
-  """
-  resize = resize if isinstance(resize, float) else checks.size('resize', resize)
-  crop, pad = checks.size('crop', crop), checks.size('pad', pad)
-  mirror, fill = checks.whole('mirror', mirror), checks.colour('fill', fill)
-  if scale is not None and crop is None:
-    raise UserError(f'scale={scale} needs crop=(h, w), so that all images end at one size')
-  final = crop or pad or (None if isinstance(resize, float) else resize)
-  if rotate90 and (final is None or final[0] != final[1]):
-    raise UserError(f'rotate90 needs images of one square size, got {final}: set crop=(n, n)')
-
-  steps = []
-  if isinstance(resize, float):
-    steps.append(Resize(scale=checks.factor('resize', resize)))
-  elif resize is not None:
-    steps.append(Resize(size=resize))
-  if short_side:
-    short = tuple(checks.whole('short_side', side, least=1) for side in short_side)
-    steps.append(RandomShortSide(short, checks.whole('long_side', long_side, least=1)))
-  if sigma := checks.number('elastic', elastic):
-    steps.append(ElasticDeform(sigma))
-  if degrees := checks.number('rotate', rotate, 180):
-    share = checks.number('rotate_share', rotate_share, 1)
-    steps.append(RandomRotate(degrees, None if mirror else fill, share))
-  if pad is not None:
-    steps.append(Pad(pad, fill, checks.whole('pad_label', pad_label, most=255)))
-  if crop is not None:
-    steps.append(RandomScaleCrop(crop, checks.span('scale', scale), fill, mirror))
-  elif mirror:
-    steps.append(MirrorBorder(mirror))
-  if amount := checks.number('sides', sides, 0.45):
-    steps.append(RandomSides(amount))
-  if flip or vertical_flip:
-    steps.append(RandomFlip(bool(flip), bool(vertical_flip)))
-  if rotate90:
-    steps.append(RandomRotate90())
-  light = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation, 'shift': shift}
-  if any(checks.number(name, value, 1) for name, value in light.items()):
-    steps.append(Photometric(**light))
-  if share := checks.number('blur', blur, 1):
-    steps.append(RandomBlur(share))
-  return tuple(steps)

@@ -1,77 +1,115 @@
-"""Keeps decoded examples in memory, so that a data set that fits is read from disk once."""
+"""Sources that show another source's examples: all at one size, or kept in memory once they are read."""
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 
-_BYTES = 4 << 30
+from jaxseg.data import geometry
+from jaxseg.data.geometry import Size
+
+_IN_PIXELS = ('area', 'instance_boxes')  # what annotators measured is not so at another size
 
 
-def remember(source, max_bytes: int = _BYTES) -> Remembered:
-  """Wraps a source so that examples stay in memory once read, up to `max_bytes` of pixels.
+class _View:
+  """Has whatever the wrapped source has, but for what a view defines itself.
 
   Args:
     source: random access to examples, `len(source)` and `source[i]` -> dict.
-    max_bytes: what is read after the memory is full is not kept, and read again each time.
-
-  Returns:
-    A source with the same examples and attributes, and a method `size(i)`; any number of threads
-    may read it. The arrays it hands out are read-only.
-  """
-  return Remembered(source, max_bytes)
-
-
-class Remembered:
-  """See `remember`. Attributes that are not its own are those of the wrapped source.
-
-  Attributes:
-    held_bytes: bytes of pixels in memory now.
   """
 
-  def __init__(self, source, max_bytes: int):
+  def __init__(self, source: Any):
     self._source = source
-    self._max_bytes = max_bytes
-    self._lock = threading.Lock()
-    self._examples: dict[int, dict] = {}
-    self._sizes: dict[int, tuple[int, int]] = {}
-    self.held_bytes = 0
 
   def __len__(self) -> int:
     return len(self._source)
 
-  def __getitem__(self, index: int) -> dict:
-    index = range(len(self))[index]
-    example = self._examples.get(index)
-    if example is None:
-      example = {key: _frozen(value) for key, value in self._source[index].items()}
-      self._keep(index, example)
-    return dict(example)
-
-  def size(self, index: int) -> tuple[int, int]:
-    """Returns height and width of an image, in pixels; remembered even where the image is not."""
-    if index not in self._sizes:
-      ask = getattr(self._source, 'size', None)
-      self._sizes[index] = tuple(ask(index) if ask else self[index]['image'].shape[:2])
-    return self._sizes[index]
-
-  def _keep(self, index: int, example: dict) -> None:
-    cost = sum(v.nbytes for v in example.values() if isinstance(v, np.ndarray))
-    with self._lock:
-      self._sizes[index] = example['image'].shape[:2]
-      if index not in self._examples and self.held_bytes + cost <= self._max_bytes:
-        self._examples[index] = example
-        self.held_bytes += cost
-
-  def __getattr__(self, name: str):
+  def __getattr__(self, name: str) -> Any:
     if name.startswith('_'):  # while being unpickled there is no _source yet
       raise AttributeError(name)
     return getattr(self._source, name)
 
 
-def _frozen(value):
-  """A transform that wrote into a remembered array would spoil every later epoch: forbid it."""
+class Resized(_View):
+  """All examples at `size`: images and weights bilinear, labels and instances nearest.
+
+  What is scored then is the resized label, as the recipes do that need this.
+  """
+
+  def __init__(self, source: Any, size: Size):
+    super().__init__(source)
+    self._size = (int(size[0]), int(size[1]))
+
+  def __getitem__(self, index: int) -> dict:
+    example = geometry.resize(self._source[index], self._size)
+    return {k: v for k, v in example.items() if k not in _IN_PIXELS}
+
+  def size(self, index: int) -> Size:
+    """Returns height and width of an image, in pixels."""
+    del index
+    return self._size
+
+  def label(self, index: int) -> np.ndarray:
+    """Returns only the label, uint8 [h, w]."""
+    read = getattr(self._source, 'label', None)
+    label = read(index) if read else self._source[index]['label']
+    return geometry.resize_label(label, self._size)
+
+  @property
+  def identity(self) -> str:
+    """Text that is the same only for the same examples, in the same order and size."""
+    return f'{self._source.identity}|{self._size}'
+
+
+class Remembered(_View):
+  """Keeps examples in memory once they are read, so that a set that fits is decoded once.
+
+  Any number of threads may read it. The arrays that it hands out are read-only: a transform that
+  wrote into one would spoil every later epoch.
+
+  Args:
+    source: see Resized.
+    max_bytes: of pixels; what is read after the memory is full is read again each time.
+
+  Attributes:
+    held_bytes: bytes of pixels in memory now.
+  """
+
+  def __init__(self, source: Any, max_bytes: int = 4 << 30):
+    super().__init__(source)
+    self._max_bytes = max_bytes
+    self._lock = threading.Lock()
+    self._examples: dict[int, dict] = {}
+    self._sizes: dict[int, Size] = {}
+    self.held_bytes = 0
+
+  def __getitem__(self, index: int) -> dict:
+    index = range(len(self))[index]
+    example = self._examples.get(index)
+    if example is None:
+      example = {key: _read_only(value) for key, value in self._source[index].items()}
+      self._keep(index, example)
+    return dict(example)
+
+  def size(self, index: int) -> Size:
+    """Returns height and width of an image, in pixels; remembered even where the image is not."""
+    if index not in self._sizes:
+      read = getattr(self._source, 'size', None)
+      self._sizes[index] = tuple(read(index) if read else geometry.size_of(self[index]))
+    return self._sizes[index]
+
+  def _keep(self, index: int, example: dict) -> None:
+    cost = sum(v.nbytes for v in example.values() if isinstance(v, np.ndarray))
+    with self._lock:
+      self._sizes[index] = geometry.size_of(example)
+      if index not in self._examples and self.held_bytes + cost <= self._max_bytes:
+        self._examples[index] = example
+        self.held_bytes += cost
+
+
+def _read_only(value: Any) -> Any:
   if not isinstance(value, np.ndarray):
     return value
   view = value.view()

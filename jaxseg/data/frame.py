@@ -1,0 +1,117 @@
+"""Where an image of any size lies in what the network sees; evaluation and prediction share it.
+
+An image [h,w] is resized first where the recipe has an image size or a shorter side. Then it is
+padded right and below to a canvas, the canvas is resized by `scale` and gets the network's margin on
+all four sides. The canvas is chosen so that the network's output is the canvas times `scale`:
+
+  output size  = allowed input size - 2 * margin, at least ceil(scale * h)
+  canvas size  = output size / scale; at scale 1 they are equal
+
+So all that is shown or scored goes the same way back: outputs are resized to the canvas (half-pixel
+centres; at scale 1 there is nothing to do), and `cut` takes the image's own part. A frame depends on
+nothing but the image's size: a prediction is the same in any batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from jaxseg.data import geometry
+from jaxseg.data.geometry import Fill, Size
+from jaxseg.types import SizeRule
+
+_MULTIPLE = 128  # of images by their shorter side, each of another size: so that programs are few
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+  """How images are placed; all sizes are (height, width) in pixels.
+
+  Attributes:
+    rule: input sizes that the network takes, and its margin.
+    scale: factor of the image, not of the label, for networks trained at a reduced size.
+    multiple: rounds output sizes up to it, for fewer different ones; 1 to none, 0 to 128 where
+      `short_side` is set, which is also the least of any other then.
+    short_side: images are resized so that their shorter side is this; 0: they are not.
+    long_side: the longer side's limit then.
+    image_size: images are resized to this; () leaves them as they are.
+    mirrored: mirror the image outwards; None: exactly where the network has a margin.
+    fill: colour of padding that is not mirrored, 0..255.
+  """
+
+  rule: SizeRule
+  scale: float = 1.0
+  multiple: int = 0
+  short_side: int = 0
+  long_side: int = 1333
+  image_size: Size | tuple[()] = ()
+  mirrored: bool | None = None
+  fill: Fill = (0,)
+
+  def output(self, size: Size) -> Size:
+    """Returns the size of the network's output for an image of `size`."""
+    return tuple(self._output(side) for side in self._resized(size))
+
+  def input(self, size: Size) -> Size:
+    """Returns the size of what `place` gives for an image of `size`."""
+    return tuple(side + 2 * self.rule.margin for side in self.output(size))
+
+  def canvas(self, size: Size) -> Size:
+    """Returns the canvas in pixels of the image, of the resized one where it is resized first."""
+    return tuple(round(side / self.scale) for side in self.output(size))
+
+  def canvas_of(self, input_size: Size) -> Size:
+    """Returns the canvas of what `place` has given, by its size."""
+    margin = 2 * self.rule.margin
+    return tuple(round((side - margin) / self.scale) for side in input_size)
+
+  def factor(self, size: Size) -> tuple[float, float]:
+    """Returns (y, x) pixels of the image per pixel of the network's output."""
+    sides = zip(self.canvas(size), size, self._resized(size), self.output(size), strict=True)
+    return tuple(canvas * own / resized / output for canvas, own, resized, output in sides)
+
+  def place(self, image: np.ndarray) -> np.ndarray:
+    """Returns an image uint8 [h, w, c] as the network gets it, uint8 [H, W, c]."""
+    size, margin = image.shape[:2], self.rule.margin
+    output = self.output(size)
+    image = geometry.resize_image(image, self._resized(size))
+    if self.scale != 1:
+      image = self._scaled(image, self.canvas(size), output)
+    below, right = (out - have for out, have in zip(output, image.shape[:2], strict=True))
+    return self._border(image, margin, margin + below, margin, margin + right)
+
+  def cut(self, canvas: np.ndarray, size: Size) -> np.ndarray:
+    """Cuts an image's own part, [*size, ...], out of what lies on its canvas.
+
+    Where the image was resized first, whole numbers come back by the nearest, floats bilinearly.
+    """
+    height, width = self._resized(size)
+    resize = geometry.resize_label if canvas.dtype.kind in 'ui' else geometry.resize_image
+    return resize(canvas[:height, :width], size)
+
+  def _resized(self, size: Size) -> Size:
+    if self.short_side:
+      return geometry.by_short_side(size, self.short_side, self.long_side)
+    return tuple(self.image_size or size)
+
+  def _output(self, side: int) -> int:
+    multiple = max(self.multiple, _MULTIPLE if self.short_side and self.multiple != 1 else 1)
+    scaled = math.ceil(round(side * self.scale, 6))  # 0.1 * 30 is 3, not 3.0000000000000004
+    scaled += -scaled % multiple
+    return self.rule.at_least(scaled + 2 * self.rule.margin) - 2 * self.rule.margin
+
+  def _scaled(self, image: np.ndarray, canvas: Size, output: Size) -> np.ndarray:
+    """Resizes image and canvas as one, so that the way back is exact, then drops the border."""
+    sides = list(zip(image.shape[:2], canvas, output, strict=True))
+    below, right = (whole - have for have, whole, _ in sides)
+    resized = geometry.resize_image(self._border(image, 0, below, 0, right), output)
+    height, width = (min(out, math.ceil(have * out / whole)) for have, whole, out in sides)
+    return resized[:height, :width]
+
+  def _border(self, image: np.ndarray, *sides: int) -> np.ndarray:
+    if self.rule.margin > 0 if self.mirrored is None else self.mirrored:
+      return geometry.mirror_array(image, *sides)
+    return geometry.pad({'image': image}, *sides, self.fill)['image']

@@ -1,0 +1,67 @@
+"""The config's group `data`: which dataset is read, what its images look like, and how it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from jaxseg.data.checks import check_fields, checked, within
+from jaxseg.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """What a run knows of its data.
+
+  Attributes:
+    name: a module of jaxseg.datasets, or the import path of your own.
+    options: further keyword arguments of its `source`.
+    train_split: that is trained on.
+    image_size: (height, width) that every image and label is resized to, in training and
+      evaluation; () leaves them as they are.
+    mean: subtracted from the image, one value a channel, 0..255, red first.
+    std: then divided by, likewise.
+    channel_order: 'bgr' where Caffe's weights want it.
+    replacement: draw every training image at random with replacement instead of by epochs.
+    num_threads: that decode and augment.
+    timeout: seconds without any example finished until a run stops; 0 waits for ever.
+    memory_mb: a set whose decoded examples fit in this many MB is decoded once.
+  """
+
+  name: str = 'shapes'
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)
+  train_split: str = 'train'
+  image_size: tuple[int, int] | tuple[()] = checked(
+    lambda v: len(v) in (0, 2) and all(side > 0 for side in v),
+    '(height, width) in pixels, or () for none',
+    default=(),
+  )
+  mean: tuple[float, ...] = checked(
+    lambda v: len(v) and all(map(math.isfinite, v)),
+    'one finite value for each channel',
+    default=(127.5, 127.5, 127.5),
+  )
+  std: tuple[float, ...] = checked(
+    lambda v: all(0 < s < math.inf for s in v),
+    'every value must be above 0',
+    default=(127.5, 127.5, 127.5),
+  )
+  channel_order: Literal['rgb', 'bgr'] = 'rgb'
+  replacement: bool = False
+  num_threads: int = within(1, default=2)
+  timeout: float = within(0, default=60.0)
+  memory_mb: int = within(0, default=4096)
+
+  def __post_init__(self):
+    check_fields(self, 'config.data')
+    if len(self.std) != self.channels:
+      raise UserError(
+        f'config.data.std={self.std}: one value for each of the {self.channels} channels of '
+        'config.data.mean'
+      )
+
+  @property
+  def channels(self) -> int:
+    """Channels of the image."""
+    return len(self.mean)
