@@ -61,7 +61,11 @@ class Frame:
 
   def canvas(self, size: Size) -> Size:
     """Returns the canvas in pixels of the image, of the resized one where it is resized first."""
-    return tuple(round(side / self.scale) for side in self.output(size))
+    return self.canvas_of(self.input(size))
+
+  def canvas_of(self, placed: Size) -> Size:
+    """Returns the canvas of all images that `place` gives this size."""
+    return tuple(round((side - 2 * self.rule.margin) / self.scale) for side in placed)
 
   def canvas_of(self, input_size: Size) -> Size:
     """Returns the canvas of what `place` has given, by its size."""
