@@ -110,15 +110,16 @@ def dice(probability: Array, label: Array, *, epsilon: float = 1e-6) -> tuple[Ar
     epsilon: keeps a class that is neither there nor predicted at 1.
 
   Returns:
-    float32 [b, c], and bool [b], whether an image has a valid pixel; arrays of the same kind.
+    [b, c], float32 of JAX's arrays and float64 of NumPy's, and bool [b], whether an image has a valid
+    pixel.
   """
   chex.assert_rank(probability, 4)
   chex.assert_shape(label, probability.shape[:-1])
-  xp = jnp if isinstance(probability, jax.Array) else np
+  xp, dtype = (jnp, jnp.float32) if isinstance(probability, jax.Array) else (np, np.float64)
   valid = is_valid(label, probability.shape[-1])[..., None]
   channel = xp.arange(probability.shape[-1], dtype=xp.int32).reshape(1, 1, 1, -1)
   truth = (label.astype(xp.int32)[..., None] == channel) & valid
-  probability = xp.where(valid, probability.astype(xp.float32), 0.0)
+  probability = xp.where(valid, probability.astype(dtype), 0.0)
   overlap = xp.sum(xp.where(truth, probability, 0.0), axis=(1, 2))
   total = xp.sum(xp.square(probability) + truth, axis=(1, 2))
   return (2 * overlap + epsilon) / (total + epsilon), xp.any(valid, axis=(1, 2, 3))

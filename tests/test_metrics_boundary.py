@@ -75,8 +75,7 @@ def test_class_in_one_map_only_counts_zero_and_in_neither_not_at_all():
   prediction[0, 0] = 2
   scores = boundary.boundary_f1(truth, prediction, 4)
   assert scores[2] == 0 and np.isnan(scores[3]) and scores[1] == 1
-  f1_of_0 = 2 * 6 / (6 + 7)  # the patch adds one boundary pixel to class 0
-  np.testing.assert_allclose(boundary.bf_score(truth, prediction, 4), (f1_of_0 + 1 + 0) / 3)
+  np.testing.assert_allclose(scores[0], 2 * 6 / (6 + 7))  # the patch adds a pixel to its boundary
 
 
 def test_void_is_of_no_class_in_the_truth():
@@ -86,11 +85,21 @@ def test_void_is_of_no_class_in_the_truth():
 
 
 def test_mean_over_classes_then_over_images():
-  nan = np.nan
-  images = [[1.0, nan, nan], [0.0, 0.5, 1.0], [nan, nan, nan]]
-  np.testing.assert_allclose(boundary.mean_of_images(images), (1 + 0.5) / 2)
-  assert np.isnan(boundary.mean_of_images([]))
-  assert np.isnan(boundary.bf_score(np.zeros((4, 4)), np.zeros((4, 4)), 2))
+  score, whole = boundary.Score(('a', 'b', 'c')), np.zeros((6, 8), np.uint8)
+  assert score.compute()['boundary_f1'] is None
+  truth = halves(4)
+  truth[:, 6:] = 2
+  score.add({'label': truth}, {'mask': halves(4)})  # b's right edge is not found, nor is c
+  score.add({'label': whole}, {'mask': whole})  # no boundary at all: left out
+  score.add({'label': halves(4)}, {'mask': halves(4)})
+  per_image = [(1 + 2 * 6 / (12 + 6) + 0) / 3, (1 + 1) / 2]
+  assert score.compute() == {
+    'boundary_f1': pytest.approx(np.mean(per_image)),
+    'per_class_boundary_f1': {'a': 1, 'b': pytest.approx((2 / 3 + 1) / 2), 'c': 0},
+  }
+  score = boundary.Score(('a', 'b', 'c'))
+  score.add({'label': halves(4)}, {'mask': halves(4)})
+  assert score.compute()['per_class_boundary_f1']['c'] is None
 
 
 def test_shapes_must_agree():

@@ -10,8 +10,9 @@ from pycocotools import mask as rle_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jaxseg.metrics.coco import CocoScore, Detections, image_ap, results_of
-from jaxseg.types import UserError
+from jaxseg.metrics import components
+from jaxseg.metrics.coco import Score, results_of
+from jaxseg.types import Detections, UserError
 
 NAMES = ('background', 'disc', 'square')
 
@@ -48,10 +49,10 @@ NOTHING = found_of([], [])
 
 
 def summary(*images, **options):
-  score = CocoScore(NAMES, **options)
+  score = Score(NAMES, **options)
   for example, found in images:
-    score.add(example, found)
-  found = score.summary()
+    score.add(example, {'detections': found})
+  found = score.compute()
   per_class = {k: _rounded(v) for k, v in found.pop('per_class_ap').items()}
   return {k: _rounded(v) for k, v in found.items()} | {'per_class_ap': per_class}
 
@@ -102,11 +103,15 @@ def test_a_second_detection_of_an_object_is_wrong():
   assert summary((example_of(masks), found))['mask_ap'] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
-def test_equal_scores_keep_their_order():
+def test_equal_scores_keep_the_order_of_detections_and_of_images():
   right, wrong = square(0, 0, 10, 10), square(60, 0, 10, 10)
   example = example_of([right])
   assert summary((example, found_of([right, wrong], [0.5, 0.5])))['mask_ap'] == 1
   assert summary((example, found_of([wrong, right], [0.5, 0.5])))['mask_ap'] == pytest.approx(0.5)
+  hit, miss = found_of([right], [0.5]), found_of([wrong], [0.5])
+  added_late = ({**example, 'index': 1}, miss), ({**example, 'index': 0}, hit)
+  in_order = summary(added_late[1], added_late[0])
+  assert summary(*added_late) == in_order and in_order['mask_ap'] == pytest.approx(51 / 101)
 
 
 def test_what_lies_in_a_crowd_does_not_count():
@@ -175,8 +180,6 @@ def test_images_without_detections_or_objects():
   assert summary((example_of([right]), NOTHING))['mask_ap'] == 0
   empty = example_of([]), found_of([right], [0.95])
   assert summary((example_of([right]), found_of([right], [0.9])), empty)['mask_ap'] == 0.5
-  assert image_ap(example_of([]), NOTHING, NAMES) is None
-  assert image_ap(example_of([right]), found_of([right], [0.5]), NAMES) == pytest.approx(1)
   with pytest.raises(UserError, match='nothing to score'):
     summary(empty)
 
@@ -265,3 +268,21 @@ def test_parity_with_pycocotools_files(tmp_path):
     if key != 'per_class_ap':
       assert (-1 if value is None else value) == pytest.approx(wanted[key], abs=1e-12), key
   assert 0.1 < got['mask_ap'] < 0.9
+
+
+def test_components_as_objects_by_hand():
+  """Two components of class 1, one of class 2; scores are mean probabilities of the class."""
+  mask = np.array([[1, 1, 0, 1], [0, 0, 0, 2]], np.uint8)
+  probabilities = np.zeros((2, 4, 3), np.float32)
+  probabilities[0, :, 1] = (0.6, 0.8, 0.9, 0.9)
+  probabilities[1, 3, 2] = 0.95
+  found = components.detections_of(mask, probabilities)
+  np.testing.assert_allclose(found.scores, [0.95, 0.9, 0.7], rtol=1e-6)
+  assert found.classes.tolist() == [2, 1, 1]
+  assert found.boxes.tolist() == [[3, 1, 4, 2], [3, 0, 4, 1], [0, 0, 2, 1]]
+  assert [m.sum() for m in found.masks] == [1, 1, 2]
+  assert len(components.detections_of(np.zeros((2, 4), np.uint8), probabilities)) == 0
+  example = {'instances': np.array([[1, 1, 0, 2], [0, 0, 0, 3]]), 'instance_classes': [1, 1, 2]}
+  score = components.Score(NAMES)
+  score.add(example, {'mask': mask, 'probabilities': probabilities})
+  assert score.compute()['per_class_ap'] == {'disc': pytest.approx(1), 'square': pytest.approx(1)}

@@ -1,50 +1,61 @@
-"""The confusion matrix counted by hand, its four numbers as fractions."""
+"""The confusion matrix counted by hand, its four numbers and F-measures as fractions."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.metrics import confusion
 from jaxseg.types import VOID, UserError
 
 # Class 2 is predicted twice and never true, class 3 is neither.
 MATRIX = np.array([[3, 1, 0, 0], [0, 2, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]], np.int64)
-COUNTS = [
-  confusion.confusion_matrix,
-  lambda *args: confusion._count_by_product(*args[:2], num_classes=args[2]),
-]
+NAMES = ('a', 'b', 'c', 'd')
 
 
-def test_counts_pairs_and_skips_void_strange_labels_and_strange_predictions():
+def score_of(*matrices, names=NAMES, **options):
+  score = confusion.Score(names, **options)
+  for matrix in matrices:
+    pairs = [(i, j) for (i, j), n in np.ndenumerate(matrix) for _ in range(n)]
+    label, mask = np.array(pairs, np.uint8).T[:, None]
+    score.add({'label': label}, {'mask': mask})
+  return score
+
+
+def test_counts_pairs_and_skips_void():
   label = np.array([[0, 0, 1], [1, 2, VOID]], np.uint8)
-  prediction = np.array([[0, 1, 1], [1, 0, 2]], np.int32)
-  expected = [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
-  counted = jax.jit(confusion.confusion_matrix, static_argnums=2)
-  matrix = counted(label, prediction, 3)
-  assert matrix.dtype == jnp.int32
-  np.testing.assert_array_equal(matrix, expected)
-  more = np.concatenate([label.astype(np.int32), [[-1, 3, 0]]])
-  odd = np.concatenate([prediction, [[0, 0, 3]]])
-  np.testing.assert_array_equal(counted(more[None], odd[None], 3), expected)
+  mask = np.array([[0, 1, 1], [1, 0, 2]], np.uint8)
+  counts = confusion.count(label, mask, 3)
+  np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 2, 0], [1, 0, 0]])
+  assert counts.dtype == np.int64
 
 
-def test_both_ways_of_counting_agree_also_on_a_mesh():
-  rng = np.random.default_rng(0)
-  label = rng.integers(0, 6, (4, 8, 6)).astype(np.int32)
-  prediction = rng.integers(0, 5, (4, 8, 6)).astype(np.int32)
-  expected = np.zeros((5, 5), np.int64)
-  for true, chosen in zip(label.ravel(), prediction.ravel(), strict=True):
-    if true < 5:
-      expected[true, chosen] += 1
-  mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ('data', 'spatial'))
-  sharding = NamedSharding(mesh, PartitionSpec('data', 'spatial'))
-  for count in COUNTS:
-    count = jax.jit(count, static_argnums=2)
-    np.testing.assert_array_equal(count(label, prediction, 5), expected)
-    shards = jax.device_put((label, prediction), sharding)
-    np.testing.assert_array_equal(count(*shards, 5), expected)
+def test_labels_that_are_no_class_are_refused():
+  mask = np.zeros((1, 3), np.uint8)
+  for label in ([[0, 4, 255]], np.array([[0, 254, 255]], np.uint8), [[0, 300, 255]]):
+    with pytest.raises(UserError, match='1 pixels carry labels outside the 4 classes'):
+      confusion.Score(NAMES).add({'label': np.asarray(label)}, {'mask': mask})
+
+
+def test_counts_of_up_to_255_classes():
+  label = np.array([[254, 0, VOID]], np.uint8)
+  counts = confusion.count(label, np.array([[254, 254, 3]], np.uint8), 255)
+  assert counts[254, 254] == counts[0, 254] == 1 and counts.sum() == 2
+
+
+def test_result_by_class_name_over_two_images():
+  result = score_of(MATRIX, MATRIX).compute()
+  assert list(result) == [
+    'pixel_accuracy',
+    'mean_accuracy',
+    'mean_iou',
+    'frequency_weighted_iou',
+    'per_class_iou',
+    'per_class_accuracy',
+    'confusion',
+  ]
+  assert result['per_class_iou'] == {'a': 3 / 4, 'b': 2 / 5, 'c': 0, 'd': None}
+  assert result['per_class_accuracy'] == {'a': 3 / 4, 'b': 1 / 2, 'c': None, 'd': None}
+  assert result['confusion'] == (2 * MATRIX).tolist()
+  assert score_of(MATRIX, absent='zero').compute()['mean_iou'] == (3 / 4 + 2 / 5) / 4
 
 
 def test_four_numbers_by_hand_skipping_the_absent():
@@ -68,7 +79,7 @@ def test_four_numbers_by_hand_with_the_absent_at_zero():
 
 
 def test_nothing_counted_is_nan():
-  for absent in confusion.ABSENT:
+  for absent in ('skip', 'zero'):
     scores = confusion.summarize(np.zeros((2, 2), np.int64), absent=absent)
     assert np.isnan([scores[key] for key in scores if not key.startswith('per_class')]).all()
 
@@ -84,8 +95,24 @@ def test_f_score_by_hand():
   assert np.isnan(confusion.f_score(np.array([[0, 0], [0, 1]]), 0, 2))
 
 
+def test_f_scores_of_chosen_classes():
+  """Class a: P = 6/8, R = 6/10. Class c neither is nor is predicted."""
+  matrix = np.array([[6, 4, 0], [2, 8, 0], [0, 0, 0]])
+  result = score_of(matrix, names=('a', 'b', 'c'), f_scores={'a': 2.0, 'c': 1.0}).compute()
+  expected = 5 * 0.75 * 0.6 / (4 * 0.75 + 0.6)
+  assert result['per_class_f_score'] == {'a (beta 2)': pytest.approx(expected), 'c (beta 1)': None}
+  assert result['f_score'] == pytest.approx(expected)
+  for betas, message in (
+    ({'road': 1.0}, 'f_scores.road: no such class; the classes are a, b, c, d'),
+    ({'a': 0}, 'f_scores.a=0: beta is a number above 0'),
+  ):
+    with pytest.raises(UserError, match=message):
+      confusion.Score(NAMES, f_scores=betas)
+
+
 def test_wrong_arguments_are_named():
-  with pytest.raises(UserError, match="'never'; use one of skip, zero"):
-    confusion.summarize(MATRIX, absent='never')
+  for wrong in (confusion.Score, confusion.summarize):
+    with pytest.raises(UserError, match="'never'; use one of skip, zero"):
+      wrong(MATRIX, absent='never')
   with pytest.raises(UserError, match='square'):
     confusion.summarize(MATRIX[:2])

@@ -87,12 +87,30 @@ def test_void_is_left_out():
 
 
 def test_sections_add_pairs_and_average_information():
-  perfect = neurites.count(TWO_CELLS.astype(float), TWO_CELLS)
-  merged = neurites.count(np.zeros(TWO_CELLS.shape), TWO_CELLS)
-  both = neurites.summarize(neurites.add([perfect, merged]))
+  score = neurites.Score(('cell', 'membrane'))
+  for membrane in (TWO_CELLS, np.zeros_like(TWO_CELLS)):  # perfect, merged
+    maps = np.stack([1 - membrane, membrane], axis=-1).astype(np.float32)
+    score.add({'label': TWO_CELLS}, {'probabilities': maps})
+  both = score.compute()['neurites']
   # joint 32 + 32, truth 32 + 32, found 32 + 64 ordered pairs.
   np.testing.assert_allclose(both['v_rand'], 2 * 64 / (64 + 96))
   np.testing.assert_allclose(both['v_info'], 0.5)
+  assert both['v_rand_thinned'] == both['v_rand']
+
+
+def test_it_knows_which_class_is_membrane():
+  label = np.ones((12, 12), np.uint8)  # isbi2012: 0 membrane, 1 cell
+  label[:, 5] = 0
+  label[0, 0] = VOID
+  right = np.stack([label == 0, label == 1], axis=-1).astype(np.float32)
+  for probabilities, perfect in ((right, True), (right[..., ::-1], False)):
+    score = neurites.Score(('membrane', 'cell'))
+    score.add({'label': label}, {'probabilities': probabilities})
+    result = score.compute()['neurites']
+    assert (result['pixel_disagreement'] == 0) == perfect
+    assert (result['v_rand'] == 1) == perfect == (result['v_rand_thinned'] == 1)
+  with pytest.raises(UserError, match="a class named 'membrane', the classes are ground, disc"):
+    neurites.Score(('ground', 'disc'))
 
 
 def test_all_membrane_is_a_score_not_a_crash():

@@ -1,0 +1,159 @@
+"""Every score: two halves merged are the whole, whatever the order of threads; results speak for themselves."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from jaxseg import parts
+from jaxseg.metrics import components, score
+from jaxseg.types import VOID, UserError
+
+NAMES = ('background', 'membrane', 'disc')
+SCORES = [name for name in parts.names('metrics') if name != 'score']
+
+
+def images(count=6, size=(24, 30)):
+  """Random scenes with void; predictions are the truth with blocks changed."""
+  rng = np.random.default_rng(0)
+  for index in range(count):
+    coarse = rng.integers(0, 3, (4, 5)).astype(np.uint8)
+    label = coarse.repeat(6, axis=0).repeat(6, axis=1)
+    mask = label.copy()
+    mask[rng.integers(0, 18) :, : rng.integers(6, 20)] = rng.integers(0, 3)
+    probabilities = rng.dirichlet((1, 1, 1), size).astype(np.float32)
+    probabilities = 0.3 * probabilities + 0.7 * np.eye(3, dtype=np.float32)[mask]
+    instances = np.zeros(size, np.uint16)
+    instances[:12, :6], instances[14:20, 10:25] = 1, 2
+    label[0, :4] = VOID
+    example = {
+      'label': np.where(label == 2, 0, label) if index == 0 else label,
+      'instances': instances,
+      'instance_classes': np.array([1, 2], np.uint8),
+      'index': index,
+    }
+    detections = components.detections_of(mask, probabilities)
+    ids = np.where(mask > 0, mask, 0).astype(np.uint16)
+    yield (
+      example,
+      dict(mask=mask, probabilities=probabilities, detections=detections, ids=ids),
+    )
+
+
+IMAGES = list(images())
+
+
+def scored(name, chosen):
+  one = score.load(name, NAMES)
+  for pair in chosen:
+    one.add(*pair)
+  return one
+
+
+def check_equal(result, expected):
+  assert result.keys() == expected.keys()
+  for key, value in expected.items():
+    if key == 'confusion':
+      assert result[key] == value
+    elif isinstance(value, dict):
+      assert result[key] == pytest.approx(value, rel=1e-12), key
+    else:
+      assert result[key] == (None if value is None else pytest.approx(value, rel=1e-12)), key
+
+
+@pytest.mark.parametrize('name', SCORES)
+def test_halves_merge_into_the_whole_also_from_another_process(name):
+  whole = scored(name, IMAGES).compute()
+  first, second = scored(name, IMAGES[::2]), scored(name, IMAGES[1::2])
+  first.merge(pickle.loads(pickle.dumps(second)))
+  check_equal(first.compute(), whole)
+  nothing = score.load(name, NAMES)
+  nothing.merge(scored(name, IMAGES))
+  check_equal(nothing.compute(), whole)
+
+
+@pytest.mark.parametrize('name', SCORES)
+def test_threads_may_add(name):
+  one = score.load(name, NAMES)
+  with ThreadPoolExecutor(4) as pool:
+    list(pool.map(lambda pair: one.add(*pair), IMAGES * 3))
+  expected = scored(name, IMAGES * 3).compute()
+  check_equal(one.compute(), expected)
+
+
+@pytest.mark.parametrize('name', SCORES)
+def test_results_hold_numbers_columns_and_a_matrix(name):
+  result = scored(name, IMAGES).compute()
+  assert score.load(name, NAMES).maps == (name in ('components', 'dice', 'neurites'))
+  for key, value in result.items():
+    if key == 'confusion':
+      assert np.shape(value) == (3, 3) and type(value[0][0]) is int
+    else:
+      values = value.values() if isinstance(value, dict) else [value]
+      assert all(v is None or type(v) is float for v in values), key
+
+
+def test_scores_join_several():
+  joined = score.Scores(score.load(name, NAMES) for name in ('confusion', 'dice'))
+  other = score.Scores(score.load(name, NAMES) for name in ('confusion', 'dice'))
+  for pair in IMAGES[:3]:
+    joined.add(*pair)
+  for pair in IMAGES[3:]:
+    other.add(*pair)
+  joined.merge(pickle.loads(pickle.dumps(other)))
+  expected = {**scored('confusion', IMAGES).compute(), **scored('dice', IMAGES).compute()}
+  check_equal(joined.compute(), expected)
+  assert joined.maps and not score.Scores([score.load('seg', NAMES)]).maps
+
+
+def test_numbers_and_columns_need_no_table_of_names():
+  result = {
+    'split': 'val',
+    'step': 7,
+    'images': 3,
+    'mode': '',
+    'mean_iou': 0.5,
+    'seg': None,
+    'per_class_iou': {'background': 0.25, 'disc': None},
+    'f_score': 0.75,
+    'per_class_f_score': {'disc (beta 2)': 0.75},
+    'per_class_ap': {'disc': 0.125},
+    'neurites': {'v_rand': 0.9},
+    'confusion': [[1, 0], [0, 1]],
+    'paper': {'params': 1, 'mean_iou': 0.477, 'source': 'arXiv:1'},
+  }
+  assert score.numbers(result) == {
+    'mean_iou': 0.5,
+    'seg': None,
+    'f_score': 0.75,
+    'f_score of disc (beta 2)': 0.75,
+    'v_rand': 0.9,
+  }
+  assert score.columns(result) == {
+    'iou': {'background': 0.25, 'disc': None},
+    'ap': {'disc': 0.125},
+  }
+  ap_first = {
+    'per_class_ap': {'disc': 0.5},
+    'per_class_boundary_f1': {'background': 1.0, 'disc': 1.0},
+  }
+  assert list(score.columns(ap_first)) == ['ap', 'boundary_f1'] and not score.numbers(ap_first)
+  assert score.published(result['paper']) == {'mean_iou': 0.477} and score.published(None) == {}
+
+
+def test_a_number_of_one_image():
+  pair = IMAGES[1]
+  expected = scored('confusion', [pair]).compute()['mean_iou']
+  assert score.of_image(score.load('confusion', NAMES), *pair, 'mean_iou') == expected
+  void = {'label': np.full((24, 30), VOID, np.uint8)}
+  assert score.of_image(score.load('confusion', NAMES), void, pair[1], 'mean_iou') is None
+  empty = {'instances': np.zeros((24, 30), np.uint16), 'instance_classes': np.zeros(0, np.uint8)}
+  assert score.of_image(score.load('coco', NAMES), empty, pair[1], 'mask_ap') is None
+
+
+def test_a_wrong_name_is_answered():
+  with pytest.raises(
+    UserError, match="no score 'dise': choose one of boundary, .*did you mean 'dice'"
+  ):
+    score.load('dise', NAMES)

@@ -1,0 +1,67 @@
+"""SEG of the Cell Tracking Challenge on objects of a few pixels."""
+
+import numpy as np
+import pytest
+
+from jaxseg.metrics import seg
+from jaxseg.types import UserError
+
+TRUTH = np.array([[1, 1, 1, 1, 0, 7, 7, 7, 7, 0, 9]])
+
+
+def test_a_perfect_prediction_scores_one_an_object():
+  assert seg.seg_score(TRUTH, TRUTH * 3) == (3.0, 3)
+
+
+def test_seg_by_hand():
+  prediction = np.array([[5, 5, 5, 0, 0, 2, 2, 3, 3, 0, 8]])
+  # Object 1: 3 of 4, union 4. Object 7: exactly half twice, no match. Object 9: 1.
+  assert seg.seg_score(TRUTH, prediction) == (3 / 4 + 0 + 1, 3)
+
+
+def test_a_merged_pair_matches_by_majority_of_each_truth():
+  prediction = (TRUTH > 0) * 4
+  prediction[0, 4] = 4  # one object of 10 pixels holds all of them
+  np.testing.assert_allclose(seg.seg_score(TRUTH, prediction)[0], 4 / 10 + 4 / 10 + 1 / 10)
+
+
+def test_false_objects_cost_nothing_and_empty_images_count_nothing():
+  empty = np.zeros((2, 3), np.uint16)
+  assert seg.seg_score(empty, empty + 1) == (0.0, 0)
+  assert seg.seg_score(empty + 1, empty) == (0.0, 1)
+  noise = TRUTH.copy()
+  noise[0, 4] = 50
+  assert seg.seg_score(TRUTH, noise) == (3.0, 3)
+
+
+def test_overlaps_by_hand():
+  shared, sizes, claimed = seg.overlaps(
+    np.array([[0, 1, 1], [2, 2, 2]]), np.array([[4, 4, 0], [4, 6, 6]])
+  )
+  np.testing.assert_array_equal(shared, [[1, 0], [1, 2]])
+  np.testing.assert_array_equal(sizes, [2, 3])
+  np.testing.assert_array_equal(claimed, [3, 2])
+
+
+def test_components_join_through_corners():
+  assert seg.components(np.array([[1, 0], [0, 1]], bool)).max() == 1
+
+
+def test_score_by_hand():
+  """One object is covered by two thirds, one not by half; ids of a prediction are taken as they are."""
+  example = {'instances': np.array([[4, 4, 4, 0, 9, 9, 9]])}
+  score = seg.Score(('background', 'cell'))
+  score.add(example, {'mask': np.array([[1, 1, 0, 0, 1, 0, 0]], np.uint8)})
+  assert score.compute() == {'seg': pytest.approx((2 / 3 + 0) / 2)}
+  touching = {'instances': np.array([[4, 4, 9, 9]])}
+  ids = np.array([[1, 1, 2, 2]])
+  score.add(touching, {'mask': (ids > 0).astype(np.uint8), 'ids': ids})
+  assert score.compute() == {'seg': pytest.approx((2 / 3 + 0 + 1 + 1) / 4)}
+  assert seg.Score(('background', 'cell')).compute() == {'seg': None}
+  with pytest.raises(UserError, match='needs data that number their objects'):
+    score.add({'label': ids}, {'mask': ids})
+
+
+def test_shapes_must_agree():
+  with pytest.raises(UserError, match='one shape'):
+    seg.seg_score(TRUTH, TRUTH.T)
