@@ -50,6 +50,12 @@ class SizeRule:
     size = max(size, self.minimum)
     return size + (self.offset - size) % self.multiple
 
+  def nearest(self, size: int) -> str:
+    """Names the allowed sizes around one that is not, for messages: '96 or 112'."""
+    above = self.at_least(size)
+    below = above - self.multiple
+    return f'{below} or {above}' if below >= self.minimum else f'{above}'
+
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
