@@ -1,127 +1,150 @@
-"""Who may import whom, read from the syntax trees: the table of CONTRIBUTING.md."""
+"""Who may import whom, read from the syntax trees: every module stands on one floor, and nothing points back."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# module -> what it may import inside jaxseg, besides itself; the longest prefix rules. A module that
-# is not here is a job that a launcher calls: it may import everything, and nothing here imports it.
-PARTS = ('types', 'config', 'layers', 'losses', 'metrics', 'datasets', 'pipeline', 'preprocessing')
-STEPS = (
-  'train.state',
-  'train.step',
-  'train.parallel',
-  'train.optim',
-  'train.checkpoint',
-  'train.writer',
+# Floors from the ground up. A room may import rooms on floors below its own, and itself; a name with
+# a dot is a room of its own inside a package. CONTRIBUTING.md shows the same table in words.
+FLOORS = (
+  ('types', 'files'),
+  ('console', 'config'),
+  ('losses', 'nn', 'data', 'draw'),
+  ('metrics', 'models', 'datasets'),
+  ('tasks', 'pretrained'),
+  ('train.devices', 'train'),
+  ('predict', 'prepare'),
+  ('report', 'export'),
+  ('tools', '__init__'),
 )
-WRITERS = ('train.checkpoint', 'train.writer')
-ALLOWED = {
-  'types': (),
-  'storage': (),
-  'config': ('types',),
-  'command': ('types',),
-  'layers': ('types',),
-  'losses': ('types',),
-  'detection': ('types',),
-  'metrics': ('types',),
-  'preprocessing': ('types',),
-  'datasets': ('types', 'storage', 'pipeline.ahead'),
-  'pipeline': ('types',),
-  'backbones': ('types', 'layers'),
-  'models': ('types', 'backbones', 'layers', 'detection'),
-  'tasks': ('types', 'losses', 'metrics'),
-  'train.hosts': ('types', 'command'),
-  'train.workdir': ('types', 'storage', 'config'),
-  'train.step': ('types', 'layers', 'train.state'),
-  'train.events': ('storage',),
-  'train.spatial': ('types', 'layers', 'train.parallel', 'train.state', 'train.step'),
-  **{step: ('types',) for step in STEPS if step not in ('train.step', *WRITERS)},
-  'train.parallel': ('types', 'layers'),
-  **{writer: ('types', 'storage', 'train.events') for writer in WRITERS},
-  'pretrained': ('types', 'models', 'preprocessing'),
-  'visualize': ('types', 'models'),
-  'experiment': (
-    'types',
-    'datasets',
-    'layers',
-    'models',
-    'pipeline',
-    'preprocessing',
-    'pretrained',
-    'tasks',
-    *STEPS,
-  ),
-  'testtime': ('types', 'pipeline', 'train.step'),
-  'imagefiles': ('types', 'storage', 'datasets'),
-}
-WITHOUT_JAX = (
-  'types',
-  'storage',
-  'config',
-  'command',
-  'datasets',
-  'pipeline',
-  'preprocessing',
-  'imagefiles',
-)
+# On one floor, but one above the other.
+ALSO = {'train': ('train.devices',), 'prepare': ('predict',)}
+WITHOUT_JAX = ('types', 'files', 'console', 'config', 'data', 'draw', 'datasets')
+JAX = {'jax', 'flax', 'optax', 'orbax'}
+MAX_LINES, MAX_FUNCTION, MAX_LOOSE = 350, 60, 6
 
 
 def module_name(path: Path) -> str:
   parts = path.relative_to(ROOT / 'jaxseg').with_suffix('').parts
-  return '.'.join(p for p in parts if p != '__init__')
-
-
-def imports(path: Path) -> set[str]:
-  """Returns the full names of everything that a file imports."""
-  found = set()
-  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-    if isinstance(node, ast.Import):
-      found |= {alias.name for alias in node.names}
-    elif isinstance(node, ast.ImportFrom):
-      found |= {f'{node.module}.{alias.name}' for alias in node.names}
-  return found
-
-
-def rule_of(module: str) -> str | None:
-  rules = [k for k in ALLOWED if module == k or module.startswith(k + '.')]
-  return max(rules, key=len, default=None)
+  return '.'.join(p for p in parts if p != '__init__') or '__init__'
 
 
 MODULES = {module_name(p): p for p in sorted((ROOT / 'jaxseg').rglob('*.py'))}
+TREES = {name: ast.parse(path.read_text(encoding='utf-8')) for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize('module', [m for m in MODULES if rule_of(m)])
-def test_imports_follow_the_table(module):
-  rule = rule_of(module)
-  inside = {i.removeprefix('jaxseg.') for i in imports(MODULES[module]) if i.startswith('jaxseg.')}
-  for name in inside:
-    allowed = any(name == a or name.startswith(a + '.') for a in (*ALLOWED[rule], rule) if a)
-    assert allowed, f'jaxseg/{module} may not import jaxseg.{name}'
+def imports(tree: ast.AST) -> set[str]:
+  """Returns the full names of everything that is imported, at the top or lazily."""
+  names = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      names |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return names
+
+
+def inside(module: str) -> set[str]:
+  """Returns the modules of jaxseg that a module imports."""
+  names = (i.removeprefix('jaxseg.') for i in imports(TREES[module]) if i.startswith('jaxseg.'))
+  targets = {n if n in MODULES else n.rpartition('.')[0] or '__init__' for n in names}
+  return targets - {module}
+
+
+def room_of(module: str) -> str | None:
+  rooms = [r for floor in FLOORS for r in floor if module == r or module.startswith(f'{r}.')]
+  return max(rooms, key=len, default=None)
+
+
+def floor_of(room: str) -> int:
+  return next(i for i, floor in enumerate(FLOORS) if room in floor)
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_every_module_has_a_floor_and_imports_only_from_below(module):
+  room = room_of(module)
+  assert room, f'jaxseg/{module}: say on which floor it stands'
+  for other in inside(module):
+    theirs = room_of(other)
+    allowed = theirs == room or theirs in ALSO.get(room, ()) or floor_of(theirs) < floor_of(room)
+    allowed |= other == '__init__'  # jaxseg.__version__
+    assert allowed, f'jaxseg/{module} may not import jaxseg.{other}'
+
+
+def test_no_module_imports_in_a_circle():
+  graph = {m: {i for i in inside(m) if i != '__init__'} for m in MODULES if m != '__init__'}
+  try:
+    tuple(TopologicalSorter(graph).static_order())
+  except CycleError as error:
+    pytest.fail(' -> '.join(error.args[1]))
 
 
 @pytest.mark.parametrize('module', [m for m in MODULES if m.split('.')[0] in WITHOUT_JAX])
 def test_data_and_configs_do_not_know_jax(module):
-  foreign = {i.split('.')[0] for i in imports(MODULES[module])} & {
-    'jax',
-    'flax',
-    'optax',
-    'tensorflow',
-  }
-  assert not foreign, f'jaxseg/{module} imports {foreign}'
+  assert not {i.split('.')[0] for i in imports(TREES[module])} & JAX
 
 
 def test_tensorflow_is_imported_nowhere():
   for path in ROOT.rglob('*.py'):
     if not path.is_relative_to(ROOT / 'build'):
-      assert not {i.split('.')[0] for i in imports(path)} & {'tensorflow', 'clu'}, path
+      names = imports(ast.parse(path.read_text(encoding='utf-8')))
+      assert not {i.split('.')[0] for i in names} & {'tensorflow', 'clu'}, path
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_a_file_and_a_function_are_short(module):
+  length = len(MODULES[module].read_text(encoding='utf-8').splitlines())
+  assert length <= MAX_LINES, f'jaxseg/{module} has {length} lines: is it one idea?'
+  for node in ast.walk(TREES[module]):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+      lines = node.end_lineno - node.lineno + 1
+      assert lines <= MAX_FUNCTION, f'jaxseg/{module}: {node.name} has {lines} lines'
+
+
+def test_few_modules_lie_loose():
+  assert len(list((ROOT / 'jaxseg').glob('*.py'))) <= MAX_LOOSE
+
+
+def mentions(module: str, *names: str) -> bool:
+  """Whether a module imports one of these names, or asks for the task of this name."""
+  return any(i.split('.')[-1] in names for i in imports(TREES[module])) or any(
+    isinstance(node, ast.Constant) and node.value in names for node in ast.walk(TREES[module])
+  )
+
+
+def test_only_the_builder_sees_a_config():
+  assert {m for m in MODULES if mentions(m, 'ConfigDict')} <= {'config', 'train.build'}
+
+
+def test_a_task_is_named_by_itself_alone():
+  """What differs between tasks is asked of the task, never by its name."""
+  assert {m for m in MODULES if mentions(m, 'instance', 'semantic')} <= {
+    'config',
+    'config.flat',
+    'tasks.instance',
+    'tasks.semantic',
+  }
+
+
+def test_a_score_or_dataset_is_never_asked_for_its_name():
+  """Nothing compares a headline or a dataset's name with a word."""
+  for module, tree in TREES.items():
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Compare):
+        parts = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+        words = any(
+          isinstance(n, ast.Constant) and isinstance(n.value, str) for n in ast.walk(node)
+        )
+        assert not (words and parts & {'headline', 'dataset'}), f'jaxseg/{module}:{node.lineno}'
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')), ids=lambda p: p.stem)
 def test_configs_import_configs_only(path):
-  assert {i.rsplit('.', 1)[0] for i in imports(path)} <= {'jaxseg.config', 'ml_collections'}
+  names = imports(ast.parse(path.read_text(encoding='utf-8')))
+  assert {i.rsplit('.', 1)[0] for i in names} <= {'jaxseg.config', 'ml_collections'}
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'launch').glob('*.py')), ids=lambda p: p.stem)

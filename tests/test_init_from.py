@@ -11,21 +11,21 @@ from safetensors.numpy import save_file
 from jaxseg import config as configs
 from jaxseg import pretrained
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.predict.predictor import load_variables
 from jaxseg.pretrained.names import preprocessing
 from jaxseg.train import build, initial
+from jaxseg.train.initial import load_variables
 from jaxseg.types import UserError
 from tests.test_launch import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 FCN = f'{ROOT}/configs/fcn_camvid.py'
 TINY = (
-  '--config.model_options.width=1',
-  '--config.dataset_options.size=32',
-  '--config.dataset_options.count=2',
+  '--config.model.width=1',
+  '--config.data.options.size=32',
+  '--config.data.options.count=2',
   '--config.num_steps=1',
-  '--config.log_every=1',
-  '--config.figures=0',
+  '--config.log.every=1',
+  '--config.log.figures=0',
 )
 
 
@@ -39,19 +39,19 @@ def weights(workdir):
 
 
 def load(spec, *overrides):
-  return configs.load(f'{ROOT}/configs/{spec}', overrides)
+  return build.experiment(configs.load(f'{ROOT}/configs/{spec}', overrides))
 
 
 @pytest.fixture(scope='module')
 def stage32(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('32s')
-  train('32s', workdir, '--config.learning_rate=1e-4')
+  train('32s', workdir, '--config.optim.learning_rate=1e-4')
   return workdir
 
 
 def test_three_stages(stage32, tmp_path, capsys):
   """A rate of 0 keeps what was loaded: so the checkpoint shows it."""
-  frozen = '--config.learning_rate=0.'
+  frozen = '--config.optim.learning_rate=0.'
   train('16s', tmp_path / '16s', f'--config.init_from={stage32}', frozen)
   out = capsys.readouterr().out
   assert '32 matched, 2 new, 0 unused, 0 missing, 0 unexpected, 0 mismatched' in out
@@ -81,12 +81,12 @@ def test_a_run_that_does_not_fit(stage32, tmp_path, capsys):
 
 def start(file, *overrides):
   """Returns the variables, fresh ones being 7 everywhere, and the report for FCN-32s."""
-  config = load('fcn_camvid.py:32s,smoke', 'model_options.width=1', f'init_from={file}', *overrides)
-  model = build.model_from(config)
+  experiment = load('fcn_camvid.py:32s,smoke', 'model.width=1', f'init_from={file}', *overrides)
+  model = experiment.model()
   image = np.zeros((1, 32, 32, 3), np.float32)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
   fresh = jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes)
-  return initial.start_from(config, {'batch_stats': {}, **fresh})
+  return initial.start_from(experiment, {'batch_stats': {}, **fresh})
 
 
 def vgg(**changes):
@@ -109,7 +109,7 @@ def vgg(**changes):
 def test_a_weight_file(tmp_path):
   file = tmp_path / 'vgg.safetensors'
   save_file(vgg(), file)
-  variables, report = start(file, 'init_unused=fc8')
+  variables, report = start(file, 'init.unused=fc8')
   assert report.startswith('init_from jaxseg: 30 matched, 2 new, 2 unused, 0 missing')
   assert 'unused params/fc8/bias (1000,)' in report and 'new params/score_fr/kernel' in report
   found = pretrained.flatten(variables)
@@ -122,11 +122,11 @@ def test_a_weight_file(tmp_path):
   ('changes', 'flags', 'message'),
   [
     ({}, [], '2 unknown to the network: params/fc8/bias (1000,)'),
-    ({'params/fc6/bias': None}, ['init_unused=fc8'], '1 missing in the weights: params/fc6/bias'),
-    ({'params/fc7/bias': np.zeros(3, np.float32)}, ['init_unused=fc8'], '1 of another shape'),
-    ({}, ['init_unused=fc8', 'init_new='], '2 missing in the weights: params/score_fr/bias'),
-    ({}, ['init_unused=fc8', 'init_new=scores'], 'network has no such name'),
-    ({}, ['init_ignore=colour'], 'some of mean, std, channel_order'),
+    ({'params/fc6/bias': None}, ['init.unused=fc8'], '1 missing in the weights: params/fc6/bias'),
+    ({'params/fc7/bias': np.zeros(3, np.float32)}, ['init.unused=fc8'], '1 of another shape'),
+    ({}, ['init.unused=fc8', 'init.new='], '2 missing in the weights: params/score_fr/bias'),
+    ({}, ['init.unused=fc8', 'init.new=scores'], 'network has no such name'),
+    ({}, ['init.ignore=colour'], 'some of mean, std, channel_order'),
   ],
 )
 def test_a_surprise_is_refused(changes, flags, message, tmp_path):
@@ -139,7 +139,7 @@ def test_a_surprise_is_refused(changes, flags, message, tmp_path):
 
 def test_several_names_in_one_flag(tmp_path):
   save_file(vgg(**{'params/conv1_1/bias': None}), tmp_path / 'w')
-  _, report = start(tmp_path / 'w', 'init_unused=fc8', 'init_new=score_.*,conv1_1/bias')
+  _, report = start(tmp_path / 'w', 'init.unused=fc8', 'init.new=score_.*,conv1_1/bias')
   assert '29 matched, 3 new' in report
 
 
@@ -163,34 +163,36 @@ def test_other_pixels_are_refused_with_the_right_flags():
     initial.check_pixels(config, preprocessing.TORCHVISION)
   assert str(refused.value) == (
     'vgg16.pth: these weights were trained with another std and channel_order: add '
-    '--config.std=58.395,57.12,57.375 --config.channel_order=rgb, or '
-    '--config.init_ignore=std,channel_order to train them anew'
+    '--config.data.std=58.395,57.12,57.375 --config.data.channel_order=rgb, or '
+    '--config.init.ignore=std,channel_order to train them anew'
   )
-  flags = 'std=58.395,57.12,57.375', 'channel_order=rgb'
+  flags = 'data.std=58.395,57.12,57.375', 'data.channel_order=rgb'
   initial.check_pixels(load('fcn_camvid.py', *flags), preprocessing.TORCHVISION)
-  ignoring = load('fcn_camvid.py', 'init_ignore=std,channel_order')
+  ignoring = load('fcn_camvid.py', 'init.ignore=std,channel_order')
   initial.check_pixels(ignoring, preprocessing.TORCHVISION)
 
 
 def test_one_value_for_every_channel():
   config = load('fcn_camvid.py', 'init_from=m.h5')
-  with pytest.raises(UserError, match=r'--config.mean=127.5,127.5,127.5 --config.std=127.5,127.5'):
+  with pytest.raises(
+    UserError, match=r'--config.data.mean=127.5,127.5,127.5 --config.data.std=127.5,127.5'
+  ):
     initial.check_pixels(config, preprocessing.KERAS_MOBILENET)
-  gray = load('unet_isbi2012.py', 'init_from=w', 'mean=0,', 'std=1,')
-  with pytest.raises(UserError, match=r'--config.mean=127.5, --config.std=127.5,, or'):
+  gray = load('unet_isbi2012.py', 'init_from=w', 'data.mean=0,', 'data.std=1,')
+  with pytest.raises(UserError, match=r'--config.data.mean=127.5, --config.data.std=127.5,, or'):
     initial.check_pixels(gray, Preprocessing((127.5,), (127.5,)))
 
 
 def test_a_runs_pixels_are_checked_too(stage32):
-  with pytest.raises(UserError, match='channel_order: add --config.channel_order=bgr'):
-    start(stage32, 'channel_order=rgb', 'init_new=')
+  with pytest.raises(UserError, match='channel_order: add --config.data.channel_order=bgr'):
+    start(stage32, 'data.channel_order=rgb', 'init.new=')
 
 
 def test_weights_of_a_network_that_names_do_not_tell_apart():
   """The at-once FCN-8s has the staged one's names and shapes, but scales two of its maps."""
   needs = {'at_once': True}
-  with pytest.raises(UserError, match=r'add --config\.model_options\.at_once=True, or .*=network'):
+  with pytest.raises(UserError, match=r'add --config\.model\.at_once=True, or .*=network'):
     initial.check_network(load('fcn_voc2011.py:8s'), needs)
   initial.check_network(load('fcn_voc2011.py:atonce'), needs)
-  initial.check_network(load('fcn_voc2011.py:8s', 'init_ignore=network'), needs)
+  initial.check_network(load('fcn_voc2011.py:8s', 'init.ignore=network'), needs)
   initial.check_network(load('fcn_voc2011.py:8s'), {})

@@ -40,8 +40,8 @@ def trained(tmp_path_factory):
     f'--config={ROOT}/configs/unet_shapes.py:smoke',
     f'--workdir={workdir}',
     '--config.num_steps=4',
-    '--config.eval_every=2',
-    '--config.log_every=2',
+    '--config.eval.every=2',
+    '--config.log.every=2',
   )
   return workdir
 
@@ -68,9 +68,9 @@ def test_every_smoke_config_trains(spec, tmp_path, capsys):
     f'--config={ROOT}/configs/{spec}',
     f'--workdir={tmp_path}',
     '--config.num_steps=2',
-    '--config.eval_every=2',
-    '--config.log_every=1',
-    '--config.figures=1',
+    '--config.eval.every=2',
+    '--config.log.every=1',
+    '--config.log.figures=1',
   )
   out = capsys.readouterr().out
   assert re.search(r'step 2/2 \. loss [\d.e+-]+ \. lr', out)
@@ -123,22 +123,22 @@ def test_load_predicts_any_size(trained):
     ),
     (
       'train',
-      ['--config=CONFIG', '--workdir=NEW', '--config.model_options.widht=3'],
-      'config.model_options.widht',
+      ['--config=CONFIG', '--workdir=NEW', '--config.model.widht=3'],
+      'config.model.widht',
     ),
-    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.dataset=shape'], 'shapes'),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.data.name=shape'], 'shapes'),
     (
       'train',
       ['--config=CONFIG', '--workdir=NEW', '--config.num_classes=5'],
       '--config.num_classes=4',
     ),
-    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.crop=30,30'], '28 or 32'),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.augment.crop.size=30,30'], '28 or 32'),
     (
       'train',
       [f'--config={ROOT}/configs/segnet_camvid.py', '--workdir=NEW', '--config.data_dir=/nowhere'],
       '/nowhere',
     ),
-    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.train_split=trian'], 'train'),
+    ('train', ['--config=CONFIG', '--workdir=NEW', '--config.data.train_split=trian'], 'train'),
     ('train', ['--config=CONFIG', '--workdir=/proc/x'], 'can be written'),
     ('train', ['--config=CONFIG', '--workdir=NEW', '--stop_at=-1'], "'-1': give a whole number"),
     ('train', ['--config=CONFIG', '--workdir=NEW', '--stop_at=0'], 'above 0'),
@@ -164,19 +164,19 @@ def test_a_mistake_is_one_line_and_status_2(name, flags, message, trained, tmp_p
 
 
 MISTAKES = (
-  'model_options.widht=4',
+  'model.widht=4',
   'model=nope',
-  'dataset=nope',
-  'dataset_options.x=1',
+  'data.name=nope',
+  'data.options.x=1',
   'data_dir=/nope dataset=folder',
-  'train_split=nope',
+  'data.train_split=nope',
   'eval_split=nope',
   'num_classes=5',
-  'crop=30,30',
-  'optimizer=adm',
+  'augment.crop.size=30,30',
+  'optim.name=adm',
   'parallel=mesh mesh=data:3',
   'init_from=/nope',
-  'eval_scales=0.5,1.0',
+  'eval.scales=0.5,1.0',
 )
 
 
@@ -192,7 +192,7 @@ def test_a_refused_command_leaves_the_workdir_to_the_corrected_one(tmp_path, cap
     assert stop.value.code == 2, mistake
     assert capsys.readouterr().err.startswith('error: '), mistake
     assert files_in(tmp_path) <= {'.lock'}, mistake
-  launch('train', *command, '--config.num_steps=1', '--config.figures=0')
+  launch('train', *command, '--config.num_steps=1', '--config.log.figures=0')
   assert files_in(tmp_path) >= {'config.json', 'classes.json', 'run.json', 'metrics.jsonl'}
   assert len(json.loads((tmp_path / 'run.json').read_text())['sessions']) == 1
   before = files_in(tmp_path)
@@ -208,7 +208,7 @@ def heeds_interrupts():
 
 INTERRUPTED = """
 import _thread, threading, time
-from jaxseg import command
+from jaxseg import console
 
 def main():
   print('so far')
@@ -275,8 +275,8 @@ def test_a_step_trains_with_tensorflow_blocked_from_import(tmp_path):
     f'--config={ROOT}/configs/unet_shapes.py:smoke',
     f'--workdir={tmp_path / "run"}',
     '--config.num_steps=1',
-    '--config.log_every=1',
-    '--config.figures=0',
+    '--config.log.every=1',
+    '--config.log.figures=0',
   ]
   path = os.pathsep.join([str(tmp_path), str(ROOT)])
   done = subprocess.run(

@@ -11,25 +11,27 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
+from jaxseg import report
 from jaxseg.train import loop, train
 from jaxseg.train import run_folder as workdirs
 from jaxseg.train.checkpoint import Checkpoints, checksums
+from jaxseg.train.run_folder import RunFolder
 from jaxseg.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = (
-  'model_options.width=2',
-  'model_options.depth=1',
-  'model_options.dropout_rate=0.3',
-  'dataset_options.size=16',
-  'dataset_options.count=6',
-  'brightness=0.3',
+  'model.width=2',
+  'model.depth=1',
+  'model.dropout_rate=0.3',
+  'data.options.size=16',
+  'data.options.count=6',
+  'augment.photometric.brightness=0.3',
   'num_steps=6',
   'batch_size=4',
-  'eval_every=3',
-  'checkpoint_every=2',
-  'log_every=1',
-  'figures=1',
+  'eval.every=3',
+  'log.checkpoint_every=2',
+  'log.every=1',
+  'log.figures=1',
   'compile_cache=',
 )
 
@@ -60,7 +62,7 @@ def lines(workdir: Path) -> list[dict]:
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('straight')
-  train.train(tiny(), workdir)
+  train.train(tiny(), workdir, hooks=report.hooks())
   return workdir
 
 
@@ -69,15 +71,15 @@ def test_a_training_keeps_its_state_once(tmp_path, monkeypatch):
   others = {
     id(array): array for array in jax.live_arrays()
   }  # held, so that no number is used again
-  alive, settle = [], loop.Run._settle
+  alive, check = [], loop.Loop._check_last_step
 
   def spy(self):
     mine = [array for array in jax.live_arrays() if id(array) not in others]
     alive.append(sum(array.shape == (3, 3, 3, 2) for array in mine))
-    settle(self)
+    check(self)
 
-  monkeypatch.setattr(loop.Run, '_settle', spy)
-  train.train(tiny('optimizer=adam'), tmp_path)
+  monkeypatch.setattr(loop.Loop, '_check_last_step', spy)
+  train.train(tiny('optim.name=adam'), tmp_path)
   assert set(alive) == {3}  # the first kernel and Adam's two moments
 
 
@@ -123,79 +125,108 @@ def test_another_config_is_refused_with_both_values(straight):
 
 
 def test_of_many_differences_three_are_shown(straight):
-  text = ('learning_rate=0.5', 'flip=False', 'crop=8,8', 'model_options.width=3', 'seed=1')
+  text = (
+    'optim.learning_rate=0.5',
+    'augment.flip=False',
+    'augment.crop.size=8,8',
+    'model.width=3',
+    'seed=1',
+  )
   with pytest.raises(UserError) as error:
-    train.train(tiny(*text, 'model_options.depth=2', f'class_weights={"1.5," * 3}1.5'), straight)
+    train.train(tiny(*text, 'model.depth=2', f'loss.class_weights={"1.5," * 3}1.5'), straight)
   told = str(error.value).removeprefix(f'--workdir={straight} belongs to another run ')
   assert len(told) < 400 and told.count(' there, ') == 3 and '; 4 more): use another' in told
 
 
-def test_options_are_compared_one_by_one_and_long_values_cut():
-  words = 'x' * 200
-  old = {'width': 4, 'depth': 2, 'remat': True}
-  told = workdirs._told({'model_options': (old, {'width': 8, 'depth': 2}), 'z': (words, 'y')})
-  first, second, third = told.split('; ')
-  assert first == 'model_options.remat: True there, None now'
-  assert second == 'model_options.width: 4 there, 8 now'
+def test_keys_are_compared_one_by_one_and_long_values_cut():
+  old = {'model': {'width': 4, 'depth': 2, 'remat': True}, 'z': 'x' * 200, 'log': {'every': 1}}
+  new = {
+    'model': {'width': 8, 'depth': 2},
+    'z': 'y',
+    'log': {'every': 2},
+  }  # the log's rhythm is free
+  first, second, third = workdirs._listed(workdirs.differences(old, new)).split('; ')
+  assert first == 'model.remat: True there, None now'
+  assert second == 'model.width: 4 there, 8 now'
   assert third.startswith("z: 'xxx") and third.endswith("... there, 'y' now") and len(third) < 90
+
+
+def test_the_order_of_transforms_and_each_argument_count():
+  flip, crop = ('flip', {'vertical': False}), ('crop', {'size': (8, 8)})
+  pairs = [(flip, crop), (crop, flip)], [(flip, crop), (flip, ('crop', {'size': (8, 4)}))]
+  order, argument = (workdirs.differences({'augment': old}, {'augment': new}) for old, new in pairs)
+  assert order == {'augment': (('flip', 'crop'), ('crop', 'flip'))}
+  assert argument == {'augment.crop.size': ((8, 8), (8, 4))}
+
+
+def test_longer_is_the_same_run_only_at_a_constant_rate():
+  def config(steps, schedule):
+    return {'num_steps': steps, 'optim': {'schedule': schedule}}
+
+  assert not workdirs.differences(config(5, 'constant'), config(9, 'constant'))
+  assert workdirs.differences(config(5, 'poly'), config(9, 'poly')) == {'num_steps': (5, 9)}
 
 
 def test_a_run_that_dies_before_its_first_save_gives_way(straight, tmp_path, monkeypatch):
   def die(*_):
     raise RuntimeError('power')
 
-  monkeypatch.setattr(loop.Run, 'loop', die)
+  monkeypatch.setattr(loop.Loop, 'run', die)
   for seed in (1, 0):
     with pytest.raises(RuntimeError, match='power'):
       train.train(tiny(f'seed={seed}'), tmp_path)
   monkeypatch.undo()
   train.train(tiny(), tmp_path)
   assert lines(tmp_path) == lines(straight)
-  assert workdirs.load_config(tmp_path).seed == 0
+  assert workdirs.load_config(tmp_path)['seed'] == 0
   assert len(workdirs.load_run(tmp_path)['sessions']) == 2  # those of this config
 
 
-def test_a_figure_that_fails_ends_no_training(straight, tmp_path, monkeypatch, capsys):
-  there = []
+class Figures:
+  """A hook that fails, and looks whether its step is saved, or being saved, before."""
 
-  def fail(self, step, variables, summary):
-    there.append(
-      (tmp_path / 'checkpoints' / str(step)).exists()
-      or list(tmp_path.glob(f'checkpoints/{step}.*'))
-    )
+  def __init__(self):
+    self.saved = []
+
+  def evaluated(self, run, step, variables, summary):
+    places = run.folder.glob(f'checkpoints/{step}*')
+    self.saved.append(any(place.name.split('.')[0] == str(step) for place in places))
     raise ValueError('a formula\nthat is none')
 
-  monkeypatch.setattr(train.Figures, '__call__', fail)
-  train.train(tiny(), tmp_path)
+  def ended(self, run):
+    raise ValueError('late')
+
+
+def test_a_hook_that_fails_ends_no_training(straight, tmp_path, capsys):
+  hook = Figures()
+  train.train(tiny(), tmp_path, hooks=[hook])
   out = capsys.readouterr().out
   for step in (3, 6):
     assert f'warning: no figures at step {step}: ValueError: a formula that is none\n' in out
-  assert len(there) == 2 and all(there)  # saved, or being saved, before it is drawn
+  assert 'warning: no figures at the end: ValueError: late\n' in out and hook.saved == [True, True]
   a, b = saved(straight, 6), saved(tmp_path, 6)
   for name in a:
     np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 def test_a_second_process_is_refused(tmp_path):
-  from jaxseg.train.run_folder import Workdir
-
-  first = Workdir(tmp_path, tiny())
+  first = RunFolder(tmp_path, {})
   with pytest.raises(UserError, match='another process'):
-    Workdir(tmp_path, tiny())
+    RunFolder(tmp_path, {})
   first.close()
-  Workdir(tmp_path, tiny()).close()
+  RunFolder(tmp_path, {}).close()
 
 
 def test_sigterm_saves_and_resumes_bit_identically(straight, tmp_path, capsys, monkeypatch):
-  check = loop.Run._check
+  check = loop.Loop._check_last_step
 
-  def terminate(self, step, metrics, index):
-    if step == 2:
+  def terminate(self):
+    if self._unchecked and self._unchecked[0] == 2:
       os.kill(os.getpid(), signal.SIGTERM)
-    check(self, step, metrics, index)
+    check(self)
 
   assert threading.current_thread() is threading.main_thread()
-  monkeypatch.setattr(loop.Run, '_check', terminate)
+  monkeypatch.setattr(loop.Loop, '_check_last_step', terminate)
   train.train(tiny(), tmp_path)
   assert 'stopped and saved at step' in capsys.readouterr().out
   monkeypatch.undo()

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg.data.views import remember
+from jaxseg.data.views import Remembered
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.predict import evaluate
-from jaxseg.predict.predictor import load_variables
 from jaxseg.train import build, train
 from jaxseg.train.devices import parallel
+from jaxseg.train.initial import load_variables
 from jaxseg.train.population import (
   PopulationPass,
   full_batches,
@@ -114,19 +114,19 @@ def test_every_image_is_seen_and_every_batch_is_full():
 # --- in a run
 
 TINY = (
-  'population_pass=true',
-  'model_options.width=2',
-  'model_options.depth=1',
-  'model_options.dropout_rate=0.3',
-  'dataset_options.size=16',
-  'dataset_options.count=5',
+  'eval.population_pass=true',
+  'model.width=2',
+  'model.depth=1',
+  'model.dropout_rate=0.3',
+  'data.options.size=16',
+  'data.options.count=5',
   'num_steps=4',
   'batch_size=2',
-  'eval_every=2',
-  'checkpoint_every=1',
-  'log_every=1',
-  'keep=9',
-  'figures=0',
+  'eval.every=2',
+  'log.checkpoint_every=1',
+  'log.every=1',
+  'log.keep=9',
+  'log.figures=0',
 )
 
 
@@ -143,12 +143,12 @@ def straight(tmp_path_factory):
 
 @pytest.mark.parametrize('variant', ['', ':basic', ':bayesian', ':basic,bayesian'])
 def test_segnet_asks_for_it(variant):
-  assert configs.load(f'{ROOT}/configs/segnet_camvid.py{variant}').population_pass
+  assert configs.load(f'{ROOT}/configs/segnet_camvid.py{variant}').eval.population_pass
 
 
 def test_a_checkpoint_holds_the_pass_of_its_own_parameters(straight):
-  config = tiny()
-  passing = PopulationPass(config, remember(build.source_from(config, 'train')))
+  experiment = build.experiment(tiny())
+  passing = PopulationPass(experiment, Remembered(experiment.source('train')))
   for step in (1, 2, 4):  # 1 was saved without an evaluation
     variables, _ = load_variables(straight, str(step))
     again = passing(variables)
@@ -172,9 +172,9 @@ def test_resume_is_bit_identical(straight, tmp_path):
 
 
 def test_parameters_do_not_depend_on_it(straight, tmp_path):
-  train.train(tiny('population_pass=false'), tmp_path)
+  train.train(tiny('eval.population_pass=false'), tmp_path)
   a, b = saved(straight, 4), saved(tmp_path, 4)
   for name in a:
     same = np.array_equal(a[name], b[name])
     assert same == ('batch_stats' not in name), name
-  assert json.loads((tmp_path / 'config.json').read_text())['population_pass'] is False
+  assert json.loads((tmp_path / 'config.json').read_text())['eval']['population_pass'] is False

@@ -8,31 +8,38 @@ import numpy as np
 from jaxseg import config as configs
 from jaxseg.train import build
 from jaxseg.train.checkpoint import Checkpoints
-from jaxseg.train.run_folder import Classes, Workdir
+from jaxseg.train.run_folder import Classes, RunFolder
 from jaxseg.train.state import make_init
 
 PALETTE = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 CLASSES = Classes(('ground', 'disc', 'square', 'triangle'), PALETTE)
 
 
-def make_config(**changes):
-  """Returns a locked config: a same-padding U-Net of two levels, four classes, unless changed."""
+def make_experiment(*overrides, **groups):
+  """Returns an experiment: a same-padding U-Net of two levels, four classes, unless changed.
+
+  Args:
+    *overrides: 'key=value', as on the command line.
+    **groups: keys on top, or whole groups, which replace those here.
+  """
   config = configs.base()
   config.num_classes = 4
-  config.dataset_options = dict(size=32, count=8)
-  config.model_options = dict(width=4, depth=2, padding='same', batch_norm=True)
+  config.data = dict(name='shapes', options=dict(size=32, count=8))
+  config.model = dict(name='unet', width=4, depth=2, padding='same', batch_norm=True)
   config.compile_cache = ''
-  for key, value in changes.items():
+  for key, value in groups.items():
     config[key] = value
-  return configs.validate(config).lock()
+  for assignment in overrides:
+    configs.override(config, assignment)
+  return build.experiment(config)
 
 
-def make_state(config):
+def make_state(experiment):
   """Returns a state of random parameters without compiling an initialisation; BatchNorm is neutral."""
-  model = build.model_from(config)
-  tx, _ = build.optimizer_from(config)
+  model, optim = experiment.model(), experiment.optim
+  tx = optim.make_optimizer(optim.make_schedule(experiment.settings.num_steps))
   side = model.size_rule.at_least(max(64, model.size_rule.minimum))
-  init = make_init(model, tx, (1, side, side, config.channels))
+  init = make_init(model, tx, (1, side, side, experiment.channels))
   shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(3)
 
   def values(path, shape):
@@ -52,14 +59,13 @@ def make_state(config):
   )
 
 
-def make_workdir(path, config, classes=CLASSES):
+def make_workdir(path, experiment, classes=CLASSES):
   """Writes config, classes and a checkpoint at step 1; returns the path."""
-  folder = Workdir(path, config)
-  folder.keep_config()
-  folder.keep_classes(classes)
-  score = build.task_from(config).headline
+  folder = RunFolder(path, experiment.config)
+  folder.write_facts(classes, 'no device')
+  score = experiment.task.headline
   checkpoints = Checkpoints(path / 'checkpoints', metric=score)
-  checkpoints.save(1, make_state(config), {score: 0.5})
+  checkpoints.save(1, make_state(experiment), {score: 0.5})
   checkpoints.wait()
   checkpoints.close()
   folder.close()

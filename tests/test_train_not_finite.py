@@ -1,6 +1,4 @@
-"""Steps whose loss or gradient is not finite: skipped as if they had not been, or the end of a run."""
-
-import types
+"""Steps whose loss or gradient is not finite are skipped as if they had not been (test_train_loop: or end a run)."""
 
 import flax.linen as nn
 import jax
@@ -10,11 +8,9 @@ import optax
 import pytest
 
 from jaxseg.tasks.semantic import Task
-from jaxseg.train import optim
-from jaxseg.train.loop import Run
+from jaxseg.train.optim import Optim
 from jaxseg.train.state import State
 from jaxseg.train.step import make_train_step
-from jaxseg.types import UserError
 
 MODEL_STATISTICS = {'mean': np.zeros(3, np.float32)}
 
@@ -50,8 +46,10 @@ def spoilt(batch):
 @pytest.fixture(scope='module')
 def steps():
   """A function that trains on batches and returns the state and the metrics of each step."""
-  schedule = optim.make_schedule('step', 0.1, 9, steps=(2,))
-  tx = optim.make_optimizer('sgd', schedule, momentum=0.9, skip_not_finite=True)
+  optim = Optim(
+    name='sgd', learning_rate=0.1, schedule='step', schedule_steps=(2,), apply_if_finite=9
+  )
+  tx = optim.make_optimizer(optim.make_schedule(9))
   step = jax.jit(make_train_step(Model(), Task(num_classes=2), tx, preprocess))
 
   def run(batches):
@@ -80,44 +78,6 @@ def test_a_skipped_step_leaves_no_trace_but_its_count(steps):
   assert np.abs(got.batch_stats['mean']).max() > 0.1
 
 
-def make_run(apply_if_finite):
-  said = []
-  run = Run(
-    types.SimpleNamespace(apply_if_finite=apply_if_finite, num_classes=2, dataset='x'),
-    checkpoints=types.SimpleNamespace(wait=lambda: said.append('waited')),
-    evaluator=None,
-    figures=None,
-    writer=None,
-    progress=types.SimpleNamespace(say=said.append),
-    schedule=None,
-    source=[{'file_name': 'a.png'}, {'file_name': 'b.png'}],
-  )
-  return run, said
-
-
-def metrics(in_a_row, **more):
-  values = {'loss': np.nan, 'grad_norm': np.inf, 'finite': 0.0, 'invalid': 0.0, **more}
-  return values | ({'skipped': 7.0, 'skipped_in_a_row': in_a_row} if in_a_row is not None else {})
-
-
-def test_the_first_ends_the_run_by_default():
-  run, said = make_run(0)
-  with pytest.raises(UserError, match=r'step 4: loss nan, gradient norm inf, on the images b.png'):
-    run._check(4, metrics(None), np.array([1]))
-  assert said == ['waited']
-
-
-def test_so_many_in_a_row_are_told_and_one_more_ends_the_run():
-  run, said = make_run(2)
-  run._check(4, metrics(1), np.array([1]))
-  run._check(5, metrics(2), np.array([0]))
-  assert len(said) == 2 and 'step 5 is skipped (2 in a row, at most 2)' in said[1]
-  assert 'a.png' in said[1]
-  assert run._window == []  # a mean with NaN in it would tell nothing
-  with pytest.raises(UserError, match='step 6'):
-    run._check(6, metrics(3), np.array([0]))
-
-
 def test_a_plain_optimiser_has_no_counts():
-  tx = optim.make_optimizer('sgd', optax.constant_schedule(0.1))
+  tx = Optim(name='sgd').make_optimizer(lambda step: 0.1)
   assert not isinstance(tx.init({'w': np.zeros(2)}), optax.ApplyIfFiniteState)

@@ -1,0 +1,152 @@
+"""The loop alone, with a step that counts: when it logs, evaluates, saves, skips and stops."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from jaxseg.train.loop import Loop
+from jaxseg.types import UserError
+from tests.tiny_runs import make_experiment
+
+
+class Records:
+  """Remembers what it is told."""
+
+  def __init__(self, window=()):
+    self.window, self.best = window, 0.25
+    self.saved, self.lines, self.logged, self.shown, self.waits = [], [], [], [], 0
+
+  def say(self, line):
+    self.lines.append(line)
+
+  show = say
+
+  def write(self, step, scalars):
+    self.logged.append((step, scalars))
+
+  def save(self, step, state, scores, window):
+    self.saved.append((step, state, scores and scores['mean_iou'], [w['loss'] for w in window]))
+
+  def evaluated(self, step, variables, summary):
+    self.shown.append((step, variables))
+
+  def wait(self):
+    self.waits += 1
+
+
+class State(int):
+  """The number of steps done, which knows how to be evaluated."""
+
+  variables = property(lambda self: {'params': int(self)})
+
+
+class Batches:
+  """Batch i holds example i."""
+
+  waited_seconds = 0.0
+
+  def __init__(self, start=0):
+    self.step = start
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    self.step += 1
+    return {'image': np.zeros(1), 'index': np.array([self.step - 1])}
+
+
+class Wrapper:
+  def place_batch(self, batch):
+    assert 'index' not in batch
+    return batch
+
+
+def run(*overrides, start=0, last=None, spoil=None, window=(), signal_at=None):
+  """Runs the loop; the loss of step i is i, spoil(i) changes its metrics."""
+  settings = ('num_steps=8', 'log.every=3', 'eval.every=4', 'log.checkpoint_every=5')
+  experiment, records = make_experiment(*settings, *overrides), Records(window)
+
+  def step(state, batch, key):
+    number = int(state) + 1
+    if number == signal_at:
+      os.kill(os.getpid(), signal.SIGTERM)
+    metrics = {'loss': number, 'grad_norm': 1.0, 'finite': 1.0, 'invalid': 0.0}
+    return State(number), metrics | (spoil(number) if spoil else {})
+
+  loop = Loop(
+    experiment,
+    records,
+    evaluate=lambda variables: {'mean_iou': variables['params'] / 10, 'confusion': []},
+    schedule=lambda step: 0.5 ** int(step),
+    source=[{'file_name': f'{i}.png'} for i in range(20)],
+  )
+  last = experiment.settings.num_steps if last is None else last
+  return records, loop.run(step, Wrapper(), State(start), Batches(start), None, start, last)
+
+
+def losses(records):
+  return [(s, v['train/loss']) for s, v in records.logged if 'train/loss' in v]
+
+
+def test_it_logs_evaluates_and_saves_in_its_rhythm():
+  records, summary = run()
+  assert losses(records) == [(3, 2.0), (6, 5.0), (8, 7.5)]  # means since the last line
+  assert [(s, v['eval/mean_iou']) for s, v in records.logged if len(v) == 1] == [(4, 0.4), (8, 0.8)]
+  assert [(s, score) for s, _, score, _ in records.saved] == [(4, 0.4), (5, None), (8, 0.8)]
+  assert records.saved[1][3] == [4, 5]  # the open window travels with the checkpoint
+  assert records.shown == [(4, {'params': 4}), (8, {'params': 8})]
+  assert summary['mean_iou'] == 0.8
+  rates = [v['train/learning_rate'] for _, v in records.logged if 'train/loss' in v]
+  assert rates == [0.5**2, 0.5**5, 0.5**7]  # of the step that was done last
+  assert any('mIoU 0.400 (best 0.400)' in line for line in records.lines)
+
+
+def test_it_goes_on_from_a_checkpoint_with_its_window():
+  records, _ = run(
+    start=5, window=[{'loss': 4.0, 'grad_norm': 1.0}, {'loss': 5.0, 'grad_norm': 1.0}]
+  )
+  assert losses(records) == [(6, 5.0), (8, 7.5)]
+
+
+def test_it_stops_and_saves_where_it_is_told_to():
+  records, summary = run(last=2)
+  assert [s for s, *_ in records.saved] == [2] and summary == {}
+  assert records.lines[-1] == 'stopped and saved at step 2; the same command resumes from there'
+
+
+def test_a_signal_ends_it_after_the_step_that_is_under_way():
+  before = signal.getsignal(signal.SIGTERM)
+  records, _ = run(signal_at=2)
+  assert [(s, score) for s, _, score, _ in records.saved] == [(2, None)]
+  assert 'stopped and saved at step 2' in records.lines[-1]
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def not_finite(*steps, **counts):
+  return lambda step: {'loss': np.nan, 'finite': 0.0, **counts} if step in steps else {}
+
+
+def test_a_loss_that_is_not_finite_ends_it_and_names_the_file():
+  with pytest.raises(
+    UserError, match=r'step 2: loss nan, gradient norm 1, on the images 1.png; the'
+  ):
+    run(spoil=not_finite(2))
+
+
+def test_so_many_in_a_row_are_told_and_left_out_of_the_log():
+  counts = dict(skipped=1.0, skipped_in_a_row=1.0)
+  records, _ = run('optim.apply_if_finite=1', spoil=not_finite(2, **counts))
+  assert losses(records)[0] == (3, 2.0)  # of steps 1 and 3
+  assert any(
+    'step 2 is skipped (1 in a row, at most 1): loss nan' in line for line in records.lines
+  )
+  with pytest.raises(UserError, match='step 2'):
+    run('optim.apply_if_finite=1', spoil=not_finite(2, skipped=2.0, skipped_in_a_row=2.0))
+
+
+def test_labels_outside_the_classes_end_it():
+  with pytest.raises(UserError, match='step 3: 7 pixels carry labels outside the 4 classes'):
+    run(spoil=lambda step: {'invalid': 7.0} if step == 3 else {})
