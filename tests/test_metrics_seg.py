@@ -34,15 +34,6 @@ def test_false_objects_cost_nothing_and_empty_images_count_nothing():
   assert seg.seg_score(TRUTH, noise) == (3.0, 3)
 
 
-def test_overlaps_by_hand():
-  shared, sizes, claimed = seg.overlaps(
-    np.array([[0, 1, 1], [2, 2, 2]]), np.array([[4, 4, 0], [4, 6, 6]])
-  )
-  np.testing.assert_array_equal(shared, [[1, 0], [1, 2]])
-  np.testing.assert_array_equal(sizes, [2, 3])
-  np.testing.assert_array_equal(claimed, [3, 2])
-
-
 def test_components_join_through_corners():
   assert seg.components(np.array([[1, 0], [0, 1]], bool)).max() == 1
 

@@ -9,14 +9,14 @@ matching, and only its size enters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_flow
 
-from jaxseg.metrics.score import Result, Sums
+from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import UserError
 
 TOLERANCE = 0.0075  # of the diagonal: 4.5 pixels at 360x480
@@ -33,7 +33,7 @@ class Score(Sums):
     zeros = np.zeros(len(self._names))
     super().__init__(f1=zeros, present=zeros, image_means=0.0, images=0)
 
-  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+  def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
     f1 = boundary_f1(example['label'], prediction['mask'], len(self._names))
     present = ~np.isnan(f1)
     return {

@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as rle_masks
 from pycocotools.cocoeval import COCOeval
 
-from jaxseg.metrics.score import Result
+from jaxseg.metrics.score import Example, Prediction, Result
 from jaxseg.types import Detections, UserError
 
 MAX_DETECTIONS = 100  # of an image and class that count, the best first
@@ -39,7 +39,7 @@ class Score:
     self._names, self._most = tuple(class_names), max_detections
     self._images: list[tuple[int, list, list]] = []  # index, truths, results
 
-  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+  def add(self, example: Example, prediction: Prediction) -> None:
     """Counts one image.
 
     Args:
@@ -122,7 +122,7 @@ class _Evaluation(COCOeval):
     return result['bbox'][2] * result['bbox'][3]
 
 
-def truths_of(example: Mapping[str, Any], num_classes: int) -> list[dict[str, Any]]:
+def truths_of(example: Example, num_classes: int) -> list[dict[str, Any]]:
   """Returns the objects of an example as COCO's annotations; see Score.add."""
   if 'instances' not in example:
     raise UserError(
@@ -142,7 +142,7 @@ def truths_of(example: Mapping[str, Any], num_classes: int) -> list[dict[str, An
   return [_annotation(example, i, masks[i + 1]) for i in range(len(classes)) if i + 1 in masks]
 
 
-def _annotation(example: Mapping[str, Any], i: int, mask: np.ndarray) -> dict[str, Any]:
+def _annotation(example: Example, i: int, mask: np.ndarray) -> dict[str, Any]:
   code = encode(mask)
   boxes = example.get('instance_boxes')
   crowd = int('crowd' in example and example['crowd'][i])

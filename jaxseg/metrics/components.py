@@ -5,20 +5,18 @@ A component of a class's pixels is an object; its score is the class's mean prob
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from scipy import ndimage
 
 from jaxseg.metrics import coco, seg
+from jaxseg.metrics.score import Example, Prediction
 from jaxseg.types import Detections
 
 
 class Score(coco.Score):
   maps = True
 
-  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+  def add(self, example: Example, prediction: Prediction) -> None:
     detections = detections_of(prediction['mask'], prediction['probabilities'])
     super().add(example, {'detections': detections})
 

@@ -6,12 +6,12 @@ images and read once: the mean of the images' IoUs is another quantity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from jaxseg.metrics.score import Result, Sums
+from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import VOID, UserError
 
 Absent = Literal['skip', 'zero']
@@ -22,7 +22,10 @@ class Score(Sums):
 
   Args:
     class_names: in the order of the labels.
-    absent: how the means count a class that never occurs, see `summarize`.
+    absent: what a class counts in a mean where its denominator is 0. 'skip': nothing, the mean is
+      over the others (the FCN paper's script, nanmean). 'zero': 0, the mean is over all (the SegNet
+      script). A class that is predicted but never true has IoU 0 under both; its accuracy is what
+      `absent` says.
     f_scores: class -> beta of its F-measure, see `f_score`.
 
   Raises:
@@ -38,34 +41,51 @@ class Score(Sums):
   ):
     self._names, self._absent, self._betas = tuple(class_names), absent, dict(f_scores or {})
     super().__init__(confusion=np.zeros((len(self._names),) * 2, np.int64))
-    _check_choice(absent)
+    if absent not in get_args(Absent):
+      raise UserError(f'absent is {absent!r}; use one of {", ".join(get_args(Absent))}')
     for name, beta in self._betas.items():
+      where = f'config.eval.score.f_scores.{name}'
       if name not in self._names:
-        raise UserError(
-          f'config.eval.score.f_scores.{name}: no such class; the classes are '
-          f'{", ".join(self._names)}'
-        )
+        raise UserError(f'{where}: no such class; the classes are {", ".join(self._names)}')
       if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not beta > 0:
-        raise UserError(f'config.eval.score.f_scores.{name}={beta!r}: beta is a number above 0')
+        raise UserError(f'{where}={beta!r}: beta is a number above 0')
 
-  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+  def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
     return {'confusion': count(example['label'], prediction['mask'], len(self._names))}
 
   def compute(self) -> Result:
-    """Returns `summarize`'s numbers by class name and 'confusion', lists.
+    """Returns the four numbers, nan where no pixel was counted, those by class, and the matrix.
 
-    Where classes were chosen, f_score is the mean over those that occur, beside per_class_f_score.
+    pixel_accuracy = sum_i n_ii / sum_i t_i; mean_accuracy = mean_i n_ii / t_i;
+    mean_iou = mean_i n_ii / (t_i + sum_j n_ji - n_ii);
+    frequency_weighted_iou = sum_i t_i IoU_i / sum_i t_i. Where classes were chosen, f_score is the
+    mean over those of them that occur, beside per_class_f_score.
     """
     matrix = self.sums['confusion']
-    result = summarize(matrix, absent=self._absent)
-    for name in ('per_class_iou', 'per_class_accuracy'):
-      result[name] = dict(zip(self._names, map(_or_none, result[name]), strict=True))
+    correct, truth, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    accuracy, iou = _ratio(correct, truth), _ratio(correct, truth + predicted - correct)
+    result = {
+      'pixel_accuracy': float(_ratio(correct.sum(), truth.sum())),
+      'mean_accuracy': self._mean(accuracy),
+      'mean_iou': self._mean(iou),
+      'frequency_weighted_iou': float(_ratio(np.sum(truth * np.nan_to_num(iou)), truth.sum())),
+      'per_class_iou': _by_name(self._names, iou),
+      'per_class_accuracy': _by_name(self._names, accuracy),
+    }
     if self._betas:
-      values = [f_score(matrix, self._names.index(n), beta) for n, beta in self._betas.items()]
-      result['f_score'] = _or_none(_mean_of_present(np.array(values)))
-      names = [f'{name} (beta {beta:g})' for name, beta in self._betas.items()]
-      result['per_class_f_score'] = dict(zip(names, map(_or_none, values), strict=True))
+      values = {k: f_score(matrix, self._names.index(k), beta) for k, beta in self._betas.items()}
+      names = (f'{name} (beta {beta:g})' for name, beta in self._betas.items())
+      per_class = _by_name(names, values.values())
+      present = [value for value in per_class.values() if value is not None]
+      result['f_score'] = float(np.mean(present)) if present else None
+      result['per_class_f_score'] = per_class
     return {**result, 'confusion': matrix.tolist()}
+
+  def _mean(self, values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    if not present.size:
+      return float('nan')
+    return float((present if self._absent == 'skip' else np.nan_to_num(values)).mean())
 
 
 def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -74,7 +94,7 @@ def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.nda
   Args:
     label: integers [h, w], classes or VOID, which is not counted.
     prediction: integers [h, w], classes.
-    num_classes: c.
+    num_classes: c, at most VOID.
 
   Raises:
     UserError: labels that are neither a class nor VOID.
@@ -87,41 +107,6 @@ def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.nda
   if invalid:
     raise UserError(f'{invalid} pixels carry labels outside the {num_classes} classes')
   return matrix
-
-
-def summarize(matrix: np.ndarray, *, absent: Absent = 'skip') -> dict[str, Any]:
-  """Turns a confusion matrix into the four numbers.
-
-  pixel_accuracy = sum_i n_ii / sum_i t_i; mean_accuracy = mean_i n_ii / t_i;
-  mean_iou = mean_i n_ii / (t_i + sum_j n_ji - n_ii);
-  frequency_weighted_iou = sum_i t_i IoU_i / sum_i t_i.
-
-  Args:
-    matrix: integers [c, c], rows truth.
-    absent: what a class counts whose denominator is 0. 'skip': nothing, the mean is over the others
-      (the FCN paper's script, nanmean). 'zero': 0, the mean is over all c (the SegNet script). A
-      class that is predicted but never true has IoU 0 under both; its accuracy is what `absent`
-      says.
-
-  Returns:
-    pixel_accuracy, mean_accuracy, mean_iou, frequency_weighted_iou: floats in [0, 1], nan where no
-    pixel was counted; per_class_iou, per_class_accuracy: float64 [c], nan where the class is absent.
-  """
-  _check_choice(absent)
-  matrix = _check_matrix(matrix)
-  correct, truth, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-  accuracy = _divide(correct, truth)
-  iou = _divide(correct, truth + predicted - correct)
-  total = truth.sum()
-  mean = _mean_of_present if absent == 'skip' else _mean_of_all
-  return {
-    'pixel_accuracy': float(_divide(correct.sum(), total)),
-    'mean_accuracy': mean(accuracy),
-    'mean_iou': mean(iou),
-    'frequency_weighted_iou': float(_divide(np.sum(truth * np.nan_to_num(iou)), total)),
-    'per_class_iou': iou,
-    'per_class_accuracy': accuracy,
-  }
 
 
 def f_score(matrix: np.ndarray, class_index: int, beta: float = 1.0) -> float:
@@ -138,39 +123,16 @@ def f_score(matrix: np.ndarray, class_index: int, beta: float = 1.0) -> float:
   Returns:
     A float in [0, 1]: 0 where nothing is hit, nan where the class is neither true nor predicted.
   """
-  matrix = _check_matrix(matrix)
   hit = matrix[class_index, class_index]
   truth, predicted = matrix[class_index].sum(), matrix[:, class_index].sum()
-  return float(_divide((1 + beta**2) * hit, beta**2 * truth + predicted))
+  return float(_ratio((1 + beta**2) * hit, beta**2 * truth + predicted))
 
 
-def _check_choice(absent: str) -> None:
-  if absent not in get_args(Absent):
-    raise UserError(f'absent is {absent!r}; use one of {", ".join(get_args(Absent))}')
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  """Divides; 0 / 0, of a class that is absent, is nan."""
+  with np.errstate(invalid='ignore'):
+    return np.divide(numerator, denominator)
 
 
-def _check_matrix(matrix: np.ndarray) -> np.ndarray:
-  matrix = np.asarray(matrix)
-  if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-    raise UserError(f'a confusion matrix is square, got shape {matrix.shape}')
-  return matrix.astype(np.float64)
-
-
-def _divide(numerator, denominator) -> np.ndarray:
-  numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
-  return np.divide(
-    numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0
-  )
-
-
-def _mean_of_present(values: np.ndarray) -> float:
-  present = values[~np.isnan(values)]
-  return float(present.mean()) if present.size else float('nan')
-
-
-def _mean_of_all(values: np.ndarray) -> float:
-  return float('nan') if np.isnan(values).all() else float(np.nan_to_num(values).mean())
-
-
-def _or_none(value: float) -> float | None:
-  return None if np.isnan(value) else float(value)
+def _by_name(names: Iterable[str], values: Iterable[float]) -> dict[str, float | None]:
+  return {n: None if np.isnan(v) else float(v) for n, v in zip(names, values, strict=True)}

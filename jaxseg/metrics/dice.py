@@ -6,28 +6,19 @@ sure and right network has 1; an unsure one is punished even where its mask is r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxseg import losses
-from jaxseg.metrics.score import Result, Sums
+from jaxseg.metrics.score import Example, Mean, Prediction
 
 
-class Score(Sums):
-  maps = True
+class Score(Mean):
+  name, maps = 'dice', True
 
-  def __init__(self, class_names: Sequence[str]):
-    del class_names
-    super().__init__(total=0.0, count=0)
-
-  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+  def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
     probabilities = np.asarray(prediction['probabilities'])
     values, has_pixels = losses.dice(probabilities[None], np.asarray(example['label'])[None])
     values = values[has_pixels]  # none of an image that is void
     return {'total': float(values.sum()), 'count': values.size}
-
-  def compute(self) -> Result:
-    """Returns 'dice', None where no image has a pixel that counts."""
-    return {'dice': self.sums['total'] / self.sums['count'] if self.sums['count'] else None}

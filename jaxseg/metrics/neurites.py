@@ -15,15 +15,16 @@ over j and over i: V^Rand = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2), V^Info
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.metrics.score import Result, Sums
+from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import VOID, UserError
 
 THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 11))  # membrane is where the map reaches it
+
+Counts = dict[str, np.ndarray]
 _THINNED = 'thinned/'
 
 
@@ -39,15 +40,15 @@ class Score(Sums):
   maps = True
 
   def __init__(self, class_names: Sequence[str]):
-    if 'membrane' not in class_names:
-      raise UserError(
-        "the score neurites needs a class named 'membrane', the classes are "
-        f'{", ".join(class_names)}'
-      )
-    self._membrane = tuple(class_names).index('membrane')
     super().__init__()
+    names = tuple(class_names)
+    if 'membrane' not in names:
+      raise UserError(
+        f"the score neurites needs a class named 'membrane', the classes are {', '.join(names)}"
+      )
+    self._membrane = names.index('membrane')
 
-  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+  def measure(self, example: Example, prediction: Prediction) -> Counts:
     label, membrane = example['label'], prediction['probabilities'][..., self._membrane]
     truth = np.where(label == VOID, VOID, label == self._membrane)
     thinned = count(membrane, truth, thin=True)
@@ -56,19 +57,11 @@ class Score(Sums):
   def compute(self) -> Result:
     """Returns 'neurites': what `summarize` gives, and V^Rand and V^Info after thinning."""
     plain = summarize(self.sums)
-    thinned = summarize(
-      {k.removeprefix(_THINNED): v for k, v in self.sums.items() if _THINNED in k}
-    )
+    thinned = summarize({k: self.sums[_THINNED + k] for k in self.sums if _THINNED not in k})
     return {'neurites': plain | {f'{k}_thinned': thinned[k] for k in ('v_rand', 'v_info')}}
 
 
-def count(
-  membrane: np.ndarray,
-  label: np.ndarray,
-  *,
-  thin: bool = False,
-  thresholds: tuple[float, ...] = THRESHOLDS,
-) -> dict[str, np.ndarray]:
+def count(membrane: np.ndarray, label: np.ndarray, *, thin: bool = False) -> Counts:
   """Counts one section at every threshold.
 
   Args:
@@ -76,23 +69,31 @@ def count(
     label: integers [h, w], 1 membrane, 0 cell; VOID is left out.
     thin: whether proposed membranes are first thinned to lines one pixel wide, as in the later
       official scores: each membrane pixel joins the nearest segment, lines stay between segments.
-    thresholds: membrane is where `membrane` >= threshold.
 
   Returns:
     name -> float64 [thresholds], to be added over sections and read with `summarize`.
   """
-  membrane, label = np.asarray(membrane), np.asarray(label)
-  if membrane.shape != label.shape or label.ndim != 2:
-    raise UserError(f'membrane {membrane.shape} and label {label.shape} must be one [h, w]')
-  strange = np.setdiff1d(label, (0, 1, VOID))
-  if strange.size:
-    raise UserError(f'labels of membranes are 0 (cell), 1 (membrane) or {VOID}, got {strange[:5]}')
-  truth = components(label == 0)
-  rows = [_count_one(membrane >= value, label, truth, thin) for value in thresholds]
+  cells, valid = label == 0, label != VOID
+  truth = components(cells)[cells]
+  rows = []
+  for threshold in THRESHOLDS:
+    inside = membrane < threshold
+    segments = thin_membranes(components(inside)) if thin else components(inside)
+    rows.append(
+      {
+        'sections': 1,
+        'pixels': valid.sum(),
+        'wrong': (inside != cells)[valid].sum(),
+        'hits': (cells & inside).sum(),
+        'claimed': (valid & inside).sum(),
+        'cells': cells.sum(),
+        **_pair_sums(truth, segments[cells]),
+      }
+    )
   return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
 
 
-def summarize(counts: dict[str, np.ndarray]) -> dict[str, float]:
+def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
   """Turns added-up counts into scores, each at its own best threshold.
 
   Returns:
@@ -101,7 +102,7 @@ def summarize(counts: dict[str, np.ndarray]) -> dict[str, float]:
     added over sections, V^Info is averaged over them.
   """
   pixel_f = _ratio(2 * counts['hits'], counts['claimed'] + counts['cells'])
-  v_rand = _ratio(2 * counts['joint'], counts['truth'] + counts['found'])
+  v_rand = _ratio(2 * counts['joint'], counts['truth'] + counts['proposed'])
   return {
     'pixel_error': float(1 - pixel_f.max()),
     'pixel_disagreement': float(_ratio(counts['wrong'], counts['pixels']).min()),
@@ -138,40 +139,27 @@ def thin_membranes(segments: np.ndarray) -> np.ndarray:
   return np.where(membrane & (right_below | left_above), 0, grown)
 
 
-def _count_one(membrane, label, truth, thin) -> dict[str, float]:
-  valid, cells = label != VOID, label == 0
-  segments = components(~membrane)
-  pairs = _pair_sums(truth[cells], (thin_membranes(segments) if thin else segments)[cells])
-  return {
-    'sections': 1,
-    'pixels': valid.sum(),
-    'wrong': (membrane[valid] == cells[valid]).sum(),
-    'hits': (cells & ~membrane).sum(),
-    'claimed': (valid & ~membrane).sum(),
-    'cells': cells.sum(),
-    **pairs,
-  }
+def _pair_sums(truth: np.ndarray, proposed: np.ndarray) -> dict[str, float]:
+  """Returns V^Info, and ordered pairs of pixels in one segment: of both, of the truth, of the proposal.
 
-
-def _pair_sums(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
-  """Sums over pixels that are cell in the truth: joint, truth, found in ordered pairs; V^Info."""
-  total = truth.size
-  alone = np.count_nonzero(found == 0)  # each is a segment of one pixel
-  width = int(found.max(initial=0)) + 1
-  claimed = found > 0
-  cell = truth[claimed].astype(np.int64) * width + found[claimed]
-  both = np.unique(cell, return_counts=True)[1].astype(np.float64)
+  Args:
+    truth: int [n], segments from 1.
+    proposed: int [n], segments from 1, and 0 for membrane.
+  """
+  alone = np.count_nonzero(proposed == 0)  # each is a segment of one pixel
+  claimed = proposed > 0
+  pairs = truth[claimed].astype(np.int64) * (int(proposed.max(initial=0)) + 1) + proposed[claimed]
+  both = np.unique(pairs, return_counts=True)[1].astype(np.float64)
   rows = np.bincount(truth)[1:].astype(np.float64)
-  columns = np.bincount(found[claimed])[1:].astype(np.float64)
-  entropy_truth = _entropy(rows, total, 0)
-  entropy_found, entropy_both = _entropy(columns, total, alone), _entropy(both, total, alone)
-  denominator = entropy_truth + entropy_found
-  shared = denominator - entropy_both
+  columns = np.bincount(proposed[claimed])[1:].astype(np.float64)
+  entropies = _entropy(rows, truth.size, 0) + _entropy(columns, truth.size, alone)
   return {
     'joint': (both**2).sum() + alone,
     'truth': (rows**2).sum(),
-    'found': (columns**2).sum() + alone,
-    'info': 2 * shared / denominator if denominator > 0 else 1.0,
+    'proposed': (columns**2).sum() + alone,
+    'info': 2 * (entropies - _entropy(both, truth.size, alone)) / entropies
+    if entropies > 0
+    else 1.0,
   }
 
 

@@ -1,7 +1,7 @@
 """What every score is: it gets each image of a data set once, on the host, and is read at the end.
 
-Scores of two parts of the data merge into that of both, whether threads, devices or hosts counted
-them. A result needs no table of names to be read:
+Scores of two parts of the data merge into that of both, whether threads or hosts counted them. A
+result needs no table of names to be read:
 
   NAME             float, or None where nothing can be measured     a score
   per_class_NAME   {class: float, None where it is absent}          a column
@@ -20,7 +20,9 @@ import numpy as np
 from jaxseg import parts
 from jaxseg.types import UserError
 
+Example = Prediction = Mapping[str, Any]
 Result = dict[str, Any]
+
 _PER_CLASS = 'per_class_'
 _LOCK = threading.Lock()  # of no instance: scores are pickled
 
@@ -34,7 +36,7 @@ class Score(Protocol):
 
   maps: bool
 
-  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+  def add(self, example: Example, prediction: Prediction) -> None:
     """Counts one image; several threads may.
 
     Args:
@@ -64,11 +66,11 @@ class Sums:
   def __init__(self, **zeros: Any):
     self.sums = zeros
 
-  def measure(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+  def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
     """Returns what one image adds to the sums."""
     raise NotImplementedError
 
-  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+  def add(self, example: Example, prediction: Prediction) -> None:
     self._plus(self.measure(example, prediction))
 
   def merge(self, other: Sums) -> None:
@@ -79,6 +81,23 @@ class Sums:
       self.sums |= {name: self.sums.get(name, 0) + value for name, value in sums.items()}
 
 
+class Mean(Sums):
+  """Base of the scores that are means over images, or over what images show.
+
+  `measure` returns 'total' and 'count'; the result is None where nothing was counted.
+  """
+
+  name: str
+
+  def __init__(self, class_names: Sequence[str]):
+    del class_names
+    super().__init__(total=0.0, count=0)
+
+  def compute(self) -> Result:
+    total, count = self.sums['total'], self.sums['count']
+    return {self.name: total / count if count else None}
+
+
 class Scores:
   """Several scores as one."""
 
@@ -86,7 +105,7 @@ class Scores:
     self._scores = tuple(scores)
     self.maps = any(score.maps for score in self._scores)
 
-  def add(self, example: Mapping[str, Any], prediction: Mapping[str, Any]) -> None:
+  def add(self, example: Example, prediction: Prediction) -> None:
     for score in self._scores:
       score.add(example, prediction)
 
@@ -103,9 +122,7 @@ def load(name: str, class_names: Sequence[str]) -> Score:
   return parts.load('metrics', name, kind='score').Score(tuple(class_names))
 
 
-def of_image(
-  score: Score, example: Mapping[str, Any], prediction: Mapping[str, Any], name: str
-) -> float | None:
+def of_image(score: Score, example: Example, prediction: Prediction, name: str) -> float | None:
   """Returns the number `name` of one image alone, by a new score; None where it shows nothing."""
   score.add(example, prediction)
   try:
