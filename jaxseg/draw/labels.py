@@ -21,19 +21,6 @@ WRONG_COLOR = (230, 40, 40)
 _MANY = 24  # classes, above which a legend has only those that occur
 
 
-def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-  """Returns the VOC colours of classes 0 ... num_classes - 1 (at most 256).
-
-  Bits 0, 1, 2 of the class number become the highest bits of red, green, blue, bits 3, 4, 5 the
-  next ones, and so on.
-  """
-
-  def channel(index: int, offset: int) -> int:
-    return sum((index >> (3 * bit + offset) & 1) << (7 - bit) for bit in range(8))
-
-  return tuple(tuple(channel(index, k) for k in range(3)) for index in range(num_classes))
-
-
 def colorize(label: np.ndarray, palette: Palette) -> np.ndarray:
   """Returns uint8 [h, w, 3]: each pixel of integer `label` [h, w] in its class's colour.
 

@@ -1,0 +1,76 @@
+"""Colours pixel by pixel."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.draw import labels
+from jaxseg.types import VOID, UserError
+
+PALETTE = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
+NAMES = ('background', 'square', 'disc')
+LABEL = np.array([[0, 1], [2, VOID]], np.uint8)
+VOID_COLOR, WRONG_COLOR = labels.VOID_COLOR, labels.WRONG_COLOR
+
+
+def test_colorize_by_hand():
+  colors = labels.colorize(LABEL, PALETTE)
+  assert colors.dtype == np.uint8
+  np.testing.assert_array_equal(colors, [[PALETTE[0], PALETTE[1]], [PALETTE[2], VOID_COLOR]])
+  np.testing.assert_array_equal(labels.colorize(np.array([[-1, 3]]), PALETTE), [[VOID_COLOR] * 2])
+
+
+def test_palette_png_holds_classes_and_colours(tmp_path):
+  labels.save_palette_png(tmp_path / 'a.png', LABEL.astype(np.int32), PALETTE)
+  with Image.open(tmp_path / 'a.png') as picture:
+    assert picture.mode == 'P'
+    np.testing.assert_array_equal(picture, LABEL)
+    np.testing.assert_array_equal(picture.convert('RGB'), labels.colorize(LABEL, PALETTE))
+  with pytest.raises(UserError, match='from 0 to 255'):
+    labels.save_palette_png(tmp_path / 'b.png', LABEL.astype(int) - 1, PALETTE)
+
+
+def test_overlay_by_hand():
+  image = np.full((2, 2, 3), 100, np.uint8)
+  mixed = labels.overlay(image, LABEL, PALETTE, alpha=0.25)
+  np.testing.assert_array_equal(
+    mixed, [[[75, 75, 75], [125, 75, 75]], [[75, 100, 75], [100, 100, 100]]]
+  )
+  np.testing.assert_array_equal(labels.overlay(image[..., 0], LABEL, PALETTE, 0.25), mixed)
+  np.testing.assert_array_equal(labels.overlay(image[..., :1], LABEL, PALETTE, 0.25), mixed)
+  with pytest.raises(UserError, match='one size'):
+    labels.overlay(image, LABEL[:1], PALETTE)
+
+
+def test_pictures_by_hand():
+  image = np.full((2, 2, 1), 100, np.uint8)
+  prediction = np.array([[0, 2], [2, 1]])
+  pictures = labels.pictures(image, LABEL, prediction, PALETTE)
+  assert list(pictures) == ['image', 'truth', 'prediction', 'errors']
+  np.testing.assert_array_equal(pictures['image'], np.full((2, 2, 3), 100))
+  np.testing.assert_array_equal(pictures['truth'], labels.colorize(LABEL, PALETTE))
+  np.testing.assert_array_equal(pictures['prediction'], labels.colorize(prediction, PALETTE))
+  gray = [100] * 3
+  np.testing.assert_array_equal(pictures['errors'], [[gray, WRONG_COLOR], [gray, VOID_COLOR]])
+  assert list(labels.pictures(image, LABEL, None, PALETTE)) == ['image', 'truth']
+
+
+def test_images_of_other_channels_are_shown_by_their_first():
+  image = np.arange(8, dtype=np.uint8).reshape(1, 2, 4)
+  np.testing.assert_array_equal(labels.as_rgb(image), [[[0] * 3, [4] * 3]])
+
+
+def test_legend_of_many_classes_names_those_that_occur():
+  few = [*zip(NAMES, PALETTE, strict=True), ('void', VOID_COLOR)]
+  assert labels.legend(PALETTE, NAMES, [LABEL * 0]) == few
+  assert labels.legend(PALETTE, NAMES, errors=True) == [*few, ('wrong', WRONG_COLOR)]
+  palette, names = [(k, 0, 0) for k in range(150)], [f'class {k}' for k in range(150)]
+  shown = [np.array([[3, 149], [VOID, 3]]), np.array([[7, 7]])]
+  found = labels.legend(palette, names, shown)
+  assert found == [(f'class {k}', (k, 0, 0)) for k in (3, 7, 149)] + [('void', VOID_COLOR)]
+
+
+def test_a_picture_makes_its_folder(tmp_path):
+  labels.save(tmp_path / 'new' / 'a.png', np.full((2, 3, 3), 9, np.uint8))
+  with Image.open(tmp_path / 'new' / 'a.png') as picture:
+    np.testing.assert_array_equal(picture, np.full((2, 3, 3), 9))
