@@ -14,8 +14,8 @@ bare      SegNet on VGG16: 40,000 steps of 4 images as in the released solver, a
 :smoke    seconds, on generated shapes.
 
 The class weights are those of the release (SegNet-Tutorial), which its own formula does not
-reproduce; --config.loss.class_weights=median_frequency computes the formula. Images are BGR, 0..255, no mean
-subtracted; the loss is weighted and divided by the number of pixels, as caffe-segnet does.
+reproduce; --config.loss.class_weights=median_frequency computes the formula. Images are BGR, 0..255,
+no mean subtracted; the loss is weighted and divided by the number of pixels, as caffe-segnet does.
 """
 
 from jaxseg.config import base, on_shapes, variants

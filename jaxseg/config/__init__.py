@@ -218,7 +218,7 @@ def override(config: ConfigDict, assignment: str) -> None:
       )
     if first != 'augment' and not (first in _NAMED and isinstance(value, str)):
       raise UserError(f'{key!r} is a group: set one of its keys, --config.{key}.NAME=value')
-    config[first] = () if first == 'augment' else ConfigDict({'name': value})
+    config[first] = () if first == 'augment' else {'name': value}
   elif key in {field.name for field in dataclasses.fields(Settings)}:
     hint = typing.get_type_hints(Settings)[key]
     default = getattr(Settings(), key)
@@ -240,7 +240,7 @@ def _set(group: ConfigDict, key: str, path: list[str], value: Any) -> None:
   *outer, name = path
   for part in outer:
     if part not in group:
-      group[part] = ConfigDict()
+      group[part] = {}
     group = group[part]
     if not isinstance(group, ConfigDict):
       raise UserError(f'unknown config key {key!r}: {part!r} is no group')
