@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxseg import tasks
-from jaxseg.tasks.instance import TRUTH, Task
-from jaxseg.types import VOID, UserError
+from jaxseg.data.frame import Frame
+from jaxseg.tasks.instance import TRUTH, Task, painted
+from jaxseg.types import VOID, Detections, SizeRule, UserError
 
 LOG2 = np.log(2)
 
@@ -109,3 +110,93 @@ def test_what_it_is():
   for classes in (1, 255):
     with pytest.raises(UserError, match='num_classes'):
       Task(classes)
+
+
+def test_training_examples_are_measured_last():
+  [measured] = Task(3, max_instances=7, max_layers=2, min_area=5).transforms
+  example = {
+    'image': np.zeros((4, 4, 3), np.uint8),
+    'instances': np.repeat([[1, 1, 0, 2]], 4, axis=0).astype(np.uint16),
+    'instance_classes': np.array([2, 1], np.uint8),
+  }
+  made = measured(example, np.random.default_rng(0))
+  assert set(measured.makes) <= set(made) and made['boxes'].shape == (7, 4)
+  assert made['classes'].tolist() == [2, *[0] * 6]  # the second has 4 pixels
+
+
+def row(boxes, scores, classes, masks):
+  """A network's rows for an image; unused ones at the end."""
+  rows = {
+    'boxes': np.zeros((4, 4), np.float32),
+    'scores': np.zeros(4, np.float32),
+    'classes': np.zeros(4, np.int32),
+    'masks': np.zeros((4, 28, 28), np.float32),
+  }
+  given = dict(boxes=boxes, scores=scores, classes=classes, masks=masks)
+  for name, values in given.items():
+    rows[name][: len(values)] = values
+  return rows
+
+
+def test_predictions_are_the_networks_rows():
+  names = ('boxes', 'scores', 'classes', 'masks')
+  network = {name: jnp.full((1, 4), k) for k, name in enumerate((*names, 'rois'))}
+  predicted = Task(3).predict(network, (8, 8), maps=True)
+  assert {name: values[0, 0] for name, values in predicted.items()} == dict(zip(names, range(4)))
+
+
+def test_detections_lie_in_the_image():
+  """A network that sees an image of 10 x 12 at half its size, on a canvas of 16 x 16."""
+  full = np.ones((28, 28))
+  rows = row([(1, 2, 3, 4), (5, 4, 9, 6)], [0.9, 0.6], [1, 2], [full, full])
+  frame = Frame(SizeRule(multiple=8), scale=0.5)
+  assert frame.canvas((10, 12)) == (16, 16) and frame.factor((10, 12)) == (2, 2)
+  prediction = Task(3).in_image(rows, frame, (10, 12))
+  found = prediction['detections']
+  np.testing.assert_array_equal(found.boxes, [(2, 4, 6, 8), (10, 8, 12, 10)])  # cut at the border
+  np.testing.assert_allclose(found.scores, [0.9, 0.6])
+  assert found.classes.tolist() == [1, 2]
+  wanted = np.zeros((2, 10, 12), bool)
+  wanted[0, 4:8, 2:6] = wanted[1, 8:, 10:] = True
+  np.testing.assert_array_equal(found.masks, wanted)
+  np.testing.assert_array_equal(prediction['ids'], wanted[0] + 2 * wanted[1])
+  np.testing.assert_array_equal(prediction['mask'], wanted[0] + 2 * wanted[1])
+  assert (prediction['ids'].dtype, prediction['mask'].dtype) == (np.uint16, np.uint8)
+
+
+def test_a_mask_belongs_to_its_whole_box():
+  """Half of the box lies beyond the image; its left half alone is the object, and is all shown."""
+  mask = np.zeros((28, 28))
+  mask[:, :14] = 1
+  rows = row([[0, 0, 16, 8]], [0.9], [1], [mask])
+  found = Task(3).in_image(rows, Frame(SizeRule(multiple=16)), (8, 8))['detections']
+  assert found.masks.all() and found.boxes.tolist() == [[0, 0, 8, 8]]
+
+
+def test_painted_with_the_best_on_top():
+  masks = np.zeros((3, 2, 4), bool)
+  masks[0, 0, :2] = masks[1, 0] = masks[2] = True
+  found = Detections(np.zeros((3, 4)), np.array([0.9, 0.6, 0.4]), np.array([3, 1, 2]), masks)
+  ids, classes = painted(found)
+  assert ids.tolist() == [[1, 1, 2, 2], [0, 0, 0, 0]]
+  assert classes.tolist() == [[3, 3, 1, 1], [0, 0, 0, 0]]
+  assert painted(found, 0.4)[0].tolist() == [[1, 1, 2, 2], [3, 3, 3, 3]]
+
+
+def test_predictions_are_scored_and_drawn():
+  instances = np.zeros((10, 12), np.uint16)
+  instances[4:8, 2:6] = 1
+  example = {
+    'image': np.zeros((10, 12, 3), np.uint8),
+    'instances': instances,
+    'instance_classes': np.array([1], np.uint8),
+  }
+  rows = row([(2, 4, 6, 8)], [0.9], [1], [np.ones((28, 28))])
+  task = Task(2)
+  prediction = task.in_image(rows, Frame(SizeRule(multiple=4)), (10, 12))
+  score = task.scorer(('background', 'cell'))
+  score.add(example, prediction)
+  assert score.compute()[task.headline] == pytest.approx(1)
+  pictures = task.draw(example, prediction, None)
+  np.testing.assert_array_equal(pictures['truth'], pictures['prediction'])
+  assert list(task.draw(example, None, None)) == ['image', 'truth']

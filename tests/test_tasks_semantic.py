@@ -1,14 +1,19 @@
 """The task's terms and metrics on a few pixels, by hand."""
 
+from types import SimpleNamespace
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxseg import tasks
+from jaxseg.config.parts import arguments
+from jaxseg.data.frame import Frame
 from jaxseg.tasks import semantic
 from jaxseg.tasks.semantic import Task
-from jaxseg.types import VOID, UserError
+from jaxseg.types import VOID, SizeRule, UserError
 
 LOG = np.log
 # p(class 1) = 3/4 everywhere; three valid pixels, one void.
@@ -26,7 +31,9 @@ def total(terms):
 
 def test_load_finds_the_task_and_names_the_others():
   assert tasks.load('semantic') is Task
-  with pytest.raises(UserError, match="unknown task 'semantics'; use one of .*semantic"):
+  with pytest.raises(
+    UserError, match="no task 'semantics': choose one of .*did you mean 'semantic'"
+  ):
     tasks.load('semantics')
 
 
@@ -38,9 +45,9 @@ def test_load_finds_the_task_and_names_the_others():
     ({'normalize': 'sum'}, PLAIN, 0),
     ({'class_weights': (5.0, 0.5)}, LOG(4 / 3) + 5 * LOG(4), 6),
     ({'class_weights': (5.0, 0.5), 'normalize': 'pixels'}, LOG(4 / 3) + 5 * LOG(4), 3),
-    ({'use_pixel_weights': True}, 4 * LOG(4 / 3) + 2 * LOG(4), 6),
-    ({'use_pixel_weights': True, 'normalize': 'sum'}, 4 * LOG(4 / 3) + 2 * LOG(4), 0),
-    ({'use_pixel_weights': True, 'normalize': 'pixels'}, 4 * LOG(4 / 3) + 2 * LOG(4), 3),
+    ({'pixel_weights': True}, 4 * LOG(4 / 3) + 2 * LOG(4), 6),
+    ({'pixel_weights': True, 'normalize': 'sum'}, 4 * LOG(4 / 3) + 2 * LOG(4), 0),
+    ({'pixel_weights': True, 'normalize': 'pixels'}, 4 * LOG(4 / 3) + 2 * LOG(4), 3),
   ],
 )
 def test_cross_entropy_is_divided_by_what_the_task_says(options, expected_sum, expected_weight):
@@ -57,9 +64,9 @@ def test_sigmoid_equals_softmax_of_two_classes():
   outputs = {'logits': jnp.full((1, 2, 2, 1), LOG(3))}
   terms = task.losses(outputs, BATCH)
   np.testing.assert_allclose(terms['xent'], [LOG(4 / 3) + 5 * LOG(4), 6], rtol=1e-6)
-  np.testing.assert_array_equal(task.predictions(outputs), np.ones((1, 2, 2)))
-  np.testing.assert_allclose(task.probabilities(outputs)[0, 0, 0], [1 / 4, 3 / 4], rtol=1e-6)
-  np.testing.assert_array_equal(task.metrics(outputs, BATCH)['confusion'], [[0, 1], [0, 2]])
+  rows = task.predict(outputs, (2, 2), maps=True)
+  np.testing.assert_array_equal(rows['mask'], np.ones((1, 2, 2)))
+  np.testing.assert_allclose(rows['probabilities'][0, 0, 0], [1 / 4, 3 / 4], rtol=1e-6)
 
 
 def test_dice_is_a_term_of_its_own():
@@ -87,12 +94,10 @@ def test_smaller_logits_see_the_centre_of_label_and_weight():
   weight = np.full((1, 4, 6), 100.0, np.float32)
   weight[:, 1:3, 2:4] = BATCH['weight']
   batch = {'label': jnp.asarray(label), 'weight': jnp.asarray(weight)}
-  task = Task(2, use_pixel_weights=True)
+  task = Task(2, pixel_weights=True)
   small = task.losses(OUTPUTS, BATCH)['xent']
   np.testing.assert_array_equal(task.losses(OUTPUTS, batch)['xent'], small)
-  metrics = task.metrics(OUTPUTS, batch)
-  np.testing.assert_array_equal(metrics['confusion'], [[0, 1], [0, 2]])
-  assert metrics['invalid'] == 1  # also outside the crop
+  assert task.invalid(batch) == 1  # also outside the crop
 
 
 @pytest.mark.parametrize('size', [(1, 2, 2), (2, 1, 2), (2, 2, 3)])
@@ -101,48 +106,68 @@ def test_labels_that_no_centre_crop_fits_are_refused(size):
     semantic.align(np.zeros((1, *size[1:])), np.zeros((1, 2, 2 if size[0] == 2 else 3, 4)))
 
 
-def test_all_void_gives_zero_loss_zero_gradient_empty_confusion():
+def test_all_void_gives_zero_loss_and_zero_gradient():
   batch = {'label': jnp.full((1, 2, 2), VOID, jnp.uint8), 'weight': BATCH['weight']}
   for loss in ('softmax', 'softmax_dice'):
-    for normalize in semantic.NORMALIZE:
-      task = Task(2, loss, normalize, class_weights=(1.0, 2.0), use_pixel_weights=True)
+    for normalize in get_args(semantic.Normalize):
+      task = Task(2, loss, normalize, class_weights=(1.0, 2.0), pixel_weights=True)
       value, gradient = jax.jit(
         jax.value_and_grad(lambda x, task=task: total(task.losses({'logits': x}, batch)))
       )(OUTPUTS['logits'])
       assert value == 0
       np.testing.assert_array_equal(gradient, jnp.zeros((1, 2, 2, 2)))
-  metrics = task.metrics(OUTPUTS, batch)
-  assert metrics['confusion'].sum() == 0 and metrics['invalid'] == 0
+  assert task.invalid(batch) == 0
 
 
-def test_labels_outside_the_classes_neither_train_nor_count_but_are_reported():
+def test_labels_outside_the_classes_do_not_train_but_are_reported():
   batch = {'label': jnp.asarray([[[1, 0], [1, 2]]], jnp.uint8)}
   task = Task(2)
   np.testing.assert_allclose(task.losses(OUTPUTS, batch)['xent'], [PLAIN, 3], rtol=1e-6)
-  metrics = task.metrics(OUTPUTS, batch)
-  assert metrics['invalid'] == 1 and metrics['invalid'].dtype == jnp.int32
-  assert metrics['confusion'].sum() == 3 and metrics['confusion'].dtype == jnp.int32
+  assert task.invalid(batch) == 1 and task.invalid(batch).dtype == jnp.int32
 
 
-def test_metrics_add_up_and_are_summarised():
-  task = Task(3, absent='zero')
-  logits = jax.nn.one_hot(jnp.asarray([[[0, 1], [1, 0]]]), 3)
-  batch = {'label': jnp.asarray([[[0, 1], [0, 0]]], jnp.uint8)}
-  step = jax.jit(Task.metrics, static_argnums=0)  # a task is hashable
-  once = step(task, {'logits': logits}, batch)
-  twice = {k: np.asarray(v, np.int64) * 2 for k, v in once.items()}
-  scores = task.summarize(twice)
-  np.testing.assert_allclose(scores['mean_iou'], (2 / 3 + 1 / 2 + 0) / 3)
-  np.testing.assert_allclose(scores['pixel_accuracy'], 3 / 4)
+def test_predictions_are_read_from_resized_logits():
+  """Half-pixel centres: 2 columns become 4, mixed 3 to 1 beside the middle. Class 1 wins from 3/8 on."""
+  logits = jnp.asarray([[[[3.0, 0.0], [0.0, 5.0]]]])
+  rows = jax.jit(Task.predict, static_argnums=(0, 2), static_argnames='maps')(
+    Task(2), {'logits': logits}, (1, 4), maps=True
+  )
+  mixed = np.array([[[3.0, 0.0], [2.25, 1.25], [0.75, 3.75], [0.0, 5.0]]])
+  np.testing.assert_array_equal(rows['mask'], [[[0, 0, 1, 1]]])
+  assert rows['mask'].dtype == jnp.uint8 and rows['probabilities'].dtype == jnp.float32
+  expected = np.exp(mixed) / np.exp(mixed).sum(-1, keepdims=True)
+  np.testing.assert_allclose(rows['probabilities'][0], expected, rtol=1e-6)
+  assert list(Task(2).predict({'logits': logits}, (1, 4))) == ['mask']
 
 
 def test_probabilities_are_float32_whatever_the_logits():
   logits = jnp.asarray([[[[0.0, 0.0, LOG(2)]]]], jnp.bfloat16)
-  probability = Task(3).probabilities({'logits': logits})
-  assert probability.dtype == jnp.float32
-  np.testing.assert_allclose(probability[0, 0, 0], [1 / 4, 1 / 4, 1 / 2], atol=2e-3)
-  prediction = Task(3).predictions({'logits': logits})
-  assert prediction.dtype == jnp.int32 and prediction.item() == 2
+  rows = Task(3).predict({'logits': logits}, (1, 1), maps=True)
+  assert rows['probabilities'].dtype == jnp.float32 and rows['mask'].item() == 2
+  np.testing.assert_allclose(rows['probabilities'][0, 0, 0], [1 / 4, 1 / 4, 1 / 2], atol=2e-3)
+  tie = Task(2).predict({'logits': jnp.zeros((1, 1, 1, 2))}, (1, 1))
+  assert tie['mask'].item() == 0
+
+
+def test_an_images_own_part_is_scored_and_drawn():
+  """3 x 2 pixels lie in the upper left of a canvas of 4 x 4."""
+  frame = Frame(SizeRule(multiple=4))
+  mask = np.arange(16, dtype=np.uint8).reshape(4, 4) % 2
+  row = {'mask': mask, 'probabilities': np.eye(2, dtype=np.float32)[mask]}
+  prediction = Task(2).in_image(row, frame, (3, 2))
+  np.testing.assert_array_equal(prediction['mask'], [[0, 1]] * 3)
+  np.testing.assert_array_equal(prediction['probabilities'], np.eye(2)[prediction['mask']])
+  example = {'image': np.zeros((3, 2, 3), np.uint8), 'label': np.array([[0, 1], [0, 0], [VOID, 1]])}
+  score = Task(2).scorer(('a', 'b'), absent='zero', f_scores={'a': 1.0})
+  score.add(example, prediction)
+  result = score.compute()
+  assert result['confusion'] == [[2, 1], [0, 2]] and Task(2).headline in result
+  assert result['f_score'] == pytest.approx(2 * 2 / (2 * 2 + 1))
+  pictures = Task(2).draw(example, prediction, SimpleNamespace(palette=((9, 9, 9), (7, 7, 7))))
+  assert list(pictures) == ['image', 'truth', 'prediction', 'errors']
+  np.testing.assert_array_equal(pictures['prediction'], [[[9] * 3, [7] * 3]] * 3)
+  truth = Task(2).draw(example, None, SimpleNamespace(palette=((9, 9, 9), (7, 7, 7))))
+  assert list(truth) == ['image', 'truth']
 
 
 def test_equal_tasks_are_one_key():
@@ -153,10 +178,9 @@ def test_equal_tasks_are_one_key():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'loss': 'dice'}, "loss is 'dice'; use one of softmax, sigmoid, softmax_dice"),
+    ({'name': 'dice'}, "name is 'dice'; use one of softmax, sigmoid, softmax_dice"),
     ({'normalize': 'mean'}, "normalize is 'mean'; use one of weights, pixels, sum"),
-    ({'absent': 'nan'}, "absent is 'nan'; use one of skip, zero"),
-    ({'loss': 'sigmoid'}, "'sigmoid' is for 2 classes, got 3"),
+    ({'name': 'sigmoid'}, "'sigmoid' is for 2 classes, got 3"),
     ({'class_weights': (1.0, 2.0)}, 'class_weights has 2 numbers.*give 3'),
     ({'class_weights': (1.0, 2.0, -1.0)}, 'smallest -1.0; give 3.*none negative'),
     ({'num_classes': 1}, 'num_classes is 1; a task has from 2'),
@@ -169,6 +193,16 @@ def test_options_that_make_no_sense_are_refused(options, message):
 
 def test_missing_weights_and_wrong_channels_are_refused():
   with pytest.raises(UserError, match="the batch has no 'weight'"):
-    Task(2, use_pixel_weights=True).losses(OUTPUTS, {'label': BATCH['label']})
+    Task(2, pixel_weights=True).losses(OUTPUTS, {'label': BATCH['label']})
   with pytest.raises(UserError, match='logits have 2 channels.*takes 3'):
     Task(3).losses(OUTPUTS, BATCH)
+
+
+def test_weights_that_follow_from_the_data_are_needed_for_a_loss_alone():
+  options = arguments(Task, {'class_weights': 'median_frequency'}, 'config.loss', ('num_classes',))
+  task = Task(2, **options)
+  assert task.predict(OUTPUTS, (2, 2))['mask'].shape == (1, 2, 2)
+  with pytest.raises(UserError, match="class_weights='median_frequency' needs the training data"):
+    task.losses(OUTPUTS, BATCH)
+  with pytest.raises(UserError, match='config.loss.class_weights='):
+    arguments(Task, {'class_weights': 'mean_frequency'}, 'config.loss', ('num_classes',))

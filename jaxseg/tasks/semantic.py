@@ -123,10 +123,8 @@ class Task:
   def in_image(
     self, row: Mapping[str, np.ndarray], frame: Any, size: tuple[int, int]
   ) -> dict[str, np.ndarray]:
-    """Returns the rows' upper left part: the image lies there on its canvas."""
-    del frame
-    height, width = size
-    return {name: np.asarray(values)[:height, :width] for name, values in row.items()}
+    """Returns what lies in the image of everything that the row says of its canvas."""
+    return {name: frame.cut(np.asarray(values), size) for name, values in row.items()}
 
   def scorer(
     self,
