@@ -142,7 +142,9 @@ def test_predictions_are_the_networks_rows():
   names = ('boxes', 'scores', 'classes', 'masks')
   network = {name: jnp.full((1, 4), k) for k, name in enumerate((*names, 'rois'))}
   predicted = Task(3).predict(network, (8, 8), maps=True)
-  assert {name: values[0, 0] for name, values in predicted.items()} == dict(zip(names, range(4)))
+  assert {name: values[0, 0] for name, values in predicted.items()} == dict(
+    zip(names, range(4), strict=True)
+  )
 
 
 def test_detections_lie_in_the_image():
