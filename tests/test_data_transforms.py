@@ -88,33 +88,33 @@ def test_strong_shrinking_averages_areas():
   ],
 )
 def test_flip_by_hand(coins, want):
-  result = transforms.RandomFlip(True, True)(example_of(LABEL), Draws(*coins))
+  result = transforms.Flip(True, True)(example_of(LABEL), Draws(*coins))
   np.testing.assert_array_equal(result['label'], want)
   np.testing.assert_array_equal(result['image'][..., 0], 10 * want)
   np.testing.assert_allclose(result['weight'], want / 10, rtol=1e-6)
 
 
 def test_rotate90_by_hand():
-  result = transforms.RandomRotate90()(example_of([[1, 2, 3], [4, 5, 6]]), Draws(1))
+  result = transforms.Rotate90()(example_of([[1, 2, 3], [4, 5, 6]]), Draws(1))
   np.testing.assert_array_equal(result['label'], [[3, 6], [2, 5], [1, 4]])
   np.testing.assert_array_equal(result['image'][..., 0], [[30, 60], [20, 50], [10, 40]])
 
 
 def test_crop_inside_by_hand():
-  crop = transforms.RandomScaleCrop((2, 3))
+  crop = transforms.Crop((2, 3))
   result = crop(example_of(LABEL), Draws(1.0, 2, 1))  # scale 1, row 2, column 1
   np.testing.assert_array_equal(result['label'], [[9, 10, 11], [13, 14, 15]])
   np.testing.assert_array_equal(result['image'][..., 0], [[90, 100, 110], [130, 140, 150]])
 
 
 def test_crop_of_half_the_window_at_scale_two_by_hand():
-  crop = transforms.RandomScaleCrop((4, 4), (2.0, 2.0))
+  crop = transforms.Crop((4, 4), (2.0, 2.0))
   result = crop(example_of(LABEL), Draws(2.0, 1, 2))  # window 2 x 2 at row 1, column 2
   np.testing.assert_array_equal(result['label'], np.kron([[6, 7], [10, 11]], np.ones((2, 2), int)))
 
 
 def test_crop_of_a_smaller_image_pads_with_fill_void_and_no_weight():
-  crop = transforms.RandomScaleCrop((3, 5), fill=(9,))
+  crop = transforms.Crop((3, 5), fill=(9,))
   result = crop(example_of([[1, 2], [3, 4]]), Draws(1.0, -1, -2))  # one row above, two columns left
   v = VOID
   np.testing.assert_array_equal(
@@ -129,7 +129,7 @@ def test_crop_of_a_smaller_image_pads_with_fill_void_and_no_weight():
 
 
 def test_crop_shrinks_a_small_image_before_it_pads():
-  crop = transforms.RandomScaleCrop((4, 4), (0.5, 0.5))
+  crop = transforms.Crop((4, 4), (0.5, 0.5))
   result = crop(example_of(LABEL), Draws(0.5, -2, -4))  # window 8 x 8 around the 4 x 4 image
   v = VOID
   np.testing.assert_array_equal(
@@ -138,7 +138,7 @@ def test_crop_shrinks_a_small_image_before_it_pads():
 
 
 def test_crop_with_mirror_by_hand():
-  crop = transforms.RandomScaleCrop((3, 4), mirror=2)
+  crop = transforms.Crop((3, 4), mirror=2)
   result = crop(example_of([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), Draws(1.0, 1, 0))
   v = VOID
   np.testing.assert_array_equal(result['label'], [[v, v, v, v], [v, v, 1, 2], [v, v, 4, 5]])
@@ -150,7 +150,7 @@ def test_crop_with_mirror_by_hand():
 
 def test_crop_with_mirror_reaches_every_pixel_of_the_centre():
   # A network that loses 2 pixels a side sees windows of 6 and labels 2 x 2 of them.
-  crop = transforms.RandomScaleCrop((6, 6), mirror=2)
+  crop = transforms.Crop((6, 6), mirror=2)
   rng, seen = np.random.default_rng(0), set()
   for _ in range(200):
     result = crop(example_of(LABEL), rng)
@@ -177,24 +177,24 @@ def test_mirror_border_and_pad_by_hand():
 
 
 def test_random_sides_by_hand():
-  sides = transforms.RandomSides(0.5)
+  sides = transforms.Sides(0.45)
   result = sides(example_of(LABEL), Draws(0.5, 0.0, 0.0, 0.5))  # shares of top, bottom, left, right
   # Rows 2..3 and columns 0..1 are left, and each becomes two.
   np.testing.assert_array_equal(result['label'], np.kron([[8, 9], [12, 13]], np.ones((2, 2), int)))
 
 
 def test_rotate_by_a_right_angle_by_hand():
-  result = transforms.RandomRotate(90.0)(example_of([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), Draws(90.0))
+  result = transforms.Rotate(90.0)(example_of([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), Draws(90.0))
   np.testing.assert_array_equal(result['label'], [[3, 6, 9], [2, 5, 8], [1, 4, 7]])
   np.testing.assert_array_equal(result['image'][..., 0], 10 * result['label'])
-  result = transforms.RandomRotate(90.0, (5,))(example_of([[1, 2, 3]]), Draws(90.0))
+  result = transforms.Rotate(90.0, (5,))(example_of([[1, 2, 3]]), Draws(90.0))
   np.testing.assert_array_equal(result['label'], [[VOID, 2, VOID]])
   np.testing.assert_array_equal(result['image'][0, :, 0], [5, 20, 5])
   np.testing.assert_allclose(result['weight'], [[0, 0.2, 0]], atol=1e-6)
 
 
 def test_only_a_share_is_rotated():
-  rotate = transforms.RandomRotate(90.0, share=0.5)
+  rotate = transforms.Rotate(90.0, share=0.5)
   example = example_of([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
   assert rotate(example, Draws(0.5)) is example  # no second draw
   np.testing.assert_array_equal(rotate(example, Draws(0.49, 90.0))['label'][0], [3, 6, 9])
@@ -205,7 +205,7 @@ def test_blur_of_a_point_by_hand():
   example = example_of(LABEL)
   example['image'] = np.zeros((7, 7, 1), np.uint8)
   example['image'][3, 3] = 250
-  blur = transforms.RandomBlur(0.5)
+  blur = transforms.Blur(0.5)
   assert blur(example, Draws(0.5)) is example
   result = blur(example, Draws(0.49))
   line = np.array([0, 0.0708, 0.2445, 0.3695, 0.2445, 0.0708, 0])
@@ -215,7 +215,7 @@ def test_blur_of_a_point_by_hand():
 
 def test_elastic_shifts_everything_by_one_displacement():
   # The same displacement at all nodes is a shift: every pixel reads one to the right, one below.
-  result = transforms.ElasticDeform()(example_of(LABEL), Draws(1.0))
+  result = transforms.Elastic()(example_of(LABEL), Draws(1.0))
   want = [[5, 6, 7, 6], [9, 10, 11, 10], [13, 14, 15, 14], [9, 10, 11, 10]]
   np.testing.assert_array_equal(result['label'], want)
   np.testing.assert_array_equal(result['image'][..., 0], 10 * np.array(want))
@@ -226,7 +226,7 @@ def test_elastic_moves_image_and_label_together():
   label = np.zeros((64, 64), np.uint8)
   label[16:48, 20:40] = 1
   example = {'image': 200 * label[..., None], 'label': label, 'weight': label.astype(np.float32)}
-  result = transforms.ElasticDeform(6.0)(example, np.random.default_rng(3))
+  result = transforms.Elastic(6.0)(example, np.random.default_rng(3))
   assert (result['label'] != label).sum() > 50  # it did move
   np.testing.assert_array_equal(result['label'], result['image'][..., 0] >= 100)
   np.testing.assert_array_equal(result['label'], result['weight'] >= 0.5)
@@ -236,7 +236,7 @@ def test_elastic_displacement_has_the_papers_size():
   columns = np.tile(np.arange(200, dtype=np.float32), (200, 1))
   example = {**natural(size=(200, 200)), 'weight': columns}
   rng = np.random.default_rng(0)
-  moved = [transforms.ElasticDeform(10.0)(example, rng)['weight'] - columns for _ in range(200)]
+  moved = [transforms.Elastic(10.0)(example, rng)['weight'] - columns for _ in range(200)]
   assert 9 < np.std([m[100, 100] for m in moved]) < 11  # at the middle node
 
 
@@ -260,22 +260,17 @@ def test_photometric_by_hand():
   np.testing.assert_array_equal(untouched, image)
 
 
-ALL = {
-  'resize': (30, 40),
-  'elastic': 4.0,
-  'rotate': 25.0,
-  'crop': (32, 32),
-  'scale': (0.5, 2.0),
-  'sides': 0.2,
-  'flip': True,
-  'vertical_flip': True,
-  'rotate90': True,
-  'brightness': 0.2,
-  'contrast': 0.2,
-  'saturation': 0.2,
-  'shift': 0.1,
-  'blur': 0.5,
-}
+ALL = (
+  ('resize', {'size': (30, 40)}),
+  ('elastic', {'sigma': 4.0}),
+  ('rotate', {'degrees': 25.0}),
+  ('crop', {'size': (32, 32), 'scale': (0.5, 2.0)}),
+  ('sides', {'amount': 0.2}),
+  ('flip', {'vertical': True}),
+  ('rotate90', {}),
+  ('photometric', {'brightness': 0.2, 'contrast': 0.2, 'saturation': 0.2, 'shift': 0.1}),
+  ('blur', {'share': 0.5}),
+)
 
 
 @pytest.mark.parametrize('channels', [1, 3, 4, 6])
@@ -284,8 +279,8 @@ def test_labels_are_never_mixed_and_inputs_never_written(channels, mirror):
   example = natural(channels=channels)
   for array in example.values():
     array.flags.writeable = False
-  steps = transforms.make_train_transforms(**ALL, mirror=mirror)
-  assert len(steps) == 9
+  changes = {'crop': {'mirror': mirror}, 'rotate': {'fill': None} if mirror else {}}
+  steps = transforms.make_transforms([(name, kw | changes.get(name, {})) for name, kw in ALL])
   allowed = set(np.unique(example['label']).tolist()) | {VOID}
   for seed in range(20):
     rng, result = np.random.default_rng(seed), example
@@ -301,70 +296,90 @@ def test_labels_are_never_mixed_and_inputs_never_written(channels, mirror):
 def test_weight_and_image_go_through_the_same_geometry():
   example = natural(size=(40, 40), channels=1)
   example['weight'] = example['image'][..., 0].astype(np.float32)
-  geometric = {k: v for k, v in ALL.items() if k not in ('brightness', 'contrast', 'shift', 'blur')}
+  geometric = [step for step in ALL if step[0] not in ('photometric', 'blur')]
   for seed in range(10):
     rng, result = np.random.default_rng(seed), example
-    for step in transforms.make_train_transforms(**geometric):
-      if isinstance(step, transforms.Photometric):
-        continue
+    for step in transforms.make_transforms(geometric):
       result = step(result, rng)
     # each of the interpolations rounds the image to whole levels once
     assert np.abs(result['weight'] - result['image'][..., 0]).max() < 4
 
 
-def test_options_give_the_recipes():
-  nvidia = transforms.make_train_transforms(
-    resize=(388, 388),
-    pad=572,
-    pad_label=0,
-    sides=0.3,
-    flip=True,
-    vertical_flip=True,
-    shift=0.1,
-    fill=128,
-  )
-  assert nvidia == (
+class Noted:
+  """A user's own transform: what it is made with."""
+
+  def __init__(self, word: str, fill: tuple[int, ...] = (0,)):
+    self.word, self.fill = word, fill
+
+
+def test_a_config_names_transforms_in_their_order():
+  nvidia = [
+    ('resize', {'size': (388, 388)}),
+    ('pad', {'size': 572, 'label': 0}),
+    ('sides', {'amount': 0.3}),
+    ('flip', {'vertical': True}),
+    ('photometric', {'shift': 0.1}),
+  ]
+  assert transforms.make_transforms(nvidia, fill=(128,)) == (
     transforms.Resize(size=(388, 388)),
     transforms.Pad((572, 572), (128,), 0),
-    transforms.RandomSides(0.3),
-    transforms.RandomFlip(True, True),
+    transforms.Sides(0.3),
+    transforms.Flip(True, True),
     transforms.Photometric(shift=0.1),
   )
-  assert transforms.make_train_transforms() == ()
-  assert transforms.make_train_transforms(resize=0.5) == (transforms.Resize(scale=0.5),)
-  assert transforms.make_train_transforms(mirror=92) == (transforms.MirrorBorder(92),)
+  assert transforms.make_transforms([]) == ()
+  mirrored = transforms.make_transforms([('rotate', {'degrees': 5, 'fill': None})], (9,))
+  assert mirrored == (transforms.Rotate(5.0, None),)
+  short = [('short_side', {'sides': [8, 10]}), ('mirror_border', {'pixels': 92})]
+  assert transforms.make_transforms(short) == (
+    transforms.ShortSide((8, 10)),
+    transforms.MirrorBorder(92),
+  )
+
+
+def test_a_name_with_a_dot_is_the_users_own():
+  (own,) = transforms.make_transforms([(f'{__name__}.Noted', {'word': 'a'})], fill=(7,))
+  assert (type(own), own.word, own.fill) == (Noted, 'a', (7,))
 
 
 @pytest.mark.parametrize(
-  'wrong, remedy',
+  'name, options, remedy',
   [
-    ({'crop': (0, 32)}, 'crop=.*height, width'),
-    ({'crop': 'big'}, 'crop=.*height, width'),
-    ({'resize': -0.5}, 'resize=-0.5.*above 0'),
-    ({'scale': (0.5, 2.0)}, 'needs crop'),
-    ({'crop': 32, 'scale': (2.0, 0.5)}, 'lowest, highest'),
-    ({'crop': 32, 'scale': 2.0}, 'lowest, highest'),
-    ({'rotate': 200.0}, 'between 0 and 180'),
-    ({'brightness': -0.1}, 'brightness=-0.1'),
-    ({'elastic': -1.0}, 'elastic=-1.0'),
-    ({'mirror': 1.5}, 'mirror=1.5.*whole'),
-    ({'rotate90': True, 'crop': (16, 32)}, 'rotate90.*square'),
-    ({'rotate90': True}, 'rotate90.*square'),
-    ({'fill': (0, 300, 0)}, 'between 0 and 255'),
-    ({'sides': 0.6}, 'between 0 and 0.45'),
-    ({'pad': 8, 'pad_label': 300}, 'pad_label=300'),
+    ('crops', {}, "augment.crops: no such transform; there are blur, crop, .*mean 'crop'"),
+    ('my.Own', {}, "transform 'my.Own' cannot be imported"),
+    ('crop', {}, 'augment.crop: size is missing, set config.augment.crop.size'),
+    ('crop', {'sizes': 3}, r"augment.crop.sizes: no such option; .*mean 'size'"),
+    ('crop', {'size': (0, 32)}, r'augment.crop.size=\(0, 32\): \(height, width\)'),
+    ('crop', {'size': 'big'}, "augment.crop.size='big'"),
+    ('crop', {'size': 32, 'scale': (2.0, 0.5)}, 'augment.crop.scale=.*lowest, highest'),
+    ('crop', {'size': 32, 'mirror': 1.5}, 'augment.crop.mirror=1.5.*whole'),
+    ('crop', {'size': 32, 'fill': (0, 300, 0)}, 'augment.crop.fill=.*between 0 and 255'),
+    ('resize', {'scale': -0.5}, 'augment.resize.scale=-0.5: a factor above 0'),
+    ('resize', {}, 'exactly one'),
+    ('rotate', {'degrees': 200.0}, 'augment.rotate.degrees=200.0: must be between 0 and 180'),
+    ('photometric', {'contrast': -0.1}, 'augment.photometric.contrast=-0.1'),
+    ('elastic', {'sigma': -1.0}, 'augment.elastic.sigma=-1.0'),
+    ('sides', {'amount': 0.6}, 'between 0 and 0.45'),
+    ('pad', {'size': 8, 'label': 300}, 'augment.pad.label=300'),
+    ('short_side', {'sides': (8, 2000)}, 'augment.short_side.sides=.*longest=1333'),
+    ('rotate90', {}, 'rotate90 needs images of one square size, got None'),
   ],
 )
-def test_wrong_options_are_refused_in_one_line(wrong, remedy):
+def test_wrong_options_are_refused_in_one_line(name, options, remedy):
   with pytest.raises(UserError, match=remedy) as error:
-    transforms.make_train_transforms(**wrong)
+    transforms.make_transforms([(name, options)])
   assert '\n' not in str(error.value)
 
 
+def test_quarter_turns_keep_one_size():
+  crop, turn = ('crop', {'size': (16, 32)}), ('rotate90', {})
+  with pytest.raises(UserError, match=r'rotate90 .* square size, got \(16, 32\): set .*crop'):
+    transforms.make_transforms([crop, turn])
+  assert len(transforms.make_transforms([turn, crop])) == 2  # all are cut again
+
+
 def test_data_that_does_not_fit_the_options_is_refused():
-  with pytest.raises(UserError, match='does not fit on pad'):
+  with pytest.raises(UserError, match=r'does not fit on config.augment.pad.size=\(4, 4\)'):
     transforms.Pad((4, 4))(natural(), None)
   with pytest.raises(UserError, match='2 values, the image has 3 channels'):
-    transforms.RandomScaleCrop((99, 99), fill=(1, 2))(natural(), np.random.default_rng(0))
-  with pytest.raises(UserError, match='exactly one'):
-    transforms.Resize()
+    transforms.Crop((99, 99), fill=(1, 2))(natural(), np.random.default_rng(0))

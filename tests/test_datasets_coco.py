@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from jaxseg.datasets import coco
-from jaxseg.metrics.coco import CocoScore, Detections
-from jaxseg.types import VOID, UserError
+from jaxseg.metrics.coco import Score
+from jaxseg.types import VOID, Detections, UserError
 
 SIZE = (6, 8)
 SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]  # columns and rows 1 to 3
@@ -139,9 +139,9 @@ def test_scored_against_itself(data):
   found = Detections(
     example['instance_boxes'][:2], np.array([0.9, 0.8]), example['instance_classes'][:2], masks
   )
-  score = CocoScore(coco.CLASS_NAMES)
-  score.add(example, found)
-  summary = score.summary()
+  score = Score(coco.CLASS_NAMES)
+  score.add(example, {'detections': found})
+  summary = score.compute()
   assert summary['mask_ap'] == summary['box_ap'] == pytest.approx(1)
   assert summary['per_class_ap']['dog'] is None  # only as a crowd
 

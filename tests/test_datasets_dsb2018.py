@@ -89,7 +89,7 @@ def test_overlaps_go_to_the_smaller_mask(tmp_path):
   large[:4], small[3:5, :2] = 255, 255
   for name, mask in (('a.png', small), ('b.png', large)):
     Image.fromarray(mask).save(tmp_path / name)
-  instances = dsb2018.read_masks((tmp_path / 'a.png', tmp_path / 'b.png'))
+  instances = dsb2018.join_masks((tmp_path / 'a.png', tmp_path / 'b.png'))
   assert instances[3].tolist() == [1, 1, 2, 2, 2, 2] and instances[2].tolist() == [2] * 6
 
 

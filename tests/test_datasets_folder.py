@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from jaxseg.data import classlist
-from jaxseg.datasets import BadFiles, MissingSplit, folder
+from jaxseg.data.problems import BadFiles, MissingSplit
+from jaxseg.datasets import folder
 from jaxseg.types import VOID, UserError
 
 IDS = np.array([[0, 1, 2, 1], [2, 2, 0, 255], [1, 1, 0, 0]], np.uint8)
@@ -232,7 +233,7 @@ def test_bad_masks_are_named(root):
   Image.fromarray(IDS[:, :3]).save(root / 'train/masks/a.png')
   with pytest.raises(UserError, match=r'a\.png is 3 x 3 pixels, .* 4 x 3'):
     _source(root, classes=3)
-  assert not list((root.parent / 'cache' / 'folder').glob('train-*'))
+  assert not list((root.parent / 'cache' / 'folder').glob('records-*'))
 
 
 def test_a_folder_without_splits_is_divided_by_names(root):

@@ -1,48 +1,38 @@
-"""Datasets are found by name, and the data folder by three rules."""
+"""Every module of jaxseg.datasets is a dataset, and none needs JAX."""
 
+import inspect
 import subprocess
 import sys
 
 import pytest
 
-from jaxseg import datasets
+from jaxseg.config import parts
 from jaxseg.types import UserError
 
-NAMES = 'ade20k, camvid, cityscapes, coco, ctc, dsb2018, folder, isbi2012, lyft, pet, shapes, sunrgbd, voc'
+
+@pytest.mark.parametrize('name', parts.names('datasets'))
+def test_a_dataset_keeps_the_contract(name):
+  module = parts.load('datasets', name)
+  assert len(module.CLASS_NAMES) == len(module.PALETTE) == (module.NUM_CLASSES or 0)
+  assert set(module.SPLITS) & {'train', 'val', 'test'}
+  split, *rest = inspect.signature(module.source).parameters.values()
+  assert split.name == 'split' and {'data_dir', 'cache_dir'} <= {p.name for p in rest}
+  assert all(p.kind == p.KEYWORD_ONLY and p.default is not p.empty for p in rest)
+  with pytest.raises(
+    UserError, match=f"^{name} has no split 'none': use one of {module.SPLITS[0]}"
+  ):
+    module.source('none')
 
 
-def test_names_are_exactly_the_modules_with_a_source():
-  assert datasets.names() == NAMES.split(', ')
-  for name in datasets.names():
-    module = datasets.load(name)
-    for constant in ('NUM_CLASSES', 'CLASS_NAMES', 'PALETTE', 'SPLITS', 'CHANNELS'):
-      assert hasattr(module, constant), (name, constant)
-    assert len(module.CLASS_NAMES) == len(module.PALETTE) == (module.NUM_CLASSES or 0)
-    assert callable(module.source)
-
-
-def test_wrong_name_lists_the_right_ones():
-  with pytest.raises(UserError, match="no dataset 'camvit', did you mean 'camvid'.* shapes"):
-    datasets.load('camvit')
-  with pytest.raises(UserError, match=NAMES):
-    datasets.load('records')
-
-
-def test_data_root(tmp_path, monkeypatch):
-  monkeypatch.setenv('JAXSEG_DATA', str(tmp_path))
-  assert datasets.data_root() == tmp_path
-  assert datasets.data_root(tmp_path.parent) == tmp_path.parent
-  monkeypatch.delenv('JAXSEG_DATA')
-  monkeypatch.setenv('HOME', str(tmp_path))
-  with pytest.raises(UserError, match=r'no data folder .*jaxseg_data.*JAXSEG_DATA'):
-    datasets.data_root()
-  (tmp_path / 'jaxseg_data').mkdir()
-  assert datasets.data_root() == tmp_path / 'jaxseg_data'
+def test_a_wrong_name_lists_the_right_ones():
+  with pytest.raises(UserError, match="no dataset 'camvit': .*camvid.*did you mean 'camvid'"):
+    parts.load('datasets', 'camvit')
 
 
 def test_no_dataset_imports_jax():
   code = (
-    'import sys; from jaxseg import datasets; [datasets.load(n) for n in datasets.names()];'
+    'import sys; from jaxseg.config import parts; '
+    "[parts.load('datasets', n) for n in parts.names('datasets')];"
     "print([m for m in ('jax', 'flax', 'tensorflow', 'torch') if m in sys.modules])"
   )
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

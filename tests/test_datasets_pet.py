@@ -88,7 +88,7 @@ def test_the_archives_themselves(tmp_path, mode):
 
 def test_lists_may_have_remarks(tmp_path):
   (tmp_path / 'list.txt').write_text('#Image CLASS-ID\n\nBombay_1 8 1 7\n')
-  assert pet.read_names(tmp_path / 'list.txt') == ['Bombay_1']
+  assert pet._read_names(tmp_path / 'list.txt') == ['Bombay_1']
 
 
 def test_errors(tmp_path):
@@ -97,7 +97,7 @@ def test_errors(tmp_path):
   _write(tmp_path / 'pet')
   with pytest.raises(UserError, match="no split 'training': use one of train, val, trainval, test"):
     _source(tmp_path, 'training')
-  with pytest.raises(UserError, match="got border 'drop'; use one of class, void"):
+  with pytest.raises(UserError, match="no border 'drop'; use one of class, void"):
     _source(tmp_path, 'test', border='drop')
   path = tmp_path / 'pet' / 'annotations' / 'trimaps' / f'{TEST[0]}.png'
   Image.fromarray(np.zeros((8, 11), np.uint8)).save(path)

@@ -109,7 +109,7 @@ def test_options():
   example = grey[-1]
   assert example['image'].shape == (64, 64, 1) and example['weight'].dtype == np.float32
   assert pickle.loads(pickle.dumps(grey)) == grey
-  assert shapes.source('val', data_dir='x', cache_dir='y').channels == shapes.CHANNELS
+  assert shapes.source('val', data_dir='x', cache_dir='y').channels == 3
   assert len(shapes.source('val').palette) == shapes.NUM_CLASSES == len(shapes.CLASS_NAMES)
   with pytest.raises(IndexError):
     grey[3]

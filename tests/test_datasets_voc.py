@@ -119,7 +119,7 @@ def test_the_archives_themselves(root):
 def test_errors(root):
   with pytest.raises(UserError, match="no split 'test': use one of train, val"):
     _source(root, 'test')
-  with pytest.raises(UserError, match='got year 2010; use 2011 or 2012'):
+  with pytest.raises(UserError, match='no year 2010: use one of 2011, 2012'):
     _source(root, 'val', year=2010)
   base = root / 'voc' / 'benchmark_RELEASE' / 'dataset'
   (base / 'cls' / '2010_01.mat').write_bytes(b'no matlab')

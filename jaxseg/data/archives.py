@@ -1,4 +1,4 @@
-"""Datasets as they are published: a folder, or the archive that unpacks to it, whichever is there."""
+"""Where datasets lie: the data folder, and in it a folder as published or the archive that holds it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,45 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from jaxseg import files
-from jaxseg.data import cache
-from jaxseg.datasets import MissingSplit
+from jaxseg.data import cache, threads
+from jaxseg.data.problems import MissingSplit
 from jaxseg.types import UserError
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error)
+
+
+def data_root(data_dir: str | os.PathLike | None = None) -> Path:
+  """Returns the folder that holds the datasets' folders.
+
+  That is `data_dir` where given, else the environment variable JAXSEG_DATA, else ~/jaxseg_data.
+
+  Raises:
+    UserError: the folder does not exist.
+    StuckError: its disk does not answer.
+  """
+  root = files.place(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data')
+  [there] = threads.results(lambda folder: folder.is_dir(), [root], name=str)
+  if not there:
+    raise UserError(
+      f'no data folder {root}: give data_dir, or set JAXSEG_DATA to the folder that holds camvid/, '
+      'isbi2012/, ...'
+    )
+  return root
+
+
+def finder(
+  folders: Sequence[str],
+  data_dir: str | os.PathLike | None = None,
+  cache_dir: str | os.PathLike | None = None,
+) -> Callable[..., Path]:
+  """Returns `find` for a dataset that lies in one of these folders of the data folder, or right there."""
+  root = data_root(data_dir)
+  return partial(find, [*(root / folder for folder in folders), root], cache_dir=cache_dir)
 
 
 def find(

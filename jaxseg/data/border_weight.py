@@ -41,6 +41,26 @@ def border_weight(
   return np.where(inside, cells, background + border)
 
 
+def foreground(
+  instances: np.ndarray,
+  *,
+  weigh: bool,
+  separate: bool,
+  class_weights: Sequence[float] | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns the label of two classes, uint8 [h, w], and the weight map of objects that may touch.
+
+  Args:
+    instances: integer [h, w], 0 the background.
+    weigh: whether there is a weight map, of the objects with gaps where they touch; else None.
+    separate: whether the label has these gaps too.
+    class_weights: see border_weight.
+  """
+  apart = separate_touching(instances) if weigh or separate else instances
+  weight = border_weight(apart, class_weights=class_weights) if weigh else None
+  return ((apart if separate else instances) > 0).astype(np.uint8), weight
+
+
 def balancing_weights(counts: Sequence[int]) -> tuple[float, ...]:
   """Returns weights under which all classes weigh the same and the mean weight is 1.
 

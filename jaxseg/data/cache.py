@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,30 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
-from jaxseg.datasets import BadFiles
+from jaxseg.data.problems import BadFiles
 from jaxseg.types import UserError
 
 _STALE_SECONDS = 24 * 3600
-_LINE_SECONDS = 10
-
-Progress = Callable[[int, int], None]  # (examples done, examples in all)
 
 
 def publish(folder: Path, make: Callable[[Path], None]) -> None:
   """Fills `folder` through make(temporary folder) so that it is seen whole or not at all."""
   make_folder(folder.parent)
   _remove_stale(folder.parent)
-  place = folder.parent / f'.building-{uuid.uuid4().hex}'
-  place.mkdir()  # not mkdtemp: the folder is to be as readable as any other
+  building = folder.parent / f'.building-{uuid.uuid4().hex}'
+  building.mkdir()  # not mkdtemp: the folder is to be as readable as any other
   try:
-    make(place)
+    make(building)
     try:
-      place.rename(folder)
+      building.rename(folder)
     except OSError:  # a folder that is not empty cannot be replaced: another process was first
       if not folder.is_dir():
         raise
   finally:
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(building, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -70,27 +66,20 @@ def fingerprint(paths: Sequence[Path], facts: Any) -> str:
   problems = []
   for path in paths:
     try:
-      size, changed = _facts(path)
+      stat = path.stat()
     except FileNotFoundError:
       problems.append(f'missing file: {path}')
       continue
     except OSError as error:
       problems.append(f'cannot read {path}: {error.strerror}')
       continue
-    whole = path if files.is_remote(path) else path.absolute()
-    digest.update(os.fsencode(whole))  # a name need not be valid Unicode
+    remote = files.is_remote(path)
+    size, changed = (stat.length, stat.mtime) if remote else (stat.st_size, stat.st_mtime_ns)
+    digest.update(os.fsencode(path if remote else path.absolute()))  # may be no valid Unicode
     digest.update(f'|{size}|{changed}\n'.encode())
   if problems:
     raise BadFiles(problems)
   return digest.hexdigest()[:16]
-
-
-def _facts(path: Path) -> tuple[int, int]:
-  """Returns a file's size and the time of its last change."""
-  stat = path.stat()
-  if files.is_remote(path):
-    return stat.length, stat.mtime
-  return stat.st_size, stat.st_mtime_ns
 
 
 def cache_root(cache_dir: str | os.PathLike | None) -> Path:
@@ -112,46 +101,7 @@ def remembered(path: Path, make: Callable[[], Any]) -> Any:
   except (OSError, ValueError):  # absent, or not what was written
     value = make()
   make_folder(path.parent)
-  write_text(path, json.dumps(value))
-  return value
-
-
-def write_text(path: Path, text: str) -> None:
-  """Writes a file in one move: there is never half of it."""
-  partial = path.with_name(f'.{uuid.uuid4().hex}')
-  partial.write_text(text, encoding='utf-8')
+  partial = path.with_name(f'.{uuid.uuid4().hex}')  # two processes may be at it
+  partial.write_text(json.dumps(value), encoding='utf-8')
   partial.replace(path)
-
-
-class progress_line:
-  """A context that gives a progress callback: the caller's, or one that shows a line on stderr.
-
-  On a terminal that is a live bar, elsewhere a plain line every ten seconds.
-  """
-
-  def __init__(self, title: str, progress: Progress | None = None):
-    self._title, self._progress, self._live = title, progress, None
-    self._told = time.monotonic()
-
-  def __enter__(self) -> Progress:
-    if self._progress is not None:
-      return self._progress
-    if not sys.stderr.isatty():
-      return self._tell
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress as Live
-
-    self._live = Live(console=Console(stderr=True), transient=True)
-    self._live.start()
-    task = self._live.add_task(escape(self._title), total=None)
-    return lambda done, total: self._live.update(task, completed=done, total=total)
-
-  def _tell(self, done: int, total: int) -> None:
-    if time.monotonic() - self._told > _LINE_SECONDS:
-      self._told = time.monotonic()
-      print(f'{self._title}: {done} of {total}', file=sys.stderr, flush=True)
-
-  def __exit__(self, *unused) -> None:
-    if self._live is not None:
-      self._live.stop()
+  return value

@@ -63,10 +63,6 @@ class Frame:
     """Returns the canvas in pixels of the image, of the resized one where it is resized first."""
     return self.canvas_of(self.input(size))
 
-  def canvas_of(self, placed: Size) -> Size:
-    """Returns the canvas of all images that `place` gives this size."""
-    return tuple(round((side - 2 * self.rule.margin) / self.scale) for side in placed)
-
   def canvas_of(self, input_size: Size) -> Size:
     """Returns the canvas of what `place` has given, by its size."""
     margin = 2 * self.rule.margin

@@ -7,16 +7,14 @@ sizes and times, so that only the first run over a set of files reads them.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxseg.data import cache
+from jaxseg.data.problems import BadFiles
 from jaxseg.data.statistics import LabelHistogram, label_histogram
-from jaxseg.datasets import BadFiles
 from jaxseg.types import UserError
 
 _SHOWN = 6  # ids or classes in a line
@@ -30,16 +28,19 @@ def scan(source, *, cache_dir: str | None = None) -> LabelHistogram:
     cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
   """
 
-  def count() -> dict[str, Any]:
-    title = f'reading the labels of {source.name} {source.split}' if identity else 'reading labels'
-    with cache.progress_line(title) as progress:
-      return _to_json(label_histogram(source, progress=progress))
-
   identity = getattr(source, 'identity', None)
   if identity is None:
-    return _from_json(count())
+    return label_histogram(source)
+
+  def count() -> dict[str, Any]:
+    found = vars(label_histogram(source, f'reading the labels of {source.name} {source.split}'))
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.items()}
+
   key = hashlib.sha256(f'{identity}|{source.num_classes}'.encode()).hexdigest()[:16]
-  return _from_json(cache.remembered(_folder(cache_dir) / f'{key}.json', count))
+  fields = cache.remembered(cache.cache_root(cache_dir) / 'label_scans' / f'{key}.json', count)
+  invalid = {int(place): tuple(ids) for place, ids in fields.pop('invalid').items()}
+  arrays = {k: np.asarray(v, np.int64) if isinstance(v, list) else v for k, v in fields.items()}
+  return LabelHistogram(**arrays, invalid=invalid)
 
 
 def check(*sources, cache_dir: str | None = None) -> list[str]:
@@ -81,18 +82,3 @@ def invalid_files(source, histogram: LabelHistogram) -> list[str]:
 def _some(items) -> str:
   text = ', '.join(map(str, items[:_SHOWN]))
   return text + (f' and {len(items) - _SHOWN} more' if len(items) > _SHOWN else '')
-
-
-def _folder(cache_dir: str | None) -> Path:
-  return cache.cache_root(cache_dir) / 'label_scans'
-
-
-def _to_json(histogram: LabelHistogram) -> dict[str, Any]:
-  fields = dataclasses.asdict(histogram)
-  return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()}
-
-
-def _from_json(fields: dict[str, Any]) -> LabelHistogram:
-  arrays = {k: np.asarray(v, np.int64) if isinstance(v, list) else v for k, v in fields.items()}
-  invalid = {int(place): tuple(ids) for place, ids in fields['invalid'].items()}
-  return LabelHistogram(**{**arrays, 'invalid': invalid})

@@ -1,19 +1,19 @@
-"""Counts over a source: label histograms, class frequencies, class weights, image mean and std."""
+"""Counts over a source: label histograms, class frequencies and weights, image mean and std."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from jaxseg.data import threads
+from jaxseg.data.progress import counted
 from jaxseg.types import VOID
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class LabelHistogram:
-  """Pixel counts of a split, void apart.
+  """Pixel counts of a split, void apart; collected one label map at a time.
 
   Attributes:
     counts: int64 [c], pixels of each class.
@@ -27,9 +27,26 @@ class LabelHistogram:
   counts: np.ndarray
   pixels_where_present: np.ndarray
   images: np.ndarray
-  void: int
-  num_images: int
-  invalid: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+  void: int = 0
+  num_images: int = 0
+  invalid: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def empty(cls, num_classes: int) -> LabelHistogram:
+    return cls(*(np.zeros(num_classes, np.int64) for _ in range(3)))
+
+  def add(self, bins: np.ndarray) -> None:
+    """Adds the next label map by its pixel counts, integer [256]."""
+    classes = len(self.counts)
+    present = bins[:classes] > 0
+    self.counts += bins[:classes]
+    self.void += int(bins[VOID])
+    self.pixels_where_present += np.where(present, bins.sum(), 0)
+    self.images += present
+    wrong = classes + np.flatnonzero(bins[classes:VOID])
+    if len(wrong):
+      self.invalid[self.num_images] = tuple(wrong.tolist())
+    self.num_images += 1
 
   @property
   def void_share(self) -> float:
@@ -37,56 +54,26 @@ class LabelHistogram:
     return self.void / max(self.void + int(self.counts.sum()), 1)
 
 
-class LabelCounter:
-  """Collects a LabelHistogram, one label map at a time."""
-
-  def __init__(self, num_classes: int):
-    self._counts, self._present, self._images = (np.zeros(num_classes, np.int64) for _ in range(3))
-    self._void, self._number, self._invalid = 0, 0, {}
-
-  def add(self, bins: np.ndarray) -> None:
-    """Adds the next label map by its pixel counts, integer [256]."""
-    classes = len(self._counts)
-    here = bins[:classes] > 0
-    self._counts += bins[:classes]
-    self._void += int(bins[VOID])
-    self._present += np.where(here, bins.sum(), 0)
-    self._images += here
-    wrong = classes + np.flatnonzero(bins[classes:VOID])
-    if len(wrong):
-      self._invalid[self._number] = tuple(wrong.tolist())
-    self._number += 1
-
-  def result(self) -> LabelHistogram:
-    return LabelHistogram(
-      self._counts, self._present, self._images, self._void, self._number, self._invalid
-    )
-
-
 def label_bins(label: np.ndarray) -> np.ndarray:
   """Returns the pixels of each value of uint8 [h, w], int64 [256]."""
   return np.bincount(label.ravel(), minlength=256)
 
 
-def label_histogram(
-  source, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> LabelHistogram:
+def label_histogram(source, title: str = 'reading labels') -> LabelHistogram:
   """Counts the labels of a source (one with num_classes, len and [i]), in a few threads.
 
-  Images are not decoded where the source has a method label(i). `progress` is called with
-  (done, total).
+  Images are not decoded where the source has a method label(i).
 
   Raises:
-    StuckError: a label that does not come, see pipeline.ahead.started.
+    StuckError: a label that does not come, see threads.futures.
   """
   read = getattr(source, 'label', None) or (lambda i: source[i]['label'])
-  counter = LabelCounter(source.num_classes)
-  name = getattr(source, 'file_name', None)
-  found = threads.results(lambda i: label_bins(read(i)), range(len(source)), name=name)
-  for done, bins in enumerate(found, start=1):
-    counter.add(bins)
-    progress(done, len(source))
-  return counter.result()
+  name, total = getattr(source, 'file_name', None), len(source)
+  histogram = LabelHistogram.empty(source.num_classes)
+  all_bins = threads.results(lambda i: label_bins(read(i)), range(total), name=name)
+  for bins in counted(title, all_bins, total):
+    histogram.add(bins)
+  return histogram
 
 
 def class_frequencies(histogram: LabelHistogram) -> np.ndarray:
@@ -94,26 +81,17 @@ def class_frequencies(histogram: LabelHistogram) -> np.ndarray:
   return histogram.counts / np.maximum(histogram.pixels_where_present, 1)
 
 
-def median_frequency_weights(source) -> np.ndarray:
+def median_frequency_weights(histogram: LabelHistogram) -> np.ndarray:
   """Returns float64 [c]: median(f) / f with f of class_frequencies (SegNet, arXiv:1511.00561).
 
   The median is over the classes that occur; a class that never occurs weighs 0.
-
-  Args:
-    source: a source, or its LabelHistogram.
   """
-  known = isinstance(source, LabelHistogram)
-  frequencies = class_frequencies(source if known else label_histogram(source))
+  frequencies = class_frequencies(histogram)
   present = frequencies > 0
   if not present.any():
     return np.zeros_like(frequencies)
   weights = np.median(frequencies[present]) / np.where(present, frequencies, 1)
   return np.where(present, weights, 0.0)
-
-
-def channel_statistics(source) -> tuple[np.ndarray, np.ndarray]:
-  """Returns mean and standard deviation of each channel over all pixels, float64 [c], 0..255."""
-  return moments(sum(channel_bins(source[i]['image']) for i in range(len(source))))
 
 
 def channel_bins(image: np.ndarray) -> np.ndarray:

@@ -11,11 +11,10 @@ Zhou et al., CVPR 2017. Below ade20k/, or data_dir itself, as published, unpacke
 
 from __future__ import annotations
 
-import tensorflow_datasets as tfds
-
 from jaxseg.data import archives, classlist, image_files, records
-from jaxseg.datasets import data_root
-from jaxseg.types import VOID, UserError
+from jaxseg.data.problems import check_split
+from jaxseg.data.source import Facts, Source
+from jaxseg.types import VOID
 
 _NAMES = """
 wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
@@ -39,59 +38,23 @@ NUM_CLASSES = len(CLASS_NAMES)
 _PUBLISHED = ((120, 120, 120), (180, 120, 120), (6, 230, 230), (80, 50, 50), (4, 200, 3))
 PALETTE = (*_PUBLISHED, *classlist.voc_palette(NUM_CLASSES + 1)[len(_PUBLISHED) + 1 :])
 SPLITS = ('train', 'val')
-CHANNELS = 3
 
 _FOLDERS = {'train': 'training', 'val': 'validation'}
 _TABLE = {0: VOID, **{i + 1: i for i in range(NUM_CLASSES)}}
 
 
-class Ade20k(records.Builder, skip_registration=True):
-  """ADE20K scene parsing, 150 classes."""
-
-  name = 'ade20k'
-  VERSION = tfds.core.Version('1.0.0')
-
-  def read(self, raw: records.Raw) -> records.Example:
-    label = image_files.map_ids(image_files.read_mask(raw.label), _TABLE, raw.label)
-    return records.Example(image_files.encode_image(raw.image), label)
-
-
-def source(
-  split: str,
-  *,
-  data_dir: str | None = None,
-  cache_dir: str | None = None,
-  progress: records.Progress | None = None,
-) -> records.Source:
-  """Returns 'train' or 'val'; images are of many sizes.
-
-  Args:
-    split: the split.
-    data_dir: the folder that holds ade20k/; default $JAXSEG_DATA, else ~/jaxseg_data.
-    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
-    progress: called with (done, total) while records are built.
-
-  Raises:
-    UserError: an unknown or hidden split, a missing or damaged file, or a label above 150.
-  """
-  if split == 'test':
-    raise UserError("ade20k: the test labels are hidden; use 'val', or predict")
-  if split not in SPLITS:
-    raise UserError(f"ade20k has no split '{split}': use one of {', '.join(SPLITS)}")
-  root = data_root(data_dir)
-  folder = archives.find(
-    (root / 'ade20k', root),
-    ('ADEChallengeData2016',),
-    ('ADEChallengeData2016.zip',),
-    cache_dir=cache_dir,
-  )
-  labels = folder / 'annotations' / _FOLDERS[split]
+def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = None) -> Source:
+  """Returns 'train' or 'val'; images are of many sizes."""
+  check_split('ade20k', split, SPLITS, 'the test labels are hidden')
+  find = archives.finder(['ade20k'], data_dir, cache_dir)
+  folder = find(['ADEChallengeData2016'], ['ADEChallengeData2016.zip'])
   images = image_files.list_images(folder / 'images' / _FOLDERS[split], ('.jpg',))
+  labels = folder / 'annotations' / _FOLDERS[split]
   return records.open_source(
-    Ade20k,
-    records.Facts('ade20k', CLASS_NAMES, PALETTE, CHANNELS),
+    Facts('ade20k', CLASS_NAMES, PALETTE),
     split,
     [records.Raw(path, labels / f'{path.stem}.png', path.name) for path in images],
+    records.read_ids,
     cache_dir=cache_dir,
-    progress=progress,
+    options={'table': _TABLE},
   )

@@ -13,13 +13,10 @@ The licence is non-commercial.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import tensorflow_datasets as tfds
-
-from jaxseg.data import archives, image_files, records
-from jaxseg.datasets import MissingSplit, data_root
-from jaxseg.types import VOID, UserError
+from jaxseg.data import archives, records
+from jaxseg.data.problems import MissingSplit, check_split
+from jaxseg.data.source import Facts, Source
+from jaxseg.types import VOID
 
 # labelId: name, colour; the trainId is the place in this list
 _CLASSES = {
@@ -47,74 +44,41 @@ CLASS_NAMES = tuple(name for name, _ in _CLASSES.values())
 NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = tuple(color for _, color in _CLASSES.values())
 SPLITS = ('train', 'val', 'train_extra')
-CHANNELS = 3
-_NUM_IDS = 34
 # The licence plate's id is -1, which 8 bits show as 255.
 TRAIN_IDS = {
-  **dict.fromkeys((*range(_NUM_IDS), 255), VOID),
+  **dict.fromkeys((*range(34), 255), VOID),
   **{label_id: train_id for train_id, label_id in enumerate(_CLASSES)},
 }
 
 
-class Cityscapes(records.Builder, skip_registration=True):
-  """Cityscapes, 19 classes (trainIds)."""
-
-  name = 'cityscapes'
-  VERSION = tfds.core.Version('1.0.0')
-
-  def read(self, raw: records.Raw) -> records.Example:
-    label = image_files.map_ids(image_files.read_mask(raw.label), TRAIN_IDS, raw.label)
-    return records.Example(image_files.encode_image(raw.image), label)
-
-
 def source(
-  split: str,
-  *,
-  data_dir: str | None = None,
-  cache_dir: str | None = None,
-  coarse: bool = False,
-  progress: records.Progress | None = None,
-) -> records.Source:
+  split: str, *, data_dir: str | None = None, cache_dir: str | None = None, coarse: bool = False
+) -> Source:
   """Returns 'train', 'val' or, with `coarse`, 'train_extra'; published scores are at full size.
 
   Args:
     split: the split.
-    data_dir: the folder that holds cityscapes/; default $JAXSEG_DATA, else ~/jaxseg_data.
-    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    data_dir: see jaxseg.datasets.
+    cache_dir: likewise.
     coarse: the coarse annotation in place of the fine one.
-    progress: called with (done, total) while records are built.
-
-  Raises:
-    UserError: an unknown or hidden split, or a missing or damaged file.
   """
-  if split == 'test':
-    raise UserError("cityscapes: the test labels are hidden; use 'val', or predict")
-  if split not in SPLITS:
-    raise UserError(f"cityscapes has no split '{split}': use one of {', '.join(SPLITS)}")
+  check_split('cityscapes', split, SPLITS, 'the test labels are hidden')
   if split == 'train_extra' and not coarse:
     raise MissingSplit("cityscapes: 'train_extra' has coarse labels only: set coarse=True")
-  root = data_root(data_dir)
+  find = archives.finder(['cityscapes'], data_dir, cache_dir)
+  packed = 'trainextra' if split == 'train_extra' else 'trainvaltest'
+  kind = 'gtCoarse' if coarse else 'gtFine'
+  images = find([f'leftImg8bit/{split}'], [f'leftImg8bit_{packed}.zip'])
+  labels = find([f'{kind}/{split}'], ['gtCoarse.zip' if coarse else 'gtFine_trainvaltest.zip'])
+  raws = []
+  for path in sorted(images.glob('*/[!.]*_leftImg8bit.png')):  # by city
+    label = f'{path.name.removesuffix("_leftImg8bit.png")}_{kind}_labelIds.png'
+    raws.append(records.Raw(path, labels / path.parent.name / label, path.name))
   return records.open_source(
-    Cityscapes,
-    records.Facts('cityscapes', CLASS_NAMES, PALETTE, CHANNELS),
+    Facts('cityscapes', CLASS_NAMES, PALETTE),
     split,
-    list_images((root / 'cityscapes', root), split, 'gtCoarse' if coarse else 'gtFine', cache_dir),
+    raws,
+    records.read_ids,
     cache_dir=cache_dir,
-    progress=progress,
+    options={'table': TRAIN_IDS},
   )
-
-
-def list_images(roots, split: str, kind: str, cache_dir=None) -> list[records.Raw]:
-  """Lists a split by city and name; `kind` is 'gtFine' or 'gtCoarse'."""
-  trainval = 'trainextra' if split == 'train_extra' else 'trainvaltest'
-  packed = 'gtFine_trainvaltest.zip' if kind == 'gtFine' else 'gtCoarse.zip'
-  name = f'leftImg8bit/{split}'
-  images = archives.find(roots, (name,), (f'leftImg8bit_{trainval}.zip',), cache_dir=cache_dir)
-  labels = archives.find(roots, (f'{kind}/{split}',), (packed,), cache_dir=cache_dir)
-  found = sorted(images.glob('*/[!.]*_leftImg8bit.png'))
-  return [records.Raw(path, _label_of(path, labels, kind), path.name) for path in found]
-
-
-def _label_of(image: Path, labels: Path, kind: str) -> Path:
-  stem = image.name.removesuffix('_leftImg8bit.png')
-  return labels / image.parent.name / f'{stem}_{kind}_labelIds.png'

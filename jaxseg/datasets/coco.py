@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from pycocotools import mask as rle_masks
 
 from jaxseg.data import archives, classlist, image_files, records
-from jaxseg.datasets import data_root
+from jaxseg.data.problems import check_split
+from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID, UserError
 
 _NAMES = """
@@ -41,71 +41,39 @@ CLASS_NAMES = tuple(' '.join(_NAMES.split()).split(', '))
 NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = classlist.voc_palette(NUM_CLASSES)
 SPLITS = ('train', 'val')
-CHANNELS = 3
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 CATEGORY_IDS = (0, *(i for i in range(1, 91) if i not in _UNUSED_IDS))  # of the classes, in order
-
 _CLASS_OF = {category: place for place, category in enumerate(CATEGORY_IDS) if place}
 
 
-class Coco(records.Builder, skip_registration=True):
-  """COCO 2017, 80 classes of objects, with instances in layers."""
-
-  name = 'coco'
-  VERSION = tfds.core.Version('1.0.0')
-  has_instances = has_objects = True
-
-  def read(self, raw: records.Raw) -> records.Example:
-    image = image_files.encode_image(raw.image)
-    size, annotations = (image.height, image.width), raw.extra
-    masks = [_mask(a, size, raw) for a in annotations]
-    objects = {
-      'instance_classes': np.array([_class(a, raw) for a in annotations], np.uint8),
-      'crowd': np.array([bool(a['iscrowd']) for a in annotations], bool),
-      'area': np.array([a['area'] for a in annotations], np.float32),
-      'instance_boxes': _boxes([a['bbox'] for a in annotations]),
-    }
-    label = paint(masks, objects['instance_classes'], objects['crowd'], size)
-    return records.Example(image, label, instances=layers(masks, size), objects=objects)
-
-
-def source(
-  split: str,
-  *,
-  data_dir: str | None = None,
-  cache_dir: str | None = None,
-  progress: records.Progress | None = None,
-) -> records.Source:
-  """Returns 'train' or 'val'; images are of many sizes, up to 640 x 640.
-
-  Args:
-    split: the split.
-    data_dir: the folder that holds coco/; default $JAXSEG_DATA, else ~/jaxseg_data.
-    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
-    progress: called with (done, total) while records are built.
-
-  Raises:
-    UserError: an unknown or hidden split, a missing or damaged file, or a category that COCO has not.
-  """
-  if split == 'test':
-    raise UserError("coco: the test annotations are hidden; use 'val', or predict")
-  if split not in SPLITS:
-    raise UserError(f"coco has no split '{split}': use one of {', '.join(SPLITS)}")
-  root = data_root(data_dir)
-  roots = (root / 'coco', root)
-  told = archives.find(
-    roots, ('annotations',), ('annotations_trainval2017.zip',), cache_dir=cache_dir
-  )
-  name = f'{split}2017'
-  images = archives.find(roots, (name,), (f'{name}.zip',), cache_dir=cache_dir)
+def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = None) -> Source:
+  """Returns 'train' or 'val'; images are of many sizes, up to 640 x 640."""
+  check_split('coco', split, SPLITS, 'the test annotations are hidden')
+  find, name = archives.finder(['coco'], data_dir, cache_dir), f'{split}2017'
+  annotations = find(['annotations'], ['annotations_trainval2017.zip'])
+  images = find([name], [f'{name}.zip'])
   return records.open_source(
-    Coco,
-    records.Facts('coco', CLASS_NAMES, PALETTE, CHANNELS),
+    Facts('coco', CLASS_NAMES, PALETTE, entries=('instances', 'objects')),
     split,
-    list_images(told / f'instances_{name}.json', images, everything=split != 'train'),
+    list_images(annotations / f'instances_{name}.json', images, everything=split != 'train'),
+    read,
     cache_dir=cache_dir,
-    progress=progress,
   )
+
+
+def read(raw: records.Raw) -> records.Example:
+  """Reads an image and its annotations."""
+  image = image_files.encode_image(raw.image)
+  size, annotations = (image.height, image.width), raw.extra
+  masks = [_mask(a, size, raw) for a in annotations]
+  objects = {
+    'instance_classes': np.array([_class(a, raw) for a in annotations], np.uint8),
+    'crowd': np.array([bool(a['iscrowd']) for a in annotations], bool),
+    'area': np.array([a['area'] for a in annotations], np.float32),
+    'instance_boxes': _boxes([a['bbox'] for a in annotations]),
+  }
+  label = paint(masks, objects['instance_classes'], objects['crowd'], size)
+  return records.Example(image, label, instances=layers(masks, size), objects=objects)
 
 
 def list_images(file: Path, folder: Path, *, everything: bool) -> list[records.Raw]:
@@ -117,8 +85,8 @@ def list_images(file: Path, folder: Path, *, everything: bool) -> list[records.R
     everything: whether images without an object (crowds are none) are there too.
   """
   try:
-    told = json.loads(image_files.read_text(file))
-    images, annotations = told['images'], told['annotations']
+    content = json.loads(image_files.read_text(file))
+    images, annotations = content['images'], content['annotations']
     by_image: dict[int, list] = {image['id']: [] for image in images}
     for annotation in annotations:
       by_image[annotation['image_id']].append(annotation)
@@ -127,10 +95,10 @@ def list_images(file: Path, folder: Path, *, everything: bool) -> list[records.R
   except (ValueError, KeyError, TypeError) as error:
     reason = f'{type(error).__name__}: {error}'
     raise UserError(f"cannot read {file} as COCO's annotations ({reason}): restore it") from None
-  found = [tuple(by_image[image['id']]) for image in chosen]
+  objects_of = [tuple(by_image[image['id']]) for image in chosen]
   return [
     records.Raw(folder / name, file, name, extra=objects)
-    for name, objects in zip(names, found, strict=True)
+    for name, objects in zip(names, objects_of, strict=True)
     if everything or any(not one.get('iscrowd') for one in objects)
   ]
 
@@ -169,20 +137,20 @@ def _where(annotation: Mapping[str, Any], raw: records.Raw) -> str:
 
 def _boxes(boxes: Sequence[Sequence[float]]) -> np.ndarray:
   """Turns x, y, width, height into x0, y0, x1, y1, float32 [n, 4]."""
-  found = np.array(boxes, np.float32).reshape(-1, 4)
-  return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+  boxes = np.array(boxes, np.float32).reshape(-1, 4)
+  return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def layers(masks: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
   """Numbers objects from 1, uint16 [h, w, layers]: each in the first layer where it overlaps none."""
-  found = [np.zeros(size, np.uint16)]
+  stack = [np.zeros(size, np.uint16)]
   for number, mask in enumerate(masks, start=1):
-    layer = next((one for one in found if not one[mask].any()), None)
+    layer = next((one for one in stack if not one[mask].any()), None)
     if layer is None:
       layer = np.zeros(size, np.uint16)
-      found.append(layer)
+      stack.append(layer)
     layer[mask] = number
-  return np.stack(found, axis=-1)
+  return np.stack(stack, axis=-1)
 
 
 def paint(

@@ -9,49 +9,25 @@ Validation is the images with int(ID[:8], 16) % 5 == 0, in both.
 from __future__ import annotations
 
 import csv
-import functools
 import io
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from jaxseg.data import border_weight as weights
 from jaxseg.data import image_files, records
-from jaxseg.datasets import data_root
+from jaxseg.data.archives import data_root
+from jaxseg.data.border_weight import balancing_weights, foreground
+from jaxseg.data.problems import check_choice, check_split
+from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('background', 'nucleus')
 NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = ((0, 0, 0), (250, 170, 30))
 SPLITS = ('train', 'val')
-CHANNELS = 3
-TRAIN_SHARES = (0.8571, 0.1429)  # of all pixels, touching nuclei separated
-CLASS_WEIGHTS = weights.balancing_weights(TRAIN_SHARES)
-
-
-class Dsb2018(records.Builder, skip_registration=True):
-  """Data Science Bowl 2018: background and nucleus, with instances."""
-
-  name = 'dsb2018'
-  VERSION = tfds.core.Version('1.0.0')
-  has_instances = True
-
-  @property
-  def has_weight(self) -> bool:
-    return self.options['border_weight']
-
-  def read(self, raw: records.Raw) -> records.Example:
-    image = image_files.encode_image(raw.image, channels=self.facts.channels)
-    instances = read_masks(raw.extra) if raw.extra else _read_instances(raw.label)
-    apart = instances
-    if self.has_weight or self.options['separate']:
-      apart = weights.separate_touching(instances)
-    weight = None
-    if self.has_weight:
-      weight = weights.border_weight(apart, class_weights=CLASS_WEIGHTS)
-    shown = apart if self.options['separate'] else instances
-    return records.Example(image, (shown > 0).astype(np.uint8), weight, instances)
+CLASS_WEIGHTS = balancing_weights(
+  (0.8571, 0.1429)
+)  # shares of all pixels, touching nuclei separated
 
 
 def source(
@@ -61,51 +37,54 @@ def source(
   cache_dir: str | None = None,
   border_weight: bool = True,
   separate: bool | None = None,
-  channels: int = CHANNELS,
-  progress: records.Progress | None = None,
-) -> records.Source:
+  channels: int = 3,
+) -> Source:
   """Returns the 'train' or 'val' split with instances uint16 and, by default, weight float32.
 
   Args:
     split: the split.
-    data_dir: the folder that holds dsb2018/; default $JAXSEG_DATA, else ~/jaxseg_data.
-    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    data_dir: see jaxseg.datasets.
+    cache_dir: likewise.
     border_weight: adds the U-Net weight map as 'weight', touching nuclei separated beforehand.
     separate: whether the label too shows a gap of background between touching nuclei, as the paper
       trains; by default only in 'train', so that 'val' is scored on the published truth.
       `instances` are never changed.
     channels: 3, or 1 for grey.
-    progress: called with (done, total) while records are built.
-
-  Raises:
-    UserError: an unknown split, a missing or damaged file, or masks of another size.
   """
-  if split not in SPLITS:
-    raise UserError(f"dsb2018 has no split '{split}': use one of {', '.join(SPLITS)}")
-  if channels not in (1, 3):
-    raise UserError(f'dsb2018: got channels {channels}; 1 and 3 exist')
-  separate = split == 'train' if separate is None else bool(separate)
-  folder = data_root(data_dir) / 'dsb2018'
+  check_split('dsb2018', split, SPLITS)
+  check_choice('dsb2018', 'channels', channels, (1, 3))
+  separate = split == 'train' if separate is None else separate
+  entries = ('instances', 'weight') if border_weight else ('instances',)
   return records.open_source(
-    Dsb2018,
-    records.Facts('dsb2018', CLASS_NAMES, PALETTE, channels),
+    Facts('dsb2018', CLASS_NAMES, PALETTE, channels, entries),
     split,
-    list_images(folder, split),
+    _list_images(data_root(data_dir) / 'dsb2018', split),
+    read,
     cache_dir=cache_dir,
-    options={'border_weight': bool(border_weight), 'separate': separate},
-    progress=progress,
+    options={'channels': channels, 'weigh': border_weight, 'separate': separate},
   )
 
 
-def list_images(folder: Path, split: str) -> list[records.Raw]:
+def read(raw: records.Raw, *, channels: int, **options: bool) -> records.Example:
+  """Reads an image and its nuclei; for the further options see border_weight.foreground."""
+  if raw.extra:
+    instances = join_masks(raw.extra)
+  else:
+    instances = image_files.read_mask(raw.label).astype(np.uint16)
+  label, weight = foreground(instances, class_weights=CLASS_WEIGHTS, **options)
+  image = image_files.encode_image(raw.image, channels=channels)
+  return records.Example(image, label, weight, instances)
+
+
+def _list_images(folder: Path, split: str) -> list[records.Raw]:
   """Lists a split's images in either layout, by id."""
   if (folder / 'index.csv').is_file():
     rows = list(csv.DictReader(io.StringIO(image_files.read_text(folder / 'index.csv'))))
     if not rows or not {'id', 'split'} <= set(rows[0]):
       raise UserError(f"{folder / 'index.csv'} has no columns 'id' and 'split': restore the file")
     ids = [row['id'] for row in rows if row['split'] == split]
-    place = folder / 'images', folder / 'labels'
-    return [records.Raw(place[0] / f'{i}.png', place[1] / f'{i}.png', f'{i}.png') for i in ids]
+    images, labels = folder / 'images', folder / 'labels'
+    return [records.Raw(images / f'{i}.png', labels / f'{i}.png', f'{i}.png') for i in ids]
   stage = folder / 'stage1_train'
   if stage.is_dir():
     ids = sorted(p.name for p in stage.iterdir() if p.is_dir() and not p.name.startswith('.'))
@@ -129,19 +108,13 @@ def _published(folder: Path) -> records.Raw:
   return records.Raw(image, folder / 'masks', image.name, extra=masks)
 
 
-def _read_instances(path: Path) -> np.ndarray:
-  return image_files.read_mask(path).astype(np.uint16)
-
-
-def read_masks(paths: tuple[Path, ...]) -> np.ndarray:
+def join_masks(paths: tuple[Path, ...]) -> np.ndarray:
   """Reads one mask file a nucleus into ids 1..n uint16 [h, w]; overlaps go to the smaller mask."""
   masks = [image_files.read_mask(path) > 0 for path in paths]
   for path, mask in zip(paths, masks, strict=True):
     if mask.shape != masks[0].shape:
       raise UserError(f'{path} is not of the size of {paths[0]}: masks must have one size')
-  order = sorted(range(len(masks)), key=lambda i: -np.count_nonzero(masks[i]))
-  return functools.reduce(
-    lambda instances, i: np.where(masks[i], np.uint16(i + 1), instances),
-    order,
-    np.zeros(masks[0].shape, np.uint16),
-  )
+  instances = np.zeros(masks[0].shape, np.uint16)
+  for i in sorted(range(len(masks)), key=lambda i: -np.count_nonzero(masks[i])):
+    instances[masks[i]] = i + 1
+  return instances

@@ -1,9 +1,10 @@
 """A folder of your own: DIR/{train,val,test}/{images,masks}, matched by file name without suffix.
 
 DIR/{images,masks} without splits will do too: a fifth of them, chosen by a hash of their names, is
-'val', the rest 'train'. Images may be PNG, JPEG, TIFF or BMP, of any size and mode. Masks are single-channel images of class
-ids (8-bit grey, palette, 1-bit or 16-bit; 255 is void) or, where DIR/classes.txt gives colours, of
-those colours. DIR/classes.txt holds one class a line, 'name' or 'name r g b', the first being id 0.
+'val', the rest 'train'. Images may be PNG, JPEG, TIFF or BMP, of any size and mode. Masks are
+single-channel images of class ids (8-bit grey, palette, 1-bit or 16-bit; 255 is void) or, where
+DIR/classes.txt gives colours, of those colours. DIR/classes.txt holds one class a line, 'name' or
+'name r g b', the first being id 0.
 
 Masks that hold only 0 and 255 are the trap of this format: with 255 void they would train nothing.
 So with two classes (or none told) 255 becomes class 1 when no mask of any split holds another
@@ -20,14 +21,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-
 from jaxseg.data import cache, classlist, image_files, records, threads
-from jaxseg.datasets import BadFiles, MissingSplit, data_root
+from jaxseg.data.archives import data_root
+from jaxseg.data.problems import BadFiles, MissingSplit, check_choice, check_split
+from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
 
 SPLITS = ('train', 'val', 'test')
-CHANNELS = 3
 NUM_CLASSES = None  # the folder's own, see source(...).num_classes
 CLASS_NAMES = ()
 PALETTE = ()
@@ -37,37 +37,23 @@ _OTHER_SUFFIXES = ('.gif', '.webp', '.jp2', '.heic', '.avif', '.ppm', '.tga', '.
 _MANY = 32  # inferred class counts above it must not be mostly unused
 
 
-class Folder(records.Builder, skip_registration=True):
-  """A user's folder of images and masks."""
-
-  name = 'folder'
-  VERSION = tfds.core.Version('1.0.0')
-
-  def read(self, raw: records.Raw) -> records.Example:
-    image = image_files.encode_image(
-      raw.image, channels=self.facts.channels, white=self.options['white']
-    )
-    return records.Example(image, classlist.read_label(raw.label, self.options['classes']))
-
-
 def source(
   split: str,
   *,
   data_dir: str | None = None,
   cache_dir: str | None = None,
-  classes: int | Sequence[str] | None = None,
+  classes: int | tuple[str, ...] | None = None,
   binary: bool | None = None,
-  channels: int = CHANNELS,
+  channels: int = 3,
   white: int = 65535,
   num_classes: int | None = None,
-  progress: records.Progress | None = None,
-) -> records.Source:
+) -> Source:
   """Returns a split of the user's folder.
 
   Args:
     split: 'train', 'val' or 'test'; a folder may lack those that are never asked for.
     data_dir: the folder itself.
-    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    cache_dir: see jaxseg.datasets.
     classes: names, or their number; default DIR/classes.txt, else the highest id of all masks + 1
       (said on standard error).
     binary: True makes 255 class 1, False makes it void; None decides as the module's text says.
@@ -75,16 +61,13 @@ def source(
     white: the value of 16-bit grey images that becomes 255, such as 4095 for 12-bit cameras.
     num_classes: how many there should be (the config's); where nothing lists them, larger ids are
       mistakes of their masks rather than classes. None: all ids of the masks are classes.
-    progress: called with (done, total) while records are built.
 
   Raises:
     UserError: a folder, an image's mask or a mask's image missing, two files of one name, an empty
       split, a damaged file, sizes that differ, or a label outside of the classes.
   """
-  if split not in SPLITS:
-    raise UserError(f"folder has no split '{split}': use one of {', '.join(SPLITS)}")
-  if channels not in (1, 3):
-    raise UserError(f'folder: got channels {channels}; 1 and 3 exist')
+  check_split('folder', split, SPLITS)
+  check_choice('folder', 'channels', channels, (1, 3))
   if not 1 <= white <= 65535:
     raise UserError(f'folder: got white {white}; 1 to 65535 are allowed')
   root = data_root(data_dir)
@@ -92,17 +75,24 @@ def source(
   known = resolve_classes(
     root, classes=classes, binary=binary, num_classes=num_classes, cache_dir=cache_dir
   )
-  if num_classes is not None and _told(root, classes) is None and not binary:
+  if num_classes is not None and _listed(root, classes) is None and not binary:
     _check_ids(raws, known, scan_ids(root, cache_dir))
   return records.open_source(
-    Folder,
-    records.Facts('folder', known.names, known.palette, channels),
+    Facts('folder', known.names, known.palette, channels),
     split,
     raws,
+    read,
     cache_dir=cache_dir,
-    options={'classes': known, 'white': white},
-    progress=progress,
+    options={'classes': known, 'channels': channels, 'white': white},
   )
+
+
+def read(
+  raw: records.Raw, *, classes: classlist.ClassList, channels: int, white: int
+) -> records.Example:
+  """Reads an image and its mask; for the options see source."""
+  image = image_files.encode_image(raw.image, channels=channels, white=white)
+  return records.Example(image, classlist.read_label(raw.label, classes))
 
 
 def present_splits(root: Path) -> tuple[str, ...]:
@@ -150,21 +140,21 @@ def _pairs(folder: Path) -> list[records.Raw]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-  found: dict[str, Path] = {}
+  by_stem: dict[str, Path] = {}
   for path in image_files.list_images(folder, _SUFFIXES + _OTHER_SUFFIXES):
     if path.suffix.lower() in _OTHER_SUFFIXES:
       raise UserError(f'{path} would be left out: save it as one of {", ".join(_SUFFIXES)}')
     stem = unicodedata.normalize('NFC', path.stem)  # macOS writes accents apart
-    if stem in found:
-      raise UserError(f'{path} and {found[stem].name} have one name: rename or remove one')
-    found[stem] = path
-  return found
+    if stem in by_stem:
+      raise UserError(f'{path} and {by_stem[stem].name} have one name: rename or remove one')
+    by_stem[stem] = path
+  return by_stem
 
 
 def resolve_classes(
   root: Path,
   *,
-  classes: int | Sequence[str] | None = None,
+  classes: int | tuple[str, ...] | None = None,
   binary: bool | None = None,
   num_classes: int | None = None,
   cache_dir: str | os.PathLike | None = None,
@@ -173,7 +163,7 @@ def resolve_classes(
 
   Of what the masks hold, ids of `num_classes` and above are none; see source.
   """
-  listed = _told(root, classes)
+  listed = _listed(root, classes)
   if listed is not None and listed.colors:
     if binary:
       raise UserError(f'{root}: binary=True needs masks of 0 and 255, but the classes have colours')
@@ -197,11 +187,11 @@ def resolve_classes(
   return _binary(listed) if binary or (binary is None and two_valued) else listed
 
 
-def _told(root: Path, classes: int | Sequence[str] | None) -> classlist.ClassList | None:
+def _listed(root: Path, classes: int | tuple[str, ...] | None) -> classlist.ClassList | None:
   if isinstance(classes, int):
     return classlist.from_names([f'class {i}' for i in range(classes)])
   if classes is not None:
-    return classlist.from_names(list(classes))
+    return classlist.from_names(classes)
   path = root / 'classes.txt'
   return classlist.read_file(path) if path.is_file() else None
 

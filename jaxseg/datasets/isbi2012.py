@@ -12,46 +12,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxseg.data import border_weight as weights
 from jaxseg.data import image_files, records
-from jaxseg.datasets import data_root
+from jaxseg.data.archives import data_root
+from jaxseg.data.problems import check_split
+from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('membrane', 'cell')
 NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = ((0, 0, 0), (240, 200, 120))
 SPLITS = ('train', 'val', 'all')
-CHANNELS = 1
+SCORES = ('neurites',)
 NUM_FOLDS = 5
 TRAIN_SHARES = (0.2196, 0.7804)  # of all pixels: membrane, cell
 CLASS_WEIGHTS = weights.balancing_weights(TRAIN_SHARES)
 
 _TABLE = {0: 0, 1: 1, 255: 1}  # 1-bit copies hold 1 where the others hold 255
-
-
-class Isbi2012(records.Builder, skip_registration=True):
-  """ISBI 2012 electron microscopy: membrane and cell."""
-
-  name = 'isbi2012'
-  VERSION = tfds.core.Version('1.0.0')
-
-  @property
-  def has_weight(self) -> bool:
-    return self.options['border_weight']
-
-  def read(self, raw: records.Raw) -> records.Example:
-    page = raw.extra or 0
-    grey = image_files.open_image(raw.image, page=page)
-    image = image_files.encode_pixels(image_files.to_eight_bit(grey, channels=1))
-    label = image_files.map_ids(image_files.read_mask(raw.label, page), _TABLE, raw.label)
-    if not self.has_weight:
-      return records.Example(image, label)
-    _, cells = cv2.connectedComponents(label, connectivity=4)
-    return records.Example(
-      image, label, weight=weights.border_weight(cells, class_weights=CLASS_WEIGHTS)
-    )
 
 
 def source(
@@ -61,40 +39,43 @@ def source(
   cache_dir: str | None = None,
   fold: int | None = None,
   border_weight: bool = False,
-  progress: records.Progress | None = None,
-) -> records.Source:
+) -> Source:
   """Returns a split of the 30 labelled sections; images are uint8 [h, w, 1].
 
   Args:
     split: 'train' (sections 0..23), 'val' (24..29) or 'all'.
-    data_dir: the folder that holds isbi2012/; default $JAXSEG_DATA, else ~/jaxseg_data.
-    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    data_dir: see jaxseg.datasets.
+    cache_dir: likewise.
     fold: 0 to 4: that fold of NVIDIA's cross-validation (DeepLearningExamples, UNet_Medical) in
       place of the contiguous split; sections shuffled by RandomState(0), so neighbours mix.
     border_weight: adds the U-Net weight map as 'weight', cells being the 4-connected components.
-    progress: called with (done, total) while records are built.
-
-  Raises:
-    UserError: an unknown split or fold, a missing or damaged file, a label not 0 or 255.
   """
-  if split == 'test':
-    raise UserError("isbi2012: the test labels were never published; use 'val', or predict")
-  if split not in SPLITS:
-    raise UserError(f"isbi2012 has no split '{split}': use one of {', '.join(SPLITS)}")
+  check_split('isbi2012', split, SPLITS, 'the test labels were never published')
   if fold is not None and (fold not in range(NUM_FOLDS) or split == 'all'):
     raise UserError(f"isbi2012: fold is 0..{NUM_FOLDS - 1} of 'train' or 'val', got {fold!r}")
-  raws = list_sections(data_root(data_dir) / 'isbi2012')
+  raws = _list_sections(data_root(data_dir) / 'isbi2012')
   return records.open_source(
-    Isbi2012,
-    records.Facts('isbi2012', CLASS_NAMES, PALETTE, CHANNELS),
-    'labelled',  # TFDS keeps the name 'all' to itself
+    Facts('isbi2012', CLASS_NAMES, PALETTE, 1, ('weight',) if border_weight else ()),
+    split,
     raws,
+    read,
     cache_dir=cache_dir,
-    options={'border_weight': bool(border_weight)},
+    options={'border_weight': border_weight},
     indices=section_indices(len(raws), split, fold),
-    view=split,
-    progress=progress,
   )
+
+
+def read(raw: records.Raw, *, border_weight: bool) -> records.Example:
+  """Reads a section, perhaps a page of a volume."""
+  page = raw.extra or 0
+  grey = image_files.open_image(raw.image, page=page)
+  image = image_files.encode_pixels(image_files.to_eight_bit(grey, channels=1))
+  label = image_files.map_ids(image_files.read_mask(raw.label, page), _TABLE, raw.label)
+  if not border_weight:
+    return records.Example(image, label)
+  _, cells = cv2.connectedComponents(label, connectivity=4)
+  weight = weights.border_weight(cells, class_weights=CLASS_WEIGHTS)
+  return records.Example(image, label, weight)
 
 
 def section_indices(count: int, split: str, fold: int | None = None) -> list[int]:
@@ -110,7 +91,7 @@ def section_indices(count: int, split: str, fold: int | None = None) -> list[int
   }[split].tolist()
 
 
-def list_sections(folder: Path) -> list[records.Raw]:
+def _list_sections(folder: Path) -> list[records.Raw]:
   """Lists the labelled sections of either layout, in the order of the volume."""
   volume, labels = folder / 'train-volume.tif', folder / 'train-labels.tif'
   if (folder / 'train' / 'image').is_dir():

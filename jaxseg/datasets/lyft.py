@@ -16,45 +16,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxseg.data import archives, image_files, records
-from jaxseg.datasets import data_root
+from jaxseg.data.problems import check_split
+from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
 
-CLASS_NAMES = (
-  'None',
-  'Buildings',
-  'Fences',
-  'Other',
-  'Pedestrians',
-  'Poles',
-  'RoadLines',
-  'Roads',
-  'Sidewalks',
-  'Vegetation',
-  'Vehicles',
-  'Walls',
-  'TrafficSigns',
-)
+_CLASSES = {
+  'None': (0, 0, 0),
+  'Buildings': (70, 70, 70),
+  'Fences': (190, 153, 153),
+  'Other': (72, 0, 90),
+  'Pedestrians': (220, 20, 60),
+  'Poles': (153, 153, 153),
+  'RoadLines': (157, 234, 50),
+  'Roads': (128, 64, 128),
+  'Sidewalks': (244, 35, 232),
+  'Vegetation': (107, 142, 35),
+  'Vehicles': (0, 0, 255),
+  'Walls': (102, 102, 156),
+  'TrafficSigns': (220, 220, 0),
+}
+CLASS_NAMES, PALETTE = tuple(_CLASSES), tuple(_CLASSES.values())
 NUM_CLASSES = len(CLASS_NAMES)
-PALETTE = (
-  (0, 0, 0),
-  (70, 70, 70),
-  (190, 153, 153),
-  (72, 0, 90),
-  (220, 20, 60),
-  (153, 153, 153),
-  (157, 234, 50),
-  (128, 64, 128),
-  (244, 35, 232),
-  (107, 142, 35),
-  (0, 0, 255),
-  (102, 102, 156),
-  (220, 220, 0),
-)
 SPLITS = ('train', 'val', 'all')
-CHANNELS = 3
 HOOD_ROW = 496  # from this row on, vehicle pixels are the camera car's own hood
 NONE, ROAD_LINES, ROADS, VEHICLES = (
   CLASS_NAMES.index(name) for name in ('None', 'RoadLines', 'Roads', 'Vehicles')
@@ -65,21 +50,6 @@ _HELD_OUT = 5  # a single folder gives one in so many to 'val'
 _TABLE = {i: i for i in range(NUM_CLASSES)}
 
 
-class Lyft(records.Builder, skip_registration=True):
-  """Lyft-Udacity challenge, 13 classes."""
-
-  name = 'lyft'
-  VERSION = tfds.core.Version('1.0.0')
-
-  def read(self, raw: records.Raw) -> records.Example:
-    label = image_files.map_ids(read_red(raw.label), _TABLE, raw.label)
-    if self.options['remove_hood']:
-      label = remove_hood(label)
-    if self.options['merge_lanes']:
-      label = np.where(label == ROAD_LINES, np.uint8(ROADS), label)
-    return records.Example(image_files.encode_image(raw.image), label)
-
-
 def source(
   split: str,
   *,
@@ -87,8 +57,7 @@ def source(
   cache_dir: str | None = None,
   remove_hood: bool = False,
   merge_lanes: bool = False,
-  progress: records.Progress | None = None,
-) -> records.Source:
+) -> Source:
   """Returns 'train', 'val' or 'all'; see the module's docstring for the division.
 
   The challenge scores road (with its lines) and vehicles (without the hood): there both options
@@ -96,41 +65,39 @@ def source(
 
   Args:
     split: the split.
-    data_dir: the folder that holds lyft/; default $JAXSEG_DATA, else ~/jaxseg_data.
-    cache_dir: where the records go; default $JAXSEG_CACHE, else ~/.cache/jaxseg.
+    data_dir: see jaxseg.datasets.
+    cache_dir: likewise.
     remove_hood: vehicle pixels from row 496 on become 'None'.
     merge_lanes: 'RoadLines' become 'Roads'; the class stays in the list and never occurs.
-    progress: called with (done, total) while records are built.
-
-  Raises:
-    UserError: an unknown split, a missing or damaged file, or a red value above 12.
   """
-  if split not in SPLITS:
-    raise UserError(f"lyft has no split '{split}': use one of {', '.join(SPLITS)}")
-  root = data_root(data_dir)
-  roots = (root / 'lyft', root / 'lyft-udacity-challenge', root)
-  folders = [_list_folder(folder) for folder in find_folders(roots, cache_dir)]
+  check_split('lyft', split, SPLITS)
+  raws = [_list_folder(folder) for folder in _find_folders(data_dir, cache_dir)]
   return records.open_source(
-    Lyft,
-    records.Facts('lyft', CLASS_NAMES, PALETTE, CHANNELS),
-    'labelled',  # TFDS keeps the name 'all' to itself
-    [raw for folder in folders for raw in folder],
+    Facts('lyft', CLASS_NAMES, PALETTE),
+    split,
+    [raw for folder in raws for raw in folder],
+    read,
     cache_dir=cache_dir,
-    options={'remove_hood': bool(remove_hood), 'merge_lanes': bool(merge_lanes)},
-    indices=part([len(folder) for folder in folders], split),
-    view=split,
-    progress=progress,
+    options={'remove_hood': remove_hood, 'merge_lanes': merge_lanes},
+    indices=part([len(folder) for folder in raws], split),
   )
 
 
-def find_folders(roots, cache_dir=None) -> list[Path]:
+def read(raw: records.Raw, *, remove_hood: bool, merge_lanes: bool) -> records.Example:
+  """Reads an image and its colour PNG; for the options see source."""
+  label = image_files.map_ids(_read_red(raw.label), _TABLE, raw.label)
+  if remove_hood:
+    below = label[HOOD_ROW:]
+    below[below == VEHICLES] = NONE
+  if merge_lanes:
+    label[label == ROAD_LINES] = ROADS
+  return records.Example(image_files.encode_image(raw.image), label)
+
+
+def _find_folders(data_dir: str | None, cache_dir: str | None) -> list[Path]:
   """Returns the folders that hold CameraRGB/ and CameraSeg/: dataA ... dataE, or Train."""
-  place = archives.find(
-    roots,
-    ('Train', *(f'{name}/{name}' for name in _FOLDERS), *_FOLDERS),
-    _ARCHIVES,
-    cache_dir=cache_dir,
-  )
+  find = archives.finder(['lyft', 'lyft-udacity-challenge'], data_dir, cache_dir)
+  place = find(['Train', *(f'{name}/{name}' for name in _FOLDERS), *_FOLDERS], _ARCHIVES)
   if place.name == 'Train':
     return [place]
   base = place.parent.parent if place.parent.name == place.name else place.parent
@@ -146,7 +113,7 @@ def part(counts: list[int], split: str) -> list[int]:
   return list({'train': range(first), 'val': range(first, total), 'all': range(total)}[split])
 
 
-def read_red(path: Path) -> np.ndarray:
+def _read_red(path: Path) -> np.ndarray:
   """Reads the red channel of a colour PNG, uint8 [h, w]."""
   image = image_files.open_image(path)
   if image.format == 'JPEG' or image.mode not in ('RGB', 'RGBA'):
@@ -155,14 +122,6 @@ def read_red(path: Path) -> np.ndarray:
       'the red channel; restore the file'
     )
   return np.ascontiguousarray(np.asarray(image)[..., 0])
-
-
-def remove_hood(label: np.ndarray) -> np.ndarray:
-  """Returns the label with the vehicle pixels of rows 496 and below (in the picture) as None."""
-  label = label.copy()
-  below = label[HOOD_ROW:]
-  below[below == VEHICLES] = NONE
-  return label
 
 
 def _list_folder(folder: Path) -> list[records.Raw]:

@@ -12,22 +12,22 @@ import operator
 
 import numpy as np
 
+from jaxseg.data.border_weight import border_weight as weight_map
+from jaxseg.data.problems import check_choice, check_split
 from jaxseg.types import VOID, UserError
 
 SPLITS = ('train', 'val', 'test')
-CHANNELS = 3
-ALL_CLASS_NAMES = ('background', 'disc', 'square', 'triangle', 'cross', 'ring')
-ALL_COLORS = (
-  (0, 0, 0),
-  (230, 60, 60),
-  (60, 140, 230),
-  (250, 200, 50),
-  (80, 190, 90),
-  (170, 90, 210),
-)
+_ALL_CLASSES = {
+  'background': (0, 0, 0),
+  'disc': (230, 60, 60),
+  'square': (60, 140, 230),
+  'triangle': (250, 200, 50),
+  'cross': (80, 190, 90),
+  'ring': (170, 90, 210),
+}
+ALL_CLASS_NAMES, ALL_COLORS = tuple(_ALL_CLASSES), tuple(_ALL_CLASSES.values())
 NUM_CLASSES = 4
-CLASS_NAMES = ALL_CLASS_NAMES[:NUM_CLASSES]
-PALETTE = ALL_COLORS[:NUM_CLASSES]
+CLASS_NAMES, PALETTE = ALL_CLASS_NAMES[:NUM_CLASSES], ALL_COLORS[:NUM_CLASSES]
 COUNTS = {'train': 512, 'val': 64, 'test': 64}
 
 _MIN_SIZE = 16
@@ -43,15 +43,15 @@ def source(
   count: int | None = None,
   seed: int = 0,
   num_classes: int = NUM_CLASSES,
-  channels: int = CHANNELS,
+  channels: int = 3,
   border_weight: bool = False,
 ) -> ShapesSource:
   """Returns a random-access source of generated examples.
 
   Args:
     split: 'train', 'val' or 'test'; the same index differs between splits.
-    data_dir: ignored, here because every dataset takes it.
-    cache_dir: ignored likewise.
+    data_dir: ignored, as is cache_dir; every dataset takes them.
+    cache_dir: see data_dir.
     size: side, or (height, width), of the images in pixels; at least 16.
     count: number of examples, by default 512 for 'train' and 64 for 'val' and 'test'.
     seed: example i depends on (seed, split, i) and on the options, never on count.
@@ -63,8 +63,8 @@ def source(
     UserError: an option outside of what is allowed.
   """
   del data_dir, cache_dir
-  if split not in SPLITS:
-    raise UserError(f"shapes has no split '{split}': use one of {', '.join(SPLITS)}")
+  check_split('shapes', split, SPLITS)
+  check_choice('shapes', 'channels', channels, (1, 3))
   count = COUNTS[split] if count is None else count
   try:
     height, width = (size, size) if isinstance(size, int) else (operator.index(s) for s in size)
@@ -74,8 +74,6 @@ def source(
     raise UserError(f'shapes: got size {height} x {width}; each side must be {_MIN_SIZE} or more')
   if not 2 <= num_classes <= len(ALL_CLASS_NAMES):
     raise UserError(f'shapes: got num_classes {num_classes}; 2 to {len(ALL_CLASS_NAMES)} exist')
-  if channels not in (1, 3):
-    raise UserError(f'shapes: got channels {channels}; 1 and 3 exist')
   if count < 1 or seed < 0:
     raise UserError(f'shapes: got count {count}, seed {seed}; count starts at 1 and seed at 0')
   return ShapesSource(split, height, width, count, seed, num_classes, channels, border_weight)
@@ -108,23 +106,18 @@ class ShapesSource:
   def __getitem__(self, index: int) -> dict[str, np.ndarray | str]:
     """Returns image uint8 [h, w, c], label uint8 [h, w], instances uint16 [h, w], file_name, and
     instance_classes uint8 [n], the class of object i at place i - 1."""
-    index = operator.index(index)
-    if not -self.count <= index < self.count:
-      raise IndexError(f'index {index} is outside of {self.count} examples')
-    index %= self.count
+    index = range(self.count)[index]
     rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
     image, label, instances = draw(rng, self.height, self.width, self.num_classes, self.channels)
     example = {'image': image, 'label': label, 'instances': instances}
     example['instance_classes'] = _classes_of(instances, label)
     if self.border_weight:
-      from jaxseg.data.border_weight import border_weight
-
-      example['weight'] = border_weight(instances)
+      example['weight'] = weight_map(instances)
     return {**example, 'file_name': f'{self.split}_{index:06d}.png'}
 
 
 def draw(
-  rng: np.random.Generator, height: int, width: int, num_classes: int, channels: int = CHANNELS
+  rng: np.random.Generator, height: int, width: int, num_classes: int, channels: int = 3
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Draws one scene.
 

@@ -1,0 +1,39 @@
+"""What may be wrong with a dataset, as errors that a caller can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from jaxseg.types import UserError
+
+
+class MissingSplit(UserError):
+  """A split that the dataset may have, but whose files are not there."""
+
+
+class BadFiles(UserError):
+  """Files that cannot be used.
+
+  Attributes:
+    problems: one line a file; the error's own text is the first and the number of the others.
+  """
+
+  def __init__(self, problems: Sequence[str]):
+    self.problems = tuple(problems)
+    more = len(self.problems) - 1
+    listed = f' (and {more} more like it: launch/data.py check lists them)' if more else ''
+    super().__init__(self.problems[0] + listed)
+
+
+def check_choice(dataset: str, what: str, value: Any, allowed: Collection[Any]) -> None:
+  """Raises UserError where an option of a dataset is none of the allowed."""
+  if value not in allowed:
+    raise UserError(f'{dataset} has no {what} {value!r}: use one of {", ".join(map(str, allowed))}')
+
+
+def check_split(dataset: str, split: str, splits: Sequence[str], hidden: str = '') -> None:
+  """Raises UserError where a dataset has no such split; `hidden` says why it has no 'test'."""
+  if split == 'test' and hidden:
+    raise UserError(f"{dataset}: {hidden}; use 'val', or predict")
+  check_choice(dataset, 'split', split, splits)

@@ -1,0 +1,144 @@
+"""Stored records as examples: what every dataset's `source(split)` gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxseg.types import UserError
+
+cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
+
+SPLIT = 'examples'  # the only split of stored records, as TFDS names it
+OBJECTS = {  # tables with a row an object, by their keys in an example
+  'instance_classes': np.uint8,  # [n], 1..c-1
+  'crowd': np.bool_,  # [n], a region of objects that nobody told apart
+  'area': np.float32,  # [n], pixels, as the annotators measured
+  'instance_boxes': np.float32,  # [n, 4], their x0, y0, x1, y1 in pixels
+}
+_NOT_PICTURES = ('file_name', 'weight_unit', 'objects')
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What is known of a dataset without opening a file.
+
+  Attributes:
+    name: of the dataset.
+    class_names, palette: of each class, the colours uint8 RGB.
+    channels: of the images, 3 or 1.
+    entries: of an example beside image and label: 'weight', 'instances', and 'objects', tables of
+      them, with which the instances lie in layers.
+    version: raise it when what is read from the same files changes.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  palette: tuple[tuple[int, int, int], ...]
+  channels: int = 3
+  entries: tuple[str, ...] = ()
+  version: int = 1
+
+
+class Source:
+  """Random access to the decoded examples of one split; safe to share between threads, pickles.
+
+  `source[i]` is a dict of image uint8 [h, w, c], label uint8 [h, w] (VOID = 255), file_name, and
+  where the dataset has them weight float32 [h, w], instances uint16 [h, w] and instance_classes
+  uint8 [n], the class of id i at place i - 1 (1 where the dataset does not say). Where objects
+  overlap, instances are [h, w, layers] and the other tables of OBJECTS are there too.
+
+  Attributes:
+    name, split: the dataset's name and this split's.
+    class_names, palette, num_classes, channels: facts of the dataset.
+    path: folder of the records (a TFDS dataset folder).
+  """
+
+  def __init__(self, path: Path, facts: Facts, split: str, indices: Sequence[int] | None = None):
+    self.path, self.split, self.name = path, split, facts.name
+    self.class_names, self.palette, self.channels = facts.class_names, facts.palette, facts.channels
+    self.num_classes = len(facts.class_names)
+    self._lock, self._records = threading.Lock(), None
+    self._indices = list(range(len(self._reader())) if indices is None else indices)
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | str]:
+    record = self._record(index)
+    flag = cv2.IMREAD_COLOR if self.channels == 3 else cv2.IMREAD_GRAYSCALE
+    image = self._decode(record['image'], flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.channels == 3 else image[..., None]
+    label = self._decode(record['label'], cv2.IMREAD_GRAYSCALE)
+    example = {'image': image, 'label': label}
+    if 'weight' in record:
+      example['weight'] = self._decode(record['weight']) * np.float32(record['weight_unit'])
+    if 'instances' in record:
+      example |= self._objects(record, label.shape)
+    return {**example, 'file_name': record['file_name'].decode()}
+
+  def _objects(self, record: Mapping[str, Any], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    instances = self._decode(record['instances'])
+    if 'objects' not in record:
+      classes = np.ones(int(instances.max(initial=0)), np.uint8)
+      return {'instances': instances, 'instance_classes': classes}
+    stored = json.loads(record['objects'])
+    tables = {key: np.array(stored[key], dtype) for key, dtype in OBJECTS.items()}
+    tables['instance_boxes'] = tables['instance_boxes'].reshape(-1, 4)
+    return {'instances': np.moveaxis(instances.reshape(-1, *size), 0, -1), **tables}
+
+  def label(self, index: int) -> np.ndarray:
+    """Returns only the label, without decoding the image."""
+    return self._decode(self._record(index)['label'], cv2.IMREAD_GRAYSCALE)
+
+  def file_name(self, index: int) -> str:
+    """Returns only the file name."""
+    return self._record(index)['file_name'].decode()
+
+  @property
+  def identity(self) -> str:
+    """Text that is the same only for the same examples in the same order."""
+    return f'{self.path}|{",".join(map(str, self._indices))}'
+
+  def _decode(self, data: bytes, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if pixels is None:
+      raise self._damaged()
+    return pixels
+
+  def _record(self, index: int) -> dict[str, Any]:
+    place = self._indices[operator.index(index)]
+    try:
+      record = self._reader()[place]
+    except Exception as error:  # array_record raises many kinds on damaged files
+      raise self._damaged() from error
+    if any(value is None for value in record.values()):
+      raise self._damaged()
+    return record
+
+  def _damaged(self) -> UserError:
+    return UserError(f'the records in {self.path} are damaged: delete this folder and run again')
+
+  def _reader(self) -> Any:
+    with self._lock:
+      if self._records is None:
+        builder = tfds.builder_from_directory(self.path)
+        pictures = [k for k in builder.info.features if k not in _NOT_PICTURES]
+        as_stored = dict.fromkeys(pictures, tfds.decode.SkipDecoding())
+        self._records = builder.as_data_source(split=SPLIT, decoders=as_stored)
+      return self._records
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {**self.__dict__, '_lock': None, '_records': None}
+
+  def __setstate__(self, state: Mapping[str, Any]) -> None:
+    self.__dict__.update(state, _lock=threading.Lock())

@@ -1,0 +1,84 @@
+"""Views of a source: resized by hand, what is passed on, and what memory keeps."""
+
+import pickle
+import types
+
+import numpy as np
+import pytest
+
+from jaxseg.data.views import Remembered, Resized
+
+
+class _Source(list):
+  num_classes, split, identity = 2, 'val', 'two squares'
+
+
+def _source():
+  image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 10
+  label = np.array([[0, 1, 2, 3]] * 4, np.uint8)
+  wide = np.zeros((6, 9, 1), np.uint8), np.ones((6, 9), np.uint8)
+  return _Source(
+    dict(image=i, label=x, file_name=n) for i, x, n in ((image, label, 'a'), (*wide, 'b'))
+  )
+
+
+def test_by_hand():
+  resized = Resized(_source(), (2, 2))
+  example = resized[0]
+  # half-pixel bilinear at half size is the mean of each block of 2 x 2
+  assert example['image'][..., 0].tolist() == [[25, 45], [105, 125]]
+  assert example['label'].tolist() == [[1, 3], [1, 3]]  # nearest: floor((i + .5) * 2) = 1, 3
+  assert example['file_name'] == 'a' and resized[1]['image'].shape == (2, 2, 1)
+  np.testing.assert_array_equal(resized.label(0), example['label'])
+
+
+def test_passes_on_what_it_does_not_change():
+  resized = Resized(_source(), (2, 3))
+  assert len(resized) == 2 and resized.num_classes == 2 and resized.split == 'val'
+  assert resized.size(1) == (2, 3) and Remembered(resized).size(0) == (2, 3)
+  assert resized.identity != Resized(_source(), (3, 2)).identity
+  assert pickle.loads(pickle.dumps(resized))[1]['label'].shape == (2, 3)
+  assert not isinstance(getattr(resized, 'file_name', None), types.MethodType)
+
+
+class _Counted(_Source):
+  """Counts how often each example is read."""
+
+  def __init__(self, count):
+    super().__init__(
+      dict(image=np.full((20, 30, 3), i, np.uint8), label=np.zeros((20, 30), np.uint8), file_name=i)
+      for i in range(count)
+    )
+    self.reads = [0] * count
+
+  def __getitem__(self, index):
+    self.reads[index] += 1
+    return super().__getitem__(index)
+
+
+def test_what_is_remembered_is_read_once():
+  source = _Counted(6)
+  kept = Remembered(source)
+  for _ in range(3):
+    assert [kept[i]['file_name'] for i in range(6)] == list(range(6))
+  assert source.reads == [1] * 6 and len(kept) == 6 and kept.num_classes == 2
+  assert kept.held_bytes == 6 * 20 * 30 * 4
+  np.testing.assert_array_equal(kept[-1]['image'], source[5]['image'])
+  with pytest.raises(IndexError):
+    kept[6]
+  with pytest.raises(AttributeError, match='palette'):
+    _ = kept.palette
+  with pytest.raises(ValueError, match='read-only'):
+    kept[0]['image'][0] = 0
+  source[0]['image'][0, 0] = 1  # the wrapped source's own arrays stay writable
+
+
+def test_what_is_beyond_the_bound_is_read_again():
+  source = _Counted(6)
+  kept = Remembered(source, 2 * 20 * 30 * 4 + 10)
+  for _ in range(2):
+    for i in range(6):
+      assert kept[i]['file_name'] == i
+  assert source.reads == [1, 1, 2, 2, 2, 2] and kept.held_bytes == 2 * 20 * 30 * 4
+  assert [kept.size(i) for i in range(6)] == [(20, 30)] * 6
+  assert source.reads == [1, 1, 2, 2, 2, 2]  # sizes are remembered beyond the bound
