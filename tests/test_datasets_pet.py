@@ -97,7 +97,7 @@ def test_errors(tmp_path):
   _write(tmp_path / 'pet')
   with pytest.raises(UserError, match="no split 'training': use one of train, val, trainval, test"):
     _source(tmp_path, 'training')
-  with pytest.raises(UserError, match="no border 'drop'; use one of class, void"):
+  with pytest.raises(UserError, match="no border 'drop': use one of class, void"):
     _source(tmp_path, 'test', border='drop')
   path = tmp_path / 'pet' / 'annotations' / 'trimaps' / f'{TEST[0]}.png'
   Image.fromarray(np.zeros((8, 11), np.uint8)).save(path)

@@ -1,7 +1,6 @@
 """Generated shapes: seeded, fast, not to be told by colour."""
 
 import pickle
-import time
 
 import numpy as np
 import pytest
@@ -90,17 +89,6 @@ def test_instances_are_numbered_without_holes_and_have_one_class_each():
       assert len(set(inside[inside != VOID].tolist())) == 1 and 0 not in inside
     outside = example['label'][example['instances'] == 0]
     assert set(np.unique(outside)) <= {0, VOID}
-
-
-def test_generation_is_fast():
-  source = shapes.source('train')
-  best = np.inf
-  for attempt in range(5):  # the best of five: a busy machine is not what is tested
-    start = time.perf_counter()
-    for i in range(20):
-      source[20 * attempt + i]
-    best = min(best, (time.perf_counter() - start) / 20)
-  assert best < 0.004, f'{1e3 * best:.2f} ms an image'
 
 
 def test_options():
