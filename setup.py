@@ -12,6 +12,7 @@ setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=find_packages(include=['jaxseg', 'jaxseg.*']),
+  package_data={'jaxseg.report': ['templates/*']},
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',
@@ -22,6 +23,7 @@ setup(
     'flax>=0.12',
     'grain>=0.2.12',
     'jax>=0.10',
+    'jinja2>=3.1',
     'matplotlib>=3.9',
     'ml-collections>=1.0',
     'numpy>=2.0',

@@ -1,7 +1,7 @@
 """Renews a table of docs/results.md from trained and evaluated workdirs.
 
-python launch/tables.py DIR [DIR ...] --split=test --output=docs/results.md [--table=NAME --pictures=docs]
-python launch/tables.py --baselines [DIR ...]     every config's published number beside ours
+python launch/results.py DIR [DIR ...] --split=test --output=docs/results.md [--table=NAME --pictures=docs]
+python launch/results.py --baselines [DIR ...]     every config's published number beside ours
 """
 
 from jaxseg import console
@@ -16,11 +16,11 @@ def main() -> None:
   parser.add_argument('--pictures', help='folder for one picture a run')
   parser.add_argument('--baselines', action='store_true', help="the table of the papers' recipes")
   flags = parser.parse()
-  from jaxseg.report import baselines, tables
+  from jaxseg.report import tables
   from jaxseg.types import UserError
 
   if flags.baselines:
-    baselines.write(flags.output, flags.workdirs)
+    tables.write_baselines(flags.output, flags.workdirs)
     return
   if not flags.workdirs:
     raise UserError('no workdir is given: name at least one, or --baselines')

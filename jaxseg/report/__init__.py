@@ -1,7 +1,8 @@
 """One offline HTML file about a run, or about several side by side: no script, no request, no data.
 
 `write` reads a workdir as training left it (config.json, run.json, metrics.jsonl, eval/*.json and the
-best checkpoint) and scores images of the evaluation split one by one for the worst and the best.
+best checkpoint) and scores images of the evaluation split one by one for the worst and the best. What
+a page looks like stands in templates/. `hooks` are what training shows while it runs and at its end.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxseg import files
+from jaxseg.console import Progress
 from jaxseg.report import comparison, images, single
-from jaxseg.report.collect import Run, collect
-from jaxseg.train.writer import Progress
+from jaxseg.report.collect import RunSummary, collect
+from jaxseg.report.figures import Figures
+from jaxseg.train.records import Hook, RunView
 from jaxseg.types import StuckError, UserError
 
-__all__ = ['Run', 'after_training', 'collect', 'write']
+__all__ = ['RunSummary', 'collect', 'hooks', 'write']
 
 
 def write(
@@ -36,7 +40,7 @@ def write(
     step: whose predictions are shown: 'best' | 'latest' | a number.
     max_images: images of the evaluation split that are scored, evenly drawn; 0: none.
     seconds: no further image is begun after so many.
-    progress: one that is open already (a terminal shows one live line); None: its own.
+    progress: one that is open already (a terminal shows one live line); None: a new one.
 
   Returns:
     The file.
@@ -47,15 +51,15 @@ def write(
   folders = [files.absolute(w) for w in workdirs]
   if len(set(folders)) < len(folders):
     raise UserError('a folder is given twice: give each run once')
-  if len(folders) == 1:
-    run, found = collect(folders[0]), None
+  runs = [collect(folder) for folder in folders]
+  if len(runs) == 1:
+    scored = None
     with contextlib.nullcontext(progress) if progress else Progress() as shown:
       if max_images:
-        found = images.score(run, step, max_images, seconds, shown.show)
-    text, default = single.page(run, found), folders[0] / 'report.html'
+        scored = images.score(runs[0], step, max_images, seconds, shown.show)
+    text, default = single.page(runs[0], scored), folders[0] / 'report.html'
   else:
-    text = comparison.page([collect(folder) for folder in folders])
-    default = folders[0].parent / 'comparison.html'
+    text, default = comparison.page(runs), folders[0].parent / 'comparison.html'
   file = files.absolute(output) if output else default
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,22 +69,31 @@ def write(
   return file
 
 
-def after_training(workdir: Path, progress: Progress) -> None:
+def hooks() -> list[Hook]:
+  """Returns what training shows: figures at every evaluation, the report at its end."""
+  return [Figures(), Report()]
+
+
+class Report:
   """Writes the report of a run that has reached its last step; a failure is told, never raised.
 
-  With `config.figures` 0 no image is scored.
-
-  Raises:
-    StuckError: a read that is stuck: the process would never end.
+  With config.log.figures 0 no image is scored.
   """
-  try:
-    run = collect(workdir)
-    if run.last_step < run.config.num_steps:
-      return
-    count = images.MAX_IMAGES if run.config.figures else 0
-    progress.say(f'report    {write([workdir], max_images=count, seconds=60.0, progress=progress)}')
-  except StuckError:  # its thread is still there: see jaxseg.console.run
-    raise
-  except Exception as e:  # whatever it is, the training is done and saved
-    reason = ' '.join(str(e).split())[:160]
-    progress.say(f'no report: {type(e).__name__}: {reason}; try python launch/report.py {workdir}')
+
+  def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
+    """Waits for the end."""
+
+  def ended(self, run: RunView) -> None:
+    """Raises StuckError for a read that is stuck: the process would never end."""
+    try:
+      if collect(run.folder).last_step < run.experiment.settings.num_steps:
+        return
+      count = images.MAX_IMAGES if run.experiment.log.figures else 0
+      file = write([run.folder], max_images=count, seconds=60.0, progress=run.progress)
+      run.say(f'report    {file}')
+    except StuckError:  # its thread is still there: see jaxseg.console.run
+      raise
+    except Exception as e:  # whatever it is, the training is done and saved
+      reason = ' '.join(str(e).split())[:160]
+      remedy = f'try python launch/report.py {run.folder}'
+      run.say(f'no report: {type(e).__name__}: {reason}; {remedy}')

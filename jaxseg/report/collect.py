@@ -3,119 +3,154 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from jaxseg.train import build
-from jaxseg.train.run_folder import Classes, load_classes, load_config, load_run
+from jaxseg.metrics.score import published
+from jaxseg.train.build import Experiment, load_experiment
+from jaxseg.train.run_folder import Classes, load_classes, load_run
 from jaxseg.train.state import parameter_count
 from jaxseg.train.writer import read_records
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunSummary:
   """One run.
 
   Attributes:
     path: the workdir.
-    config: of the run.
+    experiment: that it trains.
     classes: names and colours.
     records: lines of metrics.jsonl.
-    run: run.json; {} for runs that have none.
+    provenance: run.json; {} for runs that have none.
     evaluations: name -> eval/<name>.json; the name is the split, with the mode where there is one.
-    parameters: number of them.
-    score: name of the number that says how good the run is.
   """
 
   path: Path
-  config: ConfigDict
+  experiment: Experiment
   classes: Classes
   records: list[dict[str, float]]
-  run: dict[str, Any]
-  evaluations: dict[str, dict[str, Any]]
-  parameters: int
-  score: str = 'mean_iou'
+  provenance: Mapping[str, Any]
+  evaluations: Mapping[str, dict[str, Any]]
 
   @property
   def name(self) -> str:
     return self.path.name
 
   @property
+  def settings(self) -> Any:
+    return self.experiment.settings
+
+  @property
+  def published(self) -> dict[str, float]:
+    """The paper's scores by name."""
+    return published(self.settings.paper)
+
+  @property
+  def score(self) -> str:
+    """Name of the number that says how good the run is."""
+    return self.experiment.task.headline
+
+  @property
   def last_step(self) -> int:
     return int(self.records[-1]['step']) if self.records else 0
-
-  def curve(self, key: str) -> list[tuple[float, float]]:
-    """Returns the points (step, value) of one number of metrics.jsonl."""
-    return [(r['step'], r[key]) for r in self.records if key in r]
 
   @property
   def best(self) -> dict[str, float]:
     """The evaluation with the highest score while training, {} where there was none."""
     key = f'eval/{self.score}'
-    evaluated = [r for r in self.records if key in r]
-    if not evaluated:
-      return {}
-    record = max(evaluated, key=lambda r: r[key])
+    record = max((r for r in self.records if key in r), key=lambda r: r[key], default={})
     return {k.removeprefix('eval/'): v for k, v in record.items()}
 
   @property
   def headline(self) -> dict[str, Any]:
-    """The numbers that stand for the run: of the plain mode where there is one, on the paper's split
-    where it was evaluated there, else on the evaluation split; without any evaluation the best while
-    training."""
-    paper, config = self.config.paper or {}, self.config
+    """The evaluation that stands for the run: in the plain mode where there is one, on the paper's
+    split where there is one of it, else on the evaluation split; without any the best while training."""
     plain = [name for name, result in self.evaluations.items() if result['split'] == name]
-    for name in (paper.get('split'), config.eval_split, *plain, *self.evaluations):
+    paper, split = self.settings.paper or {}, self.settings.eval_split
+    for name in (paper.get('split'), split, *plain, *self.evaluations):
       if name in self.evaluations:
         return {'origin': f'eval/{name}.json', **self.evaluations[name]}
-    if not self.best:
-      return {}
-    return {'split': config.eval_split, 'origin': 'while training', **self.best}
+    return {'split': split, 'origin': 'while training', **self.best} if self.best else {}
+
+  @functools.cached_property
+  def parameters(self) -> int:
+    """Number of them."""
+    model = self.experiment.model()
+    size = model.size_rule.at_least(max(64, model.size_rule.minimum))
+    image = jnp.zeros((1, size, size, self.experiment.channels))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    return parameter_count(shapes['params'])
 
   @property
   def seconds(self) -> float:
     """Time of the steps themselves, evaluations and saves left out."""
     total, before = 0.0, 0.0
-    for step, rate in self.curve('time/images_per_second'):
-      total += (step - before) * self.config.batch_size / rate
-      before = step
+    for record in self.records:
+      if rate := record.get('time/images_per_second'):
+        total += (record['step'] - before) * self.settings.batch_size / rate
+        before = record['step']
     return total
 
+  @property
+  def environment(self) -> list[tuple[str, Any]]:
+    """Where and when it was trained, as terms with values; some are empty for older runs."""
+    run = self.provenance
+    git, starts = run.get('git') or '', len(run.get('sessions', ()))
+    return [
+      ('started', run.get('started')),
+      ('starts', starts if starts > 1 else None),
+      ('devices', run.get('hardware')),
+      ('system', run.get('system')),
+      ('versions', ', '.join(f'{k} {v}' for k, v in run.get('versions', {}).items())),
+      ('git revision', f'{git[:-1]}, with uncommitted changes' if git.endswith('+') else git),
+      ('folder', self.path),
+    ]
+
   def median(self, key: str) -> float | None:
-    values = [value for _, value in self.curve(key)]
+    """Returns the median of one number of metrics.jsonl, None where it is not there."""
+    values = [record[key] for record in self.records if key in record]
     return statistics.median(values) if values else None
 
 
-def collect(workdir: Path) -> Run:
+def collect(workdir: Path) -> RunSummary:
   """Reads a run.
 
   Raises:
     UserError: the folder holds no run.
   """
-  config = load_config(workdir)
-  measured = build.task_from(config).headline
-  evaluations = {}
-  for file in sorted((workdir / 'eval').glob('*.json')):
-    result = json.loads(file.read_text(encoding='utf-8'))
-    if measured in result:
-      evaluations[file.stem] = {'split': file.stem, **result}
-  model = build.model_from(config)
-  size = model.size_rule.at_least(max(64, model.size_rule.minimum))
-  image = jnp.zeros((1, size, size, config.channels))
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-  return Run(
+  experiment = load_experiment(workdir)
+  results = {
+    file.stem: {'split': file.stem, **json.loads(file.read_text(encoding='utf-8'))}
+    for file in sorted((workdir / 'eval').glob('*.json'))
+  }
+  return RunSummary(
     path=workdir,
-    config=config,
+    experiment=experiment,
     classes=load_classes(workdir),
     records=read_records(workdir),
-    run=load_run(workdir),
-    evaluations=evaluations,
-    parameters=parameter_count(shapes['params']),
-    score=measured,
+    provenance=load_run(workdir),
+    evaluations={k: r for k, r in results.items() if experiment.task.headline in r},
   )
+
+
+def flattened(config: Mapping[str, Any], group: str = '') -> dict[str, Any]:
+  """Returns the values of a config as 'group.key'; of augment the order, and 'augment.step.key'."""
+  found = {}
+  for key, value in config.items():
+    name = f'{group}{key}'
+    if key == 'augment':
+      found[name] = tuple(step for step, _ in value)
+      value = dict(value)
+    if isinstance(value, Mapping) and value:
+      found |= flattened(value, f'{name}.')
+    elif key != 'augment':
+      found[name] = value
+  return found

@@ -2,73 +2,80 @@
 
 from __future__ import annotations
 
-import base64
 import bisect
 import dataclasses
 import io
+import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jaxseg.data import threads
-from jaxseg.draw import labels, objects
-from jaxseg.metrics.coco import image_ap
-from jaxseg.metrics.confusion import summarize
-from jaxseg.predict.instance_predictor import InstancePredictor, painted
-from jaxseg.predict.predictor import Predictor, load_variables, make_predictor
-from jaxseg.report.collect import Run
+from jaxseg.metrics.score import of_image
+from jaxseg.predict.predictor import Predictor
+from jaxseg.report.collect import RunSummary
+from jaxseg.report.render import data_uri
 from jaxseg.train import build
-from jaxseg.types import VOID, StuckError, UserError
+from jaxseg.train.initial import load_variables
+from jaxseg.types import StuckError, UserError
 
 MAX_IMAGES = 200  # of the split are scored
 SECONDS = 120.0  # after which no further one is begun
 SHOWN = 12  # worst ones, and best ones
 THUMBNAIL = 256  # pixels of the longer side
 _QUALITY = 80
+_FLAT = 64  # colours: a picture of no more is a mask
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class Shot:
   """One image: its name, score, and the pictures by title as data URIs, with their size."""
 
   name: str
   score: float
-  pictures: dict[str, str]
+  pictures: Mapping[str, str]
   size: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """Worst first.
+  """Images of a split that were scored one by one.
 
   Attributes:
     split: of the data.
     step: of the checkpoint that predicted.
     total: images of the split.
     scores: of every scored image, rising.
-    confusion: int64 [c, c] over the scored images, rows truth; None of instances.
-    worst, best: at most SHOWN each; where the split is small, no image is in both.
+    result: of all scored images together; {} of none.
+    worst, best: at most SHOWN each, the worst and the best first; where the split is small, no image
+      is in both.
     problem: why there are none.
-    measure: what the score is: 'IoU', the mean over the classes in the image, or 'AP', likewise.
   """
 
   split: str
   step: int = 0
   total: int = 0
   scores: tuple[float, ...] = ()
-  confusion: np.ndarray | None = None
-  worst: tuple[Scored, ...] = ()
-  best: tuple[Scored, ...] = ()
+  result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  worst: tuple[Shot, ...] = ()
+  best: tuple[Shot, ...] = ()
   problem: str = ''
-  measure: str = 'IoU'
+
+  @property
+  def median(self) -> float:
+    return statistics.median(self.scores)
+
+  @property
+  def all_shown(self) -> bool:
+    return len(self.scores) == len(self.worst) + len(self.best)
 
 
 def score(
-  run: Run, step: str, max_images: int, seconds: float, show: Callable[[str], None]
+  run: RunSummary, step: str, max_images: int, seconds: float, show: Callable[[str], None]
 ) -> Images:
   """Predicts images of the evaluation split, evenly drawn, until all, `max_images` or the time.
 
@@ -77,126 +84,76 @@ def score(
   Raises:
     UserError: no checkpoint of that step.
   """
-  config = run.config
+  experiment, split = run.experiment, run.settings.eval_split
   variables, step = load_variables(run.path, step)
   try:
-    source = build.source_from(config, config.eval_split)
+    source = experiment.source(split)
   except StuckError:  # its thread is still there: see jaxseg.console.run
     raise
   except UserError as e:
-    return Images(config.eval_split, step, problem=str(e))
-  build.set_up_jax(config)
-  predictor = make_predictor(config, variables, run.classes)
-  kind = _Instances if config.task == 'instance' else _Pixels
-  judge = kind(predictor, run)
-  order = np.random.default_rng(0).permutation(len(source))[:max_images].tolist()
-  read = partial(threads.examples, source, timeout=config.data_timeout)
-  begin = shown = time.monotonic()
-  interval = 0.25 if sys.stdout.isatty() else 10.0  # off a terminal every line stays
-  done, kept = [], []
-  for count, (index, example) in enumerate(zip(order, read(order), strict=True)):
-    if count and time.monotonic() - begin > seconds:
-      break
-    value, prediction = judge.score(example)
+    return Images(split, step, problem=str(e))
+  build.set_up_jax(run.settings)
+  predictor = Predictor(experiment, variables, run.classes)
+  task, names = experiment.task, run.classes.names
+  total, scores, kept = task.scorer(names, **experiment.eval.score), [], []
+  for example in _examples(source, max_images, seconds, experiment.data.timeout, show):
+    prediction, one = predictor.predict(example['image']), task.scorer(names)
+    value = of_image(one, example, prediction, run.score)
     if value is None:  # nothing but void, or no object
       continue
-    done.append(value)
-    bisect.insort(kept, (value, index, prediction), key=lambda k: k[:2])
-    if len(kept) > 2 * SHOWN:
-      kept.pop(SHOWN)
-    if time.monotonic() - shown > interval:
-      shown = time.monotonic()
-      show(f'report: {count + 1}/{len(order)} images scored')
-  again = zip(kept, read([index for _, index, _ in kept]), strict=True)
-  drawn = [_encode(e, value, judge.pictures(e, found)) for (value, _, found), e in again]
-  half = min(SHOWN, -(-len(drawn) // 2))
+    total.merge(one)
+    bisect.insort(scores, value)
+    if _is_extreme(kept, value):
+      shot = _shot(example, value, task.draw(example, prediction, run.classes))
+      bisect.insort(kept, shot, key=lambda shot: shot.score)
+      del kept[SHOWN:-SHOWN]
+  half = min(SHOWN, -(-len(kept) // 2))
   return Images(
-    split=config.eval_split,
-    step=step,
+    split,
+    step,
     total=len(source),
-    scores=tuple(sorted(done)),
-    confusion=judge.confusion,
-    worst=tuple(drawn[:half]),
-    best=tuple(reversed(drawn[half:])),
-    measure=judge.measure,
+    scores=tuple(scores),
+    result=total.compute() if scores else {},
+    worst=tuple(kept[:half]),
+    best=tuple(reversed(kept[half:])),
   )
 
 
-class _Pixels:
-  """Scores and draws the classes of pixels."""
-
-  measure = 'IoU'
-
-  def __init__(self, predictor: Predictor, run: Run):
-    self._predictor, self._palette = predictor, run.classes.palette
-    self.confusion = np.zeros((run.config.num_classes,) * 2, np.int64)
-
-  def score(self, example: dict) -> tuple[float | None, np.ndarray]:
-    """Returns the mean IoU, None of nothing but void, and the prediction."""
-    prediction = self._predictor(example['image'])
-    matrix = confusion_of(example['label'], prediction, len(self.confusion))
-    self.confusion += matrix
-    iou = summarize(matrix)['mean_iou']
-    return None if np.isnan(iou) else iou, prediction
-
-  def pictures(self, example: dict, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    palette = self._palette
-    image, label = np.asarray(example['image']), np.asarray(example['label'])
-    label = np.where(label < len(palette), label, VOID)
-    return {
-      'image': labels.overlay(image, np.full_like(label, VOID), palette),
-      'truth': labels.colorize(label, palette),
-      'prediction': labels.colorize(prediction, palette),
-      'errors': labels.error_map(image, label, prediction),
-    }
+def _examples(source, most: int, seconds: float, timeout: float, show):
+  """Yields images evenly drawn from all, until `most` or the time, the first at any rate."""
+  order = np.random.default_rng(0).permutation(len(source))[:most].tolist()
+  begin = shown = time.monotonic()
+  interval = 0.25 if sys.stdout.isatty() else 10.0  # off a terminal every line stays
+  for count, example in enumerate(threads.examples(source, order, timeout=timeout)):
+    if count and time.monotonic() - begin > seconds:
+      return
+    if time.monotonic() - shown > interval:
+      shown = time.monotonic()
+      show(f'report: {count}/{len(order)} images scored')
+    yield example
 
 
-class _Instances:
-  """Scores and draws instances."""
-
-  measure, confusion = 'AP', None
-
-  def __init__(self, predictor: InstancePredictor, run: Run):
-    self._predictor, self._names = predictor, run.classes.names
-
-  def score(self, example: dict) -> tuple[float | None, np.ndarray]:
-    """Returns the mask AP, None where there is no object, and the numbers of the pixels."""
-    found = self._predictor.instances(example['image'])
-    return image_ap(example, found, self._names), painted(found)[0]
-
-  def pictures(self, example: dict, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    return objects.pictures(example, prediction)
+def _is_extreme(kept: list[Shot], value: float) -> bool:
+  """Whether a score is among the worst or the best so far."""
+  return len(kept) < 2 * SHOWN or not kept[SHOWN - 1].score <= value <= kept[SHOWN].score
 
 
-def confusion_of(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
-  """Counts (truth, prediction) of one image, int64 [c, c]; labels that are no class do not count."""
-  counted = label < num_classes
-  cells = label[counted].astype(np.int64) * num_classes + prediction[counted]
-  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def _encode(example: dict, score: float, pictures: dict[str, np.ndarray]) -> Scored:
+def _shot(example: Mapping[str, Any], value: float, pictures: Mapping[str, np.ndarray]) -> Shot:
   """Makes the pictures small, as photographs or masks."""
   size = example['image'].shape[1::-1]
   scale = min(1.0, THUMBNAIL / max(size))
   size = tuple(max(1, round(side * scale)) for side in size)
-  encoded = {}
-  for name, picture in pictures.items():
-    mask = 'errors' in pictures and name in ('truth', 'prediction')
-    smooth = name == 'image' or 'errors' not in pictures
-    small = Image.fromarray(picture).resize(
-      size, Image.Resampling.BOX if smooth else Image.Resampling.NEAREST
-    )
-    encoded[name] = data_uri(small, 'PNG' if mask else 'JPEG')
-  return Scored(str(example['file_name']), float(score), encoded, size)
+  encoded = {title: _encode(Image.fromarray(p), size) for title, p in pictures.items()}
+  return Shot(str(example['file_name']), float(value), encoded, size)
 
 
-def data_uri(picture: Image.Image, kind: str) -> str:
-  """Encodes a picture: 'JPEG' for photographs, 'PNG' (256 colours) for masks, where it is smaller."""
-  data = io.BytesIO()
-  if kind == 'JPEG':
-    picture.save(data, 'JPEG', quality=_QUALITY, optimize=True)
-  else:
-    picture.quantize(256, dither=Image.Dither.NONE).save(data, 'PNG', optimize=True)
-  text = base64.b64encode(data.getvalue()).decode()
-  return f'data:image/{kind.lower()};base64,{text}'
+def _encode(picture: Image.Image, size: tuple[int, int]) -> str:
+  """Encodes a photograph as JPEG, a mask as PNG, which is smaller and keeps its edges."""
+  file = io.BytesIO()
+  if picture.getcolors(_FLAT) is None:
+    small = picture.resize(size, Image.Resampling.BOX)
+    small.save(file, 'JPEG', quality=_QUALITY, subsampling=0, optimize=True)
+    return data_uri(file.getvalue(), 'jpeg')
+  small = picture.resize(size, Image.Resampling.NEAREST)
+  small.quantize(_FLAT, dither=Image.Dither.NONE).save(file, 'PNG', optimize=True)
+  return data_uri(file.getvalue(), 'png')

@@ -1,32 +1,31 @@
-"""The tables of runs in docs/results.md, made from run folders: nothing is typed by hand."""
+"""The tables of docs/results.md, made from run folders: nothing is typed by hand."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import runpy
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from jaxseg.draw import labels, objects
-from jaxseg.metrics.measures import SCORES, published_numbers, single_numbers
-from jaxseg.predict.instance_predictor import InstancePredictor, painted
+from jaxseg import config as configs
+from jaxseg.console import duration
+from jaxseg.draw import labels
+from jaxseg.metrics.score import numbers, published
 from jaxseg.predict.predictor import load
-from jaxseg.train.run_folder import load_config
-from jaxseg.train.writer import duration, read_records
+from jaxseg.report.collect import RunSummary, collect
+from jaxseg.report.figures import draw
+from jaxseg.report.render import title
 from jaxseg.types import UserError
 
-_PIXELS = dict(zip(SCORES, ('pixel acc.', 'mean acc.', 'mean IoU', 'f.w. IoU'), strict=True))
-_INSTANCES = {
-  'mask_ap': 'mask AP',
-  'mask_ap50': 'AP50',
-  'mask_ap75': 'AP75',
-  'mask_ap_small': 'small',
-  'mask_ap_medium': 'medium',
-  'mask_ap_large': 'large',
-  'box_ap': 'box AP',
-}
+_BASELINES = (
+  'baseline',
+  'config',
+  'parameters',
+  'paper',
+  'ours',
+  'hardware',
+  'training',
+  'command',
+)
 
 
 def write(
@@ -37,97 +36,143 @@ def write(
   table: str | None = None,
   pictures: str | None = None,
 ) -> None:
-  """Writes the rows of several runs between the markers of a Markdown file.
-
-  Where one of them finds instances, all are compared by average precision.
+  """Writes the rows of several runs, with the scores that all have, into a Markdown file.
 
   Args:
     workdirs: trained folders in which eval/<split>.json stands (launch/evaluate.py).
     output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`.
     split: whose numbers.
     table: which of the file's tables; None: the one named as the split.
-    pictures: folder for one strip (image, truth, prediction) a run; None: none is drawn.
+    pictures: folder for one strip (image, truth, prediction, errors) a run; None: none is drawn.
 
   Raises:
     UserError: a run that was not evaluated, or a file without the markers.
   """
-  instances = any(load_config(w).task == 'instance' for w in workdirs)
-  columns = _INSTANCES if instances else _PIXELS
-  rows = [_row(Path(w), split, columns, pictures and Path(pictures)) for w in workdirs]
-  head = ('run', 'split', *columns.values(), 'paper', 'hardware', 'training', 'command')
-  replace_table(
-    output, table or split, [f'| {" | ".join(head)} |', '|---' * len(head) + '|', *rows]
-  )
+  runs = [collect(Path(workdir)) for workdir in workdirs]
+  scores = common_scores(runs, split)
+  rows = [_row(run, split, scores, pictures and Path(pictures)) for run in runs]
+  head = ('run', 'split', *map(title, scores), 'paper', 'hardware', 'training', 'command')
+  replace_table(output, table or split, head, rows)
 
 
-def replace_table(output: str, table: str, lines: Sequence[str]) -> None:
-  """Puts lines between `<!-- results TABLE -->` and `<!-- end -->` of a Markdown file.
+def write_baselines(output: str, workdirs: Sequence[str] = (), folder: str = 'configs') -> None:
+  """Writes the papers' baselines: what was published, and our run of the same recipe or "not run".
+
+  A baseline is a variant that a config file names in BASELINES; the table's marker is `baselines`.
+
+  Args:
+    output: see `write`.
+    workdirs: trained and evaluated folders; one that was trained with exactly a baseline's
+      --config, and no key changed, is that baseline's row.
+    folder: of the config files.
+
+  Raises:
+    UserError: a run that was not evaluated or is no baseline, or a file without the markers.
+  """
+  runs = {_spec_of(run): run for run in (collect(Path(workdir)) for workdir in workdirs)}
+  known = dict(baselines(folder))
+  for spec, run in runs.items():
+    if spec not in known:
+      raise UserError(
+        f'{run.path} was not trained by a baseline of {folder}/ as it stands: leave it out here'
+      )
+  rows = [_baseline(spec, heading, runs.get(spec)) for spec, heading in known.items()]
+  replace_table(output, 'baselines', _BASELINES, rows)
+
+
+def baselines(folder: str) -> Iterator[tuple[str, str]]:
+  """Yields every baseline: what --config takes, and the config's title."""
+  for file in sorted(Path(folder).glob('*.py')):
+    module = runpy.run_path(str(file))
+    heading = module['__doc__'].splitlines()[0].split(' (')[0].rstrip('.')
+    for variant in module.get('BASELINES', ()):
+      yield f'{folder}/{file.name}' + (f':{variant}' if variant else ''), heading
+
+
+def replace_table(
+  output: str, table: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+  """Puts a table between `<!-- results TABLE -->` and `<!-- end -->` of a Markdown file.
 
   Raises:
     UserError: the file has no such markers.
   """
-  file, begin = Path(output), f'<!-- results {table} -->'
-  text = file.read_text(encoding='utf-8')
-  if begin not in text or '<!-- end -->' not in text.split(begin)[1]:
-    raise UserError(
-      f'{output} needs the lines {begin} and <!-- end -->: the table goes between them'
-    )
-  before, after = text.split(begin)[0], text.split(begin)[1].split('<!-- end -->', 1)[1]
-  text = '\n'.join([begin, *lines, '<!-- end -->'])
-  file.write_text(before + text + after, encoding='utf-8')
+  file, begin, end = Path(output), f'<!-- results {table} -->', '<!-- end -->'
+  before, _, rest = file.read_text(encoding='utf-8').partition(begin)
+  if end not in rest:
+    raise UserError(f'{output} needs the lines {begin} and {end}: the table goes between them')
+  lines = [f'| {" | ".join(cells)} |' for cells in (head, *rows)]
+  lines.insert(1, '|---' * len(head) + '|')
+  after = rest.partition(end)[2]
+  file.write_text('\n'.join([before + begin, *lines, end + after]), encoding='utf-8')
 
 
-def _row(workdir: Path, split: str, columns: Mapping[str, str], pictures: Path | None) -> str:
-  config = load_config(workdir)
-  file = workdir / 'eval' / f'{split}.json'
-  if not file.exists():
-    raise UserError(
-      f'{workdir} has no scores on {split}: python launch/evaluate.py --workdir={workdir} --split={split}'
-    )
-  result = json.loads(file.read_text(encoding='utf-8'))
-  run = json.loads((workdir / 'run.json').read_text(encoding='utf-8'))
-  picture = ''
+def common_scores(runs: Sequence[RunSummary], split: str) -> list[str]:
+  """Returns the scores that all runs have on a split.
+
+  Raises:
+    UserError: a run without scores there, or without the one that the others go by.
+  """
+  for run in runs:
+    if split not in run.evaluations:
+      raise UserError(
+        f'{run.path} has no scores on {split}: python launch/evaluate.py --workdir={run.path} '
+        f'--split={split}'
+      )
+  results = [numbers(run.evaluations[split]) for run in runs]
+  scores = [name for name in results[0] if all(name in result for result in results)]
+  # Maps of classes can be scored as objects too, the other way round there is no way.
+  leading = min(runs, key=lambda run: run.experiment.task.maps).score
+  for run, result in zip(runs, results, strict=True):
+    if leading not in result:
+      raise UserError(
+        f'{run.path}/eval/{split}.json has no {title(leading)}: python launch/evaluate.py '
+        f'--workdir={run.path} --split={split} --instances'
+      )
+  return scores
+
+
+def _row(run: RunSummary, split: str, scores: Sequence[str], pictures: Path | None) -> list[str]:
+  result = run.evaluations[split]
+  values, picture = numbers(result), ''
   if pictures:
-    strip = pictures / f'{workdir.name}.png'
-    labels.save(strip, _strip(workdir, split))
+    strip = pictures / f'{run.name}.png'
+    _draw(run, split, strip)
     picture = f' ([picture]({strip.name}))'
-  if not columns.keys() <= result.keys():
-    raise UserError(
-      f'{file} has no {next(iter(columns.values()))}: python launch/evaluate.py --workdir={workdir} '
-      f'--split={split} --instances'
-    )
-  numbers = ' | '.join('-' if result[s] is None else f'{100 * result[s]:.1f}' for s in columns)
-  return (
-    f'| {workdir.name}{picture} | {split}, {result["images"]} images, step {result["step"]} | {numbers} '
-    f'| {_published(config.paper, result, columns)} | {hardware(run)} | {training_time(workdir, config.batch_size)} '
-    f'| `{run["command"]}` |'
-  )
+  return [
+    f'{run.name}{picture}',
+    f'{split}, {result["images"]} images, step {result["step"]}',
+    *('-' if values[name] is None else f'{100 * values[name]:.1f}' for name in scores),
+    beside(run.settings.paper, result, scores),
+    *_making(run),
+  ]
 
 
-def training_time(workdir: Path, batch_size: int) -> str:
-  """Adds up the steps' own time (evaluations left out) from the rates in metrics.jsonl."""
-  seconds, before = 0.0, 0
-  for record in read_records(workdir):
-    if 'time/images_per_second' in record:
-      seconds += (record['step'] - before) * batch_size / record['time/images_per_second']
-      before = record['step']
-  return f'{before} steps in {duration(seconds)}'
+def _draw(run: RunSummary, split: str, file: Path) -> None:
+  """Draws the middle image of the split: not the best, not the worst, always the same."""
+  source = run.experiment.source(split)
+  example = source[len(source) // 2]
+  predict = load(run.path, 'latest').predict
+  labels.save(file, draw(run.experiment.task, predict, [example], run.classes))
 
 
-def _published(paper: Any, result: dict[str, Any], columns: Mapping[str, str] = _PIXELS) -> str:
-  """The paper's numbers, each beside ours of the same name where the row does not show it yet."""
-  published, ours = published_numbers(paper), single_numbers(result)
-  if not published:
+def beside(paper: Mapping | None, result: Mapping, shown: Sequence[str]) -> str:
+  """Writes the paper's scores, and ours of the same name where the row does not show it yet.
+
+  Args:
+    paper: of the config.
+    result: of an evaluation.
+    shown: names of the scores in the row.
+  """
+  ours, texts = numbers(result), []
+  for name, value in published(paper).items():
+    own = '' if name in shown else f' (ours {percent(ours.get(name))})'
+    texts.append(f'{title(name)} {percent(value)}{own}')
+  if not texts:
     return 'none published'
-  told = []
-  for name, value in published.items():
-    text = f'{name.replace("_", " ")} {percent(value)}'
-    if name not in columns:
-      text += f' (ours {percent(ours.get(name))})'
-    told.append(text)
   split = paper.get('split', result['split'])
   where = '' if split == result['split'] else f' on {split}'
-  return ', '.join(told) + f'{where}: {paper["source"]}'
+  return f'{", ".join(texts)}{where}: {paper["source"]}'
 
 
 def percent(value: float | None) -> str:
@@ -137,20 +182,39 @@ def percent(value: float | None) -> str:
   return f'{100 * value:.1f}' if abs(value) >= 0.01 or not value else f'{100 * value:.2g}'
 
 
-def hardware(run: dict[str, Any]) -> str:
-  """Returns what run.json says of the machine."""
-  return str(run.get('hardware') or run.get('devices'))
+def _making(run: RunSummary) -> tuple[str, str, str]:
+  """Returns on what, how long and how a run was trained."""
+  made = run.provenance
+  hardware = str(made.get('hardware') or made.get('devices'))
+  return hardware, f'{run.last_step} steps in {duration(run.seconds)}', f'`{made.get("command")}`'
 
 
-def _strip(workdir: Path, split: str) -> np.ndarray:
-  """Draws the middle image of the split: not the best, not the worst, always the same."""
-  from jaxseg.train import build
+def _baseline(spec: str, heading: str, run: RunSummary | None) -> list[str]:
+  paper = configs.settings(configs.load(spec)).paper or {}
+  name = Path(spec).name.replace('.py', '')
+  scores = ', '.join(_listed(published(paper))) or 'no score'
+  where = f' on {paper["split"]}' if published(paper) and 'split' in paper else ''
+  source = f': {paper["source"]}' if paper else ''
+  row = [heading, f'`{name}`', f'{paper["params"]:,}' if paper else '-', scores + where + source]
+  if run is None:
+    folder = ''.join(c if c.isalnum() else '_' for c in name)
+    command = f'`python launch/train.py --config={spec} --workdir=runs/{folder}`'
+    return [*row, 'not run', '-', '-', command]
+  if not run.evaluations:
+    raise UserError(
+      f'{run.path} has no scores: python launch/evaluate.py --workdir={run.path} --step=latest'
+    )
+  result = run.headline
+  counted = f'({result["split"]}, {result["images"]} images, step {result["step"]})'
+  return [*row, f'{", ".join(_listed(numbers(result)))} {counted}', *_making(run)]
 
-  source = build.source_from(load_config(workdir), split)
-  example = source[len(source) // 2]
-  predictor = load(workdir, 'latest')
-  if isinstance(predictor, InstancePredictor):
-    ids, _ = painted(predictor.instances(example['image']))
-    return labels.strips([objects.pictures(example, ids)])
-  row = (example['image'], example['label'], predictor(example['image']))
-  return labels.panel([row], predictor.classes.palette, predictor.classes.names, errors=False)
+
+def _listed(scores: Mapping[str, float | None]) -> list[str]:
+  return [f'{title(name)} {percent(value)}' for name, value in scores.items()]
+
+
+def _spec_of(run: RunSummary) -> str:
+  """Returns what the run's command gave as --config, with every key that it changed."""
+  words = run.provenance.get('command', '').split()
+  flags = [word for word in words if word.startswith(('--config=', '--config.'))]
+  return ' '.join(flags).removeprefix('--config=')

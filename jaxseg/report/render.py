@@ -1,0 +1,133 @@
+"""Pages from the templates: what comes from outside is escaped by jinja2, pictures are data URIs.
+
+The policy of every page lets it load nothing but its own data URIs, run nothing, and take its style
+from the one sheet whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import functools
+import hashlib
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jinja2
+import matplotlib
+from markupsafe import Markup
+
+from jaxseg.console import duration
+from jaxseg.draw import plots
+from jaxseg.metrics.score import numbers
+
+_UPPER = re.compile(r'\b(ap\d*|f1|seg|dice)\b')
+
+
+def render(template: str, **values: Any) -> str:
+  """Returns a page.
+
+  Args:
+    template: a file of templates/.
+    **values: what it shows, as text.
+  """
+  templates = _templates()
+  sheet = Markup(templates.loader.get_source(templates, 'style.css')[0])
+  digest = base64.b64encode(hashlib.sha256(sheet.encode()).digest()).decode()
+  return templates.get_template(template).render(sheet=sheet, digest=digest, **values)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+  templates = jinja2.Environment(
+    loader=jinja2.PackageLoader('jaxseg.report'),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  for function in (title, score, number, numbers, plain, duration):
+    templates.filters[function.__name__] = function
+  templates.tests['lower_is_better'] = lower_is_better
+  return templates
+
+
+def title(name: str) -> str:
+  """Writes the name of a score for people: 'mean_iou' as 'mean IoU', 'mask_ap50' as 'mask AP50'."""
+  words = _UPPER.sub(lambda word: word[0].upper(), name.replace('_', ' '))
+  return re.sub(r'\biou\b', 'IoU', words)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+  """Writes a number; '–' where there is none."""
+  return '–' if value is None or math.isnan(value) else f'{value:.{digits}f}'
+
+
+def score(value: float | None) -> str:
+  """Writes a score with four digits, also where it is a small error."""
+  return f'{value:.3g}' if value is not None and 0 < abs(value) < 0.01 else number(value)
+
+
+def plain(value: Any) -> str:
+  """Writes a config's value as one would type it."""
+  if isinstance(value, float):
+    return f'{value:g}'
+  if isinstance(value, (tuple, list)):
+    return f'({", ".join(map(plain, value))})'
+  if isinstance(value, Mapping):
+    return ', '.join(f'{k}={plain(v)}' for k, v in value.items())
+  return repr(value) if value == '' else str(value)
+
+
+def lower_is_better(name: str) -> bool:
+  """Whether a score counts what is wrong."""
+  return name.endswith(('error', 'disagreement'))
+
+
+def score_names(first: Iterable[str], results: Iterable[Mapping[str, Any]]) -> list[str]:
+  """Returns the names of all scores in some results, those that say how good a run is first."""
+  return list(dict.fromkeys((*first, *(name for result in results for name in numbers(result)))))
+
+
+def data_uri(data: bytes, kind: str) -> str:
+  """Returns a file's bytes as a URI; `kind` is such as 'png' or 'svg+xml'."""
+  return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def plot(draw: Callable, *arguments: Any, **options: Any) -> str:
+  """Returns what a function of jaxseg.draw.plots draws, as the data URI of an SVG."""
+  file = io.BytesIO()
+  with matplotlib.rc_context({'savefig.format': 'svg', 'svg.fonttype': 'none'}):
+    draw(file, *arguments, **options)
+  return data_uri(file.getvalue(), 'svg+xml')
+
+
+def curves(
+  runs: Mapping[str, list[dict[str, float]]],
+  charts: Mapping[str, str],
+  marked: tuple[str, float] | None = None,
+) -> dict[str, str]:
+  """Draws numbers of metrics.jsonl over the steps, a line a number and run.
+
+  Args:
+    runs: name -> records.
+    charts: title -> pattern of its numbers' names, such as 'train/loss*'.
+    marked: name and step of a point that gets a ring.
+
+  Returns:
+    title -> data URI; a chart without points is left out.
+  """
+  drawn = {}
+  for heading, pattern in charts.items():
+    records = [
+      {'step': record['step'], **{f'{run}{key}': record[key] for key in chosen}}
+      for run, lines in ((f'{name}: ' if len(runs) > 1 else '', r) for name, r in runs.items())
+      for record in lines
+      if (chosen := fnmatch.filter(record, pattern))
+    ]
+    if records:
+      drawn[heading] = plot(plots.save_curves, records, marked=marked)
+  return drawn
