@@ -1,4 +1,4 @@
-"""A stuck read and a dead worker are errors in the process that waits, within its patience."""
+"""A stuck read and a dead worker are errors in the process that waits, within its time limit."""
 
 import os
 import subprocess
@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxseg import config as configs
-from jaxseg import datasets, report
-from jaxseg.data import image_files, label_check, threads, watch
+from jaxseg import report
+from jaxseg.data import archives, image_files, label_check, threads
+from jaxseg.data.frame import Frame
 from jaxseg.data.loader import eval_batches, train_batches
+from jaxseg.data.options import Data
 from jaxseg.datasets import folder
 from jaxseg.predict.evaluate import score_images
-from jaxseg.train import build
 from jaxseg.types import SizeRule, StuckError, UserError
-from tests.tiny_runs import make_config
+from tests.tiny_runs import make_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,13 +69,13 @@ def own(tmp_path, monkeypatch, never):
   return tmp_path / 'data'
 
 
-def stuck_in(call, patience=0.5) -> str:
+def stuck_in(call, seconds=0.5) -> str:
   """Returns the line of the StuckError that a call ends with; one that hangs fails the test."""
   ended = Future()
 
   def run():
     try:
-      with watch.patient(patience):
+      with threads.time_limit(seconds):
         ended.set_result(call())
     except BaseException as error:
       ended.set_exception(error)
@@ -87,11 +87,12 @@ def stuck_in(call, patience=0.5) -> str:
   return str(error)
 
 
-def until_the_end(batches) -> list[int]:
+def until_the_end(batches):
+  """Returns the places of the examples that came, and the error that ended them."""
   found: list[int] = []
   with pytest.raises(UserError) as error:
     for _, batch in zip(range(8), batches, strict=False):
-      found += batch['index'].tolist()
+      found += [e['index'] for e in batch.get('examples', ())] or batch['index'].tolist()
   assert '\n' not in str(error.value)
   return found, error
 
@@ -107,8 +108,8 @@ def test_a_stuck_read_is_told_with_its_file(never):
 
 
 def test_a_stuck_read_in_evaluation(never):
-  options = dict(batch_size=1, size_rule=SizeRule(), timeout=1.0)
-  found, error = until_the_end(eval_batches(Source(never), **options))
+  batches = eval_batches(Source(never), Frame(SizeRule()), batch_size=1, timeout=1.0)
+  found, error = until_the_end(batches)
   assert error.type is StuckError and found == [0, 1, 2, 3, 4]
 
 
@@ -120,7 +121,7 @@ def test_a_file_whose_name_cannot_be_read_either_is_told_by_its_number(never):
 
 
 def test_slow_is_not_stuck():
-  """Each example takes a third of the patience, a batch more than all of it."""
+  """Each example takes a third of the time limit, a batch more than all of it."""
   wait = threading.Event().wait
   batches = train_batches(
     Source(lambda: None),
@@ -155,7 +156,7 @@ def test_the_thread_goes_with_the_batches():
   next(batches)
   batches.close()
   for thread in threading.enumerate():
-    if thread.name == 'batches':
+    if thread.name.startswith('batches'):
       thread.join(5.0)
       assert not thread.is_alive()
 
@@ -169,12 +170,12 @@ def test_a_stuck_label_in_the_scan_before_training(never, tmp_path):
 
 
 def test_a_stuck_file_while_records_are_built(own, tmp_path):
-  """By the config's patience; nothing of the build stays."""
-  config = make_config(
-    dataset='folder', data_dir=str(own), dataset_options={}, num_classes=2, data_timeout=0.5
+  """By the config's time limit; nothing of the build stays."""
+  experiment = make_experiment(
+    data_dir=str(own), num_classes=2, data=dict(name='folder', timeout=0.5)
   )
   (own / 'classes.txt').write_text('ground 0 0 0\ndisc 1 1 1\n')
-  line = stuck_in(lambda: build.source_from(config, 'train'), patience=600.0)
+  line = stuck_in(lambda: experiment.source('train'), seconds=600.0)
   assert line.startswith(f'no data for 0.5 s, with {own / "train/images/5.png"} under way')
   assert not [p for p in (tmp_path / 'cache').rglob('*') if p.is_file() or 'building' in p.name]
 
@@ -189,29 +190,28 @@ def test_a_data_folder_on_a_dead_disk(never, monkeypatch):
   class Dead(type(Path())):
     is_dir = never
 
-  monkeypatch.setattr(datasets.storage, 'place', Dead)
-  assert 'with /mnt/dead under way' in stuck_in(lambda: datasets.data_root('/mnt/dead'))
+  monkeypatch.setattr(archives.files, 'place', Dead)
+  assert 'with /mnt/dead under way' in stuck_in(lambda: archives.data_root('/mnt/dead'))
 
 
 def test_a_stuck_image_while_an_evaluation_is_planned(never):
   """Sizes are read before there is a first batch."""
-  options = dict(batch_size=2, size_rule=SizeRule(), timeout=0.5)
-  line = stuck_in(lambda: eval_batches(Source(never), **options), patience=600.0)
+  frame, options = Frame(SizeRule()), dict(batch_size=2, timeout=0.5)
+  line = stuck_in(lambda: eval_batches(Source(never), frame, **options), seconds=600.0)
   assert line.startswith('no data for 0.5 s, with 5.png under way')
 
 
 def test_a_stuck_image_while_a_predictor_is_scored(never):
-  band = SimpleNamespace(mask=np.zeros((4, 4), np.uint8), probabilities=np.ones((4, 4, 1)))
-  config = SimpleNamespace(data_timeout=0.5)
-  predictor = SimpleNamespace(config=config, bands=lambda image: [band])
-  done = []
-  line = stuck_in(lambda: score_images(predictor, Source(never), [], done.append), patience=600.0)
+  experiment = SimpleNamespace(data=Data(timeout=0.5))
+  predictor = SimpleNamespace(experiment=experiment, predict=lambda image, maps: {})
+  score, done = SimpleNamespace(maps=False, add=lambda example, prediction: None), []
+  line = stuck_in(lambda: score_images(predictor, Source(never), score, done.append), seconds=600.0)
   assert line.startswith('no data for 0.5 s, with 5.png under way')
   assert done == [1, 2, 3, 4, 5]
 
 
 def test_one_slow_file_is_not_stuck_while_others_are_read():
-  """The first takes longer than the patience, but something is finished all the time."""
+  """The first takes longer than the time limit, but something is finished all the time."""
   wait, others = threading.Event().wait, threading.Semaphore(0)
 
   def read(index):
@@ -221,24 +221,17 @@ def test_one_slow_file_is_not_stuck_while_others_are_read():
     others.release()
     return index
 
-  options = dict(num_threads=2, ahead=20, timeout=1.0)
+  options = dict(num_threads=2, prefetch=20, timeout=1.0)
   assert list(threads.results(read, range(15), **options)) == list(range(15))
 
 
-def test_patience_is_the_configs_and_may_be_without_end():
-  assert watch.patience.get() == configs.base().data_timeout
-  with watch.patient(2.0):
-    assert watch.patience.get() == 2.0
-  assert watch.patience.get() == configs.base().data_timeout
-  answers = iter([TimeoutError, TimeoutError, TimeoutError, 'there'])
-
-  def attempt(seconds):
-    answer = next(answers)
-    if answer is TimeoutError:
-      raise answer
-    return answer
-
-  assert watch.Progress().wait(attempt, 0.0) == 'there'
+def test_a_time_limit_holds_inside_of_it_and_may_be_none(never):
+  items = iter(range(2))
+  with threads.time_limit(0.2), pytest.raises(StuckError, match='no data for 0.2 s, with 1 under'):
+    list(threads.results(lambda i: i and never(), items, name=str))
+  with threads.time_limit(0.1):
+    wait = threading.Event().wait
+    assert list(threads.results(lambda i: wait(0.3), [0], timeout=0)) == [False]
 
 
 def test_a_stuck_report_ends_the_training_that_it_belongs_to(monkeypatch, tmp_path):
@@ -249,7 +242,7 @@ def test_a_stuck_report_ends_the_training_that_it_belongs_to(monkeypatch, tmp_pa
 
   monkeypatch.setattr(report, 'collect', stuck)
   with pytest.raises(StuckError):
-    report.after_training(tmp_path, None)
+    report.Report().ended(SimpleNamespace(folder=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -264,12 +257,12 @@ def test_a_stuck_process_ends(tmp_path, job):
   script = tmp_path / 'stuck.py'
   script.write_text(
     'import time\n'
-    'from jaxseg import command\n'
-    'from jaxseg.data import ahead\n'
+    'from jaxseg import console\n'
+    'from jaxseg.data import threads\n'
     'from jaxseg.data.loader import train_batches\n'
     'from tests.test_watchdog import Source\n'
     'source = Source(lambda: time.sleep(1e6))\n'
-    f'command.run(lambda: {job})\n'
+    f'console.run(lambda: {job})\n'
   )
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   done = subprocess.run(
