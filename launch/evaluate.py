@@ -1,4 +1,4 @@
-"""Evaluates a trained workdir: the four numbers, a table by class, and eval/<split>.json (or _<mode>).
+"""Evaluates a trained workdir: its scores, a table by class, and eval/<split>.json (or _<mode>).
 
 python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --instances]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
@@ -13,9 +13,12 @@ def main() -> None:
   add('--workdir', required=True, help='a folder that launch/train.py has written')
   add('--split', help="default: the config's eval_split")
   add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
-  add('--bf', action='store_true', help="also the boundary measure of SegNet's paper (slow)")
-  add('--neurites', action='store_true', default=None, help="ISBI's measures; isbi2012 has them")
-  add('--instances', action='store_true', help="COCO's AP of the mask's connected components")
+  extra = dict(dest='extra', action='append_const', default=[])
+  add('--bf', const='boundary', **extra, help="also the boundary measure of SegNet's paper (slow)")
+  add(
+    '--neurites', const='neurites', **extra, help="also ISBI's measures; isbi2012 has them anyway"
+  )
+  add('--instances', const='components', **extra, help="also COCO's AP of the mask's components")
   add('--scales', type=console.numbers, default=(), help="average these; default: the config's")
   add('--flip', action='store_true', help='average with the image mirrored left to right')
   add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
@@ -33,9 +36,7 @@ def main() -> None:
       flags.workdir,
       split=flags.split,
       step=flags.step,
-      boundaries=flags.bf,
-      neurites=flags.neurites,
-      precision=flags.instances,
+      extra=flags.extra,
       options=evaluate.Options(
         scales=flags.scales,
         flip=flags.flip,

@@ -1,9 +1,9 @@
 """Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
 
-python launch/job.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
+python launch/predict.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
     [--overlay --probabilities --uncertainty] [--skip_existing] [--overwrite] [--step=N|best]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
-A network of instances writes <name>_instances.png and one detections.json (COCO's format) too.
+A network that finds objects writes <name>_instances.png and one detections.json (COCO's format) too.
 """
 
 from jaxseg import console

@@ -1,7 +1,7 @@
 """Options of a prediction, and its averages: functions that take a prediction and return a better one.
 
 On the device, a network maps uint8 images and a key to probabilities [b, h, w, k]; `with_samples`
-adds k channels, the Monte-Carlo variances. On the host, a prediction maps one image to such a map.
+adds k channels, the Monte-Carlo variances. On the host, a prediction maps one image to such maps.
 Everything is linear in the maps, so the variance travels through tiles, flips, scales and rotations
 like a probability: it is that within a view, averaged over the views.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cv2
 import flax
@@ -19,14 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.data import geometry
-from jaxseg.train.step import at_size
+from jaxseg.data.geometry import Size
 from jaxseg.types import Array, UserError
 
 MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones go in tiles
 
-Size = tuple[int, int]
-# (variables, uint8 [b, H, W, c], key, size) -> float32 [b, *size, k]; size None: as the logits come
-Network = Callable[[dict, Array, Array, Size | None], Array]
+# (variables, uint8 [b, H, W, c], key, size of the canvas) -> float32 [b, *size, k]
+Network = Callable[[dict, Array, Array, Size], Array]
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, c] -> float32 [h, w, k]
 
 
@@ -35,16 +34,16 @@ class Options:
   """What is averaged, and what an image is cut into. The defaults are one plain pass.
 
   Attributes:
-    scales: of the image; (): the config's eval_scales.
+    scales: of the image; (): the config's eval.scales.
     flip: also the image mirrored left to right.
     rotations: also the image turned, in all this many times (U-Net's 7); 1 is off.
     samples: passes with dropout on, 0 is off.
     tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
-    tile_step: distance between tiles; None: pipeline.tiling's default.
+    tile_step: distance between tiles; None: that of tiles.make_tiling.
     multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
-      leaves the choice to the prediction job and is 1 elsewhere.
+      leaves the choice to the prediction job, and elsewhere to the config, see data.frame.
       What is added lies right and below. A network with a margin predicts the same within the image;
-      one that pads sees more of the fill colour there in place of its own zero padding, and
+      one that pads has more of the fill colour there in place of its own zero padding, and
       differs only where its receptive field reaches the border.
     max_pixels: of a network's input, from which on tiles are used.
   """
@@ -67,6 +66,12 @@ class Options:
     if self.tile_step and not self.tile:
       raise UserError('tile_step needs a tile')
 
+  @property
+  def is_one_pass(self) -> bool:
+    """Whether nothing is averaged or cut, but for images that are too large."""
+    averaged = len(self.scales) > 1 or self.flip or self.rotations > 1 or self.samples
+    return not (averaged or self.tile)
+
   def describe(self) -> str:
     """Returns what differs from one plain pass, in words; '' where nothing does."""
     parts = [
@@ -87,14 +92,30 @@ class Band:
 
   Attributes:
     mask: uint8 [rows, w].
-    probabilities: float32 [rows, w, num_classes].
-    variance: float32 [rows, w, num_classes], of the samples' probabilities, None where none were drawn.
+    maps: float32 [rows, w, k], the probabilities of the classes, and behind them the variances of the
+      samples' probabilities where any were drawn.
+    num_classes: k without the variances.
   """
 
   top: int
   mask: np.ndarray
-  probabilities: np.ndarray
-  variance: np.ndarray | None = None
+  maps: np.ndarray
+  num_classes: int
+
+  @classmethod
+  def of_maps(cls, top: int, maps: np.ndarray, num_classes: int) -> Band:
+    """Returns the rows with the likeliest class of each pixel."""
+    mask = np.argmax(maps[..., :num_classes], axis=-1).astype(np.uint8)
+    return cls(top, mask, maps, num_classes)
+
+  @property
+  def probabilities(self) -> np.ndarray:
+    return self.maps[..., : self.num_classes]
+
+  @property
+  def variance(self) -> np.ndarray | None:
+    sampled = self.maps.shape[-1] > self.num_classes
+    return self.maps[..., self.num_classes :] if sampled else None
 
   @property
   def uncertainty(self) -> np.ndarray:
@@ -108,30 +129,30 @@ class Band:
     return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=-1)
 
 
-def make_network(model, task, preprocess: Callable, *, dropout: bool | None = None) -> Network:
-  """Makes the plain network: probabilities, the logits resized to `size` beforehand.
+def make_network(model, task, preprocess: Callable, options: Options) -> Network:
+  """Makes the network with what of the options happens on the device: samples and the flip.
 
   Args:
     model: maps (image, train) to outputs.
-    task: turns logits into probabilities.
+    task: has maps; its probabilities are those of outputs resized to the canvas.
     preprocess: maps uint8 images to the model's float images.
-    dropout: True keeps dropout on, drawn from the key.
+    options: see above.
   """
+  dropout = {'dropout': True} if options.samples else {}
 
-  def network(variables: dict, image: Array, key: Array, size: Size | None) -> Array:
-    outputs = model.apply(
-      variables, preprocess(image), train=False, dropout=dropout, rngs={'dropout': key}
-    )
-    logits = outputs['logits']
-    return task.probabilities({'logits': at_size(logits, size or logits.shape[1:3])})
+  def network(variables: dict, image: Array, key: Array, size: Size) -> Array:
+    rngs = {'dropout': key}
+    outputs = model.apply(variables, preprocess(image), train=False, rngs=rngs, **dropout)
+    return task.predict(outputs, size, maps=True)['probabilities']
 
-  return network
+  sampled = with_samples(network, options.samples) if options.samples else network
+  return with_flip(sampled) if options.flip else sampled
 
 
 def with_flip(network: Network) -> Network:
   """The mean of the image and of the image mirrored left to right, mirrored back."""
 
-  def flipped(variables: dict, image: Array, key: Array, size: Size | None) -> Array:
+  def flipped(variables: dict, image: Array, key: Array, size: Size) -> Array:
     there = network(variables, image, key, size)
     back = network(variables, image[:, :, ::-1], jax.random.fold_in(key, 1), size)
     return (there + back[:, :, ::-1]) / 2
@@ -146,7 +167,7 @@ def with_samples(network: Network, count: int) -> Network:
     A network of 2 k channels: the mean probabilities, and the (biased) variance of each class's.
   """
 
-  def sampled(variables: dict, image: Array, key: Array, size: Size | None) -> Array:
+  def sampled(variables: dict, image: Array, key: Array, size: Size) -> Array:
     def add(carry, inputs):  # Welford: no difference of large numbers
       (mean, squares), (number, key) = carry, inputs
       sample = network(variables, image, key, size)
@@ -181,15 +202,6 @@ def check_dropout(model, variables: dict, channels: int) -> None:
   )
 
 
-def over_scales(predict: Callable[[np.ndarray, float], np.ndarray], scales: Sequence[float]):
-  """Returns the Predict that averages `predict(image, scale)` over the scales."""
-
-  def average(image: np.ndarray) -> np.ndarray:
-    return sum(predict(image, scale) for scale in scales) / np.float32(len(scales))
-
-  return average
-
-
 def over_rotations(predict: Predict, count: int) -> Predict:
   """The mean over `count` rotations of the image by 360 / count degrees, each turned back.
 
@@ -202,9 +214,9 @@ def over_rotations(predict: Predict, count: int) -> Predict:
     total = predict(image)
     for turn in range(1, count):
       angle = 360 * turn / count
-      squared, place = _square(image)
-      back = _rotate(predict(_rotate(squared, angle)), -angle)
-      total = total + back[place]
+      square, image_area = _square(image)
+      back = _rotate(predict(_rotate(square, angle)), -angle)
+      total = total + back[image_area]
     return total / np.float32(count)
 
   return average

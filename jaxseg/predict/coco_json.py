@@ -1,8 +1,8 @@
-"""detections.json: what was found in many images, in the result format of COCO's tools.
+"""detections.json: the objects of many images, in the result format of COCO's tools.
 
-A list with an entry for each instance: image_id, file_name, category_id, category, bbox [x, y, width,
+A list with an entry for each object: image_id, file_name, category_id, category, bbox [x, y, width,
 height] in pixels, score, segmentation (compressed run lengths) and id, its number in
-<stem>_instances.png (where a better instance may cover it).
+<stem>_instances.png (where a better one may cover it).
 
 .detections.jsonl beside it has a line for each image that is done, so that a prediction that was
 interrupted can go on.
@@ -16,24 +16,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from jaxseg import datasets, files
-from jaxseg.predict.inputs import THERE, Item
-from jaxseg.types import UserError
+from jaxseg import files
+from jaxseg.metrics.coco import results_of
+from jaxseg.predict.inputs import IN_THE_WAY, Item
+from jaxseg.types import Detections, UserError
 
 NAME = 'detections.json'
 _LOG = '.detections.jsonl'
 
 
-def refuse_present(folder: Path, *, overwrite: bool) -> None:
-  """Raises UserError where the file is there already and may not be replaced."""
-  if not overwrite and (folder / NAME).exists():
-    raise UserError(f'{folder / NAME} is there already: {THERE}')
+def refuse_present(folder: Path) -> None:
+  """Raises UserError where the file is there already."""
+  if (folder / NAME).exists():
+    raise UserError(f'{folder / NAME} {IN_THE_WAY}')
 
 
 class Log:
-  """What was found in each image so far, kept in a file that grows.
+  """The objects of each image so far, kept in a file that grows.
 
   Args:
     folder: of the results.
@@ -41,7 +40,7 @@ class Log:
     goes_on: whether the file that is there is read and added to; else it is begun anew.
 
   Attributes:
-    found: an item's stem -> metrics.coco.results_of.
+    results: an item's stem -> metrics.coco.results_of.
 
   Raises:
     UserError: it goes on, and the folder's detections.json tells of other images too.
@@ -49,18 +48,18 @@ class Log:
 
   def __init__(self, folder: Path, stems: Iterable[str], *, goes_on: bool):
     path = folder / _LOG
-    self.found = _read_log(path) if goes_on else {}
-    others = not path.exists() or self.found.keys() - set(stems)
+    self.results = _read_log(path) if goes_on else {}
+    others = not path.exists() or self.results.keys() - set(stems)
     if goes_on and others and (folder / NAME).exists():
       raise UserError(f'{folder / NAME} tells of other images: choose another --output')
-    lines = map(_log_line, self.found, self.found.values())
+    lines = map(_log_line, self.results, self.results.values())
     files.write_text(path, ''.join(lines))  # without a line that was cut short
     self._file = files.Appended(path)
 
-  def add(self, stem: str, results: Sequence[Mapping[str, Any]]) -> None:
-    """Notes what was found in an image."""
-    self.found[stem] = results
-    self._file.write(_log_line(stem, results).encode())
+  def add(self, stem: str, detections: Detections) -> None:
+    """Notes the objects of an image."""
+    self.results[stem] = results_of(detections)
+    self._file.write(_log_line(stem, self.results[stem]).encode())
 
   def __enter__(self) -> Log:
     return self
@@ -81,38 +80,37 @@ def _as_text(one: Mapping[str, Any]) -> dict[str, Any]:
 def _read_log(path: Path) -> dict[str, list[dict[str, Any]]]:
   """Returns what the whole lines say, {} where there is no file."""
   lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.exists() else []
-  found = dict(json.loads(line) for line in lines if line.endswith('\n'))
-  for one in itertools.chain.from_iterable(found.values()):
+  results = dict(json.loads(line) for line in lines if line.endswith('\n'))
+  for one in itertools.chain.from_iterable(results.values()):
     one['segmentation']['counts'] = one['segmentation']['counts'].encode('ascii')
-  return found
+  return results
 
 
 def write(
   folder: Path,
-  config: ConfigDict,
   items: Sequence[Item],
-  found: Mapping[str, Sequence[Mapping[str, Any]]],
+  results: Mapping[str, Sequence[Mapping[str, Any]]],
   class_names: Sequence[str],
+  category_ids: Sequence[int] | None = None,
 ) -> None:
   """Writes the file.
 
   Args:
     folder: where.
-    config: of the run; of COCO's own data its category ids are used, elsewhere the classes' places.
     items: the images, in order. One named by a number, as COCO's are, has that for its image_id,
       others their place from 1.
-    found: an item's stem -> metrics.coco.results_of.
+    results: an item's stem -> metrics.coco.results_of.
     class_names: background first.
+    category_ids: of the classes, where the data have some; None: their places.
   """
-  ids = getattr(datasets.load(config.dataset), 'CATEGORY_IDS', range(len(class_names)))
+  ids = category_ids or range(len(class_names))
   numbered = all(item.stem.isdecimal() for item in items)
   lines = []
   for place, item in enumerate(items, start=1):
-    image = int(item.stem) if numbered else place
-    for number, one in enumerate(found.get(item.stem, ()), start=1):
+    for number, one in enumerate(results.get(item.stem, ()), start=1):
       kind = one['category_id']
       line = {
-        'image_id': image,
+        'image_id': int(item.stem) if numbered else place,
         'file_name': item.path.name,
         'id': number,
         'category_id': ids[kind],

@@ -1,12 +1,13 @@
-"""Evaluation: every image exactly once, at its own size, whatever the batch size and the devices."""
+"""Evaluation of a trained run: every image exactly once, at its own size, with all scores asked for."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +15,24 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxseg import files
+from jaxseg import files, parts
+from jaxseg.console import duration
 from jaxseg.data import threads
-from jaxseg.draw.labels import save_confusion
-from jaxseg.metrics.measures import (
-  EXTRAS,
-  SCORES,
-  Confusion,
-  Measure,
-  asked_for,
-  make_f_scores,
-  published_numbers,
-  single_numbers,
-)
-from jaxseg.predict.instance_predictor import check_options
-from jaxseg.predict.predictor import Options, Predictor, load_variables
-from jaxseg.train import build
+from jaxseg.draw.plots import save_confusion
+from jaxseg.metrics import score as scores
+from jaxseg.metrics.score import Result, Score
+from jaxseg.predict.averages import Options
+from jaxseg.predict.predictor import Predictor
+from jaxseg.predict.progress import Countdown
+from jaxseg.train.build import Experiment, load_experiment, set_up_jax
 from jaxseg.train.devices import hosts
-from jaxseg.train.evaluator import Told, make_evaluator
-from jaxseg.train.run_folder import Classes, load_config
-from jaxseg.train.writer import Progress, duration
+from jaxseg.train.evaluator import Evaluator, make_scores
+from jaxseg.train.initial import load_variables
+from jaxseg.train.run_folder import Classes
 from jaxseg.types import UserError
 
-
-def score_images(
-  predictor: Predictor, source: Any, measures: Sequence[Measure], told: Told | None = None
-) -> dict[str, Any]:
-  """Scores a predictor image by image, with whatever it averages and cuts.
-
-  Images are read ahead in threads, and the measures count behind the device in another one.
-
-  Args:
-    predictor: gives mask and probabilities.
-    source: the split.
-    measures: each is given every image once.
-    told: called with the number of images that are done.
-
-  Returns:
-    The measures' summaries in one dict.
-
-  Raises:
-    StuckError: an image that does not come within config.data_timeout.
-  """
-
-  def count(example, mask, probabilities):
-    for measure in measures:
-      try:
-        measure.add(example, mask, probabilities)
-      except UserError as error:
-        raise UserError(f'{example["file_name"]}: {error}') from None
-
-  timeout = predictor.config.data_timeout
-  reading = threads.examples(source, range(len(source)), timeout=timeout)
-  with threads.Backlog(num_threads=1) as counting:
-    for done, example in enumerate(reading, start=1):
-      bands = list(predictor.bands(example['image']))
-      mask = np.concatenate([band.mask for band in bands])
-      probabilities = np.concatenate([band.probabilities for band in bands])
-      counting.submit(count, example, mask, probabilities)
-      if told:
-        told(done)
-  return {k: v for measure in measures for k, v in measure.summary().items()}
+_AGREE = 1e-4  # of the scores of two evaluations of one checkpoint
+_OF_THE_FILE = ('split', 'step', 'images', 'mode')
 
 
 def evaluate_workdir(
@@ -83,157 +41,158 @@ def evaluate_workdir(
   split: str | None = None,
   step: str = 'best',
   options: Options | None = None,
-  boundaries: bool = False,
-  neurites: bool | None = None,
-  precision: bool = False,
+  extra: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Scores a run's checkpoint on a split, prints the numbers and writes eval/<split>.json.
 
   What `options` average or cut has a file of its own, eval/<split>_<mode>.json (see file_stem). Further
-  measures of the same step and mode that are in the file already stay there.
+  scores of the same step and mode that are in the file already stay there.
 
   Several hosts share the images of a plain pass, and all need to read the workdir's config.json;
-  with options or further measures the first works alone.
+  with options the first works alone.
 
   Args:
     workdir: written by jaxseg.train.train.train.
     split: default: the config's eval_split.
     step: 'best' | 'latest' | a number.
     options: what is averaged and cut; None: one plain pass, in batches over all devices.
-    boundaries: whether BF is measured too.
-    neurites: whether the ISBI challenge's measures are taken; None: where the data are ISBI 2012's.
-    precision: whether a semantic network's connected components are scored as instances too, by
-      COCO's average precision; a network of instances always is.
+    extra: scores by their names in jaxseg.metrics, beside the task's own, those of config.eval.scores
+      and those that the dataset's module asks for (SCORES).
 
   Returns:
     What is in the file.
 
   Raises:
-    UserError: no run, split or step, labels outside the classes, options that do not fit the network.
+    UserError: no run, split or step, labels outside the classes, options or scores that do not fit.
   """
-  begin = time.perf_counter()
-  config = load_config(workdir)
-  build.set_up_jax(config)
-  split, options = split or config.eval_split, options or Options()
+  start = time.perf_counter()
+  experiment, options = load_experiment(workdir), options or Options()
+  set_up_jax(experiment.settings)
+  split = split or experiment.settings.eval_split
   with hosts.together() as same:
-    found = _found(workdir, step) if hosts.first() else None
-    source, task = build.source_from(config, split), build.task_from(config)
-    same['config'], same['data'] = config.to_json_best_effort(), [split, len(source)]
-  found = hosts.broadcast(found)
-  flags = dict(boundaries=boundaries, neurites=neurites, precision=precision)
-  counted = _count(config, source, task, found['variables'], options, flags)
+    loaded = None
+    if hosts.first():
+      loaded = dict(zip(('variables', 'step'), load_variables(workdir, step), strict=True))
+    source = experiment.source(split)
+    make = _make_scores(experiment, source.class_names, extra)
+    same['config'], same['data'] = experiment.config, [split, len(source)]
+  loaded = hosts.broadcast(loaded)
+  counted = _count(experiment, source, loaded['variables'], options, make)
   if counted is None:
     return {}
-  (summary, mode), step = counted, found['step']
-  result = {'split': split, 'step': step, 'images': len(source), 'mode': mode}
-  stem = file_stem(split, config, options)
-  result |= _numbers(summary, source.class_names)
-  if config.paper:
-    result['paper'] = config.paper.to_dict()
-  if not hosts.first():
-    return result
-  file = files.place(workdir) / 'eval' / f'{stem}.json'
-  result |= _measured_before(file, result)
-  _write(result, file, source.class_names)
-  print_scores(result, config.paper)
-  print(f'written to {file} in {duration(time.perf_counter() - begin)}')
+  numbers, mode = counted
+  result = {'split': split, 'step': loaded['step'], 'images': len(source), 'mode': mode}
+  result |= sorted(numbers.items(), key=lambda item: item[0] == 'confusion')  # the longest last
+  if experiment.settings.paper:
+    result['paper'] = experiment.settings.paper
+  if hosts.first():
+    file = files.place(workdir) / 'eval' / f'{file_stem(split, experiment, options)}.json'
+    result |= _scored_before(file, result)
+    _write(result, file, source.class_names)
+    print_scores(result, experiment.settings.paper)
+    print(f'written to {file} in {duration(time.perf_counter() - start)}')
   return result
 
 
-def _count(
-  config, source, task, variables, options: Options, flags: dict[str, Any]
-) -> tuple[dict[str, Any], str] | None:
-  """Returns what was measured and how, in words; None on hosts that the others do without."""
-  with Progress() if hosts.first() else hosts.Silent() as progress:
-    told = _teller(progress, len(source))
-    if task.headline == 'mask_ap':
-      _check_for_instances(options, flags)
-      return make_evaluator(config, source, task)(variables, told), ''
-    extra = asked_for(config, source.class_names, **flags)
-    f_scores = make_f_scores(source.class_names, config.f_scores)
-    plain = _beside_config(config, options) == Options()
-    if plain and len(config.eval_scales) == 1 and not extra:
-      summary, mode = make_evaluator(config, source, task)(variables, told), ''
-    elif hosts.first():
-      classes = Classes(source.class_names, source.palette)
-      predictor = Predictor(config, variables, classes, options)
-      summary = score_images(predictor, source, [Confusion(task), *extra], told)
-      mode = '' if plain and len(config.eval_scales) == 1 else predictor.options.describe()
-    else:
-      return None
-  return summary | f_scores(summary['confusion']), mode
+def score_images(
+  predictor: Predictor, source: Any, score: Score, told: Callable[[int], None] | None = None
+) -> Result:
+  """Scores a predictor image by image, with whatever it averages and cuts.
+
+  Images are read ahead in threads, and the score counts behind the device in another one.
+
+  Args:
+    predictor: gives the predictions.
+    source: the split.
+    score: is given every image once.
+    told: called with the number of images that are done.
+
+  Raises:
+    UserError: labels outside the classes, or data that the score cannot use, naming the file.
+    StuckError: an image that does not come within config.data.timeout.
+  """
+
+  def count(example: dict, prediction: dict) -> None:
+    try:
+      score.add(example, prediction)
+    except UserError as error:
+      raise UserError(f'{example["file_name"]}: {error}') from None
+
+  timeout = predictor.experiment.data.timeout
+  reading = threads.examples(source, range(len(source)), timeout=timeout)
+  with threads.Backlog(num_threads=1) as counting:
+    for index, example in enumerate(reading):
+      prediction = predictor.predict(example['image'], maps=score.maps)
+      counting.submit(count, {**example, 'index': index}, prediction)
+      if told:
+        told(index + 1)
+  return score.compute()
 
 
-def _beside_config(config, options: Options) -> Options:
-  """Returns the options but for scales that are the config's own anyway."""
-  own = tuple(options.scales) == tuple(config.eval_scales)
-  return dataclasses.replace(options, scales=()) if own else options
-
-
-def file_stem(split: str, config, options: Options) -> str:
+def file_stem(split: str, experiment: Experiment, options: Options) -> str:
   """Returns the name of an evaluation's file: 'val', or 'val_flip_tiles-512x512' where options say so."""
-  mode = _beside_config(config, options).describe()
+  mode = _beside_config(experiment, options).describe()
   words = [part.replace(' of ', ' ').replace(' ', '-') for part in mode.split(', ') if part]
   return '_'.join([split, *words])
 
 
-def _check_for_instances(options: Options, flags: dict[str, Any]) -> None:
-  """Averages and measures of pixels mean nothing for instances."""
-  check_options(options)
-  if flags['boundaries'] or flags['neurites']:
-    raise UserError(
-      'a network of instances is scored by average precision alone: leave out --bf and --neurites'
+def _beside_config(experiment: Experiment, options: Options) -> Options:
+  """Returns the options but for scales that are the config's own anyway."""
+  own = tuple(options.scales) == tuple(experiment.eval.scales)
+  return dataclasses.replace(options, scales=()) if own else options
+
+
+def _make_scores(
+  experiment: Experiment, class_names: Sequence[str], extra: Sequence[str]
+) -> Callable[[], Score]:
+  """Returns what makes new scores. Raises UserError where one needs maps that the task has not."""
+  dataset = parts.load('datasets', experiment.data.name)
+  names = (*extra, *getattr(dataset, 'SCORES', ()))
+  for name in (*experiment.eval.scores, *names):
+    if scores.load(name, class_names).maps and not experiment.task.maps:
+      raise UserError(
+        f'the score {name!r} needs probabilities of pixels, which config.task='
+        f'{experiment.settings.task} does not predict: leave it out'
+      )
+  return functools.partial(make_scores, experiment, class_names, *names)
+
+
+def _count(
+  experiment: Experiment,
+  source: Any,
+  variables: dict[str, Any],
+  options: Options,
+  make: Callable[[], Score],
+) -> tuple[Result, str] | None:
+  """Returns the scores and the mode, in words; None on hosts that the others do without."""
+  plain = _beside_config(experiment, options) == Options() and len(experiment.eval.scales) == 1
+  if not (plain or hosts.first()):
+    return None
+  counting = Countdown('evaluated', len(source)) if hosts.first() else contextlib.nullcontext()
+  with counting as told:
+    if plain:
+      return Evaluator(experiment, source, make)(variables, told), ''
+    predictor = Predictor(
+      experiment, variables, Classes(source.class_names, source.palette), options
     )
+    return score_images(predictor, source, make(), told), predictor.options.describe()
 
 
-def _numbers(summary: dict[str, Any], class_names: tuple[str, ...]) -> dict[str, Any]:
-  """Returns what goes into the file, in its order."""
-  extras = {k: summary[k] for k in EXTRAS if k in summary}
-  if 'confusion' not in summary:
-    return extras
-  per_class = ('per_class_iou', 'per_class_accuracy')
-  return {
-    **{k: summary[k] for k in SCORES},
-    **{k: by_class(class_names, summary[k]) for k in per_class},
-    **extras,
-    'confusion': summary['confusion'].tolist(),
-  }
-
-
-def _found(workdir: str | Path, step: str) -> dict[str, Any]:
-  variables, step = load_variables(workdir, step)
-  return {'variables': variables, 'step': step}
-
-
-def _teller(progress: Progress, total: int) -> Told:
-  """Returns what shows the number of images done: often on a terminal, seldom elsewhere."""
-  begin = shown = time.perf_counter()
-  interval = 0.25 if sys.stdout.isatty() else 10.0
-
-  def told(done: int) -> None:
-    nonlocal shown
-    now = time.perf_counter()
-    if now - shown >= interval:
-      shown = now
-      rest = duration((total - done) * (now - begin) / max(done, 1))
-      progress.show(f'evaluated {done}/{total} images . ETA {rest}')
-
-  return told
-
-
-def _measured_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
-  """Returns the further measures of an earlier evaluation that agrees in all that both have."""
+def _scored_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+  """Returns the further scores of an earlier evaluation that agrees in all that both have."""
   try:
     before = json.loads(file.read_text(encoding='utf-8'))
-    same = all(before[k] == result[k] for k in ('split', 'step', 'images', 'mode'))
-    same = same and abs(before['pixel_accuracy'] - result['pixel_accuracy']) < 1e-4
-  except (OSError, ValueError, KeyError, TypeError):  # none, or not one of pixels
+    theirs, ours = scores.numbers(before), scores.numbers(result)
+    both = np.array([(theirs[k], ours[k]) for k in ours if k in theirs], float)  # None is nan
+    same = all(before[key] == result[key] for key in _OF_THE_FILE) and len(both)
+    same = same and np.allclose(*both.T, rtol=0, atol=_AGREE, equal_nan=True)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or cut short
     return {}
-  return {k: before[k] for k in EXTRAS if k in before and k not in result} if same else {}
+  return {k: v for k, v in before.items() if k not in (*result, 'paper')} if same else {}
 
 
-def _write(result: dict[str, Any], file: Path, class_names: tuple[str, ...]) -> None:
-  """Writes the file and, of pixels, <its name>_confusion.png, in one move each."""
+def _write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> None:
+  """Writes the file and, where there is a confusion matrix, <its name>_confusion.png, whole each."""
   picture = file.with_name(f'{file.stem}_confusion.png')
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -248,16 +207,11 @@ def _write(result: dict[str, Any], file: Path, class_names: tuple[str, ...]) -> 
     ) from error
 
 
-def by_class(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
-  """Pairs class names with values; None where a class never occurs."""
-  return {n: None if np.isnan(v) else float(v) for n, v in zip(names, values, strict=True)}
-
-
-def print_scores(result: dict[str, Any], paper: Any) -> None:
+def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
   """Prints all numbers, the paper's beside them where it has them, and the table by class."""
   console = Console(width=80, markup=False, emoji=False)
-  scores, published = single_numbers(result), published_numbers(paper)
-  published = {name: value for name, value in published.items() if name in scores}
+  numbers, published = scores.numbers(result), scores.published(paper)
+  published = {name: value for name, value in published.items() if name in numbers}
   title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
   console.print(', '.join(filter(None, (title, result['mode']))), soft_wrap=True, highlight=False)
   table = Table()
@@ -266,25 +220,23 @@ def print_scores(result: dict[str, Any], paper: Any) -> None:
   if published:
     other = paper.get('split', result['split'])
     table.add_column('paper' + f', {other}' * (other != result['split']), justify='right')
-  for name, value in scores.items():
-    beside = [f'{published[name]:.4f}' if name in published else '-'] if published else []
-    table.add_row(name.replace('_', ' '), _number(value), *beside)
+  for name, value in numbers.items():
+    beside = [_text(published.get(name))] if published else []
+    table.add_row(name.replace('_', ' '), _text(value), *beside)
   console.print(table)
   if published:
     console.print(f'paper: {paper["source"]}')
-  columns = {
-    'IoU': 'per_class_iou',
-    'accuracy': 'per_class_accuracy',
-    'BF': 'per_class_boundary_f1',
-    'AP': 'per_class_ap',
-  }
-  columns = {name: result[key] for name, key in columns.items() if key in result}
-  classes = Table('class', *columns)
+  columns = scores.columns(result)
+  if columns:
+    console.print(_by_class(columns))
+
+
+def _by_class(columns: dict[str, dict[str, float | None]]) -> Table:
+  table = Table('class', *(name.replace('_', ' ') for name in columns))
   for name in next(iter(columns.values())):  # of all classes; AP has none of the background
-    values = (column.get(name) for column in columns.values())
-    classes.add_row(name, *map(_number, values))
-  console.print(classes)
+    table.add_row(name, *(_text(column.get(name)) for column in columns.values()))
+  return table
 
 
-def _number(value: float | None) -> str:
+def _text(value: float | None) -> str:
   return '-' if value is None else f'{value:.4f}'

@@ -17,7 +17,7 @@ from jaxseg.data import image_files
 from jaxseg.types import UserError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif', '.ppm', '.pgm')
-THERE = 'choose another --output, or give --skip_existing or --overwrite'
+IN_THE_WAY = 'is there already: choose another --output, or give --skip_existing or --overwrite'
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: values that swap height and width
 
 
@@ -56,8 +56,10 @@ def list_items(source: str | Path) -> list[Item]:
   """
   source = files.place(source)
   if source.is_dir():
-    with _readable(source):
+    try:
       paths = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
+    except OSError as error:
+      raise UserError(f'cannot read {source}: {error.strerror or error}') from None
     paths = [p for p in paths if not p.name.startswith('.') and not p.is_dir()]
     allowed = f'an image ends in {", ".join(SUFFIXES)}'
   elif source.suffix.lower() == '.txt':
@@ -82,20 +84,13 @@ def _beside(source: Path, line: str) -> Path:
 def _pages(path: Path) -> list[Item]:
   count = 1
   if path.suffix.lower() in ('.tif', '.tiff'):
-    with contextlib.suppress(Exception), image_files.header(path) as image:  # told when it is read
+    # Whoever reads a damaged file says what is wrong.
+    with contextlib.suppress(Exception), image_files.header(path) as image:
       count = image.n_frames
   if count == 1:
     return [Item(path, path.stem)]
   digits = max(2, len(str(count - 1)))
   return [Item(path, f'{path.stem}_{i:0{digits}d}', i, count) for i in range(count)]
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise UserError(f'cannot read {path}: {error.strerror or error}') from None
 
 
 def plan_outputs(
@@ -133,7 +128,7 @@ def plan_outputs(
       if _resolved(file) in inputs:
         raise UserError(f'{file} is an input and would be replaced: choose another --output')
       if not (overwrite or keep) and file.exists():
-        raise UserError(f'{file} is there already: {THERE}')
+        raise UserError(f'{file} {IN_THE_WAY}')
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -10,20 +10,19 @@ in nnU-Net).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from jaxseg.data import geometry
-from jaxseg.data.geometry import Fill
+from jaxseg.data.frame import Frame
+from jaxseg.data.geometry import Size
 from jaxseg.types import Array, SizeRule, UserError
 
 Run = Callable[[np.ndarray], Array]  # uint8 [H, W, c] -> float [H - 2 margin, W - 2 margin, k]
-Size = tuple[int, int]
 
-_ALIGN = (
-  32  # steps of padding networks: the deepest stride, so that pooling falls alike in all tiles
-)
+# Steps of networks that pad: the deepest stride, so that pooling falls alike in all tiles.
+_ALIGN = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,46 +30,34 @@ class Tiling:
   """Which tiles cover an image; make it with `make_tiling`.
 
   Attributes:
-    rule: sizes that the network takes, and its margin.
+    frame: sizes that the network takes, its margin, and what lies outside of the image.
     tile: input height and width of a tile, in pixels.
     step: distances between tiles.
-    fill: colour of what lies outside the image where that is not mirrored.
-    mirrored: whether the image is mirrored outwards.
   """
 
-  rule: SizeRule
+  frame: Frame
   tile: Size
   step: Size
-  fill: Fill = (0,)
-  mirrored: bool = False
 
   @property
   def output(self) -> Size:
     """Size of what the network returns for a tile."""
-    return tuple(side - 2 * self.rule.margin for side in self.tile)
+    return tuple(side - 2 * self.frame.rule.margin for side in self.tile)
 
 
-def make_tiling(
-  rule: SizeRule,
-  tile: Size,
-  step: Size | None = None,
-  *,
-  fill: Fill = (0,),
-  mirror_border: bool | None = None,
-) -> Tiling:
+def make_tiling(frame: Frame, tile: Size, step: Size | None = None) -> Tiling:
   """Returns the checked tiling.
 
   Args:
-    rule: of the network.
-    tile: input size of a tile, (height, width).
+    frame: of whole images; its scale is not used.
+    tile: input size of a tile.
     step: distance between tiles; None: half a tile (to a multiple of 32), or with a margin the
       output's size (to a multiple of the stride).
-    fill: see Tiling.
-    mirror_border: mirror the image outwards; None: exactly where the rule has a margin.
 
   Raises:
     UserError: a tile that the network cannot take, or a step that leaves gaps or is out of its grid.
   """
+  rule = frame.rule
   for side in tile:
     if not rule.allows(side):
       above = rule.at_least(side)
@@ -80,7 +67,7 @@ def make_tiling(
     if rule.margin and side - 2 * rule.margin < rule.multiple:
       least = rule.at_least(2 * rule.margin + rule.multiple)
       raise UserError(f'a tile side of {side} predicts too little: take {least} or more')
-  step = tuple(_default_step(rule, side) for side in tile) if step is None else tuple(step)
+  step = tuple(step or (_default_step(rule, side) for side in tile))
   for side, distance in zip(tile, step, strict=True):
     most = side - 2 * rule.margin
     if not 1 <= distance <= most:
@@ -89,8 +76,7 @@ def make_tiling(
       raise UserError(
         f'a tile step of {distance}: tiles of this network join only at multiples of {rule.multiple}'
       )
-  mirrored = rule.margin > 0 if mirror_border is None else mirror_border
-  return Tiling(rule, tuple(tile), step, fill, mirrored)
+  return Tiling(frame, tuple(tile), step)
 
 
 def _default_step(rule: SizeRule, side: int) -> int:
@@ -127,7 +113,7 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
   """
   height, width = image.shape[:2]
   canvas, size = _canvas(image, tiling)
-  (tall, wide), margin = tiling.output, tiling.rule.margin
+  (tall, wide), margin = tiling.output, tiling.frame.rule.margin
   rows, columns = (offsets(*sides) for sides in zip(size, tiling.output, tiling.step, strict=True))
   weight = (np.ones if margin else gaussian)((tall, wide)).astype(np.float32)[..., None]
   total = norm = None
@@ -146,7 +132,8 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
       total[:, left : left + wide] += weight * part
       norm[:, left : left + wide] += weight
     done = after - top  # rows that no later tile touches
-    yield top, total[: min(done, height - top), :width] / norm[: min(done, height - top), :width]
+    finished = min(done, height - top)
+    yield top, total[:finished, :width] / norm[:finished, :width]
     total, norm = (np.pad(a[done:], ((0, done), (0, 0), (0, 0))) for a in (total, norm))
 
 
@@ -157,20 +144,21 @@ def whole(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
 
 def _canvas(image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Size]:
   """Pads the image to what the tiles cover; returns it and the size of the joined output."""
-  rule = tiling.rule
+  frame, margin = tiling.frame, tiling.frame.rule.margin
   size = tuple(
-    max(rule.at_least(side + 2 * rule.margin), tile) - 2 * rule.margin
+    max(frame.rule.at_least(side + 2 * margin), tile) - 2 * margin
     for side, tile in zip(image.shape[:2], tiling.tile, strict=True)
   )
   below, right = (whole - have for whole, have in zip(size, image.shape[:2], strict=True))
-  m = rule.margin
-  borders = m, m + below, m, m + right
-  if tiling.mirrored:
+  borders = margin, margin + below, margin, margin + right
+  if margin > 0 if frame.mirrored is None else frame.mirrored:
     return geometry.mirror_array(image, *borders), size
-  return geometry.pad({'image': image}, *borders, tiling.fill)['image'], size
+  return geometry.pad({'image': image}, *borders, frame.fill)['image'], size
 
 
-def _one_behind(run: Run, windows) -> Iterator[tuple[int, np.ndarray]]:
+def _one_behind(
+  run: Run, windows: Iterable[tuple[int, np.ndarray]]
+) -> Iterator[tuple[int, np.ndarray]]:
   """Runs the next tile before the last one is fetched, so that the device does not wait."""
   waiting = None
   for left, window in windows:

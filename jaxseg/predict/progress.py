@@ -1,0 +1,39 @@
+"""How many images are done and how long the others take: often on a terminal, seldom elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from jaxseg import console
+
+
+class Countdown:
+  """A line such as 'predicted 3/9 images . 1.5 img/s . ETA 4s'; as a context it is on the screen.
+
+  Args:
+    verb: what is done to the images.
+    total: how many there are.
+  """
+
+  def __init__(self, verb: str, total: int):
+    self._verb, self._total, self._progress = verb, total, console.Progress()
+    self._interval = 0.25 if sys.stdout.isatty() else 10.0
+    self._start = self._last = time.perf_counter()
+
+  def __enter__(self) -> Countdown:
+    self._progress.__enter__()
+    return self
+
+  def __exit__(self, *error) -> None:
+    self._progress.__exit__(*error)
+
+  def __call__(self, done: int, note: str = '') -> None:
+    """Shows the number of images done, and `note` behind their rate, if it is time to."""
+    now = time.perf_counter()
+    if now - self._last < self._interval and done < self._total:
+      return
+    self._last, rate = now, done / max(now - self._start, 1e-9)
+    rest = console.duration((self._total - done) / rate)
+    words = f'{self._verb} {done}/{self._total} images', f'{rate:.3g} img/s', note, f'ETA {rest}'
+    self._progress.show(' . '.join(filter(None, words)))
