@@ -101,8 +101,11 @@ def test_semantic():
   assert settings(flat.nested(FLAT)).seed == 3  # no key is left on top that is none
 
 
-def test_no_class_weights():
-  assert 'class_weights' not in flat.nested(FLAT | {'class_weights': ()})['loss']
+def test_what_was_off_is_left_to_the_defaults():
+  off = dict(class_weights=(), absent='skip', f_scores={}, dice=False)
+  config = flat.nested(FLAT | off)
+  assert 'class_weights' not in config['loss']
+  assert config['eval']['score'] == {} and config['eval']['scores'] == ()
 
 
 def test_instance():

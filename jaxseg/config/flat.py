@@ -20,6 +20,7 @@ _RENAMED = {
   'init': 'new:init_new unused:init_unused ignore:init_ignore',
   'log': 'every:log_every checkpoint_every keep figures wandb',
 }
+_SCORE = (('absent', 'skip'), ('f_scores', {}))  # and what they are where nothing was asked for
 _OBJECTS = ('max_instances', 'max_layers', 'min_area')  # of the task 'instance'
 _TRANSFORMS = {
   'resize': 'resize.scale',
@@ -87,7 +88,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     if flat.get('short_side'):
       config['eval'] |= {'short_side': flat['short_side'][-1], 'long_side': flat['long_side']}
   else:
-    config['eval']['score'] = {k: flat[k] for k in ('absent', 'f_scores') if flat.get(k)}
+    config['eval']['score'] = {k: flat[k] for k, off in _SCORE if flat.get(k, off) != off}
     config['eval']['scores'] = tuple(name for name in ('dice', 'seg') if flat.get(name))
     if not config['loss'].get('class_weights'):
       config['loss'].pop('class_weights', None)
