@@ -22,16 +22,11 @@ def is_valid(label: Array, num_classes: int) -> Array:
   return (label != VOID) & (label >= 0) & (label < num_classes)
 
 
-def valid_pixels(label: Array, num_classes: int = VOID) -> Array:
-  """Returns how many pixels of `label` are a class, int32."""
-  return jnp.sum(is_valid(label, num_classes), dtype=jnp.int32)
-
-
 def softmax_cross_entropy(
   logits: Array,
   label: Array,
   *,
-  class_weights: Array | tuple[float, ...] | None = None,
+  class_weights: tuple[float, ...] | None = None,
   pixel_weights: Array | None = None,
 ) -> tuple[Array, Array]:
   """Weighted softmax cross-entropy, summed over the valid pixels.
@@ -52,7 +47,7 @@ def softmax_cross_entropy(
   """
   chex.assert_rank(logits, 4)
   chex.assert_shape(label, logits.shape[:-1])
-  weight = _pixel_weights(label, logits.shape[-1], class_weights, pixel_weights)
+  weight = _weights(label, logits.shape[-1], class_weights, pixel_weights)
   label = jnp.where(is_valid(label, logits.shape[-1]), label.astype(jnp.int32), VOID)
   return _softmax_sum(logits, label, weight), jnp.sum(weight)
 
@@ -61,41 +56,29 @@ def sigmoid_cross_entropy(
   logits: Array,
   label: Array,
   *,
-  class_weights: Array | tuple[float, ...] | None = None,
+  class_weights: tuple[float, ...] | None = None,
   pixel_weights: Array | None = None,
 ) -> tuple[Array, Array]:
-  """Weighted binary cross-entropy, summed over the valid pixels.
+  """Weighted binary cross-entropy of logits [b, h, w], the log-odds of class 1.
 
-  Args:
-    logits: [b, h, w], the log-odds of class 1.
-    label: integers [b, h, w], 0 or 1; VOID and everything else is skipped.
-    class_weights: two numbers, the weights of class 0 and of class 1.
-    pixel_weights: [b, h, w]; multiplies the class weight.
-
-  Returns:
-    As `softmax_cross_entropy`.
+  Labels are 0 or 1 and the rest as in `softmax_cross_entropy`.
   """
   chex.assert_rank(logits, 3)
   chex.assert_shape(label, logits.shape)
-  weight = _pixel_weights(label, 2, class_weights, pixel_weights)
+  weight = _weights(label, 2, class_weights, pixel_weights)
   return _sigmoid_sum(logits, label.astype(jnp.int32) == 1, weight), jnp.sum(weight)
 
 
 def soft_dice(logits: Array, label: Array) -> tuple[Array, Array]:
-  """One minus the soft Dice coefficient (see `dice`), summed over images and classes.
-
-  Args:
-    logits: [b, h, w, c].
-    label: integers [b, h, w]; VOID and labels outside [0, c) are skipped.
+  """One minus the soft Dice coefficient (see `dice`) of logits [b, h, w, c] and label [b, h, w].
 
   Returns:
-    float32 scalars: sum of 1 - dice, and the number of terms: c for each image that has a valid
-    pixel.
+    float32 scalars: the sum over images and classes, and the number of terms: c for each image that
+    has a valid pixel.
   """
-  chex.assert_rank(logits, 4)
-  coefficients, has_pixels = dice(jax.nn.softmax(logits.astype(jnp.float32)), label)
+  values, has_pixels = dice(jax.nn.softmax(logits.astype(jnp.float32)), label)
   count = logits.shape[-1] * jnp.sum(has_pixels, dtype=jnp.float32)
-  return jnp.sum(jnp.where(has_pixels[:, None], 1 - coefficients, 0.0)), count
+  return jnp.sum(jnp.where(has_pixels[:, None], 1 - values, 0.0)), count
 
 
 def dice(probability: Array, label: Array, *, epsilon: float = 1e-6) -> tuple[Array, Array]:
@@ -125,14 +108,14 @@ def dice(probability: Array, label: Array, *, epsilon: float = 1e-6) -> tuple[Ar
   return (2 * overlap + epsilon) / (total + epsilon), xp.any(valid, axis=(1, 2, 3))
 
 
-def _pixel_weights(label, num_classes, class_weights, pixel_weights) -> Array:
+def _weights(label, num_classes: int, class_weights, pixel_weights) -> Array:
   """Returns float32 [b, h, w]: the factor of each pixel's term, 0 where the label is no class."""
   valid = is_valid(label, num_classes)
   weight = valid.astype(jnp.float32)
   if class_weights is not None:
-    class_weights = jnp.asarray(class_weights, jnp.float32)
-    chex.assert_shape(class_weights, (num_classes,))
-    weight = jnp.where(valid, class_weights[jnp.where(valid, label, 0).astype(jnp.int32)], 0.0)
+    table = jnp.asarray(class_weights, jnp.float32)
+    chex.assert_shape(table, (num_classes,))
+    weight = jnp.where(valid, table[jnp.where(valid, label, 0).astype(jnp.int32)], 0.0)
   if pixel_weights is not None:
     chex.assert_shape(pixel_weights, label.shape)
     weight = jnp.where(valid, weight * pixel_weights.astype(jnp.float32), 0.0)

@@ -136,21 +136,23 @@ def truths_of(example: Example, num_classes: int) -> list[dict[str, Any]]:
     )
   layers = np.moveaxis(np.atleast_3d(example['instances']), -1, 0)
   masks = {int(i): layer == i for layer in layers for i in np.unique(layer) if i}
-  if 'area' in example:
-    empty = np.zeros(layers.shape[1:], bool)
-    masks = {i: masks.get(i, empty) for i in range(1, len(classes) + 1)}
-  return [_annotation(example, i, masks[i + 1]) for i in range(len(classes)) if i + 1 in masks]
+  empty = np.zeros(layers.shape[1:], bool)
+  numbers = range(1, len(classes) + 1)
+  return [
+    _annotation(example, i - 1, masks.get(i, empty))
+    for i in numbers
+    if i in masks or 'area' in example
+  ]
 
 
 def _annotation(example: Example, i: int, mask: np.ndarray) -> dict[str, Any]:
-  code = encode(mask)
-  boxes = example.get('instance_boxes')
-  crowd = int('crowd' in example and example['crowd'][i])
+  code, crowd = encode(mask), int('crowd' in example and example['crowd'][i])
+  boxes, areas = example.get('instance_boxes'), example.get('area')
   return {
     'category_id': int(example['instance_classes'][i]),
     'segmentation': code,
     'bbox': rle_masks.toBbox(code).tolist() if boxes is None else _corner_and_size(boxes[i]),
-    'area': float(example['area'][i] if 'area' in example else rle_masks.area(code)),
+    'area': float(rle_masks.area(code) if areas is None else areas[i]),
     'iscrowd': crowd,
     'ignore': crowd,
   }

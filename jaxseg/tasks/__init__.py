@@ -12,8 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxseg import parts
-from jaxseg.metrics.score import Score
+from jaxseg.data.frame import Frame
+from jaxseg.data.geometry import Size
+from jaxseg.metrics.score import Example, Prediction, Score
 from jaxseg.types import Array, Batch, Losses, Outputs
+
+Row = Mapping[str, np.ndarray]  # what `predict` says of one image
+Pictures = dict[str, np.ndarray]  # title -> uint8 [h, w, 3]
 
 
 class Task(Protocol):
@@ -55,9 +60,7 @@ class Task(Protocol):
   def invalid(self, batch: Batch) -> Array:
     """Counts labels outside the classes, int32."""
 
-  def predict(
-    self, outputs: Outputs, size: tuple[int, int], *, maps: bool = False
-  ) -> dict[str, Array]:
+  def predict(self, outputs: Outputs, size: Size, *, maps: bool = False) -> dict[str, Array]:
     """Returns a row [b, ...] for each image: on the device, pure.
 
     Args:
@@ -66,9 +69,7 @@ class Task(Protocol):
       maps: whether 'probabilities' float32 [b, *size, num_classes] are wanted, of a task with maps.
     """
 
-  def in_image(
-    self, row: Mapping[str, np.ndarray], frame: Any, size: tuple[int, int]
-  ) -> dict[str, np.ndarray]:
+  def in_image(self, row: Row, frame: Frame, size: Size) -> Prediction:
     """Returns what one row says of its image of `size`, without the canvas around it: on the host.
 
     'mask' uint8 [h, w] always; with maps 'probabilities' [h, w, num_classes]; of objects
@@ -78,10 +79,8 @@ class Task(Protocol):
   def scorer(self, class_names: Sequence[str], **options: Any) -> Score:
     """Returns a new score that has the headline; `options` are config.eval.score."""
 
-  def draw(
-    self, example: Mapping[str, Any], prediction: Mapping[str, Any] | None, classes: Any
-  ) -> dict[str, np.ndarray]:
-    """Returns pictures uint8 [h, w, 3] by title: 'image', 'truth', 'prediction' and others.
+  def draw(self, example: Example, prediction: Prediction | None, classes: Any) -> Pictures:
+    """Returns pictures by title: 'image', 'truth', 'prediction' and others.
 
     Args:
       example: as its source gives it.

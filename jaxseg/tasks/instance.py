@@ -6,7 +6,7 @@ The losses are those of Mask R-CNN (arXiv:1703.06870, section 2), divided as Det
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -14,9 +14,13 @@ import numpy as np
 import optax
 
 from jaxseg.data import objects
+from jaxseg.data.frame import Frame
+from jaxseg.data.geometry import Size
 from jaxseg.draw import objects as pictures
 from jaxseg.metrics import coco
+from jaxseg.metrics.score import Example, Prediction
 from jaxseg.nn.detection.masks import paste
+from jaxseg.tasks import Pictures, Row
 from jaxseg.types import VOID, Array, Batch, Detections, Losses, Outputs, UserError
 
 TRUTH = ('boxes', 'classes', 'ids', 'crowd', 'instances')  # what the network needs to sample
@@ -96,54 +100,33 @@ class Task:
     classes = batch['classes']
     return jnp.sum((classes < 0) | (classes >= self.num_classes), dtype=jnp.int32)
 
-  def predict(
-    self, outputs: Outputs, size: tuple[int, int], *, maps: bool = False
-  ) -> dict[str, Array]:
+  def predict(self, outputs: Outputs, size: Size, *, maps: bool = False) -> dict[str, Array]:
     """Returns boxes [b, d, 4] in pixels of the network's input, scores (0: unused), classes, masks."""
     del size, maps
     return {name: outputs[name] for name in ('boxes', 'scores', 'classes', 'masks')}
 
-  def in_image(
-    self, row: Mapping[str, np.ndarray], frame: Any, size: tuple[int, int]
-  ) -> dict[str, Any]:
+  def in_image(self, row: Row, frame: Frame, size: Size) -> Prediction:
     """Returns 'detections', and 'ids' and 'mask' as `painted` shows them.
 
-    A box may reach into the padding: a mask belongs to its box as the network gave it.
+    Detections are those that have a pixel, their boxes clipped to the image. A box may reach into the
+    padding: a mask belongs to its box as the network gave it.
     """
-    y, x = frame.factor(size)
-    boxes = np.asarray(row['boxes']) * np.array([x, y, x, y], np.float32)
-    detections = at_own_size({**row, 'boxes': boxes}, size)
+    used, (y, x) = row['scores'] > 0, frame.factor(size)
+    boxes = row['boxes'][used] * np.array([x, y, x, y], np.float32)
+    masks = paste(row['masks'][used], boxes, size)
+    boxes = np.clip(boxes, 0, np.array(size[::-1] * 2, np.float32))
+    detections = Detections(boxes, row['scores'][used], row['classes'][used], masks)
+    detections = detections[masks.any(axis=(1, 2))]
     ids, mask = painted(detections)
     return {'mask': mask, 'detections': detections, 'ids': ids}
 
   def scorer(self, class_names: Sequence[str]) -> coco.Score:
     return coco.Score(class_names)
 
-  def draw(
-    self, example: Mapping[str, Any], prediction: Mapping[str, Any] | None, classes: Any
-  ) -> dict[str, np.ndarray]:
+  def draw(self, example: Example, prediction: Prediction | None, classes: Any) -> Pictures:
     """Returns 'image', 'truth' and 'prediction', each object in a colour of its own."""
     del classes
     return pictures.pictures(example, None if prediction is None else prediction['ids'])
-
-
-def at_own_size(row: Mapping[str, np.ndarray], size: tuple[int, int]) -> Detections:
-  """Pastes one image's masks.
-
-  Args:
-    row: boxes [d, 4] in pixels of the image, scores [d] (0: unused), classes [d] and masks
-      [d, 28, 28].
-    size: height and width of the image.
-
-  Returns:
-    Those that have a pixel, by falling score, boxes clipped to the image.
-  """
-  used = row['scores'] > 0
-  boxes = row['boxes'][used]
-  masks = paste(row['masks'][used], boxes, size)
-  boxes = np.clip(boxes, 0, np.array(size[::-1] * 2, np.float32))
-  detections = Detections(boxes, row['scores'][used], row['classes'][used], masks)
-  return detections[masks.any(axis=(1, 2))]
 
 
 def painted(detections: Detections, least: float = MIN_SCORE) -> tuple[np.ndarray, np.ndarray]:

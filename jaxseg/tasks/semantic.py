@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import losses
+from jaxseg.data.frame import Frame
+from jaxseg.data.geometry import Size
 from jaxseg.draw import labels
 from jaxseg.metrics import confusion
+from jaxseg.metrics.score import Example, Prediction
 from jaxseg.nn.layers.upsampling import resize_bilinear
+from jaxseg.tasks import Pictures, Row
 from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 
 Loss = Literal['softmax', 'sigmoid', 'softmax_dice']
@@ -101,9 +105,7 @@ class Task:
     known = losses.is_valid(label, self.num_classes) | (label == VOID)
     return jnp.sum(~known, dtype=jnp.int32)
 
-  def predict(
-    self, outputs: Outputs, size: tuple[int, int], *, maps: bool = False
-  ) -> dict[str, Array]:
+  def predict(self, outputs: Outputs, size: Size, *, maps: bool = False) -> dict[str, Array]:
     """Returns 'mask' uint8 [b, *size], the likeliest class, the lower index where two tie.
 
     With `maps` also 'probabilities' float32 [b, *size, num_classes]; both from resized logits.
@@ -120,9 +122,7 @@ class Task:
         rows['probabilities'] = jax.nn.softmax(logits)
     return rows
 
-  def in_image(
-    self, row: Mapping[str, np.ndarray], frame: Any, size: tuple[int, int]
-  ) -> dict[str, np.ndarray]:
+  def in_image(self, row: Row, frame: Frame, size: Size) -> Prediction:
     """Returns what lies in the image of everything that the row says of its canvas."""
     return {name: frame.cut(np.asarray(values), size) for name, values in row.items()}
 
@@ -135,9 +135,7 @@ class Task:
   ) -> confusion.Score:
     return confusion.Score(class_names, absent=absent, f_scores=f_scores)
 
-  def draw(
-    self, example: Mapping[str, Any], prediction: Mapping[str, Any] | None, classes: Any
-  ) -> dict[str, np.ndarray]:
+  def draw(self, example: Example, prediction: Prediction | None, classes: Any) -> Pictures:
     """Returns 'image', 'truth', 'prediction' and 'errors', see jaxseg.tasks."""
     mask = None if prediction is None else prediction['mask']
     return labels.pictures(example['image'], example['label'], mask, classes.palette)
@@ -151,15 +149,15 @@ class Task:
     label = align(batch['label'], logits)
     if isinstance(self.class_weights, str):
       raise UserError(f'class_weights={self.class_weights!r} needs the training data')
-    weights = dict(class_weights=self.class_weights)
-    if self.pixel_weights:
-      weights['pixel_weights'] = align(_weight_map(batch), logits)
+    weights = align(_weight_map(batch), logits) if self.pixel_weights else None
+    options = dict(class_weights=self.class_weights, pixel_weights=weights)
     if self.name == 'sigmoid':
-      total, weight = losses.sigmoid_cross_entropy(logits[..., 0], label, **weights)
+      total, weight = losses.sigmoid_cross_entropy(logits[..., 0], label, **options)
     else:
-      total, weight = losses.softmax_cross_entropy(logits, label, **weights)
+      total, weight = losses.softmax_cross_entropy(logits, label, **options)
     if self.normalize == 'pixels':
-      weight = losses.valid_pixels(label, self.num_classes).astype(jnp.float32)
+      count = jnp.sum(losses.is_valid(label, self.num_classes), dtype=jnp.int32)
+      weight = count.astype(jnp.float32)
     elif self.normalize == 'sum':
       weight = jnp.zeros_like(total)
     return total, weight
