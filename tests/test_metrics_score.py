@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from jaxseg import parts
+from jaxseg.config import parts
 from jaxseg.metrics import components, score
 from jaxseg.types import VOID, UserError
 

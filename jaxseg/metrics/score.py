@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxseg import parts
+from jaxseg.config import parts
 from jaxseg.types import UserError
 
 Example = Prediction = Mapping[str, Any]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxseg import parts
+from jaxseg.config import parts
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.metrics.score import Example, Prediction, Score
