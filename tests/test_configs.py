@@ -5,6 +5,7 @@ The files and their variants are found here by themselves; what papers say is in
 
 import functools
 import re
+import runpy
 from pathlib import Path
 
 import jax
@@ -38,9 +39,7 @@ def variants_of(path):
 
 def baselines_of(path):
   """Returns the variants that are rows of docs/results.md."""
-  namespace = {}
-  exec(compile(path.read_text(encoding='utf-8'), path, 'exec'), namespace)
-  return namespace.get('BASELINES', ())
+  return runpy.run_path(str(path)).get('BASELINES', ())
 
 
 def specs_of(path):
