@@ -1,7 +1,8 @@
 """Pictures of labels: colours, overlays, errors.
 
 Void (255) is drawn in VOC's light (224, 224, 192), in palette files too; overlays leave the image
-there as it is.
+there as it is. Images are uint8 [h, w], [h, w, 1] or [h, w, 3], labels integers [h, w], pictures
+uint8 [h, w, 3].
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from PIL import Image
 
 from jaxseg.types import VOID, UserError
 
-Palette = Sequence[tuple[int, int, int]]
+Color = tuple[int, int, int]
+Palette = Sequence[Color]  # a colour for each class
 
 VOID_COLOR = (224, 224, 192)
 WRONG_COLOR = (230, 40, 40)
@@ -22,59 +24,24 @@ _MANY = 24  # classes, above which a legend has only those that occur
 
 
 def colorize(label: np.ndarray, palette: Palette) -> np.ndarray:
-  """Returns uint8 [h, w, 3]: each pixel of integer `label` [h, w] in its class's colour.
-
-  Void and numbers outside the palette are drawn in VOID_COLOR.
-  """
+  """Returns each pixel in its class's colour, void and numbers outside the palette in VOID_COLOR."""
   table = np.array([*palette, VOID_COLOR], np.uint8)
-  label = np.asarray(label).astype(np.int64)
-  return table[np.where((label >= 0) & (label < len(palette)), label, len(palette))]
-
-
-def save_palette_png(path: str | os.PathLike, label: np.ndarray, palette: Palette) -> None:
-  """Writes `label` as a palette PNG: one byte a pixel, the class itself, void 255.
-
-  Args:
-    path: of the file.
-    label: integers [h, w] in [0, 255].
-    palette: colours of the classes; entry 255 of the file is VOID_COLOR, unused ones are black.
-  """
-  label = np.asarray(label)
-  if label.ndim != 2 or label.min(initial=0) < 0 or label.max(initial=0) > 255:
-    raise UserError(f'a palette PNG holds [h, w] classes from 0 to 255, got shape {label.shape}')
-  table = np.zeros((256, 3), np.uint8)
-  table[: len(palette)] = palette
-  if len(palette) <= VOID:
-    table[VOID] = VOID_COLOR
-  picture = Image.fromarray(np.ascontiguousarray(label, np.uint8))
-  picture.putpalette(table.tobytes())
-  picture.save(path, format='PNG')
+  return table[np.where(_is_class(label, palette), label, len(palette))]
 
 
 def overlay(
   image: np.ndarray, label: np.ndarray, palette: Palette, alpha: float = 0.5
 ) -> np.ndarray:
-  """Blends the classes' colours into the image.
-
-  Args:
-    image: uint8 [h, w], [h, w, 1] or [h, w, 3].
-    label: integers [h, w]; void pixels show the image alone.
-    palette: colours of the classes.
-    alpha: share of the colour, from 0 to 1.
-
-  Returns:
-    uint8 [h, w, 3].
-  """
+  """Blends the classes' colours into the image; `alpha` is their share, from 0 to 1."""
   image, label = as_rgb(image), np.asarray(label)
   if image.shape[:2] != label.shape:
     raise UserError(f'image {image.shape[:2]} and label {label.shape} must be of one size')
-  mixed = (1 - alpha) * image + alpha * colorize(label, palette)
-  shown = (label >= 0) & (label < len(palette))
-  return np.where(shown[..., None], np.rint(mixed).astype(np.uint8), image)
+  mixed = np.rint((1 - alpha) * image + alpha * colorize(label, palette)).astype(np.uint8)
+  return np.where(_is_class(label, palette)[..., None], mixed, image)
 
 
 def error_map(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-  """Returns uint8 [h, w, 3]: wrong pixels red on the faint gray image, void in VOID_COLOR."""
+  """Returns wrong pixels in red on the faint gray image, void in VOID_COLOR."""
   gray = 50 + 0.5 * as_rgb(image).mean(axis=-1, keepdims=True)
   shown = np.repeat(gray, 3, axis=-1).astype(np.uint8)
   shown[label != prediction] = WRONG_COLOR
@@ -85,7 +52,7 @@ def error_map(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> n
 def pictures(
   image: np.ndarray, label: np.ndarray, prediction: np.ndarray | None, palette: Palette
 ) -> dict[str, np.ndarray]:
-  """Returns 'image', 'truth' and of a prediction 'prediction' and 'errors', uint8 [h, w, 3] each."""
+  """Returns 'image', 'truth' and of a prediction 'prediction' and 'errors'."""
   shown = {'image': as_rgb(image), 'truth': colorize(label, palette)}
   if prediction is None:
     return shown
@@ -99,14 +66,10 @@ def legend(
   shown: Iterable[np.ndarray] = (),
   *,
   errors: bool = False,
-) -> list[tuple[str, tuple[int, int, int]]]:
-  """Returns names with their colours, of the classes, of void and perhaps of errors.
+) -> list[tuple[str, Color]]:
+  """Returns names with their colours: of the classes, of void and, where `errors`, of what is wrong.
 
-  Args:
-    palette: colours of the classes.
-    class_names: their names.
-    shown: labels and predictions of the pictures: of many classes only those in them are named.
-    errors: whether the pictures show errors.
+  Of many classes only those in `shown`, labels and predictions, are named.
   """
   classes = range(len(palette))
   if len(palette) > _MANY:
@@ -115,14 +78,36 @@ def legend(
   return entries + [('wrong', WRONG_COLOR)] * errors
 
 
-def save(path: str | os.PathLike, picture: np.ndarray) -> None:
-  """Writes uint8 [h, w, 3] as an image file; its folder is made if need be."""
-  os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-  Image.fromarray(picture).save(path)
-
-
 def as_rgb(image: np.ndarray) -> np.ndarray:
   """Returns [h, w, 3] of an image with 3 channels, else of its first one (a view)."""
   image = np.atleast_3d(image)
   image = image if image.shape[-1] == 3 else image[..., :1]
   return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def save(path: str | os.PathLike, picture: np.ndarray) -> None:
+  """Writes a picture as an image file; its folder is made if need be."""
+  os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+  Image.fromarray(picture).save(path)
+
+
+def save_palette_png(path: str | os.PathLike, label: np.ndarray, palette: Palette) -> None:
+  """Writes a label as a palette PNG: one byte a pixel, the class itself, void 255.
+
+  Entry 255 of the palette is VOID_COLOR, unused ones are black.
+  """
+  label = np.asarray(label)
+  if label.ndim != 2 or label.min(initial=0) < 0 or label.max(initial=0) > 255:
+    raise UserError(f'a palette PNG holds [h, w] classes from 0 to 255, got shape {label.shape}')
+  table = np.zeros((256, 3), np.uint8)
+  table[: len(palette)] = palette
+  if len(palette) <= VOID:
+    table[VOID] = VOID_COLOR
+  picture = Image.fromarray(np.ascontiguousarray(label, np.uint8))
+  picture.putpalette(table.tobytes())
+  picture.save(path, format='PNG')
+
+
+def _is_class(label: np.ndarray, palette: Palette) -> np.ndarray:
+  label = np.asarray(label)
+  return (label >= 0) & (label < len(palette))

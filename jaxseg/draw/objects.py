@@ -18,7 +18,7 @@ def pictures(example: Mapping[str, Any], ids: np.ndarray | None) -> dict[str, np
 
   Args:
     example: with 'image' and perhaps 'instances'.
-    ids: integers [h, w], predicted objects, 0 for none.
+    ids: predicted objects, see `overlay`.
   """
   image = example['image']
   truth = example.get('instances', np.zeros(image.shape[:2], np.uint16))
@@ -52,13 +52,13 @@ def colors_of(count: int) -> np.ndarray:
   return np.rint(255 * np.array([(0, 0, 0), *colors])).astype(np.uint8)
 
 
+def save_numbers(path: str | os.PathLike, numbers: np.ndarray) -> None:
+  """Writes uint16 [h, w] as a grey PNG of 16 bits."""
+  Image.fromarray(np.ascontiguousarray(numbers, np.uint16)).save(path, format='PNG')
+
+
 def _outlines(ids: np.ndarray) -> np.ndarray:
   """Marks the pixels [h, w] whose neighbour above, below, left or right has another id."""
   around = np.pad(ids, 1, mode='edge')
   neighbours = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
   return np.any([n != ids for n in neighbours], axis=0)
-
-
-def save_numbers(path: str | os.PathLike, numbers: np.ndarray) -> None:
-  """Writes uint16 [h, w] as a grey PNG of 16 bits."""
-  Image.fromarray(np.ascontiguousarray(numbers, np.uint16)).save(path, format='PNG')

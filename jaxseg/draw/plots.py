@@ -16,19 +16,13 @@ File = str | os.PathLike | IO[bytes]
 Points = list[tuple[float, float]]
 
 _MOST_POINTS = 400  # of a line; more are averaged
+_READABLE = 40  # classes of a matrix that shows numbers
 
 
 def save_confusion(
   file: File, matrix: np.ndarray, class_names: Sequence[str], *, title: str = ''
 ) -> None:
-  """Draws a confusion matrix: rows are true classes, each in per cent of its pixels.
-
-  Args:
-    file: see above.
-    matrix: integers [c, c], rows truth.
-    class_names: c names.
-    title: over the picture.
-  """
+  """Draws a confusion matrix, integers [c, c]: rows are true classes, each in per cent of its pixels."""
   matrix = np.asarray(matrix, np.float64)
   total = matrix.sum(axis=1, keepdims=True)
   percent = 100 * np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
@@ -38,17 +32,16 @@ def save_confusion(
   axes = figure.add_subplot()
   axes.set_facecolor('0.85')  # shows where a class has no pixels
   image = axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
-  fontsize = 9 if count <= 40 else 5
-  axes.set_xticks(range(count), class_names, rotation=90, fontsize=fontsize, parse_math=False)
-  axes.set_yticks(range(count), class_names, fontsize=fontsize, parse_math=False)
+  names = dict(labels=class_names, fontsize=9 if count <= _READABLE else 5, parse_math=False)
+  axes.set_xticks(range(count), rotation=90, **names)
+  axes.set_yticks(range(count), **names)
   axes.set_xlabel('prediction')
   axes.set_ylabel('truth')
   axes.set_title(title, fontsize=10, parse_math=False)
-  if count <= 40:
-    for (row, column), value in np.ndenumerate(percent):
-      if value >= 0.5:
-        color = 'white' if value > 55 else 'black'
-        axes.text(column, row, f'{value:.0f}', ha='center', va='center', color=color, fontsize=8)
+  for (row, column), value in np.ndenumerate(percent):
+    if value >= 0.5 and count <= _READABLE:
+      color = 'white' if value > 55 else 'black'
+      axes.text(column, row, f'{value:.0f}', ha='center', va='center', color=color, fontsize=8)
   bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
   bar.set_label('% of the true class', fontsize=9)
   bar.ax.tick_params(labelsize=8)
@@ -58,14 +51,7 @@ def save_confusion(
 def save_class_bars(
   file: File, values: Sequence[float | None], class_names: Sequence[str], *, title: str = ''
 ) -> None:
-  """Draws a bar from 0 to 1 for every class, its number beside it; None or nan (absent) has none.
-
-  Args:
-    file: see above.
-    values: c numbers.
-    class_names: c names.
-    title: over the picture.
-  """
+  """Draws a bar from 0 to 1 for every class, its number beside it; None or nan (absent) has none."""
   values = np.array(values, np.float64)
   lengths, ticks = np.nan_to_num(values), range(len(values))
   figure = _new_figure((5.2, min(0.9 + 0.26 * len(values), 40)))
@@ -103,9 +89,8 @@ def save_curves(
   columns = min(max(len(groups), 1), 2)
   lines = max(-(-len(groups) // columns), 1)
   figure = _new_figure((5.2 * columns, 3.4 * lines))
-  for position, (title, curves) in enumerate(groups.items()):
-    axes = figure.add_subplot(lines, columns, position + 1)
-    _draw_curves(axes, title, curves, marked)
+  for position, (title, curves) in enumerate(groups.items(), start=1):
+    _draw_curves(figure.add_subplot(lines, columns, position), title, curves, marked)
   figure.savefig(file, dpi=120)
 
 
@@ -113,8 +98,9 @@ def _draw_curves(axes, title: str, curves: Mapping[str, Points], marked) -> None
   for name, points in sorted(curves.items()):
     steps, values = np.transpose(_thinned(sorted(points)))
     axes.plot(steps, values, label=name, linewidth=1.3, marker='.' if len(steps) <= 40 else None)
-    ring = [point for point in points if marked == (name, point[0])]
-    axes.scatter(*np.transpose(ring), s=80, facecolors='none', edgecolors='black') if ring else None
+    for x, y in points:
+      if marked == (name, x):
+        axes.scatter(x, y, s=80, facecolors='none', edgecolors='black')
   values = [value for points in curves.values() for _, value in points]
   lowest, highest = min(values), max(values)
   if title == 'loss' and lowest > 0 and highest > 30 * lowest:
@@ -142,18 +128,16 @@ def _new_figure(size: tuple[float, float]):
 
 def _group_curves(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Points]]:
   """Sorts the records' numbers into pictures: title -> name -> points."""
-  groups: dict[str, dict] = {}
+  groups = {title: {} for title in ('loss', 'scores', 'learning rate', 'images per second')}
   for record in records:
     for key, value in record.items():
       title = _curve_title(key)
       if title and isinstance(value, (int, float)) and np.isfinite(value):
-        points = groups.setdefault(title, {}).setdefault(key, [])
-        points.append((float(record['step']), float(value)))
-  losses = groups.get('loss', {})
+        groups[title].setdefault(key, []).append((float(record['step']), float(value)))
+  losses = groups['loss']
   if len(losses) == 2 and 'train/loss' in losses:  # the one term is the total
-    losses.pop(next(key for key in losses if key != 'train/loss'))
-  order = ('loss', 'scores', 'learning rate', 'images per second')
-  return {title: groups[title] for title in order if title in groups}
+    groups['loss'] = {'train/loss': losses['train/loss']}
+  return {title: curves for title, curves in groups.items() if curves}
 
 
 def _curve_title(key: str) -> str | None:

@@ -10,14 +10,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxseg.draw import labels
+from jaxseg.draw.labels import Color, Palette
 from jaxseg.types import UserError
 
-Legend = Sequence[tuple[str, tuple[int, int, int]]]
+Legend = Sequence[tuple[str, Color]]
 
 _INK, _PAPER, _FRAME = (30, 30, 30), (255, 255, 255), (120, 120, 120)
 _GAP, _TEXT, _FONT = 8, 20, 13  # pixels: between cells; height of a line of text; size of its font
-_LETTER = 8  # pixels of width, about
-_NARROWEST = 320  # pixels, so that a legend fits
+_LETTER, _NARROWEST = (
+  8,
+  320,
+)  # pixels: width of a letter, about; of the sheet, so that a legend fits
 
 
 def panel(
@@ -35,7 +38,7 @@ def panel(
     rows: title -> uint8 [h, w, 3], as a task draws them; all of a row are of one size. A title that
       a row lacks leaves its cell empty.
     captions: a line under each row, such as the file's name.
-    legend: names and colours, see labels.legend.
+    legend: see labels.legend.
     titled: whether titles stand on top.
     columns: rows side by side.
     cell_size: longer side of a drawn picture, in pixels; small ones come as near as whole pixels do.
@@ -48,7 +51,7 @@ def panel(
   titles = list(dict.fromkeys(title for row in rows for title in row))
   drawn = [_at_cell_size(row, cell_size) for row in rows]
   sizes = [cell.size for cells in drawn for cell in cells.values()]
-  cell_width, cell_height = (max(side) for side in zip(*sizes, strict=True))
+  cell_width, cell_height = (max(sides) for sides in zip(*sizes, strict=True))
   row_width = len(titles) * (cell_width + _GAP) + _GAP
   row_height = cell_height + _GAP + (_TEXT if captions else 0)
   columns = min(columns, len(rows))
@@ -56,7 +59,8 @@ def panel(
   bottom = top + -(-len(rows) // columns) * row_height
   below = _draw_legend(legend, width) if legend else Image.new('RGB', (width, 0))
   sheet = Image.new('RGB', (width, bottom + below.height), _PAPER)
-  draw = ImageDraw.Draw(sheet)
+  sheet.paste(below, (0, bottom))
+  write = functools.partial(ImageDraw.Draw(sheet).text, fill=_INK, font=load_font(_FONT))
   for number, cells in enumerate(drawn):
     line, column = divmod(number, columns)
     x, y = _GAP + column * row_width, top + line * row_height
@@ -65,37 +69,30 @@ def panel(
       if title in cells:
         sheet.paste(cells[title], (left, y))
       if titled and not line:
-        draw.text((left, _GAP // 2), title, fill=_INK, font=load_font(_FONT))
+        write((left, _GAP // 2), title)
     if captions:
-      caption = captions[number][: row_width // _LETTER]
-      draw.text((x, y + cell_height + 2), caption, fill=_INK, font=load_font(_FONT))
-  sheet.paste(below, (0, bottom))
+      write((x, y + cell_height + 2), captions[number][: row_width // _LETTER])
   return np.asarray(sheet)
 
 
 def contact_sheet(
   examples: Sequence[Mapping[str, np.ndarray]],
-  palette: labels.Palette,
+  palette: Palette,
   class_names: Sequence[str],
   captions: Sequence[str],
   *,
   columns: int = 2,
   cell_size: int = 230,
 ) -> np.ndarray:
-  """Draws the truth of examples in a grid, uint8 [height, width, 3].
-
-  Args:
-    examples: each with image uint8 [h, w, c], label integers [h, w] and perhaps weight [h, w].
-    palette: colours of the classes.
-    class_names: their names.
-    captions: a line under each example.
-    columns: examples side by side.
-    cell_size: see `panel`.
-  """
-  rows = [_sample(example, palette) for example in examples]
-  legend = labels.legend(palette, class_names, [example['label'] for example in examples])
-  options = dict(titled=False, columns=columns, cell_size=cell_size)
-  return panel(rows, captions=captions, legend=legend, **options)
+  """Draws examples in a grid, their image, label and, where they have one, weight map; see `panel`."""
+  return panel(
+    [_sample(example, palette) for example in examples],
+    captions=captions,
+    legend=labels.legend(palette, class_names, [example['label'] for example in examples]),
+    titled=False,
+    columns=columns,
+    cell_size=cell_size,
+  )
 
 
 def pick_samples(counts: np.ndarray, number: int) -> list[int]:
@@ -111,9 +108,7 @@ def pick_samples(counts: np.ndarray, number: int) -> list[int]:
     if len(chosen) < number and totals[k] and not counts[chosen, k].any():
       chosen.append(int(np.argmax(counts[:, k])))
   spread = np.linspace(0, len(counts) - 1, min(number, len(counts))).round().astype(int).tolist()
-  rest = [i for i in (*spread, *range(len(counts))) if i not in chosen]
-  chosen += list(dict.fromkeys(rest))[: max(number - len(chosen), 0)]
-  return sorted(chosen)
+  return sorted([*dict.fromkeys((*chosen, *spread, *range(len(counts))))][:number])
 
 
 @functools.cache
@@ -125,11 +120,9 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
   return ImageFont.truetype(os.path.join(fonts, 'DejaVuSans.ttf'), size)
 
 
-def _sample(example: Mapping[str, np.ndarray], palette: labels.Palette) -> dict[str, np.ndarray]:
-  row = {
-    'image': labels.as_rgb(example['image']),
-    'truth': labels.colorize(example['label'], palette),
-  }
+def _sample(example: Mapping[str, np.ndarray], palette: Palette) -> dict[str, np.ndarray]:
+  truth = labels.colorize(example['label'], palette)
+  row = {'image': labels.as_rgb(example['image']), 'truth': truth}
   weight = example.get('weight')
   return row if weight is None else {**row, 'weight': _heat(weight)}
 
@@ -142,11 +135,10 @@ def _heat(weight: np.ndarray) -> np.ndarray:
 
 
 def _at_cell_size(row: Mapping[str, np.ndarray], cell_size: int) -> dict[str, Image.Image]:
-  """Brings the pictures of a row, all of one size, to that of a cell."""
+  """Resizes a row's pictures, an image smoothly where it shrinks, to that of a cell."""
   sides = row['image'].shape
   scale = cell_size / max(sides[:2])
-  if scale > 1:
-    scale = round(scale)  # whole pixels stay square
+  scale = round(scale) if scale > 1 else scale  # whole pixels stay square
   size = tuple(max(round(side * scale), 1) for side in sides[1::-1])
   smooth = Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.NEAREST
   return {
@@ -165,9 +157,9 @@ def _draw_legend(legend: Legend, width: int) -> Image.Image:
   lines = -(-len(legend) // per_line)
   picture = Image.new('RGB', (width, lines * _TEXT + 2 * _GAP), _PAPER)
   draw = ImageDraw.Draw(picture)
-  for position, (name, color) in enumerate(legend):
-    x = _GAP + position % per_line * column
-    y = _GAP + position // per_line * _TEXT
+  for number, (name, color) in enumerate(legend):
+    line, position = divmod(number, per_line)
+    x, y = _GAP + position * column, _GAP + line * _TEXT
     draw.rectangle((x, y + 1, x + 14, y + 15), fill=tuple(color), outline=_FRAME)
     draw.text((x + 20, y), name, fill=_INK, font=font)
   return picture
