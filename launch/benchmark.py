@@ -5,7 +5,7 @@ python launch/benchmark.py --config=configs/unet_isbi2012.py [--mode=train,infer
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=fit --batch=1,2,4,8 --crop=572,572
 python launch/benchmark.py --config=configs/segnet_camvid.py --mode=hours --crop=360,480
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --batch=1 --crop=2048,1024
-    --config.model_options.padding=same --config.cpu_devices=8
+    --config.model.padding=same --config.cpu_devices=8
 """
 
 from jaxseg import config, console

@@ -1,7 +1,7 @@
 """Prints a network beside its paper, layer by layer; ends with 0 if all is equal, with 2 if not.
 
 python launch/fidelity.py --config=configs/fcn_camvid.py:8s
-python launch/fidelity.py --config=configs/unet_isbi2012.py --config.model_options.variant=release
+python launch/fidelity.py --config=configs/unet_isbi2012.py --config.model.variant=release
 
 Kernel, stride, padding, output size, parameters, first values, learning-rate and decay multipliers
 are found by tracing the network; the paper's values were written out by hand. First values are

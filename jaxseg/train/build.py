@@ -180,9 +180,8 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     'augment': tuple(_complete(*s, made) for s, made in zip(given['augment'], steps, strict=True)),
     'loss': loss,
   }
-  complete['eval']['score'] = arguments(
-    task.scorer, groups['eval'].score, 'config.eval.score', ('class_names',)
-  )
+  score = arguments(task.scorer, groups['eval'].score, 'config.eval.score', ('class_names',))
+  complete['eval']['score'] = defaults(task.scorer, ('class_names',)) | score
   return Experiment(
     config=complete,
     settings=settings,

@@ -167,7 +167,7 @@ def _leaves(config: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     yield path, tuple(name for name, _ in config)
     config = dict(config)
   if not isinstance(config, Mapping) or not config:
-    yield path, config or None
+    yield path, None if config in ({}, ()) else config  # an empty group is one that is not there
     return
   for key, value in config.items():
     yield from _leaves(value, f'{path}.{key}' if path else key)

@@ -19,7 +19,7 @@ from flax.serialization import from_state_dict, to_state_dict
 from jaxseg.console import Progress
 from jaxseg.data import label_check, threads
 from jaxseg.data.loader import train_batches
-from jaxseg.data.views import remember
+from jaxseg.data.views import Remembered
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
@@ -145,7 +145,7 @@ class _Data:
 def _load_data(experiment: Experiment) -> _Data:
   limit = experiment.data.memory_mb << 20
   train, evaluation = (
-    remember(experiment.source(split), limit)
+    Remembered(experiment.source(split), limit)
     for split in (experiment.data.train_split, experiment.settings.eval_split)
   )
   labels = label_check.check(train, evaluation, cache_dir=experiment.cache_dir)
@@ -246,7 +246,7 @@ def _input_shape(experiment: Experiment, model, source) -> tuple[int, ...]:
     if not rule.allows(size):
       raise UserError(
         f'training images have {name} {size}, which {experiment.config["model"]["name"]} cannot take; '
-        f'the nearest it can: {rule.nearest(size)}: set --config.augment.crop.size=HEIGHT,WIDTH'
+        f'the nearest it can: {rule.at_least(size)}: set --config.augment.crop.size=HEIGHT,WIDTH'
       )
   return (1, height, width, channels)
 
