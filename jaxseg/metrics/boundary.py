@@ -54,16 +54,10 @@ class Score(Sums):
 
 
 def boundary_map(mask: np.ndarray) -> np.ndarray:
-  """Marks the pixels whose 2x2 window (itself, right, below, diagonal) is not of one value.
+  """Marks the pixels of [h, w] whose 2x2 window (itself, right, below, diagonal) is not of one value.
 
   The line is one pixel wide and half a pixel towards the origin from the true edge, as in BSDS's
   seg2bdry at image size. The image's own border is no boundary.
-
-  Args:
-    mask: [h, w], of any dtype.
-
-  Returns:
-    bool [h, w].
   """
   padded = np.pad(mask, ((0, 1), (0, 1)), mode='edge')
   here = padded[:-1, :-1]
@@ -71,12 +65,9 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
 
 
 def count_matches(first: np.ndarray, second: np.ndarray, radius: float) -> int:
-  """Returns the size of the largest one-to-one matching of True pixels within `radius`.
+  """Returns the size of the largest one-to-one matching of True pixels of two maps [h, w].
 
-  Args:
-    first: bool [h, w].
-    second: bool [h, w].
-    radius: Euclidean, in pixels, inclusive.
+  `radius` is the largest Euclidean distance of a pair, in pixels, inclusive.
   """
   points, others = np.argwhere(first), np.argwhere(second)
   if not len(points) or not len(others):
@@ -95,21 +86,15 @@ def count_matches(first: np.ndarray, second: np.ndarray, radius: float) -> int:
 def boundary_f1(
   label: np.ndarray, prediction: np.ndarray, num_classes: int, *, tolerance: float = TOLERANCE
 ) -> np.ndarray:
-  """F1 of each class's boundary in one image.
+  """F1 of each class's boundary in one image, by integers [h, w].
 
   As in the script, void pixels are of no class in the truth and stay what they are in the
-  prediction, so a prediction that runs into void pays for it.
-
-  Args:
-    label: integers [h, w].
-    prediction: integers [h, w].
-    num_classes: c.
-    tolerance: largest distance of a match as a share of the diagonal.
+  prediction, so a prediction that runs into void pays for it. `tolerance` is the largest distance of
+  a match as a share of the diagonal.
 
   Returns:
     float64 [c] in [0, 1]; 0 where only one of the two maps has a boundary, nan where neither has.
   """
-  label, prediction = np.asarray(label), np.asarray(prediction)
   if label.shape != prediction.shape or label.ndim != 2:
     raise UserError(f'label {label.shape} and prediction {prediction.shape} must be one [h, w]')
   radius = tolerance * np.hypot(*label.shape)

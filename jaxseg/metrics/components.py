@@ -24,9 +24,7 @@ class Score(coco.Score):
 def detections_of(mask: np.ndarray, probabilities: np.ndarray) -> Detections:
   """Returns the best connected components of each class but background, by falling score.
 
-  Args:
-    mask: uint8 [h, w].
-    probabilities: float32 [h, w, k].
+  Of a mask uint8 [h, w] and probabilities float32 [h, w, k].
   """
   objects = []
   for kind in (int(k) for k in np.unique(mask) if 0 < k < probabilities.shape[-1]):

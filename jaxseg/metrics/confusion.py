@@ -89,15 +89,10 @@ class Score(Sums):
 
 
 def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
-  """Counts (true class, predicted class) pairs, int64 [c, c], rows truth.
-
-  Args:
-    label: integers [h, w], classes or VOID, which is not counted.
-    prediction: integers [h, w], classes.
-    num_classes: c, at most VOID.
+  """Counts (true class, predicted class) pairs of integers [h, w], int64 [c, c], rows truth.
 
   Raises:
-    UserError: labels that are neither a class nor VOID.
+    UserError: labels that are neither a class nor VOID, which is not counted.
   """
   pairs = np.asarray(label, np.int64) * num_classes + prediction
   counts = np.bincount(pairs.ravel(), minlength=(VOID + 1) * num_classes)
@@ -112,13 +107,8 @@ def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.nda
 def f_score(matrix: np.ndarray, class_index: int, beta: float = 1.0) -> float:
   """F-measure of one class: (1 + beta^2) P R / (beta^2 P + R).
 
-  P = n_cc / sum_j n_jc is precision, R = n_cc / t_c is recall. The Lyft-Udacity challenge is the
-  mean of road at beta 0.5 and vehicle at beta 2.
-
-  Args:
-    matrix: integers [c, c], rows truth.
-    class_index: which class.
-    beta: above 1 recall counts more, below 1 precision.
+  P = n_cc / sum_j n_jc is precision, R = n_cc / t_c is recall; with beta above 1 recall counts more.
+  The Lyft-Udacity challenge is the mean of road at beta 0.5 and vehicle at beta 2.
 
   Returns:
     A float in [0, 1]: 0 where nothing is hit, nan where the class is neither true nor predicted.

@@ -67,8 +67,7 @@ def count(membrane: np.ndarray, label: np.ndarray, *, thin: bool = False) -> Cou
   Args:
     membrane: float [h, w] in [0, 1], probability of membrane.
     label: integers [h, w], 1 membrane, 0 cell; VOID is left out.
-    thin: whether proposed membranes are first thinned to lines one pixel wide, as in the later
-      official scores: each membrane pixel joins the nearest segment, lines stay between segments.
+    thin: whether proposed membranes are first thinned, as in the later official scores.
 
   Returns:
     name -> float64 [thresholds], to be added over sections and read with `summarize`.
@@ -118,14 +117,7 @@ def components(cells: np.ndarray) -> np.ndarray:
 
 
 def thin_membranes(segments: np.ndarray) -> np.ndarray:
-  """Grows segments into the membranes (0) until lines one pixel wide are left between them.
-
-  Args:
-    segments: integers [h, w], 0 is membrane.
-
-  Returns:
-    The grown segments, the same shape and dtype.
-  """
+  """Grows segments, integers [h, w], into the membranes (0) until lines of one pixel are left between them."""
   membrane = segments == 0
   if membrane.all() or not membrane.any():
     return segments
@@ -142,9 +134,7 @@ def thin_membranes(segments: np.ndarray) -> np.ndarray:
 def _pair_sums(truth: np.ndarray, proposed: np.ndarray) -> dict[str, float]:
   """Returns V^Info, and ordered pairs of pixels in one segment: of both, of the truth, of the proposal.
 
-  Args:
-    truth: int [n], segments from 1.
-    proposed: int [n], segments from 1, and 0 for membrane.
+  Both are int [n], segments from 1; 0 is proposed membrane.
   """
   alone = np.count_nonzero(proposed == 0)  # each is a segment of one pixel
   claimed = proposed > 0

@@ -35,32 +35,20 @@ class Score(Mean):
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-  """Numbers the connected components of a mask; pixels that touch at a corner belong together.
-
-  Args:
-    mask: bool [h, w].
-
-  Returns:
-    int32 [h, w], components from 1, 0 elsewhere.
-  """
+  """Numbers the connected components of bool [h, w] from 1; pixels that touch at a corner belong together."""
   return ndimage.label(mask, structure=np.ones((3, 3)))[0]
 
 
 def seg_score(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, int]:
-  """SEG of one image: mean Jaccard index over true objects.
+  """SEG of one image, by integers [h, w], a number an object and 0 for background.
 
   A true object R is matched with the predicted S that covers more than half of it, |R & S| > |R| /
-  2 (there is at most one); it counts |R & S| / |R | S|, or 0 unmatched. Objects predicted for
-  nothing cost nothing.
-
-  Args:
-    truth: integers [h, w], a number an object, 0 background.
-    prediction: integers [h, w], as `truth`.
+  2 (there is at most one); it counts its Jaccard index |R & S| / |R | S|, or 0 unmatched. Objects
+  predicted for nothing cost nothing.
 
   Returns:
-    (sum of the Jaccard indices, number of true objects): add both over images, divide once.
+    The sum over true objects, and how many there are: add both over images, divide once.
   """
-  truth, prediction = np.asarray(truth), np.asarray(prediction)
   if truth.shape != prediction.shape:
     raise UserError(f'truth {truth.shape} and prediction {prediction.shape} must be of one shape')
   numbers, rows = np.unique(truth, return_inverse=True)
@@ -68,7 +56,7 @@ def seg_score(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, int]:
   shape = len(numbers), len(predicted)
   pairs = np.ravel_multi_index((rows.ravel(), columns.ravel()), shape)
   shared = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
-  union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
-  matched = 2 * shared > shared.sum(axis=1, keepdims=True)
-  matched &= (numbers != 0)[:, None] & (predicted != 0)
-  return float((shared / union)[matched].sum()), int(np.count_nonzero(numbers))
+  sizes = shared.sum(axis=1, keepdims=True)
+  matched = (2 * shared > sizes) & (numbers != 0)[:, None] & (predicted != 0)
+  jaccard = shared / (sizes + shared.sum(axis=0) - shared)
+  return float(jaccard[matched].sum()), int(np.count_nonzero(numbers))
