@@ -73,24 +73,26 @@ class Score:
       UserError: no image shows an object.
     """
     images = [image[1:] for image in sorted(self._images, key=lambda image: image[0])]
-    if all(truth['iscrowd'] for truths, _ in images for truth in truths):
+    objects = [truth for truths, _ in images for truth in truths if not truth['iscrowd']]
+    if not objects:
       raise UserError('no image shows an object: there is nothing to score')
-    masks, boxes = self._precision('segm', images, _AREAS), self._precision('bbox', images, ['all'])
-    by_size = {f'mask_ap_{area}': _mean(masks[..., k]) for k, area in enumerate(_AREAS) if k}
-    per_class = (_mean(masks[:, :, k, 0]) for k in range(len(self._names) - 1))
+    kinds = sorted({truth['category_id'] for truth in objects})  # the others would score nothing
+    masks = self._precision('segm', images, kinds, _AREAS)
+    boxes = self._precision('bbox', images, kinds, _AREAS[:1])
+    by_kind = {k: _mean(masks[:, :, i, 0]) for i, k in enumerate(kinds)}
     return {
       **_at_thresholds('mask', masks[..., 0]),
-      **by_size,
+      **{f'mask_ap_{area}': _mean(masks[..., k]) for k, area in enumerate(_AREAS) if k},
       **_at_thresholds('box', boxes[..., 0]),
-      'per_class_ap': dict(zip(self._names[1:], per_class, strict=True)),
+      'per_class_ap': {name: by_kind.get(k) for k, name in enumerate(self._names) if k},
     }
 
-  def _precision(self, kind: str, images: list, areas: Sequence[str]) -> np.ndarray:
+  def _precision(self, by: str, images: list, kinds: list[int], areas: Sequence[str]) -> np.ndarray:
     """Returns [threshold, recall, class, area]."""
-    evaluation = _Evaluation(kind, images)
+    evaluation = _Evaluation(by, images)
     parameters = evaluation.params
     parameters.imgIds = list(range(len(images)))
-    parameters.catIds = list(range(1, len(self._names)))
+    parameters.catIds = kinds
     parameters.maxDets = [self._most]
     parameters.areaRng = parameters.areaRng[: len(areas)]
     parameters.areaRngLbl = list(areas)
