@@ -15,8 +15,8 @@ from typing import Any
 from jaxseg import files
 from jaxseg.console import Progress
 from jaxseg.report import comparison, images, single
-from jaxseg.report.collect import RunSummary, collect
 from jaxseg.report.figures import Figures
+from jaxseg.report.runs import RunSummary, collect
 from jaxseg.train.records import Hook, RunView
 from jaxseg.types import StuckError, UserError
 

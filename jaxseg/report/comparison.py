@@ -10,7 +10,7 @@ from jaxseg import parts
 from jaxseg.console import duration
 from jaxseg.metrics.score import columns, numbers
 from jaxseg.report import render
-from jaxseg.report.collect import RunSummary, flattened
+from jaxseg.report.runs import RunSummary, flattened
 
 _SAME_TRUTH = ('border_weight', 'channels', 'white')  # options of data that change no label
 Runs = Mapping[str, RunSummary]

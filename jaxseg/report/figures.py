@@ -48,7 +48,8 @@ class Figures:
       plots.save_curves(part, read_records(run.folder))
     for name, column in list(columns(summary).items())[:1]:
       with files.whole_file(folder / 'classes.png') as part:
-        plots.save_class_bars(part, column, title=f'{render.title(name)} at step {step}')
+        title = f'{render.title(name)} at step {step}'
+        plots.save_class_bars(part, [*column.values()], [*column], title=title)
 
   def ended(self, run: RunView) -> None:
     """Nothing is left to do: the last evaluation's pictures stay."""

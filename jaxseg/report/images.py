@@ -17,8 +17,8 @@ from PIL import Image
 from jaxseg.data import threads
 from jaxseg.metrics.score import of_image
 from jaxseg.predict.predictor import Predictor
-from jaxseg.report.collect import RunSummary
 from jaxseg.report.render import data_uri
+from jaxseg.report.runs import RunSummary
 from jaxseg.train import build
 from jaxseg.train.initial import load_variables
 from jaxseg.types import StuckError, UserError

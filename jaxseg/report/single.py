@@ -12,8 +12,8 @@ from jaxseg import config as configs
 from jaxseg.draw import labels, plots
 from jaxseg.metrics.score import columns
 from jaxseg.report import render
-from jaxseg.report.collect import RunSummary, flattened
 from jaxseg.report.images import Images
+from jaxseg.report.runs import RunSummary, flattened
 from jaxseg.train import build
 
 _MATRIX_CLASSES = 40  # more are not legible: only the largest confusions are listed

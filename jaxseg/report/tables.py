@@ -11,9 +11,9 @@ from jaxseg.console import duration
 from jaxseg.draw import labels
 from jaxseg.metrics.score import numbers, published
 from jaxseg.predict.predictor import load
-from jaxseg.report.collect import RunSummary, collect
 from jaxseg.report.figures import draw
 from jaxseg.report.render import title
+from jaxseg.report.runs import RunSummary, collect
 from jaxseg.types import UserError
 
 _BASELINES = (
@@ -190,7 +190,7 @@ def _making(run: RunSummary) -> tuple[str, str, str]:
 
 
 def _baseline(spec: str, heading: str, run: RunSummary | None) -> list[str]:
-  paper = configs.settings(configs.load(spec)).paper or {}
+  paper = configs.settings(configs.plain(configs.load(spec))).paper or {}
   name = Path(spec).name.replace('.py', '')
   scores = ', '.join(_listed(published(paper))) or 'no score'
   where = f' on {paper["split"]}' if published(paper) and 'split' in paper else ''
