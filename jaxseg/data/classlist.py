@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.data import image_files
+from jaxseg.data.problems import some
 from jaxseg.types import VOID, UserError
 
 _MAX_CLASSES = 255
@@ -40,6 +41,8 @@ class ClassList:
 
   def as_binary(self) -> ClassList:
     """Returns the same two classes for masks whose 255 (or 1) is the second class."""
+    if len(self.names) != 2:
+      raise UserError(f'binary masks have two classes, but {len(self.names)} are listed')
     return dataclasses.replace(self, ids=((0, 0), (1, 1), (255, 1)))
 
 
@@ -111,9 +114,8 @@ def _label_of_colors(image: Image.Image, colors: dict[Color, int], path: Path) -
   found, inverse = np.unique(codes, return_inverse=True)
   unknown = [(c >> 16, c >> 8 & 255, c & 255) for c in found.tolist() if c not in table]
   if unknown:
-    more = f' and {len(unknown) - 4} more' if len(unknown) > 4 else ''
     raise UserError(
-      f'{path}: colours {", ".join(map(str, unknown[:4]))}{more} are not in the class list, which '
+      f'{path}: colours {some(unknown, 4)} are not in the class list, which '
       f"has {', '.join(map(str, colors))}; correct the mask, or add 'void r g b' to the list"
     )
   return np.array([table[c] for c in found.tolist()], np.uint8)[inverse.reshape(codes.shape)]
@@ -121,11 +123,8 @@ def _label_of_colors(image: Image.Image, colors: dict[Color, int], path: Path) -
 
 def voc_palette(count: int) -> tuple[Color, ...]:
   """Returns PASCAL VOC's colours: each 3 bits of the index go to r, g and b, high bits first."""
-  palette = []
-  for index in range(count):
-    color = [0, 0, 0]
-    for shift in range(8):
-      for channel in range(3):
-        color[channel] |= (index >> (3 * shift + channel) & 1) << (7 - shift)
-    palette.append(tuple(color))
-  return tuple(palette)
+
+  def channel(index: int, place: int) -> int:
+    return sum((index >> (3 * bit + place) & 1) << (7 - bit) for bit in range(8))
+
+  return tuple(tuple(channel(index, place) for place in range(3)) for index in range(count))

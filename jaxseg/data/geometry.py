@@ -160,13 +160,10 @@ def pad(
     return example
 
   def border(part, value):
-    kind = cv2.BORDER_CONSTANT
-    return cv2.copyMakeBorder(part, top, bottom, left, right, kind, value=value)
+    sides = (top, bottom, left, right, cv2.BORDER_CONSTANT)
+    return cv2.copyMakeBorder(part, *sides, value=value)
 
-  def function(array, _, ground):
-    return _opencv(array, border, ground)
-
-  return move(example, function, fill, label)
+  return move(example, lambda array, _, ground: _opencv(array, border, ground), fill, label)
 
 
 def mirror_array(array: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
@@ -202,13 +199,10 @@ def affine(example: Example, matrix: np.ndarray, fill: Fill | None) -> Example:
     matrix: float [2,3], from output to source pixels, x before y.
     fill: colour outside the source, where the label is void and the weight 0; None mirrors all.
   """
-  height, width = size_of(example)
+  size = size_of(example)[::-1]
 
-  def warp(part, value, nearest):
-    flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(
-      part, matrix, (width, height), flags=flags, borderMode=_border(fill), borderValue=value
-    )
+  def warp(part, mode, **border):
+    return cv2.warpAffine(part, matrix, size, flags=mode | cv2.WARP_INVERSE_MAP, **border)
 
   return _warp(example, warp, fill)
 
@@ -221,19 +215,19 @@ def remap(
   `fill` as in `affine`.
   """
 
-  def warp(part, value, nearest):
-    mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    return cv2.remap(part, columns, rows, mode, borderMode=_border(fill), borderValue=value)
+  def warp(part, mode, **border):
+    return cv2.remap(part, columns, rows, mode, **border)
 
   return _warp(example, warp, fill)
 
 
-def _border(fill: Fill | None) -> int:
-  return cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_CONSTANT
-
-
 def _warp(example: Example, warp: Callable, fill: Fill | None) -> Example:
-  def function(array, nearest, ground):
-    return _opencv(array, lambda part, value: warp(part, value, nearest), ground)
+  border = cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_CONSTANT
 
-  return move(example, function, (0,) if fill is None else fill)
+  def function(array, nearest, ground):
+    mode = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return _opencv(
+      array, lambda part, value: warp(part, mode, borderMode=border, borderValue=value), ground
+    )
+
+  return move(example, function, fill or (0,))

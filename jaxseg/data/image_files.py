@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxseg import files
+from jaxseg.data.problems import some
 from jaxseg.types import VOID, UserError
 
 _ORIENTATION = 0x0112  # the EXIF tag that asks viewers to turn the image
@@ -217,7 +218,7 @@ def map_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarra
   unknown = [i for i in found if i not in table]
   if unknown:
     raise UserError(
-      f'{path}: label ids {_some(unknown)} are not among the allowed ids {describe_ids(table)}; '
+      f'{path}: label ids {some(unknown)} are not among the allowed ids {describe_ids(table)}; '
       'correct the mask or the class list'
     )
   if mask.dtype == np.uint8:
@@ -235,8 +236,3 @@ def describe_ids(table: Mapping[int, int]) -> str:
   if len(classes) != classes[-1] - classes[0] + 1 or len(classes) < 3:
     runs = ', '.join(map(str, classes))
   return ', '.join([runs, *(f'{i} (void)' for i in void)])
-
-
-def _some(values: list, limit: int = 8) -> str:
-  text = ', '.join(map(str, values[:limit]))
-  return text + (f' and {len(values) - limit} more' if len(values) > limit else '')

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data import cache
-from jaxseg.data.problems import BadFiles
+from jaxseg.data.problems import BadFiles, some
 from jaxseg.data.statistics import LabelHistogram, label_histogram
 from jaxseg.types import UserError
 
@@ -27,7 +27,6 @@ def scan(source, *, cache_dir: str | None = None) -> LabelHistogram:
     source: random access to examples; kept in the cache if it has `identity`.
     cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
   """
-
   identity = getattr(source, 'identity', None)
   if identity is None:
     return label_histogram(source)
@@ -64,7 +63,7 @@ def check(*sources, cache_dir: str | None = None) -> list[str]:
         'masks of 0 and 255 need two classes (see the folder dataset)'
       )
     absent = [n for n, count in zip(source.class_names, histogram.counts, strict=True) if not count]
-    never = f', never present: {_some(absent)}' if absent else ''
+    never = f', never present: {some(absent, _SHOWN)}' if absent else ''
     lines.append(f'{source.split}: {histogram.void_share:.1%} void{never}')
   return lines
 
@@ -73,12 +72,7 @@ def invalid_files(source, histogram: LabelHistogram) -> list[str]:
   """Returns a line for each file with ids that are neither a class nor void."""
   name = getattr(source, 'file_name', None) or (lambda i: source[i]['file_name'])
   return [
-    f'{source.split}: {name(i)}: label ids {_some(ids)} are not among the {source.num_classes} '
+    f'{source.split}: {name(i)}: label ids {some(ids, _SHOWN)} are not among the {source.num_classes} '
     f'classes (0..{source.num_classes - 1}, 255 is void)'
     for i, ids in histogram.invalid.items()
   ]
-
-
-def _some(items) -> str:
-  text = ', '.join(map(str, items[:_SHOWN]))
-  return text + (f' and {len(items) - _SHOWN} more' if len(items) > _SHOWN else '')

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from jaxseg.data import threads
+from jaxseg.data.progress import counted
 from jaxseg.types import UserError
 
 
@@ -24,6 +26,38 @@ class BadFiles(UserError):
     more = len(self.problems) - 1
     listed = f' (and {more} more like it: launch/data.py check lists them)' if more else ''
     super().__init__(self.problems[0] + listed)
+
+
+def read_all(
+  read: Callable[[Any], Any], items: Sequence[Any], name: Callable[[Any], str], title: str
+) -> Iterator[Any]:
+  """Yields read(item) of each item in order, made in threads, up to the first that cannot be used.
+
+  Raises:
+    BadFiles: at the end, where `read` has raised UserErrors: the user is to see all bad files at once.
+  """
+
+  def attempt(item: Any) -> Any:
+    try:
+      return read(item)
+    except UserError as error:
+      return error
+
+  problems: list[str] = []
+  results = threads.results(attempt, items, name=name)
+  for result in counted(title, results, len(items)):
+    if isinstance(result, UserError):
+      problems.append(str(result))
+    elif not problems:
+      yield result
+  if problems:
+    raise BadFiles(problems)
+
+
+def some(values: Sequence[Any], limit: int = 8) -> str:
+  """Returns text such as '3, 5, 9 and 4 more'."""
+  text = ', '.join(map(str, values[:limit]))
+  return text + (f' and {len(values) - limit} more' if len(values) > limit else '')
 
 
 def check_choice(dataset: str, what: str, value: Any, allowed: Collection[Any]) -> None:

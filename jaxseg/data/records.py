@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.data import cache, image_files, progress, threads
-from jaxseg.data.problems import BadFiles
+from jaxseg.data import cache, image_files
+from jaxseg.data.problems import read_all
 from jaxseg.data.source import OBJECTS, SPLIT, Facts, Source
 from jaxseg.types import VOID, UserError
 
@@ -77,8 +77,8 @@ def open_source(
   split: str,
   raws: Sequence[Raw],
   read: Callable[..., Example],
-  *,
   cache_dir: str | os.PathLike | None = None,
+  *,
   options: Mapping[str, Any] | None = None,
   indices: Sequence[int] | None = None,
 ) -> Source:
@@ -181,27 +181,12 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {SPLIT: self._generate_examples()}
 
   def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-    problems = []
-    made = threads.results(self._record_or_problem, self._raws, name=lambda raw: str(raw.image))
-    made = progress.counted(f'preparing {self._facts.name}', made, len(self._raws))
+    title = f'preparing {self._facts.name}'
     try:
-      for index, record in enumerate(made):
-        if isinstance(record, str):
-          problems.append(record)
-        elif not problems:
-          yield index, record
-      if problems:
-        raise BadFiles(problems)
+      yield from enumerate(read_all(self._record, self._raws, lambda raw: str(raw.image), title))
     except Exception as error:
       self.error = error
       raise
-
-  def _record_or_problem(self, raw: Raw) -> dict[str, Any] | str:
-    """Returns the record, or what is wrong: the user is to see all bad files at once."""
-    try:
-      return self._record(raw)
-    except UserError as error:
-      return str(error)
 
   def _record(self, raw: Raw) -> dict[str, Any]:
     example, entries = self._read(raw), self._facts.entries

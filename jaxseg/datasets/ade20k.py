@@ -55,6 +55,6 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
     split,
     [records.Raw(path, labels / f'{path.stem}.png', path.name) for path in images],
     records.read_ids,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'table': _TABLE},
   )

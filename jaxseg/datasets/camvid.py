@@ -43,9 +43,6 @@ def source(
   """Returns 'train', 'val' or 'test'.
 
   Args:
-    split: the split.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     copy: 'camvid', or 'camvid_q90' for the smaller copy (results of the two do not mix).
   """
   check_split('camvid', split, SPLITS)
@@ -60,7 +57,7 @@ def source(
     split,
     _read_list(folder, split),
     records.read_ids,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'table': _TABLE},
   )
 

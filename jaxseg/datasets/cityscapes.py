@@ -57,9 +57,6 @@ def source(
   """Returns 'train', 'val' or, with `coarse`, 'train_extra'; published scores are at full size.
 
   Args:
-    split: the split.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     coarse: the coarse annotation in place of the fine one.
   """
   check_split('cityscapes', split, SPLITS, 'the test labels are hidden')
@@ -79,6 +76,6 @@ def source(
     split,
     raws,
     records.read_ids,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'table': TRAIN_IDS},
   )

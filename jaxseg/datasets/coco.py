@@ -57,7 +57,7 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
     split,
     list_images(annotations / f'instances_{name}.json', images, everything=split != 'train'),
     read,
-    cache_dir=cache_dir,
+    cache_dir,
   )
 
 

@@ -55,8 +55,6 @@ def source(
 
   Args:
     split: 'train' (sequence 01), 'val' (sequence 02) or 'all'.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     cells: 'u373' (520 x 696 pixels) or 'hela' (512 x 512).
     annotation: 'GT', 'ST' or 'ERR_SEG'; see the module's docstring.
     border_weight: adds the U-Net weight map as 'weight', touching cells separated beforehand; each
@@ -78,7 +76,7 @@ def source(
     split,
     [raw for sequence in sequences for raw in _list_frames(folder, sequence, annotation)],
     read,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'weigh': border_weight, 'separate': separate},
   )
 

@@ -42,9 +42,6 @@ def source(
   """Returns the 'train' or 'val' split with instances uint16 and, by default, weight float32.
 
   Args:
-    split: the split.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     border_weight: adds the U-Net weight map as 'weight', touching nuclei separated beforehand.
     separate: whether the label too shows a gap of background between touching nuclei, as the paper
       trains; by default only in 'train', so that 'val' is scored on the published truth.
@@ -60,7 +57,7 @@ def source(
     split,
     _list_images(data_root(data_dir) / 'dsb2018', split),
     read,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'channels': channels, 'weigh': border_weight, 'separate': separate},
   )
 

@@ -21,9 +21,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxseg.data import cache, classlist, image_files, records, threads
+from jaxseg.data import cache, classlist, image_files, records
 from jaxseg.data.archives import data_root
-from jaxseg.data.problems import BadFiles, MissingSplit, check_choice, check_split
+from jaxseg.data.problems import BadFiles, MissingSplit, check_choice, check_split, read_all, some
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
 
@@ -53,7 +53,6 @@ def source(
   Args:
     split: 'train', 'val' or 'test'; a folder may lack those that are never asked for.
     data_dir: the folder itself.
-    cache_dir: see jaxseg.datasets.
     classes: names, or their number; default DIR/classes.txt, else the highest id of all masks + 1
       (said on standard error).
     binary: True makes 255 class 1, False makes it void; None decides as the module's text says.
@@ -82,7 +81,7 @@ def source(
     split,
     raws,
     read,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'classes': known, 'channels': channels, 'white': white},
   )
 
@@ -169,7 +168,7 @@ def resolve_classes(
       raise UserError(f'{root}: binary=True needs masks of 0 and 255, but the classes have colours')
     return listed
   if listed is not None and binary is not None:
-    return _binary(listed) if binary else listed
+    return listed.as_binary() if binary else listed
   try:
     ids = sorted(set().union(*scan_ids(root, cache_dir).values()))
   except BadFiles:
@@ -184,7 +183,7 @@ def resolve_classes(
       f'{root}: the masks hold only 0 and 255, and with {len(listed.names)} classes 255 is void: '
       'nothing would be learnt; list two classes, or save masks with the ids of all'
     )
-  return _binary(listed) if binary or (binary is None and two_valued) else listed
+  return listed.as_binary() if binary or (binary is None and two_valued) else listed
 
 
 def _listed(root: Path, classes: int | tuple[str, ...] | None) -> classlist.ClassList | None:
@@ -194,12 +193,6 @@ def _listed(root: Path, classes: int | tuple[str, ...] | None) -> classlist.Clas
     return classlist.from_names(classes)
   path = root / 'classes.txt'
   return classlist.read_file(path) if path.is_file() else None
-
-
-def _binary(listed: classlist.ClassList) -> classlist.ClassList:
-  if len(listed.names) != 2:
-    raise UserError(f'binary masks have two classes, but {len(listed.names)} are listed')
-  return listed.as_binary()
 
 
 def _inferred(
@@ -213,8 +206,7 @@ def _inferred(
   count = max(found, default=-1) + 1
   remedy = "list the classes in classes.txt, or give the option 'classes'"
   if not 2 <= count <= 255 or (count > _MANY and len(found) < count / 2):
-    text = ', '.join(map(str, ids[:8])) + (', ...' if len(ids) > 8 else '')
-    raise UserError(f'{root}: cannot tell the classes from mask ids {text}; {remedy}')
+    raise UserError(f'{root}: cannot tell the classes from mask ids {some(ids)}; {remedy}')
   _say_once(f'{root}: {count} classes, the highest mask id + 1; {remedy} to name them')
   return classlist.from_names([f'class {i}' for i in range(count)])
 
@@ -226,19 +218,18 @@ def _say_once(line: str) -> None:
 
 
 def _check_ids(
-  raws: Sequence[records.Raw], known: classlist.ClassList, found: Mapping[Path, Sequence[int]]
+  raws: Sequence[records.Raw], known: classlist.ClassList, ids: Mapping[Path, Sequence[int]]
 ) -> None:
   """Refuses masks with ids beyond the classes, which nothing but the config has counted."""
-  allowed, highest = dict(known.ids), max(set().union(*found.values()) - {255}, default=0)
+  allowed, highest = dict(known.ids), max(set().union(*ids.values()) - {255}, default=0)
   remedy = f', or, if it is right, add --config.num_classes={highest + 1}' if highest < 255 else ''
-  problems = []
-  for raw in raws:
-    if wrong := [i for i in found[raw.label] if i not in allowed]:
-      problems.append(
-        f'{raw.label}: label ids {", ".join(map(str, wrong[:8]))} are not among the '
-        f"config's {len(known.names)} classes, {image_files.describe_ids(allowed)}: correct the mask"
-        f'{remedy}'
-      )
+  wrong = {raw.label: [i for i in ids[raw.label] if i not in allowed] for raw in raws}
+  problems = [
+    f"{path}: label ids {some(values)} are not among the config's {len(known.names)} classes, "
+    f'{image_files.describe_ids(allowed)}: correct the mask{remedy}'
+    for path, values in wrong.items()
+    if values
+  ]
   if problems:
     raise BadFiles(problems)
 
@@ -247,17 +238,11 @@ def scan_ids(root: Path, cache_dir: str | os.PathLike | None = None) -> dict[Pat
   """Returns the distinct ids of every mask of all splits, by its file; remembered in the cache."""
   paths = [raw.label for s in present_splits(root) for raw in list_pairs(root, s)]
 
-  def ids_of(path: Path) -> list[int] | str:
-    try:
-      return image_files.unique_ids(image_files.read_mask(path))
-    except UserError as error:
-      return str(error)
+  def ids_of(path: Path) -> list[int]:
+    return image_files.unique_ids(image_files.read_mask(path))
 
-  def read_all() -> list[list[int]]:
-    read = list(threads.results(ids_of, paths, name=str))
-    if problems := [found for found in read if isinstance(found, str)]:
-      raise BadFiles(problems)
-    return read
+  def ids_of_all() -> list[list[int]]:
+    return list(read_all(ids_of, paths, str, 'reading masks'))
 
   memory = cache.cache_root(cache_dir) / 'folder' / f'ids-{cache.fingerprint(paths, 2)}.json'
-  return dict(zip(paths, cache.remembered(memory, read_all), strict=True))
+  return dict(zip(paths, cache.remembered(memory, ids_of_all), strict=True))

@@ -44,8 +44,6 @@ def source(
 
   Args:
     split: 'train' (sections 0..23), 'val' (24..29) or 'all'.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     fold: 0 to 4: that fold of NVIDIA's cross-validation (DeepLearningExamples, UNet_Medical) in
       place of the contiguous split; sections shuffled by RandomState(0), so neighbours mix.
     border_weight: adds the U-Net weight map as 'weight', cells being the 4-connected components.
@@ -59,7 +57,7 @@ def source(
     split,
     raws,
     read,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'border_weight': border_weight},
     indices=section_indices(len(raws), split, fold),
   )

@@ -64,9 +64,6 @@ def source(
   are on.
 
   Args:
-    split: the split.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     remove_hood: vehicle pixels from row 496 on become 'None'.
     merge_lanes: 'RoadLines' become 'Roads'; the class stays in the list and never occurs.
   """
@@ -77,7 +74,7 @@ def source(
     split,
     [raw for folder in raws for raw in folder],
     read,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'remove_hood': remove_hood, 'merge_lanes': merge_lanes},
     indices=part([len(folder) for folder in raws], split),
   )

@@ -36,8 +36,6 @@ def source(
   Args:
     split: 'trainval' or 'test', as published; or 'train' and 'val', our division of 'trainval': its
       images number 9, 19, 29, ... (from 0, in the list's order) are 'val'.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     border: 'class', the border is the third class; or 'void', it counts for nothing and there are
       two classes.
   """
@@ -56,7 +54,7 @@ def source(
     split,
     [records.Raw(images / f'{n}.jpg', labels / f'{n}.png', f'{n}.jpg') for n in names],
     records.read_ids,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'table': {1: 0, 2: 1, 3: 2 if border == 'class' else VOID}},
     indices=parts.get(split),
   )

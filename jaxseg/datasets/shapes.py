@@ -50,8 +50,6 @@ def source(
 
   Args:
     split: 'train', 'val' or 'test'; the same index differs between splits.
-    data_dir: ignored, as is cache_dir; every dataset takes them.
-    cache_dir: see data_dir.
     size: side, or (height, width), of the images in pixels; at least 16.
     count: number of examples, by default 512 for 'train' and 64 for 'val' and 'test'.
     seed: example i depends on (seed, split, i) and on the options, never on count.

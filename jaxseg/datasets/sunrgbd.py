@@ -51,7 +51,7 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
     split,
     [records.Raw(p, labels / f'img-{_number_of(p) + first:06d}.png', p.name) for p in images],
     records.read_ids,
-    cache_dir=cache_dir,
+    cache_dir,
     options={'table': _TABLE},
   )
 

@@ -56,17 +56,13 @@ def source(
 
   Args:
     split: one of SPLITS; see the module's docstring.
-    data_dir: see jaxseg.datasets.
-    cache_dir: likewise.
     year: 2011 or 2012, of 'train', 'val' and 'trainval'; 'seg11valid' is always of 2011 and
       'trainaug' always of 2012.
   """
   check_split('voc', split, SPLITS)
   check_choice('voc', 'year', year, YEARS)
   raws = _list_split(archives.finder(['voc'], data_dir, cache_dir), split, year)
-  return records.open_source(
-    Facts('voc', CLASS_NAMES, PALETTE), split, raws, read, cache_dir=cache_dir
-  )
+  return records.open_source(Facts('voc', CLASS_NAMES, PALETTE), split, raws, read, cache_dir)
 
 
 def read(raw: records.Raw) -> records.Example:
