@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxseg import tasks
+import jaxseg
+from jaxseg import report, tasks
 from jaxseg.config.parts import load
 from jaxseg.data.frame import Frame
 from jaxseg.draw import sheet
 from jaxseg.metrics import score as scores
+from jaxseg.predict.evaluate import evaluate_workdir
 from jaxseg.train.evaluator import Evaluator
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_predict_step, make_train_step
@@ -179,10 +181,15 @@ def test_an_evaluator_scores_it():
   assert result == {'image_accuracy': np.mean(right)}
 
 
-def test_a_run_of_it_trains(tmp_path):
-  changes = dict(num_steps=2, batch_size=8, log=dict(every=1, figures=0))
-  experiment = make_experiment(task=NAME, model=dict(name=NAME), **changes)
-  summary = train(experiment.config, tmp_path)
+def test_a_run_trains_is_evaluated_predicts_and_reports(tmp_path):
+  log = dict(every=1, figures=2)
+  changes = dict(task=NAME, model=dict(name=NAME), num_steps=2, batch_size=8, log=log)
+  summary = train(make_experiment(**changes).config, tmp_path, hooks=report.hooks())
   assert summary.keys() == {'image_accuracy'}
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert {'train/loss/class', 'eval/image_accuracy'} <= {key for line in lines for key in line}
+  assert evaluate_workdir(tmp_path)['image_accuracy'] == summary['image_accuracy']
+  prediction = jaxseg.load(tmp_path).predict(np.zeros((20, 30, 3), np.uint8))
+  assert (prediction['mask'] == prediction['class']).all() and prediction['mask'].shape == (20, 30)
+  assert (tmp_path / 'figures' / 'predictions.png').exists()
+  assert 'image accuracy' in (tmp_path / 'report.html').read_text()
