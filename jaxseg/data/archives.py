@@ -75,11 +75,11 @@ def find(
       return folder
   for archive in (root / name for root in roots for name in archives):
     if archive.is_file():
-      place = unpack(archive, cache_dir)
-      inside = next((place / name for name in names if (place / name).is_dir()), None)
+      unpacked = unpack(archive, cache_dir)
+      inside = next((unpacked / name for name in names if (unpacked / name).is_dir()), None)
       if inside is None and not flat:
         raise UserError(f'{archive} holds no {" and no ".join(names)}/: it is another archive')
-      return inside or place
+      return inside or unpacked
   wanted = ', '.join([*(f'{name}/' for name in names), *archives])
   raise MissingSplit(f'none of {wanted} in {roots[0]}: put it there, or correct data_dir')
 
@@ -93,15 +93,15 @@ def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:
   return folder
 
 
-def _extract(archive: Path, place: Path) -> None:
+def _extract(archive: Path, folder: Path) -> None:
   try:
     with files.local_copy(archive) as path:
       if path.suffix.lower() == '.zip':
         with zipfile.ZipFile(path) as file:
-          file.extractall(place)  # names that lead out of the folder are made to stay in it
+          file.extractall(folder)  # names that lead out of the folder are made to stay in it
       else:
         with tarfile.open(path) as file:  # many .tar.gz and .tgz of old are plain tar
-          file.extractall(place, filter='data')
+          file.extractall(folder, filter='data')
   except _DAMAGE as error:
     reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(':')
     raise UserError(f'cannot unpack {archive}: {reason}; download it again') from None

@@ -1,4 +1,4 @@
-"""The cache folder: named after what went in, filled aside, seen whole or not at all."""
+"""The cache folder: named after what went in, filled aside, then renamed: complete or not there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STALE_SECONDS = 24 * 3600
 
 
 def publish(folder: Path, make: Callable[[Path], None]) -> None:
-  """Fills `folder` through make(temporary folder) so that it is seen whole or not at all."""
+  """Fills `folder` through make(temporary folder) so that it is complete or not there."""
   make_folder(folder.parent)
   _remove_stale(folder.parent)
   building = folder.parent / f'.building-{uuid.uuid4().hex}'
@@ -51,11 +51,11 @@ def make_folder(folder: Path) -> None:
 
 def _remove_stale(parent: Path) -> None:
   """Removes what builds that were killed long ago left behind."""
-  for place in parent.glob('.building-*'):
+  for building in parent.glob('.building-*'):
     try:
-      newest = max(p.stat().st_mtime for p in (place, *place.rglob('*')))
+      newest = max(p.stat().st_mtime for p in (building, *building.rglob('*')))
       if time.time() - newest > _STALE_SECONDS:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)
     except OSError:  # its owner is at work in it
       continue
 

@@ -111,20 +111,20 @@ def _label_of_colors(image: Image.Image, colors: dict[Color, int], path: Path) -
     unlisted = ~np.isin(codes, list(table))
     codes[unlisted & (np.asarray(image) == 255)] = -1
     table[-1] = VOID
-  found, inverse = np.unique(codes, return_inverse=True)
-  unknown = [(c >> 16, c >> 8 & 255, c & 255) for c in found.tolist() if c not in table]
+  present, inverse = np.unique(codes, return_inverse=True)
+  unknown = [(c >> 16, c >> 8 & 255, c & 255) for c in present.tolist() if c not in table]
   if unknown:
     raise UserError(
       f'{path}: colours {some(unknown, 4)} are not in the class list, which '
       f"has {', '.join(map(str, colors))}; correct the mask, or add 'void r g b' to the list"
     )
-  return np.array([table[c] for c in found.tolist()], np.uint8)[inverse.reshape(codes.shape)]
+  return np.array([table[c] for c in present.tolist()], np.uint8)[inverse.reshape(codes.shape)]
 
 
 def voc_palette(count: int) -> tuple[Color, ...]:
   """Returns PASCAL VOC's colours: each 3 bits of the index go to r, g and b, high bits first."""
 
-  def channel(index: int, place: int) -> int:
-    return sum((index >> (3 * bit + place) & 1) << (7 - bit) for bit in range(8))
+  def channel(index: int, first: int) -> int:
+    return sum((index >> (3 * bit + first) & 1) << (7 - bit) for bit in range(8))
 
-  return tuple(tuple(channel(index, place) for place in range(3)) for index in range(count))
+  return tuple(tuple(channel(index, first) for first in range(3)) for index in range(count))

@@ -56,7 +56,7 @@ class Frame:
     return tuple(self._output(side) for side in self._resized(size))
 
   def input(self, size: Size) -> Size:
-    """Returns the size of what `place` gives for an image of `size`."""
+    """Returns the size of what the network gets of an image of `size`."""
     return tuple(side + 2 * self.rule.margin for side in self.output(size))
 
   def canvas(self, size: Size) -> Size:
@@ -64,7 +64,7 @@ class Frame:
     return self.canvas_of(self.input(size))
 
   def canvas_of(self, input_size: Size) -> Size:
-    """Returns the canvas of what `place` has given, by its size."""
+    """Returns the canvas of what the network gets, by the size of that."""
     margin = 2 * self.rule.margin
     return tuple(round((side - margin) / self.scale) for side in input_size)
 
@@ -106,9 +106,9 @@ class Frame:
   def _scaled(self, image: np.ndarray, canvas: Size, output: Size) -> np.ndarray:
     """Resizes image and canvas as one, so that the way back is exact, then drops the border."""
     sides = list(zip(image.shape[:2], canvas, output, strict=True))
-    below, right = (whole - have for have, whole, _ in sides)
+    below, right = (full - have for have, full, _ in sides)
     resized = geometry.resize_image(self._border(image, 0, below, 0, right), output)
-    height, width = (min(out, math.ceil(have * out / whole)) for have, whole, out in sides)
+    height, width = (min(out, math.ceil(have * out / full)) for have, full, out in sides)
     return resized[:height, :width]
 
   def _border(self, image: np.ndarray, *sides: int) -> np.ndarray:

@@ -135,12 +135,12 @@ def cut(
   first, count, inner, before, after = [], [], [], [], []
   for begin, length, have, want in zip(start, window, size_of(example), size, strict=True):
     low, high = max(begin, 0), min(begin + length, have)
-    place = min(round((low - begin) * want / length), want - 1)
-    end = max(round((high - begin) * want / length), place + 1)
+    top = min(round((low - begin) * want / length), want - 1)
+    end = max(round((high - begin) * want / length), top + 1)
     first.append(low)
     count.append(high - low)
-    inner.append(end - place)
-    before.append(place)
+    inner.append(end - top)
+    before.append(top)
     after.append(want - end)
   part = resize(crop(example, *first, *count), tuple(inner))
   return pad(part, before[0], after[0], before[1], after[1], fill)

@@ -42,13 +42,13 @@ def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
   try:
     if not folder.is_dir():
       raise UserError(f'no such folder: {folder}')
-    found = [p for p in folder.iterdir() if not p.name.startswith('.')]
-    for path in found:
+    paths = [p for p in folder.iterdir() if not p.name.startswith('.')]
+    for path in paths:
       if files.is_remote(folder):
         break  # it holds no links
       if path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
         raise UserError(f'{path} is a link that leads nowhere: mend or remove it')
-    return sorted(p for p in found if p.suffix.lower() in suffixes and p.is_file())
+    return sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
   except OSError as error:
     raise UserError(f'cannot read {folder}: {error.strerror or error}') from None
 
@@ -214,8 +214,8 @@ def unique_ids(mask: np.ndarray) -> list[int]:
 
 def map_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
   """Returns uint8 [h, w]: each id replaced by table[id]; an id without an entry is a UserError."""
-  found = unique_ids(mask)
-  unknown = [i for i in found if i not in table]
+  ids = unique_ids(mask)
+  unknown = [i for i in ids if i not in table]
   if unknown:
     raise UserError(
       f'{path}: label ids {some(unknown)} are not among the allowed ids {describe_ids(table)}; '
@@ -223,9 +223,9 @@ def map_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarra
     )
   if mask.dtype == np.uint8:
     lookup = np.zeros(256, np.uint8)
-    lookup[found] = [table[i] for i in found]
+    lookup[ids] = [table[i] for i in ids]
     return lookup[mask]
-  return np.array([table[i] for i in found], np.uint8)[np.searchsorted(found, mask)]
+  return np.array([table[i] for i in ids], np.uint8)[np.searchsorted(ids, mask)]
 
 
 def describe_ids(table: Mapping[int, int]) -> str:

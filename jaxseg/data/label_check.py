@@ -32,12 +32,12 @@ def scan(source, *, cache_dir: str | None = None) -> LabelHistogram:
     return label_histogram(source)
 
   def count() -> dict[str, Any]:
-    found = vars(label_histogram(source, f'reading the labels of {source.name} {source.split}'))
-    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.items()}
+    counts = vars(label_histogram(source, f'reading the labels of {source.name} {source.split}'))
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in counts.items()}
 
   key = hashlib.sha256(f'{identity}|{source.num_classes}'.encode()).hexdigest()[:16]
   fields = cache.remembered(cache.cache_root(cache_dir) / 'label_scans' / f'{key}.json', count)
-  invalid = {int(place): tuple(ids) for place, ids in fields.pop('invalid').items()}
+  invalid = {int(index): tuple(ids) for index, ids in fields.pop('invalid').items()}
   arrays = {k: np.asarray(v, np.int64) if isinstance(v, list) else v for k, v in fields.items()}
   return LabelHistogram(**arrays, invalid=invalid)
 

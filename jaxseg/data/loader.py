@@ -124,7 +124,7 @@ def train_batches(
     timeout: see Batches.
 
   Returns:
-    Dicts: 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w], 'index' int64 [b], places in the source, and
+    Dicts: 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w], 'index' int64 [b] in the source, and
     where the source has weights 'weight' float32 [b,h,w].
   """
   local = _local_size(batch_size, shard_index, shard_count)
@@ -134,8 +134,8 @@ def train_batches(
 
   def example(position: int) -> Example:
     rng = np.random.default_rng([seed, 1, position])
-    epoch, place = divmod(position, count)
-    index = int(rng.integers(count) if replacement else _order(seed, epoch, count)[place])
+    epoch, rest = divmod(position, count)
+    index = int(rng.integers(count) if replacement else _order(seed, epoch, count)[rest])
     with activity.making(index):
       result = {**_read(source, index), 'index': np.int64(index)}
       for transform in transforms:
@@ -184,7 +184,7 @@ def eval_batches(
     batch_size: images of a batch over all hosts together.
     shard_index: number of this host, from 0.
     shard_count: number of hosts, which must divide batch_size; each yields its share.
-    indices: places in the source to go through, in this order; None: all.
+    indices: of the examples to go through, in this order; None: all.
     num_threads: that make batches, 0 makes one at a time; `prefetch` batches are kept ready.
     timeout: see Batches.
 
@@ -203,14 +203,14 @@ def eval_batches(
     mine = plan[number][shard_index * local : (shard_index + 1) * local]
     examples, images = [], None
     # Where this host has no image of the batch, the batch's first lends its shape.
-    for place, index in enumerate(mine or plan[number][:1]):
+    for row, index in enumerate(mine or plan[number][:1]):
       with activity.making(index):
         example = _read(source, index)
         placed = frame.place(example['image'])
       if images is None:
         images = np.zeros((local, *placed.shape), np.uint8)
       if mine:
-        images[place] = placed
+        images[row] = placed
         examples.append({**example, 'index': index})
     return {'image': images, 'examples': examples}
 
@@ -276,8 +276,8 @@ def _stack(examples: Iterable[Example], count: int, keys: Sequence[str]) -> dict
   warm: twice as fast as np.stack over a list.
   """
   batch = {}
-  for place, example in enumerate(examples):
-    if not place:
+  for row, example in enumerate(examples):
+    if not row:
       arrays = {key: np.asarray(example[key]) for key in keys if example.get(key) is not None}
       batch = {k: np.empty((count, *a.shape), a.dtype) for k, a in arrays.items()}
     if example['image'].shape != batch['image'].shape[1:]:
@@ -286,5 +286,5 @@ def _stack(examples: Iterable[Example], count: int, keys: Sequence[str]) -> dict
         'set config.augment.crop.size=(h, w), or batch_size=1'
       )
     for key, array in batch.items():
-      array[place] = example[key]
+      array[row] = example[key]
   return batch

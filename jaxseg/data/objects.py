@@ -92,10 +92,10 @@ def measure(layers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     if len(pixels) > count + 1:
       raise UserError(f'a map of instances holds the id {len(pixels) - 1} of {count} objects')
     areas += pixels
-    for place, found in enumerate(ndimage.find_objects(layer)):
-      if found:
-        rows, columns = found
-        boxes[place] = columns.start, rows.start, columns.stop, rows.stop
+    for index, box in enumerate(ndimage.find_objects(layer)):
+      if box:
+        rows, columns = box
+        boxes[index] = columns.start, rows.start, columns.stop, rows.stop
   return boxes, areas[1:]
 
 

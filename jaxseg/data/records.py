@@ -2,7 +2,7 @@
 
 TensorFlow is never needed. A build goes to a cache folder named after the raw files' names, sizes
 and times, the options and the dataset's version: a changed raw file makes a new folder. It is made
-under a temporary name and renamed when whole, so that a killed build leaves nothing that looks
+under a temporary name and renamed when complete, so that a killed build leaves nothing that looks
 usable and two processes may build at once (the first to finish wins, the other uses its result).
 """
 

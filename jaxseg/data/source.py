@@ -116,9 +116,9 @@ class Source:
     return pixels
 
   def _record(self, index: int) -> dict[str, Any]:
-    place = self._indices[operator.index(index)]
+    stored = self._indices[operator.index(index)]
     try:
-      record = self._reader()[place]
+      record = self._reader()[stored]
     except Exception as error:  # array_record raises many kinds on damaged files
       raise self._damaged() from error
     if any(value is None for value in record.values()):

@@ -21,7 +21,7 @@ class LabelHistogram:
     images: int64 [c], images that hold the class.
     void: void pixels.
     num_images: images in all.
-    invalid: place in the source -> the ids there that are neither a class nor void.
+    invalid: index of an example -> the ids there that are neither a class nor void.
   """
 
   counts: np.ndarray

@@ -43,7 +43,7 @@ PALETTE = classlist.voc_palette(NUM_CLASSES)
 SPLITS = ('train', 'val')
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 CATEGORY_IDS = (0, *(i for i in range(1, 91) if i not in _UNUSED_IDS))  # of the classes, in order
-_CLASS_OF = {category: place for place, category in enumerate(CATEGORY_IDS) if place}
+_CLASS_OF = {category: i for i, category in enumerate(CATEGORY_IDS) if i}
 
 
 def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = None) -> Source:

@@ -90,12 +90,12 @@ def read(raw: records.Raw, **options: bool) -> records.Example:
 
 def _list_frames(folder: Path, sequence: str, annotation: str) -> list[records.Raw]:
   """Lists the frames of a sequence that have a mask, in time."""
-  place, pattern = _ANNOTATIONS[annotation]
+  suffix, pattern = _ANNOTATIONS[annotation]
   raws = []
-  for mask in image_files.list_images(folder / f'{sequence}{place}', ('.tif',)):
-    if found := re.fullmatch(pattern, mask.stem):
-      image = folder / sequence / f't{found[1]}.tif'
+  for mask in image_files.list_images(folder / f'{sequence}{suffix}', ('.tif',)):
+    if number := re.fullmatch(pattern, mask.stem):
+      image = folder / sequence / f't{number[1]}.tif'
       raws.append(records.Raw(image, mask, f'{sequence}_{image.name}'))
   if not raws:
-    raise UserError(f'no masks in {folder / (sequence + place)}: restore them')
+    raise UserError(f'no masks in {folder / (sequence + suffix)}: restore them')
   return raws

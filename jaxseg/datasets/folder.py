@@ -7,7 +7,7 @@ DIR/classes.txt gives colours, of those colours. DIR/classes.txt holds one class
 'name r g b', the first being id 0.
 
 Masks that hold only 0 and 255 are the trap of this format: with 255 void they would train nothing.
-So with two classes (or none told) 255 becomes class 1 when no mask of any split holds another
+So with two classes (or none listed) 255 becomes class 1 when no mask of any split holds another
 value; with more classes such masks are refused. The option `binary` overrides the guess.
 """
 
@@ -202,10 +202,10 @@ def _inferred(
     return classlist.from_names(('background', 'foreground'))
   if num_classes is not None and any(num_classes <= i != 255 for i in ids):
     return classlist.from_names([f'class {i}' for i in range(num_classes)])
-  found = [i for i in ids if i != 255]
-  count = max(found, default=-1) + 1
+  classes = [i for i in ids if i != 255]
+  count = max(classes, default=-1) + 1
   remedy = "list the classes in classes.txt, or give the option 'classes'"
-  if not 2 <= count <= 255 or (count > _MANY and len(found) < count / 2):
+  if not 2 <= count <= 255 or (count > _MANY and len(classes) < count / 2):
     raise UserError(f'{root}: cannot tell the classes from mask ids {some(ids)}; {remedy}')
   _say_once(f'{root}: {count} classes, the highest mask id + 1; {remedy} to name them')
   return classlist.from_names([f'class {i}' for i in range(count)])

@@ -94,10 +94,10 @@ def read(raw: records.Raw, *, remove_hood: bool, merge_lanes: bool) -> records.E
 def _find_folders(data_dir: str | None, cache_dir: str | None) -> list[Path]:
   """Returns the folders that hold CameraRGB/ and CameraSeg/: dataA ... dataE, or Train."""
   find = archives.finder(['lyft', 'lyft-udacity-challenge'], data_dir, cache_dir)
-  place = find(['Train', *(f'{name}/{name}' for name in _FOLDERS), *_FOLDERS], _ARCHIVES)
-  if place.name == 'Train':
-    return [place]
-  base = place.parent.parent if place.parent.name == place.name else place.parent
+  first = find(['Train', *(f'{name}/{name}' for name in _FOLDERS), *_FOLDERS], _ARCHIVES)
+  if first.name == 'Train':
+    return [first]
+  base = first.parent.parent if first.parent.name == first.name else first.parent
   places = ((base / name / name, base / name) for name in _FOLDERS)
   return [p for pair in places if (p := next((f for f in pair if f.is_dir()), None))]
 

@@ -1,6 +1,6 @@
 """Shapes: textured, overlapping objects drawn from a seed; no download, for smoke runs and tests.
 
-The class of an object is told by its outline and its texture, never by its colour: every object and
+The class of an object shows in its outline and its texture, never by its colour: every object and
 every background draws its colours from one and the same distribution, so a network has to look at
 neighbourhoods. A ring of void, one pixel to each side, lies on every visible outline.
 """
@@ -219,13 +219,13 @@ def _borders(owner: np.ndarray) -> np.ndarray:
 
 def _classes_of(instances: np.ndarray, label: np.ndarray) -> np.ndarray:
   """Returns the class of every object, uint8 [n]; each shows it in some pixel."""
-  classes, seen = np.zeros(int(instances.max()) + 1, np.uint8), label != VOID
-  classes[instances[seen]] = label[seen]
+  classes, shown = np.zeros(int(instances.max()) + 1, np.uint8), label != VOID
+  classes[instances[shown]] = label[shown]
   return classes[1:]
 
 
 def _renumber(owner: np.ndarray, label: np.ndarray) -> np.ndarray:
   """Numbers the objects that still have a pixel with a class 1..n; others join the background."""
-  seen = np.bincount(owner[label != VOID].ravel(), minlength=int(owner.max()) + 1) > 0
-  seen[0] = False
-  return np.where(seen, np.cumsum(seen), 0).astype(np.uint16)[owner]
+  visible = np.bincount(owner[label != VOID].ravel(), minlength=int(owner.max()) + 1) > 0
+  visible[0] = False
+  return np.where(visible, np.cumsum(visible), 0).astype(np.uint16)[owner]

@@ -58,7 +58,7 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
 
 def _number_of(path: Path) -> int:
   """Returns 17 for img-000017.jpg."""
-  found = re.fullmatch(r'img-(\d+)', path.stem)
-  if not found:
+  match = re.fullmatch(r'img-(\d+)', path.stem)
+  if not match:
     raise UserError(f'sunrgbd: {path} is not named img-NUMBER.jpg: restore its name or remove it')
-  return int(found[1])
+  return int(match[1])
