@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxseg.data import geometry, transforms
+from jaxseg.data import transforms
 from jaxseg.data.loader import train_batches
 from jaxseg.data.objects import Objects, measure
-from jaxseg.data.views import Resized
 from jaxseg.datasets import shapes
 from jaxseg.types import UserError
 
@@ -120,20 +119,6 @@ def test_every_layer_moves_as_if_it_were_alone(move, layers):
     np.testing.assert_array_equal(moved[..., i], expected)
 
 
-@pytest.mark.parametrize(
-  ('size', 'expected'),
-  [
-    ((480, 640), (800, 1067)),  # 640 * 800 / 480 = 1066.67
-    ((640, 480), (1067, 800)),
-    ((300, 900), (444, 1333)),  # the longer side decides: 300 * 1333 / 900 = 444.3
-    ((800, 1000), (800, 1000)),
-  ],
-)
-def test_short_and_long_sides(size, expected):
-  assert geometry.by_short_side(size, 800, 1333) == expected
-  assert geometry.by_short_side(expected, 800, 1333) == expected
-
-
 def test_a_random_short_side():
   step = transforms.ShortSide((8, 10), 12)
   example = example_of()
@@ -172,10 +157,3 @@ def test_batches_hold_what_the_transform_makes():
         rows, columns = np.nonzero(layers[..., 0] == i)
         assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert set(label[rows, columns]) <= {kind, 255}
-
-
-def test_a_resized_source_forgets_what_was_measured_in_pixels():
-  tables = {'area': np.ones(5), 'instance_boxes': np.ones((5, 4))}
-  (example,) = [Resized([example_of(**tables)], (8, 10))[0]]
-  assert example['instances'].shape == (8, 10)
-  assert example.keys() == {'image', 'label', 'instances', 'instance_classes', 'file_name'}

@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxseg.data import cache, image_files, records
+from jaxseg.data import image_files, records
 from jaxseg.data.source import OBJECTS, Facts
 from jaxseg.types import VOID, UserError
 
@@ -189,46 +188,6 @@ def test_errors_name_the_file_and_leave_nothing(raws, tmp_path):
   with pytest.raises(UserError, match='no examples'):
     _open([], tmp_path / 'cache')
   assert list(folder.iterdir()) == []
-
-
-def test_cache_that_cannot_be_written(raws, tmp_path):
-  (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='cannot write to the cache folder .*JAXSEG_CACHE'):
-    _open(raws, tmp_path / 'file')
-
-
-def test_cache_root(monkeypatch, tmp_path):
-  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'e'))
-  assert cache.cache_root(None) == tmp_path / 'e'
-  assert cache.cache_root(tmp_path / 'g') == tmp_path / 'g'
-  monkeypatch.delenv('JAXSEG_CACHE')
-  monkeypatch.setenv('HOME', str(tmp_path))
-  assert cache.cache_root(None) == tmp_path / '.cache' / 'jaxseg'
-
-
-def test_publish_gives_way_to_whoever_was_first(tmp_path):
-  folder, both_at_work = tmp_path / 'done', threading.Barrier(2)
-
-  def make(place, word):
-    (place / 'word').write_text(word)
-    both_at_work.wait()
-
-  with ThreadPoolExecutor(2) as pool:
-    jobs = [pool.submit(cache.publish, folder, lambda p, w=w: make(p, w)) for w in 'ab']
-    [job.result() for job in jobs]
-  assert (folder / 'word').read_text() in 'ab'
-  assert [p.name for p in tmp_path.iterdir()] == ['done']
-
-
-def test_leftovers_of_killed_builds_go_after_a_day(tmp_path):
-  for name, age in (('.building-old', 1e6), ('.building-new', 10)):
-    (tmp_path / name).mkdir()
-    (tmp_path / name / 'x').write_text('')
-    now = (tmp_path / name).stat().st_mtime
-    for path in (tmp_path / name / 'x', tmp_path / name):
-      os.utime(path, (now - age, now - age))
-  cache.publish(tmp_path / 'done', lambda place: (place / 'y').write_text(''))
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['.building-new', 'done']
 
 
 BUILD = """

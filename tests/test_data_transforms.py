@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxseg.data import geometry, transforms
+from jaxseg.data import transforms
 from jaxseg.types import VOID, UserError
 
 LABEL = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]], np.uint8)
@@ -62,20 +62,6 @@ def test_resize_up_by_hand():
   # Output column j looks at j / 2 - 0.25: 0 (edge), 0.25, 0.75, 1 (edge).
   np.testing.assert_array_equal(result['image'][..., 0], [[0, 10, 30, 40]] * 2)
   np.testing.assert_allclose(result['weight'], [[0, 0.1, 0.3, 0.4]] * 2, rtol=1e-6)
-
-
-def test_nearest_follows_the_half_pixel_formula_for_all_sizes():
-  for old in range(1, 30):
-    row = np.arange(old, dtype=np.uint8)[None]
-    for new in range(1, 60):
-      want = [int((i + 0.5) * old / new + 1e-9) for i in range(new)]
-      np.testing.assert_array_equal(geometry.resize_label(row, (1, new))[0], want)
-
-
-def test_strong_shrinking_averages_areas():
-  image = np.zeros((8, 8, 1), np.uint8)
-  image[::4, ::4] = 160  # one bright pixel in each 4 x 4 block: its mean is 10
-  np.testing.assert_array_equal(geometry.resize_image(image, (2, 2))[..., 0], [[10, 10], [10, 10]])
 
 
 @pytest.mark.parametrize(
@@ -160,9 +146,6 @@ def test_crop_with_mirror_reaches_every_pixel_of_the_centre():
 
 
 def test_mirror_border_and_pad_by_hand():
-  row = example_of([[1, 2, 3]])
-  mirrored = geometry.mirror_array(row['image'], 0, 0, 5, 4)[0, :, 0]
-  np.testing.assert_array_equal(mirrored, [20, 10, 20, 30, 20, 10, 20, 30, 20, 10, 20, 30])
   result = transforms.MirrorBorder(1)(example_of([[1, 2], [3, 4]]), None)
   np.testing.assert_array_equal(
     result['image'][..., 0],

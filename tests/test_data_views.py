@@ -41,6 +41,14 @@ def test_passes_on_what_it_does_not_change():
   assert not isinstance(getattr(resized, 'file_name', None), types.MethodType)
 
 
+def test_what_was_measured_in_pixels_is_dropped():
+  tables = {'area': np.ones(5), 'instance_boxes': np.ones((5, 4)), 'crowd': np.zeros(5, bool)}
+  example = {**_source()[0], 'instances': np.eye(4, dtype=np.uint16), **tables}
+  resized = Resized([example], (8, 10))[0]
+  assert resized['instances'].shape == (8, 10)
+  assert resized.keys() == {'image', 'label', 'instances', 'crowd', 'file_name'}
+
+
 class _Counted(_Source):
   """Counts how often each example is read."""
 

@@ -172,13 +172,6 @@ def test_voc_style_palette_keeps_its_void_border(root):
   assert _source(root)[0]['label'].tolist() == [[0, 1, VOID, 0]] * 3
 
 
-def test_voc_palette():
-  """The first and last of the twenty-one published colours."""
-  palette = classlist.voc_palette(21)
-  assert palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-  assert palette[8] == (64, 0, 0) and palette[15] == (192, 128, 128) and palette[20] == (0, 64, 128)
-
-
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
