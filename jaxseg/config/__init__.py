@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
+from jaxseg.config.fields import LARGEST, check_fields, within
 from jaxseg.config.flat import NEW_NAMES
 from jaxseg.config.parts import arguments, coerced, did_you_mean
 from jaxseg.types import UserError
@@ -60,16 +61,16 @@ class Settings:
     paper: what was published: dict(params=..., mean_iou=..., source='arXiv:..., table ...').
   """
 
-  seed: int = 0
-  num_steps: int = 1000
-  batch_size: int = 8
-  accumulate: int = 1
+  seed: int = within(0, LARGEST, default=0)
+  num_steps: int = within(1, LARGEST, default=1000)
+  batch_size: int = within(1, LARGEST, default=8)
+  accumulate: int = within(1, LARGEST, default=1)
   dtype: Literal['float32', 'bfloat16'] = 'float32'
-  num_classes: int = 2
+  num_classes: int = within(2, 255, default=2)
   task: str = 'semantic'
   parallel: Literal['pmap', 'mesh'] = 'pmap'
   mesh: str = ''
-  cpu_devices: int = 0
+  cpu_devices: int = within(0, 4096, default=0)
   deterministic: bool = False
   compile_cache: str = '~/.cache/jaxseg/xla'
   data_dir: str = ''
@@ -79,20 +80,11 @@ class Settings:
   paper: dict | None = None
 
   def __post_init__(self):
-    least = dict(num_steps=1, batch_size=1, accumulate=1, num_classes=2, seed=0, cpu_devices=0)
-    for name, limit in least.items():
-      check_range(f'config.{name}', getattr(self, name), limit, 2**31 - 1)
+    check_fields(self, 'config')
     if self.batch_size % self.accumulate:
       raise UserError(
         f'config.batch_size={self.batch_size} does not divide into accumulate={self.accumulate} parts'
       )
-
-
-def check_range(name: str, value: float, least: float, most: float = float('inf')) -> None:
-  """Raises UserError where a value is not from `least` to `most`."""
-  if not least <= value <= most:
-    allowed = f'at least {least:g}' if value < least else f'at most {most:g}'
-    raise UserError(f'{name}={value}: must be {allowed}')
 
 
 def base() -> ConfigDict:

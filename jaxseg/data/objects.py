@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.data.checks import check_fields, within
+from jaxseg.config.fields import check_fields, within
 from jaxseg.data.geometry import Example
 from jaxseg.types import UserError
 

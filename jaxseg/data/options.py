@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-from jaxseg.data.checks import check_fields, checked, within
+from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.types import UserError
 
 

@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 from jaxseg.config import parts
+from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.data import geometry
-from jaxseg.data.checks import check_fields, checked, within
 from jaxseg.data.geometry import Example, Fill, Size, size_of
 from jaxseg.types import VOID, UserError
 

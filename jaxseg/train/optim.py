@@ -9,11 +9,14 @@ from typing import Any, Literal
 import jax
 import optax
 
-from jaxseg.config import check_range
-from jaxseg.types import UserError
+from jaxseg.config.fields import LARGEST, check_fields, checked, within
 
 _NEVER = 2**31 - 2  # beyond its limit, optax would apply what is not finite
 Multipliers = tuple[tuple[str, float, float], ...]
+
+
+def _is_rule(rule: Any) -> bool:
+  return isinstance(rule, tuple) and len(rule) == 3 and isinstance(rule[0], str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,28 +43,24 @@ class Optim:
   """
 
   name: Literal['sgd', 'caffe_sgd', 'adam', 'adamw'] = 'adam'
-  learning_rate: float = 1e-3
+  learning_rate: float = within(0, default=1e-3)
   schedule: Literal['constant', 'step', 'poly', 'cosine'] = 'constant'
   schedule_steps: tuple[int, ...] = ()
   schedule_factor: float = 0.1
   schedule_power: float = 0.9
-  warmup_steps: int = 0
-  momentum: float = 0.9
-  weight_decay: float = 0.0
-  multipliers: tuple = ()
-  clip_norm: float = 0.0
-  apply_if_finite: int = 0
+  warmup_steps: int = within(0, LARGEST, default=0)
+  momentum: float = within(0, default=0.9)
+  weight_decay: float = within(0, default=0.0)
+  multipliers: tuple = checked(
+    lambda rules: all(_is_rule(rule) for rule in rules),
+    'give (pattern, rate, decay) for each rule',
+    default=(),
+  )
+  clip_norm: float = within(0, default=0.0)
+  apply_if_finite: int = within(0, _NEVER, default=0)
 
   def __post_init__(self):
-    for name in ('learning_rate', 'momentum', 'weight_decay', 'clip_norm'):
-      check_range(f'config.optim.{name}', getattr(self, name), 0)
-    for name in ('warmup_steps', 'apply_if_finite'):
-      check_range(f'config.optim.{name}', getattr(self, name), 0, _NEVER)
-    for rule in self.multipliers:
-      if not (isinstance(rule, tuple) and len(rule) == 3 and isinstance(rule[0], str)):
-        raise UserError(
-          f'config.optim.multipliers={self.multipliers!r}: give (pattern, rate, decay) for each rule'
-        )
+    check_fields(self, 'config.optim')
 
   def make_schedule(self, num_steps: int) -> optax.Schedule:
     """Returns step -> learning rate, for a run of `num_steps`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxseg.config import check_range
+from jaxseg.config.fields import LARGEST, check_fields, checked, within
 from jaxseg.types import UserError
 
 IGNORABLE = ('mean', 'std', 'channel_order', 'network')
@@ -27,22 +27,26 @@ class EvalOptions:
     population_pass: recompute BatchNorm's population statistics over the training set (SegNet).
   """
 
-  every: int = 500
-  batch_size: int = 0
-  scales: tuple[float, ...] = (1.0,)
-  short_side: int = 0
-  long_side: int = 1333
+  every: int = within(1, LARGEST, default=500)
+  batch_size: int = within(0, LARGEST, default=0)
+  scales: tuple[float, ...] = checked(
+    lambda v: v and all(0 < scale <= 16 for scale in v),
+    'one or more factors above 0, at most 16',
+    default=(1.0,),
+  )
+  short_side: int = within(0, LARGEST, default=0)
+  long_side: int = within(1, LARGEST, default=1333)
   mirror_border: bool | None = None
   score: dict = dataclasses.field(default_factory=dict)
   scores: tuple[str, ...] = ()
   population_pass: bool = False
 
   def __post_init__(self):
-    check_range('config.eval.every', self.every, 1)
-    check_range('config.eval.batch_size', self.batch_size, 0, 2**31 - 1)
-    check_range('config.eval.short_side', self.short_side, 0, self.long_side)
-    if not self.scales or not 0 < min(self.scales) <= max(self.scales) <= 16:
-      raise UserError(f'config.eval.scales={self.scales}: one or more factors above 0, at most 16')
+    check_fields(self, 'config.eval')
+    if self.short_side > self.long_side:
+      raise UserError(
+        f'config.eval.short_side={self.short_side}: at most config.eval.long_side={self.long_side}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +61,12 @@ class InitOptions:
 
   new: tuple[str, ...] = ()
   unused: tuple[str, ...] = ()
-  ignore: tuple[str, ...] = ()
+  ignore: tuple[str, ...] = checked(
+    lambda v: set(v) <= set(IGNORABLE), f'some of {", ".join(IGNORABLE)}', default=()
+  )
 
   def __post_init__(self):
-    if not set(self.ignore) <= set(IGNORABLE):
-      raise UserError(f'config.init.ignore={self.ignore}: some of {", ".join(IGNORABLE)}')
+    check_fields(self, 'config.init')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +81,11 @@ class LogOptions:
     wandb: project of Weights & Biases that gets metrics and pictures too (extra 'wandb'); '' is off.
   """
 
-  every: int = 20
-  checkpoint_every: int = 500
-  keep: int = 2
-  figures: int = 6
+  every: int = within(1, LARGEST, default=20)
+  checkpoint_every: int = within(1, LARGEST, default=500)
+  keep: int = within(1, LARGEST, default=2)
+  figures: int = within(0, LARGEST, default=6)
   wandb: str = ''
 
   def __post_init__(self):
-    for name in ('every', 'checkpoint_every', 'keep'):
-      check_range(f'config.log.{name}', getattr(self, name), 1)
-    check_range('config.log.figures', self.figures, 0)
+    check_fields(self, 'config.log')

@@ -156,6 +156,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
   a, b = (dict(_leaves(_from_json(json.dumps(config)))) for config in (old, new))
   keys = sorted(key for key in a | b if not key.startswith(FREE_KEYS))
   changed = {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+  if 'augment' in changed:  # other transforms: their arguments say no more
+    changed = {key: pair for key, pair in changed.items() if not key.startswith('augment.')}
   if set(changed) == {'num_steps'} and new['optim']['schedule'] == 'constant':
     return {}  # longer or shorter, every step that both take is the same
   return changed

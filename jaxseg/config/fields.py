@@ -9,6 +9,8 @@ from typing import Any
 
 from jaxseg.types import UserError
 
+LARGEST = 2**31 - 1  # of a number that counts: an int32 on the devices
+
 
 def checked(holds: Callable[[Any], bool], allowed: str, **options: Any) -> Any:
   """Returns a dataclass's field of which `check_fields` requires something, unless it is None.
