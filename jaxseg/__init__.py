@@ -6,7 +6,7 @@ __version__ = '0.1.0'
 def load(workdir, step='best', **options):
   """Returns the predictor of a trained workdir: `mask = jaxseg.load(workdir)(image)`.
 
-  Options are those of `jaxseg.predict.averages.Options`, as in `load(workdir, flip=True)`.
+  Options are those of `jaxseg.predict.options.Options`, as in `load(workdir, flip=True)`.
   """
   from jaxseg.predict import predictor  # JAX starts only when a network is wanted
 

@@ -269,7 +269,7 @@ def _(place):
 def _(place):
   for path in place.mask.parent.iterdir():
     resave(path, np.where(np.eye(SIDE), 255, 255).astype(np.uint8))
-  return ['--config.dataset_options.binary=False']
+  return ['--config.data.options.binary=False']
 
 
 @case('mask', '0 and 255 with three classes', 'the masks hold only 0 and 255', job='check')

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import shutil
 import socket
 import subprocess
@@ -21,46 +22,44 @@ from PIL import Image
 
 from jaxseg import config as configs
 from jaxseg.data import geometry
+from jaxseg.data.frame import Frame
+from jaxseg.export import card as cards
 from jaxseg.export import program, write
-from jaxseg.export.folder import replacing
+from jaxseg.export.folder import FORMAT, replacing
 from jaxseg.predict.predictor import Predictor
 from jaxseg.pretrained import flatten, read
 from jaxseg.train import build
+from jaxseg.train.initial import load_variables, variable_shapes
 from jaxseg.train.run_folder import Classes
-from jaxseg.train.state import make_init
 from jaxseg.types import SizeRule, UserError
 from tests.test_launch import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 NETS = {
-  'unet same': ('unet_shapes.py:smoke', ['model_options.padding=same']),
+  'unet same': ('unet_shapes.py:smoke', ['model.padding=same']),
   'unet valid': ('unet_isbi2012.py:smoke', []),
-  'unet bilinear': (
-    'unet_shapes.py:smoke',
-    ['model_options.up=bilinear', 'eval_scales=(0.5, 1.0)'],
-  ),
-  'segnet basic': ('segnet_camvid.py:basic,smoke', ['model_options.width=2', 'eval_scales=(0.5,)']),
-  'segnet vgg16': ('segnet_camvid.py:smoke', ['model_options.width=2']),
-  'fcn': ('fcn_camvid.py:smoke', ['model_options.width=2']),
-  'pspnet': ('pspnet_camvid.py:smoke', ['model_options.width=2']),
+  'unet valid without mirrors': ('unet_isbi2012.py:smoke', ['eval.mirror_border=False']),
+  'unet bilinear': ('unet_shapes.py:smoke', ['model.up=bilinear', 'eval.scales=(0.5, 1.0)']),
+  'segnet basic': ('segnet_camvid.py:basic,smoke', ['model.width=2', 'eval.scales=(0.5,)']),
+  'segnet vgg16': ('segnet_camvid.py:smoke', ['model.width=2']),
+  'fcn': ('fcn_camvid.py:smoke', ['model.width=2']),
+  'pspnet': ('pspnet_camvid.py:smoke', ['model.width=2']),
 }
 CLASSES = Classes(
   ('ground', 'disc', 'square', 'triangle'), ((0, 0, 0), (9, 9, 9), (1, 2, 3), (7, 7, 7))
 )
 
 
-def network(name):
-  """Config, random variables and the classes of a smoke net."""
+def untrained(name):
+  """The predictor of a smoke net with random variables."""
   spec, overrides = NETS[name]
-  config = configs.load(str(ROOT / 'configs' / spec), overrides)
-  model, (tx, _) = build.model_from(config), build.optimizer_from(config)
-  size = model.size_rule.at_least(max(32, model.size_rule.minimum))
-  init = make_init(model, tx, (1, size, size, config.channels))
-  variables = jax.eval_shape(init, jax.random.key(0)).variables
+  experiment = build.experiment(configs.load(str(ROOT / 'configs' / spec), overrides))
   rng = np.random.default_rng(0)  # positive and small, so that batch norm's variances are as well
-  variables = jax.tree.map(lambda v: 0.3 * rng.random(v.shape, np.float32), variables)
-  names = CLASSES.names[: config.num_classes]
-  return config, variables, Classes(names, CLASSES.palette[: config.num_classes])
+  variables = jax.tree.map(
+    lambda v: 0.3 * rng.random(v.shape, np.float32), variable_shapes(experiment)
+  )
+  count = experiment.settings.num_classes
+  return Predictor(experiment, variables, Classes(CLASSES.names[:count], CLASSES.palette[:count]))
 
 
 def pictures(channels, *sizes):
@@ -71,20 +70,19 @@ def pictures(channels, *sizes):
 
 @pytest.mark.parametrize('name', NETS)
 def test_the_program_with_free_sizes_equals_the_predictor(name, tmp_path):
-  config, variables, classes = network(name)
-  weights = {k: np.asarray(v) for k, v in flatten(variables).items()}
-  entries, refused = write.write_programs(config, weights, (32, 32), tmp_path)
-  assert [e['file'] for e in entries] == ['any_size.jax_export', '32x32.jax_export'] and not refused
+  predictor = untrained(name)
+  weights = {k: np.asarray(v) for k, v in flatten(predictor.variables).items()}
+  card = write.write_programs(predictor.experiment, weights, (32, 32), tmp_path)
+  files = [entry['file'] for entry in card['programs']]
+  assert files == ['any_size.jax_export', '32x32.jax_export'] and not card['refused']
   data = bytearray((tmp_path / 'any_size.jax_export').read_bytes())
   exported = jax_export.deserialize(data)
   assert set(exported.platforms) == {'cpu', 'cuda', 'tpu'}
-  (image,) = pictures(config.channels, (37, 50))
+  (image,) = pictures(predictor.experiment.channels, (37, 50))
   result = jax.jit(exported.call)(weights, np.stack([image, image[::-1]]))
   assert result['classes'].shape == (2, 37, 50) and result['classes'].dtype == np.uint8
-  predictor = Predictor(config, variables, classes)
   wanted = predictor.probabilities(image)
   difference = float(np.abs(np.asarray(result['probabilities'][0]) - wanted).max())
-  print(f'{name}: largest difference {difference:.2g}')
   assert difference < 1e-5 and np.ptp(wanted) > 1e-3
   np.testing.assert_array_equal(result['classes'][0], predictor(image))
 
@@ -92,12 +90,12 @@ def test_the_program_with_free_sizes_equals_the_predictor(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', NETS)
 def test_every_net_reloads_in_a_fresh_process(name, tmp_path):
-  config, variables, classes = network(name)
+  predictor = untrained(name)
   examples = [
     {'image': image, 'file_name': f'{i}.png'}
-    for i, image in enumerate(pictures(config.channels, (40, 36), (33, 61)))
+    for i, image in enumerate(pictures(predictor.experiment.channels, (40, 36), (33, 61)))
   ]
-  card = write.write_export(tmp_path / 'out', config, variables, classes, examples)
+  card = write.write_export(tmp_path / 'out', predictor, examples, {})
   counts = [r['images'] for r in card['check']['programs'].values()]
   assert counts == [3, 1] and card['check']['largest_difference'] < 1e-5
 
@@ -107,7 +105,7 @@ def exported(tmp_path_factory):
   """A workdir trained for two steps, evaluated, and exported by the command line."""
   workdir = tmp_path_factory.mktemp('run')
   config = f'--config={ROOT}/configs/unet_shapes.py:smoke'
-  steps = ['--config.num_steps=2', '--config.eval_every=2', '--config.figures=0']
+  steps = ['--config.num_steps=2', '--config.eval.every=2', '--config.log.figures=0']
   launch('train', config, f'--workdir={workdir}', *steps)
   launch('evaluate', f'--workdir={workdir}')
   folder = workdir / 'exported'
@@ -134,8 +132,6 @@ def test_the_card_says_what_is_there(exported):
 
 def test_the_weights_are_the_checkpoints_and_can_be_started_from(exported):
   tensors = read(exported.folder / 'weights.safetensors')
-  from jaxseg.predict.predictor import load_variables
-
   variables = flatten(load_variables(exported.workdir)[0])
   assert set(tensors) == set(variables)
   for name, value in variables.items():
@@ -197,7 +193,7 @@ def _post(url, data, server):
 def test_a_program_that_differs_is_refused_and_nothing_is_left(
   exported, tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(write, 'tolerance', lambda config: -1.0)
+  monkeypatch.setattr(write, 'tolerance', lambda experiment: -1.0)
   with pytest.raises(UserError, match='differ from the network by .* nothing was written'):
     write.export_workdir(exported.workdir, tmp_path / 'out')
   assert not list(tmp_path.iterdir())
@@ -206,7 +202,7 @@ def test_a_program_that_differs_is_refused_and_nothing_is_left(
 def an_export(folder, content='earlier'):
   """Writes what an export writes, with that content."""
   folder.mkdir(parents=True)
-  card = {'format': folder.FORMAT, 'weights': 'w', 'programs': [{'file': 'p.jax_export'}]}
+  card = {'format': FORMAT, 'weights': 'w', 'programs': [{'file': 'p.jax_export'}]}
   (folder / 'card.json').write_text(json.dumps(card))
   for name in ('w', 'p.jax_export'):
     (folder / name).write_text(content)
@@ -282,22 +278,18 @@ def test_an_output_that_cannot_be_made_is_one_line(output, message, exported, tm
 
 
 def test_valid_until_by_hand():
-  assert write.months_later(datetime.date(2026, 11, 21), 6) == datetime.date(2027, 5, 21)
-  assert write.months_later(datetime.date(2026, 8, 31), 6) == datetime.date(2027, 2, 28)
-  assert write.months_later(datetime.date(2026, 6, 30), 6) == datetime.date(2026, 12, 30)
+  assert cards.months_later(datetime.date(2026, 11, 21), 6) == datetime.date(2027, 5, 21)
+  assert cards.months_later(datetime.date(2026, 8, 31), 6) == datetime.date(2027, 2, 28)
+  assert cards.months_later(datetime.date(2026, 6, 30), 6) == datetime.date(2026, 12, 30)
 
 
-def test_border_by_hand():
+def test_padding_by_hand():
   image = jnp.arange(1, 4, dtype=jnp.uint8).reshape(1, 1, 3, 1)
-  mirrored = program.Border(True, (0,)).pad(image, (1, 4), 2)
-  assert mirrored[0, 0, :, 0].tolist() == [3, 2, 1, 2, 3, 2, 1, 2] and mirrored.shape == (
-    1,
-    5,
-    8,
-    1,
-  )
-  filled = program.Border(False, (9,)).pad(image, (2, 4))
-  assert filled[0, :, :, 0].tolist() == [[1, 2, 3, 9], [9, 9, 9, 9]]
+  mirrored = program.pad(Frame(SizeRule(), mirrored=True), image, (1, 4), 2)
+  assert mirrored.shape == (1, 5, 8, 1)
+  assert mirrored[0, 0, :, 0].tolist() == [3, 2, 1, 2, 3, 2, 1, 2]
+  filled = program.pad(Frame(SizeRule(), mirrored=False, fill=(9,)), image, (2, 4), 1)
+  assert filled[0, :, :, 0].tolist() == [[9] * 6, [9, 1, 2, 3, 9, 9], [9] * 6, [9] * 6]
 
 
 @pytest.mark.parametrize('size', [(10, 8), (20, 32), (4, 5), (13, 11), (7, 16)])
@@ -311,16 +303,37 @@ def test_resize_equals_the_pipelines(size):
 
 @pytest.mark.parametrize('factor', [1, 2, 0.5, 0.25, 0.75])
 @pytest.mark.parametrize('rule', [SizeRule(), SizeRule(16, 0, 16), SizeRule(16, 12, 188, 92)])
-def test_lengths_are_the_pipelines(rule, factor):
-  from jaxseg.data.loader import _Frame
-
-  frame = _Frame(rule, factor, 1, rule.margin > 0, (0,))
+def test_expressions_of_a_length_are_the_frames(rule, factor):
+  """Evaluated for numbers; where no whole expression exists, it says so."""
+  frame = Frame(rule, scale=factor, multiple=1)
   for n in range(1, 60):
-    output, canvas, scaled = program._lengths(n, program.Fraction(factor), rule)
-    assert output == frame.output(n) and canvas == round(output / factor) and scaled <= output
+    size, numbers = (n, n), program.lengths(frame, (n, n))
+    assert numbers[:2] == (frame.output(size), frame.canvas(size)) and numbers[2] <= numbers[0]
+    try:
+      output, canvas, scaled = program._expressions(frame, n)
+    except UserError as error:
+      assert factor == 2 and rule.multiple == 1 or factor in (0.75, 2) and 'scale' in str(error)
+      continue
+    assert (output, output) == frame.output(size) and (canvas, canvas) == frame.canvas(size)
+    assert scaled == math.ceil(n * factor)
+
+
+def test_rows_of_the_canvas_are_cut_and_boxes_move_to_the_image():
+  """An image of 10 x 12 on a canvas of 16 x 16, seen at half size."""
+  rows = {
+    'mask': jnp.arange(256).reshape(1, 16, 16),
+    'boxes': jnp.float32([[[1, 2, 3, 4]]]),
+    'scores': jnp.float32([[0.5]]),
+  }
+  outputs = program.in_image(rows, (10, 12), (16, 16), (8, 8))
+  np.testing.assert_array_equal(outputs['classes'], rows['mask'][:, :10, :12].astype(jnp.uint8))
+  assert outputs['boxes'].tolist() == [[[2, 4, 6, 8]]] and outputs['scores'].tolist() == [[0.5]]
 
 
 def test_the_tolerance_is_stated_by_what_may_differ():
-  config = configs.load(f'{ROOT}/configs/unet_shapes.py:smoke')
-  assert write.tolerance(config) == 1e-4
-  assert write.tolerance(configs.load(f'{ROOT}/configs/unet_shapes.py', ['dtype=bfloat16'])) == 5e-2
+  def tolerance(*overrides):
+    config = configs.load(f'{ROOT}/configs/unet_shapes.py:smoke', overrides)
+    return write.tolerance(build.experiment(config))
+
+  assert tolerance() == tolerance('eval.scales=(0.5, 1.0)') == 1e-4
+  assert tolerance('dtype=bfloat16') == tolerance('eval.scales=(0.75,)') == 5e-2

@@ -30,23 +30,23 @@ from tests.test_resume import saved
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = (
-  'model_options.width=2',
-  'model_options.depth=2',
-  'model_options.batch_norm=True',
-  'dataset_options.size=16',
-  'dataset_options.count=6',  # a batch crosses the end of an epoch, an evaluation ends half full
-  'brightness=0.3',
-  'flip=True',
-  'optimizer=sgd',  # Adam would make much of a rounding error in a gradient near 0
-  'learning_rate=0.1',
-  'warmup_steps=0',
-  'schedule=constant',
+  'model.width=2',
+  'model.depth=2',
+  'model.batch_norm=True',
+  'data.options.size=16',
+  'data.options.count=6',  # a batch crosses the end of an epoch, an evaluation ends half full
+  'augment.photometric.brightness=0.3',
+  'augment.flip=True',
+  'optim.name=sgd',  # Adam would make much of a rounding error in a gradient near 0
+  'optim.learning_rate=0.1',
+  'optim.warmup_steps=0',
+  'optim.schedule=constant',
   'num_steps=3',
   'batch_size=4',
-  'eval_every=3',
-  'checkpoint_every=2',
-  'log_every=1',
-  'figures=0',
+  'eval.every=3',
+  'log.checkpoint_every=2',
+  'log.every=1',
+  'log.figures=0',
   'compile_cache=',
 )
 
@@ -193,7 +193,7 @@ def test_topologies_train_as_one(alone, tmp_path, topology):
 
 @pytest.mark.slow
 def test_two_hosts_share_the_population_pass(tmp_path):
-  keys = ('population_pass=True', 'num_steps=2', 'eval_every=2', 'dataset_options.count=5')
+  keys = ('eval.population_pass=True', 'num_steps=2', 'eval.every=2', 'data.options.count=5')
   train.train(tiny(*keys), tmp_path / 'alone')
   run = training(tmp_path / 'run', *keys)
   assert run.statuses() == [0, 0], run.said(0) + run.said(1)
@@ -226,7 +226,7 @@ def test_a_run_of_two_hosts_goes_on_with_one(alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('host', [0, 1])
 def test_sigterm_on_one_host_stops_all_at_one_step(tmp_path, capsys, host):
-  many = ('num_steps=100000', 'eval_every=100000', 'checkpoint_every=100000')
+  many = ('num_steps=100000', 'eval.every=100000', 'log.checkpoint_every=100000')
   run = training(tmp_path / 'run', *many)
   run.wait_for('step 3/')
   run.processes[host].send_signal(signal.SIGTERM)
@@ -242,7 +242,9 @@ def test_sigterm_on_one_host_stops_all_at_one_step(tmp_path, capsys, host):
 
 @pytest.mark.slow
 def test_a_host_that_dies_ends_the_others(tmp_path, capsys):
-  run = training(tmp_path / 'run', 'num_steps=100000', 'eval_every=100000', 'checkpoint_every=2')
+  run = training(
+    tmp_path / 'run', 'num_steps=100000', 'eval.every=100000', 'log.checkpoint_every=2'
+  )
   run.wait_for('step 5/')
   run.processes[1].kill()
   assert run.statuses()[0] != 0  # and not a hang, which would be killed
@@ -256,7 +258,7 @@ def test_a_host_that_dies_ends_the_others(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_mistake_on_one_host_ends_all_with_its_line(tmp_path):
-  run = training(tmp_path / 'bad', host1='dataset_options.count=0')
+  run = training(tmp_path / 'bad', host1='data.options.count=0')
   assert run.statuses() == [2, 2], run.said(0) + run.said(1)
   assert 'error: host 1: ' in run.said(0) and 'error' not in run.said(1)
   run = training(tmp_path / 'seeds', host1='seed=1')

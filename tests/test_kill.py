@@ -29,19 +29,19 @@ HEAD = (
   '| killed | newest checkpoint then | half of one left | resumed and ended |\n|---|---|---|---|'
 )
 OPTIONS = (
-  'model_options.width=2',
-  'model_options.depth=1',
-  'model_options.dropout_rate=0.3',
-  'dataset_options.size=16',
-  'dataset_options.count=6',
-  'brightness=0.3',
+  'model.width=2',
+  'model.depth=1',
+  'model.dropout_rate=0.3',
+  'data.options.size=16',
+  'data.options.count=6',
+  'augment.photometric.brightness=0.3',
   f'num_steps={STEPS}',
   'batch_size=4',
-  'eval_every=8',
-  'checkpoint_every=1',  # so that a save is nearly always under way
-  'log_every=3',  # so that most checkpoints are between two lines of the log
-  'keep=3',
-  'figures=0',
+  'eval.every=8',
+  'log.checkpoint_every=1',  # so that a save is nearly always under way
+  'log.every=3',  # so that most checkpoints are between two lines of the log
+  'log.keep=3',
+  'log.figures=0',
   'cpu_devices=2',
 )
 

@@ -14,7 +14,7 @@ from jaxseg.models.mask_rcnn import Model
 from jaxseg.nn.detection.masks import paste
 from jaxseg.nn.layers import BatchNorm
 from jaxseg.pretrained import flatten
-from jaxseg.pretrained.conversion import convert
+from jaxseg.pretrained import convert
 from jaxseg.tasks.instance import Task
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step

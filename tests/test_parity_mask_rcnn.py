@@ -20,7 +20,7 @@ import torch
 from jaxseg import pretrained
 from jaxseg.models.mask_rcnn import Model
 from jaxseg.nn.layers.roi_align import level_of, roi_align
-from jaxseg.pretrained.conversion import convert
+from jaxseg.pretrained import convert
 from tests import torch_models
 
 pytestmark = pytest.mark.parity
@@ -186,7 +186,7 @@ def test_detections(results):
 def test_roi_align(operators, aligned):
   """Values and gradients, of boxes inside, along the border and of no area.
 
-  The rule for points outside of the map is not in their Python form: see test_layers_roi_align.py.
+  The rule for points outside of the map is not in their Python form: see test_nn_roi_align.py.
   """
   random = np.random.default_rng(0)
   feature = random.normal(size=(20, 30, 4)).astype('f')

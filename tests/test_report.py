@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 
@@ -76,10 +77,10 @@ def evaluation(run, iou, split='val', mode='', **more):
 
 
 def evaluated(run, *results, name=None):
-  """The run with evaluations under the names that evaluate.py gives their files."""
+  """The run with evaluations under the names that evaluate.py gives their files, without curves."""
   evaluations = {'_'.join(filter(None, (r['split'], r['mode']))): r for r in results}
   path = run.path.with_name(name) if name else run.path
-  return dataclasses.replace(run, evaluations=evaluations, path=path)
+  return dataclasses.replace(run, evaluations=evaluations, path=path, records=[])
 
 
 def plots(text):
@@ -163,17 +164,16 @@ def test_photographs_become_jpeg_and_masks_png_with_their_colours():
 
 
 def test_the_papers_number_stands_beside_ours(run):
-  iou = run.best['mean_iou']
+  run = evaluated(run, evaluation(run, 0.5, neurites={'rand_error': 0.125}))
   paper = dict(mean_iou=0.9, split='val', source='arXiv:1, table <2>')
   text = single.page(with_paper(run, **paper), None)
-  assert f'paper 0.9000 <span class="bad">{iou - 0.9:+.4f}</span>' in text
+  assert 'paper 0.9000 <span class="bad">-0.4000</span>' in text
   assert 'paper, val' in text and 'table &lt;2&gt;' in text
   elsewhere = single.page(with_paper(run, mean_iou=0.9, split='test', source=''), None)
   assert 'paper 0.9000 on test<' in elsewhere and '<span class="bad">' not in elsewhere
-  assert 'class="good">+' in single.page(with_paper(run, mean_iou=0.0, source=''), None)
-  errors = evaluated(run, evaluation(run, 0.5, neurites={'rand_error': 0.125}))
-  text = single.page(with_paper(errors, rand_error=0.25, source=''), None)
-  assert 'paper 0.2500 <span class="good">-0.1250</span>' in text
+  text = single.page(with_paper(run, mean_iou=0.0, rand_error=0.25, source=''), None)
+  assert 'paper 0.0000 <span class="good">+0.5000</span>' in text
+  assert 'paper 0.2500 <span class="good">-0.1250</span>' in text  # fewer errors
 
 
 def test_an_evaluation_on_the_papers_split_comes_first(run):
@@ -244,7 +244,8 @@ def test_what_comes_from_outside_is_escaped(run):
   evil = '<script>alert(1)</script>"&$x'
   classes = dataclasses.replace(run.classes, names=(evil, *run.classes.names[1:]))
   run = dataclasses.replace(
-    evaluated(run, evaluation(run, 0.5)),
+    run,
+    evaluations={'val': evaluation(run, 0.5)},
     classes=classes,
     provenance={'command': evil, 'system': evil},
     path=run.path / evil.replace('/', ''),
@@ -262,15 +263,16 @@ def test_what_comes_from_outside_is_escaped(run):
 
 
 def test_runs_side_by_side(trained, tmp_path, capsys):
-  second = tmp_path / 'second'
-  steps = ['--config.num_steps=2', '--config.eval.every=2', '--config.log.figures=0']
-  launch('train', CONFIG, f'--workdir={second}', *steps, '--config.model.width=3')
-  assert (second / 'report.html').read_text().count('<img') == 4  # the curves
+  second = Path(shutil.copytree(trained, tmp_path / 'second'))
   launch('evaluate', f'--workdir={second}')
+  config = json.loads((second / 'config.json').read_text())
+  config['model']['width'], config['num_steps'] = 3, 2
+  (second / 'config.json').write_text(json.dumps(config))
   launch('report', str(trained), str(second), f'--output={tmp_path}/both.html')
   assert capsys.readouterr().out.strip().endswith('both.html')
   text = (tmp_path / 'both.html').read_text()
   assert '2 runs side by side' in text and 'first, second' in text
+  assert 'val, 16 images (eval/val.json)' in text and '4 of 2' in text
   different = text.split('Where the configs differ')[1].split('</section>')[0]
   row = re.search(r'model.width</th>(.*?)</tr>', different).group(1)
   assert re.findall(r'<code>(\d+)</code>', row) == ['4', '3']
@@ -279,8 +281,9 @@ def test_runs_side_by_side(trained, tmp_path, capsys):
 
 
 @pytest.fixture
-def at_the_end(run, trained):
-  """What the hooks of training get."""
+def at_the_end(run, trained, tmp_path):
+  """What the hooks of training get; a copy of the folder, which they write to."""
+  trained = Path(shutil.copytree(trained, tmp_path / 'copy'))
   with Progress() as progress:
     yield RunView(run.experiment, trained, None, run.classes, None, progress)
 
@@ -291,6 +294,13 @@ def test_a_failing_report_loses_no_training(at_the_end, monkeypatch, capsys):
   out = capsys.readouterr().out
   assert out.count('\n') == 1 and out.startswith('no report: ZeroDivisionError')
   assert f'python launch/report.py {at_the_end.folder}' in out
+
+
+def test_where_no_figures_are_wanted_no_image_is_scored(at_the_end):
+  log = dataclasses.replace(at_the_end.experiment.log, figures=0)
+  experiment = dataclasses.replace(at_the_end.experiment, log=log)
+  report.Report().ended(dataclasses.replace(at_the_end, experiment=experiment))
+  assert (at_the_end.folder / 'report.html').read_text().count('<img') == 4  # the curves
 
 
 def test_an_unfinished_run_gets_none_by_itself(at_the_end, run, monkeypatch):

@@ -342,7 +342,7 @@ def test_nothing_is_checked_where_rows_are_whole():
 @pytest.mark.slow
 def test_training_resumes_on_split_rows_with_evaluation_and_population_pass(tmp_path):
   options = (
-    'parallel=mesh', 'mesh=data:2,spatial:4', 'cpu_devices=8', 'dataset_options.size=32', 'population_pass=True',
+    'parallel=mesh', 'mesh=data:2,spatial:4', 'cpu_devices=8', 'data.options.size=32', 'eval.population_pass=True',
     f'compile_cache={tmp_path / "xla"}',
   )  # fmt: skip
   train.train(tiny(*options), tmp_path / 'straight')

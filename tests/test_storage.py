@@ -28,14 +28,13 @@ from jaxseg.config import base
 
 def get_config(variant=None):
   config = base()
-  config.dataset = 'folder'
+  config.data.name = 'folder'
   config.num_classes = 3
-  config.model_options = dict(width=2, depth=1, padding='same')
+  config.model = dict(name='unet', width=2, depth=1, padding='same')
   config.num_steps = 4
   config.batch_size = 2
-  config.log_every = 1
-  config.eval_every = config.checkpoint_every = 2
-  config.figures = 1
+  config.log = dict(every=1, checkpoint_every=2, figures=1)
+  config.eval.every = 2
   config.cpu_devices = 1
   config.compile_cache = 'XLA'
   return config

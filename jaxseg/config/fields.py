@@ -25,7 +25,9 @@ def checked(holds: Callable[[Any], bool], allowed: str, **options: Any) -> Any:
 
 def within(least: float, most: float = math.inf, **options: Any) -> Any:
   """Returns a field for a number from `least` to `most`; never infinity or NaN."""
-  limits = f'at least {least:g}' if most == math.inf else f'between {least:g} and {most:g}'
+  limits = f'between {least:g} and {most:g}'
+  if most >= LARGEST:
+    limits = f'at least {least:g}' + (f', at most {most}' if most < math.inf else '')
   return checked(lambda v: least <= v <= most and v < math.inf, f'must be {limits}', **options)
 
 

@@ -1,10 +1,11 @@
 """Run by `jaxseg.export.write` in a process of its own: do the exported files work without this package?
 
-    python export_check.py FOLDER IMAGES.npz
+    python check.py FOLDER EXPECTED.npz
 
-Needs JAX, NumPy, safetensors and flatbuffers. Prints one line of JSON: for every program how many
-images it took, the largest difference of a probability, or of a box as a share of the image's side,
-and the number of pixels (or detections) with another class.
+Needs JAX, NumPy, safetensors and flatbuffers. EXPECTED.npz holds, for each number of an image, 'N
+image' uint8 [h,w,c] and 'N OUTPUT' for what is expected. Prints one line of JSON: for every program
+how many images it took, the largest difference of a probability, or of a box as a share of the
+image's side, and the number of pixels (or detections) with another class.
 """
 
 import json
@@ -21,39 +22,41 @@ from safetensors.numpy import load_file  # noqa: E402
 
 
 def compare(program, weights, examples) -> dict:
-  """Runs single images [h,w,c] and compares with all that is expected of them."""
-  call, differences, changed = jax.jit(program.call), [], 0
+  """Runs single images and compares with all that is expected of them."""
+  call, differences, changed = jax.jit(program.call), [0.0], 0
   for example in examples:
     image = example['image']
-    result = {k: np.asarray(v)[0] for k, v in call(weights, image[None]).items()}
-    changed += int((result['classes'] != example['classes']).sum())
-    for name in example.keys() - {'image', 'classes'}:
-      difference = np.abs(result[name] - example[name]).max(initial=0.0)
-      differences.append(float(difference) / (max(image.shape) if name == 'boxes' else 1))
-  worst = max(differences, key=lambda d: d if d == d else float('inf'))
-  return {'images': len(examples), 'largest_difference': worst, 'changed_pixels': changed}
+    outputs = call(weights, image[None])
+    for name in example.keys() - {'image'}:
+      actual, expected = np.asarray(outputs[name])[0], example[name]
+      if np.issubdtype(expected.dtype, np.integer):
+        changed += int((actual != expected).sum())
+      else:
+        difference = np.abs(actual - expected).max(initial=0.0)
+        differences.append(difference / (max(image.shape) if name == 'boxes' else 1))
+  largest = float(np.max(differences))  # nan where one is
+  return {'images': len(examples), 'largest_difference': largest, 'changed_pixels': changed}
 
 
 def main(folder: pathlib.Path, file: pathlib.Path) -> dict:
   card = json.loads((folder / 'card.json').read_text(encoding='utf-8'))
-  weights = load_file(folder / card['weights'])
+  weights, examples, results = load_file(folder / card['weights']), {}, {}
   with np.load(file) as arrays:
-    names = {name.rstrip('0123456789') for name in arrays.files}
-    count = len(arrays.files) // len(names)
-    examples = [{name: arrays[f'{name}{i}'] for name in names} for i in range(count)]
-  results = {}
+    for key in arrays.files:
+      number, name = key.split()
+      examples.setdefault(number, {})[name] = arrays[key]
   for entry in card['programs']:
     program = export.deserialize(bytearray((folder / entry['file']).read_bytes()))
-    fitting = [e for e in examples if _fits(entry['height'], entry['width'], e['image'])]
+    fitting = [e for e in examples.values() if fits(e['image'].shape, entry)]
     results[entry['file']] = compare(program, weights, fitting)
   return results
 
 
-def _fits(height, width, image) -> bool:
-  """Whether an image is of a size that a card's entry names: a number, 'any' or '32*h'."""
+def fits(shape, entry) -> bool:
+  """Whether an image is of the size that a card's entry names: numbers, 'any' or '32*h'."""
   return all(
-    str(rule) == 'any' or (n == rule if isinstance(rule, int) else n % int(rule.split('*')[0]) == 0)
-    for rule, n in zip((height, width), image.shape[:2], strict=True)
+    rule == 'any' or (n == rule if isinstance(rule, int) else n % int(rule.split('*')[0]) == 0)
+    for rule, n in zip((entry['height'], entry['width']), shape[:2], strict=True)
   )
 
 

@@ -1,4 +1,4 @@
-"""Where an export goes: nothing else is lost there, and an earlier one stays until the new is whole."""
+"""Where an export goes: nothing else is lost there, and an earlier one stays until the new is complete."""
 
 from __future__ import annotations
 
@@ -35,12 +35,16 @@ def replacing(output: str | Path) -> Iterator[Path]:
       f'--output={output}: {error.strerror}; choose a folder that can be made'
     ) from None
   with scratch:
-    folder = Path(scratch.name) / 'export'
-    yield folder
+    new, earlier = Path(scratch.name) / 'export', Path(scratch.name) / 'earlier'
+    yield new
     _refuse_others(output)
     try:
-      _exchange(folder, output, Path(scratch.name) / 'earlier')
+      if output.exists():
+        output.rename(earlier)
+      new.rename(output)
     except OSError as error:
+      if earlier.exists():
+        earlier.rename(output)
       raise UserError(
         f'--output={output} cannot be replaced ({error.strerror}): choose a new folder'
       ) from None
@@ -52,30 +56,17 @@ def _refuse_others(output: Path) -> None:
     return
   if not output.is_dir():
     raise UserError(f'--output={output} is a file: choose a new folder')
-  others = {path.name for path in output.iterdir()} - _written(output / 'card.json')
+  others = {path.name for path in output.iterdir()} - _files_of_export(output / 'card.json')
   if others:
     raise UserError(f'--output={output} holds other files ({min(others)}): choose a new folder')
 
 
-def _written(card: Path) -> set[str]:
-  """Returns the names of the files of an export by its card, none where it is not ours."""
+def _files_of_export(file: Path) -> set[str]:
+  """Returns the names of an export's files by its card, none where that is not ours."""
   try:
-    told = json.loads(card.read_text(encoding='utf-8'))
-    if told['format'] == FORMAT:
-      return {card.name, told['weights'], *(entry['file'] for entry in told['programs'])}
+    card = json.loads(file.read_text(encoding='utf-8'))
+    if card['format'] == FORMAT:
+      return {file.name, card['weights'], *(entry['file'] for entry in card['programs'])}
   except (OSError, ValueError, LookupError, TypeError):
     pass
   return set()
-
-
-def _exchange(folder: Path, output: Path, earlier: Path) -> None:
-  """Renames what is there aside and the new folder in its place; where that fails, back again."""
-  if not output.exists():
-    folder.rename(output)
-    return
-  output.rename(earlier)
-  try:
-    folder.rename(output)
-  except OSError:
-    earlier.rename(output)
-    raise

@@ -1,128 +1,103 @@
 """A trained network as one pure function of weights and a uint8 image of any size, for export.
 
-The geometry is that of `pipeline.loader.eval_batches`, written once more in JAX because it has to be
-inside the program: the image is padded below and to the right up to a size that the network takes
-(mirrored where the network eats a margin, with the mean colour elsewhere), normalised, run at every
-evaluation scale, and the probabilities are cut back to the image's own size. A height or width may
-be a dimension variable of `jax.export`; every length below is then an expression in it, written so
-that export can divide it by the network's strides.
+The geometry is that of `data.frame.Frame`, written once more in JAX because it has to be inside the
+program. A height or width may be a dimension variable of `jax.export`; every length below is then an
+expression in it, written so that export can divide it by the network's strides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
 import jax.numpy as jnp
 from flax import traverse_util
+from jax import lax
 
+from jaxseg.data.frame import Frame
 from jaxseg.nn.layers import resize_bilinear
-from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.types import Array, SizeRule, UserError
+from jaxseg.train.build import Experiment
+from jaxseg.train.step import make_predict_step
+from jaxseg.types import Array, UserError
 
 Length = Any  # an int, or a dimension expression of jax.export
+Size = tuple[Length, Length]
 
 
-def make_program(
-  model, task, preprocess: Preprocessing, scales: Sequence[float]
-) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
-  """Makes program(weights, image) -> {'classes', 'probabilities'}.
+def make_program(experiment: Experiment) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
+  """Makes program(weights, image), pure, of 'params/conv1/kernel' -> array and uint8 [b,h,w,c].
 
-  Args:
-    model: of experiment.model_from.
-    task: turns logits into probabilities.
-    preprocess: normalises, and knows the colour of padding.
-    scales: of config.eval_scales; the probabilities of several are averaged.
-
-  Returns:
-    A pure function of weights, 'params/conv1/kernel' -> array and so on, and image uint8 [b,h,w,c].
-    'classes' uint8 [b,h,w] is the likeliest class, 'probabilities' float32 [b,h,w,k] sum to 1.
+  It returns what the task predicts, uint8 and float32: of a task with maps 'classes' [b,h,w], the
+  likeliest class, and 'probabilities' [b,h,w,k], which sum to 1 and are averaged over the scales; of
+  objects 'boxes' [b,d,4] in pixels of the image (they may reach beyond it: masks are pasted first,
+  boxes clipped then), 'scores' [b,d], falling, 0 unused, 'classes' [b,d] and 'masks' [b,d,28,28].
+  Images come resized where the run resizes them to a size or a shorter side.
   """
-  factors = [Fraction(scale).limit_denominator(1000) for scale in scales]
+  model, task = experiment.model(), experiment.task
+  scales = experiment.eval.scales if task.maps else experiment.eval.scales[:1]
+  frames = [experiment.frame(model, scale=scale, multiple=1) for scale in scales]
+
+  def predict(variables: dict[str, Any], image: Array, frame: Frame) -> dict[str, Array]:
+    pixels, output, canvas = network_input(frame, image)
+    step = make_predict_step(model, task, experiment.preprocess, size=canvas, maps=task.maps)
+    return in_image(step(variables, {'image': pixels}), image.shape[1:3], canvas, output)
 
   def program(weights: dict[str, Array], image: Array) -> dict[str, Array]:
     variables = traverse_util.unflatten_dict(weights, sep='/')
-    outputs = [_outputs(model, preprocess, factor, variables, image) for factor in factors]
-    probabilities = sum(task.probabilities(o) for o in outputs) / len(outputs)
-    if len(outputs) == 1:  # as evaluation has them: float32 probabilities may tie
-      classes = task.predictions(outputs[0])
-    else:
-      classes = jnp.argmax(probabilities, axis=-1)
-    return {'classes': classes.astype(jnp.uint8), 'probabilities': probabilities}
+    views = [predict(variables, image, frame) for frame in frames]
+    if len(views) == 1:  # its classes are those of the logits: probabilities may tie
+      return views[0]
+    probabilities = sum(view['probabilities'] for view in views) / len(views)
+    classes = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
+    return {'classes': classes, 'probabilities': probabilities}
 
   return program
 
 
-def make_instance_program(
-  model, preprocess: Preprocessing, scale: float
-) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
-  """Makes program(weights, image) -> the detections of each image.
-
-  Args:
-    model: of experiment.model_from.
-    preprocess: as in make_program.
-    scale: of config.eval_scales.
-
-  Returns:
-    A pure function as that of make_program. 'boxes' float32 [b,d,4], x0, y0, x1, y1 in pixels of the
-    image (they may reach beyond it: masks are pasted first, boxes clipped then); 'scores' float32 [b,d], falling, 0 unused; 'classes' uint8 [b,d]; 'masks'
-    float32 [b,d,28,28], probabilities inside of the box.
-  """
-  factor = Fraction(scale).limit_denominator(1000)
-
-  def program(weights: dict[str, Array], image: Array) -> dict[str, Array]:
-    variables = traverse_util.unflatten_dict(weights, sep='/')
-    image, canvas = _seen(model.size_rule, preprocess, factor, image)
-    found = model.apply(variables, preprocess(image), train=False)
-    longer = [
-      jnp.float32(a) / jnp.float32(b) for a, b in zip(canvas, image.shape[1:3], strict=True)
-    ]
-    sides = jnp.stack([longer[axis] for axis in (1, 0, 1, 0)])[None, None]
-    return {
-      **found,
-      'boxes': found['boxes'] * sides,
-      'classes': found['classes'].astype(jnp.uint8),
-    }
-
-  return program
+def in_image(rows: Mapping[str, Array], size: Size, canvas: Size, output: Size) -> dict[str, Array]:
+  """Returns what a task's rows [b, ...] say of images of `size`: maps cut to it, boxes in its pixels."""
+  y, x = (jnp.float32(a) / jnp.float32(b) for a, b in zip(canvas, output, strict=True))
+  outputs = {}
+  for name, row in rows.items():
+    if row.shape[1:3] == tuple(canvas):
+      row = row[:, : size[0], : size[1]]
+    if name == 'boxes':
+      row = row * jnp.stack([x, y, x, y])[None, None]
+    if name in ('mask', 'classes'):
+      name, row = 'classes', row.astype(jnp.uint8)
+    outputs[name] = row
+  return outputs
 
 
-def _seen(
-  rule: SizeRule, preprocess: Preprocessing, factor: Fraction, image: Array
-) -> tuple[Array, tuple[Length, Length]]:
-  """Returns what the network sees of an image [b,h,w,c], and the size of the canvas it stands for."""
-  lengths = [_lengths(n, factor, rule) for n in image.shape[1:3]]
-  output, canvas, scaled = zip(*lengths, strict=True)
-  border = Border(rule.margin > 0, preprocess.fill)
-  if factor != 1:
-    image = resize_image(border.pad(image, canvas), output)[:, : scaled[0], : scaled[1]]
-  return border.pad(image, output, rule.margin), canvas
+def network_input(frame: Frame, image: Array) -> tuple[Array, Size, Size]:
+  """Returns what the network sees of an image [b,h,w,c], and the sizes of its output and canvas."""
+  output, canvas, scaled = lengths(frame, image.shape[1:3])
+  if frame.scale != 1:
+    image = resize_image(pad(frame, image, canvas), output)[:, : scaled[0], : scaled[1]]
+  return pad(frame, image, output, frame.rule.margin), output, canvas
 
 
-def _outputs(model, preprocess, factor: Fraction, variables, image: Array) -> dict[str, Array]:
-  """Runs the network at one scale; {'logits': [b,h,w,k]} for an image [b,h,w,c]."""
-  height, width = image.shape[1:3]
-  image, canvas = _seen(model.size_rule, preprocess, factor, image)
-  logits = model.apply(variables, preprocess(image), train=False)['logits']
-  if factor != 1:
-    logits = resize_bilinear(logits, canvas)
-  return {'logits': logits[:, :height, :width]}
-
-
-def _lengths(n: Length, factor: Fraction, rule: SizeRule) -> tuple[Length, Length, Length]:
-  """Lengths of the network's output, of the canvas that it stands for, and of the scaled image.
+def lengths(frame: Frame, size: Size) -> tuple[Size, Size, Size]:
+  """Returns the sizes of the network's output, of its canvas, and of the scaled image.
 
   Raises:
-    UserError: n is a dimension variable and the lengths are no whole expression in it.
+    UserError: `size` has dimension variables and the lengths are no whole expressions in them.
   """
-  shrink, grow = factor.denominator, factor.numerator
-  scaled = -(-n * grow // shrink) if isinstance(n, int) else (n * grow + shrink - 1) // shrink
+  if not all(isinstance(side, int) for side in size):
+    return tuple(zip(*(_expressions(frame, side) for side in size), strict=True))
+  output, canvas = frame.output(size), frame.canvas(size)
+  sides = zip(size, output, canvas, strict=True)
+  return output, canvas, tuple(min(out, -(-n * out // whole)) for n, out, whole in sides)
+
+
+def _expressions(frame: Frame, n: Length) -> tuple[Length, Length, Length]:
+  """The same three lengths for one dimension variable."""
+  factor, rule = Fraction(frame.scale).limit_denominator(1000), frame.rule
+  grow, shrink = factor.numerator, factor.denominator
+  scaled = (n * grow + shrink - 1) // shrink
   # The smallest output that is a pixel or more; with it `rule.minimum` is kept as well.
   first = rule.at_least(1 + 2 * rule.margin) - 2 * rule.margin
-  if isinstance(n, int):
-    output = rule.at_least(scaled + 2 * rule.margin) - 2 * rule.margin
-    return output, round(Fraction(output) / factor), min(scaled, output)
   if first > rule.multiple:
     raise UserError(f'no expression for sizes of {rule.multiple} n + {rule.offset}')
   rest = first % rule.multiple
@@ -132,51 +107,37 @@ def _lengths(n: Length, factor: Fraction, rule: SizeRule) -> tuple[Length, Lengt
   return output, output // grow * shrink, scaled
 
 
-class Border:
-  """Pads images [b,h,w,c], mirrored outwards or with one colour."""
-
-  def __init__(self, mirrored: bool, fill: Sequence[int]):
-    self._mirrored, self._fill = mirrored, fill
-
-  def pad(self, image: Array, size: tuple[Length, Length], margin: int = 0) -> Array:
-    """Pads below and right to `size`, then by `margin` on all four sides."""
-    for axis, length in zip((1, 2), size, strict=True):
-      image = self._line(image, axis, length, margin)
-    return image
-
-  def _line(self, image: Array, axis: int, length: Length, margin: int) -> Array:
+def pad(frame: Frame, image: Array, size: Size, margin: int = 0) -> Array:
+  """Pads [b,h,w,c] below and right to `size`, then by `margin` on all four sides."""
+  mirrored = frame.rule.margin > 0 if frame.mirrored is None else frame.mirrored
+  if not mirrored:
+    below, right = (want - have for want, have in zip(size, image.shape[1:3], strict=True))
+    fill = jnp.asarray(frame.fill, jnp.uint8).reshape(1, 1, 1, -1)
+    sides = ((0, 0, 0), (margin, below + margin, 0), (margin, right + margin, 0), (0, 0, 0))
+    return lax.pad(image - fill, jnp.uint8(0), sides) + fill  # uint8 wraps around: exact
+  for axis, length in zip((1, 2), size, strict=True):
     n = image.shape[axis]
-    if self._mirrored:
-      place = jnp.arange(length + 2 * margin) - margin
-      period = jnp.maximum(2 * (n - 1), 1)
-      place = jnp.mod(place, period)
-      return jnp.take(image, jnp.minimum(place, period - place), axis=axis)
-    parts = [image]
-    for where, count in ((0, margin), (2, length - n + margin)):
-      if isinstance(count, int) and count == 0:
-        continue
-      shape = [*image.shape]
-      shape[axis] = count
-      colour = jnp.asarray(self._fill, image.dtype).reshape(1, 1, 1, -1)
-      parts.insert(where, jnp.broadcast_to(colour, shape))
-    return jnp.concatenate(parts, axis=axis)
+    period = jnp.maximum(2 * (n - 1), 1)
+    index = jnp.mod(jnp.arange(length + 2 * margin) - margin, period)
+    image = jnp.take(image, jnp.minimum(index, period - index), axis=axis)
+  return image
 
 
-def resize_image(image: Array, size: tuple[Length, Length]) -> Array:
-  """`pipeline.geometry.resize_image` of uint8 [b,h,w,c]: bilinear, areas below half; rounded.
+def resize_image(image: Array, size: Size) -> Array:
+  """`data.geometry.resize_image` of uint8 [b,h,w,c]: bilinear, areas below half; rounded.
 
   OpenCV's bilinear weights have 11 bits: a value may come out one grey level different, except at
   half and double size.
   """
-  wide = image.astype(jnp.float32)
+  values = image.astype(jnp.float32)
   if all(_shrinks(n, m) for n, m in zip(image.shape[1:3], size, strict=True)):
     for axis, length in zip((1, 2), size, strict=True):
-      weight = _overlaps(image.shape[axis], length)
-      wide = jnp.moveaxis(jnp.tensordot(wide, weight, ((axis,), (1,))), -1, axis)
-    wide = jnp.round(wide)
+      shares = _overlaps(image.shape[axis], length)
+      values = jnp.moveaxis(jnp.tensordot(values, shares, ((axis,), (1,))), -1, axis)
+    values = jnp.round(values)
   else:
-    wide = jnp.floor(resize_bilinear(wide, size) + 0.5)
-  return jnp.clip(wide, 0, 255).astype(jnp.uint8)
+    values = jnp.floor(resize_bilinear(values, size) + 0.5)
+  return jnp.clip(values, 0, 255).astype(jnp.uint8)
 
 
 def _shrinks(n: Length, length: Length) -> bool:

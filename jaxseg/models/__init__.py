@@ -1,32 +1,36 @@
-"""One file a paper; the class is always `Model`, found by the name of its file."""
+"""One file a paper; the class is always `Model`, found by the name of its file.
+
+Its fields are what `config.model` may set, but for three that whoever builds it gives: `num_classes`,
+channels of the logits; `norm`, which makes batch norm layers (with the axis that the wrapper of the
+step maps); `dtype`, that of the computation: parameters stay float32. CONTRIBUTING has the contract.
+`launch/fidelity.py` measures what the methods `crop`, `scale` and `join` of a model do.
+"""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import typing
 from collections.abc import Sequence
-from typing import Any
 
+import flax.linen as nn
+
+from jaxseg import parts
 from jaxseg.types import SizeRule, UserError
 
 
 def load(name: str) -> type:
-  """Returns the class `Model` of jaxseg/models/{name}.py.
+  """Returns the class `Model` of jaxseg/models/{name}.py, or of any module by its dotted path.
 
   Raises:
     UserError: no such model; the message lists those there are.
   """
-  names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith('_'))
-  if name not in names:
-    raise UserError(f'no model {name!r}: choose one of {", ".join(names)}')
-  return importlib.import_module(f'{__name__}.{name}').Model
+  return parts.load('models', name).Model
 
 
-def check_choice(option: str, value: Any, allowed: Sequence[Any]) -> None:
-  """Raises UserError unless the option's value is among the allowed ones."""
-  if value not in allowed:
-    choices = ', '.join(repr(choice) for choice in allowed)
-    raise UserError(f'{option}={value!r} is not known: choose one of {choices}')
+def check_choices(model: nn.Module) -> None:
+  """Raises UserError where a field's value is none of the choices that its type, a Literal, lists."""
+  for name, hint in typing.get_type_hints(type(model)).items():
+    if typing.Literal in map(typing.get_origin, (hint, *typing.get_args(hint))):
+      parts.coerced(getattr(model, name), hint, name)
 
 
 def check_size(model: str, rule: SizeRule, image_shape: Sequence[int]) -> None:
@@ -38,14 +42,9 @@ def check_size(model: str, rule: SizeRule, image_shape: Sequence[int]) -> None:
     UserError: names the sizes that the network takes and the nearest ones to what was got.
   """
   for side, size in zip(('height', 'width'), image_shape[1:3], strict=True):
-    if not isinstance(size, int) or rule.allows(size):
-      continue
-    above = rule.at_least(size)
-    nearest = f'{above}'
-    if above - rule.multiple >= rule.minimum:
-      nearest = f'{above - rule.multiple} or {above}'
-    allowed = f'{rule.multiple} n' + (f' + {rule.offset}' if rule.offset else '')
-    raise UserError(
-      f'{model} cannot take an image of {side} {size}: sizes are {allowed}, at least '
-      f'{rule.minimum}; pad, crop or resize to {nearest}'
-    )
+    if isinstance(size, int) and not rule.allows(size):
+      allowed = f'{rule.multiple} n' + (f' + {rule.offset}' if rule.offset else '')
+      raise UserError(
+        f'{model} cannot take an image of {side} {size}: sizes are {allowed}, at least '
+        f'{rule.minimum}; pad, crop or resize to {rule.nearest(size)}'
+      )

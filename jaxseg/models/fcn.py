@@ -22,13 +22,14 @@ Dropout is elementwise, as in Caffe; some ports drop whole channels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choice, check_size
+from jaxseg.models import check_choices, check_size
 from jaxseg.nn import backbones
+from jaxseg.nn.backbones.blocks import conv_norm
 from jaxseg.nn.backbones.vgg import VGG16, fully_connected
 from jaxseg.nn.layers import (
   BatchNorm,
@@ -45,6 +46,7 @@ _IMAGE_PADDING = 100
 _LAST = {32: ('upscore', 19), 16: ('upscore16', 27), 8: ('upscore8', 31)}
 # (stride of the skip, upsampling before it, score layer, crop of the skip, at-once scale)
 _SKIPS = ((16, 'upscore2', 'score_pool4', 5, 1e-2), (8, 'upscore_pool4', 'score_pool3', 9, 1e-4))
+_torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
 
 
 class Model(nn.Module):
@@ -56,17 +58,11 @@ class Model(nn.Module):
   classifier_0 (3x3), classifier_1 (batch norm), classifier_4, and the same with aux_classifier_.
 
   Attributes:
-    num_classes: channels of the logits.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters stay float32.
-    stride: of the finest scores: 32, 16 or 8.
-    backbone: one of `jaxseg.nn.backbones.NAMES`.
+    stride: of the finest scores.
+    backbone: VGG16 or, with another head than the paper's, any.
     head: 'paper' (VGG16 only), 'light' or 'torchvision' (ResNets only, stride 8 only).
     width: channels of VGG16's first stage, 64 as published; all else scales, fc6 is 64 * width.
-    batch_norm: batch norm in VGG16.
-    aligned: see above; head='light' always is.
-    at_once: see above.
-    learn_upsampling: False, True or 'intermediate'.
+    batch_norm, aligned, at_once, learn_upsampling: see above; head='light' is always aligned.
     dropout_rate: None is 0.5 after fc6 and fc7, 0.1 in torchvision's head.
     aux: also return 'aux_logits' (head='torchvision').
     remat: recompute each stage (VGG16) or block of the backbone in the backward pass.
@@ -75,14 +71,14 @@ class Model(nn.Module):
   num_classes: int
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
-  stride: int = 8
-  backbone: str = 'vgg16'
-  head: str = 'paper'
+  stride: Literal[32, 16, 8] = 8
+  backbone: Literal[*backbones.NAMES] = 'vgg16'
+  head: Literal['paper', 'light', 'torchvision'] = 'paper'
   width: int = 64
   batch_norm: bool = False
   aligned: bool = False
   at_once: bool = False
-  learn_upsampling: bool | str = False
+  learn_upsampling: bool | Literal['intermediate'] = False
   dropout_rate: float | None = None
   aux: bool = False
   remat: bool = False
@@ -119,21 +115,18 @@ class Model(nn.Module):
       if self.stride > stride:
         break
       score = self._upsample(score, 2, upsampling)
-      skip = self._score(self._scale(taps[f'stride{stride}'], scale), name)
-      score = score + self._crop(skip, offset, score.shape[1:3])
+      skip = self._score(self.scale(taps[f'stride{stride}'], scale), name)
+      score = score + self.crop(skip, offset, score.shape[1:3])
     name, offset = _LAST[self.stride]
     score = self._upsample(score, self.stride, name)
-    return {'logits': self._crop(score, offset, image.shape[1:3])}
+    return {'logits': self.crop(score, offset, image.shape[1:3])}
 
   @property
   def _is_aligned(self) -> bool:
     return self.head == 'light' or (self.head == 'paper' and self.aligned)
 
   def _check_options(self) -> None:
-    check_choice('stride', self.stride, tuple(_LAST))
-    check_choice('backbone', self.backbone, backbones.NAMES)
-    check_choice('head', self.head, ('paper', 'light', 'torchvision'))
-    check_choice('learn_upsampling', self.learn_upsampling, (False, True, 'intermediate'))
+    check_choices(self)
     if self.head == 'paper' and self.backbone != 'vgg16':
       raise UserError(f"head='paper' is VGG16's: got {self.backbone!r}, take head='light'")
     if self.head == 'torchvision' and (not self.backbone.startswith('resnet') or self.stride != 8):
@@ -150,12 +143,7 @@ class Model(nn.Module):
 
   def _features(self, image: Array, train: bool) -> dict[str, Array]:
     """Feature maps of the backbone by stride, of stages by number with a ResNet."""
-    options = {
-      'width': self.width,
-      'norm': self.norm,
-      'dtype': self.dtype,
-      'remat': self.remat,
-    }
+    options = {name: getattr(self, name) for name in ('width', 'norm', 'dtype', 'remat')}
     if self.backbone == 'vgg16':
       padding = 1 if self._is_aligned else _IMAGE_PADDING
       vgg = VGG16(batch_norm=self.batch_norm, first_padding=padding, ceil=True, **options)
@@ -173,10 +161,6 @@ class Model(nn.Module):
     """[b,h,w,c] -> [b,h,w,num_classes], zero before training."""
     zeros = nn.initializers.zeros_init()
     return Conv(self.num_classes, (1, 1), dtype=self.dtype, kernel_init=zeros, name=name)(x)
-
-  def _scale(self, x: Array, scale: float) -> Array:
-    """Shrinks a skip [b,h,w,c], so that all scores can be trained at once."""
-    return x * scale if self.at_once else x
 
   def _upsample(self, x: Array, factor: int, name: str) -> Array:
     """[b,h,w,c] -> [b,(h+1)*factor,(w+1)*factor,c], aligned: [b,h*factor,w*factor,c]."""
@@ -200,7 +184,11 @@ class Model(nn.Module):
       self.sow('intermediates', name, x)
     return x
 
-  def _crop(self, x: Array, offset: int, size: tuple[int, int]) -> Array:
+  def scale(self, x: Array, factor: float) -> Array:
+    """Shrinks a skip [b,h,w,c], so that all scores can be trained at once."""
+    return x * factor if self.at_once else x
+
+  def crop(self, x: Array, offset: int, size: tuple[int, int]) -> Array:
     """Takes `size` from x [b,h,w,c], starting `offset` pixels from its top left corner."""
     if self._is_aligned:
       return x
@@ -210,23 +198,18 @@ class Model(nn.Module):
     self, taps: dict[str, Array], size: tuple[int, int], train: bool, dropout: bool
   ) -> Outputs:
     def head(x: Array, name: str) -> Array:
-      features = x.shape[-1] // 4
-      x = self._torch_conv(features, 3, use_bias=False, name=f'{name}_0')(x)
-      norm = self.norm(epsilon=1e-5, dtype=self.dtype, name=f'{name}_1')
-      x = nn.relu(norm(x, use_running_average=not train))
+      options = dict(kernel_init=_torch_init)
+      names = f'{name}_0', f'{name}_1'
+      x = nn.relu(conv_norm(self, x, x.shape[-1] // 4, 3, names, train, **options))
       rate = 0.1 if self.dropout_rate is None else self.dropout_rate
       x = nn.Dropout(rate, name=f'{name}_3')(x, deterministic=not dropout)
-      x = self._torch_conv(self.num_classes, 1, name=f'{name}_4')(x)
+      x = Conv(self.num_classes, (1, 1), dtype=self.dtype, name=f'{name}_4', **options)(x)
       return resize_bilinear(x, size, align_corners=False)
 
     outputs = {'logits': head(taps['stage4'], 'classifier')}
     if self.aux:
       outputs['aux_logits'] = head(taps['stage3'], 'aux_classifier')
     return outputs
-
-  def _torch_conv(self, features: int, size: int, **options) -> nn.Module:
-    init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
-    return Conv(features, (size, size), dtype=self.dtype, kernel_init=init, **options)
 
 
 def _bilinear_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:

@@ -19,19 +19,19 @@ All shapes are fixed: lists of boxes have as many rows as they may need, the unu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.models import check_choice, check_size
+from jaxseg.models import check_choices, check_size
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
 from jaxseg.nn.backbones.fpn import FPN
-from jaxseg.nn.detection import anchors as anchor
 from jaxseg.nn.detection import masks
-from jaxseg.nn.detection.detections import detect
-from jaxseg.nn.detection.proposals import propose
+from jaxseg.nn.detection.boxes import make_anchors
+from jaxseg.nn.detection.nms import detect, propose
 from jaxseg.nn.detection.targets import anchor_targets, roi_targets
 from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose
 from jaxseg.nn.layers.roi_align import level_of, roi_align
@@ -54,18 +54,16 @@ class Model(nn.Module):
 
   Attributes:
     num_classes: with background, which is class 0.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters and boxes stay float32.
-    backbone: 'resnet50' or 'resnet101'.
+    backbone: gives the bottlenecks in each stage.
     width: channels of the ResNet's first stage, 64 as published.
-    stage_sizes: bottlenecks in each stage; None: those of the backbone.
+    stage_sizes: other bottlenecks in each stage than the backbone's.
     frozen_norm: batch norm uses (and keeps) the statistics that it was loaded with.
     frozen_stages: the stem and so many stages get no gradients.
     features: channels of the pyramid and of the proposal network.
     anchor_sizes: square root of the anchors' area, one a level; one more than the ResNet has stages
       adds a level.
     anchor_ratios: height over width.
-    anchor_offset, anchors_rounded: see detection.anchors.
+    anchor_offset, anchors_rounded: see detection.boxes.make_anchors.
     aligned: see layers.roi_align.
     canonical_size: side of the box, in pixels, that is cut from the third level (stride 16).
     pre_nms: candidates of each level that enter its suppression, in training and otherwise.
@@ -75,7 +73,7 @@ class Model(nn.Module):
     roi_share: that quarter.
     box_features, mask_features, mask_layers: widths of the heads; 3x3 convolutions of the mask's.
     detections: rows of the result.
-    candidates: see detection.detections.
+    candidates: see detection.nms.detect.
     score: probability from which a detection counts.
     nms: overlap above which the weaker of two detections of a class goes.
     remat: recompute each bottleneck in the backward pass.
@@ -84,14 +82,14 @@ class Model(nn.Module):
   num_classes: int
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
-  backbone: str = 'resnet50'
+  backbone: Literal[*STAGE_SIZES] = 'resnet50'
   width: int = 64
-  stage_sizes: Sequence[int] | None = None
+  stage_sizes: tuple[int, ...] | None = None
   frozen_norm: bool = True
   frozen_stages: int = 1
   features: int = 256
-  anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512)
-  anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0)
+  anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
+  anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
   anchor_offset: float = 0.0
   anchors_rounded: bool = False
   aligned: bool = True
@@ -142,30 +140,20 @@ class Model(nn.Module):
     """
     self._check(image, train, truth)
     size = image.shape[1:3]
-    maps, strides = self._pyramid(image, train)
+    maps = self._pyramid(image, train)
+    anchors = self._anchors(maps)
     logits, deltas = RPN(self.features, len(self.anchor_ratios), self.dtype, name='rpn')(maps)
-    anchors = [
-      anchor.make_anchors(
-        level.shape[1:3],
-        stride,
-        area,
-        self.anchor_ratios,
-        offset=self.anchor_offset,
-        rounded=self.anchors_rounded,
-      )
-      for level, stride, area in zip(maps, strides, self.anchor_sizes, strict=True)
-    ]
     proposals, scores = self._propose(anchors, logits, deltas, size, train)
     self.sow('intermediates', 'proposals', proposals)
     self.sow('intermediates', 'proposal_scores', scores)
     heads = self._heads(maps)
     if not train:
       return self._detect(heads, proposals, scores, size)
-    rpn = anchors, logits, deltas
+    rpn = (jnp.concatenate(anchors), *(jnp.concatenate(x, axis=1) for x in (logits, deltas)))
     return self._sampled(heads, rpn, proposals, scores > -jnp.inf, truth)
 
   def _check(self, image, train, truth) -> None:
-    check_choice('backbone', self.backbone, tuple(STAGE_SIZES))
+    check_choices(self)
     check_size('Mask R-CNN', self.size_rule, image.shape)
     stages = len(self._stage_sizes)
     if len(self.anchor_sizes) not in (stages, stages + 1):
@@ -177,8 +165,8 @@ class Model(nn.Module):
     if rows_are_split():
       raise UserError('Mask R-CNN needs whole images on a device: set config.mesh=data:N')
 
-  def _pyramid(self, image: Array, train: bool) -> tuple[list[Array], list[int]]:
-    """Returns the maps [b,h,w,features], finest first, and their strides."""
+  def _pyramid(self, image: Array, train: bool) -> list[Array]:
+    """Returns the maps [b,h,w,features], of strides 4, 8, ...; the finest is first."""
     resnet = ResNet(
       stage_sizes=self._stage_sizes,
       width=self.width,
@@ -191,30 +179,27 @@ class Model(nn.Module):
     taps = resnet(image, train=train and not self.frozen_norm)
     stages = range(1, len(self._stage_sizes) + 1)
     extra = len(self.anchor_sizes) > len(stages)
-    maps = FPN(self.features, extra, self.dtype, name='fpn')([taps[f'stage{i}'] for i in stages])
-    return maps, [4 * 2**i for i in range(len(maps))]
+    return FPN(self.features, extra, self.dtype, name='fpn')([taps[f'stage{i}'] for i in stages])
+
+  def _anchors(self, maps: Sequence[Array]) -> list[Array]:
+    """Returns those of each level, [a,4]."""
+    options = dict(offset=self.anchor_offset, rounded=self.anchors_rounded)
+    levels = zip(maps, _strides(maps), self.anchor_sizes, strict=True)
+    return [
+      jnp.asarray(make_anchors(level.shape[1:3], stride, size, self.anchor_ratios, **options))
+      for level, stride, size in levels
+    ]
 
   def _propose(self, anchors, logits, deltas, size, train: bool) -> tuple[Array, Array]:
     """Returns proposals [b,r,4] and their logits [b,r]; no gradient flows through them."""
-    place = 0 if train else 1
-
-    def one(logits, deltas):
-      return propose(
-        [jnp.asarray(a) for a in anchors],
-        logits,
-        deltas,
-        size,
-        candidates=self.pre_nms[place],
-        count=self.post_nms[place],
-        threshold=0.7,
-      )
-
-    return jax.vmap(one)(*jax.lax.stop_gradient((logits, deltas)))
+    phase = 0 if train else 1
+    counts = dict(candidates=self.pre_nms[phase], count=self.post_nms[phase])
+    one = partial(propose, size=size, threshold=0.7, **counts)
+    return jax.vmap(partial(one, anchors))(*jax.lax.stop_gradient((logits, deltas)))
 
   def _heads(self, maps: Sequence[Array]) -> tuple[Callable, Callable]:
     """Returns (boxes [b,r,4] -> logits, deltas) and (boxes -> mask logits)."""
     maps = tuple(maps[: len(self._stage_sizes)])
-    strides = [4 * 2**i for i in range(len(maps))]
     box_head = BoxHead(self.num_classes, self.box_features, self.dtype, name='box_head')
     mask_head = MaskHead(
       self.num_classes, self.mask_features, self.mask_layers, self.dtype, name='mask_head'
@@ -223,7 +208,7 @@ class Model(nn.Module):
     def cut(boxes: Array, size: int) -> Array:
       def one(maps, boxes):
         levels = level_of(boxes, len(maps), canonical_size=self.canonical_size)
-        return roi_align(maps, strides, boxes, levels, size, aligned=self.aligned)
+        return roi_align(maps, _strides(maps), boxes, levels, size, aligned=self.aligned)
 
       return jax.vmap(one)(maps, boxes)
 
@@ -231,23 +216,16 @@ class Model(nn.Module):
 
   def _detect(self, heads, proposals: Array, scores: Array, size) -> Outputs:
     box_head, mask_head = heads
-    logits, deltas = box_head(proposals)
-
-    def one(proposals, scores, logits, deltas):
-      return detect(
-        proposals,
-        scores > -jnp.inf,
-        logits,
-        deltas,
-        size,
-        weights=BOX_WEIGHTS,
-        candidates=self.candidates,
-        count=self.detections,
-        score=self.score,
-        threshold=self.nms,
-      )
-
-    boxes, scores, classes = jax.vmap(one)(proposals, scores, logits, deltas)
+    one = partial(
+      detect,
+      size=size,
+      weights=BOX_WEIGHTS,
+      candidates=self.candidates,
+      count=self.detections,
+      score=self.score,
+      threshold=self.nms,
+    )
+    boxes, scores, classes = jax.vmap(one)(proposals, scores > -jnp.inf, *box_head(proposals))
     cells = mask_head(boxes).astype(jnp.float32)
     chosen = jnp.maximum(classes - 1, 0)[:, :, None, None, None]
     cells = jnp.take_along_axis(cells, chosen, axis=-1)[..., 0]
@@ -266,8 +244,6 @@ class Model(nn.Module):
       them: no others are positive. Targets carry no gradient.
     """
     anchors, logits, deltas = rpn
-    anchors = jnp.concatenate([jnp.asarray(a) for a in anchors])
-    logits, deltas = jnp.concatenate(logits, axis=1), jnp.concatenate(deltas, axis=1)
     rows = {name: truth[name] for name in ('boxes', 'classes', 'ids', 'crowd')}
     keys = jax.random.split(self.make_rng('sample'), (len(logits), 2))
     positives = int(self.roi_samples * self.roi_share)
@@ -279,9 +255,8 @@ class Model(nn.Module):
       return first, roi_targets(keys[1], proposals, valid, rows, **options)
 
     first, second = jax.vmap(assign)(keys, proposals, valid, rows)
-    wanted = second['ids'][:, :positives], second['rois'][:, :positives]
-    cut = jax.vmap(lambda instances, ids, boxes: masks.crop(instances, ids, boxes, 28))
-    mask_targets = cut(truth['instances'], *wanted)
+    ids, boxes = second['ids'][:, :positives], second['rois'][:, :positives]
+    mask_targets = jax.vmap(partial(masks.crop, size=28))(truth['instances'], ids, boxes)
     box_head, mask_head = heads
     class_logits, box_deltas = box_head(second['rois'])
     index = first['index']
@@ -295,9 +270,13 @@ class Model(nn.Module):
       'class_logits': class_logits,
       'box_deltas': box_deltas,
       'box_targets': second['targets'],
-      'mask_logits': mask_head(wanted[1]),
+      'mask_logits': mask_head(boxes),
       'mask_targets': mask_targets,
     }
+
+
+def _strides(maps: Sequence[Array]) -> list[int]:
+  return [4 * 2**i for i in range(len(maps))]
 
 
 class RPN(nn.Module):
@@ -311,8 +290,7 @@ class RPN(nn.Module):
   def __call__(self, maps: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     """Maps [b,h,w,c] of each level to logits [b,h*w*shapes] and deltas [b,h*w*shapes,4], float32."""
     options = dict(dtype=self.dtype, kernel_init=_normal(0.01))
-    same = ((1, 1), (1, 1))
-    conv = Conv(self.features, (3, 3), padding=same, name='conv', **options)
+    conv = Conv(self.features, (3, 3), padding=1, name='conv', **options)
     score = Conv(self.shapes, (1, 1), name='cls_logits', **options)
     move = Conv(4 * self.shapes, (1, 1), name='bbox_pred', **options)
     logits, deltas = [], []
@@ -356,10 +334,9 @@ class MaskHead(nn.Module):
   def __call__(self, x: Array) -> Array:
     """[b,r,s,s,c] -> logits [b,r,2s,2s,num_classes-1]."""
     count, x = x.shape[:2], x.reshape(-1, *x.shape[2:])
-    same = ((1, 1), (1, 1))
     options = dict(dtype=self.dtype, kernel_init=_msra)
     for i in range(1, self.layers + 1):
-      x = nn.relu(Conv(self.features, (3, 3), padding=same, name=f'mask_fcn{i}', **options)(x))
+      x = nn.relu(Conv(self.features, (3, 3), padding=1, name=f'mask_fcn{i}', **options)(x))
     up = ConvTranspose(
       self.features, (2, 2), strides=(2, 2), padding='VALID', name='conv5_mask', **options
     )

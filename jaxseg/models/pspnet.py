@@ -21,15 +21,16 @@ Departures, and the option that gives each:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choice, check_size
+from jaxseg.models import check_choices, check_size
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
+from jaxseg.nn.backbones.blocks import conv_norm
 from jaxseg.nn.layers import BatchNorm, Conv, adaptive_average_pool, resize_bilinear
-from jaxseg.nn.layers.split_rows import whole_maps
+from jaxseg.nn.layers.split_rows import unsplit_rows
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
 _torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
@@ -43,14 +44,11 @@ class Model(nn.Module):
   (scores), aux_0, aux_1 and aux_4 alike; the ResNet's own names are under 'backbone'.
 
   Attributes:
-    num_classes: channels of the logits.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters stay float32.
-    backbone: 'resnet50' or 'resnet101'.
+    backbone: gives the bottlenecks in each stage.
     deep_stem: see above.
     bins: bins along a side at each level of the pyramid; their number divides 32 * width.
     width: channels of the ResNet's first stage, 64 as published; the heads scale with it.
-    stage_sizes: bottlenecks in each of the four stages; None: those of the backbone.
+    stage_sizes: other bottlenecks in each of the four stages than the backbone's.
     dropout_rate: before the scores.
     aux: whether there is the auxiliary head, with 'aux_logits' among the outputs.
     align_corners: of all bilinear upsampling; see above.
@@ -60,11 +58,11 @@ class Model(nn.Module):
   num_classes: int
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
-  backbone: str = 'resnet50'
+  backbone: Literal[*STAGE_SIZES] = 'resnet50'
   deep_stem: bool = True
-  bins: Sequence[int] = (1, 2, 3, 6)
+  bins: tuple[int, ...] = (1, 2, 3, 6)
   width: int = 64
-  stage_sizes: Sequence[int] | None = None
+  stage_sizes: tuple[int, ...] | None = None
   dropout_rate: float = 0.1
   aux: bool = True
   align_corners: bool = True
@@ -85,7 +83,7 @@ class Model(nn.Module):
       UserError: no such backbone, a pyramid that does not divide the channels, or a size outside
         `size_rule`.
     """
-    check_choice('backbone', self.backbone, tuple(STAGE_SIZES))
+    check_choices(self)
     if not self.bins or 32 * self.width % len(self.bins):
       raise UserError(
         f'bins={tuple(self.bins)}: the number of levels has to divide {32 * self.width} channels'
@@ -116,9 +114,9 @@ class Model(nn.Module):
     levels, features = [x], x.shape[-1] // len(self.bins)
     for i, bins in enumerate(self.bins):
       name = f'ppm_features_{i}'
-      with whole_maps():
+      with unsplit_rows():
         y = adaptive_average_pool(x, bins)
-        y = self._conv_bn_relu(y, features, 1, f'{name}_1', f'{name}_2', train)
+        y = self._conv_bn_relu(y, features, 1, (f'{name}_1', f'{name}_2'), train)
         y = resize_bilinear(y, x.shape[1:3], align_corners=self.align_corners)
       self.sow('intermediates', f'{name}_upsampled', y)
       levels.append(y)
@@ -128,7 +126,7 @@ class Model(nn.Module):
     self, x: Array, features: int, name: str, size: Sequence[int], train: bool, dropout: bool
   ) -> Array:
     """[b,h,w,c] -> logits [b,*size,num_classes]."""
-    x = self._conv_bn_relu(x, features, 3, f'{name}_0', f'{name}_1', train)
+    x = self._conv_bn_relu(x, features, 3, (f'{name}_0', f'{name}_1'), train)
     drop = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2), name=f'{name}_3')
     x = drop(x, deterministic=not dropout)
     options = dict(dtype=self.dtype, kernel_init=_torch_init, name=f'{name}_4')
@@ -137,18 +135,5 @@ class Model(nn.Module):
     self.sow('intermediates', f'{name}_upsampled', x)
     return x
 
-  def _conv_bn_relu(
-    self, x: Array, features: int, side: int, conv: str, norm: str, train: bool
-  ) -> Array:
-    pad = side // 2
-    x = Conv(
-      features,
-      (side, side),
-      padding=((pad, pad), (pad, pad)),
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=_torch_init,
-      name=conv,
-    )(x)
-    norm = self.norm(epsilon=1e-5, dtype=self.dtype, name=norm)
-    return nn.relu(norm(x, use_running_average=not train))
+  def _conv_bn_relu(self, x: Array, features: int, side: int, names: tuple, train: bool) -> Array:
+    return nn.relu(conv_norm(self, x, features, side, names, train, kernel_init=_torch_init))

@@ -19,12 +19,14 @@ after training. Running averages serve here; that pass belongs to the training l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choice, check_size
+from jaxseg.models import check_choices, check_size
+from jaxseg.nn.backbones.blocks import run_block
 from jaxseg.nn.layers import BatchNorm, Conv, local_response_norm, max_pool_argmax, max_unpool
 from jaxseg.types import Array, Outputs, SizeRule
 
@@ -37,6 +39,7 @@ _ENCODERS = {
   'basic': tuple(((f'conv{stage}', 1),) for stage in range(1, 5)),
 }
 _SHALLOWEST_DROPOUT = 3  # stage, of both variants, from which on Bayesian SegNet drops out
+_msra = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
 class Model(nn.Module):
@@ -47,10 +50,7 @@ class Model(nn.Module):
   conv1, conv1_bn ... conv4, conv_decode4, conv_decode4_bn ... conv_decode1, conv_classifier.
 
   Attributes:
-    num_classes: channels of the logits.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters stay float32.
-    variant: 'vgg16' or 'basic'.
+    variant: see above.
     width: channels of the first convolution; all others scale with it.
     bayesian: dropout after poolings 3 and deeper and after the decoder stages 3 and deeper.
     dropout_rate: its rate.
@@ -61,7 +61,7 @@ class Model(nn.Module):
   num_classes: int
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
-  variant: str = 'vgg16'
+  variant: Literal['vgg16', 'basic'] = 'vgg16'
   width: int = 64
   bayesian: bool = False
   dropout_rate: float = 0.5
@@ -79,7 +79,7 @@ class Model(nn.Module):
     `train` chooses batch statistics and, unless `dropout` says otherwise, dropout of the Bayesian
     variant (random stream 'dropout').
     """
-    check_choice('variant', self.variant, tuple(_ENCODERS))
+    check_choices(self)
     check_size('SegNet', self.size_rule, image.shape)
     dropout = train if dropout is None else dropout
     encoder, memory = _ENCODERS[self.variant], []
@@ -88,19 +88,17 @@ class Model(nn.Module):
       x = local_response_norm(image.astype(jnp.float32)).astype(self.dtype)
     for stage, convolutions in enumerate(encoder, start=1):
       size = x.shape[1:3]
-      x, index = self._stage(lambda m, x, c=convolutions: m._encode(x, c, train), x)
+      encode = partial(Model._encode, convolutions=convolutions, train=train)
+      x, index = run_block(self, encode, x)
       memory.append((index, size))
       self.sow('intermediates', f'pool{stage}', x)
       x = self._drop(x, stage, f'encdrop{stage}', dropout)
     for stage in range(len(encoder), 0, -1):
-      index, size = memory.pop()
-      x = self._stage(lambda m, x, s=stage, i=index, n=size: m._decode(x, s, i, n, train), x)
+      decode = partial(Model._decode, stage=stage, pooling=memory.pop(), train=train)
+      x = run_block(self, decode, x)
       x = self._drop(x, stage, f'decdrop{stage}', dropout)
     size, name = (1, 'conv_classifier') if self.variant == 'basic' else (3, 'conv1_1_D')
     return {'logits': self._conv(self.num_classes, size, name=name)(x)}
-
-  def _stage(self, function: Callable, x: Array) -> Any:
-    return nn.remat(function)(self, x) if self.remat else function(self, x)
 
   def _encode(self, x: Array, convolutions: tuple, train: bool) -> tuple[Array, Array]:
     """Convolves and pools, [b,h,w,c] -> values and indices [b,ceil(h/2),ceil(w/2),c']."""
@@ -108,9 +106,9 @@ class Model(nn.Module):
       x = nn.relu(self._convolve(x, name, self.width * multiple, train))
     return max_pool_argmax(x)
 
-  def _decode(self, x: Array, stage: int, index: Array, size: tuple, train: bool) -> Array:
-    """Unpools x [b,h,w,c] to [b,*size,c] and convolves; mirrors the encoder's stage."""
-    x = max_unpool(x, index, size)
+  def _decode(self, x: Array, stage: int, pooling: tuple, train: bool) -> Array:
+    """Unpools x [b,h,w,c] to the size before the pooling and convolves; mirrors the encoder's stage."""
+    x = max_unpool(x, *pooling)
     if self.variant == 'basic':
       return self._convolve(x, f'conv_decode{stage}', self.width, train)
     convolutions = _ENCODERS['vgg16'][stage - 1]
@@ -128,23 +126,11 @@ class Model(nn.Module):
     size = 7 if self.variant == 'basic' else 3
     x = self._conv(features, size, use_bias=self.use_bias, name=name)(x)
     shift = 0.0 if self.bayesian and self.variant == 'vgg16' else 0.001  # as released
-    norm = self.norm(
-      epsilon=1e-9,
-      bias_init=nn.initializers.constant(shift),
-      dtype=self.dtype,
-      name=f'{name}_bn',
-    )
-    return norm(x, use_running_average=not train)
+    options = dict(epsilon=1e-9, bias_init=nn.initializers.constant(shift), dtype=self.dtype)
+    return self.norm(name=f'{name}_bn', **options)(x, use_running_average=not train)
 
   def _conv(self, features: int, size: int, **options) -> nn.Module:
-    return Conv(
-      features,
-      (size, size),
-      padding='SAME',
-      dtype=self.dtype,
-      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_in', 'normal'),
-      **options,
-    )
+    return Conv(features, (size, size), dtype=self.dtype, kernel_init=_msra, **options)
 
   def _drop(self, x: Array, stage: int, name: str, active: bool) -> Array:
     if not self.bayesian or stage < _SHALLOWEST_DROPOUT:

@@ -5,15 +5,7 @@ skips cropped at their centre, dropout 0.5 at the end of the contracting path, n
 paper does not say which feature maps drop out ("at the end of the contracting path"), nor in which
 order a skip is concatenated: here the last one, and as drawn in figure 1, skip first.
 
-What others mean by "the U-Net", and the option that gives it:
-  variant='release'  the authors' phseg_v5: ReLU after every up-convolution, 128 channels (not 64)
-                     out of the last one, dropout also at the end of level 3 before its pooling and
-                     its skip, Xavier initialisation, upsampled features first.
-  variant='keras'    the tutorials' padded one: linear 3x3 up-convolution, dropout 0.25 after the
-                     first pooling and 0.5 after the other poolings and the concatenations (skips
-                     are taken before pooling and dropout), Glorot initialisation.
-  variant='nvidia'   DeepLearningExamples' UNet_Medical: 3x3 up-convolution with ReLU, upsampled
-                     features first, Glorot initialisation; else the paper's.
+What others mean by "the U-Net" is a `variant`, see VARIANTS, or one of these options:
   padding='same'     output as large as the input.
   batch_norm=True    after every 3x3 convolution, which then has no bias.
   up='bilinear'      bilinear upsampling (corners aligned) and half as many channels going up; with
@@ -23,27 +15,69 @@ What others mean by "the U-Net", and the option that gives it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choice, check_size
+from jaxseg.models import check_choices, check_size
+from jaxseg.nn.backbones.blocks import run_block
 from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose, max_pool, resize_bilinear
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
-_scaling = nn.initializers.variance_scaling
-# (convolution, up-convolution). Caffe counts a deconvolution's fan-in over its *output* channels.
-_INITIALIZERS = {
-  'paper': (_scaling(2.0, 'fan_in', 'normal'), _scaling(2.0, 'fan_in', 'normal')),
-  'release': (
-    _scaling(1.0, 'fan_in', 'uniform'),
-    _scaling(1.0, 'fan_in', 'uniform', in_axis=-1, out_axis=-2),
+_he = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+_xavier = partial(nn.initializers.variance_scaling, 1.0, 'fan_in', 'uniform')
+_glorot = nn.initializers.glorot_uniform()
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """A published U-Net; the defaults are the paper's.
+
+  Attributes:
+    conv_init, up_init: initialisers of convolutions and of up-convolutions.
+    padding: where the network's own `padding` is None.
+    up_side: of the up-convolutions' kernel.
+    up_relu: whether ReLU follows them.
+    last_up: the last up-convolution has so many times the channels of its level.
+    skip_first: order in which a skip and upsampled features are concatenated.
+    dropout: where features drop out -> rate, in units of the network's `dropout_rate`.
+  """
+
+  conv_init: Callable = _he
+  up_init: Callable = _he
+  padding: str = 'valid'
+  up_side: int = 2
+  up_relu: bool = False
+  last_up: int = 1
+  skip_first: bool = True
+  dropout: Mapping[str, float] = dataclasses.field(default_factory=lambda: {'bottom': 1.0})
+
+
+VARIANTS = {
+  'paper': Variant(),
+  'release': Variant(  # the authors' phseg_v5
+    conv_init=_xavier(),
+    up_init=_xavier(in_axis=-1, out_axis=-2),  # Caffe counts the fan-in over *output* channels
+    up_relu=True,
+    last_up=2,
+    skip_first=False,
+    dropout={'last_skip': 1.0, 'bottom': 1.0},
   ),
-  'keras': (nn.initializers.glorot_uniform(), nn.initializers.glorot_uniform()),
-  'nvidia': (nn.initializers.glorot_uniform(), nn.initializers.glorot_uniform()),
+  'keras': Variant(  # the tutorials'
+    conv_init=_glorot,
+    up_init=_glorot,
+    padding='same',
+    up_side=3,
+    skip_first=False,
+    dropout={'first_pool': 0.5, 'pool': 1.0, 'join': 1.0},
+  ),
+  'nvidia': Variant(  # DeepLearningExamples' UNet_Medical
+    conv_init=_glorot, up_init=_glorot, up_side=3, up_relu=True, skip_first=False
+  ),
 }
 
 
@@ -54,16 +88,13 @@ class Model(nn.Module):
   dec{l}_conv2, score; with batch norm enc{l}_bn1 and so on. Level 0 is the full resolution.
 
   Attributes:
-    num_classes: channels of the logits.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters stay float32.
     width: channels of level 0.
     depth: number of poolings.
     padding: 'valid' or 'same'; None is what the variant was published with.
     batch_norm: normalise after every 3x3 convolution.
     up: 'deconv' or 'bilinear'.
-    variant: 'paper', 'release', 'keras' or 'nvidia'.
-    dropout_rate: the variant's main rate ('keras' halves it after the first pooling).
+    variant: a key of VARIANTS.
+    dropout_rate: the variant's main rate.
     remat: recompute the convolutions of each level in the backward pass.
   """
 
@@ -72,21 +103,12 @@ class Model(nn.Module):
   dtype: Any = jnp.float32
   width: int = 64
   depth: int = 4
-  padding: str | None = None
+  padding: Literal['valid', 'same'] | None = None
   batch_norm: bool = False
-  up: str = 'deconv'
-  variant: str = 'paper'
+  up: Literal['deconv', 'bilinear'] = 'deconv'
+  variant: Literal['paper', 'release', 'keras', 'nvidia'] = 'paper'
   dropout_rate: float = 0.5
   remat: bool = False
-
-  @property
-  def size_rule(self) -> SizeRule:
-    step = 2**self.depth
-    if self._padding == 'SAME':
-      return SizeRule(multiple=step, minimum=step)
-    # An unpadded level eats 4 pixels before its pooling and 4 after its up-convolution.
-    minimum = 12 * step - 4
-    return SizeRule(step, offset=minimum % step, minimum=minimum, margin=6 * step - 4)
 
   @nn.compact
   def __call__(self, image: Array, *, train: bool, dropout: bool | None = None) -> Outputs:
@@ -100,92 +122,92 @@ class Model(nn.Module):
     """
     self._check_options()
     check_size('the U-Net', self.size_rule, image.shape)
+    convolve = partial(self._convolve, train=train)
     drop = partial(self._drop, active=train if dropout is None else dropout)
+    narrow = 2 if self.up == 'bilinear' else 1  # there, no up-convolution halves the channels
+
     x, skips = jnp.asarray(image, self.dtype), []
     for level in range(self.depth):
-      x = self._convolve(x, f'enc{level}', (self.width * 2**level,) * 2, train)
-      if self.variant == 'release' and level == self.depth - 1:
-        x = drop(x, f'enc{level}_dropout')
+      x = convolve(x, f'enc{level}', self.width * 2**level)
+      x = drop(x, 'last_skip' if level == self.depth - 1 else 'skip', f'enc{level}')
       skips.append(x)
-      x = max_pool(x)
-      if self.variant == 'keras':
-        x = drop(x, f'enc{level}_dropout', scale=0.5 if level == 0 else 1.0)
-    narrow = 2 if self.up == 'bilinear' else 1
-    x = self._convolve(x, 'bottom', (self.width * 2**self.depth // narrow,) * 2, train)
-    if self.variant != 'keras':
-      x = drop(x, 'bottom_dropout')
+      x = drop(max_pool(x), 'pool' if level else 'first_pool', f'enc{level}')
+    x = convolve(x, 'bottom', self.width * 2**self.depth // narrow)
+    x = drop(x, 'bottom', 'bottom')
     for level in reversed(range(self.depth)):
-      x = self._join(self._upsample(x, level), skips[level])
-      if self.variant == 'keras':
-        x = drop(x, f'dec{level}_dropout')
+      x = self.join(self._upsample(x, level), skips[level])
+      x = drop(x, 'join', f'dec{level}')
       channels = self.width * 2**level
-      last = channels // narrow if level else channels
-      x = self._convolve(x, f'dec{level}', (channels, last), train)
+      x = convolve(x, f'dec{level}', channels, channels // narrow if level else channels)
     return {'logits': self._conv(self.num_classes, 1, name='score')(x)}
 
-  @property
-  def _padding(self) -> str:
-    default = 'same' if self.variant == 'keras' else 'valid'
-    return (self.padding or default).upper()
-
-  def _check_options(self) -> None:
-    check_choice('variant', self.variant, tuple(_INITIALIZERS))
-    check_choice('padding', self.padding, ('valid', 'same', None))
-    check_choice('up', self.up, ('deconv', 'bilinear'))
-    if self.variant == 'keras' and self._padding == 'VALID':
-      raise UserError("variant='keras' is padded: got padding='valid', leave it out or say 'same'")
-    if self.variant != 'paper' and self.up == 'bilinear':
-      raise UserError(f"up='bilinear' goes with variant='paper' only: got {self.variant!r}")
-
-  def _conv(self, features: int, size: int, **options) -> nn.Module:
-    return Conv(
-      features,
-      (size, size),
-      padding=self._padding,
-      dtype=self.dtype,
-      kernel_init=_INITIALIZERS[self.variant][0],
-      **options,
-    )
-
-  def _convolve(self, x: Array, name: str, channels: tuple[int, ...], train: bool) -> Array:
-    """3x3 convolutions with ReLU, [b,h,w,c] -> [b,h',w',channels[-1]]."""
+  def _convolve(
+    self, x: Array, name: str, first: int, second: int | None = None, *, train: bool
+  ) -> Array:
+    """Two 3x3 convolutions with ReLU, of so many channels: [b,h,w,c] -> [b,h',w',second]."""
 
     def block(model: Model, x: Array) -> Array:
-      for i, features in enumerate(channels, start=1):
-        bias = not model.batch_norm
-        x = model._conv(features, 3, use_bias=bias, name=f'{name}_conv{i}')(x)
+      for i, features in ((1, first), (2, second or first)):
+        x = model._conv(features, 3, use_bias=not model.batch_norm, name=f'{name}_conv{i}')(x)
         if model.batch_norm:
           norm = model.norm(epsilon=1e-5, dtype=model.dtype, name=f'{name}_bn{i}')
           x = norm(x, use_running_average=not train)
         x = nn.relu(x)
       return x
 
-    return nn.remat(block)(self, x) if self.remat else block(self, x)
+    return run_block(self, block, x)
+
+  def _conv(self, features: int, side: int, **options) -> nn.Module:
+    options |= dict(dtype=self.dtype, kernel_init=VARIANTS[self.variant].conv_init)
+    return Conv(features, (side, side), padding=self._padding, **options)
 
   def _upsample(self, x: Array, level: int) -> Array:
     """[b,h,w,c] -> [b,2h,2w,c'], by up-convolution or bilinear interpolation."""
     if self.up == 'bilinear':
       return resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
-    features = self.width * 2**level
-    if self.variant == 'release' and level == 0:
-      features *= 2
-    size = 3 if self.variant in ('keras', 'nvidia') else 2
+    variant, features = VARIANTS[self.variant], self.width * 2**level
     x = ConvTranspose(
-      features,
-      (size, size),
+      features if level else features * variant.last_up,
+      (variant.up_side, variant.up_side),
       strides=(2, 2),
-      padding='SAME' if size == 3 else 'VALID',
+      padding='VALID' if variant.up_side == 2 else 'SAME',
       dtype=self.dtype,
-      kernel_init=_INITIALIZERS[self.variant][1],
+      kernel_init=variant.up_init,
       name=f'dec{level}_up',
     )(x)
-    return nn.relu(x) if self.variant in ('release', 'nvidia') else x
+    return nn.relu(x) if variant.up_relu else x
 
-  def _join(self, x: Array, skip: Array) -> Array:
+  def join(self, x: Array, skip: Array) -> Array:
     """Concatenates x [b,h,w,c] with the centre of skip [b,h+2m,w+2m,c']."""
     top, left = (skip.shape[1] - x.shape[1]) // 2, (skip.shape[2] - x.shape[2]) // 2
     skip = skip[:, top : top + x.shape[1], left : left + x.shape[2]]
-    return jnp.concatenate((skip, x) if self.variant == 'paper' else (x, skip), axis=-1)
+    parts = (skip, x) if VARIANTS[self.variant].skip_first else (x, skip)
+    return jnp.concatenate(parts, axis=-1)
 
-  def _drop(self, x: Array, name: str, *, active: bool, scale: float = 1.0) -> Array:
-    return nn.Dropout(scale * self.dropout_rate, name=name)(x, deterministic=not active)
+  def _drop(self, x: Array, where: str, name: str, *, active: bool) -> Array:
+    """Dropout, if the variant has it there."""
+    share = VARIANTS[self.variant].dropout.get(where)
+    if share is None:
+      return x
+    drop = nn.Dropout(share * self.dropout_rate, name=f'{name}_dropout')
+    return drop(x, deterministic=not active)
+
+  @property
+  def size_rule(self) -> SizeRule:
+    step = 2**self.depth
+    if self._padding == 'SAME':
+      return SizeRule(multiple=step, minimum=step)
+    # An unpadded level eats 4 pixels before its pooling and 4 after its up-convolution.
+    minimum = 12 * step - 4
+    return SizeRule(step, offset=minimum % step, minimum=minimum, margin=6 * step - 4)
+
+  @property
+  def _padding(self) -> str:
+    return (self.padding or VARIANTS[self.variant].padding).upper()
+
+  def _check_options(self) -> None:
+    check_choices(self)
+    if self.variant == 'keras' and self._padding == 'VALID':
+      raise UserError("variant='keras' is padded: got padding='valid', leave it out or say 'same'")
+    if self.variant != 'paper' and self.up == 'bilinear':
+      raise UserError(f"up='bilinear' goes with variant='paper' only: got {self.variant!r}")

@@ -2,7 +2,7 @@
 
 Weights are useless with another's preprocessing: Caffe's VGG wants blue first and 0..255 minus a
 mean, torchvision's wants red first, scaled by a mean and a standard deviation. So configs, published
-weights (`jaxseg.pretrained.names.preprocessing`) and steps share this one record. No JAX is needed here.
+weights (`jaxseg.pretrained.names.sources`) and steps share this one record. No JAX is needed here.
 """
 
 from __future__ import annotations
@@ -84,14 +84,12 @@ class Preprocessing:
       np.array([record._row(name, 1, channels) for record in (self, other)])
       for name in ('mean', 'std')
     )
-    found = []
-    if np.abs(means[0] - means[1]).max() > _SAME_MEAN:
-      found.append('mean')
-    if np.abs(np.log(stds[0] / stds[1])).max() > np.log1p(_SAME_STD):
-      found.append('std')
-    if channels >= 3 and self.channel_order != other.channel_order:
-      found.append('channel_order')
-    return tuple(found)
+    differ = {
+      'mean': np.abs(means[0] - means[1]).max() > _SAME_MEAN,
+      'std': np.abs(np.log(stds[0] / stds[1])).max() > np.log1p(_SAME_STD),
+      'channel_order': channels >= 3 and self.channel_order != other.channel_order,
+    }
+    return tuple(name for name, differs in differ.items() if differs)
 
   def _row(self, name: str, rank: int, channels: int) -> np.ndarray:
     values = getattr(self, name)

@@ -1,4 +1,4 @@
-"""Options of a prediction, and its averages: functions that take a prediction and return a better one.
+"""Averages of predictions: functions that take a prediction and return a better one.
 
 On the device, a network maps uint8 images and a key to probabilities [b, h, w, k]; `with_samples`
 adds k channels, the Monte-Carlo variances. On the host, a prediction maps one image to such maps.
@@ -20,70 +20,12 @@ import numpy as np
 
 from jaxseg.data import geometry
 from jaxseg.data.geometry import Size
+from jaxseg.predict.options import Options
 from jaxseg.types import Array, UserError
-
-MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones go in tiles
 
 # (variables, uint8 [b, H, W, c], key, size of the canvas) -> float32 [b, *size, k]
 Network = Callable[[dict, Array, Array, Size], Array]
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, c] -> float32 [h, w, k]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What is averaged, and what an image is cut into. The defaults are one plain pass.
-
-  Attributes:
-    scales: of the image; (): the config's eval.scales.
-    flip: also the image mirrored left to right.
-    rotations: also the image turned, in all this many times (U-Net's 7); 1 is off.
-    samples: passes with dropout on, 0 is off.
-    tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
-    tile_step: distance between tiles; None: that of tiles.make_tiling.
-    multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
-      leaves the choice to the prediction job, and elsewhere to the config, see data.frame.
-      What is added lies right and below. A network with a margin predicts the same within the image;
-      one that pads has more of the fill colour there in place of its own zero padding, and
-      differs only where its receptive field reaches the border.
-    max_pixels: of a network's input, from which on tiles are used.
-  """
-
-  scales: tuple[float, ...] = ()
-  flip: bool = False
-  rotations: int = 1
-  samples: int = 0
-  tile: tuple[int, int] | None = None
-  tile_step: tuple[int, int] | None = None
-  multiple: int = 0
-  max_pixels: int = MAX_PIXELS
-
-  def __post_init__(self):
-    if any(not 0 < scale <= 16 for scale in self.scales):
-      raise UserError(f'scales={self.scales}: factors above 0, at most 16')
-    for name, least in (('rotations', 1), ('samples', 0), ('multiple', 0), ('max_pixels', 1)):
-      if getattr(self, name) < least:
-        raise UserError(f'{name}={getattr(self, name)}: {least} or more')
-    if self.tile_step and not self.tile:
-      raise UserError('tile_step needs a tile')
-
-  @property
-  def is_one_pass(self) -> bool:
-    """Whether nothing is averaged or cut, but for images that are too large."""
-    averaged = len(self.scales) > 1 or self.flip or self.rotations > 1 or self.samples
-    return not (averaged or self.tile)
-
-  def describe(self) -> str:
-    """Returns what differs from one plain pass, in words; '' where nothing does."""
-    parts = [
-      f'scales {", ".join(f"{s:g}" for s in self.scales)}' if len(self.scales) > 1 else '',
-      f'scale {self.scales[0]:g}' if len(self.scales) == 1 and self.scales[0] != 1 else '',
-      'flip' if self.flip else '',
-      f'{self.rotations} rotations' if self.rotations > 1 else '',
-      f'{self.samples} samples' if self.samples else '',
-      f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
-      f'every {self.tile_step[0]}x{self.tile_step[1]}' if self.tile_step else '',
-    ]
-    return ', '.join(filter(None, parts))
 
 
 @dataclasses.dataclass(frozen=True)

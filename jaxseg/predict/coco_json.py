@@ -18,17 +18,11 @@ from typing import Any
 
 from jaxseg import files
 from jaxseg.metrics.coco import results_of
-from jaxseg.predict.inputs import IN_THE_WAY, Item
+from jaxseg.predict.inputs import Item
 from jaxseg.types import Detections, UserError
 
 NAME = 'detections.json'
 _LOG = '.detections.jsonl'
-
-
-def refuse_present(folder: Path) -> None:
-  """Raises UserError where the file is there already."""
-  if (folder / NAME).exists():
-    raise UserError(f'{folder / NAME} {IN_THE_WAY}')
 
 
 class Log:

@@ -15,13 +15,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxseg import files, parts
+from jaxseg import files
+from jaxseg.config import parts
 from jaxseg.console import duration
 from jaxseg.data import threads
 from jaxseg.draw.plots import save_confusion
 from jaxseg.metrics import score as scores
 from jaxseg.metrics.score import Result, Score
-from jaxseg.predict.averages import Options
+from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.progress import Countdown
 from jaxseg.train.build import Experiment, load_experiment, set_up_jax

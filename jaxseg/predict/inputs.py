@@ -98,6 +98,7 @@ def plan_outputs(
   folder: str | Path,
   endings: Sequence[str],
   *,
+  shared: Sequence[str] = (),
   overwrite: bool = False,
   keep: bool = False,
 ) -> None:
@@ -107,6 +108,7 @@ def plan_outputs(
     items: the inputs; each writes <stem><ending>.
     folder: for the results.
     endings: such as '.png' and '_overlay.png'.
+    shared: names of files that all of them write together.
     overwrite: whether files that are there may be replaced; inputs never are.
     keep: whether they may be there because they will be left as they are.
 
@@ -116,19 +118,20 @@ def plan_outputs(
   """
   folder = files.place(folder)
   inputs = {_resolved(item.path) for item in items}
-  taken: dict[Path, Item] = {}
+  outputs: dict[Path, Item | None] = {folder / name: None for name in shared}
   for item in items:
     for file in (folder / f'{item.stem}{ending}' for ending in endings):
-      if file in taken:
+      if file in outputs:
         raise UserError(
-          f'{taken[file].name} and {item.name} would both write {file.name}: '
+          f'{outputs[file].name} and {item.name} would both write {file.name}: '
           'rename one, or predict them into two folders'
         )
-      taken[file] = item
-      if _resolved(file) in inputs:
-        raise UserError(f'{file} is an input and would be replaced: choose another --output')
-      if not (overwrite or keep) and file.exists():
-        raise UserError(f'{file} {IN_THE_WAY}')
+      outputs[file] = item
+  for file in outputs:
+    if _resolved(file) in inputs:
+      raise UserError(f'{file} is an input and would be replaced: choose another --output')
+    if not (overwrite or keep) and file.exists():
+      raise UserError(f'{file} {IN_THE_WAY}')
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:

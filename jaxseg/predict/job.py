@@ -22,11 +22,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import files, parts
+from jaxseg import files
+from jaxseg.config import parts
 from jaxseg.data import threads
 from jaxseg.draw import labels, objects
 from jaxseg.predict import coco_json
-from jaxseg.predict.averages import Options
 from jaxseg.predict.inputs import (
   Item,
   any_size,
@@ -36,6 +36,7 @@ from jaxseg.predict.inputs import (
   read_image,
   whole_file,
 )
+from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor, load
 from jaxseg.predict.progress import Countdown
 from jaxseg.train.build import Experiment, load_experiment, set_up_jax
@@ -86,7 +87,7 @@ def predict_files(
     output: folder for the results, made if it is absent.
     step: 'best' | 'latest' | a number.
     wanted: what is written beside the masks; instances always are where there are any.
-    options: see averages.Options; with `multiple` 0 images of up to MAX_PROGRAMS different sizes
+    options: see predict.options; with `multiple` 0 images of up to MAX_PROGRAMS different sizes
       are run as they are, more with sizes rounded up to multiples of BUCKET.
     overwrite: whether files that are there may be replaced.
     skip_existing: whether they stay, and only images that lack some are predicted; detections.json
@@ -104,17 +105,14 @@ def predict_files(
   items, experiment, folder = list_items(source), load_experiment(workdir), files.place(output)
   _check(wanted, experiment)
   plan = functools.partial(plan_outputs, items, folder, overwrite=overwrite, keep=skip_existing)
-  plan(wanted.endings)
+  plan(wanted.endings)  # before the network is loaded
   set_up_jax(experiment.settings)
   predictor = load(workdir, step, **vars(options or Options()))
+  log = contextlib.nullcontext()
   if 'detections' in predictor.entries:
     wanted = dataclasses.replace(wanted, instances=True)
-    plan(wanted.endings)
-    if not (overwrite or skip_existing):
-      coco_json.refuse_present(folder)
-  log, stems = contextlib.nullcontext(), [item.stem for item in items]
-  if wanted.instances:
-    log = coco_json.Log(folder, stems, goes_on=skip_existing)
+    plan(wanted.endings, shared=[coco_json.NAME])
+    log = coco_json.Log(folder, [item.stem for item in items], goes_on=skip_existing)
   with log as known, any_size():
     todo = [i for i in items if not (skip_existing and _is_done(i, folder, wanted, known))]
     if todo and not predictor.options.multiple:
@@ -124,8 +122,8 @@ def predict_files(
     reason = next(iter(bad.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {reason}')
   if known:
-    names = predictor.classes.names
-    coco_json.write(folder, items, known.results, names, _category_ids(experiment))
+    ids = _category_ids(experiment)
+    coco_json.write(folder, items, known.results, predictor.classes.names, ids)
   kept = f', {len(items) - len(todo)} were there already' if skip_existing else ''
   print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}{kept}')
   for reason in bad.values():

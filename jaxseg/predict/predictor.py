@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import parts
+from jaxseg.config import parts
 from jaxseg.data import geometry
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.predict import averages, tiles
-from jaxseg.predict.averages import Band, Options
+from jaxseg.predict.averages import Band
+from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment, load_experiment
 from jaxseg.train.initial import load_variables
 from jaxseg.train.run_folder import Classes, load_classes

@@ -2,100 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import itertools
 import json
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from jaxseg import datasets
-from jaxseg.data import cache, label_check, statistics, threads, watch
-from jaxseg.data.objects import Instances, measure
-from jaxseg.datasets import BadFiles, MissingSplit
+from jaxseg import files
+from jaxseg.config.parts import load
+from jaxseg.data import label_check, statistics, threads
+from jaxseg.data.objects import Objects
+from jaxseg.data.problems import BadFiles, MissingSplit
 from jaxseg.draw import labels
-from jaxseg.draw.objects import overlay
 from jaxseg.draw.sheet import contact_sheet, pick_samples
-from jaxseg.train import build
+from jaxseg.prepare.survey import Survey, survey
+from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
 _SAMPLES = 12
 _DRAWS = 2  # augmented views of each sample
-_WHOLE = 'all'  # a dataset's name for its other splits together
+_JOINED = 'all'  # a dataset's name for its other splits together
 _DARK = 64  # of 255: an image set whose brightest value is below it
 
 
-@dataclasses.dataclass(frozen=True)
-class Survey:
-  """What one pass over a split has found.
-
-  Attributes:
-    histogram: of the labels.
-    counts: int64 [n, c], pixels of each class in each example.
-    sizes: (height, width) -> number of images.
-    channels: int64 [channels, 256], pixels of each value.
-    digests: hash of the decoded pixels -> names of the files that hold them.
-    objects: by example, the pixels of each object and whether it is a crowd, int64 and bool [n];
-      None where the data do not number their objects.
-  """
-
-  histogram: statistics.LabelHistogram
-  counts: np.ndarray
-  sizes: Counter
-  channels: np.ndarray
-  digests: dict[bytes, list[str]]
-  objects: list[tuple[np.ndarray, np.ndarray]] | None = None
-
-
-def survey(source, title: str) -> Survey:
-  """Reads every example once, in a few threads, with a progress line of that title."""
-
-  def look(i: int):
-    example = source[i]
-    image = np.ascontiguousarray(example['image'])
-    digest = hashlib.blake2b(image, digest_size=16, person=f'{image.shape}'[:16].encode()).digest()
-    bins = statistics.label_bins(example['label'])
-    shape = image.shape[:2]
-    values = statistics.channel_bins(image)
-    return bins, shape, values, digest, str(example['file_name']), _objects(example)
-
-  counter, counts, sizes, digests = statistics.LabelCounter(source.num_classes), [], Counter(), {}
-  channels, objects = np.zeros((source.channels, 256), np.int64), []
-  looked = threads.results(look, range(len(source)), name=getattr(source, 'file_name', None))
-  with cache.progress_line(title) as progress:
-    for i, (bins, size, values, digest, name, found) in enumerate(looked):
-      counter.add(bins)
-      counts.append(bins[: source.num_classes])
-      sizes[size] += 1
-      channels += values
-      digests.setdefault(digest, []).append(name)
-      objects += [] if found is None else [found]
-      progress(i + 1, len(source))
-  counts = np.array(counts)
-  return Survey(counter.result(), counts, sizes, channels, digests, objects or None)
-
-
-def _objects(example: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-  """Returns pixels and crowd of an example's objects, None where it numbers none."""
-  if 'instances' not in example:
-    return None
-  _, pixels = measure(example['instances'], len(example['instance_classes']))
-  crowd = np.asarray(example.get('crowd', np.zeros(len(pixels), bool)))
-  return pixels[pixels > 0], crowd[pixels > 0]
-
-
-def check(config: ConfigDict, output: str | Path = 'data_check') -> dict[str, Any]:
-  """Prints what is in the config's data and draws samples before and after augmentation.
+def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str, Any]:
+  """Prints what is in the experiment's data and draws samples before and after augmentation.
 
   Args:
-    config: complete and locked.
+    experiment: names the data.
     output: folder for samples.png, augmented.png and data.json.
 
   Returns:
@@ -105,26 +44,30 @@ def check(config: ConfigDict, output: str | Path = 'data_check') -> dict[str, An
   Raises:
     UserError: files that cannot be used or ids outside of the classes, after all were listed.
   """
-  console = _console()
-  folder = _make_folder(output)
-  sources, problems = open_splits(config, console)
+  console, folder = _console(), _make_folder(output)
+  sources, problems = open_splits(experiment, console)
   surveys = {}
   for split, source in sources.items():
-    with watch.patient(config.data_timeout):
-      surveys[split] = survey(source, f'checking {config.dataset} {split}')
+    with threads.time_limit(experiment.data.timeout):
+      surveys[split] = survey(source, f'checking {experiment.data.name} {split}')
     problems += label_check.invalid_files(source, surveys[split].histogram)
-  report = {'splits': {k: _facts(s, sources[k].class_names) for k, s in surveys.items()}}
-  report |= {'duplicates': duplicates(surveys), 'problems': problems, 'class_weights': None}
+  report = {
+    'splits': {split: s.facts(sources[split].class_names) for split, s in surveys.items()},
+    'duplicates': duplicates(surveys),
+    'problems': problems,
+    'class_weights': None,
+  }
   if sources:
-    first = config.train_split if config.train_split in sources else next(iter(sources))
+    train = experiment.data.train_split
+    first = train if train in sources else next(iter(sources))
     weights = statistics.median_frequency_weights(surveys[first].histogram)
     report['class_weights'] = [round(float(w), 4) for w in weights]
-    _print_tables(console, config, surveys, next(iter(sources.values())).class_names, report)
-    for remark in (*remarks(surveys, report), *_room(config, report)):
+    _print_tables(console, experiment, surveys, report)
+    for remark in (*remarks(surveys, report), *_too_many_objects(experiment, report)):
       console.print(f'note: {remark}', soft_wrap=True)
-    _draw(config, sources[first], surveys[first], folder)
+    _draw(experiment, sources[first], surveys[first], folder)
     console.print(f'samples of {first}: {folder / "samples.png"}, {folder / "augmented.png"}')
-  cache.write_text(folder / 'data.json', json.dumps(report, indent=2) + '\n')
+  files.write_text(folder / 'data.json', json.dumps(report, indent=2) + '\n')
   for problem in problems:
     console.print(f'bad: {problem}', soft_wrap=True)
   if problems:
@@ -132,22 +75,20 @@ def check(config: ConfigDict, output: str | Path = 'data_check') -> dict[str, An
   return report
 
 
-def prepare(config: ConfigDict) -> None:
-  """Builds the records of all splits that the config's dataset has, and tells where they are.
+def prepare(experiment: Experiment) -> None:
+  """Builds the records of all splits that the experiment's dataset has, and says where they are.
 
   Raises:
     UserError: files that cannot be used, after all splits were tried.
   """
   console = _console()
-  sources, problems = open_splits(config, console)
+  sources, problems = open_splits(experiment, console)
   for split, source in sources.items():
-    if not hasattr(source, 'path'):
-      console.print(f'{split}: {len(source)} examples, generated when read')
-      continue
-    size = sum(p.stat().st_size for p in source.path.iterdir())
-    console.print(
-      f'{split}: {len(source)} examples, {size / 1e6:.1f} MB in {source.path}', soft_wrap=True
-    )
+    where = 'generated when read'
+    if hasattr(source, 'path'):
+      size = sum(p.stat().st_size for p in source.path.iterdir())
+      where = f'{size / 1e6:.1f} MB in {source.path}'
+    console.print(f'{split}: {len(source)} examples, {where}', soft_wrap=True)
   if problems:
     raise BadFiles(problems)
 
@@ -157,18 +98,18 @@ def _console() -> Console:
   return Console(width=100, highlight=False, markup=False, emoji=False)
 
 
-def open_splits(config: ConfigDict, console: Console) -> tuple[dict[str, Any], list[str]]:
-  """Opens every split that there is; those that the config uses must be there.
+def open_splits(experiment: Experiment, console: Console) -> tuple[dict[str, Any], list[str]]:
+  """Opens every split that there is; those that the experiment uses must be there.
 
   Returns:
     Split -> source, and a line for each file that cannot be used, however many splits read it.
   """
-  used = (config.train_split, config.eval_split)
-  known = [s for s in datasets.load(config.dataset).SPLITS if s != _WHOLE]
+  used = (experiment.data.train_split, experiment.settings.eval_split)
+  known = [s for s in load('datasets', experiment.data.name).SPLITS if s != _JOINED]
   sources, problems = {}, []
   for split in dict.fromkeys((*known, *used)):
     try:
-      sources[split] = build.source_from(config, split)
+      sources[split] = experiment.source(split)
     except MissingSplit as error:
       if split in used:
         raise
@@ -178,175 +119,126 @@ def open_splits(config: ConfigDict, console: Console) -> tuple[dict[str, Any], l
   return sources, list(dict.fromkeys(problems))
 
 
-def duplicates(surveys: dict[str, Survey]) -> list[str]:
+def duplicates(surveys: Mapping[str, Survey]) -> list[str]:
   """Returns a line for each image whose pixels stand in more than one split."""
   lines = []
-  names = list(surveys)
-  for i, first in enumerate(names):
-    for second in names[i + 1 :]:
-      for digest in surveys[first].digests.keys() & surveys[second].digests.keys():
-        a, b = (surveys[s].digests[digest][0] for s in (first, second))
-        lines.append(f'{first}/{a} = {second}/{b}')
+  for (split, first), (other, second) in itertools.combinations(surveys.items(), 2):
+    for digest in first.digests.keys() & second.digests.keys():
+      lines.append(f'{split}/{first.digests[digest][0]} = {other}/{second.digests[digest][0]}')
   return sorted(lines)
 
 
-def remarks(surveys: dict[str, Survey], report: dict[str, Any]) -> list[str]:
-  """Returns what a person should look at although training would go on."""
-  found = []
+def remarks(surveys: Mapping[str, Survey], report: Mapping[str, Any]) -> Iterator[str]:
+  """Yields what a person should look at although training would go on."""
   if twice := report['duplicates']:
     more = f' and {len(twice) - 5} more' if len(twice) > 5 else ''
-    found.append(f'{len(twice)} images stand in two splits: {", ".join(twice[:5])}{more}')
+    yield f'{len(twice)} images stand in two splits: {", ".join(twice[:5])}{more}'
   for split, facts in report['splits'].items():
     if facts['void'] > 0.5:
-      found.append(f'{facts["void"]:.1%} of the pixels of {split} are void')
+      yield f'{facts["void"]:.1%} of the pixels of {split} are void'
     if absent := [name for name, count in facts['pixels'].items() if not count]:
-      found.append(f'classes that {split} never shows: {", ".join(absent)}')
+      yield f'classes that {split} never shows: {", ".join(absent)}'
     brightest = int(np.flatnonzero(surveys[split].channels.any(axis=0))[-1])
     if brightest < _DARK:
-      found.append(
+      yield (
         f'the images of {split} are dark: their brightest value is {brightest} of 255; for 16-bit '
-        'files of 12-bit cameras set dataset_options.white=4095'
+        'files of 12-bit cameras add --config.data.options.white=4095'
       )
-  return found
 
 
-def _room(config: ConfigDict, report: dict[str, Any]) -> list[str]:
-  """Returns a line where training images may show more objects than a step has room for."""
-  most = report['splits'].get(config.train_split, {}).get('objects', {}).get('most', 0)
-  if config.task != 'instance' or most <= config.max_instances:
-    return []
-  return [
-    f'an image of {config.train_split} shows {most} objects, config.max_instances is '
-    f'{config.max_instances}: crops may show fewer, else training will stop there'
-  ]
+def _too_many_objects(experiment: Experiment, report: Mapping[str, Any]) -> Iterator[str]:
+  """Yields a line where training images may show more objects than a step has room for."""
+  split = experiment.data.train_split
+  most = report['splits'].get(split, {}).get('objects', {}).get('most', 0)
+  for transform in experiment.transforms:
+    if isinstance(transform, Objects) and most > transform.max_instances:
+      yield (
+        f'an image of {split} shows {most} objects, config.loss.max_instances is '
+        f'{transform.max_instances}: crops may show fewer, else training will stop there'
+      )
 
 
-def sizes_text(sizes: Counter) -> str:
-  """Returns text such as '480x360' or '256x256 (30), 520x696 (7), 3 more' (height x width)."""
-  shown = [f'{h}x{w}' for (h, w), _ in sizes.most_common(3)]
-  if len(sizes) > 1:
-    shown = [f'{s} ({n})' for s, (_, n) in zip(shown, sizes.most_common(3), strict=True)]
-  return ', '.join(shown + ([f'{len(sizes) - 3} more sizes'] if len(sizes) > 3 else []))
-
-
-def object_facts(objects: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-  """Returns how many objects there are, by image and by COCO's ranges of area, crowds left out.
-
-  Args:
-    objects: of each image, pixels and crowd of its objects, [n] each.
-
-  Returns:
-    objects, crowds; least, median and most of an image; small (below 32 x 32 pixels),
-    medium and large (from 96 x 96); sides: 5, 50 and 95 per cent of the square roots of areas.
-  """
-  counts = [int((~crowd).sum()) for _, crowd in objects]
-  areas = np.concatenate([pixels[~crowd] for pixels, crowd in objects])
-  small, medium = int((areas < 32**2).sum()), int((areas < 96**2).sum())
-  sides = np.percentile(np.sqrt(areas), (5, 50, 95)) if areas.size else np.zeros(3)
-  return {
-    'objects': len(areas),
-    'crowds': int(sum(crowd.sum() for _, crowd in objects)),
-    'least': min(counts),
-    'median': float(np.median(counts)),
-    'most': max(counts),
-    'small': small,
-    'medium': medium - small,
-    'large': len(areas) - medium,
-    'sides': [round(float(side), 1) for side in sides],
-  }
-
-
-def _facts(found: Survey, class_names: Sequence[str]) -> dict[str, Any]:
-  objects = {} if found.objects is None else {'objects': object_facts(found.objects)}
-  mean, std = statistics.moments(found.channels)
-  histogram = found.histogram
-  return {
-    'images': histogram.num_images,
-    'sizes': {f'{h}x{w}': n for (h, w), n in found.sizes.most_common()},
-    'pixels': dict(zip(class_names, histogram.counts.tolist(), strict=True)),
-    'images_with': dict(zip(class_names, histogram.images.tolist(), strict=True)),
-    'void': histogram.void_share,
-    'mean': [round(float(v), 2) for v in mean],
-    'std': [round(float(v), 2) for v in std],
-    **objects,
-  }
-
-
-def _print_tables(console, config, surveys, class_names, report) -> None:
-  table = Table('split', 'images', 'height x width', 'void', 'mean', 'std', title=config.dataset)
+def _print_tables(
+  console: Console,
+  experiment: Experiment,
+  surveys: Mapping[str, Survey],
+  report: Mapping[str, Any],
+) -> None:
+  name, data = experiment.data.name, experiment.data
+  table = Table('split', 'images', 'height x width', 'void', 'mean', 'std', title=name)
   for split, facts in report['splits'].items():
     mean, std = (' '.join(f'{v:.1f}' for v in facts[key]) for key in ('mean', 'std'))
-    sizes = sizes_text(surveys[split].sizes)
+    sizes = surveys[split].sizes_text()
     table.add_row(split, str(facts['images']), sizes, f'{facts["void"]:.1%}', mean, std)
   console.print(table)
   _print_objects(console, report)
+  splits, weights = report['splits'].values(), report['class_weights']
   table = Table('class', *(f'{s}: pixels, images' for s in surveys), 'suggested weight')
-  for k, name in enumerate(class_names):
+  for k, name in enumerate(next(iter(splits))['pixels']):
     shares = []
-    for found in surveys.values():
-      counts, images = found.histogram.counts, int(found.histogram.images[k])
-      shares.append(f'{counts[k] / max(counts.sum(), 1):7.2%} {images:6d}')
-    table.add_row(name, *shares, f'{report["class_weights"][k]:.4f}')
+    for facts in splits:
+      share = facts['pixels'][name] / max(sum(facts['pixels'].values()), 1)
+      shares.append(f'{share:7.2%} {facts["images_with"][name]:6d}')
+    table.add_row(name, *shares, f'{weights[k]:.4f}')
   console.print(table)
-  weights = ','.join(f'{w:g}' for w in report['class_weights'])
-  console.print(f'median-frequency weights: --config.class_weights={weights}', soft_wrap=True)
-  for key in ('class_weights', 'mean', 'std'):
-    console.print(f'the config has {key} {_numbers(config[key])}', soft_wrap=True)
+  given = {'mean': data.mean, 'std': data.std}
+  if 'class_weights' in experiment.config['loss']:
+    flag = ','.join(f'{w:g}' for w in weights)
+    console.print(f'median-frequency weights: --config.loss.class_weights={flag}', soft_wrap=True)
+    given = {'class_weights': experiment.config['loss']['class_weights']} | given
+  for key, values in given.items():
+    console.print(f'the config has {key} {_numbers(values)}', soft_wrap=True)
 
 
-def _print_objects(console: Console, report: dict[str, Any]) -> None:
+def _print_objects(console: Console, report: Mapping[str, Any]) -> None:
   """Prints what is known of objects, where they are numbered."""
-  found = {
-    split: facts['objects'] for split, facts in report['splits'].items() if 'objects' in facts
-  }
-  if not found:
+  by_split = {k: facts['objects'] for k, facts in report['splits'].items() if 'objects' in facts}
+  if not by_split:
     return
-  table = Table(
-    'split', 'objects', 'crowds', 'in an image', 'small', 'medium', 'large', 'side: 5, 50, 95 %'
-  )
-  for split, facts in found.items():
+  ranges = ('small', 'medium', 'large')
+  table = Table('split', 'objects', 'crowds', 'in an image', *ranges, 'side: 5, 50, 95 %')
+  for split, facts in by_split.items():
     middle = f'{facts["least"]} to {facts["most"]}, median {facts["median"]:g}'
-    sizes = (str(facts[key]) for key in ('small', 'medium', 'large'))
+    counts = (str(facts[key]) for key in ranges)
     sides = ', '.join(f'{side:g}' for side in facts['sides'])
-    table.add_row(split, str(facts['objects']), str(facts['crowds']), middle, *sizes, sides)
+    table.add_row(split, str(facts['objects']), str(facts['crowds']), middle, *counts, sides)
   console.print(table)
 
 
-def _numbers(values: Any) -> str:
+def _numbers(values: str | Sequence[float] | None) -> str:
   if isinstance(values, str):
     return values
-  return ', '.join(f'{v:.4g}' for v in values) or 'none'
+  return ', '.join(f'{v:.4g}' for v in values or ()) or 'none'
 
 
-def _draw(config: ConfigDict, source, found: Survey, folder: Path) -> None:
-  """Writes samples.png and, after the config's augmentation, augmented.png."""
-  places = pick_samples(found.counts, _SAMPLES)
-  examples = list(threads.examples(source, places, timeout=config.data_timeout))
-  captions = [_caption(e) for e in examples]
-  sheet = contact_sheet(_shown(config, examples), source.palette, source.class_names, captions)
-  labels.save(folder / 'samples.png', sheet)
-  moves = [t for t in build.transforms_from(config) if not isinstance(t, Instances)]
-  changed = []
-  for place, example in zip(places, examples, strict=True):
+def _draw(experiment: Experiment, source: Any, found: Survey, folder: Path) -> None:
+  """Writes samples.png and, after the experiment's augmentation, augmented.png."""
+  indices = pick_samples(found.counts, _SAMPLES)
+  examples = list(threads.examples(source, indices, timeout=experiment.data.timeout))
+  _save_sheet(folder / 'samples.png', experiment, source, examples)
+  transforms = experiment.transforms[: -len(experiment.task.transforms) or None]
+  augmented = []
+  for index, example in zip(indices, examples, strict=True):
     for draw in range(_DRAWS):
-      rng = np.random.default_rng((config.seed, place, draw))
+      rng = np.random.default_rng((experiment.settings.seed, index, draw))
       result = example
-      for move in moves:
-        result = move(result, rng)
-      changed.append(result)
-  captions = [_caption(e) for e in changed]
-  sheet = contact_sheet(_shown(config, changed), source.palette, source.class_names, captions)
-  labels.save(folder / 'augmented.png', sheet)
+      for transform in transforms:
+        result = transform(result, rng)
+      augmented.append(result)
+  _save_sheet(folder / 'augmented.png', experiment, source, augmented)
 
 
-def _shown(config: ConfigDict, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Tints the instances in the images, where they are what is learnt."""
-  if config.task != 'instance':
-    return list(examples)
-  return [{**e, 'image': overlay(e['image'], e['instances'])} for e in examples]
+def _save_sheet(
+  file: Path, experiment: Experiment, source: Any, examples: Sequence[dict[str, Any]]
+) -> None:
+  """Draws examples; the truth of a task without class colours stands in their images."""
+  task, captions = experiment.task, [_caption(example) for example in examples]
+  if not task.class_colors:
+    examples = [{**e, 'image': task.draw(e, None, source)['truth']} for e in examples]
+  labels.save(file, contact_sheet(examples, source.palette, source.class_names, captions))
 
 
-def _caption(example: dict[str, Any]) -> str:
+def _caption(example: Mapping[str, Any]) -> str:
   height, width = example['label'].shape
   weight = f'  weight to {example["weight"].max():.1f}' if 'weight' in example else ''
   return f'{example["file_name"]}  {height}x{width}{weight}'

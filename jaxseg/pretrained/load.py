@@ -16,13 +16,11 @@ import numpy as np
 from flax import traverse_util
 
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.pretrained.conversion import convert
-from jaxseg.pretrained.reader import read
+from jaxseg.pretrained.names import convert
+from jaxseg.pretrained.readers import read
 from jaxseg.types import Array, UserError
 
 _SHOWN = 6  # names in an error message; the report holds all
-
-
 _GROUPS = ('matched', 'new', 'unused', 'missing', 'unexpected', 'mismatched')
 
 
@@ -96,9 +94,11 @@ def load_into(
   """
   old = flatten(variables)
   _check_patterns(allow_new, old)
-  new = {name: _shape(value) for name, value in old.items() if matches(name, allow_new)}
-  wanted = {name: _shape(value) for name, value in old.items() if name not in new}
-  given = {name: _shape(value) for name, value in tensors.items()}
+  shapes, given = (
+    {name: tuple(value.shape) for name, value in arrays.items()} for arrays in (old, tensors)
+  )
+  new = {name: shape for name, shape in shapes.items() if matches(name, allow_new)}
+  wanted = {name: shape for name, shape in shapes.items() if name not in new}
   left = {name: shape for name, shape in given.items() if name not in wanted}
   unused = {name: s for name, s in left.items() if name in new or matches(name, allow_unused)}
   common = {name: shape for name, shape in wanted.items() if name in given}
@@ -129,7 +129,7 @@ def load_file(
 
   Args:
     variables, allow_new, allow_unused: see load_into.
-    path: see reader.read.
+    path: see readers.read.
 
   Returns:
     variables and report as load_into; and the preprocessing that these weights were trained with,
@@ -160,10 +160,6 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, Array]:
 
 def _as_dicts(tree):
   return {k: _as_dicts(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
-
-
-def _shape(value) -> tuple[int, ...]:
-  return tuple(value.shape)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -216,6 +212,6 @@ def _complaint(report: Report) -> str:
       parts.append(f'{len(names)} {title}: {", ".join(names[:_SHOWN])}{more}')
   return (
     f'the weights do not fit ({len(report.matched)} names match). {"; ".join(parts)}. List names '
-    'that shall start anew in config.init_new (allow_new), names to be ignored in config.init_unused '
+    'that shall start anew in config.init.new (allow_new), names to be ignored in config.init.unused '
     '(allow_unused)'
   )

@@ -1,4 +1,8 @@
-"""Classification networks as backbones: image [b,h,w,c] -> {'stride4': [b,h/4,w/4,c'], ...}."""
+"""Classification networks as backbones: image [b,h,w,c] -> {'stride4': [b,h/4,w/4,c'], ...}.
+
+All take `norm`, which makes their batch norm layers, and `dtype`, that of the computation: parameters
+stay float32.
+"""
 
 from __future__ import annotations
 

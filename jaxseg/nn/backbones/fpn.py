@@ -25,7 +25,6 @@ class FPN(nn.Module):
   Attributes:
     features: channels of every map.
     extra: adds a coarser one: every second value of the coarsest (P6, for proposals alone).
-    dtype: dtype of the computation; parameters stay float32.
   """
 
   features: int = 256
@@ -37,22 +36,15 @@ class FPN(nn.Module):
     """Maps [b,h,w,c], finest first, each half the size before, -> [b,h,w,features] alike."""
     inner = [self._conv(x, 1, f'inner_blocks_{i}') for i, x in enumerate(maps)]
     for i in reversed(range(len(inner) - 1)):
-      inner[i] += _double(inner[i + 1])[:, : inner[i].shape[1], : inner[i].shape[2]]
+      inner[i] += double(inner[i + 1])[:, : inner[i].shape[1], : inner[i].shape[2]]
     out = [self._conv(x, 3, f'layer_blocks_{i}') for i, x in enumerate(inner)]
     return [*out, out[-1][:, ::2, ::2]] if self.extra else out
 
   def _conv(self, x: Array, side: int, name: str) -> Array:
-    pad = side // 2
-    return Conv(
-      self.features,
-      (side, side),
-      padding=((pad, pad), (pad, pad)),
-      kernel_init=_xavier,
-      dtype=self.dtype,
-      name=name,
-    )(x)
+    options = dict(kernel_init=_xavier, dtype=self.dtype, name=name)
+    return Conv(self.features, (side, side), padding=side // 2, **options)(x)
 
 
-def _double(x: Array) -> Array:
+def double(x: Array) -> Array:
   """[b,h,w,c] -> [b,2h,2w,c], each value four times."""
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

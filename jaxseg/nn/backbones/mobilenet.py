@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxseg.nn.backbones.blocks import conv_norm, run_block
 from jaxseg.nn.layers import BatchNorm, Conv
 from jaxseg.types import Array, UserError
 
@@ -33,6 +34,8 @@ _V2 = (
   (6, 320, 1, 1),
 )
 
+_he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
 
 class _MobileNet(nn.Module):
   """What V1 and V2 share.
@@ -42,8 +45,6 @@ class _MobileNet(nn.Module):
     num_classes: adds global average pooling, dropout and a classifier.
     padding: of strided 3x3 convolutions: 'symmetric' (torchvision) or 'keras' (bottom and right).
     epsilon: of batch norm.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters stay float32.
     remat: recompute each block in the backward pass.
   """
 
@@ -65,32 +66,23 @@ class _MobileNet(nn.Module):
     names: tuple[str, str],
     train: bool,
     *,
-    size: int = 1,
+    side: int = 1,
     stride: int = 1,
-    depthwise: bool = False,
-    relu: bool = True,
+    groups: int = 1,
   ) -> Array:
-    """Convolution without bias, batch norm and (unless linear) ReLU6."""
+    """Convolution without bias and batch norm."""
     if self.padding not in ('symmetric', 'keras'):
       raise UserError(f"padding={self.padding!r} is not known: choose 'symmetric' or 'keras'")
-    pad = (0, 1) if self.padding == 'keras' and stride == 2 else (size // 2, size // 2)
-    x = Conv(
-      features,
-      (size, size),
-      strides=(stride, stride),
-      padding=(pad, pad),
-      feature_group_count=features if depthwise else 1,
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
-      name=names[0],
-    )(x)
-    norm = self.norm(epsilon=self.epsilon, dtype=self.dtype, name=names[1])
-    x = norm(x, use_running_average=not train)
-    return nn.relu6(x) if relu else x
+    options = dict(feature_group_count=groups, kernel_init=_he_normal, epsilon=self.epsilon)
+    if self.padding == 'keras' and stride == 2:
+      options['padding'] = ((0, 1), (0, 1))
+    return conv_norm(self, x, features, side, names, train, stride=stride, **options)
 
-  def _block(self, function: Callable[[nn.Module, Array], Array], x: Array) -> Array:
-    return nn.remat(function)(self, x) if self.remat else function(self, x)
+  def _depthwise(self, x: Array, names: tuple[str, str], train: bool, stride: int) -> Array:
+    """3x3 convolution of each channel by itself, batch norm and ReLU6."""
+    features = x.shape[-1]
+    options = dict(side=3, stride=stride, groups=features)
+    return nn.relu6(self._conv_bn(x, features, names, train, **options))
 
 
 class MobileNetV1(_MobileNet):
@@ -107,17 +99,16 @@ class MobileNetV1(_MobileNet):
     classifier adds 'logits' [b,num_classes].
     """
     x = jnp.asarray(image, self.dtype)
-    x = self._conv_bn(x, self._channels(32), ('conv1', 'conv1_bn'), train, size=3, stride=2)
-    taps, stride = {}, 2
+    x = self._conv_bn(x, self._channels(32), ('conv1', 'conv1_bn'), train, side=3, stride=2)
+    x, taps, stride = nn.relu6(x), {}, 2
     for i, (published, step) in enumerate(_V1, start=1):
 
       def separable(net: MobileNetV1, x: Array, i: int = i, c=published, step: int = step) -> Array:
-        names = f'conv_dw_{i}', f'conv_dw_{i}_bn'
-        x = net._conv_bn(x, x.shape[-1], names, train, size=3, stride=step, depthwise=True)
+        x = net._depthwise(x, (f'conv_dw_{i}', f'conv_dw_{i}_bn'), train, step)
         names = f'conv_pw_{i}', f'conv_pw_{i}_bn'
-        return net._conv_bn(x, net._channels(c), names, train)
+        return nn.relu6(net._conv_bn(x, net._channels(c), names, train))
 
-      x, stride = self._block(separable, x), stride * step
+      x, stride = run_block(self, separable, x), stride * step
       taps[f'stride{stride}'] = x
     if self.num_classes is not None:
       x = jnp.mean(x, axis=(1, 2), keepdims=True)
@@ -138,7 +129,7 @@ class MobileNetV2(_MobileNet):
     at 16, features.18 (1280) at 32. A classifier adds 'logits' [b,num_classes].
     """
     x, names = jnp.asarray(image, self.dtype), ('features_0_0', 'features_0_1')
-    x = self._conv_bn(x, self._channels(32), names, train, size=3, stride=2)
+    x = nn.relu6(self._conv_bn(x, self._channels(32), names, train, side=3, stride=2))
     taps, stride, index = {'stride2': x}, 2, 0
     for expansion, published, count, first_stride in _V2:
       for repetition in range(count):
@@ -147,7 +138,7 @@ class MobileNetV2(_MobileNet):
         stride *= step
         taps[f'stride{stride}'] = x
     names = 'features_18_0', 'features_18_1'
-    x = self._conv_bn(x, self._channels(1280), names, train)
+    x = nn.relu6(self._conv_bn(x, self._channels(1280), names, train))
     taps['stride32'] = x
     if self.num_classes is not None:
       x = nn.Dropout(0.2, name='classifier_0')(jnp.mean(x, axis=(1, 2)), deterministic=not train)
@@ -161,14 +152,12 @@ class MobileNetV2(_MobileNet):
     prefix = f'features_{index}_conv'
 
     def residual(net: MobileNetV2, x: Array) -> Array:
-      y, hidden, part = x, expansion * x.shape[-1], 0
+      y, part = x, 0
       if expansion > 1:
-        y = net._conv_bn(y, hidden, (f'{prefix}_0_0', f'{prefix}_0_1'), train)
-        part = 1
-      names = f'{prefix}_{part}_0', f'{prefix}_{part}_1'
-      y = net._conv_bn(y, hidden, names, train, size=3, stride=stride, depthwise=True)
-      names = f'{prefix}_{part + 1}', f'{prefix}_{part + 2}'
-      y = net._conv_bn(y, features, names, train, relu=False)
+        names = f'{prefix}_0_0', f'{prefix}_0_1'
+        y, part = nn.relu6(net._conv_bn(y, expansion * x.shape[-1], names, train)), 1
+      y = net._depthwise(y, (f'{prefix}_{part}_0', f'{prefix}_{part}_1'), train, stride)
+      y = net._conv_bn(y, features, (f'{prefix}_{part + 1}', f'{prefix}_{part + 2}'), train)
       return x + y if stride == 1 and x.shape[-1] == features else y
 
-    return self._block(residual, x)
+    return run_block(self, residual, x)

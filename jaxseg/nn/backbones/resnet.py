@@ -16,7 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.nn.layers import BatchNorm, Conv, max_pool
+from jaxseg.nn.backbones.blocks import conv_norm, run_block
+from jaxseg.nn.layers import BatchNorm, max_pool
 from jaxseg.types import Array, UserError
 
 STAGE_SIZES = {'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3)}
@@ -38,8 +39,6 @@ class ResNet(nn.Module):
     deep_stem: three 3x3 convolutions instead of the 7x7 (PSPNet).
     stride_first: a block strides in its first 1x1, as in the paper, not in its 3x3.
     num_classes: adds global average pooling and fc.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters stay float32.
     remat: recompute each bottleneck in the backward pass.
     frozen_stages: the stem and so many stages get no gradients (detectors: 1); 0: all learn.
   """
@@ -77,10 +76,9 @@ class ResNet(nn.Module):
       elif stride < nominal:
         dilation = nominal // stride
         first_dilation = dilation if self.dilate_first else first_dilation
-      for block in range(count):
-        first = block == 0
-        arguments = (first_stride, first_dilation) if first else (1, dilation)
-        x = self._bottleneck(x, stage, block, *arguments, train)
+      x = self._bottleneck(x, stage, 0, first_stride, first_dilation, train)
+      for block in range(1, count):
+        x = self._bottleneck(x, stage, block, 1, dilation, train)
       if stage == self.frozen_stages:
         x = jax.lax.stop_gradient(x)
       taps[f'stage{stage}'] = x
@@ -93,11 +91,10 @@ class ResNet(nn.Module):
 
   def _stem(self, x: Array, train: bool) -> Array:
     """[b,h,w,c] -> [b,h/2,w/2,width] (deep stem: 2 * width)."""
-    if not self.deep_stem:
-      return nn.relu(self._conv_bn(x, self.width, 7, 'conv1', 'bn1', train, stride=2))
-    for i, multiple in enumerate((1, 1, 2), start=1):
+    convolutions = ((3, 1), (3, 1), (3, 2)) if self.deep_stem else ((7, 1),)
+    for i, (side, multiple) in enumerate(convolutions, start=1):
       stride = 2 if i == 1 else 1
-      x = self._conv_bn(x, self.width * multiple, 3, f'conv{i}', f'bn{i}', train, stride=stride)
+      x = self._conv_bn(x, self.width * multiple, side, f'conv{i}', f'bn{i}', train, stride=stride)
       x = nn.relu(x)
     return x
 
@@ -109,41 +106,21 @@ class ResNet(nn.Module):
     first, second = (stride, 1) if self.stride_first else (1, stride)
 
     def bottleneck(net: ResNet, x: Array) -> Array:
-      y = net._conv_bn(x, features, 1, f'{name}_conv1', f'{name}_bn1', train, first)
-      y = net._conv_bn(
-        nn.relu(y), features, 3, f'{name}_conv2', f'{name}_bn2', train, second, dilation
-      )
-      y = net._conv_bn(nn.relu(y), 4 * features, 1, f'{name}_conv3', f'{name}_bn3', train)
+      def layer(x, features, side, i, **options):
+        return net._conv_bn(x, features, side, f'{name}_conv{i}', f'{name}_bn{i}', train, **options)
+
+      y = nn.relu(layer(x, features, 1, 1, stride=first))
+      y = nn.relu(layer(y, features, 3, 2, stride=second, dilation=dilation))
+      y = layer(y, 4 * features, 1, 3)
       if block == 0:
         names = f'{name}_downsample_0', f'{name}_downsample_1'
-        x = net._conv_bn(x, 4 * features, 1, *names, train, stride)
+        x = net._conv_bn(x, 4 * features, 1, *names, train, stride=stride)
       return nn.relu(x + y)
 
-    return nn.remat(bottleneck)(self, x) if self.remat else bottleneck(self, x)
+    return run_block(self, bottleneck, x)
 
   def _conv_bn(
-    self,
-    x: Array,
-    features: int,
-    size: int,
-    conv_name: str,
-    bn_name: str,
-    train: bool,
-    stride: int = 1,
-    dilation: int = 1,
+    self, x: Array, features: int, side: int, conv: str, norm: str, train: bool, **options
   ) -> Array:
-    """Convolution without bias, symmetrically padded, and batch norm."""
-    pad = dilation * (size - 1) // 2
-    x = Conv(
-      features,
-      (size, size),
-      strides=(stride, stride),
-      padding=((pad, pad), (pad, pad)),
-      kernel_dilation=(dilation, dilation),
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=_he_normal,
-      name=conv_name,
-    )(x)
-    norm = self.norm(epsilon=1e-5, dtype=self.dtype, name=bn_name)
-    return norm(x, use_running_average=not train)
+    options['kernel_init'] = _he_normal
+    return conv_norm(self, x, features, side, (conv, norm), train, **options)

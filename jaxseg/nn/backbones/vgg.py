@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxseg.nn.backbones.blocks import run_block
 from jaxseg.nn.layers import BatchNorm, Conv, max_pool
 from jaxseg.types import Array, Outputs
 
@@ -27,8 +28,6 @@ class VGG16(nn.Module):
   Attributes:
     width: channels of the first stage; 64 is the published net.
     batch_norm: batch normalisation after each convolution.
-    norm: factory of batch normalisation layers.
-    dtype: dtype of the computation; parameters stay float32.
     padding: zeros around the input of each convolution; with 0 the net is a pure sliding window.
     first_padding: the same for conv1_1 (FCN pads the image by 100); None is `padding`.
     ceil: pooling rounds sizes up, as in Caffe; torch and Keras round down.
@@ -49,11 +48,7 @@ class VGG16(nn.Module):
     """Maps image [b,h,w,c] to {'stride2': pool1 [b,h/2,w/2,width], ..., 'stride32': pool5}."""
     taps, x = {}, jnp.asarray(image, self.dtype)
     for stage in range(1, len(STAGES) + 1):
-
-      def convolve(vgg: VGG16, x: Array, stage: int = stage) -> Array:
-        return vgg._convolve(x, stage, train)
-
-      x = nn.remat(convolve)(self, x) if self.remat else convolve(self, x)
+      x = run_block(self, lambda vgg, x, stage=stage: vgg._convolve(x, stage, train), x)
       x = max_pool(x, ceil=self.ceil)
       taps[f'stride{2**stage}'] = x
     return taps
@@ -65,14 +60,8 @@ class VGG16(nn.Module):
       pad = self.padding
       if (stage, i) == (1, 1) and self.first_padding is not None:
         pad = self.first_padding
-      x = Conv(
-        self.width * multiple,
-        (3, 3),
-        padding=((pad, pad), (pad, pad)),
-        dtype=self.dtype,
-        kernel_init=_he_normal,
-        name=f'conv{stage}_{i}',
-      )(x)
+      options = dict(dtype=self.dtype, kernel_init=_he_normal, name=f'conv{stage}_{i}')
+      x = Conv(self.width * multiple, (3, 3), padding=pad, **options)(x)
       if self.batch_norm:
         norm = self.norm(epsilon=1e-5, dtype=self.dtype, name=f'bn{stage}_{i}')
         x = norm(x, use_running_average=not train)
@@ -99,14 +88,8 @@ class VGG16Classifier(nn.Module):
   @nn.compact
   def __call__(self, image: Array, *, train: bool, dropout: bool | None = None) -> Outputs:
     """Maps image [b,h,w,c] to {'logits': [b,h/32-6,w/32-6,num_classes]}."""
-    vgg = VGG16(
-      width=self.width,
-      batch_norm=self.batch_norm,
-      norm=self.norm,
-      dtype=self.dtype,
-      padding=self.padding,
-      remat=self.remat,
-    )
+    shared = ('width', 'batch_norm', 'norm', 'dtype', 'padding', 'remat')
+    vgg = VGG16(**{name: getattr(self, name) for name in shared})
     nn.share_scope(self, vgg)  # one flat set of names, as in the published weights
     x = vgg(image, train=train)['stride32']
     dropout = train if dropout is None else dropout
@@ -128,9 +111,7 @@ def fully_connected(x: Array, features: int, rate: float, dropout: bool, padding
     [b,h-6+2*padding,w-6+2*padding,features]
   """
   for name, size, pad in (('fc6', 7, padding), ('fc7', 1, 0)):
-    pads = ((pad, pad), (pad, pad))
-    x = Conv(
-      features, (size, size), padding=pads, dtype=x.dtype, kernel_init=_he_normal, name=name
-    )(x)
+    options = dict(dtype=x.dtype, kernel_init=_he_normal, name=name)
+    x = Conv(features, (size, size), padding=pad, **options)(x)
     x = nn.Dropout(rate, name=f'drop{name[-1]}')(nn.relu(x), deterministic=not dropout)
   return x

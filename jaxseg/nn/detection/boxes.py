@@ -1,14 +1,49 @@
-"""Boxes (x0, y0, x1, y1): areas, overlaps, and the offsets that a network regresses."""
+"""Boxes (x0, y0, x1, y1): areas, overlaps, anchors, and the offsets that a network regresses."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxseg.types import Array
 
 MAX_LOG_SCALE = math.log(1000 / 16)  # no box grows more than this in one step; exp stays finite
+
+
+def make_anchors(
+  map_size: tuple[int, int],
+  stride: int,
+  size: float,
+  ratios: Sequence[float] = (0.5, 1.0, 2.0),
+  *,
+  offset: float = 0.0,
+  rounded: bool = False,
+) -> np.ndarray:
+  """Returns boxes of fixed shapes around every cell of a feature map (arXiv:1506.01497, 3.1.1).
+
+  Args:
+    map_size: (h, w) of the map.
+    stride: image pixels between two cells.
+    size: square root of an anchor's area.
+    ratios: height over width.
+    offset: centre of the first cell's anchors, in strides: 0 as in Detectron2 and torchvision, 0.5
+      in the middle of the cell's pixels.
+    rounded: corners rounded to full pixels around the centre, as torchvision's are.
+
+  Returns:
+    float32 [h * w * len(ratios), 4], in pixels of the image, in the order [h, w, len(ratios)].
+  """
+  root = np.sqrt(np.asarray(ratios, np.float64))
+  half = np.stack([size / root, size * root], axis=-1) / 2  # width, height
+  shapes = np.concatenate([-half, half], axis=-1)
+  shapes = np.round(shapes) if rounded else shapes
+  y, x = (stride * (np.arange(n) + offset) for n in map_size)
+  grid_x, grid_y = np.meshgrid(x, y)
+  centres = np.stack([grid_x, grid_y, grid_x, grid_y], axis=-1)
+  return (centres[:, :, None] + shapes).reshape(-1, 4).astype(np.float32)
 
 
 def area(boxes: Array) -> Array:
@@ -17,14 +52,17 @@ def area(boxes: Array) -> Array:
   return sides[..., 0] * sides[..., 1]
 
 
+def are_large(boxes: Array, smallest: float) -> Array:
+  """Returns bool [n]: whether both sides of boxes [n, 4] have at least so many pixels."""
+  return jnp.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= smallest
+
+
 def intersection(a: Array, b: Array) -> Array:
   """Returns the area that each pair shares, [n, m] of a [n, 4] and b [m, 4]."""
   x0, y0, x1, y1 = a.T[:, :, None]
   u0, v0, u1, v1 = b.T[:, None]
-  width, height = (
-    jnp.minimum(x1, u1) - jnp.maximum(x0, u0),
-    jnp.minimum(y1, v1) - jnp.maximum(y0, v0),
-  )
+  width = jnp.minimum(x1, u1) - jnp.maximum(x0, u0)
+  height = jnp.minimum(y1, v1) - jnp.maximum(y0, v0)
   return jnp.maximum(width, 0) * jnp.maximum(height, 0)
 
 

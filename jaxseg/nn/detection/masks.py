@@ -24,27 +24,27 @@ def crop(instances: Array, ids: Array, boxes: Array, size: int) -> Array:
     (pixels are areas) at 2 x 2 points of it.
   """
   height, width, _ = instances.shape
-  rows = _corners(boxes[:, 1], boxes[:, 3], size, height)
-  columns = _corners(boxes[:, 0], boxes[:, 2], size, width)
+  rows = _neighbours(boxes[:, 1], boxes[:, 3], size, height)
+  columns = _neighbours(boxes[:, 0], boxes[:, 2], size, width)
   wanted = ids.astype(jnp.int32).reshape(-1, 1, 1, 1)
   cover = 0.0
   for row, row_weight in rows:
     for column, column_weight in columns:
-      seen = instances[row[:, :, None], column[:, None]].astype(jnp.int32)
-      hit = jnp.any((seen == wanted) & (wanted > 0), axis=-1)
+      pixels = instances[row[:, :, None], column[:, None]].astype(jnp.int32)
+      hit = jnp.any((pixels == wanted) & (wanted > 0), axis=-1)
       cover += hit * row_weight[:, :, None] * column_weight[:, None]
   cells = cover.reshape(-1, size, _SAMPLES, size, _SAMPLES).mean(axis=(2, 4))
   return cells >= 0.5
 
 
-def _corners(start: Array, end: Array, size: int, length: int) -> list[tuple[Array, Array]]:
+def _neighbours(start: Array, end: Array, size: int, length: int) -> list[tuple[Array, Array]]:
   """Returns the two pixels beside each of size * 2 points [n, size * 2], and their weights."""
-  place = (jnp.arange(size * _SAMPLES, dtype=jnp.float32) + 0.5) / (size * _SAMPLES)
-  points = start[:, None] + (end - start)[:, None] * place[None] - 0.5
+  share = (jnp.arange(size * _SAMPLES, dtype=jnp.float32) + 0.5) / (size * _SAMPLES)
+  points = start[:, None] + (end - start)[:, None] * share[None] - 0.5
   points = jnp.clip(points, 0, length - 1)
   low = jnp.floor(points).astype(jnp.int32)
-  share = points - low
-  return [(low, 1 - share), (jnp.minimum(low + 1, length - 1), share)]
+  weight = points - low
+  return [(low, 1 - weight), (jnp.minimum(low + 1, length - 1), weight)]
 
 
 def paste(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -63,14 +63,14 @@ def paste(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.nda
   """
   masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float64)
   out = np.zeros((len(masks), *size), bool)
-  for found, mask, box in zip(out, masks, boxes, strict=True):
+  for pasted, mask, box in zip(out, masks, boxes, strict=True):
     if min(box[2:] - box[:2]) <= 0:
       continue
     (top, rows), (left, columns) = (
       _weights(box[axis], box[axis + 2], mask.shape[1 - axis], size[1 - axis]) for axis in (1, 0)
     )
     inside = rows @ mask @ columns.T
-    found[top : top + len(rows), left : left + len(columns)] = inside >= 0.5
+    pasted[top : top + len(rows), left : left + len(columns)] = inside >= 0.5
   return out
 
 

@@ -1,12 +1,15 @@
-"""Non-maximum suppression, exact and greedy, as a few rounds over the matrix of overlaps.
+"""Which boxes stay: non-maximum suppression, proposals (arXiv:1506.01497) and detections.
 
-A box is kept if no kept box of higher score overlaps it. Which boxes are kept is the only solution of
-that sentence; starting from "all" and applying it again and again reaches it: after k rounds every
-box is right whose chain of suppressors is shorter than k. A handful of rounds does for real boxes,
-where a loop over boxes would take as many as there are.
+Suppression is exact and greedy, as a few rounds over the matrix of overlaps. A box is kept if no kept
+box of higher score overlaps it. Which boxes are kept is the only solution of that sentence; starting
+from "all" and applying it again and again reaches it: after k rounds every box is right whose chain of
+suppressors is shorter than k. A handful of rounds does for real boxes, where a loop over boxes would
+take as many as there are.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +46,94 @@ def suppress(boxes: Array, scores: Array, threshold: float, groups: Array | None
 
 
 def best(keep: Array, scores: Array, count: int) -> tuple[Array, Array]:
-  """Returns the places int32 [count] of the best kept scores [n], and these; -inf where none is left."""
+  """Returns the rows int32 [count] of the best kept scores [n], and these; -inf where none is left."""
   scores = jnp.where(keep, scores, -jnp.inf)
   if count > len(scores):
     scores = jnp.pad(scores, (0, count - len(scores)), constant_values=-jnp.inf)
-  scores, places = jax.lax.top_k(scores, count)
-  return jnp.minimum(places, len(keep) - 1).astype(jnp.int32), scores
+  scores, rows = jax.lax.top_k(scores, count)
+  return jnp.minimum(rows, len(keep) - 1).astype(jnp.int32), scores
+
+
+def propose(
+  anchors: Sequence[Array],
+  logits: Sequence[Array],
+  deltas: Sequence[Array],
+  size: tuple[int, int],
+  *,
+  candidates: int,
+  count: int,
+  threshold: float,
+  smallest: float = 1e-3,
+) -> tuple[Array, Array]:
+  """Keeps the best boxes of one image's pyramid, each level thinned out for itself.
+
+  Args:
+    anchors, logits, deltas: one entry a level: [a, 4], [a] and [a, 4].
+    size: (height, width) of the image; boxes are clipped to it.
+    candidates: of each level, those with the highest logits, enter its suppression.
+    count: of proposals, the best of all levels.
+    threshold: overlap above which the lower of two boxes of a level is suppressed.
+    smallest: side of a box, in pixels, below which it is dropped.
+
+  Returns:
+    boxes float32 [count, 4] and logits float32 [count], falling; -inf where there was no more.
+  """
+
+  def thin_out(anchors, logits, deltas):
+    logits, rows = jax.lax.top_k(logits.astype(jnp.float32), min(candidates, len(logits)))
+    boxes = box.clip(box.decode(deltas[rows], anchors[rows]), size)
+    scores = jnp.where(box.are_large(boxes, smallest), logits, -jnp.inf)
+    return boxes, jnp.where(suppress(boxes, scores, threshold), scores, -jnp.inf)
+
+  levels = [thin_out(*level) for level in zip(anchors, logits, deltas, strict=True)]
+  boxes, scores = (jnp.concatenate(parts) for parts in zip(*levels, strict=True))
+  rows, scores = best(scores > -jnp.inf, scores, count)
+  return boxes[rows], scores
+
+
+def detect(
+  proposals: Array,
+  valid: Array,
+  logits: Array,
+  deltas: Array,
+  size: tuple[int, int],
+  *,
+  weights: tuple[float, float, float, float],
+  candidates: int,
+  count: int,
+  score: float,
+  threshold: float,
+  smallest: float = 1e-2,
+) -> tuple[Array, Array, Array]:
+  """Picks one image's detections; boxes of different classes do not suppress each other.
+
+  Args:
+    proposals: float32 [r, 4]; valid: bool [r].
+    logits: [r, c], background first. deltas: [r, c - 1, 4], of each class but background.
+    size: (height, width) of the image; boxes are clipped to it.
+    weights: see boxes.decode.
+    candidates: the likeliest pairs of proposal and class enter suppression. The papers' programs let
+      every pair above `score` enter; with more of them than this, the least likely are lost.
+    count: of detections.
+    score: probability above which a pair is a candidate.
+    threshold: overlap above which the lower of two boxes of a class is suppressed.
+    smallest: side of a box, in pixels, below which it is dropped.
+
+  Returns:
+    boxes float32 [count, 4]; scores float32 [count], falling; classes int32 [count], from 1; unused
+    rows are 0 throughout.
+  """
+  classes = logits.shape[1] - 1
+  chance = jax.nn.softmax(logits.astype(jnp.float32))[:, 1:]
+  chance = jnp.where(valid[:, None] & (chance > score), chance, -jnp.inf).reshape(-1)
+  chance, pairs = jax.lax.top_k(chance, min(candidates, len(chance)))
+  row, kind = pairs // classes, pairs % classes
+  boxes = box.clip(box.decode(deltas[row, kind], proposals[row], weights), size)
+  chance = jnp.where(box.are_large(boxes, smallest), chance, -jnp.inf)
+  rows, scores = best(suppress(boxes, chance, threshold, kind), chance, count)
+  used = scores > -jnp.inf
+  return (
+    jnp.where(used[:, None], boxes[rows], 0.0),
+    jnp.where(used, scores, 0.0),
+    jnp.where(used, kind[rows] + 1, 0).astype(jnp.int32),
+  )

@@ -1,15 +1,108 @@
-"""What a sample of anchors and of proposals should have said: their labels and box offsets."""
+"""What sampled anchors and proposals should have said: matched to the truth, labelled, encoded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 
 from jaxseg.nn.detection import boxes as box
-from jaxseg.nn.detection.matching import match
-from jaxseg.nn.detection.sampling import sample
 from jaxseg.types import VOID, Array
+
+CROWD_SHARE = 0.7  # of a box that lies on a crowd: it is no background (Detectron's threshold)
+
+
+def match(
+  candidates: Array,
+  truth: Array,
+  valid: Array,
+  crowd: Array,
+  *,
+  foreground: float,
+  background: float,
+  best_of_each: bool = False,
+) -> tuple[Array, Array, Array]:
+  """Matches boxes to true boxes by intersection over union (arXiv:1506.01497, 3.1.2).
+
+  Args:
+    candidates: float32 [r, 4].
+    truth: float32 [n, 4].
+    valid: bool [n], which of them are objects; the other rows are crowds or padding.
+    crowd: bool [n], which are crowds: a candidate that lies on one, for the most part of its own
+      area, is not negative.
+    foreground: overlap from which a candidate stands for its best true box.
+    background: overlap below which it stands for none; between the two it counts as neither.
+    best_of_each: for every true box the candidates that overlap it most are foreground too, ties
+      included, whatever the overlap; each still stands for the box that it overlaps most itself.
+
+  Returns:
+    index int32 [r], row of `truth` that a candidate overlaps most; positive and negative, bool [r].
+  """
+  compare = partial(_compare, candidates)
+  # All overlaps are millions for one image: box by box, a CPU takes a tenth of the time.
+  index, largest, best, on_crowd = jax.lax.platform_dependent(
+    truth, valid, crowd, cpu=partial(compare, one_by_one=True), default=compare
+  )
+  positive = largest >= foreground
+  if best_of_each:
+    positive |= best
+  share = on_crowd / jnp.maximum(box.area(candidates), 1e-6)
+  return index, positive, ~positive & (largest < background) & (share <= CROWD_SHARE)
+
+
+def _compare(candidates, truth, valid, crowd, one_by_one: bool = False):
+  """Goes through the true boxes, all at once or one by one.
+
+  Returns:
+    Of each candidate: row and overlap of the valid true box that it overlaps most (of equals the
+    first), whether it is the best of one of them, and the largest area that it shares with a crowd.
+  """
+
+  def group(known, rows):
+    index, largest, best, on_crowd = known
+    first, truth, valid, crowd = rows
+    shared, overlap = box.intersection(truth, candidates), box.iou(truth, candidates)
+    overlap = jnp.where(valid[:, None], overlap, 0.0)
+    most = jnp.max(overlap, axis=1, keepdims=True)
+    best |= jnp.any((overlap == most) & (most > 0), axis=0)
+    largest_here = jnp.max(overlap, axis=0)
+    row = first + jnp.argmax(overlap, axis=0).astype(jnp.int32)
+    index = jnp.where(largest_here > largest, row, index)
+    shared = jnp.max(jnp.where(crowd[:, None], shared, 0.0), axis=0)
+    return (index, jnp.maximum(largest_here, largest), best, jnp.maximum(shared, on_crowd)), None
+
+  size, count = 1 if one_by_one else len(truth), len(candidates)
+  rows = [r.reshape(-1, size, *r.shape[1:]) for r in (truth, valid, crowd)]
+  zeros = jnp.zeros(count)
+  begin = (jnp.zeros(count, jnp.int32), zeros, jnp.zeros(count, bool), zeros)
+  firsts = jnp.arange(0, len(truth), size, dtype=jnp.int32)
+  return jax.lax.scan(group, begin, (firsts, *rows))[0]
+
+
+def sample(
+  key: Array, positive: Array, negative: Array, count: int, most_positive: int
+) -> tuple[Array, Array, Array]:
+  """Draws `count` rows without replacement: up to `most_positive` positives, then negatives.
+
+  Args:
+    key: of jax.random.
+    positive, negative: bool [n], never both.
+    count: of rows drawn, at most n.
+    most_positive: at most count. Where fewer positives exist, negatives take their rows
+      (arXiv:1504.08083, 2.3).
+
+  Returns:
+    index int32 [count], positives first; is_positive bool [count]; is_valid bool [count], False
+    where there was nothing left to draw.
+  """
+  chance = jax.random.uniform(key, positive.shape)
+  luck, rows = jax.lax.top_k(jnp.where(positive, chance, -1.0), min(most_positive, len(positive)))
+  chosen = jnp.zeros(positive.shape, bool).at[rows].set(luck >= 0)
+  rank = jnp.where(chosen, 2.0, jnp.where(negative, chance, -1.0))
+  rank, index = jax.lax.top_k(rank, count)
+  return index.astype(jnp.int32), rank >= 2, rank >= 0
 
 
 def anchor_targets(
@@ -29,7 +122,7 @@ def anchor_targets(
     anchors: float32 [a, 4], of all levels.
     truth: 'boxes' float32 [n, 4], 'classes' int32 [n] (0: padding), 'crowd' bool [n].
     count: of anchors; most_positive: at most so many stand for an object.
-    foreground, background: overlaps, see matching.match.
+    foreground, background: overlaps, see match.
 
   Returns:
     'index' int32 [count] into the anchors; 'labels' int32 [count]: 1 object, 0 background, VOID where

@@ -16,10 +16,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
@@ -40,13 +42,7 @@ def conv_general_dilated(
   rhs: Array,
   window_strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
-  lhs_dilation: Sequence[int] | None = None,
-  rhs_dilation: Sequence[int] | None = None,
-  dimension_numbers=None,
-  feature_group_count: int = 1,
-  batch_group_count: int = 1,
-  precision=None,
-  preferred_element_type=None,
+  **options: Any,
 ) -> Array:
   """`lax.conv_general_dilated` with the same arguments and values, its gradient fast on a CPU.
 
@@ -57,61 +53,16 @@ def conv_general_dilated(
   Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
   CPU, and where rows are split over devices, all is native.
   """
-  sizes = [*lhs.shape, *rhs.shape]
-  dtypes = {jnp.dtype(lhs.dtype), jnp.dtype(rhs.dtype)}
-  unpadded = padding in ('SAME', 'VALID') or not (
-    isinstance(padding, str) or any(map(any, padding))
+  native = functools.partial(
+    lax.conv_general_dilated, window_strides=window_strides, padding=padding, **options
   )
-  pointwise = rhs.shape[:2] == (1, 1) and unpadded and lhs.dtype == jnp.float32
-  ones = [*(() if pointwise else window_strides), *(lhs_dilation or ()), *(rhs_dilation or ())]
-  layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-  covered = (
-    not rows_are_split()
-    and lhs.ndim == 4
-    and layout == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    and all(isinstance(size, int) for size in sizes)
-    and all(one == 1 for one in (*ones, feature_group_count, batch_group_count))
-    and dtypes in ({jnp.dtype(jnp.float32)}, {jnp.dtype(jnp.bfloat16)})
-    and preferred_element_type is None
-    and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
-  )
-  if covered and pointwise:
-    return _convolve_pixels(tuple(window_strides), precision, lhs, rhs)
-  if covered:
-    if isinstance(padding, str):
-      padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (1, 1), padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
-    height, width = (
-      size + sum(pad) - side + 1
-      for size, pad, side in zip(lhs.shape[1:3], pads, rhs.shape[:2], strict=True)
-    )
-    pixels = lhs.shape[0] * height * width
-    large_kernel, cropped = max(rhs.shape[:2]) > _MAX_KERNEL, min(map(min, pads)) < 0
-    window_bytes = 4 * pixels * math.prod(rhs.shape[:3])
-    if large_kernel and height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES:
-      if not cropped:
-        return _convolve_by_windows(pads, precision, lhs, rhs)
-    elif not (large_kernel or cropped) and (pixels >= _MIN_PIXELS or _by_product(lhs)):
-      if any(max(pad) >= side for pad, side in zip(pads, rhs.shape[:2], strict=True)):
-        # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
-        lhs, pads = jnp.pad(lhs, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
-      return _convolve(pads, precision, lhs, rhs)
   if rows_are_split():
-    lhs = by_rows(lhs, _reach(lhs, rhs, window_strides, padding, rhs_dilation))
-  native = lax.conv_general_dilated(
-    lhs,
-    rhs,
-    window_strides,
-    padding,
-    lhs_dilation,
-    rhs_dilation,
-    dimension_numbers,
-    feature_group_count,
-    batch_group_count,
-    precision,
-    preferred_element_type,
-  )
-  return by_rows(native)
+    reach = _reach(lhs, rhs, window_strides, padding, options.get('rhs_dilation'))
+    return by_rows(native(by_rows(lhs, reach), rhs))
+  form = None
+  if _is_covered(lhs, rhs, **options):
+    form = _cpu_form(lhs, rhs, tuple(window_strides), padding)
+  return form(options.get('precision'), lhs, rhs) if form else native(lhs, rhs)
 
 
 class Conv(nn.Conv):
@@ -129,100 +80,62 @@ def _reach(lhs, rhs, strides, padding, dilation) -> int:
   return max(above, beyond - above)
 
 
-def _native(pads, precision, x, kernel):
+def _is_covered(
+  lhs,
+  rhs,
+  *,
+  dimension_numbers=None,
+  precision=None,
+  preferred_element_type=None,
+  **dilations_and_groups,
+) -> bool:
+  """Whether these are NHWC and HWIO, of known sizes, both float32 or bfloat16, and all else is 1."""
+  if preferred_element_type is not None or lhs.ndim != 4 or lhs.dtype != rhs.dtype:
+    return False
+  layout, nhwc = (
+    lax.conv_dimension_numbers(lhs.shape, rhs.shape, order) for order in (dimension_numbers, _NHWC)
+  )
+  return (
+    layout == nhwc
+    and all(isinstance(size, int) for size in (*lhs.shape, *rhs.shape))
+    and all(np.all(np.equal(n, 1)) for n in dilations_and_groups.values() if n is not None)
+    and (lhs.dtype == jnp.float32 or lhs.dtype == jnp.bfloat16)
+    and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
+  )
+
+
+def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
+  """Returns which form (precision, lhs, rhs) is fast on a CPU; None: lax's."""
+  sides = rhs.shape[:2]
+  unpadded = padding in ('SAME', 'VALID') if isinstance(padding, str) else not np.any(padding)
+  if sides == (1, 1) and unpadded and lhs.dtype == jnp.float32:
+    return functools.partial(_convolve_pixels, strides)
+  if strides != (1, 1):
+    return None
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(lhs.shape[1:3], sides, (1, 1), padding)
+  pads = tuple((int(low), int(high)) for low, high in padding)
+  height, width = (
+    n + sum(pad) - side + 1 for n, pad, side in zip(lhs.shape[1:3], pads, sides, strict=True)
+  )
+  pixels = lhs.shape[0] * height * width
+  if min(map(min, pads)) < 0:
+    return None
+  if max(sides) <= _MAX_KERNEL:
+    large = pixels >= _MIN_PIXELS or _by_product(lhs)
+    return functools.partial(_convolve_blocks, pads) if large else None
+  window_bytes = 4 * pixels * math.prod(rhs.shape[:3])
+  small = height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES
+  return functools.partial(_convolve_windows, pads) if small else None
+
+
+def _native(pads, precision, x, kernel, strides=(1, 1)):
   return lax.conv_general_dilated(
-    x, kernel, (1, 1), pads, dimension_numbers=_NHWC, precision=precision
+    x, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision
   )
 
 
-def _by_product(x: Array) -> bool:
-  return x.dtype == jnp.bfloat16 and x.shape[-1] >= _MIN_PRODUCT_CHANNELS
-
-
-def _value(pads, precision, x, kernel):
-  native = functools.partial(_native, pads, precision)
-  if not _by_product(x):
-    return native(x, kernel)
-  product = functools.partial(_product_of_blocks, pads, precision)
-  return lax.platform_dependent(x, kernel, cpu=product, default=native)
-
-
-_convolve = jax.custom_vjp(_value, nondiff_argnums=(0, 1))
-
-
-def _forward(pads, precision, x, kernel):
-  return _value(pads, precision, x, kernel), (x, kernel)
-
-
-def _backward(pads, precision, saved, g):
-  x, kernel = saved
-  native = functools.partial(_native, pads, precision)
-
-  def native_dx(g, kernel):
-    return jax.vjp(lambda x: native(x, kernel), x)[1](g)[0]
-
-  def native_dkernel(x, g):
-    return jax.vjp(lambda k: native(x, k), kernel)[1](g)[0]
-
-  dx, dkernel = native_dx, native_dkernel
-  if _by_product(g):
-    on_cpu = functools.partial(_input_gradient, pads, precision)
-    dx = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dx)
-  if math.prod(g.shape[:3]) >= _MIN_PIXELS:
-    on_cpu = functools.partial(_kernel_gradient, kernel.shape[:2], pads, precision)
-    dkernel = functools.partial(lax.platform_dependent, cpu=on_cpu, default=native_dkernel)
-  return dx(g, kernel), dkernel(x, g)
-
-
-_convolve.defvjp(_forward, _backward)
-
-
-def _windows_product(pads, precision, x, kernel):
-  """The convolution as one float32 matrix product of all windows; differentiable as it stands."""
-  kh, kw, inputs, features = kernel.shape
-  dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
-  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-  windows = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
-  return lax.dot_general(
-    jnp.concatenate(windows, axis=-1),
-    kernel.reshape(kh * kw * inputs, features),
-    (((3,), (0,)), ((), ())),
-    precision=precision,
-  ).astype(dtype)
-
-
-def _native_pixels(strides, precision, x, kernel):
-  return lax.conv_general_dilated(
-    x, kernel, strides, 'VALID', dimension_numbers=_NHWC, precision=precision
-  )
-
-
-def _pixels_product(strides, precision, x, kernel):
-  """A 1x1 convolution as a matrix product: a stride only skips pixels."""
-  rows, columns = strides
-  x = x[:, ::rows, ::columns]
-  return _matmul(precision, x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(
-    *x.shape[:3], kernel.shape[3]
-  )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _matmul(precision, x, matrix):
-  return jnp.matmul(x, matrix, precision=precision)
-
-
-def _matmul_backward(precision, saved, g):
-  """XLA copies the first factor of the matrix' gradient transposed: let it be the narrow one."""
-  x, matrix = saved
-  matmul = functools.partial(jnp.matmul, precision=precision)
-  narrow = x.shape[1] <= g.shape[1]
-  return matmul(g, matrix.T), matmul(x.T, g) if narrow else matmul(g.T, x).T
-
-
-_matmul.defvjp(
-  lambda precision, x, matrix: (_matmul(precision, x, matrix), (x, matrix)), _matmul_backward
-)
+# A 1x1 kernel, and a large one over a small map: one product, differentiable as it stands.
 
 
 def _on_cpu(product: Callable, native: Callable) -> Callable:
@@ -246,19 +159,108 @@ def _on_cpu(product: Callable, native: Callable) -> Callable:
   return convolve
 
 
-_convolve_by_windows = _on_cpu(_windows_product, _native)
-_convolve_pixels = _on_cpu(_pixels_product, _native_pixels)
+def _windows_product(pads, precision, x, kernel):
+  """The convolution as one float32 matrix product of all windows."""
+  kh, kw, inputs, features = kernel.shape
+  dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  windows = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
+  return lax.dot_general(
+    jnp.concatenate(windows, axis=-1),
+    kernel.reshape(kh * kw * inputs, features),
+    (((3,), (0,)), ((), ())),
+    precision=precision,
+  ).astype(dtype)
+
+
+def _pixels_product(strides, precision, x, kernel):
+  """A 1x1 convolution as a matrix product: a stride only skips pixels."""
+  rows, columns = strides
+  x = x[:, ::rows, ::columns]
+  product = _matmul(precision, x.reshape(-1, x.shape[-1]), kernel[0, 0])
+  return product.reshape(*x.shape[:3], kernel.shape[3])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(precision, x, matrix):
+  return jnp.matmul(x, matrix, precision=precision)
+
+
+def _matmul_forward(precision, x, matrix):
+  return _matmul(precision, x, matrix), (x, matrix)
+
+
+def _matmul_backward(precision, saved, g):
+  """XLA copies the first factor of the matrix' gradient transposed: let it be the narrow one."""
+  x, matrix = saved
+  matmul = functools.partial(jnp.matmul, precision=precision)
+  narrow = x.shape[1] <= g.shape[1]
+  return matmul(g, matrix.T), matmul(x.T, g) if narrow else matmul(g.T, x).T
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)
+_convolve_windows = _on_cpu(_windows_product, _native)
+_convolve_pixels = _on_cpu(
+  _pixels_product, lambda strides, *args: _native('VALID', *args, strides=strides)
+)
+
+
+# A small kernel over a large map: products of blocks of rows.
+
+
+def _convolve_blocks(pads, precision, x, kernel):
+  if any(max(pad) >= side for pad, side in zip(pads, kernel.shape[:2], strict=True)):
+    # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
+    x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
+  return _convolve(pads, precision, x, kernel)
+
+
+def _by_product(x: Array) -> bool:
+  return x.dtype == jnp.bfloat16 and x.shape[-1] >= _MIN_PRODUCT_CHANNELS
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolve(pads, precision, x, kernel):
+  native = functools.partial(_native, pads, precision)
+  if not _by_product(x):
+    return native(x, kernel)
+  product = functools.partial(_product_of_blocks, pads, precision)
+  return lax.platform_dependent(x, kernel, cpu=product, default=native)
+
+
+def _convolve_forward(pads, precision, x, kernel):
+  return _convolve(pads, precision, x, kernel), (x, kernel)
+
+
+def _convolve_backward(pads, precision, saved, g):
+  x, kernel = saved
+  native = functools.partial(_native, pads, precision)
+
+  def dx(g, kernel):
+    return jax.vjp(lambda x: native(x, kernel), x)[1](g)[0]
+
+  def dkernel(x, g):
+    return jax.vjp(lambda k: native(x, k), kernel)[1](g)[0]
+
+  if _by_product(g):
+    on_cpu = functools.partial(_input_gradient, pads, precision)
+    dx = functools.partial(lax.platform_dependent, cpu=on_cpu, default=dx)
+  if math.prod(g.shape[:3]) >= _MIN_PIXELS:
+    on_cpu = functools.partial(_kernel_gradient, kernel.shape[:2], pads, precision)
+    dkernel = functools.partial(lax.platform_dependent, cpu=on_cpu, default=dkernel)
+  return dx(g, kernel), dkernel(x, g)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _product_of_blocks(pads, precision, x, kernel):
   """The convolution as products of the windows of a few rows, summed in float32."""
   kh, kw, inputs, features = kernel.shape
   (top, bottom), columns = pads
-  b, height, width = (
-    x.shape[0],
-    x.shape[1] + top + bottom - kh + 1,
-    x.shape[2] + sum(columns) - kw + 1,
-  )
+  b, height = x.shape[0], x.shape[1] + top + bottom - kh + 1
+  width = x.shape[2] + sum(columns) - kw + 1
   rows, blocks = _rows_and_blocks(height, b * width * kh * kw * inputs * x.dtype.itemsize)
   x = jnp.pad(x, ((0, 0), (top, bottom + blocks * rows - height), columns, (0, 0)))
   matrix = kernel.reshape(kh * kw * inputs, features)
@@ -288,21 +290,6 @@ def _input_gradient(pads, precision, g, kernel):
   return _product_of_blocks(pads, precision, g, turned)
 
 
-def _rows_and_blocks(height: int, row_bytes: int) -> tuple[int, int]:
-  """How many rows of windows fit the caches, and how many such blocks there are."""
-  rows = max(1, min(height, _BLOCK_BYTES // row_bytes))
-  blocks = -(-height // rows)
-  return -(-height // blocks), blocks
-
-
-def _windows(x: Array, first: Array, rows: int, kh: int, kw: int) -> Array:
-  """The kernel's windows of some rows of padded x, side by side: [b,rows,w',kh*kw*i]."""
-  width = x.shape[2] - kw + 1
-  band = lax.dynamic_slice_in_dim(x, first, rows + kh - 1, axis=1)
-  parts = [band[:, i : i + rows, j : j + width] for i in range(kh) for j in range(kw)]
-  return jnp.concatenate(parts, axis=-1)
-
-
 def _kernel_gradient(sides, pads, precision, x, g):
   """Weight gradient [kh,kw,i,o] of x [b,h,w,i] and the output's gradient g [b,h',w',o].
 
@@ -330,3 +317,18 @@ def _kernel_gradient(sides, pads, precision, x, g):
   total = jnp.zeros((b, features, kh * kw * inputs), jnp.float32)
   total, _ = lax.scan(add_block, total, jnp.arange(blocks))
   return total.sum(0).T.reshape(kh, kw, inputs, features).astype(x.dtype)
+
+
+def _rows_and_blocks(height: int, row_bytes: int) -> tuple[int, int]:
+  """How many rows of windows fit the caches, and how many such blocks there are."""
+  rows = max(1, min(height, _BLOCK_BYTES // row_bytes))
+  blocks = -(-height // rows)
+  return -(-height // blocks), blocks
+
+
+def _windows(x: Array, first: Array, rows: int, kh: int, kw: int) -> Array:
+  """The kernel's windows of some rows of padded x, side by side: [b,rows,w',kh*kw*i]."""
+  width = x.shape[2] - kw + 1
+  band = lax.dynamic_slice_in_dim(x, first, rows + kh - 1, axis=1)
+  parts = [band[:, i : i + rows, j : j + width] for i in range(kh) for j in range(kw)]
+  return jnp.concatenate(parts, axis=-1)

@@ -1,7 +1,7 @@
 """Max pooling, its argmax, and unpooling, without select-and-scatter; averages over bins.
 
 The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
-forward pass on a CPU and is not deterministic on a GPU. Here the places of a window are strided slices,
+forward pass on a CPU and is not deterministic on a GPU. Here the pixels of a window are strided slices,
 so index and gradient are elementwise: the four corners of a 2x2 window, or all of a window that
 overlaps its neighbours (these not where rows are split over devices).
 """
@@ -40,7 +40,8 @@ def max_pool(
     [b,h',w',c] of x's dtype. Gradients, in reverse mode only, go to the first (row-major) maximum
     of a window.
   """
-  if (window, stride) == (2, 2) and _is_unpadded(padding):
+  unpadded = padding == 'VALID' if isinstance(padding, str) else not any(map(any, padding))
+  if (window, stride) == (2, 2) and unpadded:
     if not ceil:
       x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
     return max_pool_argmax(x)[0]
@@ -103,18 +104,13 @@ def adaptive_average_pool(x: Array, bins: int) -> Array:
   """
   dtype, number = x.dtype, jnp.arange(bins)
   wide = jnp.promote_types(dtype, jnp.float32)
+  exact = dict(precision=lax.Precision.HIGHEST, preferred_element_type=wide)
   for axis in (1, 2):
     n = x.shape[axis]
     begin, end = number * n // bins, ((number + 1) * n + bins - 1) // bins
     pixel = jnp.arange(n)[None]
     member = (begin[:, None] <= pixel) & (pixel < end[:, None])
-    total = jnp.tensordot(
-      x,
-      member.astype(x.dtype),
-      ((axis,), (1,)),
-      precision=lax.Precision.HIGHEST,
-      preferred_element_type=wide,
-    )
+    total = jnp.tensordot(x, member.astype(x.dtype), ((axis,), (1,)), **exact)
     size = (end - begin).astype(wide).reshape(1, 1, 1, -1)
     x = jnp.moveaxis(total / size, -1, axis)
   return x.astype(dtype)
@@ -125,12 +121,17 @@ def _lacking(n: int) -> int:
   return 2 * ((n + 1) // 2) - n
 
 
-def _is_unpadded(padding) -> bool:
-  return padding == 'VALID' or (not isinstance(padding, str) and not any(map(any, padding)))
-
-
 def _lowest(dtype):
   return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+
+
+def _pad(x: Array, rows: tuple[int, int], columns: tuple[int, int], fill) -> Array:
+  """Pads x [b,h,w,c]; negative numbers cut."""
+  edges = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
+  return lax.pad(x, jnp.array(fill, x.dtype), edges)
+
+
+# Windows that overlap, or not of two by two pixels.
 
 
 def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
@@ -142,14 +143,8 @@ def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[i
 
 
 def _windowed(window, stride, pads, x):
-  return lax.reduce_window(
-    x,
-    _lowest(x.dtype),
-    lax.max,
-    (1, window, window, 1),
-    (1, stride, stride, 1),
-    ((0, 0), *pads, (0, 0)),
-  )
+  shape, steps = (1, window, window, 1), (1, stride, stride, 1)
+  return lax.reduce_window(x, _lowest(x.dtype), lax.max, shape, steps, ((0, 0), *pads, (0, 0)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
@@ -160,43 +155,43 @@ def _overlapping(window, stride, pads, size, x):
 
 def _overlapping_forward(window, stride, pads, size, x):
   """Saves where in its window (row-major) each maximum was."""
-  edges = ((low, high, 0) for low, high in pads)
-  x = lax.pad(x, jnp.array(_lowest(x.dtype), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+  x = _pad(x, *pads, _lowest(x.dtype))
   rows, columns = (max(0, n - window + 1) for n in x.shape[1:3])
   pooled = x[:, :rows:stride, :columns:stride]
   index = jnp.zeros(pooled.shape, jnp.uint8 if window < 16 else jnp.int32)
-  for place in range(1, window**2):
-    i, j = divmod(place, window)
+  for corner in range(1, window**2):
+    i, j = divmod(corner, window)
     other = x[:, i : rows + i : stride, j : columns + j : stride]
-    index = jnp.where(other > pooled, jnp.array(place, index.dtype), index)
+    index = jnp.where(other > pooled, jnp.array(corner, index.dtype), index)
     pooled = jnp.maximum(pooled, other)
   return pooled, index
 
 
 def _overlapping_backward(window, stride, pads, size, index, g):
-  """Adds up, for each pixel of a stride x stride block, the windows' places that fall on it."""
+  """Adds up, for each pixel of a stride x stride block, the windows' corners that fall on it."""
   reach = (window - 1) // stride  # blocks that a window extends over, beside its first
   empty = jnp.pad(jnp.zeros_like(g), ((0, 0), (0, reach), (0, reach), (0, 0)))
   blocks = [[empty] * stride for _ in range(stride)]
-  for place in range(window**2):
-    (down, row), (right, column) = (divmod(n, stride) for n in divmod(place, window))
-    part = jnp.where(index == place, g, 0)
+  for corner in range(window**2):
+    (down, row), (right, column) = (divmod(n, stride) for n in divmod(corner, window))
+    part = jnp.where(index == corner, g, 0)
     edges = ((0, 0), (down, reach - down), (right, reach - right), (0, 0))
     blocks[row][column] += jnp.pad(part, edges)
-  whole = jnp.stack([jnp.stack(row, axis=3) for row in blocks], axis=2)
-  b, height, _, width, _, c = whole.shape
-  whole = whole.reshape(b, height * stride, width * stride, c)
-  edges = (
-    (-low, low + n - m, 0) for n, m, (low, _) in zip(size, whole.shape[1:3], pads, strict=True)
-  )
-  return (lax.pad(whole, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0))),)
+  dx = jnp.stack([jnp.stack(row, axis=3) for row in blocks], axis=2)
+  b, height, _, width, _, c = dx.shape
+  dx = dx.reshape(b, height * stride, width * stride, c)
+  edges = ((-low, low + n - m) for n, m, (low, _) in zip(size, dx.shape[1:3], pads, strict=True))
+  return (_pad(dx, *edges, 0),)
 
 
 _overlapping.defvjp(_overlapping_forward, _overlapping_backward)
 
 
+# Two by two pixels: pooling and unpooling are each other's gradients.
+
+
 def _corners(x: Array, odd: tuple[int, int], fill) -> list[Array]:
-  x = lax.pad(x, jnp.array(fill, x.dtype), ((0, 0, 0), (0, odd[0], 0), (0, odd[1], 0), (0, 0, 0)))
+  x = _pad(x, (0, odd[0]), (0, odd[1]), fill)
   return [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
 
 
@@ -207,35 +202,33 @@ def _select(index: Array, corners: list[Array]) -> Array:
 
 def _scatter(x: Array, index: Array, odd: tuple[int, int]) -> Array:
   b, h, w, c = x.shape
-  place = lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 2) * 2
-  place += lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 4)
-  spread = jnp.where(index[:, :, None, :, None] == place, x[:, :, None, :, None], 0)
+  corner = lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 2) * 2
+  corner += lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 4)
+  spread = jnp.where(index[:, :, None, :, None] == corner, x[:, :, None, :, None], 0)
   return spread.reshape(b, 2 * h, 2 * w, c)[:, : 2 * h - odd[0], : 2 * w - odd[1]]
 
 
-def _pool_value(odd, x):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _pool(odd, x):
   a, b, c, d = _corners(x, odd, _lowest(x.dtype))
   top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
   index = jnp.where(bottom > top, 2 + (d > c).astype(jnp.uint8), (b > a).astype(jnp.uint8))
   return jnp.maximum(top, bottom), index
 
 
-_pool = jax.custom_vjp(_pool_value, nondiff_argnums=(0,))
-
-
 def _pool_forward(odd, x):
-  pooled, index = _pool_value(odd, x)
+  pooled, index = _pool(odd, x)
   return (pooled, index), index
 
 
 _pool.defvjp(_pool_forward, lambda odd, index, g: (_scatter(g[0], index, odd),))
 
 
-def _unpool_value(odd, x, index):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unpool(odd, x, index):
   return _scatter(x, index, odd)
 
 
-_unpool = jax.custom_vjp(_unpool_value, nondiff_argnums=(0,))
 _unpool.defvjp(
   lambda odd, x, index: (_scatter(x, index, odd), index),
   lambda odd, index, g: (_select(index, _corners(g, odd, 0)), None),

@@ -14,6 +14,7 @@ measured) all boxes are cut at once, and the gradient is a scatter.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,14 +55,11 @@ def roi_align(
   sizes = [m.shape[:2] for m in maps]
   taps = _taps(jax.lax.stop_gradient(boxes), levels, sizes, strides, size, samples, aligned)
   cells = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
+  cut = functools.partial(_cut, len(cells))
   if at_a_time:
-    return _cut(cells, taps, len(cells), at_a_time)
-  return jax.lax.platform_dependent(
-    cells,
-    taps,
-    cpu=lambda cells, taps: _cut(cells, taps, len(cells), _CPU_BOXES),
-    default=lambda cells, taps: _cut(cells, taps, len(cells), max(1, len(boxes))),
-  )
+    return cut(at_a_time, cells, taps)
+  on_cpu, at_once = (functools.partial(cut, n) for n in (_CPU_BOXES, max(1, len(boxes))))
+  return jax.lax.platform_dependent(cells, taps, cpu=on_cpu, default=at_once)
 
 
 def level_of(
@@ -78,13 +76,11 @@ def level_of(
 
 
 def _taps(boxes, levels, sizes, strides, size, samples, aligned) -> list[tuple[Array, Array]]:
-  """Returns (place, weight) [n, size, samples, size, samples] of the four cells around each point.
+  """Returns (cell, weight) [n, size, samples, size, samples] of the four cells around each point.
 
   All maps lie in one list of cells; a weight is a share of the bin's mean.
   """
-  starts = [0]
-  for height, width in sizes[:-1]:
-    starts.append(starts[-1] + height * width)
+  starts = [0, *itertools.accumulate(height * width for height, width in sizes[:-1])]
   start, (height, width) = jnp.array(starts)[levels], jnp.array(sizes)[levels].T
   stride = jnp.array(strides, jnp.float32)[levels]
   y, x = _points(boxes / stride[:, None], size, samples, aligned)
@@ -102,8 +98,8 @@ def _points(boxes: Array, size: int, samples: int, aligned: bool) -> tuple[Array
   start = boxes[:, :2] - (0.5 if aligned else 0.0)
   sides = boxes[:, 2:] - boxes[:, :2]
   sides = sides if aligned else jnp.maximum(sides, 1.0)
-  place = (jnp.arange(size * samples, dtype=jnp.float32) + 0.5) / (size * samples)
-  points = start[:, :, None] + sides[:, :, None] * place[None, None]
+  share = (jnp.arange(size * samples, dtype=jnp.float32) + 0.5) / (size * samples)
+  points = start[:, :, None] + sides[:, :, None] * share[None, None]
   points = points.reshape(-1, 2, size, samples)
   return points[:, 1], points[:, 0]
 
@@ -118,14 +114,14 @@ def _neighbours(points: Array, length: Array) -> list[tuple[Array, Array]]:
   return [(low, inside * (1 - share)), (jnp.minimum(low + 1, length - 1), inside * share)]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _cut(cells: Array, taps, count: int, at_a_time: int) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _cut(count: int, at_a_time: int, cells: Array, taps) -> Array:
   """Weighted sums of cells [count, c]: [n, size, size, c]. Reads and scatters in groups of boxes."""
 
   def group(taps):
     total = 0.0
-    for place, weight in taps:
-      total += jnp.sum(cells[place] * weight[..., None], axis=(2, 4))
+    for cell, weight in taps:
+      total += jnp.sum(cells[cell] * weight[..., None], axis=(2, 4))
     return total.astype(cells.dtype)
 
   boxes = len(taps[0][0])
@@ -133,16 +129,16 @@ def _cut(cells: Array, taps, count: int, at_a_time: int) -> Array:
   return cut.reshape(-1, *cut.shape[2:])[:boxes]
 
 
-def _cut_forward(cells, taps, count, at_a_time):
-  return _cut(cells, taps, count, at_a_time), taps
+def _cut_forward(count, at_a_time, cells, taps):
+  return _cut(count, at_a_time, cells, taps), taps
 
 
 def _cut_backward(count, at_a_time, taps, gradient):
   def group(total, taps_and_gradient):
     taps, gradient = taps_and_gradient
     gradient = gradient[:, :, None, :, None].astype(jnp.float32)
-    for place, weight in taps:
-      total = total.at[place].add(weight[..., None] * gradient)
+    for cell, weight in taps:
+      total = total.at[cell].add(weight[..., None] * gradient)
     return total, None
 
   total = jnp.zeros((count, gradient.shape[-1]), jnp.float32)

@@ -21,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.types import Array
 
-_placing: ContextVar[Callable[[Array, int], Array] | None] = ContextVar('placing', default=None)
+# What a layer does with a map [b, h, w, c] and its reach; None: rows are not split.
+_on_map: ContextVar[Callable[[Array, int], Array] | None] = ContextVar('on_map', default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,47 +51,47 @@ class Level:
 def split_rows(mesh: Mesh) -> Iterator[None]:
   """While open, layers that are traced place their maps [b, h, w, c] on ('data', 'spatial')."""
 
-  def place(x: Array, reach: int) -> Array:
+  def constrain(x: Array, reach: int) -> Array:
     rows = Level(x.shape[1], reach).splits(mesh.shape['spatial'])
     spec = PartitionSpec('data', 'spatial' if rows else None)
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
-  with _placed(place):
+  with _using(constrain):
     yield
 
 
 @contextlib.contextmanager
 def recorded_levels() -> Iterator[list[Level]]:
-  """While open, layers that are traced leave their maps in the list and place nothing."""
+  """While open, layers that are traced leave their maps in the list, and split nothing."""
   levels: list[Level] = []
 
   def note(x: Array, reach: int) -> Array:
     levels.append(Level(x.shape[1], reach))
     return x
 
-  with _placed(note):
+  with _using(note):
     yield levels
 
 
 @contextlib.contextmanager
-def whole_maps() -> Iterator[None]:
+def unsplit_rows() -> Iterator[None]:
   """While open, layers say nothing of rows: their maps are a few numbers that sum up an image."""
-  with _placed(None):
+  with _using(None):
     yield
 
 
 @contextlib.contextmanager
-def _placed(function: Callable[[Array, int], Array] | None) -> Iterator[None]:
-  token = _placing.set(function)
+def _using(function: Callable[[Array, int], Array] | None) -> Iterator[None]:
+  token = _on_map.set(function)
   try:
     yield
   finally:
-    _placing.reset(token)
+    _on_map.reset(token)
 
 
 def rows_are_split() -> bool:
   """Whether layers are being traced for rows on several devices."""
-  return _placing.get() is not None
+  return _on_map.get() is not None
 
 
 def by_rows(x: Array, reach: int = 0) -> Array:
@@ -100,5 +101,5 @@ def by_rows(x: Array, reach: int = 0) -> Array:
     x: a layer's input or output.
     reach: rows beyond its own that an output row of the layer needs at most.
   """
-  place = _placing.get()
-  return x if place is None else place(x, reach)
+  on_map = _on_map.get()
+  return x if on_map is None else on_map(x, reach)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -19,49 +18,25 @@ from jaxseg.types import Array
 _FEW = 6  # rows or columns up to which resizing is one small product, also where rows are split
 
 
-class ConvTranspose(nn.Module):
-  """`flax.linen.ConvTranspose` for [b,h,w,c], same fields and parameters, fast on a CPU too.
+class ConvTranspose(nn.ConvTranspose):
+  """`flax.linen.ConvTranspose` of [b,h,w,c], same fields and parameters, fast on a CPU too.
 
-  Attributes:
-    features: number of output channels.
-    kernel_size: (height, width) of the kernel.
-    strides: (down, right), how many times larger the output is.
-    padding: 'SAME', 'VALID' or ((top, bottom), (left, right)) as in `lax.conv_transpose`.
-    use_bias: whether to add a bias.
-    dtype: dtype of the computation; None infers it from input and parameters.
-    param_dtype: dtype of kernel [kh,kw,in,out] and bias [out].
-    transpose_kernel: kernel is [kh,kw,out,in] and is flipped, as in Keras, Caffe and PyTorch.
+  Its kernel [kh,kw,in,out] is not flipped; with `transpose_kernel` it is [kh,kw,out,in] and flipped,
+  as in Keras, Caffe and PyTorch. There is neither `kernel_dilation` nor `mask`.
   """
-
-  features: int
-  kernel_size: Sequence[int]
-  strides: Sequence[int] | None = None
-  padding: str | Sequence[tuple[int, int]] = 'SAME'
-  use_bias: bool = True
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  precision: Any = None
-  kernel_init: Callable = nn.initializers.lecun_normal()
-  bias_init: Callable = nn.initializers.zeros_init()
-  transpose_kernel: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    if self.kernel_dilation is not None or self.mask is not None:
+      raise NotImplementedError('ConvTranspose has neither kernel_dilation nor mask')
     channels = (x.shape[-1], self.features)
     shape = (*self.kernel_size, *(reversed(channels) if self.transpose_kernel else channels))
-    kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
-    bias = None
+    kernel, bias = self.param('kernel', self.kernel_init, shape, self.param_dtype), None
     if self.use_bias:
       bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype)
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    y = conv_transpose(
-      x,
-      kernel,
-      tuple(self.strides or (1, 1)),
-      self.padding,
-      transpose_kernel=self.transpose_kernel,
-      precision=self.precision,
-    )
+    options = dict(transpose_kernel=self.transpose_kernel, precision=self.precision)
+    y = conv_transpose(x, kernel, tuple(self.strides or (1, 1)), self.padding, **options)
     return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
@@ -86,10 +61,7 @@ def conv_transpose(
   """
   strides, sides = tuple(strides), kernel.shape[:2]
   if strides == sides and padding in ('SAME', 'VALID'):
-    if transpose_kernel:
-      kernel = kernel.swapaxes(2, 3)
-    else:
-      kernel = kernel[::-1, ::-1]
+    kernel = kernel.swapaxes(2, 3) if transpose_kernel else kernel[::-1, ::-1]
     return by_rows(_spread_blocks(by_rows(x), kernel, precision))
   if transpose_kernel:
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -138,16 +110,20 @@ def _spread_blocks(x: Array, kernel: Array, precision) -> Array:
   return y.reshape(b, h, w, kh, kw, o).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * kh, w * kw, o)
 
 
-def _native(strides, padding, precision, x, kernel):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _transposed(strides, padding, precision, x, kernel):
   return lax.conv_transpose(x, kernel, strides, padding, precision=precision)
 
 
-_transposed = jax.custom_vjp(_native, nondiff_argnums=(0, 1, 2))
+def _transposed_forward(strides, padding, precision, x, kernel):
+  return _transposed(strides, padding, precision, x, kernel), (x, kernel)
 
 
 def _transposed_backward(strides, padding, precision, saved, g):
   x, kernel = saved
-  native = functools.partial(_native, strides, padding, precision)
+  native = functools.partial(
+    lax.conv_transpose, strides=strides, padding=padding, precision=precision
+  )
   (dx,) = jax.vjp(lambda x: native(x, kernel), x)[1](g)
   dkernel = lax.platform_dependent(
     x,
@@ -158,7 +134,7 @@ def _transposed_backward(strides, padding, precision, saved, g):
   return dx, dkernel
 
 
-_transposed.defvjp(lambda *args: (_native(*args), args[3:]), _transposed_backward)
+_transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
 def _kernel_gradient(strides, sides, padding, precision, x, g):
@@ -177,13 +153,10 @@ def _kernel_gradient(strides, sides, padding, precision, x, g):
   g = g.transpose(0, 1, 3, 2, 4, 5).reshape(*g.shape[:2], g.shape[3], down * right * o)
   contract = (((0, 1, 2), (0, 1, 2)), ((), ()))
   parts = [
-    [
-      lax.dot_general(x, g[:, a : a + h, c : c + w], contract, precision=precision)
-      for c in range(reach[1])
-    ]
-    for a in range(reach[0])
+    lax.dot_general(x, g[:, a : a + h, c : c + w], contract, precision=precision)
+    for a, c in itertools.product(*map(range, reach))
   ]
-  grid = jnp.stack([jnp.stack(row) for row in parts]).reshape(*reach, i, down, right, o)
+  grid = jnp.stack(parts).reshape(*reach, i, down, right, o)
   full = grid.transpose(0, 3, 1, 4, 2, 5).reshape(reach[0] * down, reach[1] * right, i, o)
   return full[: sides[0], : sides[1]][::-1, ::-1]
 
@@ -196,15 +169,13 @@ def _cut_before(side: int, stride: int, padding: str) -> int:
 
 
 def bilinear_kernel(size: int) -> np.ndarray:
-  """The bilinear filter of FCN (surgery.py): float32 [size,size].
-
-  f = (size + 1) // 2, centre f - 1 for odd size, f - 0.5 for even; weights (1 - |i - centre| / f).
-  """
+  """The bilinear filter of FCN (surgery.py): float32 [size,size]."""
   line = _bilinear_line(size)
   return np.outer(line, line)
 
 
 def _bilinear_line(size: int) -> np.ndarray:
+  """float32 [size]: 1 at the centre, falling to zero half a size away."""
   half = (size + 1) // 2
   centre = half - 1 if size % 2 else half - 0.5
   return (1 - np.abs(np.arange(size) - centre) / half).astype(np.float32)
@@ -245,23 +216,27 @@ def upsample_bilinear(
   return by_rows(x[:, start[0] : stop[0], start[1] : stop[1]])
 
 
-def _rows_at(x: Array, place: np.ndarray) -> Array:
-  """Rows of x [b,h,w,c] at fractional places, zeros beyond its ends, where rows are split.
+def _rows_at(x: Array, points: np.ndarray) -> Array:
+  """Rows of x [b,h,w,c] at fractional points, zeros beyond its ends, where rows are split.
 
-  All of a device's rows come from its own and one neighbour's: `place` is factor * h long, and its
-  i-th value within a row of i // factor.
+  All of a device's rows come from its own and one neighbour's: there are factor * h `points`, the
+  i-th within a row of i // factor.
   """
   b, h, w, c = x.shape
   x, y = by_rows(x, 1), 0.0
   for near in (-1, 0, 1):
-    distance = np.abs(place.reshape(h, -1) - np.arange(h)[:, None] - near)
+    distance = np.abs(points.reshape(h, -1) - np.arange(h)[:, None] - near)
     weight = jnp.asarray(np.maximum(0, 1 - distance), x.dtype).reshape(1, h, -1, 1, 1)
     y += _shifted(x, 1, near)[:, :, None] * weight
-  return by_rows(y.reshape(b, len(place), w, c))
+  return by_rows(y.reshape(b, len(points), w, c))
 
 
-def _upsample_line_value(axis: int, factor: int, x: Array) -> Array:
-  """One axis: n -> (n + 1) * factor; every output mixes the pixel before and the one after."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _upsample_line(axis: int, factor: int, x: Array) -> Array:
+  """One axis: n -> (n + 1) * factor; every output mixes the pixel before and the one after.
+
+  Autodiff would reduce over the factor with a strided loop, some forty times slower on a CPU.
+  """
   n = x.shape[axis]
   pads = [(0, 0)] * x.ndim
   pads[axis] = (1, 1)
@@ -284,9 +259,7 @@ def _upsample_line_backward(axis: int, factor: int, _, g: Array) -> tuple[Array]
   return (total.astype(g.dtype),)
 
 
-# Autodiff would reduce over the factor with a strided loop, some forty times slower on a CPU.
-_upsample_line = jax.custom_vjp(_upsample_line_value, nondiff_argnums=(0, 1))
-_upsample_line.defvjp(lambda *args: (_upsample_line_value(*args), None), _upsample_line_backward)
+_upsample_line.defvjp(lambda *args: (_upsample_line(*args), None), _upsample_line_backward)
 
 
 def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool = False) -> Array:
@@ -309,26 +282,26 @@ def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool = Fa
 def _resize_line(x: Array, axis: int, length: int, align_corners: bool) -> Array:
   n = x.shape[axis]
   factor, rest = divmod(length, n)
-  whole = isinstance(factor, int) and isinstance(rest, int) and rest == 0
-  if whole and factor == 1:
+  divides = isinstance(factor, int) and isinstance(rest, int) and rest == 0
+  if divides and factor == 1:
     return x
-  if whole and axis == 1 and rows_are_split():
-    return _rows_at(x, _places(n, length, align_corners, np))
+  if divides and axis == 1 and rows_are_split():
+    return _rows_at(x, _points(n, length, align_corners, np))
   few = isinstance(n, int) and n <= _FEW
-  if whole and factor % 2 == 0 and not align_corners and not few:
-    # The transposed convolution on an image whose border is repeated samples the same places.
+  if divides and factor % 2 == 0 and not align_corners and not few:
+    # The transposed convolution on an image whose border is repeated samples the same points.
     pads = [(0, 0)] * x.ndim
     pads[axis] = (1, 1)
     wide = _upsample_line(axis, factor, jnp.pad(x, pads, mode='edge'))
     start = factor + factor // 2
     return lax.slice_in_dim(wide, start, start + length, axis=axis)
-  place = _places(n, length, align_corners, jnp)
+  points = _points(n, length, align_corners, jnp)
   pixel = jnp.arange(n, dtype=jnp.float32)
-  weight = jnp.maximum(0, 1 - jnp.abs(place[:, None] - pixel[None])).astype(x.dtype)
+  weight = jnp.maximum(0, 1 - jnp.abs(points[:, None] - pixel[None])).astype(x.dtype)
   return jnp.moveaxis(jnp.tensordot(x, weight, ((axis,), (1,))), -1, axis)
 
 
-def _places(n: int, length: int, align_corners: bool, xp) -> Array:
+def _points(n: int, length: int, align_corners: bool, xp) -> Array:
   """Where each of `length` outputs samples the n inputs, with numpy or jax.numpy as `xp`."""
   i = xp.arange(length, dtype=xp.float32)
   if align_corners:

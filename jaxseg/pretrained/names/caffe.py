@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxseg.pretrained.names import layouts, preprocessing
-from jaxseg.pretrained.names.sources import FULLY_CONNECTED, Source, Tensors, has
+from jaxseg.pretrained.names import layouts
+from jaxseg.pretrained.names.sources import (
+  CAFFE,
+  FCN,
+  FULLY_CONNECTED,
+  SEGNET,
+  Source,
+  Tensors,
+  has,
+)
 from jaxseg.types import UserError
 
 _RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # Bayesian SegNet-Basic's
@@ -45,43 +53,29 @@ def _translate(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 SOURCES = (
+  Source('Caffe SegNet', has('conv1_1/0', 'conv1_1_bn/0', 'conv1_1_D/0'), _translate, SEGNET),
   Source(
-    'Caffe SegNet',
-    has('conv1_1/0', 'conv1_1_bn/0', 'conv1_1_D/0'),
-    _translate,
-    preprocessing.SEGNET,
-  ),
-  Source(
-    'Caffe SegNet-Basic',
-    has('conv1/0', 'conv1_bn/0', 'conv_classifier/0'),
-    _translate,
-    preprocessing.SEGNET,
+    'Caffe SegNet-Basic', has('conv1/0', 'conv1_bn/0', 'conv_classifier/0'), _translate, SEGNET
   ),
   Source(
     'Caffe Bayesian SegNet-Basic',
     has('conv1/0', 'conv1_bn/0', 'dense_softmax_inner_prod/0'),
     _translate,
-    preprocessing.SEGNET,
+    SEGNET,
   ),
   Source(
     'Caffe FCN-8s at once',
     has('conv1_1/0', 'score_fr/0', 'scale_pool3/0'),
     _translate,
-    preprocessing.FCN,
+    FCN,
     needs={'at_once': True},
   ),
-  Source(
-    'Caffe FCN-32s, 16s or 8s',
-    has('conv1_1/0', 'score_fr/0'),
-    _translate,
-    preprocessing.FCN,
-  ),
+  Source('Caffe FCN-32s, 16s or 8s', has('conv1_1/0', 'score_fr/0'), _translate, FCN),
   Source(
     'Caffe VGG_ILSVRC_16_layers',
     has('conv1_1/0', 'conv5_3/0'),
     _translate,
-    preprocessing.CAFFE,
-    optional=('fc6', 'fc7', 'fc8'),
-    is_backbone=True,
+    CAFFE,
+    classifier=('fc6', 'fc7', 'fc8'),
   ),
 )

@@ -7,8 +7,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxseg.pretrained.names import layouts, preprocessing
-from jaxseg.pretrained.names.sources import FULLY_CONNECTED, Source, Tensors, has_layer
+from jaxseg.pretrained.names import layouts
+from jaxseg.pretrained.names.sources import (
+  CAFFE,
+  FULLY_CONNECTED,
+  KERAS_MOBILENET,
+  Source,
+  Tensors,
+  has_layer,
+)
 from jaxseg.types import UserError
 
 _ROLES = (  # (endings of a weight's name over the years, our name)
@@ -75,7 +82,7 @@ def _resnet_layer(layer: str) -> str:
     stage, block, part, kind = int(new[1]), int(new[2]) - 1, int(new[3]), new[4]
   elif old := re.fullmatch(r'(res|bn)(\d)([a-z])_branch(1|2[abc])', layer):
     stage, block = int(old[2]), ord(old[3]) - ord('a')
-    part, kind = '1 2a 2b 2c'.split().index(old[4]), 'conv' if old[1] == 'res' else 'bn'
+    part, kind = ('1', '2a', '2b', '2c').index(old[4]), 'conv' if old[1] == 'res' else 'bn'
   else:
     return layer
   end = f'{kind}{part}' if part else f'downsample_{int(kind == "bn")}'
@@ -100,25 +107,22 @@ SOURCES = (
     'Keras vgg16',
     has_layer('block5_conv3'),
     _translate_vgg,
-    preprocessing.CAFFE,
-    optional=('fc6', 'fc7', 'fc8'),
-    is_backbone=True,
+    CAFFE,
+    classifier=('fc6', 'fc7', 'fc8'),
   ),
   Source(
     'Keras resnet50',
     has_layer('conv5_block1_0_conv', 'res5a_branch1'),
     _translate_resnet,
-    preprocessing.CAFFE,
-    optional=('fc',),
-    is_backbone=True,
+    CAFFE,
+    classifier=('fc',),
     needs={'backbone': 'resnet50_v1'},  # the stride is on the first 1x1 of a block
   ),
   Source(
     'Keras mobilenet',
     has_layer('conv_dw_13'),
     lambda tensors: _names(_layers(tensors, lambda layer: layer)),
-    preprocessing.KERAS_MOBILENET,
-    optional=('conv_preds',),
-    is_backbone=True,
+    KERAS_MOBILENET,
+    classifier=('conv_preds',),
   ),
 )

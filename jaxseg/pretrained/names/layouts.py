@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxseg.nn.layers import bilinear_kernel
 from jaxseg.types import UserError
 
 _TORCH_ROLES = {
@@ -40,10 +41,7 @@ def is_bilinear(kernel: np.ndarray) -> bool:
   size, channels = kernel.shape[0], kernel.shape[-1]
   if kernel.shape != (size, size, channels, channels):
     return False
-  half = (size + 1) // 2
-  centre = half - 1 if size % 2 else half - 0.5
-  line = 1 - np.abs(np.arange(size) - centre) / half
-  expected = np.outer(line, line)[:, :, None, None] * np.eye(channels)
+  expected = bilinear_kernel(size)[:, :, None, None] * np.eye(channels)
   return bool(np.allclose(kernel, expected, atol=1e-6))
 
 

@@ -12,8 +12,8 @@ import re
 
 import numpy as np
 
-from jaxseg.pretrained.names import layouts, preprocessing
-from jaxseg.pretrained.names.sources import Source, Tensors, has
+from jaxseg.pretrained.names import layouts
+from jaxseg.pretrained.names.sources import TORCHVISION, Source, Tensors, has
 
 _COCO_OUTPUTS = 91
 _COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -30,8 +30,8 @@ _NAMES = (
 
 
 def _rename(module: str) -> str:
-  if found := re.match(r'^roi_heads\.mask_head\.(?:mask_fcn(\d)|(\d)\.0)$', module):
-    number = int(found[1]) if found[1] else int(found[2]) + 1
+  if layer := re.match(r'^roi_heads\.mask_head\.(?:mask_fcn(\d)|(\d)\.0)$', module):
+    number = int(layer[1]) if layer[1] else int(layer[2]) + 1
     return f'mask_head/mask_fcn{number}'
   for pattern, name in _NAMES:
     module = re.sub(pattern, name, module)
@@ -76,14 +76,14 @@ SOURCES = (
     'torchvision maskrcnn_resnet50_fpn, published',
     has('backbone.body.conv1.weight', 'rpn.head.conv.weight', *_HEADS),
     _translate_published,
-    preprocessing.TORCHVISION,
+    TORCHVISION,
     needs=_NEEDS,
   ),
   Source(
     'torchvision maskrcnn_resnet50_fpn',
     has('backbone.body.conv1.weight', 'rpn.head.conv.0.0.weight', *_HEADS),
     _translate,
-    preprocessing.TORCHVISION,
+    TORCHVISION,
     needs=_NEEDS,
   ),
 )

@@ -1,14 +1,14 @@
 """PSPNet's PyTorch release, hszhao/semseg: pspnet50 and pspnet101.
 
-Its ImageNet weights with the deep stem have torchvision's names: see names_torchvision.
+Its ImageNet weights with the deep stem have torchvision's names.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from jaxseg.pretrained.names import layouts, preprocessing
-from jaxseg.pretrained.names.sources import Source, Tensors, has
+from jaxseg.pretrained.names import layouts
+from jaxseg.pretrained.names.sources import TORCHVISION, Source, Tensors, has
 
 # Its stem is one sequence, in which ReLU and pooling have numbers too.
 _STEM = {'0': 'conv1', '1': 'bn1', '3': 'conv2', '4': 'bn2', '6': 'conv3', '7': 'bn3'}
@@ -30,7 +30,7 @@ SOURCES = (
     'semseg pspnet50 or 101',
     has('layer0.0.weight', 'ppm.features.0.1.weight', 'cls.4.weight'),
     _translate,
-    preprocessing.TORCHVISION,
+    TORCHVISION,
     optional=('aux_.*',),
   ),
 )

@@ -6,17 +6,17 @@ import re
 
 import numpy as np
 
-from jaxseg.pretrained.names import layouts, preprocessing
-from jaxseg.pretrained.names.sources import FULLY_CONNECTED, Source, Tensors, has
+from jaxseg.nn.backbones.vgg import STAGES
+from jaxseg.pretrained.names import layouts
+from jaxseg.pretrained.names.sources import FULLY_CONNECTED, TORCHVISION, Source, Tensors, has
 
-_VGG_STAGES = (2, 2, 3, 3, 3)  # convolutions
 _VGG_CLASSIFIER = {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'fc8'}
 
 
 def _vgg_modules(batch_norm: bool) -> dict[str, str]:
   """'features.0' -> 'conv1_1' and so on: ReLU and pooling have numbers too."""
   modules, number = dict(_VGG_CLASSIFIER), 0
-  for stage, count in enumerate(_VGG_STAGES, start=1):
+  for stage, (count, _) in enumerate(STAGES, start=1):
     for i in range(1, count + 1):
       modules[f'features.{number}'] = f'conv{stage}_{i}'
       if batch_norm:
@@ -47,39 +47,35 @@ SOURCES = (
     'torchvision fcn_resnet50 or 101',
     has('backbone.layer4.0.conv1.weight', 'classifier.4.weight'),
     _translate_fcn,
-    preprocessing.TORCHVISION,
+    TORCHVISION,
     optional=('aux_classifier_.*',),
   ),
   Source(
     'torchvision resnet50 or 101',
     has('conv1.weight', 'layer4.0.conv3.weight'),
     layouts.from_torch,
-    preprocessing.TORCHVISION,
-    optional=('fc',),
-    is_backbone=True,
+    TORCHVISION,
+    classifier=('fc',),
   ),
   Source(
     'torchvision mobilenet_v2',
     has('features.0.0.weight', 'features.1.conv.0.0.weight', 'features.18.0.weight'),
     layouts.from_torch,
-    preprocessing.TORCHVISION,
-    optional=('classifier_1',),
-    is_backbone=True,
+    TORCHVISION,
+    classifier=('classifier_1',),
   ),
   Source(
     'torchvision vgg16_bn',
     has('features.1.running_mean', 'features.40.weight'),
     _translate_vgg,
-    preprocessing.TORCHVISION,
-    optional=('fc6', 'fc7', 'fc8'),
-    is_backbone=True,
+    TORCHVISION,
+    classifier=('fc6', 'fc7', 'fc8'),
   ),
   Source(
     'torchvision vgg16',
     has('features.0.weight', 'features.28.weight'),
     _translate_vgg,
-    preprocessing.TORCHVISION,
-    optional=('fc6', 'fc7', 'fc8'),
-    is_backbone=True,
+    TORCHVISION,
+    classifier=('fc6', 'fc7', 'fc8'),
   ),
 )

@@ -1,0 +1,44 @@
+"""Reads any supported weight file; the content decides what it is, never the file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.pretrained.readers import caffe, keras, safetensors, torch
+from jaxseg.types import UserError
+
+FORMATS = 'PyTorch .pth (zip or legacy), Keras .h5, Caffe .caffemodel, .safetensors'
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+  """Reads all tensors of a weight file under the file's own names.
+
+  Args:
+    path: a file of one of FORMATS, recognised by its first bytes.
+
+  Returns:
+    name -> array in the file's layout (no transposition) and number format, bfloat16 as float32.
+    Arrays may be read-only.
+
+  Raises:
+    UserError: there is no such file, or it is none of the formats, or it is broken.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise UserError(f'there is no weight file {path}: give the path of one ({FORMATS})')
+  with path.open('rb') as file:
+    head = file.read(16)
+  if head.startswith((torch.ZIP_MAGIC, torch.PICKLE_MAGIC)):
+    return torch.read(path)
+  if head.startswith(keras.MAGIC):
+    return keras.read(path)
+  if safetensors.is_safetensors(head, path.stat().st_size):
+    return safetensors.read(path)
+  if caffe.is_caffemodel(head):
+    return caffe.read(path)
+  raise UserError(
+    f'{path} is no weight file (it begins with {head!r}); allowed are {FORMATS}: '
+    'was the download complete?'
+  )

@@ -1,4 +1,4 @@
-"""Raw bytes of a weight file to numpy arrays, bfloat16 included, without a bfloat16 type."""
+"""Raw bytes of a weight file to numpy arrays; numpy has no bfloat16, but float32 holds all its values."""
 
 from __future__ import annotations
 
@@ -6,23 +6,11 @@ import numpy as np
 
 from jaxseg.types import UserError
 
-# Name in the file's own words -> numpy code without the byte order.
-DTYPES = {
-  'float64': 'f8',
-  'float32': 'f4',
-  'float16': 'f2',
-  'bfloat16': 'u2',  # widened to float32, which holds every value exactly
-  'int64': 'i8',
-  'int32': 'i4',
-  'int16': 'i2',
-  'int8': 'i1',
-  'uint8': 'u1',
-  'bool': '?',
-}
+_BFLOAT16 = 'bfloat16'
 
 
 def item_size(dtype: str) -> int:
-  return np.dtype(DTYPES[dtype]).itemsize
+  return np.dtype('uint16' if dtype == _BFLOAT16 else dtype).itemsize
 
 
 def from_bytes(data, dtype: str, *, big_endian: bool = False) -> np.ndarray:
@@ -30,7 +18,7 @@ def from_bytes(data, dtype: str, *, big_endian: bool = False) -> np.ndarray:
 
   Args:
     data: anything with the buffer interface, a whole number of items long.
-    dtype: a key of DTYPES.
+    dtype: numpy's name, or 'bfloat16'.
     big_endian: byte order of `data`.
 
   Returns:
@@ -39,10 +27,10 @@ def from_bytes(data, dtype: str, *, big_endian: bool = False) -> np.ndarray:
   Raises:
     UserError: the bytes are not a whole number of items.
   """
-  code = np.dtype(DTYPES[dtype]).newbyteorder('>' if big_endian else '<')
-  if memoryview(data).nbytes % code.itemsize:
-    raise UserError(f'{memoryview(data).nbytes} bytes are no whole number of {dtype} values')
-  flat = np.frombuffer(data, code).astype(code.newbyteorder('='), copy=False)
-  if dtype == 'bfloat16':
-    flat = (flat.astype(np.uint32) << 16).view(np.float32)
-  return flat
+  count, size = memoryview(data).nbytes, item_size(dtype)
+  if count % size:
+    raise UserError(f'{count} bytes are no whole number of {dtype} values')
+  stored = np.dtype('uint16' if dtype == _BFLOAT16 else dtype)
+  flat = np.frombuffer(data, stored.newbyteorder('>' if big_endian else '<'))
+  flat = flat.astype(stored, copy=False)
+  return (flat.astype(np.uint32) << 16).view(np.float32) if dtype == _BFLOAT16 else flat

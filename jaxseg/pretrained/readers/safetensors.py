@@ -10,18 +10,8 @@ import safetensors
 from jaxseg.pretrained.readers import arrays
 from jaxseg.types import UserError
 
-_DTYPES = {
-  'F64': 'float64',
-  'F32': 'float32',
-  'F16': 'float16',
-  'BF16': 'bfloat16',
-  'I64': 'int64',
-  'I32': 'int32',
-  'I16': 'int16',
-  'I8': 'int8',
-  'U8': 'uint8',
-  'BOOL': 'bool',
-}
+_DTYPES = dict(F64='float64', F32='float32', F16='float16', BF16='bfloat16')
+_DTYPES |= dict(I64='int64', I32='int32', I16='int16', I8='int8', U8='uint8', BOOL='bool')
 
 
 def is_safetensors(head: bytes, size: int) -> bool:

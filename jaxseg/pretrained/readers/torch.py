@@ -201,7 +201,7 @@ def _fill(storage, file, *, big_endian):
 
 def _storage_id(saved_id) -> tuple[str, str, int]:
   kind, dtype, key, _location, size, *_view = saved_id
-  if kind != 'storage' or dtype not in arrays.DTYPES or not isinstance(size, int) or size < 0:
+  if kind != 'storage' or dtype not in _STORAGES.values() or not isinstance(size, int) or size < 0:
     raise pickle.UnpicklingError(f'persistent id {kind!r} is not understood')
   return dtype, str(key), size
 
@@ -214,8 +214,8 @@ def _find_tensors(tree) -> dict[str, _Tensor]:
     for key in _NESTED_KEYS:
       if isinstance(tree.get(key), dict):
         return _find_tensors(tree[key])
-  found = sorted(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
+  got = sorted(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
   raise UserError(
-    f'no dictionary of tensors at the top or under {", ".join(_NESTED_KEYS)}; got {found}: '
+    f'no dictionary of tensors at the top or under {", ".join(_NESTED_KEYS)}; got {got}: '
     'save the state_dict alone'
   )

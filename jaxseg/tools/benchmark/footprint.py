@@ -34,7 +34,7 @@ def measure(side: str, config: ConfigDict, size: tuple[int, int]) -> dict[str, i
     input=configs.to_json(config),
     capture_output=True,
     text=True,
-    cwd=Path(__file__).resolve().parents[2],
+    cwd=Path(__file__).resolve().parents[3],
   )
   if done.returncode:
     raise UserError(f'memory of {side}: {done.stderr.strip().splitlines()[-1]}')

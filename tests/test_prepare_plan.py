@@ -13,10 +13,11 @@ from PIL import Image
 from jaxseg import config as configs
 from jaxseg.datasets import folder, shapes
 from jaxseg.models import unet
-from jaxseg.prepare import plan
+from jaxseg.prepare import plan, recipe
+from jaxseg.train import build
 from jaxseg.types import UserError
-from tests.test_inspection import write_pair
 from tests.test_launch import ROOT, launch
+from tests.test_prepare_check import write_pair
 
 
 @pytest.fixture(autouse=True)
@@ -52,15 +53,19 @@ def test_a_plan_trains_as_it_is(six, tmp_path, capsys):
 
 def test_a_plan_says_what_the_data_say(six, tmp_path):
   made = plan.plan(six, tmp_path / 'mine.py')
-  config = configs.load(str(tmp_path / 'mine.py'))
+  experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
+  settings, data = experiment.settings, experiment.data
   source = folder.source('train', data_dir=six)
   pixels = np.concatenate([source[i]['image'].reshape(-1, 3) for i in range(5)])
-  np.testing.assert_allclose(config.mean, pixels.mean(0), atol=0.006)
-  np.testing.assert_allclose(config.std, pixels.std(0), atol=0.006)
-  assert config.crop == (32, 32) and config.model_options.depth == 3
-  assert config.num_classes == 3 and len(config.class_weights) == 3
-  assert (config.batch_size, config.num_steps, config.channels) == (4, 200, 3)
-  assert str(six) == config.data_dir and made.images == 5
+  np.testing.assert_allclose(data.mean, pixels.mean(0), atol=0.006)
+  np.testing.assert_allclose(data.std, pixels.std(0), atol=0.006)
+  crop, flip, photometric = experiment.transforms
+  assert crop.size == (32, 32) and crop.scale == (0.75, 1.5) and flip.horizontal
+  assert photometric.brightness == photometric.contrast == 0.2
+  assert experiment.config['model']['depth'] == 3 and len(experiment.task.class_weights) == 3
+  assert (settings.batch_size, settings.num_steps, settings.num_classes) == (4, 200, 3)
+  assert (experiment.eval.every, experiment.eval.scales) == (50, (1.0,))
+  assert str(six) == settings.data_dir and made.images == 5
 
 
 def test_a_plan_for_grey_binary_twelve_bit_images(tmp_path):
@@ -71,12 +76,11 @@ def test_a_plan_for_grey_binary_twelve_bit_images(tmp_path):
       deep = rng.integers(0, 3000, (24, 24)).astype(np.uint16)
       Image.fromarray(deep).save(root / split / 'images' / f'{i}.png')
   plan.plan(root, tmp_path / 'mine.py')
-  config = configs.load(str(tmp_path / 'mine.py'))
-  options = config.dataset_options.to_dict()
-  names = ('background', 'foreground')
-  assert options == dict(classes=names, binary=True, channels=1, white=4095)
-  assert config.channels == 1 and len(config.mean) == 1 and 80 < config.mean[0] < 105
-  assert config.data_dir == str(root)
+  experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
+  names, [mean] = ('background', 'foreground'), experiment.data.mean
+  assert experiment.data.options == dict(classes=names, binary=True, channels=1, white=4095)
+  assert experiment.channels == 1 and 80 < mean < 105
+  assert experiment.settings.data_dir == str(root)
 
 
 def test_a_plan_never_overwrites_by_itself(six, tmp_path):
@@ -98,22 +102,25 @@ def test_a_plan_of_more_than_a_few_images_loads(tmp_path):
       tmp_path / 'own', f'{i}', rng.integers(0, 256, (8, 8, 3)), rng.integers(0, 2, (8, 8))
     )
   made = plan.plan(tmp_path / 'own', tmp_path / 'mine.py')
-  config = configs.load(str(tmp_path / 'mine.py'))  # refuses numbers of another kind
-  assert (made.images, made.held_out, config.batch_size, config.num_steps) == (17, 4, 8, 210)
+  config = configs.load(str(tmp_path / 'mine.py'))
+  experiment = build.experiment(config)  # refuses numbers of another kind
+  settings = experiment.settings
+  assert (made.images, made.held_out, settings.batch_size, settings.num_steps) == (17, 4, 8, 210)
 
 
 def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
-  rng, device = np.random.default_rng(0), plan.Machine('any', 1, 8 << 30, is_accelerator=False)
+  rng, device = np.random.default_rng(0), recipe.Machine('any', 1, 8 << 30, is_accelerator=False)
   for i in range(4):
     mask = np.zeros((260, 300))
     mask[: 20 * i + 20] = 1
     write_pair(tmp_path / 'own', f'{i}', rng.integers(0, 256, (260, 300, 3)), mask)
   made = plan.make_plan(tmp_path / 'own', device)
-  assert (made.resize, made.crop, made.batch_size) == (0.5, (128, 128), 2)
-  assert made.num_steps == 180 + 20  # 3 images, 130 x 150 of 128 x 128: 3.57 crops, 178 steps
+  chosen = made.recipe
+  assert (chosen.scale, chosen.crop, chosen.batch_size) == (0.5, (128, 128), 2)
+  assert chosen.num_steps == 180 + 20  # 3 images, 130 x 150 of 128 x 128: 3.57 crops, 178 steps
   (tmp_path / 'mine.py').write_text(plan.config_text(made, tmp_path / 'mine.py'))
-  config = configs.load(str(tmp_path / 'mine.py'))
-  assert config.resize == 0.5 and config.eval_scales == (0.5,)
+  experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
+  assert experiment.transforms[0].scale == 0.5 and experiment.eval.scales == (0.5,)
   counts = np.sort(made.weights)  # of two classes, the root of 1/(2 share)
   shares = [folder.source('train', data_dir=tmp_path / 'own')[i]['label'].mean() for i in range(3)]
   share = np.mean(shares)
@@ -122,16 +129,16 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
   )
 
 
-def test_a_plan_tells_of_ids_that_look_like_slips(six, tmp_path, capsys):
+def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
   assert plan.doubts(six) == []
   mask = six / 'masks' / 'photo 3.png'
   ids = np.array(Image.open(mask))
   ids[0, 0] = 5
   Image.fromarray(ids).save(mask)
   launch('data', 'plan', f'--folder={six}', f'--output={tmp_path}/mine.py')
-  told = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning')]
-  assert len(told) == 2 and 'ids in no mask, below others: 3, 4;' in told[0]
-  assert f'ids in one mask only: 5 ({mask});' in told[1]
+  lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning')]
+  assert len(lines) == 2 and 'ids in no mask, below others: 3, 4;' in lines[0]
+  assert f'ids in one mask only: 5 ({mask});' in lines[1]
   (six / 'classes.txt').write_text('a\nb\nc\nd\ne\nf\n')
   assert plan.doubts(six) == []  # listed: each is meant
 
@@ -142,14 +149,14 @@ def test_masks_of_0_and_255_leave_no_doubt(tmp_path):
   assert plan.doubts(tmp_path) == []
 
 
-GPU = plan.Machine('big', 4, 80 << 30, is_accelerator=True)
+GPU = recipe.Machine('big', 4, 80 << 30, is_accelerator=True)
 
 
 def test_a_plan_fits_the_device(six):
-  assert plan.make_plan(six, GPU).width == 32
-  small = plan.Machine('small', 1, 12 << 20, is_accelerator=False)
-  made = plan.make_plan(six, small)
-  assert made.batch_size == 1 and made.step_bytes < 12e6
+  assert plan.make_plan(six, GPU).recipe.width == 32
+  small = recipe.Machine('small', 1, 12 << 20, is_accelerator=False)
+  chosen = plan.make_plan(six, small).recipe
+  assert chosen.batch_size == 1 and chosen.step_bytes < 12e6
 
 
 @pytest.mark.parametrize(
@@ -164,7 +171,7 @@ def test_a_plan_fits_the_device(six):
   ],
 )
 def test_the_crop_is_what_the_network_takes(sides, largest, depth, crop):
-  assert plan.fit_crop(sides, largest) == (depth, crop)
+  assert recipe.fit_crop(sides, largest) == (depth, crop)
   rule = unet.Model(2, depth=depth, padding='same').size_rule
   assert all(rule.allows(side) for side in crop)
 
@@ -177,15 +184,15 @@ def test_a_plan_counts_whole_steps():
     (5, 4, 200, 200),
     (900, 4, 1000, 20_000),
   ):
-    counts = [plan.count_steps(images, batch, is_accelerator=a) for a in (False, True)]
+    counts = [recipe.count_steps(images, batch, is_accelerator=a) for a in (False, True)]
     assert counts == [on_cpu, on_gpu] and all(type(c) is int for c in counts)
 
 
 def test_memory_of_a_step_is_of_the_right_size():
   """Conv 3 -> 4 keeps at least its input and output; a net of twice the pixels keeps twice that."""
   model = unet.Model(2, width=4, depth=1, padding='same', batch_norm=True)
-  fixed, each = plan.step_bytes(model, (16, 16), 3)
-  _, double = plan.step_bytes(model, (16, 32), 3)
+  fixed, each = recipe.step_bytes(model, (16, 16), 3)
+  _, double = recipe.step_bytes(model, (16, 32), 3)
   assert double == pytest.approx(2 * each, rel=0.01)
   assert each > 1.5 * 4 * 16 * 16 * (3 + 4 + 4)
   # enc0: 3*4*9+4, 4*4*9+4; bottom 4->8->8; up 8->4 2x2; dec 8->4->4; out 4->2; BN 2 a feature map

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from jaxseg.data.frame import Frame
 from jaxseg.predict import tiles
 from jaxseg.types import SizeRule, UserError
 
-UNET = SizeRule(multiple=16, offset=12, minimum=188, margin=92)
-ANY = SizeRule()
+UNET = Frame(SizeRule(multiple=16, offset=12, minimum=188, margin=92))
+ANY = Frame(SizeRule())
+MARGIN = SizeRule(multiple=2, offset=0, minimum=4, margin=1)
 
 
 def test_offsets_cover_the_length_and_end_at_its_end():
@@ -74,7 +76,6 @@ def test_overlapping_tiles_are_weighted_by_hand():
 
 
 def test_networks_with_a_margin_see_mirrored_borders():
-  rule = SizeRule(multiple=2, offset=0, minimum=4, margin=1)
   seen = []
 
   def centre(tile):
@@ -82,7 +83,7 @@ def test_networks_with_a_margin_see_mirrored_borders():
     return tile[1:-1, 1:-1].astype(np.float32)
 
   image = np.arange(20, dtype=np.uint8).reshape(4, 5, 1)
-  found = tiles.whole(centre, image, tiles.make_tiling(rule, (4, 4)))
+  found = tiles.whole(centre, image, tiles.make_tiling(Frame(MARGIN), (4, 4)))
   np.testing.assert_array_equal(found, image)
   np.testing.assert_array_equal(
     seen[0][..., 0], [[6, 5, 6, 7], [1, 0, 1, 2], [6, 5, 6, 7], [11, 10, 11, 12]]
@@ -98,12 +99,11 @@ def test_padding_networks_see_the_fill_colour():
     return tile.astype(np.float32)
 
   image = np.full((2, 2, 1), 9, np.uint8)
-  tiles.whole(run, image, tiles.make_tiling(ANY, (3, 4), fill=(7,)))
+  tiles.whole(run, image, tiles.make_tiling(Frame(SizeRule(), fill=(7,)), (3, 4)))
   np.testing.assert_array_equal(seen[0][..., 0], [[9, 9, 7, 7], [9, 9, 7, 7], [7, 7, 7, 7]])
 
 
 def test_a_network_with_a_margin_that_was_trained_on_a_canvas_sees_the_canvas():
-  rule = SizeRule(multiple=2, offset=0, minimum=4, margin=1)
   seen = []
 
   def centre(tile):
@@ -111,7 +111,7 @@ def test_a_network_with_a_margin_that_was_trained_on_a_canvas_sees_the_canvas():
     return tile[1:-1, 1:-1].astype(np.float32)
 
   image = np.full((2, 2, 1), 9, np.uint8)
-  tiling = tiles.make_tiling(rule, (4, 4), fill=(7,), mirror_border=False)
+  tiling = tiles.make_tiling(Frame(MARGIN, fill=(7,), mirrored=False), (4, 4))
   np.testing.assert_array_equal(tiles.whole(centre, image, tiling), image)
   np.testing.assert_array_equal(
     seen[0][..., 0], [[7, 7, 7, 7], [7, 9, 9, 7], [7, 9, 9, 7], [7, 7, 7, 7]]

@@ -13,18 +13,18 @@ from PIL import Image
 
 from jaxseg.predict import coco_json, job
 from jaxseg.predict.inputs import Item, header_size, list_items, plan_outputs, read_image
-from jaxseg.predict.instance_predictor import InstancePredictor
 from jaxseg.predict.job import Wanted, heat, predict_files
-from jaxseg.predict.predictor import Options, load
+from jaxseg.predict.options import Options
+from jaxseg.predict.predictor import Predictor, load
 from jaxseg.types import UserError
-from tests.test_instance_launchers import tiny_config
+from tests.test_instance_launchers import tiny_experiment
 from tests.test_launch import ROOT, heeds_interrupts, launch
-from tests.tiny_runs import PALETTE, make_config, make_workdir, random_image
+from tests.tiny_runs import PALETTE, make_experiment, make_workdir, random_image
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  return make_workdir(tmp_path_factory.mktemp('run'), make_config())
+  return make_workdir(tmp_path_factory.mktemp('run'), make_experiment())
 
 
 @pytest.fixture(scope='module')
@@ -267,17 +267,17 @@ def test_an_interrupted_prediction_says_how_to_go_on_and_does(workdir, tmp_path)
 
 
 def test_skip_existing_knows_what_an_interrupted_run_of_instances_found(tmp_path, monkeypatch):
-  run = make_workdir(tmp_path / 'run', tiny_config())
+  run = make_workdir(tmp_path / 'run', tiny_experiment())
   (folder := tmp_path / 'in').mkdir()
   for name in ('a', 'b', 'c'):
     save(folder / f'{name}.png', random_image(37, 50, seed=ord(name)))
   predict_files(run, folder, tmp_path / 'whole')
   out, add = tmp_path / 'out', coco_json.Log.add
 
-  def add_two(log, stem, results):
-    if len(log.found) == 2:
+  def add_two(log, stem, detections):
+    if len(log.results) == 2:
       raise KeyboardInterrupt
-    add(log, stem, results)
+    add(log, stem, detections)
 
   monkeypatch.setattr(coco_json.Log, 'add', add_two)
   with pytest.raises(KeyboardInterrupt, match='--skip_existing goes on'):
@@ -286,7 +286,7 @@ def test_skip_existing_knows_what_an_interrupted_run_of_instances_found(tmp_path
   assert not (out / 'detections.json').exists()
   with (out / '.detections.jsonl').open('a') as file:
     file.write('["c')  # a line cut short, as by a kill
-  monkeypatch.setattr(InstancePredictor, 'instances', once(InstancePredictor.instances))
+  monkeypatch.setattr(Predictor, 'predict', once(Predictor.predict))
   predict_files(run, folder, out, skip_existing=True)
   assert contents(out) == contents(tmp_path / 'whole')
   predict_files(run, folder, out, skip_existing=True)  # nothing is predicted
@@ -303,9 +303,9 @@ def once(function):
   """Lets a function be called a single time."""
   calls = []
 
-  def guarded(*arguments):
+  def guarded(*arguments, **options):
     assert not calls.append(1) and len(calls) == 1, 'called again'
-    return function(*arguments)
+    return function(*arguments, **options)
 
   return guarded
 

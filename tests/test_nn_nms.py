@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from jaxseg.nn.detection import boxes as box
-from jaxseg.nn.detection.detections import detect
-from jaxseg.nn.detection.nms import best, suppress
-from jaxseg.nn.detection.proposals import propose
+from jaxseg.nn.detection.nms import best, detect, propose, suppress
 
 
 def rows(*values):

@@ -1,6 +1,5 @@
-"""launch/data.py: what check finds and draws, and what prepare builds."""
+"""launch/data.py: what check counts and draws, and what prepare builds."""
 
-import io
 import json
 import re
 
@@ -8,11 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import cache, label_check
-from jaxseg.datasets import folder
-from jaxseg.draw import sheet
-from jaxseg.prepare import check
-from jaxseg.types import VOID, UserError
+from jaxseg.data import label_check
+from jaxseg.prepare import check, survey
+from jaxseg.types import VOID
 from tests.test_launch import ROOT, launch
 
 
@@ -21,10 +18,10 @@ def own_cache(tmp_path, monkeypatch):
   monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
 
 
-def write_pair(place, stem, image, mask):
+def write_pair(folder, stem, image, mask):
   for kind, array in (('images', image), ('masks', mask)):
-    (place / kind).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(array, np.uint8)).save(place / kind / f'{stem}.png')
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array, np.uint8)).save(folder / kind / f'{stem}.png')
 
 
 @pytest.fixture
@@ -66,13 +63,13 @@ def test_check_counts_by_hand(own, tmp_path, capsys):
   assert report['duplicates'] == ['train/2.png = val/copy.png'] and report['problems'] == []
   text = capsys.readouterr().out
   assert '1 images stand in two splits: train/2.png = val/copy.png' in text
-  assert '--config.class_weights=0.8333,1.25' in text and 'road works' in text
+  assert '--config.loss.class_weights=0.8333,1.25' in text and 'road works' in text
   assert 'note: no split test' in text
 
 
 def test_check_draws_samples_and_their_augmentation(own, tmp_path):
   out = tmp_path / 'out'
-  launch('data', 'check', *flags(own, f'--output={out}', '--config.crop=8,8'))
+  launch('data', 'check', *flags(own, f'--output={out}', '--config.augment.crop.size=8,8'))
   samples, augmented = (np.asarray(Image.open(out / f'{n}.png')) for n in ('samples', 'augmented'))
   assert samples.shape[2] == 3 and augmented.shape[0] > samples.shape[0]
   # The first picture is image 0, enlarged round(230 / 20) = 12 times; its mask stands beside it.
@@ -139,15 +136,6 @@ def test_names_are_printed_as_they_are(own, tmp_path, capsys):
   assert 'masks/[scan] 5.png is empty' in shown.out and 'masks/[scan] 5.png is empty' in shown.err
 
 
-def test_a_progress_bars_title_is_no_markup(monkeypatch):
-  monkeypatch.setattr('sys.stderr', terminal := io.StringIO())
-  monkeypatch.setattr(terminal, 'isatty', lambda: True, raising=False)
-  monkeypatch.setenv('TERM', 'xterm')
-  with cache.progress_line('reading [/b] of [folder]') as progress:
-    progress(1, 2)
-  assert 'reading [/b] of [folder]' in terminal.getvalue()
-
-
 def test_a_bad_file_is_listed_once_however_many_splits_read_it(own, tmp_path, capsys):
   (own / 'classes.txt').unlink()  # so that the masks of all splits are read for any of them
   (own / 'train' / 'masks' / '0.png').write_bytes(b'')
@@ -174,17 +162,17 @@ def test_check_lists_bad_files_of_all_kinds(own, tmp_path, capsys):
 
 def test_check_finds_ids_that_a_dataset_of_ones_own_lets_through():
   source = Listed([[[0, 1], [3, VOID]], [[0, 0], [0, 0]]])
-  found = check.survey(source, 'reading')
+  found = survey.survey(source, 'reading')
   problem = 'train: 0.png: label ids 3 are not among the 3 classes (0..2, 255 is void)'
   assert label_check.invalid_files(source, found.histogram) == [problem]
 
 
 def test_dark_and_void_images_are_remarked():
   source = Listed([[[VOID, VOID], [VOID, 0]]], image=20)
-  surveys = {'train': check.survey(source, 'reading')}
-  facts = check._facts(surveys['train'], source.class_names)
-  found = check.remarks(surveys, {'duplicates': [], 'splits': {'train': facts}})
-  assert [re.sub(r'[:;].*', '', line) for line in found] == [
+  surveys = {'train': survey.survey(source, 'reading')}
+  facts = surveys['train'].facts(source.class_names)
+  lines = check.remarks(surveys, {'duplicates': [], 'splits': {'train': facts}})
+  assert [re.sub(r'[:;].*', '', line) for line in lines] == [
     '75.0% of the pixels of train are void',
     'classes that train never shows',
     'the images of train are dark',
@@ -194,19 +182,10 @@ def test_dark_and_void_images_are_remarked():
 def test_prepare_builds_and_tells_where(own, tmp_path, capsys):
   launch('data', 'prepare', *flags(own))
   text = capsys.readouterr().out
-  assert re.search(rf'train: 3 examples, 0\.\d MB in {tmp_path}/cache/folder/train-\w+/', text)
+  assert re.search(rf'train: 3 examples, 0\.\d MB in {tmp_path}/cache/folder/[a-z]+-\w+/', text)
   assert 'val: 2 examples' in text
   launch('data', 'prepare', f'--config={ROOT}/configs/unet_shapes.py:smoke')
   assert 'train: 16 examples, generated when read' in capsys.readouterr().out
-
-
-def test_samples_show_every_class_the_rarest_first():
-  counts = np.zeros((10, 3), np.int64)
-  counts[:, 0] = 50
-  counts[7, 1], counts[8, 1], counts[4, 2] = 5, 6, 1
-  assert sheet.pick_samples(counts, 2) == [4, 8]
-  assert sheet.pick_samples(counts, 4) == [0, 3, 4, 8]  # 0, 3, 6, 9 are spread evenly
-  assert sheet.pick_samples(counts, 99) == list(range(10))
 
 
 class Listed:
@@ -214,56 +193,13 @@ class Listed:
 
   split, channels, num_classes, class_names = 'train', 1, 3, ('a', 'b', 'c')
 
-  def __init__(self, labels, image=200, identity=None):
-    self.labels, self.image, self.reads = np.array(labels, np.uint8), image, 0
-    if identity:
-      self.identity, self.name = identity, 'listed'
+  def __init__(self, labels, image=200):
+    self.labels, self.image = np.array(labels, np.uint8), image
 
   def __len__(self):
     return len(self.labels)
 
   def __getitem__(self, i):
-    self.reads += 1
     label = self.labels[i]
     image = np.full((*label.shape, 1), self.image, np.uint8)
     return {'image': image, 'label': label, 'file_name': f'{i}.png'}
-
-
-def test_label_scan_is_kept_for_the_same_records_only(tmp_path):
-  labels = [[[0, 1], [VOID, 5]], [[0, 0], [0, 0]]]
-  for identity, reads in (('a', 2), ('a', 0), ('b', 2), (None, 2), (None, 2)):
-    source = Listed(labels, identity=identity)
-    histogram = label_check.scan(source, cache_dir=tmp_path)
-    assert source.reads == reads
-    assert histogram.counts.tolist() == [5, 1, 0] and histogram.counts.dtype == np.int64
-    assert histogram.invalid == {0: (5,)} and histogram.void == 1 and histogram.num_images == 2
-  assert len(list((tmp_path / 'label_scans').iterdir())) == 2
-
-
-def test_label_scan_survives_a_damaged_cache(tmp_path):
-  source = Listed([[[0, 1], [2, 0]]], identity='a')
-  label_check.scan(source, cache_dir=tmp_path)
-  (file,) = (tmp_path / 'label_scans').iterdir()
-  file.write_text('{"counts"')
-  assert label_check.scan(source, cache_dir=tmp_path).counts.tolist() == [2, 1, 1]
-
-
-def test_label_check_says_what_is_there_and_stops_what_cannot_train(tmp_path):
-  good = Listed([[[0, 0], [VOID, 0]]])
-  assert label_check.check(good) == ['train: 25.0% void, never present: b, c']
-  with pytest.raises(UserError, match=r'train: 0\.png: label ids 7 are not among the 3 classes'):
-    label_check.check(good, Listed([[[7, 0], [0, 0]]]))
-  with pytest.raises(UserError, match='all labels of train are void'):
-    label_check.check(Listed([[[VOID, VOID]]]))
-
-
-def test_records_keep_their_scan_and_new_ones_are_scanned(own, tmp_path, monkeypatch):
-  source = folder.source('train', data_dir=own)
-  first = label_check.scan(source)
-  assert first.counts.tolist() == [720, 160] and first.void == 80
-  monkeypatch.setattr(type(source), 'label', lambda self, i: pytest.fail('read again'))
-  assert label_check.scan(folder.source('train', data_dir=own)).counts.tolist() == [720, 160]
-  monkeypatch.undo()
-  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
-  Image.fromarray(np.zeros((16, 20), np.uint8)).save(own / 'train/masks/0.png')
-  assert label_check.scan(folder.source('train', data_dir=own)).counts.tolist() == [880, 0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxseg.nn.detection import boxes as box
-from jaxseg.nn.detection.anchors import make_anchors
+from jaxseg.nn.detection.boxes import make_anchors
 
 
 def rows(*values):

@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.nn.detection.matching import _compare, match
-from jaxseg.nn.detection.sampling import sample
-from jaxseg.nn.detection.targets import anchor_targets, roi_targets
+from jaxseg.nn.detection.targets import _compare, anchor_targets, match, roi_targets, sample
 from jaxseg.types import VOID
 
 BACK, FRONT = dict(foreground=0.7, background=0.3), dict(foreground=0.5, background=0.5)

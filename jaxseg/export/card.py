@@ -1,0 +1,112 @@
+"""The card of an export: in JSON, what its files are, how they are used and how long they load."""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxseg import __version__
+from jaxseg.export.folder import FORMAT
+from jaxseg.train.build import Experiment
+from jaxseg.train.run_folder import Classes
+from jaxseg.types import VOID, Array
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+BACKWARD_MONTHS = 6  # https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees
+_MEANINGS = {
+  'boxes': 'x0, y0, x1, y1 in pixels of the image; clip them to it last',
+  'scores': 'falling; 0: nothing in this row',
+  'masks': 'probabilities inside of the box: resize to it, cut at 0.5',
+}
+
+
+def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
+  """Returns the entries that do not depend on checkpoint and programs."""
+  preprocess, data = experiment.preprocess, experiment.data
+  entries = zip(classes.names, classes.palette, strict=True)
+  rule, mirrored = experiment.model().size_rule, experiment.eval.mirror_border
+  mirrored = rule.margin > 0 if mirrored is None else mirrored
+  versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
+  return {
+    'format': FORMAT,
+    'model': experiment.config['model'],
+    'weights': 'weights.safetensors',
+    'platforms': list(PLATFORMS),
+    'input': {
+      'dtype': 'uint8',
+      'layout': 'batch, height, width, channels',
+      'channels': data.channels,
+      'white_of_16_bits': data.options.get('white', 65535),
+    }
+    | ({'channel_order': 'rgb'} if data.channels == 3 else {})
+    | _resize(experiment),
+    'classes': [{'index': i, 'name': n, 'color': list(c)} for i, (n, c) in enumerate(entries)],
+    'void': VOID,
+    'preprocessing': {
+      'where': 'inside the programs: give the image as it is',
+      'mean': list(preprocess.mean),
+      'std': list(preprocess.std),
+      'network_channel_order': preprocess.channel_order,
+      'scales': list(experiment.eval.scales),
+      'border': 'mirrored' if mirrored else f'colour {list(preprocess.fill)}',
+      'network_sizes': vars(rule) | {'meaning': 'offset + multiple n, at least minimum'},
+    },
+    'paper': experiment.settings.paper,
+    'versions': {'jaxseg': __version__} | versions,
+    **_validity(datetime.date.today(), versions['jaxlib']),
+  }
+
+
+def _resize(experiment: Experiment) -> dict[str, str]:
+  """What a program leaves to its user."""
+  options, size = experiment.eval, experiment.data.image_size
+  if options.short_side:
+    size = f'shorter side {options.short_side}, longer at most {options.long_side}'
+  elif size:
+    size = f'to {size[0]} x {size[1]}'
+  return {'resize': f'before the program: {size} pixels, bilinear'} if size else {}
+
+
+def _validity(today: datetime.date, jaxlib: str) -> dict[str, Any]:
+  return {
+    'exported': today.isoformat(),
+    'valid_until': {
+      'date': months_later(today, BACKWARD_MONTHS).isoformat(),
+      'how': f'day of export + {BACKWARD_MONTHS} months. jax.export promises that a JAX built up to '
+      f'{BACKWARD_MONTHS} months after the exporting jaxlib ({jaxlib}) runs the programs; a wheel '
+      'does not tell when it was built, so where an older jaxlib exported, its release day + 6 months '
+      'counts. The weights do not expire: export again from the workdir.',
+    },
+  }
+
+
+def months_later(day: datetime.date, months: int) -> datetime.date:
+  """Returns the same day of a later month, or its last one: 31 August + 6 months is 28 February."""
+  years, month = divmod(day.month - 1 + months, 12)
+  year, month = day.year + years, month + 1
+  return datetime.date(year, month, min(day.day, calendar.monthrange(year, month)[1]))
+
+
+def describe_outputs(rows: Mapping[str, Array], size: tuple[int, int]) -> dict[str, str]:
+  """Returns type, shape and meaning of the outputs, or their shapes, for images of `size`."""
+  described = {}
+  for name, row in rows.items():
+    is_map = row.shape[1:3] == tuple(size)
+    sides = ['batch', *(('height', 'width') if is_map else row.shape[1:3]), *row.shape[3:]]
+    meaning = f', {_MEANINGS[name]}' if name in _MEANINGS else ''
+    described[name] = f'{row.dtype} [{", ".join(map(str, sides))}]{meaning}'
+  return described
+
+
+def read_metrics(workdir: Path) -> dict[str, Any]:
+  """Returns the scores of every eval/<split>.json, without the confusion matrices."""
+  metrics = {}
+  for file in sorted((workdir / 'eval').glob('*.json')):
+    result = json.loads(file.read_text(encoding='utf-8'))
+    metrics[file.stem] = {k: v for k, v in result.items() if k not in ('confusion', 'split')}
+  return metrics

@@ -1,0 +1,58 @@
+"""What networks are built of by convolution: the pair with batch norm, and blocks computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from jaxseg.nn.layers import Conv
+from jaxseg.types import Array
+
+
+def conv_norm(
+  net: nn.Module,
+  x: Array,
+  features: int,
+  side: int,
+  names: tuple[str, str],
+  train: bool,
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+  epsilon: float = 1e-5,
+  **options: Any,
+) -> Array:
+  """A convolution without bias and its batch norm, in the compact method of `net` that calls this.
+
+  Args:
+    net: gives `norm` and `dtype`.
+    x: [b,h,w,c].
+    features: channels of the result.
+    side: of the kernel; padded alike on all sides, so that stride 1 keeps the size.
+    names: of convolution and batch norm.
+    train: normalise by the batch's statistics.
+    options: further fields of Conv.
+
+  Returns:
+    [b,h/stride,w/stride,features]
+  """
+  options = dict(padding=dilation * (side - 1) // 2) | options
+  x = Conv(
+    features,
+    (side, side),
+    strides=stride,
+    kernel_dilation=dilation,
+    use_bias=False,
+    dtype=net.dtype,
+    name=names[0],
+    **options,
+  )(x)
+  norm = net.norm(epsilon=epsilon, dtype=net.dtype, name=names[1])
+  return norm(x, use_running_average=not train)
+
+
+def run_block(net: nn.Module, block: Callable[[nn.Module, Array], Any], x: Array) -> Any:
+  """Returns block(net, x); where `net.remat` says so, the backward pass computes it again."""
+  return nn.remat(block)(net, x) if net.remat else block(net, x)

@@ -1,0 +1,138 @@
+"""What a network may look like and how long it trains, by its images and the device; rules in plan.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.models import unet
+from jaxseg.prepare.survey import Survey
+from jaxseg.types import SizeRule
+
+_SHARE = 0.5  # of the device's memory that a step may take
+_WORKSPACE = 1.5  # gradients of activations and the compiler's buffers, beside what is kept
+_STATES = 4  # float32 copies of the parameters: themselves, gradient, two of Adam's
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """What the plan needs to know of the device: its kind, count and memory in bytes (of one)."""
+
+  kind: str
+  count: int
+  memory: int
+  is_accelerator: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How the network is trained; sizes in pixels of images that `scale` has shrunk."""
+
+  width: int
+  depth: int
+  scale: float
+  crop: tuple[int, int]
+  batch_size: int
+  eval_batch_size: int
+  num_steps: int
+  step_bytes: int
+
+
+def machine() -> Machine:
+  """Returns this process's devices; without an accelerator the memory is the system's."""
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu':
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return Machine('CPU', 1, memory, is_accelerator=False)
+  memory = (device.memory_stats() or {}).get('bytes_limit', 16 << 30)
+  return Machine(device.device_kind, jax.local_device_count(), memory, is_accelerator=True)
+
+
+def make_recipe(train: Survey, device: Machine) -> Recipe:
+  """Fits network, crop and batch to the training images and the device."""
+  fast, images = device.is_accelerator, train.histogram.num_images
+  width, largest, most = (32, 512, 16) if fast else (16, 128, 8)
+  sides = np.median([*train.sizes.elements()], axis=0)
+  scale = 0.5 if min(sides) > 2 * largest else 1.0
+  sides = [scale * float(side) for side in sides]
+  budget, batch = _SHARE * device.memory, 0
+  while not batch:
+    depth, crop = fit_crop(sides, largest)
+    model = unet.Model(len(train.histogram.counts), width=width, depth=depth, padding='same')
+    fixed, each = step_bytes(model, crop, len(train.channels))
+    batch = _power_of_two(min(most, images, (budget - fixed) / each * device.count))
+    batch = max(batch, int(largest <= 32))
+    largest //= 2
+  biggest = max(h * w for h, w in train.sizes) * scale**2
+  crops = images * max(math.prod(sides) / math.prod(crop), 1)  # that cover all images once
+  eval_each = each * biggest / math.prod(crop) / 2  # evaluation keeps nothing for a gradient
+  return Recipe(
+    width=width,
+    depth=depth,
+    scale=scale,
+    crop=crop,
+    batch_size=batch,
+    eval_batch_size=max(1, _power_of_two(min(batch, budget / eval_each))),
+    num_steps=count_steps(crops, batch, is_accelerator=fast),
+    step_bytes=int(fixed + each * batch / device.count),
+  )
+
+
+def fit_crop(sides: Sequence[float], largest: int) -> tuple[int, tuple[int, int]]:
+  """Returns the U-Net's depth and a crop (height, width) near `sides` that it takes."""
+  limits = [min(int(side), largest) for side in sides]
+  depth = min(max(int(math.log2(max(min(limits), 1) / 4)), 1), 4)
+  rule = unet.Model(2, depth=depth, padding='same').size_rule
+  return depth, tuple(_at_most(rule, side) for side in limits)
+
+
+def count_steps(crops: float, batch_size: int, *, is_accelerator: bool) -> int:
+  """Returns the steps of 100 epochs of crops in tens, within the limits of the module's text."""
+  tens = round(10 * crops / batch_size)
+  return min(max(10 * tens, 200), 20_000 if is_accelerator else 1000)
+
+
+def step_bytes(model, crop: tuple[int, int], channels: int) -> tuple[int, int]:
+  """Returns an estimate of a training step's memory: bytes whatever the batch, and for each image.
+
+  The first are the parameters, their gradient and Adam's moments. The second is what JAX keeps of
+  the forward pass for the backward pass (the residuals of jax.vjp, of shapes alone: nothing is
+  computed), half as much again for gradients and buffers.
+  """
+
+  def residuals(batch: int) -> tuple[int, int]:
+    image = jax.ShapeDtypeStruct((batch, *crop, channels), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+
+    def backward(variables, image):
+      def forward(params):
+        values, rngs = {**variables, 'params': params}, {'dropout': jax.random.key(0)}
+        options = dict(train=True, rngs=rngs, mutable=['batch_stats'])
+        return model.apply(values, image, **options)[0]['logits']
+
+      return jax.vjp(forward, variables['params'])[1]
+
+    return _bytes(jax.eval_shape(backward, variables, image)), _bytes(variables['params'])
+
+  (one, params), (two, _) = residuals(1), residuals(2)
+  return _STATES * params, int(_WORKSPACE * (two - one))
+
+
+def _at_most(rule: SizeRule, size: int) -> int:
+  """Returns the largest size that the rule allows and that is not above `size`, else its smallest."""
+  return max(size - (size - rule.offset) % rule.multiple, rule.at_least(1))
+
+
+def _power_of_two(number: float) -> int:
+  return 1 << int(math.log2(number)) if number >= 1 else 0
+
+
+def _bytes(tree: Any) -> int:
+  return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))

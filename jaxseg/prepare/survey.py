@@ -1,0 +1,117 @@
+"""One pass over a split: what its images and labels hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data import statistics, threads
+from jaxseg.data.objects import measure
+from jaxseg.data.progress import counted
+
+Objects = tuple[np.ndarray, np.ndarray]  # of an image, pixels int64 [n] and crowd bool [n]
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+  """What a split holds.
+
+  Attributes:
+    histogram: of the labels.
+    counts: int64 [n, c], pixels of each class in each example.
+    sizes: (height, width) -> number of images.
+    channels: int64 [channels, 256], pixels of each value.
+    digests: hash of the decoded pixels -> names of the files that hold them.
+    objects: those of each image; empty where the data do not number them.
+  """
+
+  histogram: statistics.LabelHistogram
+  counts: np.ndarray
+  sizes: Counter
+  channels: np.ndarray
+  digests: Mapping[bytes, Sequence[str]]
+  objects: Sequence[Objects] = ()
+
+  def facts(self, class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns what data.json says of the split."""
+    mean, std = statistics.moments(self.channels)
+    histogram = self.histogram
+    return {
+      'images': histogram.num_images,
+      'sizes': {f'{h}x{w}': n for (h, w), n in self.sizes.most_common()},
+      'pixels': dict(zip(class_names, histogram.counts.tolist(), strict=True)),
+      'images_with': dict(zip(class_names, histogram.images.tolist(), strict=True)),
+      'void': histogram.void_share,
+      'mean': [round(float(v), 2) for v in mean],
+      'std': [round(float(v), 2) for v in std],
+    } | ({'objects': object_facts(self.objects)} if self.objects else {})
+
+  def sizes_text(self) -> str:
+    """Returns text such as '480x360' or '256x256 (30), 520x696 (7), 3 more sizes' (height x width)."""
+    shown = [(f'{h}x{w}', n) for (h, w), n in self.sizes.most_common(3)]
+    if len(self.sizes) == 1:
+      return shown[0][0]
+    more = [f'{len(self.sizes) - 3} more sizes'] if len(self.sizes) > 3 else []
+    return ', '.join([f'{size} ({n})' for size, n in shown] + more)
+
+
+def survey(source: Any, title: str) -> Survey:
+  """Reads every example once, in a few threads, with a progress line of that title."""
+
+  def read(i: int) -> tuple[Any, ...]:
+    example = source[i]
+    image = np.ascontiguousarray(example['image'])
+    digest = hashlib.blake2b(image, digest_size=16, person=f'{image.shape}'[:16].encode()).digest()
+    labels, values = statistics.label_bins(example['label']), statistics.channel_bins(image)
+    return labels, image.shape[:2], values, digest, str(example['file_name']), _objects(example)
+
+  histogram = statistics.LabelHistogram.empty(source.num_classes)
+  counts, sizes, digests, objects = [], Counter(), {}, []
+  channels = np.zeros((source.channels, 256), np.int64)
+  examples = threads.results(read, range(len(source)), name=getattr(source, 'file_name', None))
+  for labels, size, values, digest, name, those in counted(title, examples, len(source)):
+    histogram.add(labels)
+    counts.append(labels[: source.num_classes])
+    sizes[size] += 1
+    channels += values
+    digests.setdefault(digest, []).append(name)
+    objects += those
+  return Survey(histogram, np.array(counts), sizes, channels, digests, objects)
+
+
+def _objects(example: Mapping[str, Any]) -> list[Objects]:
+  """Returns the objects of an example, [] where its data do not number them."""
+  if 'instances' not in example:
+    return []
+  _, pixels = measure(example['instances'], len(example['instance_classes']))
+  crowd = np.asarray(example.get('crowd', np.zeros(len(pixels), bool)))
+  return [(pixels[pixels > 0], crowd[pixels > 0])]
+
+
+def object_facts(objects: Sequence[Objects]) -> dict[str, Any]:
+  """Returns how many objects there are, by image and by COCO's ranges of area, crowds left out.
+
+  Returns:
+    objects, crowds; least, median and most of an image; small (below 32 x 32 pixels),
+    medium and large (from 96 x 96); sides: 5, 50 and 95 per cent of the square roots of areas.
+  """
+  counts = [int((~crowd).sum()) for _, crowd in objects]
+  areas = np.concatenate([pixels[~crowd] for pixels, crowd in objects])
+  small, medium = int((areas < 32**2).sum()), int((areas < 96**2).sum())
+  sides = np.percentile(np.sqrt(areas), (5, 50, 95)) if areas.size else np.zeros(3)
+  return {
+    'objects': len(areas),
+    'crowds': int(sum(crowd.sum() for _, crowd in objects)),
+    'least': min(counts),
+    'median': float(np.median(counts)),
+    'most': max(counts),
+    'small': small,
+    'medium': medium - small,
+    'large': len(areas) - medium,
+    'sides': [round(float(side), 1) for side in sides],
+  }

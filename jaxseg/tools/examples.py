@@ -1,0 +1,35 @@
+"""Made-up batches in the form that a task's training step takes: what tools trace and time with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxseg.train.build import Experiment
+from jaxseg.types import Batch
+
+_SQUARE = 32  # side of the objects, in pixels
+
+
+def make_batch(experiment: Experiment, shape: tuple[int, int, int, int]) -> Batch:
+  """Returns random images uint8 [b,h,w,c] and labels [b,h,w], weights and objects where asked for.
+
+  Objects are squares in a grid, of class 1, as many as the task takes; all images have the same.
+  """
+  random, loss = np.random.default_rng(0), experiment.config['loss']
+  label = random.integers(0, experiment.settings.num_classes, shape[:3], dtype=np.uint8)
+  batch = {'image': random.integers(0, 256, shape, dtype=np.uint8), 'label': label}
+  if loss.get('pixel_weights'):
+    batch['weight'] = np.ones(shape[:3], np.float32)
+  example = {'instances': _squares(*shape[1:3], loss.get('max_instances', 0))}
+  example['instance_classes'] = np.ones(example['instances'].max(), np.uint8)
+  for transform in experiment.task.transforms:
+    example = transform(example, random)
+    batch |= {name: np.stack([example[name]] * shape[0]) for name in transform.makes}
+  return batch
+
+
+def _squares(height: int, width: int, count: int) -> np.ndarray:
+  """Returns uint16 [h,w]: the first `count` squares of the grid, numbered by rows from 1."""
+  rows, columns = np.arange(height) // _SQUARE, np.arange(width) // _SQUARE
+  ids = 1 + rows[:, None] * (columns[-1] + 1) + columns
+  return np.where(ids <= count, ids, 0).astype(np.uint16)

@@ -1,0 +1,38 @@
+"""One layer of a network, as it was traced or as it was published; every field as it is printed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class Layer:
+  """A row of the comparison.
+
+  Attributes:
+    name: the parameters' path, or what the layer works on: 'pool3', 'unpool3', 'upscore8 crop'.
+    kernel: '3x3', '3x3 dilated 2'; of other layers what they are: 'dense', 'dropout 0.5', 'crop at 19',
+      'batch norm 1e-09', and 'batch norm 1e-05, frozen' where training keeps the loaded statistics.
+    stride: '2', '' where there is none.
+    padding: pixels on every side, 'ceil' or 'floor' of a pooling.
+    output: 'HxWxC'; 'NxC' of a dense layer.
+    parameters: number of trained values.
+    initial: of weights and bias, 'normal 2/in, 0'; see `describe_initializer`.
+    rate: learning-rate multipliers of weights and bias, '1, 2'.
+    decay: weight-decay multipliers, '1, 0'.
+    after: 'relu' where one follows.
+  """
+
+  name: str
+  kernel: str = ''
+  stride: str = ''
+  padding: str = ''
+  output: str = ''
+  parameters: int = 0
+  initial: str = ''
+  rate: str = ''
+  decay: str = ''
+  after: str = ''
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Layer))

@@ -1,0 +1,66 @@
+"""What a function does to places, scales and neighbours, read off its result for an image of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def pair(values: Sequence[Any]) -> str:
+  """Writes one number where both are the same."""
+  return str(values[0]) if len(set(values)) == 1 else str(tuple(values))
+
+
+def _positions(shape: Sequence[int]) -> np.ndarray:
+  """An image [1, h, w, c] whose values say where they stand, channel 0 first."""
+  return np.arange(np.prod(shape[1:]), dtype=np.float64).reshape(1, *shape[1:])
+
+
+def crop(function: Callable, x: Any, offset: int, size: tuple[int, int]) -> str:
+  first = int(function(_positions(x.shape), offset, size).flat[0]) // x.shape[-1]
+  return 'crop at ' + pair(divmod(first, x.shape[2]))
+
+
+def scale(function: Callable, x: Any, factor: float) -> str:
+  return f'times {function(np.ones((1,) * x.ndim), factor).item():g}'
+
+
+def join(function: Callable, x: Any, skip: Any) -> str:
+  """Joins an image of -1 with one of positions: order and margin can be read off the result."""
+  below = np.full((1, *x.shape[1:]), -1, np.float32)
+  with jax.ensure_compile_time_eval():
+    joined = function(below, _positions(skip.shape).astype(np.float32))
+  corner = np.asarray(joined)[0, 0, 0]
+  order = 'skip, up' if corner[0] >= 0 else 'up, skip'
+  first = int(corner[corner >= 0].min()) // skip.shape[-1]
+  return f'join {order}; skip from {pair(divmod(first, skip.shape[2]))}'
+
+
+METHODS = {'crop': crop, 'scale': scale, 'join': join}  # of models, by their names
+
+
+def rounding(pool: Callable) -> str:
+  """Pools five rows: are there three or two after it?"""
+  pooled = jax.eval_shape(lambda: pool(jnp.zeros((1, 5, 5, 1))))
+  return 'ceil' if jax.tree.leaves(pooled)[0].shape[1] == 3 else 'floor'
+
+
+def double(function: Callable) -> str:
+  """Doubles 0, 1: are there values between?"""
+  step = np.asarray(jax.jit(function)(np.array([0, 1], np.float32).reshape(1, 1, 2, 1)))
+  return 'nearest' if set(step.flat) == {0, 1} else 'blended'
+
+
+def align(function: Callable, size: int, options: Mapping[str, Any], side: int = 32) -> str:
+  """Cuts a map as one bin; its channels are its columns, so that each one's weight comes out."""
+  columns = np.broadcast_to(np.eye(side, dtype=np.float32), (side, side, side))
+  box = np.array([[0, 0, side, side]], np.float32)
+  cut = jax.jit(lambda x: function([x], [1], box, jnp.zeros(1, int), 1, **options))
+  weights = np.asarray(cut(columns)).ravel()
+  points = np.count_nonzero(np.diff(weights > 0, prepend=False, append=False)) // 2
+  shift = side / 2 - weights @ np.arange(side)
+  return f'align {size}x{size}, {points}x{points} points, shift {shift:g}'
