@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxseg import parts
-from jaxseg.console import duration
 from jaxseg.metrics.score import columns, numbers
 from jaxseg.report import render
 from jaxseg.report.runs import RunSummary, flattened
@@ -26,12 +25,13 @@ def page(runs: Sequence[RunSummary]) -> str:
     'Learning rate': 'train/learning_rate',
     'Images per second': 'time/images_per_second',
   }
-  fair = comparable(runs)
+  fair, rates = comparable(runs), [run.median('time/images_per_second') for run in runs]
   return render.render(
     'comparison.html',
     runs=named,
     fair=fair,
-    summary=summary(runs, fair),
+    scores=scores(runs, fair),
+    rates=ranked(rates, lambda rate: '–' if rate is None else f'{rate:.3g}'),
     curves=render.curves({name: run.records for name, run in named.items()}, charts),
     **classes(named, fair),
     differences=differences(runs),
@@ -47,33 +47,18 @@ def unique_names(runs: Sequence[RunSummary]) -> list[str]:
   return [os.path.relpath(run.path, common) for run in runs]
 
 
-def summary(runs: Sequence[RunSummary], fair: bool) -> list[tuple[str, str, list[Cell]]]:
-  """Returns the table of scores: the name of each row, its look, and a cell a run."""
-  heads = [run.headline for run in runs]
-  results, published = [numbers(head) for head in heads], [run.published for run in runs]
-  rates = [run.median('time/images_per_second') for run in runs]
-
-  def plain(name: str, texts: Iterable[Any], look: str = '') -> tuple[str, str, list[Cell]]:
-    return name, look, [(text, False) for text in texts]
-
-  rows = [
-    plain('scored on', (_scored_on(head) if head else '–' for head in heads)),
-    plain('step', (f'{head["step"]:,}' if head else '–' for head in heads)),
-  ]
-  for key in render.score_names((run.score for run in runs), heads):
-    name, lower = render.title(key), render.lower_is_better(key)
-    values = [result.get(key) for result in results]
-    rows.append((name, 'best', ranked(values, render.score, lower=lower, fair=fair)))
-    if any(key in paper for paper in published):
-      rows.append(plain(f'paper, {name}', (render.score(p.get(key)) for p in published), 'soft'))
-  return [
-    *rows,
-    plain('parameters', (f'{run.parameters:,}' for run in runs)),
-    plain('steps', (f'{run.last_step:,} of {run.settings.num_steps:,}' for run in runs)),
-    ('images per second', '', ranked(rates, lambda rate: '–' if rate is None else f'{rate:.3g}')),
-    plain('training time', (duration(run.seconds) for run in runs)),
-    plain('devices', (run.provenance.get('devices', '–') for run in runs)),
-  ]
+def scores(
+  runs: Sequence[RunSummary], fair: bool
+) -> list[tuple[str, list[Cell], list[float | None]]]:
+  """Returns a row a score: its name, a cell a run, and what the papers say, [] where none does."""
+  heads, rows = [run.headline for run in runs], []
+  results = [numbers(head) for head in heads]
+  for name in render.score_names((run.score for run in runs), heads):
+    values = [result.get(name) for result in results]
+    cells = ranked(values, render.score, lower=render.lower_is_better(name), fair=fair)
+    papers = [run.published.get(name) for run in runs]
+    rows.append((name, cells, papers if any(p is not None for p in papers) else []))
+  return rows
 
 
 def comparable(runs: Sequence[RunSummary]) -> bool:
@@ -92,13 +77,6 @@ def _data_of(run: RunSummary) -> tuple[str, ...]:
   own = getattr(parts.load('datasets', data.name), 'NUM_CLASSES', None) is None
   options = {k: v for k, v in data.options.items() if k not in _SAME_TRUTH}
   return data.name, run.settings.data_dir if own else '', str(sorted(options.items()))
-
-
-def _scored_on(head: Mapping[str, Any]) -> str:
-  """Says of which images, in which mode and where from."""
-  counted = f'{head["images"]:,} images' if 'images' in head else ''
-  words = filter(None, (head['split'], counted, head.get('mode')))
-  return f'{", ".join(words)} ({head["origin"]})'
 
 
 def ranked(

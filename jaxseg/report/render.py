@@ -49,7 +49,7 @@ def _templates() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  for function in (title, score, number, numbers, plain, duration):
+  for function in (title, score, number, numbers, described, plain, duration):
     templates.filters[function.__name__] = function
   templates.tests['lower_is_better'] = lower_is_better
   return templates
@@ -69,6 +69,12 @@ def number(value: float | None, digits: int = 4) -> str:
 def score(value: float | None) -> str:
   """Writes a score with four digits, also where it is a small error."""
   return f'{value:.3g}' if value is not None and 0 < abs(value) < 0.01 else number(value)
+
+
+def described(result: Mapping[str, Any]) -> str:
+  """Says of which images, and in which mode, an evaluation is."""
+  counted = f'{result["images"]:,} images' if 'images' in result else ''
+  return ', '.join(filter(None, (result['split'], counted, result.get('mode'))))
 
 
 def plain(value: Any) -> str:

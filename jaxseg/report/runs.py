@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from jaxseg.metrics.score import published
 from jaxseg.train.build import Experiment, load_experiment
+from jaxseg.train.initial import variable_shapes
 from jaxseg.train.run_folder import Classes, load_classes, load_run
 from jaxseg.train.state import parameter_count
 from jaxseg.train.writer import read_records
@@ -83,11 +81,7 @@ class RunSummary:
   @functools.cached_property
   def parameters(self) -> int:
     """Number of them."""
-    model = self.experiment.model()
-    size = model.size_rule.at_least(max(64, model.size_rule.minimum))
-    image = jnp.zeros((1, size, size, self.experiment.channels))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    return parameter_count(shapes['params'])
+    return parameter_count(variable_shapes(self.experiment)['params'])
 
   @property
   def seconds(self) -> float:

@@ -63,17 +63,16 @@ def classes(run: RunSummary, images: Images | None) -> dict[str, Any]:
   """Returns what is known of each class, of an evaluation or else of the scored images; {} of neither."""
   result, names = run.headline, run.classes.names
   if columns(result):
-    counted = f'{result.get("images", "all")} images'
-    origin = filter(None, (result['split'], counted, result.get('mode'), result['origin']))
+    origin = f'{render.described(result)}, {result["origin"]}'
   elif images and images.result:
     result, counted = images.result, f'{len(images.scores)} of {images.total} images'
-    origin = images.split, counted, f'step {images.step:,}'
+    origin = f'{images.split}, {counted}, step {images.step:,}'
   else:
     return {}
   by_score = columns(result)
   known = {name for column in by_score.values() for name in column}
   colors = {n: c for n, c in zip(names, run.classes.palette, strict=True) if n in known}
-  shown = {'origin': ', '.join(origin), 'columns': by_score, 'colors': colors}
+  shown = {'origin': origin, 'columns': by_score, 'colors': colors}
   matrix = np.array(result.get('confusion', np.zeros((0, 0))))
   shares = matrix.sum(axis=1) / max(matrix.sum(), 1)
   drawable = 0 < len(matrix) <= _MATRIX_CLASSES
