@@ -5,6 +5,7 @@ python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --i
 """
 
 from jaxseg import console
+from jaxseg.predict import options
 
 
 def main() -> None:
@@ -19,12 +20,7 @@ def main() -> None:
     '--neurites', const='neurites', **extra, help="also ISBI's measures; isbi2012 has them anyway"
   )
   add('--instances', const='components', **extra, help="also COCO's AP of the mask's components")
-  add('--scales', type=console.numbers, default=(), help="average these; default: the config's")
-  add('--flip', action='store_true', help='average with the image mirrored left to right')
-  add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
-  add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
-  add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
-  add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
+  options.add_flags(parser)
   parser.add_hosts()
   flags = parser.parse()
   from jaxseg.train.devices import hosts
@@ -37,14 +33,7 @@ def main() -> None:
       split=flags.split,
       step=flags.step,
       extra=flags.extra,
-      options=evaluate.Options(
-        scales=flags.scales,
-        flip=flags.flip,
-        rotations=flags.rotations,
-        samples=flags.samples,
-        tile=flags.tile,
-        tile_step=flags.tile_step,
-      ),
+      options=options.from_flags(flags),
     )
 
 

@@ -7,6 +7,7 @@ A network that finds objects writes <name>_instances.png and one detections.json
 """
 
 from jaxseg import console
+from jaxseg.predict import options
 
 
 def main() -> None:
@@ -21,12 +22,7 @@ def main() -> None:
   add('--uncertainty', action='store_true', help='also <name>_uncertainty.png and .npy')
   add('--overwrite', action='store_true', help='replace results that are there')
   add('--skip_existing', action='store_true', help='keep them, and predict what is missing')
-  add('--scales', type=console.numbers, default=(), help="average these; default: the config's")
-  add('--flip', action='store_true', help='average with the image mirrored left to right')
-  add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
-  add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
-  add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
-  add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
+  options.add_flags(parser)
   add('--multiple', type=int, default=0, help='round sizes up to it; default: 64 for > 8 sizes')
   flags = parser.parse()
   from jaxseg.predict import job
@@ -39,15 +35,7 @@ def main() -> None:
     overwrite=flags.overwrite,
     skip_existing=flags.skip_existing,
     wanted=job.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
-    options=job.Options(
-      scales=flags.scales,
-      flip=flags.flip,
-      rotations=flags.rotations,
-      samples=flags.samples,
-      tile=flags.tile,
-      tile_step=flags.tile_step,
-      multiple=flags.multiple,
-    ),
+    options=options.from_flags(flags),
   )
 
 
