@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxseg import config as configs
+from jaxseg import files
 from jaxseg.console import duration
 from jaxseg.draw import labels
 from jaxseg.metrics.score import numbers, published
@@ -104,7 +105,7 @@ def replace_table(
   lines = [f'| {" | ".join(cells)} |' for cells in (head, *rows)]
   lines.insert(1, '|---' * len(head) + '|')
   after = rest.partition(end)[2]
-  file.write_text('\n'.join([before + begin, *lines, end + after]), encoding='utf-8')
+  files.write_text(file, '\n'.join([before + begin, *lines, end + after]))
 
 
 def common_scores(runs: Sequence[RunSummary], split: str) -> list[str]:
