@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from jaxseg import config as configs
 from jaxseg import pretrained
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.pretrained.names import preprocessing
+from jaxseg.pretrained.names import sources
 from jaxseg.train import build, initial
 from jaxseg.train.initial import load_variables
 from jaxseg.types import UserError
@@ -153,23 +153,23 @@ def test_a_name_that_is_neither_a_file_nor_a_run(tmp_path):
 
 
 def test_the_papers_recipes_take_caffes_vgg():
-  initial.check_pixels(load('fcn_camvid.py'), preprocessing.CAFFE)
-  initial.check_pixels(load('segnet_camvid.py'), preprocessing.CAFFE)
+  initial.check_pixels(load('fcn_camvid.py'), sources.CAFFE)
+  initial.check_pixels(load('segnet_camvid.py'), sources.CAFFE)
 
 
 def test_other_pixels_are_refused_with_the_right_flags():
   config = load('fcn_camvid.py', 'init_from=vgg16.pth')
   with pytest.raises(UserError) as refused:
-    initial.check_pixels(config, preprocessing.TORCHVISION)
+    initial.check_pixels(config, sources.TORCHVISION)
   assert str(refused.value) == (
     'vgg16.pth: these weights were trained with another std and channel_order: add '
     '--config.data.std=58.395,57.12,57.375 --config.data.channel_order=rgb, or '
     '--config.init.ignore=std,channel_order to train them anew'
   )
   flags = 'data.std=58.395,57.12,57.375', 'data.channel_order=rgb'
-  initial.check_pixels(load('fcn_camvid.py', *flags), preprocessing.TORCHVISION)
+  initial.check_pixels(load('fcn_camvid.py', *flags), sources.TORCHVISION)
   ignoring = load('fcn_camvid.py', 'init.ignore=std,channel_order')
-  initial.check_pixels(ignoring, preprocessing.TORCHVISION)
+  initial.check_pixels(ignoring, sources.TORCHVISION)
 
 
 def test_one_value_for_every_channel():
@@ -177,7 +177,7 @@ def test_one_value_for_every_channel():
   with pytest.raises(
     UserError, match=r'--config.data.mean=127.5,127.5,127.5 --config.data.std=127.5,127.5'
   ):
-    initial.check_pixels(config, preprocessing.KERAS_MOBILENET)
+    initial.check_pixels(config, sources.KERAS_MOBILENET)
   gray = load('unet_isbi2012.py', 'init_from=w', 'data.mean=0,', 'data.std=1,')
   with pytest.raises(UserError, match=r'--config.data.mean=127.5, --config.data.std=127.5,, or'):
     initial.check_pixels(gray, Preprocessing((127.5,), (127.5,)))

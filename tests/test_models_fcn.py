@@ -5,40 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.models import load
 from jaxseg.models.fcn import Model
 from jaxseg.nn.layers import bilinear_kernel
 from jaxseg.types import UserError
-
-
-def abstract(model, shape, **options):
-  """Outputs and variables of a model on an image of that shape, without computing anything."""
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False, **options)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def size(tree):
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+from tests.networks import abstract, draw, image_of, size
 
 
 def constant(model, shape, value=0.0):
   """The model's variables, every number the same; for tests that then write a few by hand."""
   return jax.tree.map(lambda leaf: np.full(leaf.shape, value, 'f'), abstract(model, shape)[1])
-
-
-def draw(model, shape, seed=0):
-  rng = np.random.default_rng(seed)
-
-  def normal(leaf):
-    fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 100
-    return rng.normal(scale=(2 / fan_in) ** 0.5, size=leaf.shape).astype('f')
-
-  return jax.tree.map(normal, abstract(model, shape)[1])
-
-
-def image_of(shape, seed=1):
-  return np.random.default_rng(seed).normal(size=shape).astype('f')
 
 
 @pytest.mark.parametrize(
@@ -106,29 +81,6 @@ def test_parameter_counts_of_torchvision(backbone, plain, with_aux):
   heads = {name for name in variables['params'] if name != 'backbone'}
   parts = '_0', '_1', '_4'
   assert heads == {f'{head}classifier{part}' for head in ('', 'aux_') for part in parts}
-
-
-def test_sizes_of_500x375():
-  def trace(stride):
-    _, variables = abstract(
-      Model(num_classes=21, stride=stride), (1, 500, 375, 3), capture_intermediates=True
-    )
-    maps = variables['intermediates']
-    first = lambda v: (v['__call__'] if isinstance(v, dict) else v)[0]  # noqa: E731
-    return {name: first(v).shape[1:3] for name, v in maps.items() if name != '__call__'}
-
-  sizes = trace(32)
-  assert sizes['conv1_1'] == (698, 573)
-  pools = [sizes[f'stride{2**stage}'] for stage in range(1, 6)]
-  assert pools == [(349, 287), (175, 144), (88, 72), (44, 36), (22, 18)]
-  assert sizes['fc6'] == sizes['fc7'] == sizes['score_fr'] == (16, 12)
-  assert sizes['upscore'] == (544, 416)
-  sizes = trace(16)
-  assert sizes['upscore2'] == (34, 26) and sizes['score_pool4'] == (44, 36)  # then cropped
-  assert sizes['upscore16'] == (560, 432)
-  sizes = trace(8)
-  assert sizes['upscore_pool4'] == (70, 54) and sizes['score_pool3'] == (88, 72)
-  assert sizes['upscore8'] == (568, 440)
 
 
 def test_every_size_is_taken_unless_aligned():
@@ -268,45 +220,12 @@ def test_batch_norm_of_vgg16():
 
 def test_options_that_do_not_go_together_are_refused():
   for options, message in (
-    (dict(stride=4), 'stride=4.*32, 16, 8'),
-    (dict(backbone='vgg19'), 'vgg19.*vgg16, .*|vgg19'),
-    (dict(head='heavy'), "'paper', 'light', 'torchvision'"),
     (dict(backbone='resnet50'), "head='light'"),
     (dict(head='torchvision'), "backbone='resnet50'"),
     (dict(head='torchvision', backbone='resnet50', stride=16), 'stride=8'),
     (dict(aux=True), "head='torchvision'"),
     (dict(head='light', at_once=True), "head='paper'"),
     (dict(head='light', backbone='resnet50', batch_norm=True), 'vgg16'),
-    (dict(learn_upsampling='last'), 'intermediate'),
   ):
     with pytest.raises(UserError, match=message):
       abstract(Model(num_classes=2, **options), (1, 32, 32, 3))
-  assert load('fcn') is Model
-
-
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
-  for options in (
-    dict(),
-    dict(learn_upsampling=True, at_once=True),
-    dict(head='light', backbone='mobilenet_v2'),
-    dict(head='torchvision', backbone='resnet50', aux=True),
-  ):
-    outputs, variables = abstract(Model(2, dtype=jnp.bfloat16, **options), (1, 32, 32, 3))
-    assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {jnp.dtype('bfloat16')}
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-
-
-def test_remat_changes_no_gradient_and_no_name():
-  plain = Model(num_classes=2, stride=8, width=1, aligned=True)
-  image = image_of((1, 32, 32, 3))
-  variables = draw(plain, image.shape)
-
-  def gradient(model):
-    def loss(params):
-      return jnp.mean(model.apply({'params': params}, image, train=False)['logits'] ** 2)
-
-    return jax.grad(loss)
-
-  both = jax.jit(lambda p: (gradient(plain)(p), gradient(plain.clone(remat=True))(p)))
-  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
-  jax.tree.map(close, *both(variables['params']))

@@ -9,16 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxseg.models import load
 from jaxseg.models.mask_rcnn import Model
 from jaxseg.nn.detection.masks import paste
 from jaxseg.nn.layers import BatchNorm
-from jaxseg.pretrained import flatten
-from jaxseg.pretrained import convert
+from jaxseg.pretrained import convert, flatten
 from jaxseg.tasks.instance import Task
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError
+from tests.networks import abstract, size
 from tests.test_parallel import PREPROCESS, wrappers
 
 TINY = dict(
@@ -40,17 +39,6 @@ TINY = dict(
   detections=6,
   candidates=40,
 )
-
-
-def abstract(model, shape):
-  """Outputs and variables of a model on an image of that shape, without computing anything."""
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def size(tree):
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize(
@@ -116,14 +104,12 @@ def test_bfloat16_computes_heads_in_bfloat16_and_boxes_in_float32():
 def test_what_it_refuses():
   for options, side, message in (
     (dict(), 70, 'sizes are 32 n, at least 32; .*to 64 or 96'),
-    (dict(backbone='vgg16'), 64, "'resnet50', 'resnet101'"),
     (dict(anchor_sizes=(8, 16)), 64, 'one for each of 4 stages'),
   ):
     with pytest.raises(UserError, match=message):
       abstract(Model(2, **options), (1, 64, side, 3))
   with pytest.raises(UserError, match="config.task='instance'"):
     Model(2, **TINY).init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=True)
-  assert load('mask_rcnn') is Model
 
 
 # --- the step

@@ -1,10 +1,9 @@
-"""PSPNet: numbers of parameters, sizes, what the pyramid is, published weights, one step anywhere."""
+"""PSPNet: numbers of parameters, sizes, what the pyramid is, published weights, two steps anywhere."""
 
 from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -12,44 +11,18 @@ from safetensors.numpy import save_file
 
 from jaxseg import config as configs
 from jaxseg import pretrained
-from jaxseg.models import load
 from jaxseg.models.pspnet import Model
-from jaxseg.nn.layers import BatchNorm, adaptive_average_pool
-from jaxseg.predict.predictor import Options, Predictor
-from jaxseg.pretrained.conversion import convert
+from jaxseg.nn.layers import BatchNorm
 from jaxseg.tasks.semantic import Task
 from jaxseg.train import build, initial
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError
-from tests import tiny_runs
+from tests.networks import abstract, draw, size
 from tests.test_parallel import PREPROCESS, assert_same, batch_of, wrappers
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = dict(width=2, stage_sizes=(1, 1, 1, 1))
-
-
-def abstract(model, shape, **options):
-  """Outputs and variables of a model on an image of that shape, without computing anything."""
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False, **options)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def size(tree):
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def draw(model, shape):
-  rng = np.random.default_rng(0)
-
-  def values(path, leaf):
-    if path[-1].key in ('scale', 'var'):
-      return rng.uniform(0.5, 1.5, leaf.shape).astype('f')
-    spread = (2 / np.prod(leaf.shape[:-1])) ** 0.5 if len(leaf.shape) > 1 else 0.1
-    return rng.normal(0, spread, leaf.shape).astype('f')
-
-  return jax.tree_util.tree_map_with_path(values, abstract(model, shape)[1])
 
 
 @pytest.mark.parametrize(
@@ -112,37 +85,10 @@ def test_what_it_refuses():
   for options, side, message in (
     (dict(align_corners=False), 65, 'sizes are 8 n, at least 8; .*to 64 or 72'),
     (dict(), 64, '8 n [+] 1, at least 1; .*to 57 or 65'),
-    (dict(backbone='vgg16'), 65, "'resnet50', 'resnet101'"),
     (dict(bins=(1, 2, 3)), 65, '2048 channels'),
   ):
     with pytest.raises(UserError, match=message):
       abstract(Model(2, **options), (1, side, 65, 3))
-  assert load('pspnet') is Model
-
-
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
-  outputs, variables = abstract(Model(2, dtype=jnp.bfloat16), (1, 33, 33, 3))
-  assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {jnp.dtype('bfloat16')}
-  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-
-
-def test_adaptive_average_pool_by_hand():
-  """Five pixels in two bins are 0..2 and 2..4; in three 0..1, 1..3 and 3..4; two in three repeat."""
-  row = lambda *values: np.array(values, np.float32).reshape(1, 1, -1, 1)  # noqa: E731
-  pool = jax.jit(adaptive_average_pool, static_argnums=1)
-  for pixels, bins, means in (
-    ((1, 2, 6, 4, 8), 2, (3, 6)),
-    ((1, 2, 6, 4, 8), 3, (1.5, 4, 6)),
-    ((1, 3), 3, (1, 2, 3)),
-    ((1, 2, 6, 3), 2, (1.5, 4.5)),
-  ):
-    found, turned = (pool(x, bins) for x in (row(*pixels), row(*pixels).swapaxes(1, 2)))
-    np.testing.assert_allclose(found[0, :, :, 0], np.tile(means, (bins, 1)))
-    np.testing.assert_allclose(turned[0, :, :, 0].T, np.tile(means, (bins, 1)))
-  first = jax.jit(jax.grad(lambda x: pool(x, 2)[0, 0, 0, 0]))(row(1, 2, 6, 4, 8))
-  np.testing.assert_allclose(first.ravel(), (1 / 3, 1 / 3, 1 / 3, 0, 0), rtol=1e-6)
-  many = pool(jnp.ones((1, 60, 60, 1), jnp.bfloat16), 1)
-  assert many.dtype == jnp.bfloat16 and many.item() == 1
 
 
 def test_the_pyramid_is_averages_beside_the_features():
@@ -229,9 +175,11 @@ def torchvision_resnet(width=2, classes=1000):
 
 
 def start(spec, file):
-  config = configs.load(f'{ROOT}/configs/{spec}', ('model_options.width=2', f'init_from={file}'))
-  shapes = abstract(build.model_from(config), (1, 33, 33, 3))[1]
-  return initial.start_from(config, jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes))
+  config = configs.load(f'{ROOT}/configs/{spec}', ('model.width=2', f'init_from={file}'))
+  experiment = build.experiment(config)
+  shapes = abstract(experiment.model(), (1, 33, 33, 3))[1]
+  sevens = jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes)
+  return initial.start_from(experiment, sevens)
 
 
 def test_torchvisions_resnet_fills_the_backbone(tmp_path):
@@ -240,12 +188,12 @@ def test_torchvisions_resnet_fills_the_backbone(tmp_path):
   variables, report = start('pspnet_ade20k.py:torchvision,smoke', file)
   # 17 convolutions and 4 arrays of each batch norm; 4 levels and 2 heads of 5, and two scores.
   assert report.startswith('init_from torchvision resnet50 or 101: 85 matched, 34 new, 2 unused, 0')
-  found = pretrained.flatten(variables)
-  kernel = found['params/backbone/layer3_0_conv2/kernel']
+  loaded = pretrained.flatten(variables)
+  kernel = loaded['params/backbone/layer3_0_conv2/kernel']
   np.testing.assert_array_equal(kernel, tensors['layer3.0.conv2.weight'].transpose(2, 3, 1, 0))
-  variance = found['batch_stats/backbone/layer4_0_downsample_1/var']
+  variance = loaded['batch_stats/backbone/layer4_0_downsample_1/var']
   np.testing.assert_array_equal(variance, tensors['layer4.0.downsample.1.running_var'])
-  assert (found['params/cls_0/kernel'] == 7).all()
+  assert (loaded['params/cls_0/kernel'] == 7).all()
   with pytest.raises(UserError, match='missing in the weights: .*backbone/bn2/bias'):
     start('pspnet_ade20k.py:smoke', file)  # it has no deep stem
 
@@ -253,7 +201,7 @@ def test_torchvisions_resnet_fills_the_backbone(tmp_path):
 def test_the_releases_own_names():
   names = 'layer0.0 layer0.3 layer0.6 layer4.2.downsample.0 ppm.features.0.1 cls.4 aux.0'.split()
   zeros = {f'module.{name}.weight': np.zeros((1, 1, 3, 3), 'f') for name in names}
-  converted = convert(zeros)
+  converted = pretrained.convert(zeros)
   assert converted.source == 'semseg pspnet50 or 101' and converted.optional == ('aux_.*',)
   assert list(converted.tensors) == [
     f'params/{name}/kernel'
@@ -264,7 +212,7 @@ def test_the_releases_own_names():
   ]  # fmt: skip
 
 
-# --- the step, prediction, and resuming
+# --- the step
 
 
 def two_steps(wrapper):
@@ -293,20 +241,3 @@ def test_one_device_and_pmap_agree():
   assert all(total == pytest.approx(main + aux) for total, main, aux in losses)
   np.testing.assert_allclose(theirs, losses, rtol=1e-5)
   assert_same((state.params, state.batch_stats), (other.params, other.batch_stats))
-
-
-def test_windows_flip_and_scales():
-  config = configs.load(f'{ROOT}/configs/pspnet_camvid.py:smoke', ('model_options.width=2',))
-  variables = draw(build.model_from(config), (1, 17, 17, 3))
-  image = tiny_runs.random_image(17, 17)
-  predict = partial(Predictor, config, variables, tiny_runs.CLASSES)
-  plain = predict()
-  mean = (plain.probabilities(image) + plain.probabilities(image[:, ::-1])[:, ::-1]) / 2
-  flipped = predict(Options(flip=True, tile=(17, 17), tile_step=(11, 11)))
-  np.testing.assert_allclose(flipped.probabilities(image), mean, atol=1e-5)
-  wide = tiny_runs.random_image(20, 40)
-  several = flipped.replace(scales=(0.5, 1.0)).probabilities(wide)
-  assert several.shape == (20, 40, 4)
-  np.testing.assert_allclose(several.sum(-1), 1, rtol=1e-5)
-  with pytest.raises(UserError, match='a tile side of 16 .* take 9 or 17'):
-    predict(Options(tile=(16, 16)))

@@ -5,40 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.models import load
 from jaxseg.models.segnet import Model
 from jaxseg.nn.layers import BatchNorm
-from jaxseg.types import UserError
-
-
-def abstract(model, shape, **options):
-  """Outputs and variables of a model on an image of that shape, without computing anything."""
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False, **options)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def output_shapes(model, shape):
-  """{name of a layer: [h,w,c] of its output}, poolings included."""
-  _, variables = abstract(model, shape, capture_intermediates=True)
-  layers = {k: v for k, v in variables['intermediates'].items() if k != '__call__'}
-  first = lambda v: (v['__call__'] if isinstance(v, dict) else v)[0]  # noqa: E731
-  return {name: first(value).shape[1:] for name, value in layers.items()}
-
-
-def initialise(model, shape, seed=0):
-  """Kernels, biases and shifts are drawn; means are 0, variances and scales 1."""
-  rng = np.random.default_rng(seed)
-
-  def draw(path, leaf):
-    name = path[-1].key
-    if name == 'bias':
-      return rng.normal(scale=0.1, size=leaf.shape).astype('f')
-    if name != 'kernel':
-      return np.full(leaf.shape, name in ('scale', 'var'), np.float32)
-    return rng.normal(scale=(2 / np.prod(leaf.shape[:-1])) ** 0.5, size=leaf.shape).astype('f')
-
-  return jax.tree_util.tree_map_with_path(draw, abstract(model, shape)[1])
+from tests.networks import abstract, draw, layer_shapes, size
 
 
 def image_of(shape, seed=1):
@@ -61,7 +30,7 @@ def image_of(shape, seed=1):
 )
 def test_parameter_counts(expected, options):
   outputs, variables = abstract(Model(**options), (1, 360, 480, 3))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == expected
+  assert size(variables['params']) == expected
   assert outputs['logits'].shape == (1, 360, 480, options['num_classes'])
 
 
@@ -70,72 +39,19 @@ def test_encoder_is_vgg16_with_batch_norm():
   is_decoder = lambda name: '_D' in name  # noqa: E731
   sizes = {True: 0, False: 0}
   for name, layer in variables['params'].items():
-    sizes[is_decoder(name)] += sum(leaf.size for leaf in jax.tree.leaves(layer))
+    sizes[is_decoder(name)] += size(layer)
   assert sizes == {False: 14723136, True: 29449355 - 14723136}
   assert 'conv1_1_D_bn' not in variables['params']  # the classifier: no batch norm
 
 
-def test_sizes_of_360x480():
-  shapes = output_shapes(Model(num_classes=11, bayesian=True), (1, 360, 480, 3))
-  assert [shapes[f'pool{stage}'] for stage in range(1, 6)] == [
-    (180, 240, 64),
-    (90, 120, 128),
-    (45, 60, 256),
-    (23, 30, 512),  # rounded up
-    (12, 15, 512),
-  ]
-  decoder = {name: s for name, s in shapes.items() if name.endswith('_D')}
-  assert decoder == {
-    'conv5_3_D': (23, 30, 512),
-    'conv5_2_D': (23, 30, 512),
-    'conv5_1_D': (23, 30, 512),
-    'conv4_3_D': (45, 60, 512),
-    'conv4_2_D': (45, 60, 512),
-    'conv4_1_D': (45, 60, 256),
-    'conv3_3_D': (90, 120, 256),
-    'conv3_2_D': (90, 120, 256),
-    'conv3_1_D': (90, 120, 128),
-    'conv2_2_D': (180, 240, 128),
-    'conv2_1_D': (180, 240, 64),
-    'conv1_2_D': (360, 480, 64),
-    'conv1_1_D': (360, 480, 11),
-  }
-  assert {name: s for name, s in shapes.items() if 'drop' in name} == {
-    'encdrop3': (45, 60, 256),  # after the pooling
-    'encdrop4': (23, 30, 512),
-    'encdrop5': (12, 15, 512),
-    'decdrop5': (23, 30, 512),  # before the next unpooling
-    'decdrop4': (45, 60, 256),
-    'decdrop3': (90, 120, 128),
-  }
-
-
-def test_sizes_of_the_basic_variant():
-  shapes = output_shapes(Model(num_classes=11, variant='basic', bayesian=True), (1, 360, 480, 3))
-  assert {name: s for name, s in shapes.items() if 'bn' not in name} == {
-    'conv1': (360, 480, 64),
-    'conv2': (180, 240, 64),
-    'conv3': (90, 120, 64),
-    'conv4': (45, 60, 64),
-    'pool1': (180, 240, 64),
-    'pool2': (90, 120, 64),
-    'pool3': (45, 60, 64),
-    'pool4': (23, 30, 64),
-    'encdrop3': (45, 60, 64),
-    'encdrop4': (23, 30, 64),
-    'conv_decode4': (45, 60, 64),
-    'decdrop4': (45, 60, 64),
-    'conv_decode3': (90, 120, 64),
-    'decdrop3': (90, 120, 64),
-    'conv_decode2': (180, 240, 64),
-    'conv_decode1': (360, 480, 64),
-    'conv_classifier': (360, 480, 11),
-  }
+def test_any_size_is_taken():
+  assert Model(num_classes=2).size_rule.allows(1)
+  assert abstract(Model(num_classes=2, width=4), (2, 37, 1, 4))[0]['logits'].shape == (2, 37, 1, 2)
 
 
 def test_without_bayesian_nothing_drops_out():
   for variant in ('vgg16', 'basic'):
-    shapes = output_shapes(Model(num_classes=11, variant=variant), (1, 23, 30, 3))
+    shapes = layer_shapes(Model(num_classes=11, variant=variant), (1, 23, 30, 3))
     assert not [name for name in shapes if 'drop' in name]
 
 
@@ -204,7 +120,7 @@ def reference(variables, x, variant):
 def test_logits_equal_numpy(variant):
   model = Model(num_classes=3, variant=variant, width=2)
   image = image_of((1, 13, 18, 3))  # odd at every level
-  variables = initialise(model, image.shape)
+  variables = draw(model, image.shape, neutral_norm=True)
   logits = jax.jit(lambda v, x: model.apply(v, x, train=False)['logits'])(variables, image)
   expected = reference(variables, image[0], variant)
   np.testing.assert_allclose(logits[0], expected, atol=1e-4 * np.abs(expected).max())
@@ -232,7 +148,7 @@ def test_batch_norm_is_the_releases():
 def test_monte_carlo_dropout_varies_while_batch_norm_stands_still():
   model = Model(num_classes=3, variant='basic', width=4, bayesian=True)
   image = image_of((1, 16, 16, 3))
-  variables = initialise(model, image.shape)
+  variables = draw(model, image.shape)
 
   @jax.jit
   def sample(key):
@@ -244,52 +160,3 @@ def test_monte_carlo_dropout_varies_while_batch_norm_stands_still():
   second, plain_again = sample(jax.random.key(1))
   assert jnp.abs(first - second).max() > 1e-2 and jnp.abs(first - plain).max() > 1e-2
   np.testing.assert_array_equal(plain, plain_again)
-
-
-def test_remat_changes_no_gradient_and_no_name():
-  plain = Model(num_classes=2, variant='basic', width=2, bayesian=True)
-  image = image_of((1, 9, 8, 3))
-  variables = initialise(plain, image.shape)
-
-  def gradient(model):
-    def loss(params):
-      outputs, _ = model.apply(
-        {**variables, 'params': params},
-        image,
-        train=True,
-        rngs={'dropout': jax.random.key(5)},
-        mutable=['batch_stats'],
-      )
-      return jnp.mean(outputs['logits'] ** 2)
-
-    return jax.grad(loss)
-
-  with_remat = gradient(plain.clone(remat=True))
-  both = jax.jit(lambda p: (gradient(plain)(p), with_remat(p)))(variables['params'])
-  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
-  jax.tree.map(close, *both)
-  shape = (1, 23, 30, 3)
-  deep = Model(num_classes=2, width=2)
-  assert jax.tree.all(
-    jax.tree.map(
-      lambda a, b: a.shape == b.shape,
-      abstract(deep, shape)[1],
-      abstract(deep.clone(remat=True), shape)[1],
-    )
-  )
-
-
-def test_any_size_is_taken_and_bad_options_are_not():
-  assert Model(num_classes=2).size_rule.allows(1)
-  assert abstract(Model(num_classes=2, width=4), (2, 37, 1, 4))[0]['logits'].shape == (2, 37, 1, 2)
-  with pytest.raises(UserError, match="variant='bayesian'.*'vgg16', 'basic'"):
-    abstract(Model(num_classes=2, variant='bayesian'), (1, 32, 32, 3))
-  assert load('segnet') is Model
-
-
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
-  for variant in ('vgg16', 'basic'):
-    model = Model(num_classes=2, variant=variant, dtype=jnp.bfloat16)
-    outputs, variables = abstract(model, (1, 32, 32, 3))
-    assert outputs['logits'].dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}

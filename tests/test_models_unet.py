@@ -5,40 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.models import load
 from jaxseg.models.unet import Model
 from jaxseg.types import UserError
-
-
-def abstract(model, shape, **options):
-  """Outputs and variables of a model on an image of that shape, without computing anything."""
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False, **options)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def output_shapes(model, shape):
-  """{name of a layer: shape of its output}."""
-  _, variables = abstract(model, shape, capture_intermediates=True)
-  layers = {k: v for k, v in variables['intermediates'].items() if k != '__call__'}
-  return {name: value['__call__'][0].shape for name, value in layers.items()}
-
-
-def initialise(model, shape, seed=0):
-  """He-normal kernels, biases and means 0, scales and variances 1, drawn by NumPy (no compilation)."""
-  rng = np.random.default_rng(seed)
-
-  def draw(path, leaf):
-    name = path[-1].key
-    if name != 'kernel':
-      return np.full(leaf.shape, name in ('scale', 'var'), np.float32)
-    return rng.normal(scale=(2 / np.prod(leaf.shape[:-1])) ** 0.5, size=leaf.shape).astype('f')
-
-  return jax.tree_util.tree_map_with_path(draw, abstract(model, shape)[1])
-
-
-def image_of(shape, seed=1):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+from tests.networks import abstract, draw, image_of, layer_shapes, size
 
 
 @pytest.mark.parametrize(
@@ -65,46 +34,17 @@ def image_of(shape, seed=1):
 )
 def test_parameter_counts(expected, channels, options):
   model = Model(**options)
-  size = model.size_rule.at_least(512)
-  outputs, variables = abstract(model, (1, size, size, channels))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == expected
-  expected_size = size - 2 * model.size_rule.margin
-  assert outputs['logits'].shape == (1, expected_size, expected_size, options['num_classes'])
-
-
-def test_sizes_are_those_of_figure_1():
-  shapes = output_shapes(Model(num_classes=2), (1, 572, 572, 1))
-  assert {name: shape[1:] for name, shape in shapes.items() if 'dropout' not in name} == {
-    'enc0_conv1': (570, 570, 64),
-    'enc0_conv2': (568, 568, 64),
-    'enc1_conv1': (282, 282, 128),
-    'enc1_conv2': (280, 280, 128),
-    'enc2_conv1': (138, 138, 256),
-    'enc2_conv2': (136, 136, 256),
-    'enc3_conv1': (66, 66, 512),
-    'enc3_conv2': (64, 64, 512),
-    'bottom_conv1': (30, 30, 1024),
-    'bottom_conv2': (28, 28, 1024),
-    'dec3_up': (56, 56, 512),
-    'dec3_conv1': (54, 54, 512),
-    'dec3_conv2': (52, 52, 512),
-    'dec2_up': (104, 104, 256),
-    'dec2_conv1': (102, 102, 256),
-    'dec2_conv2': (100, 100, 256),
-    'dec1_up': (200, 200, 128),
-    'dec1_conv1': (198, 198, 128),
-    'dec1_conv2': (196, 196, 128),
-    'dec0_up': (392, 392, 64),
-    'dec0_conv1': (390, 390, 64),
-    'dec0_conv2': (388, 388, 64),
-    'score': (388, 388, 2),
-  }  # 23 convolutions
+  side = model.size_rule.at_least(512)
+  outputs, variables = abstract(model, (1, side, side, channels))
+  assert size(variables['params']) == expected
+  left = side - 2 * model.size_rule.margin
+  assert outputs['logits'].shape == (1, left, left, options['num_classes'])
 
 
 def test_dropout_stands_where_each_variant_has_it():
   def dropouts(size, **options):
-    shapes = output_shapes(Model(num_classes=2, **options), (1, size, size, 1))
-    return {name: shape[1:] for name, shape in shapes.items() if 'dropout' in name}
+    shapes = layer_shapes(Model(num_classes=2, **options), (1, size, size, 1))
+    return {name: shape for name, shape in shapes.items() if 'dropout' in name}
 
   assert dropouts(572) == {'bottom_dropout': (28, 28, 1024)}
   assert dropouts(572, variant='nvidia') == {'bottom_dropout': (28, 28, 1024)}
@@ -124,6 +64,12 @@ def test_dropout_stands_where_each_variant_has_it():
   }
 
 
+def test_options_that_do_not_go_together():
+  for options in (dict(variant='keras', padding='valid'), dict(variant='release', up='bilinear')):
+    with pytest.raises(UserError, match="variant='(keras' is padded|paper' only)"):
+      abstract(Model(num_classes=2, **options), (1, 572, 572, 1))
+
+
 def test_size_rule_and_its_error():
   rule = Model(num_classes=2).size_rule
   assert (rule.multiple, rule.offset, rule.minimum, rule.margin) == (16, 12, 188, 92)
@@ -136,23 +82,6 @@ def test_size_rule_and_its_error():
     abstract(Model(num_classes=2, padding='same'), (1, 96, 100, 1))
   assert Model(num_classes=2, depth=2).size_rule.margin == 20
   assert abstract(Model(num_classes=2, depth=2), (1, 44, 48, 1))[0]['logits'].shape == (1, 4, 8, 2)
-
-
-def test_options_that_do_not_exist_are_refused():
-  for options, message in (
-    (dict(variant='kears'), "variant='kears'.*'paper', 'release', 'keras'"),
-    (dict(padding='reflect'), "'valid', 'same'"),
-    (dict(up='nearest'), "'deconv', 'bilinear'"),
-    (dict(variant='keras', padding='valid'), 'padded'),
-    (dict(variant='release', up='bilinear'), 'paper'),
-  ):
-    with pytest.raises(UserError, match=message):
-      abstract(Model(num_classes=2, **options), (1, 572, 572, 1))
-  with pytest.raises(
-    UserError, match="no model 'u_net': choose one of fcn, mask_rcnn, pspnet, segnet, unet"
-  ):
-    load('u_net')
-  assert load('unet') is Model
 
 
 # A U-Net of one level in plain NumPy. Kernels are [kh,kw,in,out].
@@ -212,10 +141,7 @@ def test_logits_equal_numpy(variant, pad, size, last):
   padding = 'same' if pad else 'valid'
   model = Model(num_classes=2, width=2, depth=1, variant=variant, padding=padding)
   image = image_of((1, size, size + 2, 3))
-  params = initialise(model, image.shape)['params']
-  rng = np.random.default_rng(2)
-  for layer in params.values():
-    layer['bias'] = rng.normal(size=layer['bias'].shape).astype(np.float32)
+  params = draw(model, image.shape)['params']
   logits = jax.jit(lambda p, x: model.apply({'params': p}, x, train=False)['logits'])(params, image)
   assert logits.shape == (1, last, last + 2, 2)
   np.testing.assert_allclose(logits[0], reference(params, image[0], variant, pad), atol=2e-4)
@@ -244,7 +170,7 @@ def test_unpadded_logits_are_the_padded_ones_where_no_padding_reaches():
   unpadded = Model(num_classes=2, width=2, depth=1)
   padded = unpadded.clone(padding='same')
   image = image_of((1, 40, 40, 1))
-  variables = initialise(unpadded, image.shape)
+  variables = draw(unpadded, image.shape)
   run = lambda model: jax.jit(lambda x: model.apply(variables, x, train=False)['logits'])(image)  # noqa: E731
   margin = unpadded.size_rule.margin
   assert margin == 8
@@ -254,7 +180,7 @@ def test_unpadded_logits_are_the_padded_ones_where_no_padding_reaches():
 def test_overlap_tiles_equal_one_pass_at_steps_of_16_only():
   model = Model(num_classes=2, width=2)
   image = image_of((1, 252, 252, 1))
-  variables = initialise(model, image.shape)
+  variables = draw(model, image.shape)
   run = jax.jit(lambda x: model.apply(variables, x, train=False)['logits'])
   whole = np.asarray(run(image))  # [1,68,68,2]
   scale = np.abs(whole).max()
@@ -270,7 +196,7 @@ def test_overlap_tiles_equal_one_pass_at_steps_of_16_only():
 def test_monte_carlo_dropout_varies_while_batch_norm_stands_still():
   model = Model(num_classes=2, width=2, depth=1, padding='same', batch_norm=True)
   image = image_of((2, 8, 8, 1))
-  variables = initialise(model, image.shape)
+  variables = draw(model, image.shape)
 
   @jax.jit
   def sample(key):
@@ -289,36 +215,3 @@ def test_monte_carlo_dropout_varies_while_batch_norm_stands_still():
   np.testing.assert_array_equal(one['logits'], two['logits'])  # no dropout, though training
   mean = stats['batch_stats']['enc0_bn1']['mean']
   assert jnp.abs(mean).max() > 0  # batch statistics entered the running averages
-
-
-def test_remat_changes_no_gradient_and_no_name():
-  plain = Model(num_classes=2, width=2, depth=1, padding='same', batch_norm=True)
-  image = image_of((1, 8, 8, 1))
-  variables = initialise(plain, image.shape)
-
-  def gradient(model):
-    def loss(params):
-      outputs, _ = model.apply(
-        {**variables, 'params': params},
-        image,
-        train=True,
-        rngs={'dropout': jax.random.key(5)},
-        mutable=['batch_stats'],
-      )
-      return jnp.sum(outputs['logits'] ** 2)
-
-    return jax.jit(jax.grad(loss))(variables['params'])
-
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-    gradient(plain),
-    gradient(plain.clone(remat=True)),
-  )
-
-
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
-  for options in (dict(), dict(variant='keras'), dict(batch_norm=True, up='bilinear')):
-    model = Model(2, dtype=jnp.bfloat16, padding='same', **options)
-    outputs, variables = abstract(model, (1, 32, 32, 1))
-    assert outputs['logits'].dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}

@@ -1,18 +1,12 @@
 """MobileNet V1 and V2: size, names, taps and the two ways of padding a strided convolution."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxseg.nn.backbones import MobileNetV1, MobileNetV2
 from jaxseg.types import UserError
-
-
-def abstract(model, shape):
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
+from tests.networks import abstract, size
 
 
 @pytest.mark.parametrize(
@@ -28,12 +22,12 @@ def abstract(model, shape):
 )
 def test_parameter_counts(expected, model):
   _, variables = abstract(model, (1, 224, 224, 3))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == expected
+  assert size(variables['params']) == expected
 
 
 def test_keras_v2_has_its_published_number_of_values_with_statistics():
   _, variables = abstract(MobileNetV2(num_classes=1000, padding='keras'), (1, 224, 224, 3))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 3538984
+  assert size(variables) == 3538984
 
 
 def test_taps():

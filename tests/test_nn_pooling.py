@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.nn.layers import max_pool, max_pool_argmax, max_unpool
+from jaxseg.nn.layers import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
 
 
 def _map(rows, dtype=jnp.float32):
@@ -187,3 +187,22 @@ def test_no_select_and_scatter_and_symbolic_export():
   exported = jax.export.export(jax.jit(round_trip))(shape)
   image = jax.random.normal(jax.random.key(0), (2, 4, 8, 3))
   np.testing.assert_array_equal(exported.call(image), round_trip(image))
+
+
+def test_adaptive_average_pool_by_hand():
+  """Five pixels in two bins are 0..2 and 2..4; in three 0..1, 1..3 and 3..4; two in three repeat."""
+  row = lambda *values: np.array(values, np.float32).reshape(1, 1, -1, 1)  # noqa: E731
+  pool = jax.jit(adaptive_average_pool, static_argnums=1)
+  for pixels, bins, means in (
+    ((1, 2, 6, 4, 8), 2, (3, 6)),
+    ((1, 2, 6, 4, 8), 3, (1.5, 4, 6)),
+    ((1, 3), 3, (1, 2, 3)),
+    ((1, 2, 6, 3), 2, (1.5, 4.5)),
+  ):
+    found, turned = (pool(x, bins) for x in (row(*pixels), row(*pixels).swapaxes(1, 2)))
+    np.testing.assert_allclose(found[0, :, :, 0], np.tile(means, (bins, 1)))
+    np.testing.assert_allclose(turned[0, :, :, 0].T, np.tile(means, (bins, 1)))
+  first = jax.jit(jax.grad(lambda x: pool(x, 2)[0, 0, 0, 0]))(row(1, 2, 6, 4, 8))
+  np.testing.assert_allclose(first.ravel(), (1 / 3, 1 / 3, 1 / 3, 0, 0), rtol=1e-6)
+  many = pool(jnp.ones((1, 60, 60, 1), jnp.bfloat16), 1)
+  assert many.dtype == jnp.bfloat16 and many.item() == 1

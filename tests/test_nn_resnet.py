@@ -7,29 +7,9 @@ import pytest
 
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet, build
 from jaxseg.types import UserError
+from tests.networks import abstract, draw, size
 
 R101 = STAGE_SIZES['resnet101']
-
-
-def abstract(model, shape, **options):
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False, **options)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def initialise(model, shape, seed=0):
-  """He-normal kernels; scales, biases and statistics of batch norm are drawn too."""
-  rng = np.random.default_rng(seed)
-
-  def draw(path, leaf):
-    name = path[-1].key
-    if name in ('scale', 'var'):
-      return rng.uniform(0.5, 1.5, size=leaf.shape).astype('f')
-    if name in ('bias', 'mean'):
-      return rng.normal(scale=0.1, size=leaf.shape).astype('f')
-    return rng.normal(scale=(2 / np.prod(leaf.shape[:-1])) ** 0.5, size=leaf.shape).astype('f')
-
-  return jax.tree_util.tree_map_with_path(draw, abstract(model, shape)[1])
 
 
 @pytest.mark.parametrize(
@@ -46,7 +26,7 @@ def initialise(model, shape, seed=0):
 )
 def test_parameter_counts(expected, model):
   _, variables = abstract(model, (1, 224, 224, 3))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == expected
+  assert size(variables['params']) == expected
 
 
 def test_names_are_torchvisions_with_underscores():
@@ -95,7 +75,7 @@ def test_the_stride_is_on_the_3x3_convolution():
 def test_dilated_network_is_the_strided_one_evaluated_more_densely():
   strided = ResNet(stage_sizes=(1, 1, 2, 2), width=2)
   image = np.random.default_rng(1).normal(size=(1, 64, 64, 3)).astype('f')
-  variables = initialise(strided, image.shape)
+  variables = draw(strided, image.shape)
 
   @jax.jit
   def run(image):
@@ -115,7 +95,7 @@ def test_padding_is_symmetric():
   """Mirroring the image mirrors odd-sized feature maps if padding and kernels are symmetric."""
   model = ResNet(stage_sizes=(1, 1, 1, 1), width=2)
   image = np.random.default_rng(1).normal(size=(1, 65, 65, 3)).astype('f')
-  variables = initialise(model, image.shape)
+  variables = draw(model, image.shape)
   symmetric = lambda leaf: (leaf + leaf[::-1, ::-1]) / 2 if leaf.ndim == 4 else leaf  # noqa: E731
   variables['params'] = jax.tree.map(symmetric, variables['params'])
   run = jax.jit(lambda x: model.apply(variables, x, train=False)['stride32'])
@@ -128,7 +108,7 @@ def test_the_papers_stride_is_on_the_first_1x1():
   """Stage 2 of the v1 net, written out: its 1x1 convolutions see every second pixel only."""
   options = dict(stage_sizes=(1, 1), width=2)
   v1, later = ResNet(stride_first=True, **options), ResNet(**options)
-  variables = initialise(v1, (1, 21, 26, 3))
+  variables = draw(v1, (1, 21, 26, 3))
   image = np.random.default_rng(1).normal(size=(1, 21, 26, 3)).astype('f')
   taps, others = (net.apply(variables, image, train=False) for net in (v1, later))
 

@@ -1,29 +1,13 @@
 """VGG16: its size, and what makes it fully convolutional."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxseg.nn import backbones
 from jaxseg.nn.backbones import VGG16, VGG16Classifier
 from jaxseg.types import UserError
-
-
-def abstract(model, shape):
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: model.init_with_output(key, x, train=False)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), image)
-
-
-def initialise(model, shape, seed=0):
-  rng = np.random.default_rng(seed)
-
-  def draw(leaf):
-    fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 100
-    return rng.normal(scale=(2 / fan_in) ** 0.5, size=leaf.shape).astype('f')
-
-  return jax.tree.map(draw, abstract(model, shape)[1])
+from tests.networks import abstract, draw, size
 
 
 @pytest.mark.parametrize(
@@ -38,30 +22,7 @@ def initialise(model, shape, seed=0):
 )
 def test_parameter_counts(expected, model):
   _, variables = abstract(model, (1, 224, 224, 3))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == expected
-
-
-def test_parameters_have_their_published_names_and_shapes():
-  _, variables = abstract(VGG16Classifier(), (1, 224, 224, 3))
-  kernels = {name: layer['kernel'].shape for name, layer in variables['params'].items()}
-  assert kernels == {
-    'conv1_1': (3, 3, 3, 64),
-    'conv1_2': (3, 3, 64, 64),
-    'conv2_1': (3, 3, 64, 128),
-    'conv2_2': (3, 3, 128, 128),
-    'conv3_1': (3, 3, 128, 256),
-    'conv3_2': (3, 3, 256, 256),
-    'conv3_3': (3, 3, 256, 256),
-    'conv4_1': (3, 3, 256, 512),
-    'conv4_2': (3, 3, 512, 512),
-    'conv4_3': (3, 3, 512, 512),
-    'conv5_1': (3, 3, 512, 512),
-    'conv5_2': (3, 3, 512, 512),
-    'conv5_3': (3, 3, 512, 512),
-    'fc6': (7, 7, 512, 4096),
-    'fc7': (1, 1, 4096, 4096),
-    'fc8': (1, 1, 4096, 1000),
-  }
+  assert size(variables['params']) == expected
 
 
 def test_feature_maps_and_the_two_ways_of_rounding():
@@ -81,7 +42,7 @@ def test_larger_image_equals_the_classifier_on_every_window():
   """Without zero padding the receptive field is the window: 404 pixels, every 32 (FCN, section 3)."""
   model = VGG16Classifier(num_classes=3, width=2, padding=0)
   image = np.random.default_rng(1).normal(size=(1, 404 + 32, 404 + 64, 3)).astype('f')
-  variables = initialise(model, (1, 404, 404, 3))
+  variables = draw(model, (1, 404, 404, 3))
   run = jax.jit(lambda x: model.apply(variables, x, train=False)['logits'])
   large = run(image)
   assert large.shape == (1, 2, 3, 3)
@@ -100,7 +61,7 @@ def test_convolutional_head_equals_the_fully_connected_one():
   """fc6, fc7 and fc8 as matrix products on each flattened 7x7 window of pool5."""
   model = VGG16Classifier(num_classes=3, width=2)
   image = np.random.default_rng(1).normal(size=(1, 256, 288, 3)).astype('f')
-  variables = initialise(model, image.shape)
+  variables = draw(model, image.shape)
 
   @jax.jit
   def run(image):

@@ -10,7 +10,7 @@ from jaxseg import pretrained
 from jaxseg.models import fcn, segnet
 from jaxseg.nn import backbones
 from jaxseg.nn.backbones import VGG16Classifier
-from jaxseg.pretrained.names import preprocessing
+from jaxseg.pretrained.names import sources
 from jaxseg.types import UserError
 from tests.test_pretrained_caffe_file import blob, net
 
@@ -82,9 +82,9 @@ def as_keras(weights, kernel='W_1:0', bias='b_1:0'):
 def test_one_vgg16_in_every_naming():
   weights = vgg_weights()
   namings = {
-    'torchvision vgg16': (as_torchvision(weights), preprocessing.TORCHVISION),
-    'Caffe VGG_ILSVRC_16_layers': (as_caffe(weights), preprocessing.CAFFE),
-    'Keras vgg16': (as_keras(weights), preprocessing.CAFFE),
+    'torchvision vgg16': (as_torchvision(weights), sources.TORCHVISION),
+    'Caffe VGG_ILSVRC_16_layers': (as_caffe(weights), sources.CAFFE),
+    'Keras vgg16': (as_keras(weights), sources.CAFFE),
   }
   variables = zeros_of(VGG16Classifier(num_classes=10, width=WIDTH))
   fc6 = weights['fc6'][0].reshape(-1, 8 * WIDTH, 7, 7)
@@ -156,7 +156,7 @@ def test_fcn_caffemodels(tmp_path, stride):
   path = write_caffe(tmp_path / 'fcn.caffemodel', tensors, v1=False)
   variables = zeros_of(fcn.Model(num_classes=5, width=WIDTH, stride=stride))
   loaded, report, record = pretrained.load_file(variables, path)
-  assert record == preprocessing.FCN and record.channel_order == 'bgr'
+  assert record == sources.FCN and record.channel_order == 'bgr'
   assert not report.new and all(name.startswith('params/upscore') for name in report.unused)
   assert report.source == 'Caffe FCN-32s, 16s or 8s' and str(report).startswith(report.source)
   score = tensors['score_fr/0'][:, :, 0, 0].T
@@ -193,7 +193,7 @@ def test_vgg16_starts_an_fcn_and_a_segnet(tmp_path):
   variables = zeros_of(fcn.Model(num_classes=5, width=WIDTH))
   _, report, record = pretrained.load_file(variables, path, allow_new=('score_.*',))
   assert set(report.unused) == {'params/fc8/kernel', 'params/fc8/bias'}
-  assert len(report.new) == 6 and record == preprocessing.CAFFE
+  assert len(report.new) == 6 and record == sources.CAFFE
   with pytest.raises(UserError, match='vgg.caffemodel: the weights do not fit'):
     pretrained.load_file(variables, path)
   variables = zeros_of(segnet.Model(num_classes=5, width=WIDTH))
@@ -283,7 +283,7 @@ def test_torchvision_resnet(tmp_path):
   safetensors.numpy.save_file(tensors, path)
   variables = zeros_of(backbones.build('resnet50', width=WIDTH, num_classes=10))
   loaded, report, record = pretrained.load_file(variables, path)
-  assert not report.new and not report.unused and record == preprocessing.TORCHVISION
+  assert not report.new and not report.unused and record == sources.TORCHVISION
   np.testing.assert_array_equal(loaded['params']['fc']['kernel'], tensors['fc.weight'].T)
 
   variables = zeros_of(fcn.Model(num_classes=5, width=WIDTH, backbone='resnet50', head='light'))

@@ -131,7 +131,7 @@ def test_long_complaints_are_cut():
     pretrained.load_into(network(), given)
   message = str(caught.value)
   assert '8 missing' in message and '20 unknown' in message and 'and 14 more' in message
-  assert '\n' not in message and 'config.init_new' in message
+  assert '\n' not in message and 'config.init.new' in message
 
 
 def test_another_runs_variables_are_flattened_and_loaded():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.pretrained.names import preprocessing
+from jaxseg.pretrained.names import sources
 from jaxseg.types import UserError
 
 PIXEL = np.array([[[10, 20, 30]]], np.uint8)  # red, green, blue
@@ -24,17 +24,17 @@ def test_values_by_hand():
 
 
 def test_published_records():
-  np.testing.assert_allclose(preprocessing.CAFFE(PIXEL)[0, 0], [-73.939, -96.779, -113.68], 1e-6)
+  np.testing.assert_allclose(sources.CAFFE(PIXEL)[0, 0], [-73.939, -96.779, -113.68], 1e-6)
   np.testing.assert_allclose(
-    preprocessing.TORCHVISION(PIXEL)[0, 0],
+    sources.TORCHVISION(PIXEL)[0, 0],
     (np.array([10, 20, 30]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
     1e-5,
   )
-  np.testing.assert_allclose(preprocessing.KERAS_MOBILENET(PIXEL), PIXEL / 127.5 - 1, 1e-5)
+  np.testing.assert_allclose(sources.KERAS_MOBILENET(PIXEL), PIXEL / 127.5 - 1, 1e-5)
 
 
 @pytest.mark.parametrize('shape', [(5, 4, 3), (2, 5, 4, 3)])
-@pytest.mark.parametrize('record', [preprocessing.FCN, preprocessing.TORCHVISION])
+@pytest.mark.parametrize('record', [sources.FCN, sources.TORCHVISION])
 def test_jax_equals_numpy(record, shape):
   image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
   np.testing.assert_allclose(record(jnp.asarray(image)), record(image), rtol=1e-6)
@@ -52,9 +52,9 @@ def test_mistakes():
   with pytest.raises(UserError, match='no std may be 0'):
     Preprocessing(std=(0, 1, 1))
   with pytest.raises(UserError, match='mean has 3 values, but the image has 1 channels'):
-    preprocessing.TORCHVISION(np.zeros((2, 2, 1), np.uint8))
+    sources.TORCHVISION(np.zeros((2, 2, 1), np.uint8))
   with pytest.raises(UserError, match='bgr, but the image has 1 channels'):
-    preprocessing.CAFFE(np.zeros((2, 2, 1), np.uint8))
+    sources.CAFFE(np.zeros((2, 2, 1), np.uint8))
 
 
 def test_lists_from_json_compare_equal():
@@ -62,14 +62,14 @@ def test_lists_from_json_compare_equal():
 
 
 def test_a_fill_is_the_mean_in_the_image_s_own_order():
-  assert preprocessing.FCN.fill == (123, 117, 104)
+  assert sources.FCN.fill == (123, 117, 104)
 
 
 def test_what_differs_to_a_network():
   """Caffe's and FCN's means are 1 grey level apart, and FCN did train Caffe's weights."""
-  assert preprocessing.CAFFE.differences(preprocessing.FCN, 3) == ()
-  assert preprocessing.CAFFE.differences(preprocessing.SEGNET, 3) == ('mean',)
-  every = preprocessing.CAFFE.differences(preprocessing.TORCHVISION, 3)
+  assert sources.CAFFE.differences(sources.FCN, 3) == ()
+  assert sources.CAFFE.differences(sources.SEGNET, 3) == ('mean',)
+  every = sources.CAFFE.differences(sources.TORCHVISION, 3)
   assert every == ('std', 'channel_order')
   gray = Preprocessing((127.5,), (127.5,))
   assert gray.differences(Preprocessing((127.5,) * 3, (127.5,) * 3), 3) == ()
