@@ -29,11 +29,13 @@ def main() -> None:
   parser.require(flags, 'config')
   settings = config.load(flags.config, flags.overrides)
   from jaxseg.prepare import check
+  from jaxseg.train import build
 
+  experiment = build.experiment(settings)
   if flags.job == 'check':
-    check.check(settings, flags.output or 'data_check')
+    check.check(experiment, flags.output or 'data_check')
   else:
-    check.prepare(settings)
+    check.prepare(experiment)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Exports a trained workdir: StableHLO for cpu, cuda and tpu, safetensors and a card.
 
-python launch/write.py --workdir=DIR --output=FOLDER [--step=N|best|latest]
+python launch/export.py --workdir=DIR --output=FOLDER [--step=N|best|latest]
 """
 
 from jaxseg import console

@@ -50,10 +50,11 @@ CLASSES = Classes(
 )
 
 
-def untrained(name):
+def untrained(name, *more):
   """The predictor of a smoke net with random variables."""
   spec, overrides = NETS[name]
-  experiment = build.experiment(configs.load(str(ROOT / 'configs' / spec), overrides))
+  config = configs.load(str(ROOT / 'configs' / spec), [*overrides, *more])
+  experiment = build.experiment(config)
   rng = np.random.default_rng(0)  # positive and small, so that batch norm's variances are as well
   variables = jax.tree.map(
     lambda v: 0.3 * rng.random(v.shape, np.float32), variable_shapes(experiment)
@@ -81,10 +82,21 @@ def test_the_program_with_free_sizes_equals_the_predictor(name, tmp_path):
   (image,) = pictures(predictor.experiment.channels, (37, 50))
   result = jax.jit(exported.call)(weights, np.stack([image, image[::-1]]))
   assert result['classes'].shape == (2, 37, 50) and result['classes'].dtype == np.uint8
-  wanted = predictor.probabilities(image)
-  difference = float(np.abs(np.asarray(result['probabilities'][0]) - wanted).max())
-  assert difference < 1e-5 and np.ptp(wanted) > 1e-3
-  np.testing.assert_array_equal(result['classes'][0], predictor(image))
+  expected = predictor.predict(image, maps=True)
+  difference = np.abs(np.asarray(result['probabilities'][0]) - expected['probabilities'])
+  assert difference.max() < 1e-5 and np.ptp(expected['probabilities']) > 1e-3
+  np.testing.assert_array_equal(result['classes'][0], expected['mask'])
+
+
+def test_a_network_of_one_image_size_has_no_program_for_others(tmp_path):
+  predictor = untrained('unet same', 'data.image_size=(24, 32)')
+  weights = {k: np.asarray(v) for k, v in flatten(predictor.variables).items()}
+  card = write.write_programs(predictor.experiment, weights, (24, 32), tmp_path)
+  assert [entry['shape'] for entry in card['programs']] == [[1, 24, 32, 3]]
+  assert card['output']['classes'] == 'uint8 [batch, height, width]'
+  assert card['output']['probabilities'] == 'float32 [batch, height, width, 4]'
+  resize = cards.make_card(predictor.experiment, predictor.classes)['input']['resize']
+  assert resize == 'before the program: to 24 x 32 pixels, bilinear'
 
 
 @pytest.mark.slow

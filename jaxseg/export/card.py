@@ -27,10 +27,13 @@ _MEANINGS = {
 
 def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
   """Returns the entries that do not depend on checkpoint and programs."""
-  preprocess, data = experiment.preprocess, experiment.data
+  preprocess, data, options = experiment.preprocess, experiment.data, experiment.eval
+  resize = 'to {} x {}'.format(*data.image_size) if data.image_size else ''
+  if options.short_side:
+    resize = f'shorter side {options.short_side}, longer at most {options.long_side}'
   entries = zip(classes.names, classes.palette, strict=True)
-  rule, mirrored = experiment.model().size_rule, experiment.eval.mirror_border
-  mirrored = rule.margin > 0 if mirrored is None else mirrored
+  rule = experiment.model().size_rule
+  mirrored = rule.margin > 0 if options.mirror_border is None else options.mirror_border
   versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
   return {
     'format': FORMAT,
@@ -44,7 +47,7 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
       'white_of_16_bits': data.options.get('white', 65535),
     }
     | ({'channel_order': 'rgb'} if data.channels == 3 else {})
-    | _resize(experiment),
+    | ({'resize': f'before the program: {resize} pixels, bilinear'} if resize else {}),
     'classes': [{'index': i, 'name': n, 'color': list(c)} for i, (n, c) in enumerate(entries)],
     'void': VOID,
     'preprocessing': {
@@ -52,7 +55,7 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
       'mean': list(preprocess.mean),
       'std': list(preprocess.std),
       'network_channel_order': preprocess.channel_order,
-      'scales': list(experiment.eval.scales),
+      'scales': list(options.scales),
       'border': 'mirrored' if mirrored else f'colour {list(preprocess.fill)}',
       'network_sizes': vars(rule) | {'meaning': 'offset + multiple n, at least minimum'},
     },
@@ -60,16 +63,6 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
     'versions': {'jaxseg': __version__} | versions,
     **_validity(datetime.date.today(), versions['jaxlib']),
   }
-
-
-def _resize(experiment: Experiment) -> dict[str, str]:
-  """What a program leaves to its user."""
-  options, size = experiment.eval, experiment.data.image_size
-  if options.short_side:
-    size = f'shorter side {options.short_side}, longer at most {options.long_side}'
-  elif size:
-    size = f'to {size[0]} x {size[1]}'
-  return {'resize': f'before the program: {size} pixels, bilinear'} if size else {}
 
 
 def _validity(today: datetime.date, jaxlib: str) -> dict[str, Any]:

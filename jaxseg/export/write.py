@@ -47,15 +47,12 @@ CHECKED = 4  # images of the evaluation split
 def export_workdir(
   workdir: str | Path, output: str | Path, *, step: str = 'best'
 ) -> dict[str, Any]:
-  """Exports a run's checkpoint, checks the result in a fresh process and prints what there is.
+  """Exports a run's checkpoint, checks it in a fresh process, prints what there is, returns the card.
 
   Args:
     workdir: written by training.
     output: a new folder, or one that holds an earlier export and nothing else.
     step: 'best' | 'latest' | a number.
-
-  Returns:
-    The card.
 
   Raises:
     UserError: no run or checkpoint, a folder that holds something else, or a program whose result
@@ -82,16 +79,13 @@ def export_workdir(
 def write_export(
   folder: Path, predictor: Predictor, examples: Iterable[Mapping[str, Any]], card: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Writes weights, programs and card to a new folder and checks them in a fresh process.
+  """Makes a folder of weights, programs and card, checks them in a fresh process, returns the card.
 
   Args:
-    folder: made here.
+    folder: its name.
     predictor: of the run; what it says is expected of the programs.
     examples: real images; the first one's size is that of the program with a fixed size.
-    card: what else it is to say.
-
-  Returns:
-    The card, which is also in the folder.
+    card: what else the card is to say.
   """
   folder.mkdir()
   experiment = predictor.experiment
@@ -116,11 +110,10 @@ def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 def _resized(experiment: Experiment, image: np.ndarray) -> np.ndarray:
   """Resizes an image that a program is not to resize; see the card's 'resize'."""
-  options = experiment.eval
-  if not options.short_side:
+  short, longest = experiment.eval.short_side, experiment.eval.long_side
+  if not short:
     return image
-  size = geometry.by_short_side(image.shape[:2], options.short_side, options.long_side)
-  return geometry.resize_image(image, size)
+  return geometry.resize_image(image, geometry.by_short_side(image.shape[:2], short, longest))
 
 
 def write_programs(
@@ -142,7 +135,7 @@ def write_programs(
       entries.append(_write_program(program, shapes, shape, folder / f'{stem}.jax_export'))
       break
     except Exception as e:  # JAX raises TypeError, ValueError and kinds of its own here
-      reason = ' '.join(str(e).split())[:300]
+      reason = (str(e).splitlines() or [''])[0][:300]  # a trace may follow
       refused.append(f'({", ".join(map(str, shape))}): {type(e).__name__}: {reason}')
   shape = (1, *size, channels)
   file = folder / f'{size[0]}x{size[1]}.jax_export'
@@ -157,17 +150,15 @@ def _write_program(program: Callable, weights, shape: Sequence[Any], file: Path)
   file.write_bytes(jax_export.export(program, platforms=PLATFORMS)(weights, image).serialize())
   shape = [side if isinstance(side, int) else str(side) for side in shape]
   sides = ['any' if side in ('b', 'h', 'w') else side for side in shape[:3]]
-  return {
-    'file': file.name,
-    'shape': shape,
-    **dict(zip(('batch', 'height', 'width'), sides, strict=True)),
-  }
+  entry = dict(zip(('batch', 'height', 'width'), sides, strict=True))
+  return {'file': file.name, 'shape': shape, **entry}
 
 
 def _check(folder: Path, predictor: Predictor, images: Mapping[str, np.ndarray]) -> dict[str, Any]:
   """Compares the programs, run in a fresh process without jaxseg, with the predictor."""
   name, image = next(iter(images.items()))
-  if not predictor.experiment.data.image_size:
+  experiment = predictor.experiment
+  if not (experiment.data.image_size or experiment.eval.short_side):
     odd = image[: (image.shape[0] - 2) | 1, : (image.shape[1] - 4) | 1]
     images = {**images, f'{name}, cut to {odd.shape[0]}x{odd.shape[1]}': odd}
   arrays = {}
@@ -176,14 +167,14 @@ def _check(folder: Path, predictor: Predictor, images: Mapping[str, np.ndarray])
     arrays |= {f'{i} {name}': values for name, values in expected.items()}
   results = _run_alone(folder, arrays)
   worst = float(np.max([result['largest_difference'] for result in results.values()]))
-  allowed = tolerance(predictor.experiment)
+  allowed = tolerance(experiment)
   if not worst <= allowed:  # nan fails too
     raise UserError(
       f'the exported programs differ from the network by {worst:.2g}, allowed is '
       f'{allowed:g}: nothing was written; please report the config and the versions of jax and jaxlib'
     )
   facts = {'images': list(images), 'tolerance': allowed, 'largest_difference': worst}
-  return {**facts, 'programs': results}
+  return facts | {'programs': results}
 
 
 def _expected(predictor: Predictor, image: np.ndarray) -> dict[str, np.ndarray]:
