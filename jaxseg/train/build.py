@@ -164,9 +164,13 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     name: receiver(**arguments(receiver, given[name], f'config.{name}'))
     for name, receiver in _GROUPS.items()
   }
-  data: Data = groups['data']
-  preprocess = Preprocessing(data.mean, data.std, data.channel_order)
   task, loss = _task(settings, given['loss'])
+  data: Data = groups['data']
+  evaluation: EvalOptions = groups['eval']
+  score = arguments(task.scorer, evaluation.score, 'config.eval.score', ('class_names',))
+  score = defaults(task.scorer, ('class_names',)) | score
+  groups['eval'] = dataclasses.replace(evaluation, score=score)
+  preprocess = Preprocessing(data.mean, data.std, data.channel_order)
   if task.maps and groups['eval'].short_side:
     raise UserError(
       f'config.eval.short_side={groups["eval"].short_side}: only for tasks that tell objects apart; '
@@ -180,8 +184,6 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     'augment': tuple(_complete(*s, made) for s, made in zip(given['augment'], steps, strict=True)),
     'loss': loss,
   }
-  score = arguments(task.scorer, groups['eval'].score, 'config.eval.score', ('class_names',))
-  complete['eval']['score'] = defaults(task.scorer, ('class_names',)) | score
   return Experiment(
     config=complete,
     settings=settings,

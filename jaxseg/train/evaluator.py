@@ -22,7 +22,7 @@ from jaxseg.types import UserError
 def make_scores(experiment: Experiment, class_names: tuple[str, ...], *names: str) -> Score:
   """Returns new scores: the task's own, those that the config asks for, and those of `names`."""
   wanted = dict.fromkeys((*experiment.eval.scores, *names))
-  own = experiment.task.scorer(class_names, **experiment.config['eval']['score'])
+  own = experiment.task.scorer(class_names, **experiment.eval.score)
   return scores.Scores([own, *(scores.load(name, class_names) for name in wanted)])
 
 
