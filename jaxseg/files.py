@@ -4,8 +4,6 @@ Local paths are pathlib's, and as fast. Others are etils.epath's, which have the
 in a bucket appears whole or not at all, but it cannot be appended to, and a folder cannot be locked.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -5,8 +5,6 @@ task counts those and the loop stops on them): a wrong label must never train. A
 whatever the logits' dtype; gradients come back in the logits' dtype.
 """
 
-from __future__ import annotations
-
 import chex
 import jax
 import jax.numpy as jnp

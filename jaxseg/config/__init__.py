@@ -14,8 +14,6 @@ of one function or dataclass. That one's signature is the only place for their d
 `augment` is a sequence of (name, arguments): the order is that in which they are applied.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import importlib.util

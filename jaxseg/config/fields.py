@@ -1,7 +1,5 @@
 """Dataclasses whose fields say what they may be; what cannot work is refused in one line."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

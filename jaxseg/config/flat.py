@@ -1,7 +1,5 @@
 """Runs saved by jaxseg 0.1 have all keys on one level; here is where each of them lies now."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

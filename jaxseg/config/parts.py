@@ -4,8 +4,6 @@ The signature of a function or dataclass is the only place where an option has i
 type; `typing.Literal` lists its choices. Ranges are checked by whatever receives the value.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """Where datasets lie: the data folder, and in it a folder as published or the archive that holds it."""
 
-from __future__ import annotations
-
 import os
 import tarfile
 import zipfile

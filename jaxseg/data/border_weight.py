@@ -5,8 +5,6 @@ second nearest cell, and w_c balances the class frequencies. The exponential is 
 background only, as ports of the paper do and its figure 3d shows; the paper itself does not say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

@@ -1,7 +1,5 @@
 """The cache folder: named after what went in, filled aside, then renamed: complete or not there."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -12,8 +12,6 @@ centres; at scale 1 there is nothing to do), and `cut` takes the image's own par
 nothing but the image's size: a prediction is the same in any batch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -11,8 +11,6 @@ through untouched:
 Both interpolations put samples at pixel centres: output pixel i looks at (i + 0.5) * n / m - 0.5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import cv2

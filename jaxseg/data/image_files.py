@@ -4,8 +4,6 @@ Pillow reads here, not OpenCV: only Pillow keeps palette indices, 1-bit masks an
 apart, and only Pillow refuses a truncated JPEG.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io

@@ -5,8 +5,6 @@ The counts of stored records are kept in the cache folder, whose name follows fr
 sizes and times, so that only the first run over a set of files reads them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

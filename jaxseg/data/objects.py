@@ -1,7 +1,5 @@
 """The objects of an image as a training step takes them: boxes, classes and ids of fixed shapes."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import ClassVar
 

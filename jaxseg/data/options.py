@@ -1,7 +1,5 @@
 """The config's group `data`: which dataset is read, what its images look like, and how it is read."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any, Literal

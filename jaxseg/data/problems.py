@@ -1,7 +1,5 @@
 """What may be wrong with a dataset, as errors that a caller can tell apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 

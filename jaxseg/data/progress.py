@@ -1,7 +1,5 @@
 """How far a long pass over files is, on standard error."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Iterator

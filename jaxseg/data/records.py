@@ -6,8 +6,6 @@ under a temporary name and renamed when complete, so that a killed build leaves 
 usable and two processes may build at once (the first to finish wins, the other uses its result).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

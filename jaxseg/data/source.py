@@ -1,7 +1,5 @@
 """Stored records as examples: what every dataset's `source(split)` gives."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import operator

@@ -8,8 +8,6 @@ A config names a class of this file by its name in snake_case, as `short_side` f
 gives its fields as arguments; a name with a dot is a class of your own. Nothing else lists them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """Sources that show another source's examples: all at one size, or kept in memory once they are read."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

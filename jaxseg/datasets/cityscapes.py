@@ -11,8 +11,6 @@ not needed. With coarse=True the labels come from gtCoarse/ (gtCoarse.zip) and t
 The licence is non-commercial.
 """
 
-from __future__ import annotations
-
 from jaxseg.data import archives, records
 from jaxseg.data.problems import MissingSplit, check_split
 from jaxseg.data.source import Facts, Source

@@ -12,8 +12,6 @@ pixel, void where there is a crowd alone. 'train' leaves out images without an o
 The annotations are CC BY 4.0; the images have the terms of Flickr. The test annotations are hidden.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -14,8 +14,6 @@ mask is read. There is no published division of the two labelled sequences: 'tra
 The challenge's test labels are hidden.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

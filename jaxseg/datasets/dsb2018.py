@@ -6,8 +6,6 @@ stage1_train/ID/{images,masks}/*.png.
 Validation is the images with int(ID[:8], 16) % 5 == 0, in both.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

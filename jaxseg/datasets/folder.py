@@ -11,8 +11,6 @@ So with two classes (or none listed) 255 becomes class 1 when no mask of any spl
 value; with more classes such masks are refused. The option `binary` overrides the guess.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

@@ -6,8 +6,6 @@ and the challenge's volumes train-volume.tif with train-labels.tif. The challeng
 were never published. The sections are one volume: 'val' is its last fifth, not a random one.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

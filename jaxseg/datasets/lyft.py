@@ -11,8 +11,6 @@ There is no published division: 'val' is the last folder, E of Kaggle's, or wher
 folder the last fifth of its names: neighbouring frames look alike, so nothing is drawn at random.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -12,8 +12,6 @@ Not the TFDS catalogue's oxford_iiit_pet: that (4.9.10) takes no folder, only a 
 TensorFlow for twelve damaged images such as Abyssinian_34; Pillow reads them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from jaxseg.data import archives, image_files, records

@@ -13,8 +13,6 @@ to 37 are the first 37 classes of the 40 of NYUDv2, in its spelling. The cameras
 size; SegNet (arXiv:1511.00561) resizes all to 360 x 480.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -20,8 +20,6 @@ VOC's masks have a ring of 255 (void) around objects, SBD's have none. The label
 images are hidden.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path

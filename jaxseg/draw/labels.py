@@ -5,8 +5,6 @@ there as it is. Images are uint8 [h, w], [h, w, 1] or [h, w, 3], labels integers
 uint8 [h, w, 3].
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """Pictures of objects, each in a colour of its own."""
 
-from __future__ import annotations
-
 import colorsys
 import os
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Each is written to a path or an open file, in the format that the path's ending 
 'savefig.format' says. Names are drawn as they are: a $ begins no formula.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import IO

@@ -1,7 +1,5 @@
 """Sheets: pictures in rows under their titles, or samples in a grid, with captions and a legend."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Mapping, Sequence

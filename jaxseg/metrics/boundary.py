@@ -7,8 +7,6 @@ correspondPixels) is one of least cost, where a pixel left out costs 100 toleran
 matching, and only its size enters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

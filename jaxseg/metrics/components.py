@@ -3,8 +3,6 @@
 A component of a class's pixels is an object; its score is the class's mean probability there.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

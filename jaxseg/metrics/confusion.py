@@ -4,8 +4,6 @@ n_ij counts the pixels of true class i predicted as j; t_i = sum_j n_ij. Matrice
 images and read once: the mean of the images' IoUs is another quantity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 

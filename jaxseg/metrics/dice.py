@@ -4,8 +4,6 @@ It is soft, of probabilities (`losses.dice`), and the mean over images and class
 sure and right network has 1; an unsure one is punished even where its mask is right.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -12,8 +12,6 @@ over j and over i: V^Rand = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2), V^Info
 (H(S) + H(T)).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

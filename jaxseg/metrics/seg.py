@@ -4,8 +4,6 @@ Maska et al., A benchmark for comparison of cell tracking algorithms, Bioinforma
 U-Net paper (arXiv:1505.04597) calls it "IOU".
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

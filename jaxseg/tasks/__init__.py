@@ -4,8 +4,6 @@ A new task is a file here, or a module of the user's own (`config.task = 'my.dep
 gives its outputs, and a config. Nothing else looks at a task's name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 

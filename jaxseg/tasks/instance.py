@@ -3,8 +3,6 @@
 The losses are those of Mask R-CNN (arXiv:1703.06870, section 2), divided as Detectron2 divides them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar

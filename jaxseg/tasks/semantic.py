@@ -1,7 +1,5 @@
 """Semantic segmentation, one class a pixel: its losses, its masks and maps, its score, its pictures."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args

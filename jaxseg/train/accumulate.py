@@ -1,7 +1,5 @@
 """Several micro-batches as one batch: their sums and weights are added, and divided once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -3,8 +3,6 @@
 Shared by training, evaluation and prediction, so that a run is read exactly as it was trained.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ a run impossible to resume; the preservation policy below keeps both. Orbax does
 bytes either, so every checkpoint carries a checksum of its arrays.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

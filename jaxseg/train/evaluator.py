@@ -1,7 +1,5 @@
 """Scores of a split: every image exactly once, at its own size, on all devices and hosts."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any

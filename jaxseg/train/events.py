@@ -4,8 +4,6 @@ tensorboardX hands events to a thread of its own: where the disk is full that th
 training waits for it for ever. Here a failed write is an error where it happens.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import struct

@@ -1,7 +1,5 @@
 """The parameters of a trained run, and the first ones of a run that starts from it or from published weights."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Optimisers and schedules of the papers, all through optax."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Options of a run that several of its parts read: evaluation, first weights, and what is written."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from jaxseg.config.fields import LARGEST, check_fields, checked, within

@@ -11,8 +11,6 @@ bits. A run that is stopped by a signal saves its running averages instead: ther
 pass, and the next checkpoint has one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any

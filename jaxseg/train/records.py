@@ -1,7 +1,5 @@
 """What a run writes down and says. Of several hosts only the first does; the others keep still."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path

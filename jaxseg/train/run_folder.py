@@ -1,7 +1,5 @@
 """The run folder: one process at a time, one config from its first checkpoint on."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import fcntl

@@ -1,7 +1,5 @@
 """What a training run carries from step to step, and nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flax

@@ -6,8 +6,6 @@ whole batch over all devices; gradients of the divided terms are therefore added
 Averaging each device's mean would be wrong as soon as void pixels are uneven.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

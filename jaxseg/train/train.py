@@ -4,8 +4,6 @@ Read `_train` top to bottom: data, network and step, run folder and first state,
 is inside `hosts.together()` ends well on every host or on none.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping

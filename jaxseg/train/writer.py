@@ -1,7 +1,5 @@
 """Where numbers go: metrics.jsonl, TensorBoard events and, where wanted, Weights & Biases."""
 
-from __future__ import annotations
-
 import json
 import math
 import secrets

@@ -9,8 +9,6 @@ any host stops all of them at one step).
 Nothing here touches a device before `joined` has been entered.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

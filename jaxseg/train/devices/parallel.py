@@ -4,8 +4,6 @@ Both place batches, wrap the steps and keep the state whole (every device holds 
 several processes ("hosts") each places its own share of a batch, and its own copy of the state.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -6,8 +6,6 @@ step itself, on the mesh itself, is compared with one device's on a batch that h
 images, hence as few a shard at every depth, but few columns. It costs two compilations.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
