@@ -21,7 +21,7 @@ from jaxseg.pretrained.readers import read
 from jaxseg.types import Array, UserError
 
 _SHOWN = 6  # names in an error message; the report holds all
-_GROUPS = ('matched', 'new', 'unused', 'missing', 'unexpected', 'mismatched')
+_Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Report:
     needs: fields of Model and values that make the network that source's, see sources.Source.
   """
 
-  matched: dict[str, tuple[int, ...]]
-  new: dict[str, tuple[int, ...]]
-  unused: dict[str, tuple[int, ...]]
-  missing: dict[str, tuple[int, ...]]
-  unexpected: dict[str, tuple[int, ...]]
-  mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+  matched: _Shapes = dataclasses.field(default_factory=dict)
+  new: _Shapes = dataclasses.field(default_factory=dict)
+  unused: _Shapes = dataclasses.field(default_factory=dict)
+  missing: _Shapes = dataclasses.field(default_factory=dict)
+  unexpected: _Shapes = dataclasses.field(default_factory=dict)
+  mismatched: dict[str, tuple] = dataclasses.field(default_factory=dict)
   source: str = ''
   needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -54,14 +54,14 @@ class Report:
 
   def __str__(self) -> str:
     """A line of counts, then every name that was not simply loaded, with its shape."""
-    groups = {name: getattr(self, name) for name in _GROUPS}
+    names = ('matched', 'new', 'unused', 'missing', 'unexpected', 'mismatched')
+    groups = {name: getattr(self, name) for name in names}
     counts = ', '.join(f'{len(group)} {name}' for name, group in groups.items())
     lines = [f'{self.source or "weights"}: {counts}']
     if self.needs:
       lines.append(f'  of a network with {", ".join(f"{k}={v!r}" for k, v in self.needs.items())}')
-    for name, group in groups.items():
-      if name != 'matched':
-        lines += [f'  {name} {_described(key, value)}' for key, value in sorted(group.items())]
+    for name in names[1:]:
+      lines += [f'  {name} {_described(*item)}' for item in sorted(groups[name].items())]
     return '\n'.join(lines)
 
 
@@ -94,22 +94,21 @@ def load_into(
   """
   old = flatten(variables)
   _check_patterns(allow_new, old)
-  shapes, given = (
-    {name: tuple(value.shape) for name, value in arrays.items()} for arrays in (old, tensors)
-  )
-  new = {name: shape for name, shape in shapes.items() if matches(name, allow_new)}
-  wanted = {name: shape for name, shape in shapes.items() if name not in new}
-  left = {name: shape for name, shape in given.items() if name not in wanted}
-  unused = {name: s for name, s in left.items() if name in new or matches(name, allow_unused)}
-  common = {name: shape for name, shape in wanted.items() if name in given}
-  report = Report(
-    matched={name: shape for name, shape in common.items() if given[name] == shape},
-    new=new,
-    unused=unused,
-    missing={name: shape for name, shape in wanted.items() if name not in given},
-    unexpected={name: shape for name, shape in left.items() if name not in unused},
-    mismatched={n: (shape, given[n]) for n, shape in common.items() if given[n] != shape},
-  )
+  report = Report()
+  for name, value in old.items():
+    shape = tuple(value.shape)
+    if matches(name, allow_new):
+      report.new[name] = shape
+    elif name not in tensors:
+      report.missing[name] = shape
+    elif (given := tuple(tensors[name].shape)) != shape:
+      report.mismatched[name] = shape, given
+    else:
+      report.matched[name] = shape
+  for name, value in tensors.items():
+    if name not in old or name in report.new:
+      expected = name in report.new or matches(name, allow_unused)
+      (report.unused if expected else report.unexpected)[name] = tuple(value.shape)
   if report.surprises:
     raise UserError(_complaint(report))
   loaded = {name: _cast(name, tensors[name], old[name].dtype) for name in report.matched}
@@ -207,7 +206,7 @@ def _complaint(report: Report) -> str:
     ('of another shape', report.mismatched),
   ):
     if group:
-      names = [_described(name, value) for name, value in sorted(group.items())]
+      names = [_described(*item) for item in sorted(group.items())]
       more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
       parts.append(f'{len(names)} {title}: {", ".join(names[:_SHOWN])}{more}')
   return (

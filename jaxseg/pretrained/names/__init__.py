@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.pretrained.names import caffe, keras, layouts, maskrcnn, semseg, torchvision
+from jaxseg.pretrained.names import caffe, keras, layouts, maskrcnn, torch
 from jaxseg.pretrained.names.sources import Source, Tensors
 from jaxseg.types import UserError
 
@@ -96,8 +96,7 @@ def _is_ours(tensors: Tensors) -> bool:
 SOURCES = (
   Source('jaxseg', _is_ours, dict, None),
   *maskrcnn.SOURCES,
-  *torchvision.SOURCES,
-  *semseg.SOURCES,
+  *torch.SOURCES,
   *caffe.SOURCES,
   *keras.SOURCES,
 )

@@ -7,7 +7,6 @@ height, width = 1..4 (legacy), data = 5, shape = 7, double_data = 8; BlobShape.d
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxseg.types import UserError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIRST_BYTES = (b'\x0a', b'\x12', b'\xa2')  # name, layers or layer as the file's first field
+_LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net -> fields of name and blobs in it
 
 
 class _WireError(ValueError):
@@ -42,7 +42,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
   try:
     for number, wire, value in _fields(memoryview(Path(path).read_bytes())):
       if number in _LAYERS and wire == _BYTES:
-        tensors |= _read_layer(value, _LAYERS[number])
+        tensors |= _read_layer(value, *_LAYERS[number])
   except (_WireError, UnicodeDecodeError) as error:
     raise UserError(f'{path} is no Caffe model or a broken one: {error}') from None
   if not tensors:
@@ -52,21 +52,12 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
   return tensors
 
 
-@dataclasses.dataclass(frozen=True)
-class _LayerFields:
-  name: int
-  blobs: int
-
-
-_LAYERS = {2: _LayerFields(name=4, blobs=6), 100: _LayerFields(name=1, blobs=7)}
-
-
-def _read_layer(message, fields: _LayerFields) -> dict[str, np.ndarray]:
+def _read_layer(message, name_field: int, blobs_field: int) -> dict[str, np.ndarray]:
   name, blobs = '', []
   for number, wire, value in _fields(message):
-    if wire == _BYTES and number == fields.name:
+    if wire == _BYTES and number == name_field:
       name = bytes(value).decode()
-    elif wire == _BYTES and number == fields.blobs:
+    elif wire == _BYTES and number == blobs_field:
       blobs.append(_read_blob(value))
   return {f'{name}/{i}': blob for i, blob in enumerate(blobs)}
 
@@ -137,8 +128,7 @@ def _fields(message) -> Iterator[tuple[int, int, object]]:
 def _fixed_run(message, start, at, dtype) -> tuple[np.ndarray, int]:
   """Reads the run of fields with the same tag: unpacked lists have millions of them."""
   record = np.dtype([('tag', 'u1', (at - start,)), ('value', dtype)])
-  count = (len(message) - start) // record.itemsize
-  if not count:
+  if not (count := (len(message) - start) // record.itemsize):
     raise _WireError(f'a number at byte {start} is cut short')
   records = np.frombuffer(message, record, count, start)
   run, look = 1, 16

@@ -1,4 +1,6 @@
-"""torchvision's state_dicts: vgg16, vgg16_bn, resnet50/101, mobilenet_v2, fcn_resnet50/101."""
+"""PyTorch's state_dicts: torchvision's vgg16, vgg16_bn, resnet50/101, mobilenet_v2 and fcn_resnet50/101,
+and PSPNet's release, hszhao/semseg, pspnet50 and pspnet101 (its ImageNet weights with the deep stem
+have torchvision's names)."""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from jaxseg.pretrained.names import layouts
 from jaxseg.pretrained.names.sources import FULLY_CONNECTED, TORCHVISION, Source, Tensors, has
 
 _VGG_CLASSIFIER = {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'fc8'}
+# The stem of semseg is one sequence, in which ReLU and pooling have numbers too.
+_SEMSEG_STEM = {'0': 'conv1', '1': 'bn1', '3': 'conv2', '4': 'bn2', '6': 'conv3', '7': 'bn3'}
 
 
 def _vgg_modules(batch_norm: bool) -> dict[str, str]:
@@ -38,6 +42,16 @@ def _translate_vgg(tensors: Tensors) -> dict[str, np.ndarray]:
 def _translate_fcn(tensors: Tensors) -> dict[str, np.ndarray]:
   def rename(module: str) -> str:
     return re.sub('^backbone_', 'backbone/', module.replace('.', '_'))
+
+  return layouts.from_torch(tensors, rename)
+
+
+def _translate_semseg(tensors: Tensors) -> dict[str, np.ndarray]:
+  def rename(module: str) -> str:
+    part, _, rest = module.partition('.')
+    if part == 'layer0':
+      return f'backbone/{_SEMSEG_STEM[rest]}'
+    return ('backbone/' if part.startswith('layer') else '') + module.replace('.', '_')
 
   return layouts.from_torch(tensors, rename)
 
@@ -77,5 +91,12 @@ SOURCES = (
     _translate_vgg,
     TORCHVISION,
     classifier=('fc6', 'fc7', 'fc8'),
+  ),
+  Source(
+    'semseg pspnet50 or 101',
+    has('layer0.0.weight', 'ppm.features.0.1.weight', 'cls.4.weight'),
+    _translate_semseg,
+    TORCHVISION,
+    optional=('aux_.*',),
   ),
 )
