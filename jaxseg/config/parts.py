@@ -100,12 +100,12 @@ def arguments(
 
 def defaults(function: Callable, given: Iterable[str] = ()) -> dict[str, Any]:
   """Returns the options with their defaults; those that must be given are left out."""
-  found = {}
+  values = {}
   for name, parameter in parameters(function).items():
     value = parameter.default
     if name not in given and value is not inspect.Parameter.empty:
-      found[name] = {} if _is_factory(value) else value
-  return found
+      values[name] = {} if _is_factory(value) else value
+  return values
 
 
 def _is_factory(value: Any) -> bool:

@@ -50,9 +50,9 @@ class Checkpoints:
     if not read_only:
       self._folder.mkdir(parents=True, exist_ok=True)
       # Orbax can do it too, in a thread that fails noisily where the process ends before it.
-      for place in self._folder.glob('*.orbax-checkpoint-tmp*'):
+      for half in self._folder.glob('*.orbax-checkpoint-tmp*'):
         with contextlib.suppress(OSError):
-          files.remove_folder(place)
+          files.remove_folder(half)
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda m: m[metric], reverse=False, n=1, keep_checkpoints_without_metrics=False

@@ -52,12 +52,12 @@ class Evaluator:
     self._frame = experiment.frame(self._model)
     self._step_of = functools.lru_cache(maxsize=None)(self._make_step)
 
-  def __call__(self, variables: Any, told: Callable[[int], None] | None = None) -> dict[str, Any]:
+  def __call__(self, variables: Any, on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Returns the numbers of all scores.
 
     Args:
       variables: {'params': ..., 'batch_stats': ...}.
-      told: called with the number of images that are done.
+      on_progress: called with the number of images that are done.
 
     Raises:
       UserError: labels outside the classes, or data that a score cannot use.
@@ -67,8 +67,8 @@ class Evaluator:
       for example, row in self._rows(variables):
         counting.submit(self._count, score, example, row, problems)
         done += 1
-        if told:
-          told(min(done * hosts.count(), len(self._source)))
+        if on_progress:
+          on_progress(min(done * hosts.count(), len(self._source)))
     with hosts.together():
       if problems:
         raise problems[0]

@@ -76,8 +76,8 @@ def population_statistics(
   """Returns the mean over batches of `statistics(variables, batch)`; every batch counts the same."""
   total, count = None, 0
   for batch in batches:
-    found = statistics(variables, batch)
-    total = found if total is None else jax.tree.map(jnp.add, total, found)
+    of_batch = statistics(variables, batch)
+    total = of_batch if total is None else jax.tree.map(jnp.add, total, of_batch)
     count += 1
   return jax.tree.map(lambda t: t / count, total)
 

@@ -212,13 +212,13 @@ def git_revision() -> str:
 
 
 def _versions() -> dict[str, str]:
-  found = {}
+  versions = {}
   for name in ('jaxseg', 'jax', 'jaxlib', 'flax', 'optax', 'numpy'):
     try:
-      found[name] = importlib.metadata.version(name)
+      versions[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       pass  # a checkout on PYTHONPATH is not installed; its revision says more
-  return found
+  return versions
 
 
 def _processor() -> str:
@@ -233,8 +233,8 @@ def load_classes(workdir: str | Path) -> Classes:
   """Reads the classes of a run. Raises UserError where there is none."""
   file = files.place(workdir) / 'classes.json'
   try:
-    found = json.loads(file.read_text(encoding='utf-8'))
-    return Classes(tuple(found['names']), tuple(tuple(c) for c in found['palette']))
+    saved = json.loads(file.read_text(encoding='utf-8'))
+    return Classes(tuple(saved['names']), tuple(tuple(c) for c in saved['palette']))
   except (FileNotFoundError, ValueError, KeyError, TypeError) as e:
     raise UserError(
       f'{file} cannot be read ({type(e).__name__}): give the --workdir of a training'

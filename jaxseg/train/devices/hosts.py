@@ -188,12 +188,12 @@ def together() -> Iterator[dict[str, Any]]:
   sums = {name: zlib.crc32(json.dumps(value).encode()) for name, value in facts.items()}
   short = problem.encode()[:1500].decode(errors='ignore')
   message = json.dumps([short, sums], ensure_ascii=False)
-  told = [json.loads(text) for text in _gather_text(message)]
-  for host, (text, _) in enumerate(told):
+  messages = [json.loads(text) for text in _gather_text(message)]
+  for host, (text, _) in enumerate(messages):
     if text:
       raise SharedError(text if host == 0 else f'host {host}: {text}')
-  for host, (_, theirs) in enumerate(told):
-    for name, value in told[0][1].items():
+  for host, (_, theirs) in enumerate(messages):
+    for name, value in messages[0][1].items():
       if theirs.get(name) != value:
         raise SharedError(
           f'host {host} has another {name} than host 0: start all hosts with one command and one '

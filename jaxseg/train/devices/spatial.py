@@ -1,7 +1,7 @@
 """Before training on rows that are split over devices: is the height one that can be, and are the
 gradients right?
 
-XLA splits the program, and has been seen to do it silently wrong (see layers/partition.py). So the
+XLA splits the program, and has been seen to do it silently wrong (see nn/layers/split_rows.py). So the
 step itself, on the mesh itself, is compared with one device's on a batch that has the rows of the real
 images, hence as few a shard at every depth, but few columns. It costs two compilations.
 """
@@ -146,14 +146,14 @@ def check_gradients(
   state = random_state(jax.eval_shape(init, jax.random.key(0)))
   batch, key = _random_batch(shape, task.num_classes), jax.random.key(1)
   one = OnMesh(Mesh(np.array(wrapper.devices[:1]), ('data',)))
-  found = []
+  results = []
   with jax.default_matmul_precision('highest'):
-    for place in (one, wrapper):
-      train_step = place.wrap_train(step)
-      found.append(
-        jax.device_get(train_step(place.place_state(state), place.place_batch(batch), key))
+    for each in (one, wrapper):
+      train_step = each.wrap_train(step)
+      results.append(
+        jax.device_get(train_step(each.place_state(state), each.place_batch(batch), key))
       )
-  (expected, terms), (got, other_terms) = found
+  (expected, terms), (got, other_terms) = results
   wanted = {
     'gradient': expected.opt_state,
     'statistics': expected.batch_stats,
