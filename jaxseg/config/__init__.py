@@ -272,3 +272,15 @@ def plain(value: Any) -> Any:
   if isinstance(value, dict):
     return {k: plain(v) for k, v in value.items()}
   return tuple(map(plain, value)) if isinstance(value, (tuple, list)) else value
+
+
+def flattened(config: Mapping[str, Any], group: str = '') -> dict[str, Any]:
+  """Returns a plain config's values as 'group.key'; of augment the order, and 'augment.step.key'."""
+  values: dict[str, Any] = {}
+  for key, value in config.items():
+    name = f'{group}{key}'
+    if key == 'augment':
+      values[name] = tuple(step for step, _ in value)
+      value = dict(value)
+    values |= flattened(value, f'{name}.') if isinstance(value, Mapping) else {name: value}
+  return values

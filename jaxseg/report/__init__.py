@@ -5,8 +5,6 @@ best checkpoint) and scores images of the evaluation split one by one for the wo
 a page looks like stands in templates/. `hooks` are what training shows while it runs and at its end.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path

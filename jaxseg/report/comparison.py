@@ -1,15 +1,14 @@
 """Several runs side by side: scores, curves, classes, and where their configs differ."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxseg import parts
+from jaxseg import config as configs
+from jaxseg.config import parts
 from jaxseg.metrics.score import columns, numbers
 from jaxseg.report import render
-from jaxseg.report.runs import RunSummary, flattened
+from jaxseg.report.runs import RunSummary
 
 _SAME_TRUTH = ('border_weight', 'channels', 'white')  # options of data that change no label
 Runs = Mapping[str, RunSummary]
@@ -116,9 +115,9 @@ def classes(runs: Runs, fair: bool) -> dict[str, Any]:
 
 def differences(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
   """Returns every key of the configs that is not the same in all, with what each run has."""
-  configs = [flattened(run.experiment.config) for run in runs]
+  named = [configs.flattened(run.experiment.config) for run in runs]
   rows = {
-    key: [render.plain(config[key]) if key in config else '' for config in configs]
-    for key in sorted({key for config in configs for key in config})
+    key: [render.plain(config[key]) if key in config else '' for config in named]
+    for key in sorted({key for config in named for key in config})
   }
   return {key: values for key, values in rows.items() if len(set(values)) > 1}

@@ -1,7 +1,5 @@
 """The pictures of a run, renewed at every evaluation: predictions, curves, scores by class."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

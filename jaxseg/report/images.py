@@ -1,7 +1,5 @@
 """Scores images one by one, keeps the worst and the best, and makes them small enough to embed."""
 
-from __future__ import annotations
-
 import bisect
 import dataclasses
 import io

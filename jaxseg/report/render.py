@@ -4,8 +4,6 @@ The policy of every page lets it load nothing but its own data URIs, run nothing
 from the one sheet whose hash it names.
 """
 
-from __future__ import annotations
-
 import base64
 import fnmatch
 import functools

@@ -1,7 +1,5 @@
 """What a workdir tells about its run, read once and without the data."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json
@@ -133,18 +131,3 @@ def collect(workdir: Path) -> RunSummary:
     provenance=load_run(workdir),
     evaluations={k: r for k, r in results.items() if experiment.task.headline in r},
   )
-
-
-def flattened(config: Mapping[str, Any], group: str = '') -> dict[str, Any]:
-  """Returns the values of a config as 'group.key'; of augment the order, and 'augment.step.key'."""
-  found = {}
-  for key, value in config.items():
-    name = f'{group}{key}'
-    if key == 'augment':
-      found[name] = tuple(step for step, _ in value)
-      value = dict(value)
-    if isinstance(value, Mapping) and value:
-      found |= flattened(value, f'{name}.')
-    elif key != 'augment':
-      found[name] = value
-  return found

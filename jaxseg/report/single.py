@@ -1,7 +1,5 @@
 """The page of one run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +11,7 @@ from jaxseg.draw import labels, plots
 from jaxseg.metrics.score import columns
 from jaxseg.report import render
 from jaxseg.report.images import Images
-from jaxseg.report.runs import RunSummary, flattened
+from jaxseg.report.runs import RunSummary
 from jaxseg.train import build
 
 _MATRIX_CLASSES = 40  # more are not legible: only the largest confusions are listed
@@ -102,6 +100,6 @@ def confusions(matrix: np.ndarray, names: Sequence[str]) -> list[tuple[str, floa
 def changed(run: RunSummary) -> dict[str, Any]:
   """Returns the config's values that are not the defaults, as 'group.key'."""
   named = {'task': run.settings.task, 'model': {'name': run.experiment.config['model']['name']}}
-  usual = flattened(build.experiment({**configs.plain(configs.base()), **named}).config)
-  values = flattened(run.experiment.config)
+  usual = configs.flattened(build.experiment({**configs.plain(configs.base()), **named}).config)
+  values = configs.flattened(run.experiment.config)
   return {key: value for key, value in values.items() if key not in usual or usual[key] != value}

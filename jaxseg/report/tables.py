@@ -1,7 +1,5 @@
 """The tables of docs/results.md, made from run folders: nothing is typed by hand."""
 
-from __future__ import annotations
-
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def _write_json(file: Path, value: Any) -> None:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """Returns {key: (old, new)} for the keys of two complete configs that differ and matter to a run."""
-  a, b = (dict(_leaves(_from_json(json.dumps(config)))) for config in (old, new))
+  a, b = (configs.flattened(_from_json(json.dumps(config))) for config in (old, new))
   keys = sorted(key for key in a | b if not key.startswith(FREE_KEYS))
   changed = {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
   if 'augment' in changed:  # other transforms: their arguments say no more
@@ -159,18 +159,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
   if set(changed) == {'num_steps'} and new['optim']['schedule'] == 'constant':
     return {}  # longer or shorter, every step that both take is the same
   return changed
-
-
-def _leaves(config: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-  """Yields ('group.key', value) of a nested config; the transforms by their names, and their order."""
-  if path == 'augment':
-    yield path, tuple(name for name, _ in config)
-    config = dict(config)
-  if not isinstance(config, Mapping) or not config:
-    yield path, None if config in ({}, ()) else config  # an empty group is one that is not there
-    return
-  for key, value in config.items():
-    yield from _leaves(value, f'{path}.{key}' if path else key)
 
 
 def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
