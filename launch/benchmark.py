@@ -38,18 +38,16 @@ def main() -> None:
 
   session.run(
     settings,
+    modes=flags.mode,
+    compare=flags.compare,
     batches=flags.batch,
     sizes=flags.crop,
+    trials=flags.trials,
+    steps=flags.steps,
+    matmul_side=flags.matmul,
+    utilisation=flags.utilisation,
+    price_per_chip_hour=flags.price_per_chip_hour,
     json_file=flags.json,
-    options=session.Options(
-      flags.mode,
-      flags.compare,
-      flags.trials,
-      flags.steps,
-      flags.matmul,
-      flags.utilisation,
-      flags.price_per_chip_hour,
-    ),
   )
 
 

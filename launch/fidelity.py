@@ -4,9 +4,9 @@ python launch/fidelity.py --config=configs/fcn_camvid.py:8s
 python launch/fidelity.py --config=configs/unet_isbi2012.py --config.model.variant=release
 
 Kernel, stride, padding, output size, parameters, first values, learning-rate and decay multipliers
-are found by tracing the network; the paper's values were written out by hand. First values are
-named by what was measured: 'normal 2/in' has variance 2 / fan-in (He, MSRA), 'uniform 1/in' is Xavier,
-'normal sd 0.01' has that standard deviation.
+are traced; the paper's values were written out by hand. First values are named by what was measured:
+'normal 2/in' has variance 2 / fan-in (He, MSRA), 'uniform 1/in' is Xavier, 'normal sd 0.01' has that
+standard deviation.
 """
 
 from jaxseg import config, console

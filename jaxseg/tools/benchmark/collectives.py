@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
 
 _KINDS = ('all-reduce', 'all-gather', 'all-to-all', 'reduce-scatter', 'collective-permute')
 _LINE = re.compile(rf'= (.+?) ({"|".join(_KINDS)})(-start)?\(')
@@ -34,21 +33,16 @@ class Collective:
 
 def collectives(text: str) -> list[Collective]:
   """Reads `compiled.as_text()`; what is inside a loop is listed once."""
-  return list(_found(text))
-
-
-def _found(text: str) -> Iterator[Collective]:
-  for line in text.splitlines():
-    match = _LINE.search(line)
-    if not match:
-      continue
-    shapes = _SHAPE.findall(match.group(1))
-    if match.group(3) and match.group(2) != 'all-reduce':
+  result = []
+  for types, kind, start in _LINE.findall(text):
+    shapes = _SHAPE.findall(types)
+    if start and kind != 'all-reduce':
       shapes = shapes[1:2]  # an asynchronous start also returns its operand
     for dtype, sizes in shapes:
-      yield Collective(match.group(2), dtype, tuple(int(n) for n in sizes.split(',') if n))
+      result.append(Collective(kind, dtype, tuple(int(n) for n in sizes.split(',') if n)))
+  return result
 
 
-def total_bytes(found: list[Collective], kind: str) -> int:
+def total_bytes(listed: list[Collective], kind: str) -> int:
   """Returns the bytes of one kind's results on one device."""
-  return sum(one.bytes for one in found if one.kind == kind)
+  return sum(one.bytes for one in listed if one.kind == kind)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxseg.nn.detection import nms
 from jaxseg.nn.layers.roi_align import level_of, roi_align
 from jaxseg.tools.benchmark import timing
-from jaxseg.tools.benchmark.torch_process import TorchProcess
-from jaxseg.train import build
+from jaxseg.tools.benchmark.process import Process
+from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
 OPERATIONS = ('roi_align', 'suppress')
@@ -24,7 +22,7 @@ _BINS = 7  # of the box head
 
 
 def table(
-  config: ConfigDict,
+  experiment: Experiment,
   size: tuple[int, int],
   *,
   torch: bool = False,
@@ -37,47 +35,39 @@ def table(
   candidates in training.
 
   Args:
-    config: of a Mask R-CNN.
+    experiment: of a Mask R-CNN.
     size: (height, width) of the image.
     torch: whether PyTorch is timed too.
     trials: rounds of which medians are taken.
-    say: gets a line for each.
+    say: gets a line for each side of an operation.
 
   Returns:
     operation -> {'seconds': {side: ...}, 'ratio': {...}, 'ratio_cpu': {...}}.
 
   Raises:
-    UserError: the config finds no instances.
+    UserError: a network without proposals.
   """
-  if config.task != 'instance':
-    raise UserError("--mode=detection is for config.task='instance': use configs/mask_rcnn_*.py")
-  arrays = example(config, size)
+  arrays = example(experiment, size)
   ours = Operations(arrays)
-  theirs = TorchProcess(config, arrays, part='detection') if torch else None
+  theirs = Process('torch_detection.TorchOperations', arrays) if torch else None
   result = {}
   for name in OPERATIONS:
     programs = {'ours': getattr(ours, name)}
     if theirs:
       programs['torch'] = theirs.program(name)
     times = timing.in_turn(programs, trials)
-    record = {'seconds': {side: dataclasses.asdict(t) for side, t in times.items()}}
-    line = f'{name:9} ours {times["ours"].wall:.4g} s ({times["ours"].cpu:.4g} CPU-s)'
-    if theirs:
-      base, other = times['ours'], times['torch']
-      record['ratio'] = {'torch': base.wall / other.wall}
-      record['ratio_cpu'] = {'torch': base.cpu / max(other.cpu, 1e-9)}
-      line += (
-        f'; torch {other.wall:.4g} s ({other.cpu:.4g} CPU-s); ours takes '
-        f'{record["ratio"]["torch"]:.2f} of its time ({record["ratio_cpu"]["torch"]:.2f} of its CPU time)'
-      )
-    say(line)
-    result[name] = record
+    for side in programs:
+      say(f'{name:9} {side:5} {timing.line(times[side], times["ours"])}')
+    result[name] = timing.record(times, tuple(programs))
   return result
 
 
-def example(config: ConfigDict, size: tuple[int, int]) -> dict[str, Any]:
+def example(experiment: Experiment, size: tuple[int, int]) -> dict[str, Any]:
   """Returns random maps and boxes (numpy) of one image, half to twice the anchors' size."""
-  model, rng = build.model_from(config), np.random.default_rng(0)
+  model, rng = experiment.model(), np.random.default_rng(0)
+  if not hasattr(model, 'anchor_sizes'):
+    name = experiment.config['model']['name']
+    raise UserError(f'--mode=detection: {name} has no proposals: use configs/mask_rcnn_*.py')
   strides = [4 * 2**i for i in range(len(model.anchor_sizes))]
 
   def boxes(count: int) -> np.ndarray:
@@ -108,21 +98,19 @@ class Operations:
   """Both, compiled, on the arrays of `example`."""
 
   def __init__(self, arrays: dict[str, Any]):
-    on_device = {k: jax.tree.map(jnp.asarray, v) for k, v in arrays.items() if k != 'strides'}
-    self._maps, self._weight = [m[0] for m in on_device['maps']], on_device['weight']
-    boxes, levels = on_device['boxes'], on_device['levels']
+    self._maps = [jnp.asarray(m[0]) for m in arrays['maps']]
+    self._weight, self._candidates, boxes, levels = (
+      jnp.asarray(arrays[k]) for k in ('weight', 'candidates', 'boxes', 'levels')
+    )
 
-    def aligned(maps):
-      return roi_align(maps, arrays['strides'], boxes, levels, arrays['size'])
-
-    def both(maps, weight):
+    def value_and_gradient(maps, weight):
+      aligned = lambda maps: roi_align(maps, arrays['strides'], boxes, levels, arrays['size'])  # noqa: E731
       value, pull = jax.vjp(aligned, maps)
       return value, pull(weight)
 
-    self._align = jax.jit(both)
-    scores = jnp.arange(len(arrays['candidates']), 0, -1, dtype=jnp.float32)
+    self._align = jax.jit(value_and_gradient)
+    scores = jnp.arange(len(self._candidates), 0, -1, dtype=jnp.float32)
     self._suppress = jax.jit(lambda boxes: nms.suppress(boxes, scores, arrays['threshold']))
-    self._candidates = on_device['candidates']
 
   def roi_align(self) -> None:
     """Value and the gradient of the maps; returns when done."""

@@ -1,85 +1,64 @@
-"""Peak memory of a training step on a CPU: a fresh process for each side, read at its end.
-
-    python -m jaxseg.tools.benchmark.footprint ours|flax|torch HEIGHT WIDTH < CONFIG.json
-
-prints {"peak_bytes", "steps_peak_bytes"}, both less what the process held after its imports. The
-first counts all since then, compiling included; the second only what three further steps needed at
-most, once two had run (Linux).
-"""
+"""Peak memory of a training step on a CPU: a fresh process for each side, read at its end (Linux)."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ml_collections import ConfigDict
+from jaxseg.tools.benchmark import ours, torch_side
+from jaxseg.tools.benchmark.process import Process
+from jaxseg.tools.benchmark.timing import resident_bytes
+from jaxseg.tools.examples import make_batch
+from jaxseg.train import build
+from jaxseg.train.build import Experiment
 
-from jaxseg import config as configs
-from jaxseg.types import UserError
 
-SIDES = ('ours', 'flax', 'torch')
+def measure(side: str, experiment: Experiment, size: tuple[int, int]) -> dict[str, int]:
+  """Runs a few steps in a process of its own.
 
+  Args:
+    side: 'ours', 'flax' or 'torch'.
+    experiment: its `batch_size` is the images a step.
+    size: (height, width) of the images.
 
-def measure(side: str, config: ConfigDict, size: tuple[int, int]) -> dict[str, int]:
-  """Runs `main` in a process of its own.
+  Returns:
+    peak_bytes and steps_peak_bytes, both less what the process held after its imports. The first counts
+    all since then, compiling included; the second only what three further steps needed at most, once
+    two had run.
 
   Raises:
-    UserError: what the process ended with.
+    UserError: the side cannot be made, or its process ended.
   """
-  done = subprocess.run(
-    [sys.executable, '-m', __name__, side, *map(str, size)],
-    input=configs.to_json(config),
-    capture_output=True,
-    text=True,
-    cwd=Path(__file__).resolve().parents[3],
-  )
-  if done.returncode:
-    raise UserError(f'memory of {side}: {done.stderr.strip().splitlines()[-1]}')
-  return json.loads(done.stdout.splitlines()[-1])
+  with Process('footprint.Footprint', side, experiment.config, size) as process:
+    return process.call('peaks')
 
 
-def main() -> None:
-  side, height, width = sys.argv[1], *map(int, sys.argv[2:])
-  config = configs.from_json(sys.stdin.read())
-  step = _maker(side, config, (height, width))
-  from jaxseg.tools.benchmark.timing import resident_bytes
+class Footprint:
+  """A side and its step, in the process that is measured."""
 
-  imported = resident_bytes()
-  step = step()
-  step()
-  whole = resident_bytes(peak=True)
-  Path('/proc/self/clear_refs').write_text('5', encoding='ascii')  # the peak starts anew
-  for _ in range(3):
+  def __init__(self, side: str, config: dict, size: tuple[int, int]):
+    self._side, self._experiment, self._size = side, build.experiment(config), size
+    build.set_up_jax(self._experiment.settings)
+    if side == 'torch':
+      torch_side.import_module(config['model']['name'])
+
+  def _make_step(self) -> Callable[[], None]:
+    if self._side != 'torch':
+      stock = self._side == 'flax'
+      return ours.Workload(self._experiment, self._size, stock_layers=stock).train_program().call
+    shape = (self._experiment.settings.batch_size, *self._size, self._experiment.channels)
+    batch = make_batch(self._experiment, shape)
+    return torch_side.make(self._experiment.config, batch).train
+
+  def peaks(self) -> dict[str, int]:
+    imported = resident_bytes()
+    step = self._make_step()
     step()
-  steps = resident_bytes(peak=True)
-  peaks = {'peak_bytes': max(whole, steps), 'steps_peak_bytes': steps}
-  print(json.dumps({name: peak - imported for name, peak in peaks.items()}))
-
-
-def _maker(side: str, config: ConfigDict, size: tuple[int, int]) -> Callable[[], Callable]:
-  """Imports all that a side needs; what it returns makes the step."""
-  if side == 'torch':
-    import numpy as np
-
-    from jaxseg.tools.benchmark import torch_models, torch_side
-
-    del torch_models
-    shape = (config.batch_size, *size, config.channels)
-    batch = {'image': np.zeros(shape, np.uint8), 'label': np.zeros(shape[:3], np.uint8)}
-    return lambda: torch_side.Network(config, batch).train
-  from jaxseg.tools.benchmark import ours
-  from jaxseg.train import build
-
-  build.set_up_jax(config)
-
-  def make():
-    return ours.Network(config, size, stock_layers=side == 'flax').train_program().call
-
-  return make
-
-
-if __name__ == '__main__':
-  main()
+    step()
+    first = resident_bytes(peak=True)
+    Path('/proc/self/clear_refs').write_text('5', encoding='ascii')  # the peak starts anew
+    for _ in range(3):
+      step()
+    steps = resident_bytes(peak=True)
+    peaks = {'peak_bytes': max(first, steps), 'steps_peak_bytes': steps}
+    return {name: peak - imported for name, peak in peaks.items()}

@@ -11,9 +11,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from jaxseg.tools.benchmark import ours
+from jaxseg.train.build import Experiment
 from jaxseg.train.devices.parallel import largest_divisor
 from jaxseg.types import UserError
 
@@ -47,17 +46,17 @@ SLICES = (
 
 
 def table(
-  config: ConfigDict,
+  experiment: Experiment,
   size: tuple[int, int],
   *,
   utilisation: float = 0.3,
   price: float | None = None,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Counts the FLOPs of a step and prints the hours of config.num_steps on each slice, in Markdown.
+  """Counts the FLOPs of a step and prints the hours of num_steps on each slice, in Markdown.
 
   Args:
-    config: complete; `batch_size` and `num_steps` are the training's.
+    experiment: its `batch_size` and `num_steps` are the training's.
     size: (height, width) of the images.
     utilisation: share of the busy chips' peak that the step is assumed to reach.
     price: of one chip for an hour; all chips of a slice are paid for. None: no cost.
@@ -75,41 +74,40 @@ def table(
     raise UserError(f'--utilisation={utilisation:g}: give a share of the peak, above 0, at most 1')
   if price is not None and price < 0:
     raise UserError(f'--price-per-chip-hour={price:g}: it cannot be below 0')
-  flops, batch_size = ours.flops(config, size, train=True), config.batch_size
-  seconds = config.num_steps * flops / utilisation  # times a FLOP/s of peak
-  rows = []
-  for piece in SLICES:
-    busy, chip_hours = piece.busy(batch_size), seconds / PEAK[piece.kind] / 3600
-    hours = chip_hours / busy if busy else None
-    cost = None if price is None or hours is None else price * piece.chips * hours
-    whole = chip_hours / piece.chips
-    rows.append(
-      dict(slice=piece.name, chips=piece.chips, busy=busy, hours=hours)
-      | dict(hours_all_busy=whole, cost=cost)
-    )
-  _say(config, size, flops, utilisation, rows, price, say)
-  return {'flops_per_step': flops, 'utilisation': utilisation, 'slices': rows}
-
-
-def _say(config, size, flops, utilisation, rows, price, say) -> None:
-  images = f'{config.batch_size} x {size[0]}x{size[1]}x{config.channels}'
+  settings, flops = experiment.settings, ours.flops(experiment, size, train=True)
   say(
-    f'computed, not measured: {config.num_steps:,} steps of {images}, {flops / 1e12:.3g} TFLOP a step '
-    f'(counted), at {utilisation:.0%} of the peak in bfloat16 (assumed)'
+    f'computed, not measured: {settings.num_steps:,} steps of {settings.batch_size} x '
+    f'{size[0]}x{size[1]}x{experiment.channels}, {flops / 1e12:.3g} TFLOP a step (counted), at '
+    f'{utilisation:.0%} of the peak in bfloat16 (assumed)\n\n'
+    f'| slice | chips | busy, batch {settings.batch_size} | hours | hours, all busy | cost |\n'
+    '|---|---|---|---|---|---|'
   )
-  say('')
-  say(f'| slice | chips | busy, batch {config.batch_size} | hours | hours, all busy | cost |')
-  say('|---|---|---|---|---|---|')
-  for row in rows:
-    busy = row['busy'] or 'the hosts cannot share them'
-    hours = '-' if row['hours'] is None else _hours(row['hours'])
-    cost = '-' if row['cost'] is None else f'{row["cost"]:,.2f}'
-    say(
-      f'| {row["slice"]} | {row["chips"]} | {busy} | {hours} | {_hours(row["hours_all_busy"])} | {cost} |'
-    )
+  seconds = settings.num_steps * flops / utilisation  # times a FLOP/s of peak
+  slices = [_needed(rented, seconds, settings.batch_size, price) for rented in SLICES]
+  for entry in slices:
+    busy = entry['busy'] or 'the hosts cannot share them'
+    cost = '-' if entry['cost'] is None else f'{entry["cost"]:,.2f}'
+    hours, all_busy = _hours(entry['hours']), _hours(entry['hours_all_busy'])
+    say(f'| {entry["slice"]} | {entry["chips"]} | {busy} | {hours} | {all_busy} | {cost} |')
   if price is not None:
     say(f'\ncost of all chips of a slice at {price:g} for a chip and hour')
+  return {'flops_per_step': flops, 'utilisation': utilisation, 'slices': slices}
 
 
-def _hours(value: float) -> str:
+def _needed(rented: Slice, seconds: float, batch_size: int, price: float | None) -> dict[str, Any]:
+  busy, chip_hours = rented.busy(batch_size), seconds / PEAK[rented.kind] / 3600
+  hours = chip_hours / busy if busy else None
+  return {
+    'slice': rented.name,
+    'chips': rented.chips,
+    'busy': busy,
+    'hours': hours,
+    'hours_all_busy': chip_hours / rented.chips,
+    'cost': None if price is None or hours is None else price * rented.chips * hours,
+  }
+
+
+def _hours(value: float | None) -> str:
+  if value is None:
+    return '-'
   return f'{value:.2g}' if value < 10 else f'{value:,.0f}'

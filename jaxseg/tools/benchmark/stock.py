@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import pkgutil
-from collections.abc import Iterator, Sequence
-from unittest import mock
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxseg import models
-from jaxseg.nn import backbones
 from jaxseg.nn import layers as fast
+from jaxseg.tools.stand_ins import stand_ins
 from jaxseg.types import Array
 
 
-@contextlib.contextmanager
-def layers(active: bool = True) -> Iterator[None]:
+def layers(active: bool = True) -> contextlib.AbstractContextManager[None]:
   """While it is open, what is traced of our models and backbones uses stock layers."""
-  with contextlib.ExitStack() as stack:
-    for module in _modules() if active else ():
-      for name, layer in _STOCK.items():
-        if getattr(module, name, None) is getattr(fast, name):
-          stack.enter_context(mock.patch.object(module, name, layer))
-    yield
+  return stand_ins(_STOCK if active else {})
 
 
 def with_stock_norm(model: nn.Module, axis_name: str | None = None) -> nn.Module:
   """Returns the model with `flax.linen.BatchNorm`."""
   return model.clone(norm=functools.partial(nn.BatchNorm, momentum=0.9, axis_name=axis_name))
-
-
-def _modules() -> Iterator:
-  for package in (models, backbones):
-    for info in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):
-      yield importlib.import_module(info.name)
 
 
 def max_pool(
@@ -95,10 +79,10 @@ def upsample_bilinear(
 
 
 _STOCK = {
-  'Conv': nn.Conv,
-  'ConvTranspose': nn.ConvTranspose,
-  'max_pool': max_pool,
-  'max_pool_argmax': max_pool_argmax,
-  'max_unpool': max_unpool,
-  'upsample_bilinear': upsample_bilinear,
+  fast.Conv: nn.Conv,
+  fast.ConvTranspose: nn.ConvTranspose,
+  fast.max_pool: max_pool,
+  fast.max_pool_argmax: max_pool_argmax,
+  fast.max_unpool: max_unpool,
+  fast.upsample_bilinear: upsample_bilinear,
 }

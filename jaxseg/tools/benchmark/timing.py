@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,10 @@ class Times:
   wall: float
   cpu: float
   trials: tuple[float, ...]
+
+  def share_of(self, other: Times) -> tuple[float, float]:
+    """Returns the parts of the other's wall and CPU seconds that this takes."""
+    return self.wall / other.wall, self.cpu / max(other.cpu, 1e-9)
 
 
 def in_turn(programs: Mapping[str, Callable[[], float | None]], trials: int) -> dict[str, Times]:
@@ -66,6 +71,25 @@ def _clock(program: Callable[[], float | None], repeats: int) -> tuple[float, fl
     elsewhere += program() or 0.0
   cpu = time.process_time() - cpu + elsewhere
   return (time.perf_counter() - wall) / repeats, cpu / repeats
+
+
+def record(times: Mapping[str, Times], sides: Sequence[str]) -> dict[str, Any]:
+  """Returns 'seconds' of all, and 'ratio' and 'ratio_cpu': the part of each side's that 'ours' takes."""
+  shares = {side: times['ours'].share_of(times[side]) for side in sides if side != 'ours'}
+  return {
+    'seconds': {name: dataclasses.asdict(t) for name, t in times.items()},
+    'ratio': {side: wall for side, (wall, _) in shares.items()},
+    'ratio_cpu': {side: cpu for side, (_, cpu) in shares.items()},
+  }
+
+
+def line(times: Times, ours: Times) -> str:
+  """Writes the seconds of a call, and of another side's the part that ours takes."""
+  text = f'{times.wall:.4g} s ({times.cpu:.4g} CPU-s)'
+  if times is ours:
+    return text
+  wall, cpu = ours.share_of(times)
+  return f'{text}; ours takes {wall:.2f} of its time ({cpu:.2f} of its CPU time)'
 
 
 def matmul(

@@ -17,15 +17,15 @@ def roi_align(maps, strides, boxes, levels, size, samples=2):
     [n, c, size, size].
   """
   out = maps[0].new_zeros(len(boxes), maps[0].shape[1], size, size)
-  place = (torch.arange(size * samples) + 0.5) / (size * samples)
+  steps = (torch.arange(size * samples) + 0.5) / (size * samples)
   for level, (features, stride) in enumerate(zip(maps, strides, strict=True)):
     chosen = torch.nonzero(levels == level)[:, 0]
     if not len(chosen):
       continue
     height, width = features.shape[2:]
-    own = boxes[chosen] / stride
-    sides = own[:, 2:] - own[:, :2]
-    points = own[:, None, :2] + place[None, :, None] * sides[:, None]
+    corners = boxes[chosen] / stride
+    sides = corners[:, 2:] - corners[:, :2]
+    points = corners[:, None, :2] + steps[None, :, None] * sides[:, None]
     x, y = 2 * points[..., 0] / width - 1, 2 * points[..., 1] / height - 1
     count = size * samples
     grid = torch.stack(
@@ -53,11 +53,10 @@ def suppress(boxes, threshold):
   return kept
 
 
-class Operations:
+class TorchOperations:
   """Both, on one image's arrays; see detection.Operations."""
 
-  def __init__(self, config, arrays):
-    del config
+  def __init__(self, arrays):
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     maps = (torch.from_numpy(m).permute(0, 3, 1, 2) for m in arrays['maps'])
     self._maps = [m.contiguous(memory_format=torch.channels_last).requires_grad_() for m in maps]

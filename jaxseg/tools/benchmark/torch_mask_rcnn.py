@@ -9,21 +9,20 @@ import importlib
 import importlib.util
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
+from jaxseg.nn.backbones import STAGE_SIZES
 from jaxseg.tools.benchmark import torch_detection, torch_side
-from jaxseg.tools.benchmark.torch_pspnet import Bottleneck, conv_bn
-from jaxseg.train.build import model_from
+from jaxseg.tools.benchmark.torch_pspnet import conv_bn, stage
 from jaxseg.types import UserError
 
-_OPERATORS = (
-  'nms qnms roi_align qroi_align roi_pool ps_roi_align ps_roi_pool deform_conv2d '
-  '_roi_align_backward _roi_pool_backward _ps_roi_align_backward _ps_roi_pool_backward '
-  '_deform_conv2d_backward'
-)
+_FORWARD = ('nms', 'roi_align', 'roi_pool', 'ps_roi_align', 'ps_roi_pool', 'deform_conv2d')
+_BACKWARD = tuple(f'_{name}_backward' for name in _FORWARD[1:])
+_OPERATORS = (*_FORWARD, 'qnms', 'qroi_align', *_BACKWARD)
 _LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')  # what it declares goes when it goes
 
 
@@ -40,22 +39,19 @@ def import_torchvision():
   try:
     torch.ops.load_library(Path(spec.origin).with_name('_C.so'))
   except OSError:  # torchvision describes operators that nothing has declared then
-    for name in _OPERATORS.split():
+    for name in _OPERATORS:
       _LIBRARY.define(f'{name}(Tensor x) -> Tensor')
   return importlib.import_module('torchvision')
 
 
-class Network(torch_side.Network):
-  """As torch_side.Network; the batch holds objects too, and PyTorch compiles nothing."""
+class TorchDetector(torch_side.TorchSide):
+  """As TorchSide; the batch holds objects too, and PyTorch compiles nothing."""
 
   compiled = False
 
-  def __init__(self, config, batch):
-    super().__init__(config, batch)
+  def __init__(self, experiment, batch):
+    super().__init__(experiment, batch)
     self._targets = [_target(batch, i, self.device) for i in range(len(batch['image']))]
-
-  def _build(self, config):
-    return build(config)
 
   def _step_loss(self):
     with self._precision():
@@ -63,75 +59,79 @@ class Network(torch_side.Network):
     return sum(losses.values())
 
 
-def build(config):
-  """Returns the module of a config: forward(images, targets) -> losses, or detections in evaluation."""
+SIDE = TorchDetector
+
+
+def mask_rcnn(classes, channels, **options):
+  """From the options of the JAX model: forward(images, targets) -> losses, else detections."""
   _replace_missing_operators(import_torchvision())
-  return MaskRCNN(model_from(config), config.channels)
+  return MaskRCNN(classes, channels, SimpleNamespace(**options))
 
 
 class MaskRCNN(nn.Module):
-  """Widths, anchors and samples are those of `ours`, a jaxseg.models.mask_rcnn.Model."""
+  """Widths, anchors and samples are those of `ours`, the options of jaxseg.models.mask_rcnn.Model."""
 
-  def __init__(self, ours, channels):
+  def __init__(self, classes, channels, ours):
     super().__init__()
-    stages, shapes = list(ours._stage_sizes), len(ours.anchor_ratios)
-    names, features = [str(i) for i in range(len(stages))], ours.features
+    stages = list(ours.stage_sizes or STAGE_SIZES[ours.backbone])
     ops = importlib.import_module('torchvision.ops')
-    parts = importlib.import_module('torchvision.models.detection')
-    rpn, heads = parts.rpn, parts.roi_heads
+    self._images = importlib.import_module('torchvision.models.detection.image_list').ImageList
     self.backbone = ResNet(stages, ours.width, channels)
     self.backbone.freeze(ours.frozen_stages, ours.frozen_norm)
     extra = len(ours.anchor_sizes) > len(stages)
     self.fpn = ops.FeaturePyramidNetwork(
       [4 * ours.width * 2**i for i in range(len(stages))],
-      features,
+      ours.features,
       ops.feature_pyramid_network.LastLevelMaxPool() if extra else None,
     )
-    anchors = rpn.AnchorGenerator(
-      tuple((s,) for s in ours.anchor_sizes), (tuple(ours.anchor_ratios),) * len(ours.anchor_sizes)
-    )
-    self.rpn = rpn.RegionProposalNetwork(
-      anchors,
-      rpn.RPNHead(features, shapes),
-      fg_iou_thresh=0.7,
-      bg_iou_thresh=0.3,
-      batch_size_per_image=ours.rpn_samples,
-      positive_fraction=0.5,
-      pre_nms_top_n=dict(zip(('training', 'testing'), ours.pre_nms, strict=True)),
-      post_nms_top_n=dict(zip(('training', 'testing'), ours.post_nms, strict=True)),
-      nms_thresh=0.7,
-    )
-
-    def pool(size):
-      return ops.MultiScaleRoIAlign(names, size, 2, canonical_scale=ours.canonical_size)
-
-    box, mask = parts.faster_rcnn, parts.mask_rcnn
-    self.heads = heads.RoIHeads(
-      pool(7),
-      box.TwoMLPHead(features * 49, ours.box_features),
-      box.FastRCNNPredictor(ours.box_features, ours.num_classes),
-      fg_iou_thresh=0.5,
-      bg_iou_thresh=0.5,
-      batch_size_per_image=ours.roi_samples,
-      positive_fraction=ours.roi_share,
-      bbox_reg_weights=None,
-      score_thresh=ours.score,
-      nms_thresh=ours.nms,
-      detections_per_img=ours.detections,
-      mask_roi_pool=pool(14),
-      mask_head=mask.MaskRCNNHeads(features, (ours.mask_features,) * ours.mask_layers, 1),
-      mask_predictor=mask.MaskRCNNPredictor(
-        ours.mask_features, ours.mask_features, ours.num_classes
-      ),
-    )
-    self._listed = parts.image_list.ImageList
+    self.rpn = _proposals(ours)
+    self.heads = _heads(classes, [str(i) for i in range(len(stages))], ours)
 
   def forward(self, images, targets=None):
     sizes = [tuple(images.shape[2:])] * len(images)
     maps = self.fpn(self.backbone(images))
-    proposals, first = self.rpn(self._listed(images, sizes), maps, targets)
-    found, second = self.heads(maps, proposals, sizes, targets)
-    return {**first, **second} if self.training else found
+    proposals, first = self.rpn(self._images(images, sizes), maps, targets)
+    detections, second = self.heads(maps, proposals, sizes, targets)
+    return {**first, **second} if self.training else detections
+
+
+def _proposals(ours):
+  rpn = importlib.import_module('torchvision.models.detection.rpn')
+  kinds = ('training', 'testing')
+  ratios = (tuple(ours.anchor_ratios),) * len(ours.anchor_sizes)
+  return rpn.RegionProposalNetwork(
+    rpn.AnchorGenerator(tuple((size,) for size in ours.anchor_sizes), ratios),
+    rpn.RPNHead(ours.features, len(ours.anchor_ratios)),
+    fg_iou_thresh=0.7,
+    bg_iou_thresh=0.3,
+    batch_size_per_image=ours.rpn_samples,
+    positive_fraction=0.5,
+    pre_nms_top_n=dict(zip(kinds, ours.pre_nms, strict=True)),
+    post_nms_top_n=dict(zip(kinds, ours.post_nms, strict=True)),
+    nms_thresh=0.7,
+  )
+
+
+def _heads(classes, maps, ours):
+  detection = importlib.import_module('torchvision.models.detection')
+  align = importlib.import_module('torchvision.ops').MultiScaleRoIAlign
+  box, mask, features = detection.faster_rcnn, detection.mask_rcnn, ours.mask_features
+  return detection.roi_heads.RoIHeads(
+    align(maps, 7, 2, canonical_scale=ours.canonical_size),
+    box.TwoMLPHead(ours.features * 49, ours.box_features),
+    box.FastRCNNPredictor(ours.box_features, classes),
+    fg_iou_thresh=0.5,
+    bg_iou_thresh=0.5,
+    batch_size_per_image=ours.roi_samples,
+    positive_fraction=ours.roi_share,
+    bbox_reg_weights=None,
+    score_thresh=ours.score,
+    nms_thresh=ours.nms,
+    detections_per_img=ours.detections,
+    mask_roi_pool=align(maps, 14, 2, canonical_scale=ours.canonical_size),
+    mask_head=mask.MaskRCNNHeads(ours.features, (features,) * ours.mask_layers, 1),
+    mask_predictor=mask.MaskRCNNPredictor(features, features, classes),
+  )
 
 
 class ResNet(nn.Module):
@@ -141,38 +141,34 @@ class ResNet(nn.Module):
     super().__init__()
     self.stem = nn.Sequential(*conv_bn(channels, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
     self.stages, inputs = nn.ModuleList(), width
-    for stage, count in enumerate(stage_sizes):
-      features, blocks = width * 2**stage, []
-      for i in range(count):
-        stride = 2 if stage and not i else 1
-        blocks.append(Bottleneck(inputs, features, stride, 1, i == 0))
-        inputs = 4 * features
-      self.stages.append(nn.Sequential(*blocks))
+    for i, count in enumerate(stage_sizes):
+      features = width * 2**i
+      self.stages.append(stage(inputs, features, count, stride=2 if i else 1))
+      inputs = 4 * features
     self._frozen_norm = False
 
   def freeze(self, stages, norm):
     """The stem and `stages` stages get no gradients; where `norm`, statistics stay as they are."""
     self._frozen_norm = norm
-    if stages:
-      for part in (self.stem, *self.stages[:stages]):
-        part.requires_grad_(False)
-    if norm:
-      for module in self.modules():
-        if isinstance(module, nn.BatchNorm2d):
-          module.requires_grad_(False)
+    for part in (self.stem, *self.stages[:stages]) if stages else ():
+      part.requires_grad_(False)
+    for module in self._norms():
+      module.requires_grad_(False)
 
   def train(self, mode=True):
     super().train(mode)
-    if self._frozen_norm:
-      for module in self.modules():
-        if isinstance(module, nn.BatchNorm2d):
-          module.eval()
+    for module in self._norms():
+      module.eval()
     return self
+
+  def _norms(self):
+    """Those that are frozen."""
+    return [m for m in self.modules() if self._frozen_norm and isinstance(m, nn.BatchNorm2d)]
 
   def forward(self, x):
     x, maps = self.stem(x), OrderedDict()
-    for i, stage in enumerate(self.stages):
-      maps[str(i)] = x = stage(x)
+    for i, blocks in enumerate(self.stages):
+      maps[str(i)] = x = blocks(x)
     return maps
 
 

@@ -3,6 +3,7 @@
 The benchmark times them, the parity tests compare with them. Modules carry the names of our
 parameters, so that weights and gradients map one to one. Nothing here looks at the JAX models, and
 nothing but the benchmark's comparison and the tests imports this file: PyTorch is no requirement.
+The functions at the end build a network from the options of its JAX model.
 """
 
 import numpy as np
@@ -92,74 +93,68 @@ def bilinear(channels, size):
 class SegNet(Net):
   """SegNet on VGG16: argmax pooling, unpooling, batch norm with epsilon 1e-9 (caffe-segnet)."""
 
+  stages, side = VGG16, 3
+  names = [[f'conv{s}_{i}' for i in range(1, count + 1)] for s, (count, _) in enumerate(VGG16, 1)]
+  decoder = [[f'{name}_D' for name in reversed(stage)] for stage in reversed(names)]
+  classifier = 'conv1_1_D', 3
+
   def __init__(self, num_classes, width):
     super().__init__()
     channels = 3
-    self.down, self.up = [], []
-    for stage, (count, multiple) in enumerate(VGG16, 1):
-      names = [f'conv{stage}_{i}' for i in range(1, count + 1)]
+    for names, (_, multiple) in zip(self.names, self.stages, strict=True):
       for name in names:
-        self.block(name, channels, width * multiple)
-        channels = width * multiple
-      self.down.append(names)
-    for stage in range(5, 0, -1):
-      names = [f'{name}_D' for name in reversed(self.down[stage - 1])]
+        channels = self.block(name, channels, width * multiple)
+    finer = [multiple for _, multiple in (self.stages[0], *self.stages)]
+    for names in self.decoder:  # a stage ends with the channels of the next finer one
+      here, finer = finer[-1], finer[:-1]
       for name in names:
-        last = name == names[-1]
-        outputs = width * (VGG16[stage - 2][1] if last and stage > 1 else VGG16[stage - 1][1])
-        if name == 'conv1_1_D':
-          self.conv(name, channels, num_classes, 3, 1)
-        else:
-          self.block(name, channels, outputs)
-        channels = outputs
-      self.up.append(names)
+        if name != self.classifier[0]:
+          multiple = finer[-1] if name == names[-1] else here
+          channels = self.block(name, channels, width * multiple)
+    name, side = self.classifier
+    self.conv(name, channels, num_classes, side, side // 2)
 
   def block(self, name, inputs, outputs):
-    self.conv(name, inputs, outputs, 3, 1)
+    self.conv(name, inputs, outputs, self.side, self.side // 2)
     self.norm(f'{name}_bn', outputs, 1e-9)
+    return outputs
+
+  def convolve(self, name, x):
+    return self.run(f'{name}_bn', self.run(name, x))
+
+  def decode(self, name, x):
+    return F.relu(self.convolve(name, x))
 
   def forward(self, x):
     memory = []
-    for names in self.down:
+    for names in self.names:
       for name in names:
-        x = F.relu(self.run(f'{name}_bn', self.run(name, x)))
+        x = F.relu(self.convolve(name, x))
       size = x.shape[2:]
       x, index = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
       memory.append((index, size))
-    for names in self.up:
+    for names in self.decoder:
       index, size = memory.pop()
       x = F.max_unpool2d(x, index, 2, 2, output_size=size)
       for name in names:
-        x = self.run(name, x)
-        if name != 'conv1_1_D':
-          x = F.relu(self.run(f'{name}_bn', x))
-    return x
+        if name != self.classifier[0]:
+          x = self.decode(name, x)
+    return self.run(self.classifier[0], x)
 
 
-class SegNetBasic(Net):
+class SegNetBasic(SegNet):
   """SegNet-Basic: LRN on the input, four 7x7 layers down and up, no ReLU in the decoder."""
 
-  def __init__(self, num_classes, width):
-    super().__init__()
-    for stage in range(1, 5):
-      self.conv(f'conv{stage}', 3 if stage == 1 else width, width, 7, 3)
-      self.norm(f'conv{stage}_bn', width, 1e-9)
-      self.conv(f'conv_decode{stage}', width, width, 7, 3)
-      self.norm(f'conv_decode{stage}_bn', width, 1e-9)
-    self.conv('conv_classifier', width, num_classes, 1)
+  stages, side = ((1, 1),) * 4, 7
+  names = [[f'conv{stage}'] for stage in range(1, 5)]
+  decoder = [[f'conv_decode{stage}'] for stage in range(4, 0, -1)]
+  classifier = 'conv_classifier', 1
+
+  def decode(self, name, x):
+    return self.convolve(name, x)
 
   def forward(self, x):
-    x, memory = F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0), []
-    for stage in range(1, 5):
-      x = F.relu(self.run(f'conv{stage}_bn', self.run(f'conv{stage}', x)))
-      size = x.shape[2:]
-      x, index = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
-      memory.append((index, size))
-    for stage in range(4, 0, -1):
-      index, size = memory.pop()
-      x = F.max_unpool2d(x, index, 2, 2, output_size=size)
-      x = self.run(f'conv_decode{stage}_bn', self.run(f'conv_decode{stage}', x))
-    return self.run('conv_classifier', x)
+    return super().forward(F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0))
 
 
 class UNet(Net):
@@ -205,3 +200,19 @@ class UNet(Net):
       skip = skip[:, :, top : top + x.shape[2], left : left + x.shape[3]]
       x = self.convolve(f'dec{level}', torch.cat((skip, x), 1))
     return self.run('score', x)
+
+
+def fcn(classes, channels, *, width, stride, at_once, dropout_rate):
+  del channels
+  scales = (1e-2, 1e-4) if at_once else (1.0, 1.0)
+  return FCN(classes, width, stride, scales, 0.5 if dropout_rate is None else dropout_rate)
+
+
+def segnet(classes, channels, *, width, variant):
+  del channels
+  return (SegNetBasic if variant == 'basic' else SegNet)(classes, width)
+
+
+def unet(classes, channels, *, width, depth, padding, batch_norm, dropout_rate):
+  padding = 1 if padding == 'same' else 0
+  return UNet(classes, channels, width, depth, padding, batch_norm, dropout_rate)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jaxseg.nn.backbones import STAGE_SIZES
+
 ALIGNED = dict(mode='bilinear', align_corners=True)
 
 
@@ -31,6 +33,14 @@ class Bottleneck(nn.Module):
     y = F.relu(self.bn2(self.conv2(y)))
     y = self.bn3(self.conv3(y))
     return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def stage(inputs, features, count, stride=1, dilation=1):
+  """Bottlenecks one after the other; the first strides and has a convolution on its shortcut."""
+  return nn.Sequential(
+    Bottleneck(inputs, features, stride, dilation, True),
+    *(Bottleneck(4 * features, features, 1, dilation, False) for _ in range(count - 1)),
+  )
 
 
 class Pyramid(nn.Module):
@@ -65,14 +75,12 @@ class PSPNet(nn.Module):
       stem, channels = [conv_bn(3, width, 7, 2)], width
     layers = [layer for pair in stem for layer in (*pair, nn.ReLU())]
     self.layer0 = nn.Sequential(*layers, nn.MaxPool2d(3, 2, 1))
-    for stage, (count, stride, dilation) in enumerate(
-      zip(stage_sizes, (1, 2, 1, 1), (1, 1, 2, 4), strict=True), 1
-    ):
-      features, blocks = width * 2 ** (stage - 1), []
-      for i in range(count):
-        blocks.append(Bottleneck(channels, features, 1 if i else stride, dilation, i == 0))
-        channels = 4 * features
-      self.add_module(f'layer{stage}', nn.Sequential(*blocks))
+    strides, dilations = (1, 2, 1, 1), (1, 1, 2, 4)
+    for i, count in enumerate(stage_sizes):
+      features = width * 2**i
+      layer = stage(channels, features, count, strides[i], dilations[i])
+      self.add_module(f'layer{i + 1}', layer)
+      channels = 4 * features
     self.ppm = Pyramid(channels, (1, 2, 3, 6))
     self.cls = self.head(2 * channels, channels // 4)
     self.aux = self.head(channels // 2, channels // 8) if aux else None
@@ -88,3 +96,10 @@ class PSPNet(nn.Module):
     if self.aux is not None and (self.training or self.always_aux):
       heads.append(self.aux(middle))
     return [F.interpolate(x, image.shape[2:], **ALIGNED) for x in heads]
+
+
+def pspnet(classes, channels, *, backbone, stage_sizes, width, deep_stem, aux, dropout_rate):
+  """From the options of the JAX model."""
+  del channels
+  stages = tuple(stage_sizes or STAGE_SIZES[backbone])
+  return PSPNet(classes, stages, width, deep_stem, aux=aux, dropout=dropout_rate)

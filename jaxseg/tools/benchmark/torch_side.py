@@ -1,26 +1,35 @@
 """PyTorch's side: the same network, shape, loss and optimiser, as a PyTorch user would run it.
 
-CPU: eager, channels_last, all cores. GPU: channels_last, bfloat16 autocast, torch.compile.
+CPU: eager, channels_last, all cores. GPU: channels_last, bfloat16 autocast, torch.compile. Nothing
+imports PyTorch before a side is made: it is no requirement.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
+import inspect
 import os
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from jaxseg import models
+from jaxseg.config import parts
+from jaxseg.train.build import Experiment
+from jaxseg.train.build import experiment as build
 from jaxseg.types import VOID, Batch, UserError
 
-_COVERED = {
-  'unet': {'width', 'depth', 'padding', 'batch_norm', 'dropout_rate'},
-  'segnet': {'width', 'variant'},
-  'fcn': {'width', 'stride', 'at_once', 'dropout_rate', 'backbone'},
-  'pspnet': {'width', 'backbone', 'stage_sizes', 'deep_stem', 'aux', 'dropout_rate'},
+# Modules that have a function of the model's name: (classes, channels, **options) -> module.
+_MODULES = {
+  'fcn': 'torch_models',
+  'segnet': 'torch_models',
+  'unet': 'torch_models',
+  'pspnet': 'torch_pspnet',
+  'mask_rcnn': 'torch_mask_rcnn',
 }
 
 
@@ -30,52 +39,87 @@ def check_installed() -> None:
     raise UserError('--compare=torch needs PyTorch: pip install torch')
 
 
-def import_torch() -> ModuleType:
-  """Raises UserError where PyTorch is not installed."""
+def make(config: Mapping[str, Any], batch: Batch) -> TorchSide:
+  """Returns the side of a config, for `Process`. Raises UserError as `build_network` does."""
+  experiment = build(config)
+  module = import_module(experiment.config['model']['name'])
+  return getattr(module, 'SIDE', TorchSide)(experiment, batch)
+
+
+def import_module(name: str) -> ModuleType:
+  """Imports PyTorch and the module of a model. Raises UserError where either is missing."""
   check_installed()
-  import torch
+  if name not in _MODULES:
+    raise UserError(f'--compare=torch has no {name} in PyTorch: it has {", ".join(_MODULES)}')
+  return importlib.import_module(f'{__package__}.{_MODULES[name]}')
 
-  return torch
 
-
-class Network:
-  """The PyTorch network that a config's model corresponds to, on the GPU where there is one.
+def build_network(experiment: Experiment) -> Any:
+  """Builds the module that a config's model corresponds to.
 
   Raises:
-    UserError: no PyTorch, or the config asks for what is not written in PyTorch here.
+    UserError: no PyTorch, or a model, an option or a loss that is not written in PyTorch here.
+  """
+  options = dict(experiment.config['model'])
+  name, loss = options.pop('name'), experiment.config['loss'].get('name', 'softmax')
+  builder = getattr(import_module(name), name)
+  parameters = inspect.signature(builder).parameters.values()
+  takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+  covered = options if takes_all else [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+  others = {k: v for k, v in options.items() if k not in (*covered, 'remat')}
+  standard = parts.defaults(models.load(name))
+  unknown = [f'{k}={v}' for k, v in others.items() if v != standard.get(k)]
+  if unknown:
+    raise UserError(
+      f'--compare=torch has no {name}({", ".join(unknown)}) in PyTorch: it has '
+      f'{name}({", ".join(sorted(covered))})'
+    )
+  if loss != 'softmax':
+    raise UserError(f"--compare=torch has loss='softmax' only, not {loss!r}")
+  options = {k: v for k, v in options.items() if k in covered}
+  return builder(experiment.task.num_outputs, experiment.channels, **options)
+
+
+class TorchSide:
+  """The PyTorch network of an experiment, on the GPU where there is one.
+
+  Raises:
+    UserError: as `build_network`.
   """
 
   compiled = True  # on a GPU
 
-  def __init__(self, config: ConfigDict, batch: Batch):
-    self._torch = torch = import_torch()
-    self._config = config
+  def __init__(self, experiment: Experiment, batch: Batch):
+    net = build_network(experiment)
+    import torch
+
+    self._torch, self._optim, settings = torch, experiment.optim, experiment.settings
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.manual_seed(config.seed)
+    torch.manual_seed(settings.seed)
     self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    net = self._build(config).to(self.device, memory_format=torch.channels_last)
+    net = net.to(self.device, memory_format=torch.channels_last)
     self.parameters = sum(p.numel() for p in net.parameters())
     self._optimizer = self._make_optimizer(net.parameters())
     self._net = torch.compile(net) if self.compiled and self.device.type == 'cuda' else net
     self._image = torch.from_numpy(np.array(batch['image'])).to(self.device)
     self._label = torch.from_numpy(np.array(batch['label'])).to(self.device).long()
     self._mean, self._std = (
-      torch.tensor(tuple(values), device=self.device) for values in (config.mean, config.std)
+      torch.tensor(values, device=self.device)
+      for values in (experiment.data.mean, experiment.data.std)
     )
-    weights = config.class_weights
-    self._weights = (
-      torch.tensor(tuple(weights), device=self.device)
-      if weights and not isinstance(weights, str)
-      else None
-    )
+    self._half = settings.dtype != 'float32'
+    loss = experiment.config['loss']
+    weights, self._aux_weight = loss.get('class_weights'), loss.get('aux_weight')
+    is_given = weights and not isinstance(weights, str)
+    self._weights = torch.tensor(weights, device=self.device) if is_given else None
 
   def train(self) -> None:
     """One step: images to the network's range, forward, backward, update; returns when done."""
     self._net.train()
     self._optimizer.zero_grad(set_to_none=True)
     self._step_loss().backward()
-    if self._config.clip_norm:
-      self._torch.nn.utils.clip_grad_norm_(self._net.parameters(), self._config.clip_norm)
+    if self._optim.clip_norm:
+      self._torch.nn.utils.clip_grad_norm_(self._net.parameters(), self._optim.clip_norm)
     self._optimizer.step()
     self._wait()
 
@@ -90,17 +134,11 @@ class Network:
     """The GPU allocator's peak."""
     return self._torch.cuda.max_memory_allocated()
 
-  def _build(self, config: ConfigDict) -> Any:
-    return build(config)
-
   def _step_loss(self) -> Any:
     with self._precision():
       outputs = self._net(self._images())
-    heads = outputs if isinstance(outputs, list) else [outputs]
-    loss = self._loss(heads[0])
-    for auxiliary in heads[1:]:
-      loss = loss + self._config.aux_weight * self._loss(auxiliary)
-    return loss
+    first, *auxiliary = outputs if isinstance(outputs, list) else [outputs]
+    return self._loss(first) + sum(self._aux_weight * self._loss(logits) for logits in auxiliary)
 
   def _loss(self, logits: Any) -> Any:
     label = self._label
@@ -116,7 +154,7 @@ class Network:
     return image.permute(0, 3, 1, 2)
 
   def _precision(self) -> contextlib.AbstractContextManager:
-    if self._config.dtype == 'float32':
+    if not self._half:
       return contextlib.nullcontext()
     return self._torch.autocast(self.device.type, self._torch.bfloat16)
 
@@ -125,70 +163,9 @@ class Network:
       self._torch.cuda.synchronize()
 
   def _make_optimizer(self, parameters: Any) -> Any:
-    config, optim = self._config, self._torch.optim
-    rate, decay = config.learning_rate, config.weight_decay
-    if config.optimizer in ('sgd', 'caffe_sgd'):
-      return optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
-    kind = optim.Adam if config.optimizer == 'adam' else optim.AdamW
+    options, optim = self._optim, self._torch.optim
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.name in ('sgd', 'caffe_sgd'):
+      return optim.SGD(parameters, rate, momentum=options.momentum, weight_decay=decay)
+    kind = optim.Adam if options.name == 'adam' else optim.AdamW
     return kind(parameters, rate, weight_decay=decay)
-
-
-def of(config: ConfigDict) -> type[Network]:
-  """Returns the class for a config's task. Raises UserError where PyTorch is not installed."""
-  import_torch()
-  if config.task != 'instance':
-    return Network
-  from jaxseg.tools.benchmark import torch_mask_rcnn
-
-  return torch_mask_rcnn.Network
-
-
-def build(config: ConfigDict) -> Any:
-  """Builds the module. Raises UserError for a model or an option that is not written here."""
-  import_torch()
-  from jaxseg.tools.benchmark import torch_models
-
-  options = config.model_options.to_dict()
-  unknown = sorted(set(options) - _COVERED.get(config.model, set()) - {'remat', 'bayesian'})
-  if config.model not in _COVERED or unknown or options.get('bayesian'):
-    raise UserError(
-      f'--compare=torch has no {config.model}({", ".join(unknown)}) in PyTorch: it has '
-      + '; '.join(f'{k}({", ".join(sorted(v))})' for k, v in _COVERED.items())
-    )
-  classes = 1 if config.loss == 'sigmoid' else config.num_classes
-  width = options.get('width', 64)
-  if config.loss != 'softmax':
-    raise UserError(f"--compare=torch has loss='softmax' only, not {config.loss!r}")
-  if config.model == 'unet':
-    return torch_models.UNet(
-      classes,
-      config.channels,
-      width,
-      depth=options.get('depth', 4),
-      padding=1 if options.get('padding') == 'same' else 0,
-      batch_norm=options.get('batch_norm', False),
-      dropout=options.get('dropout_rate', 0.5),
-    )
-  if config.model == 'segnet':
-    basic = options.get('variant', 'vgg16') == 'basic'
-    return (torch_models.SegNetBasic if basic else torch_models.SegNet)(classes, width)
-  if config.model == 'pspnet':
-    return _pspnet(classes, width, options)
-  scales = (1e-2, 1e-4) if options.get('at_once') else (1.0, 1.0)
-  rate = options.get('dropout_rate', 0.5)
-  return torch_models.FCN(classes, width, options.get('stride', 8), scales, dropout=rate)
-
-
-def _pspnet(classes: int, width: int, options: dict[str, Any]) -> Any:
-  from jaxseg.nn.backbones import STAGE_SIZES
-  from jaxseg.tools.benchmark import torch_pspnet
-
-  stages = options.get('stage_sizes') or STAGE_SIZES[options.get('backbone', 'resnet50')]
-  return torch_pspnet.PSPNet(
-    classes,
-    tuple(stages),
-    width,
-    options.get('deep_stem', True),
-    aux=options.get('aux', True),
-    dropout=options.get('dropout_rate', 0.1),
-  )

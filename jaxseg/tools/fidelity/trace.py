@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn import layers
 from jaxseg.nn.backbones.fpn import FPN
 from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose
 from jaxseg.tools.fidelity import probes
-from jaxseg.tools.fidelity.calls import Calls
+from jaxseg.tools.fidelity.calls import DESCRIPTIONS
 from jaxseg.tools.fidelity.initial import describe_initializer
 from jaxseg.tools.fidelity.layer import Layer
 from jaxseg.tools.stand_ins import stand_ins
@@ -53,7 +54,7 @@ def trace(
     variables = model.init(keys, image, train=False)
     recorder.parameters = variables['params']
     mutable = ['batch_stats', 'intermediates']
-    with nn.intercept_methods(recorder.intercept), stand_ins(Calls(recorder).stand_ins()):
+    with nn.intercept_methods(recorder.intercept), stand_ins(recorder.stand_ins()):
       _, state = model.apply(variables, image, train=True, mutable=mutable, rngs=keys, **inputs)
     recorder.name_by(state.get('intermediates', {}))
 
@@ -70,37 +71,58 @@ class Recorder:
     self.parameters: Any = {}
     self._values: list[Any] = []
     self._initial: dict[str, list] = {}
-    self._probes: list[tuple[Layer, Callable[[], str]]] = []  # return the layer's kernel
     self._multiplier, self._is_loaded = multiplier, is_loaded
 
-  def add(self, layer: Layer, value: Any, probe: Callable[[], str] | None = None) -> None:
-    """Records a layer and its output; what a probe measures of it comes after the tracing."""
-    layer.output = 'x'.join(map(str, value.shape[1:]))
+  def add(self, layer: Layer, value: Any) -> None:
+    """Records a layer and its output: an array, or a tuple of it and more."""
+    kind = layer.name.removesuffix('#')
+    if kind != layer.name:
+      layer.name = f'{kind}{1 + sum(other.name.startswith(kind) for other in self.layers)}'
+    first = value[0] if isinstance(value, tuple) else value
+    layer.output = 'x'.join(map(str, first.shape[1:]))
     self.layers.append(layer)
     self._values.append(value)
-    if probe:
-      self._probes.append((layer, probe))
 
-  def follow(self, x: Any, value: Any, what: str) -> None:
-    """Notes what follows the layer whose output is x: from here on its output is `value`."""
-    layer = self._maker_of(x)
-    if layer:
-      layer.after = what
-      self._values[self.layers.index(layer)] = value
+  def _maker_of(self, value: Any) -> Layer | None:
+    for layer, made in zip(self.layers, self._values, strict=True):
+      if any(value is one for one in (made if isinstance(made, tuple) else (made,))):
+        return layer
+    return None
 
   def measure(self) -> None:
-    """Draws from initialisers and runs probes; after the tracing, in which nothing has values."""
-    for layer, probe in self._probes:
-      layer.kernel = probe()
+    """Runs probes and draws from initialisers; after the tracing, in which nothing has values."""
     for layer in self.layers:
+      if callable(layer.kernel):
+        layer.kernel = layer.kernel()
       if layer.name in self._initial:
         layer.initial = ', '.join(
           'loaded' if self._is_loaded(name) else describe_initializer(initializer, shape)
           for name, initializer, shape in self._initial[layer.name]
         )
 
-  def _maker_of(self, value: Any) -> Layer | None:
-    return next((r for r, v in zip(self.layers, self._values, strict=True) if v is value), None)
+  def stand_ins(self) -> dict[Callable, Callable]:
+    """Returns {function: what does the same, and records a layer}."""
+
+    def recorded(function, description, *args, **kwargs):
+      value = function(*args, **kwargs)
+      self.add(description(value, *args, **kwargs), value)
+      return value
+
+    def max_unpool(x, index, size):
+      value, pool = layers.max_unpool(x, index, size), self._maker_of(index)
+      name = pool.name if pool else 'unknown'
+      self.add(Layer(f'un{name}', f'places of {name}', '2'), value)
+      return value
+
+    def relu(x):
+      value, layer = jax.nn.relu(x), self._maker_of(x)
+      if layer:
+        layer.after = 'relu'
+        self._values[self.layers.index(layer)] = value
+      return value
+
+    plain = {f: functools.partial(recorded, f, words) for f, words in DESCRIPTIONS.items()}
+    return {**plain, layers.max_unpool: max_unpool, nn.relu: relu}
 
   def name_by(self, intermediates: Mapping[str, Any]) -> None:
     """Gives upsamplings without parameters the names under which the model notes their results."""
