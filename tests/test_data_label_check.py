@@ -1,4 +1,4 @@
-"""The look at every label before the first step: what is counted, kept, told and refused."""
+"""The look at every label before the first step: what is counted, kept, said and refused."""
 
 import numpy as np
 import pytest

@@ -169,8 +169,8 @@ def test_the_example_answers_what_predict_writes_without_jaxseg(exported, tmp_pa
     probe.bind(('localhost', 0))
     port = probe.getsockname()[1]
   command = [sys.executable, 'serve.py', str(exported.folder), str(port)]
-  with (tmp_path / 'told').open('w') as told:
-    server = subprocess.Popen(command, cwd=tmp_path, stderr=told)
+  with (tmp_path / 'errors').open('w') as errors:
+    server = subprocess.Popen(command, cwd=tmp_path, stderr=errors)
   try:
     for file in sorted(folder.iterdir()):
       answer = Image.open(BytesIO(_post(f'http://localhost:{port}', file.read_bytes(), server)))
@@ -187,7 +187,7 @@ def test_the_example_answers_what_predict_writes_without_jaxseg(exported, tmp_pa
   finally:
     server.kill()
     server.wait()
-  assert 'Traceback' not in (tmp_path / 'told').read_text()
+  assert 'Traceback' not in (tmp_path / 'errors').read_text()
 
 
 def _post(url, data, server):
@@ -316,7 +316,7 @@ def test_resize_equals_the_pipelines(size):
 @pytest.mark.parametrize('factor', [1, 2, 0.5, 0.25, 0.75])
 @pytest.mark.parametrize('rule', [SizeRule(), SizeRule(16, 0, 16), SizeRule(16, 12, 188, 92)])
 def test_expressions_of_a_length_are_the_frames(rule, factor):
-  """Evaluated for numbers; where no whole expression exists, it says so."""
+  """Evaluated for numbers; where no integer expression exists, it says so."""
   frame = Frame(rule, scale=factor, multiple=1)
   for n in range(1, 60):
     size, numbers = (n, n), program.lengths(frame, (n, n))

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxseg import config as configs
 from jaxseg.data import label_check
 from jaxseg.prepare import check, survey
+from jaxseg.train import build
 from jaxseg.types import VOID
 from tests.test_launch import ROOT, launch
 
@@ -162,16 +164,17 @@ def test_check_lists_bad_files_of_all_kinds(own, tmp_path, capsys):
 
 def test_check_finds_ids_that_a_dataset_of_ones_own_lets_through():
   source = Listed([[[0, 1], [3, VOID]], [[0, 0], [0, 0]]])
-  found = survey.survey(source, 'reading')
+  histogram = survey.survey(source, 'reading').histogram
   problem = 'train: 0.png: label ids 3 are not among the 3 classes (0..2, 255 is void)'
-  assert label_check.invalid_files(source, found.histogram) == [problem]
+  assert label_check.invalid_files(source, histogram) == [problem]
 
 
 def test_dark_and_void_images_are_remarked():
   source = Listed([[[VOID, VOID], [VOID, 0]]], image=20)
   surveys = {'train': survey.survey(source, 'reading')}
+  experiment = build.experiment(configs.load(f'{ROOT}/configs/folder.py:smoke'))
   facts = surveys['train'].facts(source.class_names)
-  lines = check.remarks(surveys, {'duplicates': [], 'splits': {'train': facts}})
+  lines = check.remarks(experiment, surveys, {'duplicates': [], 'splits': {'train': facts}})
   assert [re.sub(r'[:;].*', '', line) for line in lines] == [
     '75.0% of the pixels of train are void',
     'classes that train never shows',

@@ -5,7 +5,8 @@
 Needs JAX, NumPy, safetensors and flatbuffers. EXPECTED.npz holds, for each number of an image, 'N
 image' uint8 [h,w,c] and 'N OUTPUT' for what is expected. Prints one line of JSON: for every program
 how many images it took, the largest difference of a probability, or of a box as a share of the
-image's side, and the number of pixels (or detections) with another class.
+image's side (1 where there is only a class, and it is another), and the number of pixels (or
+detections) with another class.
 """
 
 import json
@@ -23,7 +24,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 def compare(program, weights, examples) -> dict:
   """Runs single images and compares with all that is expected of them."""
-  call, differences, changed = jax.jit(program.call), [0.0], 0
+  call, differences, changed = jax.jit(program.call), [], 0
   for example in examples:
     image = example['image']
     outputs = call(weights, image[None])
@@ -34,7 +35,7 @@ def compare(program, weights, examples) -> dict:
       else:
         difference = np.abs(actual - expected).max(initial=0.0)
         differences.append(difference / (max(image.shape) if name == 'boxes' else 1))
-  largest = float(np.max(differences))  # nan where one is
+  largest = float(np.max(differences or [changed > 0]))  # nan where one is
   return {'images': len(examples), 'largest_difference': largest, 'changed_pixels': changed}
 
 

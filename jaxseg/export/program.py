@@ -82,13 +82,13 @@ def lengths(frame: Frame, size: Size) -> tuple[Size, Size, Size]:
   """Returns the sizes of the network's output, of its canvas, and of the scaled image.
 
   Raises:
-    UserError: `size` has dimension variables and the lengths are no whole expressions in them.
+    UserError: `size` has dimension variables and some length is no integer expression in them.
   """
   if not all(isinstance(side, int) for side in size):
     return tuple(zip(*(_expressions(frame, side) for side in size), strict=True))
   output, canvas = frame.output(size), frame.canvas(size)
   sides = zip(size, output, canvas, strict=True)
-  return output, canvas, tuple(min(out, -(-n * out // whole)) for n, out, whole in sides)
+  return output, canvas, tuple(min(out, -(-n * out // side)) for n, out, side in sides)
 
 
 def _expressions(frame: Frame, n: Length) -> tuple[Length, Length, Length]:
@@ -103,7 +103,7 @@ def _expressions(frame: Frame, n: Length) -> tuple[Length, Length, Length]:
   rest = first % rule.multiple
   output = rest + rule.multiple * ((scaled - rest + rule.multiple - 1) // rule.multiple)
   if grow > 1 and (rest or rule.multiple % grow):
-    raise UserError(f'at scale {factor} the size of the result is no whole expression')
+    raise UserError(f'at scale {factor} the size of the result is no integer expression')
   return output, output // grow * shrink, scaled
 
 
@@ -143,7 +143,7 @@ def resize_image(image: Array, size: Size) -> Array:
 def _shrinks(n: Length, length: Length) -> bool:
   if isinstance(n, int):
     return n > 2 * length
-  return n // length > 2  # symbolic: a whole multiple, which divides to an int
+  return n // length > 2  # symbolic: an integer multiple, which divides to an int
 
 
 def _overlaps(n: Length, length: Length) -> Array:

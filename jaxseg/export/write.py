@@ -134,7 +134,7 @@ def write_programs(
     try:
       entries.append(_write_program(program, shapes, shape, folder / f'{stem}.jax_export'))
       break
-    except Exception as e:  # JAX raises TypeError, ValueError and kinds of its own here
+    except Exception as e:  # JAX raises TypeError, ValueError and other kinds
       reason = (str(e).splitlines() or [''])[0][:300]  # a trace may follow
       refused.append(f'({", ".join(map(str, shape))}): {type(e).__name__}: {reason}')
   shape = (1, *size, channels)

@@ -63,9 +63,9 @@ def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str
     weights = statistics.median_frequency_weights(surveys[first].histogram)
     report['class_weights'] = [round(float(w), 4) for w in weights]
     _print_tables(console, experiment, surveys, report)
-    for remark in (*remarks(surveys, report), *_too_many_objects(experiment, report)):
+    for remark in remarks(experiment, surveys, report):
       console.print(f'note: {remark}', soft_wrap=True)
-    _draw(experiment, sources[first], surveys[first], folder)
+    _draw(experiment, sources[first], surveys[first].counts, folder)
     console.print(f'samples of {first}: {folder / "samples.png"}, {folder / "augmented.png"}')
   files.write_text(folder / 'data.json', json.dumps(report, indent=2) + '\n')
   for problem in problems:
@@ -128,7 +128,9 @@ def duplicates(surveys: Mapping[str, Survey]) -> list[str]:
   return sorted(lines)
 
 
-def remarks(surveys: Mapping[str, Survey], report: Mapping[str, Any]) -> Iterator[str]:
+def remarks(
+  experiment: Experiment, surveys: Mapping[str, Survey], report: Mapping[str, Any]
+) -> Iterator[str]:
   """Yields what a person should look at although training would go on."""
   if twice := report['duplicates']:
     more = f' and {len(twice) - 5} more' if len(twice) > 5 else ''
@@ -144,10 +146,6 @@ def remarks(surveys: Mapping[str, Survey], report: Mapping[str, Any]) -> Iterato
         f'the images of {split} are dark: their brightest value is {brightest} of 255; for 16-bit '
         'files of 12-bit cameras add --config.data.options.white=4095'
       )
-
-
-def _too_many_objects(experiment: Experiment, report: Mapping[str, Any]) -> Iterator[str]:
-  """Yields a line where training images may show more objects than a step has room for."""
   split = experiment.data.train_split
   most = report['splits'].get(split, {}).get('objects', {}).get('most', 0)
   for transform in experiment.transforms:
@@ -211,9 +209,9 @@ def _numbers(values: str | Sequence[float] | None) -> str:
   return ', '.join(f'{v:.4g}' for v in values or ()) or 'none'
 
 
-def _draw(experiment: Experiment, source: Any, found: Survey, folder: Path) -> None:
+def _draw(experiment: Experiment, source: Any, counts: np.ndarray, folder: Path) -> None:
   """Writes samples.png and, after the experiment's augmentation, augmented.png."""
-  indices = pick_samples(found.counts, _SAMPLES)
+  indices = pick_samples(counts, _SAMPLES)
   examples = list(threads.examples(source, indices, timeout=experiment.data.timeout))
   _save_sheet(folder / 'samples.png', experiment, source, examples)
   transforms = experiment.transforms[: -len(experiment.task.transforms) or None]
