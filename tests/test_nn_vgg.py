@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxseg.nn import backbones
-from jaxseg.nn.backbones import VGG16, VGG16Classifier
+from jaxseg.nn.backbones import VGG16
 from jaxseg.types import UserError
 from tests.networks import abstract, draw, size
 
@@ -16,8 +16,8 @@ from tests.networks import abstract, draw, size
     (14714688, VGG16()),
     (14714688, VGG16(remat=True)),
     (14714688 + 8448, VGG16(batch_norm=True)),
-    (138357544, VGG16Classifier()),
-    (138365992, VGG16Classifier(batch_norm=True)),
+    (138357544, VGG16(num_classes=1000)),
+    (138365992, VGG16(num_classes=1000, batch_norm=True)),
   ],
 )
 def test_parameter_counts(expected, model):
@@ -40,7 +40,7 @@ def test_feature_maps_and_the_two_ways_of_rounding():
 
 def test_larger_image_equals_the_classifier_on_every_window():
   """Without zero padding the receptive field is the window: 404 pixels, every 32 (FCN, section 3)."""
-  model = VGG16Classifier(num_classes=3, width=2, padding=0)
+  model = VGG16(num_classes=3, width=2, padding=0)
   image = np.random.default_rng(1).normal(size=(1, 404 + 32, 404 + 64, 3)).astype('f')
   variables = draw(model, (1, 404, 404, 3))
   run = jax.jit(lambda x: model.apply(variables, x, train=False)['logits'])
@@ -59,7 +59,7 @@ def test_larger_image_equals_the_classifier_on_every_window():
 
 def test_convolutional_head_equals_the_fully_connected_one():
   """fc6, fc7 and fc8 as matrix products on each flattened 7x7 window of pool5."""
-  model = VGG16Classifier(num_classes=3, width=2)
+  model = VGG16(num_classes=3, width=2)
   image = np.random.default_rng(1).normal(size=(1, 256, 288, 3)).astype('f')
   variables = draw(model, image.shape)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from jaxseg.models import pspnet
 from jaxseg.nn.layers import adaptive_average_pool
-from jaxseg.pretrained import conversion
+from jaxseg.pretrained import names
 from jaxseg.tasks.semantic import Task
 from jaxseg.tools.benchmark.torch_pspnet import PSPNet
 from tests import parity_tools, torch_models
@@ -22,7 +22,7 @@ CLASSES, AUX_WEIGHT = 5, 0.4
 def compare(stage_sizes, width, deep_stem, shape, **options):
   net = PSPNet(CLASSES, stage_sizes, width, deep_stem, dropout=0.0, always_aux=True)
   torch_models.randomize(net, seed=1)
-  (source,) = (s for s in conversion.SOURCES if s.matches(net.state_dict()))
+  (source,) = (s for s in names.SOURCES if s.matches(net.state_dict()))
   assert source.name == 'semseg pspnet50 or 101'
   model = pspnet.Model(CLASSES, stage_sizes=stage_sizes, width=width, deep_stem=deep_stem)
   parity_tools.compare(model, net, source.translate, shape, **options)

@@ -10,8 +10,8 @@ import torch
 
 from jaxseg.models import fcn
 from jaxseg.nn import backbones
-from jaxseg.nn.backbones import VGG16Classifier
-from jaxseg.pretrained import conversion
+from jaxseg.nn.backbones import VGG16
+from jaxseg.pretrained import names
 from tests import parity_tools, torch_models
 
 pytestmark = pytest.mark.parity
@@ -26,7 +26,7 @@ def models():
 
 
 def compare(model, net, shape, *, train=False, **options):
-  source = next(s for s in conversion.SOURCES if s.matches(net.state_dict()))
+  source = next(s for s in names.SOURCES if s.matches(net.state_dict()))
   net = torch_models.randomize(net, seed=1)
   parity_tools.compare(model, net, source.translate, shape, train=train, **options)
 
@@ -44,7 +44,7 @@ def test_vgg16(models, batch_norm):
   wide, linear = 64 * width, torch.nn.Linear
   net.classifier[0], net.classifier[3] = linear(49 * 8 * width, wide), linear(wide, wide)
   net.classifier[6] = linear(wide, 10)
-  model = VGG16Classifier(num_classes=10, width=width, batch_norm=batch_norm)
+  model = VGG16(num_classes=10, width=width, batch_norm=batch_norm, dropout_rate=0.0)
   compare(model, net, (1, 239, 227, 3), train=batch_norm, ours=lambda o: o['logits'].reshape(1, -1))
 
 

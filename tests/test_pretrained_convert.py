@@ -9,7 +9,7 @@ import safetensors.numpy
 from jaxseg import pretrained
 from jaxseg.models import fcn, segnet
 from jaxseg.nn import backbones
-from jaxseg.nn.backbones import VGG16Classifier
+from jaxseg.nn.backbones import VGG16
 from jaxseg.pretrained.names import sources
 from jaxseg.types import UserError
 from tests.test_pretrained_caffe_file import blob, net
@@ -86,7 +86,7 @@ def test_one_vgg16_in_every_naming():
     'Caffe VGG_ILSVRC_16_layers': (as_caffe(weights), sources.CAFFE),
     'Keras vgg16': (as_keras(weights), sources.CAFFE),
   }
-  variables = zeros_of(VGG16Classifier(num_classes=10, width=WIDTH))
+  variables = zeros_of(VGG16(num_classes=10, width=WIDTH))
   fc6 = weights['fc6'][0].reshape(-1, 8 * WIDTH, 7, 7)
   for source, (tensors, record) in namings.items():
     converted = pretrained.convert(tensors)
@@ -114,7 +114,7 @@ def test_vgg16_bn():
       tensors[f'features.{i + 1}.{part}'] = normal(channels[0])
     tensors[f'features.{i + 1}.num_batches_tracked'] = np.array(5)
   converted = pretrained.convert(tensors)
-  variables = zeros_of(VGG16Classifier(num_classes=10, width=WIDTH, batch_norm=True))
+  variables = zeros_of(VGG16(num_classes=10, width=WIDTH, batch_norm=True))
   loaded, report = pretrained.load_into(variables, converted.tensors)
   assert converted.source == 'torchvision vgg16_bn' and not report.unused
   np.testing.assert_array_equal(loaded['params']['bn5_3']['scale'], tensors['features.41.weight'])

@@ -46,10 +46,7 @@ class Preprocessing:
       raise UserError(f'mean {self.mean} and std {self.std} need values, and no std may be 0')
 
   def __call__(self, image: Array) -> Array:
-    """Normalises an image.
-
-    Args:
-      image: numpy or JAX array [..., c], uint8 or float, values 0..255, red first.
+    """Normalises a numpy or JAX image [..., c], uint8 or float, values 0..255, red first.
 
     Returns:
       float32 [..., c] in the network's channel order.
@@ -74,11 +71,9 @@ class Preprocessing:
     return tuple(int(v) for v in np.clip(np.round(self.mean), 0, 255))
 
   def differences(self, other: Preprocessing, channels: int) -> tuple[str, ...]:
-    """Names the attributes in which `other` would show a network another image.
+    """Names the attributes in which `other` would show a network another image of so many channels.
 
-    Args:
-      other: compared for images of so many `channels`; means within 2 grey levels and standard
-        deviations within 2 % are the same.
+    Means within 2 grey levels and standard deviations within 2 % are the same.
     """
     means, stds = (
       np.array([record._row(name, 1, channels) for record in (self, other)])

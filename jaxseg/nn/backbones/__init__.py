@@ -12,7 +12,7 @@ import flax.linen as nn
 
 from jaxseg.nn.backbones.mobilenet import MobileNetV1, MobileNetV2
 from jaxseg.nn.backbones.resnet import FIRST, STAGE_SIZES, ResNet
-from jaxseg.nn.backbones.vgg import VGG16, VGG16Classifier
+from jaxseg.nn.backbones.vgg import VGG16
 from jaxseg.types import UserError
 
 NAMES = ('vgg16', *STAGE_SIZES, *(n + FIRST for n in STAGE_SIZES), 'mobilenet_v1', 'mobilenet_v2')
@@ -39,6 +39,5 @@ __all__ = [
   'ResNet',
   'STAGE_SIZES',
   'VGG16',
-  'VGG16Classifier',
   'build',
 ]

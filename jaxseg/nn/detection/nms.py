@@ -72,7 +72,7 @@ def propose(
     size: (height, width) of the image; boxes are clipped to it.
     candidates: of each level, those with the highest logits, enter its suppression.
     count: of proposals, the best of all levels.
-    threshold: overlap above which the lower of two boxes of a level is suppressed.
+    threshold: see suppress.
     smallest: side of a box, in pixels, below which it is dropped.
 
   Returns:
@@ -114,10 +114,8 @@ def detect(
     weights: see boxes.decode.
     candidates: the likeliest pairs of proposal and class enter suppression. The papers' programs let
       every pair above `score` enter; with more of them than this, the least likely are lost.
-    count: of detections.
     score: probability above which a pair is a candidate.
-    threshold: overlap above which the lower of two boxes of a class is suppressed.
-    smallest: side of a box, in pixels, below which it is dropped.
+    threshold, smallest: see suppress and propose.
 
   Returns:
     boxes float32 [count, 4]; scores float32 [count], falling; classes int32 [count], from 1; unused

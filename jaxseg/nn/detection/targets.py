@@ -27,9 +27,8 @@ def match(
   """Matches boxes to true boxes by intersection over union (arXiv:1506.01497, 3.1.2).
 
   Args:
-    candidates: float32 [r, 4].
-    truth: float32 [n, 4].
-    valid: bool [n], which of them are objects; the other rows are crowds or padding.
+    candidates: float32 [r, 4]; truth: float32 [n, 4].
+    valid: bool [n], which of the truth are objects; the other rows are crowds or padding.
     crowd: bool [n], which are crowds: a candidate that lies on one, for the most part of its own
       area, is not negative.
     foreground: overlap from which a candidate stands for its best true box.
@@ -86,12 +85,11 @@ def sample(
 ) -> tuple[Array, Array, Array]:
   """Draws `count` rows without replacement: up to `most_positive` positives, then negatives.
 
+  Where fewer positives exist, negatives take their rows (arXiv:1504.08083, 2.3).
+
   Args:
-    key: of jax.random.
     positive, negative: bool [n], never both.
-    count: of rows drawn, at most n.
-    most_positive: at most count. Where fewer positives exist, negatives take their rows
-      (arXiv:1504.08083, 2.3).
+    count: at most n; most_positive: at most count.
 
   Returns:
     index int32 [count], positives first; is_positive bool [count]; is_valid bool [count], False
@@ -118,7 +116,6 @@ def anchor_targets(
   """Samples one image's anchors (arXiv:1506.01497, 3.1.2-3).
 
   Args:
-    key: of the sample.
     anchors: float32 [a, 4], of all levels.
     truth: 'boxes' float32 [n, 4], 'classes' int32 [n] (0: padding), 'crowd' bool [n].
     count: of anchors; most_positive: at most so many stand for an object.
@@ -159,7 +156,6 @@ def roi_targets(
   """Samples one image's proposals, the true boxes among them (arXiv:1703.06870, section 3.1).
 
   Args:
-    key: of the sample.
     proposals: float32 [r, 4]; valid: bool [r].
     truth: as in anchor_targets, and 'ids' int32 [n].
     count: of regions; most_positive: at most so many are foreground, and these come first.

@@ -58,10 +58,13 @@ class BatchNorm(nn.Module):
     return y
 
 
+def _row(values: Array, x: Array) -> Array:
+  """[c] -> [1,...,c], to be broadcast to x."""
+  return values.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 def _affine(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) -> Array:
-  mean, factor, bias = (
-    t.reshape((1,) * (x.ndim - 1) + (-1,)) for t in (mean, inverse * scale, bias)
-  )
+  mean, factor, bias = (_row(t, x) for t in (mean, inverse * scale, bias))
   return (x.astype(jnp.float32) - mean) * factor + bias
 
 
@@ -79,7 +82,7 @@ def _normalize(axis_name, epsilon, dtype, x, scale, bias):
 def _normalize_forward(axis_name, epsilon, dtype, x, scale, bias):
   wide = x.astype(jnp.float32)
   mean = _mean(axis_name, wide)
-  var = _mean(axis_name, jnp.square(wide - mean.reshape((1,) * (x.ndim - 1) + (-1,))))
+  var = _mean(axis_name, jnp.square(wide - _row(mean, x)))
   inverse = lax.rsqrt(var + epsilon)
   y = _affine(x, mean, inverse, scale, bias).astype(dtype)
   return (y, mean, var), (x, mean, inverse, scale)
@@ -96,8 +99,7 @@ def _normalize_backward(axis_name, epsilon, dtype, saved, cotangents):
   shift, slope = bias_gradient / count, scale_gradient / count
   if axis_name is not None:
     shift, slope = lax.pmean((shift, slope), axis_name)
-  shape = (1,) * (x.ndim - 1) + (-1,)
-  dx = (g - shift.reshape(shape) - unit * slope.reshape(shape)) * (inverse * scale).reshape(shape)
+  dx = (g - _row(shift, x) - unit * _row(slope, x)) * _row(inverse * scale, x)
   return dx.astype(x.dtype), scale_gradient, bias_gradient
 
 
@@ -120,12 +122,7 @@ def local_response_norm(
   """
   half = size // 2
   wide = x.astype(jnp.float32)
-  energy = lax.reduce_window(
-    jnp.square(wide),
-    0.0,
-    lax.add,
-    (1,) * (x.ndim - 1) + (size,),
-    (1,) * x.ndim,
-    ((0, 0),) * (x.ndim - 1) + ((half, size - 1 - half),),
-  )
+  ones, pads = (1,) * (x.ndim - 1), ((0, 0),) * (x.ndim - 1)
+  window, pads = (*ones, size), (*pads, (half, size - 1 - half))
+  energy = lax.reduce_window(jnp.square(wide), 0.0, lax.add, window, (*ones, 1), pads)
   return (wide * (k + alpha / size * energy) ** -beta).astype(x.dtype)

@@ -31,8 +31,7 @@ def max_pool(
 
   Args:
     x: [b,h,w,c], float or integer.
-    window: side of the window in pixels.
-    stride: step of the window in pixels.
+    window, stride: side and step of the window, in pixels.
     padding: 'VALID', 'SAME' or ((top, bottom), (left, right)); padded with the lowest value.
     ceil: Caffe's rule for the output size: a last, partial window counts too.
 

@@ -54,10 +54,9 @@ def conv_transpose(
   1-D worked example, kernel symmetric: [5, 8] with [1, 2, 1], stride 2 -> [5, 10, 13, 16, 8].
 
   Args:
-    x: [b,h,w,i].
-    kernel: [kh,kw,i,o]; [kh,kw,o,i] and flipped if `transpose_kernel`.
     strides: (down, right).
     padding: 'VALID' gives (n - 1) * stride + max(k, stride), 'SAME' n * stride; pairs as in lax.
+    transpose_kernel: the kernel is [kh,kw,o,i] and flipped.
   """
   strides, sides = tuple(strides), kernel.shape[:2]
   if strides == sides and padding in ('SAME', 'VALID'):
