@@ -10,7 +10,6 @@ interrupted can go on.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from jaxseg import files
 from jaxseg.metrics.coco import results_of
 from jaxseg.predict.inputs import Item
 from jaxseg.types import Detections, UserError
+
+Results = list[dict[str, Any]]
 
 NAME = 'detections.json'
 _LOG = '.detections.jsonl'
@@ -34,7 +35,7 @@ class Log:
     goes_on: whether the file that is there is read and added to; else it is begun anew.
 
   Attributes:
-    results: an item's stem -> metrics.coco.results_of.
+    results: an item's stem -> its objects, as in detections.json but for what `write` adds.
 
   Raises:
     UserError: it goes on, and the folder's detections.json tells of other images too.
@@ -46,14 +47,14 @@ class Log:
     others = not path.exists() or self.results.keys() - set(stems)
     if goes_on and others and (folder / NAME).exists():
       raise UserError(f'{folder / NAME} tells of other images: choose another --output')
-    lines = map(_log_line, self.results, self.results.values())
+    lines = map(_line, self.results, self.results.values())
     files.write_text(path, ''.join(lines))  # without a line that was cut short
     self._file = files.Appended(path)
 
   def add(self, stem: str, detections: Detections) -> None:
     """Notes the objects of an image."""
-    self.results[stem] = results_of(detections)
-    self._file.write(_log_line(stem, self.results[stem]).encode())
+    self.results[stem] = [_as_text(result) for result in results_of(detections)]
+    self._file.write(_line(stem, self.results[stem]).encode())
 
   def __enter__(self) -> Log:
     return self
@@ -62,28 +63,26 @@ class Log:
     self._file.close()
 
 
-def _log_line(stem: str, results: Sequence[Mapping[str, Any]]) -> str:
-  return json.dumps([stem, [{**one, 'segmentation': _as_text(one)} for one in results]]) + '\n'
+def _as_text(result: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a result of metrics.coco as JSON can hold it."""
+  size, counts = result['segmentation']['size'], result['segmentation']['counts']
+  return {**result, 'segmentation': {'size': list(size), 'counts': counts.decode('ascii')}}
 
 
-def _as_text(one: Mapping[str, Any]) -> dict[str, Any]:
-  mask = one['segmentation']
-  return {'size': list(mask['size']), 'counts': mask['counts'].decode('ascii')}
+def _line(stem: str, results: Results) -> str:
+  return json.dumps([stem, results]) + '\n'
 
 
-def _read_log(path: Path) -> dict[str, list[dict[str, Any]]]:
+def _read_log(path: Path) -> dict[str, Results]:
   """Returns what the whole lines say, {} where there is no file."""
   lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.exists() else []
-  results = dict(json.loads(line) for line in lines if line.endswith('\n'))
-  for one in itertools.chain.from_iterable(results.values()):
-    one['segmentation']['counts'] = one['segmentation']['counts'].encode('ascii')
-  return results
+  return dict(json.loads(line) for line in lines if line.endswith('\n'))
 
 
 def write(
   folder: Path,
   items: Sequence[Item],
-  results: Mapping[str, Sequence[Mapping[str, Any]]],
+  results: Mapping[str, Results],
   class_names: Sequence[str],
   category_ids: Sequence[int] | None = None,
 ) -> None:
@@ -93,7 +92,7 @@ def write(
     folder: where.
     items: the images, in order. One named by a number, as COCO's are, has that for its image_id,
       others their place from 1.
-    results: an item's stem -> metrics.coco.results_of.
+    results: see Log.
     class_names: background first.
     category_ids: of the classes, where the data have some; None: their places.
   """
@@ -101,17 +100,15 @@ def write(
   numbered = all(item.stem.isdecimal() for item in items)
   lines = []
   for place, item in enumerate(items, start=1):
-    for number, one in enumerate(results.get(item.stem, ()), start=1):
-      kind = one['category_id']
+    for number, result in enumerate(results.get(item.stem, ()), start=1):
+      kind = result['category_id']
       line = {
         'image_id': int(item.stem) if numbered else place,
         'file_name': item.path.name,
         'id': number,
         'category_id': ids[kind],
         'category': class_names[kind],
-        'score': one['score'],
-        'bbox': one['bbox'],
-        'segmentation': _as_text(one),
+        **{key: result[key] for key in ('score', 'bbox', 'segmentation')},
       }
       lines.append(json.dumps(line))
   files.write_text(folder / NAME, '[' + ',\n'.join(lines) + ']\n')

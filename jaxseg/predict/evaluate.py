@@ -22,6 +22,7 @@ from jaxseg.data import threads
 from jaxseg.draw.plots import save_confusion
 from jaxseg.metrics import score as scores
 from jaxseg.metrics.score import Result, Score
+from jaxseg.predict.inputs import writing
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.progress import Countdown
@@ -195,17 +196,13 @@ def _scored_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
 def _write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> None:
   """Writes the file and, where there is a confusion matrix, <its name>_confusion.png, whole each."""
   picture = file.with_name(f'{file.stem}_confusion.png')
-  try:
+  with writing(file):
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(file, json.dumps(result, indent=2) + '\n')
     title = ', '.join(filter(None, (result['split'], result['mode'])))
     if 'confusion' in result:
       with files.whole_file(picture) as part:
         save_confusion(part, np.array(result['confusion']), class_names, title=title)
-  except OSError as error:
-    raise UserError(
-      f'cannot write {error.filename or file.parent}: {error.strerror or error}'
-    ) from error
 
 
 def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:

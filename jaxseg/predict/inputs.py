@@ -191,13 +191,12 @@ def _decode(data: bytes, channels: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-  """Gives a name to write under; the file gets its own name once it is whole, else it goes."""
+def writing(path: Path) -> Iterator[None]:
+  """Turns what a disk says while a file is written into a UserError."""
   try:
-    with files.whole_file(path) as part:
-      yield part
+    yield
   except OSError as error:
-    raise UserError(f'cannot write {path}: {error.strerror or error}') from error
+    raise UserError(f'cannot write {error.filename or path}: {error.strerror or error}') from error
 
 
 @contextlib.contextmanager

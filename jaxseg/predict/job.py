@@ -34,7 +34,7 @@ from jaxseg.predict.inputs import (
   list_items,
   plan_outputs,
   read_image,
-  whole_file,
+  writing,
 )
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor, load
@@ -190,11 +190,11 @@ class _Job:
     bad: dict[str, str] = {}
     options = dict(name=lambda item: item.name, timeout=self._predictor.experiment.data.timeout)
     try:
-      with Countdown('predicted', len(items)) as show, threads.Backlog() as writing:
+      with Countdown('predicted', len(items)) as show, threads.Backlog() as backlog:
         for done, (item, image) in enumerate(
           threads.futures(self._read, items, **options), start=1
         ):
-          problem = self._predict_or_tell(item, image, writing)
+          problem = self._predict_or_tell(item, image, backlog)
           bad |= {item.name: problem} if problem else {}
           show(done, f'{len(bad)} bad' if bad else '')
     except KeyboardInterrupt:
@@ -207,7 +207,7 @@ class _Job:
     data = self._predictor.experiment.data
     return read_image(item, channels=data.channels, white=data.options.get('white', 65535))
 
-  def _predict_or_tell(self, item: Item, reading: Future, writing: threads.Backlog) -> str:
+  def _predict_or_tell(self, item: Item, reading: Future, backlog: threads.Backlog) -> str:
     """Returns what is wrong with this image, '' where it is being written."""
     try:
       image = reading.result()
@@ -223,7 +223,7 @@ class _Job:
       maps = self._predictor.experiment.task.maps
       way = '--tile=512,512' if maps else 'a smaller copy of it'
       return f'{item.name}: the device has too little memory for it: try {way}'
-    writing.submit(self._write, item, image, prediction)
+    backlog.submit(self._write, item, image, prediction)
     return ''
 
   def _predict(self, item: Item, image: np.ndarray) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class _Job:
       yield None
       return
     shape = (*size, self._predictor.experiment.settings.num_classes)
-    with whole_file(file) as part:
+    with writing(file), files.whole_file(file) as part:
       array = np.lib.format.open_memmap(part, mode='w+', dtype=np.float16, shape=shape)
       yield array
       array.flush()
@@ -267,7 +267,7 @@ class _Job:
     for ending, save in self._writers(image, prediction):
       file = self._output / f'{item.stem}{ending}'
       if not self._stays(file):
-        with whole_file(file) as part:
+        with writing(file), files.whole_file(file) as part:
           save(part)
 
   def _writers(
