@@ -58,6 +58,7 @@ def test_a_saved_config_names_every_default_and_builds_the_same():
     (['eval.short_side=64'], 'config.eval.short_side=64: only for tasks that tell objects apart'),
     (['log.every=0'], 'config.log.every=0: must be at least 1'),
     (['init.ignore=colour'], 'some of mean, std, channel_order, network'),
+    (['data.image_size=8,8', 'augment.resize.scale=.5'], 'leave out augment.resize and augment.short'),
     (['data.std=1,0,1'], 'every value must be above 0'),
     (['data.mean=1,2'], 'one value for each of the 2 channels'),
     (['task=semantics'], r"no task 'semantics': .*did you mean 'semantic'\?"),
@@ -110,7 +111,7 @@ def test_a_run_of_flat_keys_is_read(tmp_path):
   experiment = build.load_experiment(tmp_path)
   assert experiment.settings.seed == 3 and experiment.optim.learning_rate == 0.5
   assert experiment.transforms == (Crop(size=(16, 16), fill=(128, 128, 128)), Flip())
-  assert experiment.config['eval']['score'] == {'absent': 'zero'}
+  assert experiment.config['eval']['score'] == {'absent': 'zero', 'f_scores': None}
 
 
 def test_every_baseline_is_complete():

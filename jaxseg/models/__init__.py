@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
-from jaxseg import parts
+from jaxseg.config import parts
 from jaxseg.types import SizeRule, UserError
 
 

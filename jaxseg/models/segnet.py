@@ -111,13 +111,11 @@ class Model(nn.Module):
     x = max_unpool(x, *pooling)
     if self.variant == 'basic':
       return self._convolve(x, f'conv_decode{stage}', self.width, train)
-    convolutions = _ENCODERS['vgg16'][stage - 1]
-    for i in range(len(convolutions) - 1, -1, -1):
-      name, multiple = convolutions[i]
+    for i, (name, multiple) in reversed(list(enumerate(_ENCODERS['vgg16'][stage - 1]))):
       if i == 0:  # the last one brings the channels of the next finer stage, or is the classifier
         if stage == 1:
           break
-        multiple = _ENCODERS['vgg16'][stage - 2][0][1]
+        _, multiple = _ENCODERS['vgg16'][stage - 2][0]
       x = nn.relu(self._convolve(x, f'{name}_D', self.width * multiple, train))
     return x
 

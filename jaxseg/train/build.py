@@ -32,6 +32,7 @@ from jaxseg.train.run_folder import load_config
 from jaxseg.types import UserError
 
 MEDIAN_FREQUENCY = 'median_frequency'  # class weights that are computed from the training labels
+_RESIZING = (transforms.Resize, transforms.ShortSide)
 _GROUPS = {
   'data': Data,
   'optim': Optim,
@@ -145,6 +146,7 @@ class Experiment:
       multiple=multiple,
       short_side=options.short_side,
       long_side=options.long_side,
+      image_size=() if self.task.maps else self.data.image_size,  # maps are resized back, not cut
       mirrored=options.mirror_border,
       fill=self.preprocess.fill,
     )
@@ -175,6 +177,11 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
       'use config.eval.scales'
     )
   steps = transforms.make_transforms(given['augment'], fill=preprocess.fill)
+  if data.image_size and any(isinstance(step, _RESIZING) for step in steps):
+    raise UserError(
+      f'config.data.image_size={data.image_size}: leave out augment.resize and augment.short_side, '
+      'sizes are fixed already'
+    )
   complete = {
     **dataclasses.asdict(settings),
     **{name: dataclasses.asdict(group) for name, group in groups.items()},

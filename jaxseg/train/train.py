@@ -244,7 +244,7 @@ def _input_shape(experiment: Experiment, model, source) -> tuple[int, ...]:
     if not rule.allows(size):
       raise UserError(
         f'training images have {name} {size}, which {experiment.config["model"]["name"]} cannot take; '
-        f'the nearest it can: {rule.at_least(size)}: set --config.augment.crop.size=HEIGHT,WIDTH'
+        f'the nearest it can: {rule.nearest(size)}: set --config.augment.crop.size=HEIGHT,WIDTH'
       )
   return (1, height, width, channels)
 
