@@ -4,49 +4,50 @@ import pytest
 
 from jaxseg.tools.benchmark import hours
 from jaxseg.types import UserError
-from tests import tiny_runs
 from tests.test_launch import ROOT, launch
+from tests.tiny_runs import make_experiment
 
 
 @pytest.fixture
-def config(monkeypatch):
+def slices(monkeypatch):
   """3600 steps of 110 TFLOP: on one chip of 1 TFLOP/s, 110 hours."""
-  monkeypatch.setattr(hours.ours, 'flops', lambda config, size, train: 110e12)
-  return lambda batch_size: tiny_runs.make_config(num_steps=3600, batch_size=batch_size)
+  monkeypatch.setattr(hours.ours, 'flops', lambda experiment, size, train: 110e12)
+
+  def table(batch_size, **options):
+    experiment = make_experiment(num_steps=3600, batch_size=batch_size)
+    options = {'utilisation': 0.5, 'say': lambda line: None} | options
+    return {entry['slice']: entry for entry in hours.table(experiment, (8, 8), **options)['slices']}
+
+  return table
 
 
-def rows(config, **options):
-  found = hours.table(config, (8, 8), utilisation=0.5, say=lambda line: None, **options)
-  return {row['slice']: row for row in found['slices']}
+def test_hours_by_hand(slices):
+  table = slices(4)
+  assert [table[s]['busy'] for s in ('v4-8', 'v5e-8', 'v6e-8', 'v5e-256')] == [4, 4, 4, None]
+  assert table['v4-8']['hours'] == pytest.approx(110 / (4 * 275 * 0.5))  # 0.2
+  assert table['v5e-8']['hours'] == pytest.approx(110 / (4 * 197 * 0.5))
+  assert table['v6e-8']['hours'] == pytest.approx(110 / (4 * 918 * 0.5))
+  assert table['v5e-256']['hours'] is None
+  assert table['v5e-256']['hours_all_busy'] == pytest.approx(110 / (256 * 197 * 0.5))
+  assert table['v4-8']['cost'] is None
 
 
-def test_hours_by_hand(config):
-  found = rows(config(4))
-  assert [found[s]['busy'] for s in ('v4-8', 'v5e-8', 'v6e-8', 'v5e-256')] == [4, 4, 4, None]
-  assert found['v4-8']['hours'] == pytest.approx(110 / (4 * 275 * 0.5))  # 0.2
-  assert found['v5e-8']['hours'] == pytest.approx(110 / (4 * 197 * 0.5))
-  assert found['v6e-8']['hours'] == pytest.approx(110 / (4 * 918 * 0.5))
-  assert found['v5e-256']['hours'] is None
-  assert found['v5e-256']['hours_all_busy'] == pytest.approx(110 / (256 * 197 * 0.5))
-  assert found['v4-8']['cost'] is None
+def test_all_chips_are_paid_for(slices):
+  table = slices(4, price=3.0)
+  assert table['v4-8']['cost'] == pytest.approx(3 * 4 * 0.2)
+  assert table['v5e-8']['cost'] == pytest.approx(3 * 8 * table['v5e-8']['hours'])
 
 
-def test_all_chips_are_paid_for(config):
-  found = rows(config(4), price=3.0)
-  assert found['v4-8']['cost'] == pytest.approx(3 * 4 * 0.2)
-  assert found['v5e-8']['cost'] == pytest.approx(3 * 8 * found['v5e-8']['hours'])
+def test_a_large_batch_keeps_a_pod_busy(slices):
+  assert slices(256)['v5e-256']['busy'] == 256
+  assert slices(64)['v5e-256']['busy'] == 64
+  assert slices(6)['v4-8']['busy'] == 3
 
 
-def test_a_large_batch_keeps_a_pod_busy(config):
-  assert rows(config(256))['v5e-256']['busy'] == 256
-  assert rows(config(64))['v5e-256']['busy'] == 64
-  assert rows(config(6))['v4-8']['busy'] == 3
-
-
-def test_a_share_or_price_that_cannot_be(config):
+def test_a_share_or_price_that_cannot_be(slices):
   for options, says in ((dict(utilisation=0), 'utilisation'), (dict(price=-1), 'price')):
     with pytest.raises(UserError, match=says):
-      hours.table(config(4), (8, 8), **options)
+      slices(4, **options)
 
 
 def test_the_launcher_prints_the_table(capsys):

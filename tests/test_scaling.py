@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from jaxseg.tasks.semantic import Task
-from jaxseg.tools.benchmark import rows
+from jaxseg.tools.benchmark import needs
 from jaxseg.tools.benchmark.collectives import Collective, collectives, total_bytes
 from jaxseg.train.devices import parallel
 from jaxseg.train.state import make_init
@@ -13,7 +13,7 @@ from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError
 from tests.test_parallel import CLASSES, PREPROCESS, batch_of, make_unet
 from tests.test_spatial import QUICKLY
-from tests.tiny_runs import make_config
+from tests.tiny_runs import make_experiment
 
 
 def test_collectives_are_read_from_a_program():
@@ -37,9 +37,9 @@ def test_collectives_are_read_from_a_program():
 
 def test_the_table_of_split_rows_counts_what_the_program_sends():
   """What docs/reliability.md shows for 2048x1024, for a U-Net of one level on 32x16."""
-  options = dict(width=2, depth=1, padding='same', dropout_rate=0.0)
-  config, lines = make_config(model_options=options, batch_size=1), []
-  one, two = rows.table(config, (32, 16), (1, 2), lines.append)
+  model = dict(name='unet', width=2, depth=1, padding='same', dropout_rate=0.0)
+  experiment, lines = make_experiment(model=model, batch_size=1), []
+  one, two = needs.spatial_table(experiment, (32, 16), (1, 2), lines.append)
   assert two['needed_bytes'] < one['needed_bytes'] and len(lines) == 3
   assert (one['all_reduce_bytes'], one['halo_bytes'], two['gather_bytes']) == (0, 0, 0)
   # 3x3: 3>2, 2>2, 2>4, 4>4, 4>2, 2>2; up 2x2: 4>2; score 2>4; a bias each; three scalars
@@ -47,7 +47,7 @@ def test_the_table_of_split_rows_counts_what_the_program_sends():
   assert two['all_reduce_bytes'] == 4 * (parameters + 3)
   assert two['halo_bytes'] > 0
   with pytest.raises(UserError, match='add --config.cpu_devices=64'):
-    rows.table(config, (32, 16), (64,), lines.append)
+    needs.spatial_table(experiment, (32, 16), (64,), lines.append)
 
 
 # U-Net of width 4 and depth 2 with batch norm on three channels, three classes, by hand.
@@ -77,6 +77,6 @@ def test_a_step_reduces_every_parameter_once(kind, floats):
   lowered = wrapper.wrap_train(step).lower(
     shapes, wrapper.place_batch(batch_of(0)), jax.random.key(1)
   )
-  found = collectives(lowered.compile(compiler_options=QUICKLY).as_text())
-  assert {one.kind for one in found} == {'all-reduce'}
-  assert total_bytes(found, 'all-reduce') == 4 * floats
+  exchanged = collectives(lowered.compile(compiler_options=QUICKLY).as_text())
+  assert {one.kind for one in exchanged} == {'all-reduce'}
+  assert total_bytes(exchanged, 'all-reduce') == 4 * floats

@@ -1,7 +1,10 @@
-"""Made-up batches in the form that a task's training step takes: what tools trace and time with."""
+"""Made-up batches and states of the right shapes: what tools trace and time a training step with."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import numpy as np
 
 from jaxseg.train.build import Experiment
@@ -33,3 +36,20 @@ def _squares(height: int, width: int, count: int) -> np.ndarray:
   rows, columns = np.arange(height) // _SQUARE, np.arange(width) // _SQUARE
   ids = 1 + rows[:, None] * (columns[-1] + 1) + columns
   return np.where(ids <= count, ids, 0).astype(np.uint16)
+
+
+def make_state(shapes: Any) -> Any:
+  """Returns numpy arrays for a tree of shapes: He's kernels, neutral batch norm, all else zero.
+
+  A program that draws the first values takes longer to compile than a small network's step.
+  """
+  random = np.random.default_rng(0)
+
+  def values(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    name = str(getattr(path[-1], 'key', ''))
+    if name == 'kernel':
+      spread = np.float32((2 / np.prod(leaf.shape[:-1])) ** 0.5)
+      return spread * random.standard_normal(leaf.shape, np.float32)
+    return np.full(leaf.shape, name in ('scale', 'var'), leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(values, shapes)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jaxseg.tools.benchmark import stock
-from jaxseg.tools.examples import make_batch
+from jaxseg.tools.examples import make_batch, make_state
 from jaxseg.train.build import Experiment
 from jaxseg.train.build import experiment as build
 from jaxseg.train.devices import parallel
@@ -88,7 +88,7 @@ class Workload:
     if stock_layers:
       self.model, plain = stock.with_stock_norm(self.model, axis_name), stock.with_stock_norm(plain)
     tx = optim.make_optimizer(optim.make_schedule(settings.num_steps))
-    self._init = make_init(plain, tx, (1, *self.shape[1:]))
+    init = make_init(plain, tx, (1, *self.shape[1:]))
     self._key = jax.random.key(settings.seed)
     self._step = make_train_step(
       self.model,
@@ -99,7 +99,7 @@ class Workload:
       accumulate=settings.accumulate,
     )
     with stock.layers(stock_layers):
-      self._shapes = jax.eval_shape(self._init, self._key)
+      self._shapes = jax.eval_shape(init, self._key)
     self.batch = make_batch(experiment, self.shape)
 
   @property
@@ -114,7 +114,10 @@ class Workload:
 
     def first():
       (_, batch_sharding, _), _ = compiled.input_shardings
-      carry = [self.wrapper.place_state(self._state()), jax.device_put(batch, batch_sharding)]
+      carry = [
+        self.wrapper.place_state(make_state(self._shapes)),
+        jax.device_put(batch, batch_sharding),
+      ]
 
       def call():
         carry[0], metrics = compiled(*carry, self._key)
@@ -139,7 +142,7 @@ class Workload:
     compiled, seconds = self._compile(wrapped, self._shapes.variables, batch)
 
     def first():
-      arguments = jax.device_get(self._state().variables), batch
+      arguments = make_state(self._shapes.variables), batch
       placed = jax.device_put(arguments, compiled.input_shardings[0])
       return lambda: jax.block_until_ready(compiled(*placed))
 
@@ -147,7 +150,8 @@ class Workload:
 
   def loop_step(self) -> tuple[Callable, Any, Array]:
     """The step as the training loop calls it: step(state, placed batch, key), the state, the key."""
-    return self.wrapper.wrap_train(self._step), self.wrapper.place_state(self._state()), self._key
+    state = self.wrapper.place_state(make_state(self._shapes))
+    return self.wrapper.wrap_train(self._step), state, self._key
 
   def flops(self, *, train: bool) -> float:
     """Counts the step or the inference before optimisation; see the function `flops`."""
@@ -161,10 +165,6 @@ class Workload:
 
   def _apply(self, variables: Any, image: Array) -> Any:
     return self.model.apply(variables, self.experiment.preprocess(image), train=False)
-
-  def _state(self) -> Any:
-    with stock.layers(self._stock):
-      return jax.jit(self._init)(self._key)
 
   def _compile(self, wrapped: Any, *arguments: Any) -> tuple[Any, float]:
     cached = jax.config.jax_enable_compilation_cache
