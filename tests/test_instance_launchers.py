@@ -112,7 +112,7 @@ def test_report_and_table(trained, tmp_path):
   workdir, summary = trained
   launch('evaluate', f'--workdir={workdir}')
   launch('report', str(workdir), str(make_copy(workdir, tmp_path)), f'--output={tmp_path}/two.html')
-  assert 'Mask AP by class' in (tmp_path / 'two.html').read_text()
+  assert 'AP by class' in (tmp_path / 'two.html').read_text()
   file = tmp_path / 'tables.md'
   file.write_text('<!-- results val -->\n<!-- end -->\n')
   tables.write([str(workdir)], str(file), 'val', pictures=str(tmp_path))

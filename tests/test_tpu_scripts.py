@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / 'launch' / 'tpu_vm.sh'
 WHERE = ('--name=seg', '--zone=us-central2-b')
-PROGRAM = ('python', 'launch/train.py', '--config.crop=(360, 480)', "--workdir=gs://b/it's $HOME")
+PROGRAM = ('python', 'launch/train.py', '--config.augment.crop.size=(360, 480)', "--workdir=gs://b/it's $HOME")
 
 
 def call(*words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -55,8 +55,8 @@ def test_create_names_accelerator_and_runtime(type_, accelerator, runtime):
 
 
 def test_create_takes_another_runtime_and_project():
-  (found,) = printed('create', '--project=p', *WHERE, '--type=v9-8', '--version=next')
-  assert found == ['create', 'seg', '--accelerator-type=v9-8', '--version=next', '--project=p']
+  (call_,) = printed('create', '--project=p', *WHERE, '--type=v9-8', '--version=next')
+  assert call_ == ['create', 'seg', '--accelerator-type=v9-8', '--version=next', '--project=p']
 
 
 def test_install_copies_and_installs_on_all_workers():
@@ -98,7 +98,7 @@ def test_delete_asks_nothing():
     (['resume', *WHERE, '--type=v4-8', '--every=soon', '--', 'x'], '--every=soon'),
   ],
 )
-def test_a_mistake_is_told_in_one_line(words, says):
+def test_a_mistake_is_one_line(words, says):
   done = call(*words)
   assert done.returncode == 2 and not done.stdout
   (line,) = done.stderr.splitlines()
@@ -236,7 +236,7 @@ def test_slurm_forwards_the_signal_and_queues_the_job_again(tmp_path, sent, queu
     assert (tmp_path / 'requeued').read_text() == 'requeue 77\n'
 
 
-def test_slurm_without_flags_is_told():
+def test_slurm_without_flags():
   done = subprocess.run(
     ['bash', str(ROOT / 'launch' / 'slurm.sh')], capture_output=True, text=True, timeout=30
   )
