@@ -12,7 +12,7 @@ import pytest
 
 from jaxseg.models import fcn, segnet, unet
 from jaxseg.nn import layers
-from jaxseg.tools.benchmark import needs, ours, session, stock, timing
+from jaxseg.tools.benchmark import feed, needs, ours, session, stock, timing
 from jaxseg.tools.benchmark.process import Process
 from jaxseg.tools.examples import make_batch
 from jaxseg.types import UserError
@@ -172,7 +172,7 @@ def test_ratios_are_the_part_that_ours_takes():
   ],
 )
 def test_the_bottleneck_in_one_line(result, word):
-  line = session.bottleneck(result)
+  line = feed.bottleneck(result)
   assert word in line and '\n' not in line
 
 

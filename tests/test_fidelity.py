@@ -1,7 +1,6 @@
 """Networks beside their papers' tables, which were written out by hand; one changed layer is told."""
 
 import functools
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -14,7 +13,7 @@ from jaxseg.tools import fidelity
 from jaxseg.tools.fidelity import probes
 from jaxseg.tools.fidelity.initial import describe_initializer
 from jaxseg.tools.fidelity.layer import Layer
-from jaxseg.tools.fidelity.papers import Part, paper_of, without
+from jaxseg.tools.fidelity.papers import Paper, paper_of
 from jaxseg.types import UserError
 from tests.test_configs import SPECS, build
 from tests.test_launch import ROOT, launch
@@ -66,33 +65,32 @@ def test_the_tables_have_the_parameters_that_configs_claim():
     if not claimed or not exp.config['model'].get('deep_stem', True):
       continue
     try:
-      paper = paper_of(exp.config['model']['name'], exp.model())
+      paper = paper_of(exp.config['model'])
     except UserError:
       continue
-    if exp.config['model'].get('head', 'paper') == 'paper':
-      layers = paper.layers(exp.task.num_outputs)
-      assert sum(layer.parameters for layer in layers) == claimed, spec
-      counted.add(paper.title)
+    layers = paper.layers(exp.task.num_outputs)
+    assert sum(layer.parameters for layer in layers) == claimed, spec
+    counted.add(paper.title)
   assert counted >= set(PAPERS.values()) - {"U-Net, the authors' release", 'U-Net'}
 
 
 def test_a_table_is_read_line_by_line():
   table = """
+* | | | | | | | normal 2/in, 0 | 1, 2 | 1, 0
+* norm | batch norm 1e-05 | | | | | | 1, 0 | 3, 3 | 4, 4
 a, a_bn | 3x3 | 2 | 1 | 4x5x2 | 56 | relu
 a_drop | dropout 0.5 | | | 4x5x2
 up | 4x4 | 2 | 0 | 8x10xC | | | bilinear
+* | | | | | | | loaded, loaded | 0, 0 | 0, 0
 score | 1x1 | 1 | 0 | 8x10x4K | 3C | | 0, 0 | 10, 20
 """
-  part = Part(table, 'normal 2/in, 0', '1, 2', '1, 0', ('batch norm 1e-05', '1, 0', '3, 3', '4, 4'))
-  assert list(part.layers(5)) == [
+  assert Paper('', '', (1, 8, 10), table).layers(5) == [
     Layer('a', '3x3', '2', '1', '4x5x2', 56, 'normal 2/in, 0', '1, 2', '1, 0'),
     Layer('a_bn', 'batch norm 1e-05', '', '', '4x5x2', 4, '1, 0', '3, 3', '4, 4', 'relu'),
     Layer('a_drop', 'dropout 0.5', output='4x5x2'),
     Layer('up', '4x4', '2', '0', '8x10x5', 0, 'bilinear', '0', '0'),
-    Layer('score', '1x1', '1', '0', '8x10x16', 15, '0, 0', '10, 20', '1, 0'),
+    Layer('score', '1x1', '1', '0', '8x10x16', 15, '0, 0', '10, 20', '0, 0'),
   ]
-  fewer = Part(without(table, 'dropout'), *['-'] * 3).layers(5)
-  assert [layer.name for layer in fewer] == ['a', 'a_bn', 'up', 'score']
 
 
 def test_what_a_paper_does_not_say_is_not_compared():
@@ -105,10 +103,10 @@ def test_what_a_paper_does_not_say_is_not_compared():
   assert fidelity.Pair(None, ours).differences == ('missing',)
 
 
-@pytest.mark.parametrize('options', [dict(head='light'), dict(head='torchvision')])
-def test_networks_that_nobody_published(options):
-  with pytest.raises(UserError, match='no published table for this fcn'):
-    paper_of('fcn', SimpleNamespace(stride=8, at_once=False, **options))
+@pytest.mark.parametrize('spec', ['fcn_pet.py', 'unet_lyft.py'])
+def test_networks_that_nobody_published(spec):
+  with pytest.raises(UserError, match='no published table for this .*; there are those of fcn, '):
+    fidelity.compare(build(spec))
 
 
 # --- one change

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,16 @@ import jax
 import numpy as np
 
 from jaxseg import files
-from jaxseg.data.loader import train_batches
-from jaxseg.data.views import Remembered
-from jaxseg.tools.benchmark import detection, footprint, hours, needs, ours, timing, torch_side
+from jaxseg.tools.benchmark import (
+  detection,
+  feed,
+  footprint,
+  hours,
+  needs,
+  ours,
+  timing,
+  torch_side,
+)
 from jaxseg.tools.benchmark.process import Process
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
@@ -25,36 +31,26 @@ from jaxseg.types import UserError
 MODES = ('train', 'infer', 'memory', 'input', 'loop')
 TABLES = ('fit', 'hours', 'spatial', 'detection')  # modes that are measured alone
 COMPARE = ('torch', 'flax')
-_FIRST_READ = 50  # images
 
 
 def run(
   config: Mapping[str, Any],
   *,
   modes: Sequence[str] = (),
-  compare: Sequence[str] = (),
   batches: Sequence[int] = (),
   sizes: Sequence[tuple[int, int]] = (),
-  trials: int = 5,
-  steps: int = 20,
-  matmul_side: int = 0,
-  utilisation: float = 0.3,
-  price_per_chip_hour: float | None = None,
   json_file: str | None = None,
+  **options: Any,
 ) -> dict[str, Any]:
   """Measures and prints.
 
   Args:
     config: of jaxseg.config.load.
     modes: of MODES, or one of TABLES; () is all of MODES that the data allow.
-    compare: of COMPARE, what to time in turn with ours.
     batches: images a step, default config.batch_size; several only for the mode 'fit'.
-    sizes: (height, width) of the images, default those of the training.
-    trials: rounds of which medians are taken.
-    steps: training steps of the loop, and batches of the input alone.
-    matmul_side: of the matrix product whose rate is the yardstick; 0: enough to fill the device.
-    utilisation, price_per_chip_hour: see `hours.table`.
+    sizes: (height, width) of the images, default those of the training; several likewise.
     json_file: where to write what is returned.
+    options: further attributes of `Session`.
 
   Returns:
     Everything measured, by mode; seconds, bytes, images and FLOPs, never scaled.
@@ -62,6 +58,7 @@ def run(
   Raises:
     UserError: an unknown mode or comparison, a size the network cannot take, data that is missing.
   """
+  compare = options.get('compare', ())
   _check('mode', modes, (*MODES, *TABLES))
   _check('compare', compare, COMPARE)
   if 'torch' in compare:
@@ -70,24 +67,15 @@ def run(
   experiment = build.experiment(config)
   build.set_up_jax(experiment.settings)
   batches = tuple(batches) or (experiment.settings.batch_size,)
-  table = next((name for name in TABLES if name in modes), None)
-  if table != 'fit' and max(len(batches), len(sizes)) > 1:
-    raise UserError('several of --batch or --crop are for --mode=fit only')
   sizes = tuple(sizes) or (_training_size(experiment),)
-  one = ours.changed(
-    experiment, batch_size=batches[0], augment=_cropped(experiment.config['augment'], sizes[0])
-  )
-  prices = dict(utilisation=utilisation, price=price_per_chip_hour)
-  tables = {
-    'fit': lambda: needs.fit_table(experiment, batches, sizes),
-    'hours': lambda: hours.table(one, sizes[0], **prices),
-    'spatial': lambda: needs.spatial_table(one, sizes[0]),
-    'detection': lambda: detection.table(one, sizes[0], torch='torch' in compare, trials=trials),
-  }
-  if table:
-    result = {table: tables[table]()}
+  if 'fit' in modes:
+    result = {'fit': needs.fit_table(experiment, batches, sizes)}
+  elif len(batches) > 1 or len(sizes) > 1:
+    raise UserError('several of --batch or --crop are for --mode=fit only')
   else:
-    result = Session(one, sizes[0], compare, trials, steps, matmul_side).run(modes)
+    augment = _cropped(experiment.config['augment'], sizes[0])
+    experiment = ours.changed(experiment, batch_size=batches[0], augment=augment)
+    result = Session(experiment, sizes[0], **options).run(modes)
   if json_file:
     files.write_text(files.place(json_file), json.dumps(result, indent=2) + '\n')
   return result
@@ -118,7 +106,17 @@ def _training_size(experiment: Experiment) -> tuple[int, int]:
 
 @dataclasses.dataclass
 class Session:
-  """One experiment at one shape; the attributes are those of `run`."""
+  """One experiment at one shape.
+
+  Attributes:
+    experiment: its `batch_size` is the images a step.
+    size: (height, width) of the images.
+    compare: of COMPARE, what to time in turn with ours.
+    trials: rounds of which medians are taken.
+    steps: training steps of the loop, and batches of the input alone.
+    matmul_side: of the matrix product whose rate is the yardstick; 0: enough to fill the device.
+    utilisation, price_per_chip_hour: see `hours.table`.
+  """
 
   experiment: Experiment
   size: tuple[int, int]
@@ -126,18 +124,30 @@ class Session:
   trials: int = 5
   steps: int = 20
   matmul_side: int = 0
+  utilisation: float = 0.3
+  price_per_chip_hour: float | None = None
 
-  def __post_init__(self):
-    self._workload = ours.Workload(self.experiment, self.size)
-    self._devices = list(self._workload.wrapper.devices)
-    self._batch_size = self.experiment.settings.batch_size
+  @functools.cached_property
+  def _workload(self) -> ours.Workload:
+    return ours.Workload(self.experiment, self.size)
 
   @functools.cached_property
   def _torch(self) -> Process:
     return Process('torch_side.make', self.experiment.config, self._workload.batch)
 
+  @property
+  def _devices(self) -> list[jax.Device]:
+    return list(self._workload.wrapper.devices)
+
+  @property
+  def _batch_size(self) -> int:
+    return self.experiment.settings.batch_size
+
   def run(self, modes: Sequence[str] = ()) -> dict[str, Any]:
     """Measures the modes; all, but those whose data are missing, where none is given."""
+    for mode in modes:
+      if mode in TABLES:
+        return {mode: getattr(self, f'measure_{mode}')()}
     result = {'setting': self._describe()}
     for mode in modes or MODES:
       try:
@@ -146,9 +156,20 @@ class Session:
         if modes or mode not in ('input', 'loop'):
           raise
         print(f'{mode:9} not measured: {e}')
-    result['bottleneck'] = bottleneck(result)
+    result['bottleneck'] = feed.bottleneck(result)
     print(f'{"limit":9} {result["bottleneck"]}')
     return result
+
+  def measure_hours(self) -> dict[str, Any]:
+    options = dict(utilisation=self.utilisation, price=self.price_per_chip_hour)
+    return hours.table(self.experiment, self.size, **options)
+
+  def measure_spatial(self) -> list[dict[str, Any]]:
+    return needs.spatial_table(self.experiment, self.size)
+
+  def measure_detection(self) -> dict[str, Any]:
+    options = dict(torch='torch' in self.compare, trials=self.trials)
+    return detection.table(self.experiment, self.size, **options)
 
   def _describe(self) -> dict[str, Any]:
     load, workload = os.getloadavg()[0], self._workload
@@ -230,94 +251,10 @@ class Session:
     return peaks
 
   def measure_input(self) -> dict[str, float]:
-    """Reading, decoding and augmenting alone, once all is remembered that can be."""
-    source, batches = self._batches()
-    count, images = min(len(source), _FIRST_READ), self.steps * self._batch_size
-    first, first_cpu = _clocked(lambda i: source[i], count)
-    next(batches)
-    wall, cpu = _clocked(lambda i: next(batches), self.steps)
-    batches.close()
-    print(
-      f'input     {images / wall:.4g} images/s, {images / cpu:.4g} per CPU-second; '
-      f'read for the first time {count / first_cpu:.4g} per CPU-second'
-    )
-    return {
-      'images_per_second': images / wall,
-      'images_per_cpu_second': images / cpu,
-      'first_read_images_per_second': count / first,
-      'first_read_images_per_cpu_second': count / first_cpu,
-    }
+    return feed.measure_input(self.experiment, self.steps)
 
   def measure_loop(self) -> dict[str, float]:
-    """The training loop without its records: input and step together."""
-    _, batches = self._batches()
-    step, state, key = self._workload.loop_step()
-
-    def advance(state):
-      batch = dict(next(batches))
-      del batch['index']
-      return step(state, self._workload.wrapper.place_batch(batch), key)
-
-    state, metrics = advance(state)
-    jax.block_until_ready(metrics)
-    begin, waited = time.perf_counter(), batches.waited_seconds
-    pending = None
-    for _ in range(self.steps):
-      state, metrics = advance(state)
-      jax.device_get(pending)  # as in train/loop.py, one step behind
-      pending = metrics
-    jax.block_until_ready((state, metrics))
-    wall = time.perf_counter() - begin
-    waiting = (batches.waited_seconds - waited) / wall
-    batches.close()
-    rate = self.steps * self._batch_size / wall
-    print(f'loop      {rate:.4g} images/s, waiting for data {waiting:.1%}')
-    return {'images_per_second': rate, 'waiting': waiting}
-
-  def _batches(self):
-    settings, data = self.experiment.settings, self.experiment.data
-    source = Remembered(self.experiment.source(data.train_split), data.memory_mb << 20)
-    return source, train_batches(
-      source,
-      self.experiment.transforms,
-      seed=settings.seed,
-      batch_size=settings.batch_size,
-      num_threads=data.num_threads,
-      replacement=data.replacement,
-    )
-
-
-def _clocked(function, count: int) -> tuple[float, float]:
-  """Calls a function with 0, 1, ...; returns wall and CPU seconds, a little above 0."""
-  wall, cpu = time.perf_counter(), time.process_time()
-  for i in range(count):
-    function(i)
-  return max(time.perf_counter() - wall, 1e-9), max(time.process_time() - cpu, 1e-9)
-
-
-def bottleneck(result: Mapping[str, Any]) -> str:
-  """Names in one line what to improve first, from what has been measured."""
-  waiting = result.get('loop', {}).get('waiting', 0.0)
-  train = result.get('train') or result.get('infer')
-  if waiting > 0.05:
-    return (
-      f'the input: the step waits for data {waiting:.0%} of the time; raise config.data.num_threads'
-    )
-  if train is None:
-    return 'not known: measure --mode=train too'
-  data, device = (
-    result.get('input', {}).get('images_per_second'),
-    train['images_per_second']['ours'],
-  )
-  if data is not None and data < device:
-    return f'the input: {data:.4g} images/s, where the device takes {device:.4g}'
-  share = train['utilisation']
-  if share >= 0.5:
-    return f'the matrix units: {share:.0%} of their measured rate'
-  return (
-    f'the device, but not its matrix units ({share:.0%} of their measured rate): memory traffic, '
-    'small operations, or a batch too small'
-  )
+    return feed.measure_loop(self._workload, self.steps)
 
 
 def _mebibytes(count: int | None) -> str:

@@ -76,9 +76,8 @@ def compare(experiment: Experiment) -> tuple[Paper, list[Pair]]:
   Raises:
     UserError: there is no published table for this network.
   """
-  model = experiment.model()
-  paper = paper_of(experiment.config['model']['name'], model)
-  ours, theirs = _traced(experiment, paper.size), paper.layers(model.num_classes)
+  paper = paper_of(experiment.config['model'])
+  ours, theirs = _traced(experiment, paper.size), paper.layers(experiment.task.num_outputs)
   names = [[layer.name for layer in side] for side in (ours, theirs)]
   pairs = []
   for kind, i, j, k, m in difflib.SequenceMatcher(None, *names, autojunk=False).get_opcodes():

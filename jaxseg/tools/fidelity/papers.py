@@ -1,0 +1,100 @@
+"""What the papers and their reference releases say, layer by layer, written out by hand in tables/.
+
+Nothing there is computed from the models: sizes, counts, crops and multipliers are those of the
+publications. A table has the name of its model, whose options (config.model) its Jinja conditions
+may ask for; it is empty where nobody has published such a network. Above it stand the title, the
+source and the size that the source gives its numbers for. A line is
+
+    name | kernel | stride | padding | output | parameters | what follows | initial values | rate | decay
+
+with the words of `Layer`. The last three columns of '*' hold for every convolution below it that says
+nothing else, '* norm' is every batch norm; 'conv1, bn1' are a convolution and the batch norm after it,
+before what follows. C is the number of classes ('65C': 64 weights and a bias a class), K the same
+without the background; '-' is what the source does not say, so that it is compared with nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from jaxseg.tools.fidelity.layer import Layer
+from jaxseg.types import UserError
+
+_FOLDER = Path(__file__).with_name('tables')
+_HEADER = re.compile(r'title: (.+)\s+source: (.+)\s+images: (\d+) x (\d+) x (\d+)\n')
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+  """A published network.
+
+  Attributes:
+    title: of the network.
+    source: where the facts are from.
+    size: (images, height, width) that the source gives its numbers for.
+    table: lines as above.
+  """
+
+  title: str
+  source: str
+  size: tuple[int, int, int]
+  table: str
+
+  def layers(self, num_classes: int) -> list[Layer]:
+    times = {'C': num_classes, 'K': num_classes - 1}
+    number = lambda m: str(int(m[1] or 1) * times[m[2]])  # noqa: E731
+    shared, layers = {}, []
+    for line in filter(None, map(str.strip, self.table.splitlines())):
+      cells = [cell.strip() for cell in line.split('|')]
+      cells += [''] * (10 - len(cells))
+      if cells[0].startswith('*'):
+        shared[cells[0]] = cells
+        continue
+      cells[4:6] = (re.sub(r'(\d*)([CK])', number, cell) for cell in cells[4:6])
+      layers.extend(_layers(cells, shared))
+    return layers
+
+
+def _layers(cells: list[str], shared: Mapping[str, list[str]]) -> Iterator[Layer]:
+  """Yields the layer of a line, and the batch norm after it."""
+  names, kernel, stride, padding, output, count, after, *values = cells
+  name, *norms = names.split(', ')
+  if count:
+    values = [value or usual for value, usual in zip(values, shared['*'][7:], strict=True)]
+  elif values[0]:  # a filter that is fixed
+    values[1:] = '0', '0'
+  follows = '' if norms else after
+  yield Layer(name, kernel, stride, padding, output, int(count or 0), *values, after=follows)
+  for norm in norms:
+    usual, parameters = shared['* norm'], 2 * int(output.rpartition('x')[2])  # scale and shift
+    yield Layer(norm, usual[1], '', '', output, parameters, *usual[7:], after=after)
+
+
+def paper_of(options: Mapping[str, Any]) -> Paper:
+  """Returns the published network that a model is nearest to; the rest shows as differences.
+
+  Args:
+    options: name and options of a model, complete.
+
+  Raises:
+    UserError: nobody has published such a network's layers.
+  """
+  name, known = options['name'], sorted(path.stem for path in _FOLDER.glob('*.txt'))
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_FOLDER), undefined=jinja2.StrictUndefined, trim_blocks=True
+  )
+  text = environment.get_template(f'{name}.txt').render(options) if name in known else ''
+  header = _HEADER.search(text)
+  if not header:
+    raise UserError(
+      f'no published table for this {name}; there are those of {", ".join(known)}, with the options '
+      'of their papers'
+    )
+  title, source, *size = header.groups()
+  return Paper(title, source, tuple(map(int, size)), text[header.end() :])
