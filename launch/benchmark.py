@@ -27,7 +27,7 @@ def main() -> None:
   )
   add('--crop', type=console.size, action='append', default=[], help='size of the images')
   add('--trials', type=int, default=5, help='rounds of which medians are taken')
-  add('--steps', type=int, default=20, help='of the whole loop, and batches of input alone')
+  add('--steps', type=int, default=20, help='of the training loop, and batches of input alone')
   add('--json', help='write the figures to this file')
   add('--matmul', type=int, default=0, help="side of the yardstick's matrix product")
   add('--utilisation', type=float, default=0.3, help='of the peak, assumed for --mode=hours')

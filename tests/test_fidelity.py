@@ -1,4 +1,4 @@
-"""Networks beside their papers' tables, which were written out by hand; one changed layer is told."""
+"""Networks beside their papers' tables, which were written out by hand; one changed layer shows."""
 
 import functools
 

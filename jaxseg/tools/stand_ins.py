@@ -1,4 +1,4 @@
-"""Other layers in place of ours, while a network is traced."""
+"""Other functions and layers instead of ours, while a network is traced."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Collective:
   Attributes:
     kind: 'all-reduce', 'all-gather', 'all-to-all', 'reduce-scatter' or 'collective-permute'.
     dtype: XLA's name, as in 'f32'.
-    shape: of the result; 'all-gather' shows the whole.
+    shape: of the result; of 'all-gather' that of all devices together.
   """
 
   kind: str

@@ -14,7 +14,7 @@ from jaxseg.train.build import Experiment
 
 
 def measure(side: str, experiment: Experiment, size: tuple[int, int]) -> dict[str, int]:
-  """Runs a few steps in a process of its own.
+  """Runs a few steps in a new process.
 
   Args:
     side: 'ours', 'flax' or 'torch'.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -64,7 +65,7 @@ class Workload:
   Args:
     experiment: its `batch_size` is the images a step.
     size: (height, width) of the images.
-    stock_layers: Flax's and lax's own layers in place of ours.
+    stock_layers: Flax's and lax's layers instead of ours.
 
   Raises:
     UserError: a size that the network cannot take.
@@ -107,25 +108,22 @@ class Workload:
     return parameter_count(self._shapes.params)
 
   def train_program(self) -> Program:
-    """The whole step: images to the network's range, forward, backward, update."""
+    """The step: images to the network's range, forward, backward, update."""
     batch = self.wrapper.place_batch(self.batch)
     step = self.wrapper.wrap_train(self._step)
     compiled, seconds = self._compile(step, self._shapes, batch, self._key)
 
-    def first():
+    @functools.cache  # nothing is allocated before the first call
+    def carry():
       (_, batch_sharding, _), _ = compiled.input_shardings
-      carry = [
-        self.wrapper.place_state(make_state(self._shapes)),
-        jax.device_put(batch, batch_sharding),
-      ]
+      state = self.wrapper.place_state(make_state(self._shapes))
+      return [state, jax.device_put(batch, batch_sharding)]
 
-      def call():
-        carry[0], metrics = compiled(*carry, self._key)
-        jax.block_until_ready((carry[0], metrics))
+    def call():
+      carry()[0], metrics = compiled(*carry(), self._key)
+      jax.block_until_ready((carry()[0], metrics))
 
-      return call
-
-    return Program(_lazy(first), compiled, seconds, len(self.wrapper.devices))
+    return Program(call, compiled, seconds, len(self.wrapper.devices))
 
   def infer_program(self) -> Program:
     """Logits (or detections) of one batch, with population statistics."""
@@ -141,12 +139,15 @@ class Workload:
     batch = self.wrapper.place_batch({'image': self.batch['image']})
     compiled, seconds = self._compile(wrapped, self._shapes.variables, batch)
 
-    def first():
+    @functools.cache
+    def placed():
       arguments = make_state(self._shapes.variables), batch
-      placed = jax.device_put(arguments, compiled.input_shardings[0])
-      return lambda: jax.block_until_ready(compiled(*placed))
+      return jax.device_put(arguments, compiled.input_shardings[0])
 
-    return Program(_lazy(first), compiled, seconds, len(self.wrapper.devices))
+    def call():
+      jax.block_until_ready(compiled(*placed()))
+
+    return Program(call, compiled, seconds, len(self.wrapper.devices))
 
   def loop_step(self) -> tuple[Callable, Any, Array]:
     """The step as the training loop calls it: step(state, placed batch, key), the state, the key."""
@@ -176,18 +177,6 @@ class Workload:
     finally:
       jax.config.update('jax_enable_compilation_cache', cached)
     return compiled, time.perf_counter() - begin
-
-
-def _lazy(first: Callable[[], Callable[[], Any]]) -> Callable[[], None]:
-  """Returns what `first` makes at the first call: nothing is allocated before."""
-  calls = []
-
-  def call() -> None:
-    if not calls:
-      calls.append(first())
-    calls[0]()
-
-  return call
 
 
 def flops(experiment: Experiment, size: tuple[int, int], *, train: bool) -> float:

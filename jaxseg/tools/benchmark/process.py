@@ -1,4 +1,4 @@
-"""A part of the benchmark in a process of its own: its threads and memory must not be the other's.
+"""A part of the benchmark in a separate process: its threads and memory must not be the other's.
 
 Timed in one process with ours, a training step of PyTorch's took 1.4 times the CPU time that it takes
 alone.

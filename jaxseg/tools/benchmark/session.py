@@ -234,7 +234,7 @@ class Session:
     }
 
   def measure_memory(self) -> dict[str, Any]:
-    """On a CPU in processes of their own; elsewhere the allocators' peaks of the training above."""
+    """On a CPU in new processes; elsewhere the allocators' peaks of the training above."""
     if self._devices[0].platform == 'cpu':
       sides = ('ours', *self.compare)
       peaks = {side: footprint.measure(side, self.experiment, self.size) for side in sides}

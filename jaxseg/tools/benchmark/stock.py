@@ -41,7 +41,7 @@ def max_pool(
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
-  """The windows side by side, their maximum and its place."""
+  """The windows side by side, their maximum and its index."""
   b, h, w, c = x.shape
   padded = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
   rows, columns = (h + 1) // 2, (w + 1) // 2
@@ -51,7 +51,7 @@ def max_pool_argmax(x: Array) -> tuple[Array, Array]:
 
 
 def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
-  """Each value times the one-hot of its place."""
+  """Each value times the one-hot of its index."""
   b, rows, columns, c = x.shape
   windows = x[..., None] * jax.nn.one_hot(index, 4, dtype=x.dtype)
   spread = windows.reshape(b, rows, columns, c, 2, 2).transpose(0, 1, 4, 2, 5, 3)

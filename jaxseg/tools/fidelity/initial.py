@@ -1,4 +1,4 @@
-"""Which distribution an initialiser draws from, found out by drawing."""
+"""Which distribution an initialiser draws from, by its samples."""
 
 from __future__ import annotations
 
