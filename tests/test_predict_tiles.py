@@ -69,7 +69,7 @@ def test_overlapping_tiles_are_weighted_by_hand():
   answers = iter([0.0, 1.0])
   image = np.zeros((4, 6, 1), np.uint8)
   tiling = tiles.make_tiling(ANY, (4, 4), (4, 2))
-  found = tiles.whole(lambda tile: np.full((4, 4, 1), next(answers), np.float32), image, tiling)
+  found = tiles.joined(lambda tile: np.full((4, 4, 1), next(answers), np.float32), image, tiling)
   fall = np.exp(-((np.array([-1.5, -0.5, 0.5, 1.5]) / 0.5) ** 2) / 2)
   expected = [0, 0, fall[0] / (fall[2] + fall[0]), fall[1] / (fall[3] + fall[1]), 1, 1]
   np.testing.assert_allclose(found[0, :, 0], expected, rtol=1e-5)
@@ -83,7 +83,7 @@ def test_networks_with_a_margin_see_mirrored_borders():
     return tile[1:-1, 1:-1].astype(np.float32)
 
   image = np.arange(20, dtype=np.uint8).reshape(4, 5, 1)
-  found = tiles.whole(centre, image, tiles.make_tiling(Frame(MARGIN), (4, 4)))
+  found = tiles.joined(centre, image, tiles.make_tiling(Frame(MARGIN), (4, 4)))
   np.testing.assert_array_equal(found, image)
   np.testing.assert_array_equal(
     seen[0][..., 0], [[6, 5, 6, 7], [1, 0, 1, 2], [6, 5, 6, 7], [11, 10, 11, 12]]
@@ -99,7 +99,7 @@ def test_padding_networks_see_the_fill_colour():
     return tile.astype(np.float32)
 
   image = np.full((2, 2, 1), 9, np.uint8)
-  tiles.whole(run, image, tiles.make_tiling(Frame(SizeRule(), fill=(7,)), (3, 4)))
+  tiles.joined(run, image, tiles.make_tiling(Frame(SizeRule(), fill=(7,)), (3, 4)))
   np.testing.assert_array_equal(seen[0][..., 0], [[9, 9, 7, 7], [9, 9, 7, 7], [7, 7, 7, 7]])
 
 
@@ -112,7 +112,7 @@ def test_a_network_with_a_margin_that_was_trained_on_a_canvas_sees_the_canvas():
 
   image = np.full((2, 2, 1), 9, np.uint8)
   tiling = tiles.make_tiling(Frame(MARGIN, fill=(7,), mirrored=False), (4, 4))
-  np.testing.assert_array_equal(tiles.whole(centre, image, tiling), image)
+  np.testing.assert_array_equal(tiles.joined(centre, image, tiling), image)
   np.testing.assert_array_equal(
     seen[0][..., 0], [[7, 7, 7, 7], [7, 9, 9, 7], [7, 9, 9, 7], [7, 7, 7, 7]]
   )

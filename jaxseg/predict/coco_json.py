@@ -74,7 +74,7 @@ def _line(stem: str, results: Results) -> str:
 
 
 def _read_log(path: Path) -> dict[str, Results]:
-  """Returns what the whole lines say, {} where there is no file."""
+  """Returns what the complete lines say, {} where there is no file."""
   lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.exists() else []
   return dict(json.loads(line) for line in lines if line.endswith('\n'))
 
@@ -91,19 +91,19 @@ def write(
   Args:
     folder: where.
     items: the images, in order. One named by a number, as COCO's are, has that for its image_id,
-      others their place from 1.
+      others their number from 1.
     results: see Log.
     class_names: background first.
-    category_ids: of the classes, where the data have some; None: their places.
+    category_ids: of the classes, where the data have some; None: their numbers.
   """
   ids = category_ids or range(len(class_names))
   numbered = all(item.stem.isdecimal() for item in items)
   lines = []
-  for place, item in enumerate(items, start=1):
+  for position, item in enumerate(items, start=1):
     for number, result in enumerate(results.get(item.stem, ()), start=1):
       kind = result['category_id']
       line = {
-        'image_id': int(item.stem) if numbered else place,
+        'image_id': int(item.stem) if numbered else position,
         'file_name': item.path.name,
         'id': number,
         'category_id': ids[kind],

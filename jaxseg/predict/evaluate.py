@@ -97,7 +97,7 @@ def evaluate_workdir(
 
 
 def score_images(
-  predictor: Predictor, source: Any, score: Score, told: Callable[[int], None] | None = None
+  predictor: Predictor, source: Any, score: Score, show: Callable[[int], None] | None = None
 ) -> Result:
   """Scores a predictor image by image, with whatever it averages and cuts.
 
@@ -107,7 +107,7 @@ def score_images(
     predictor: gives the predictions.
     source: the split.
     score: is given every image once.
-    told: called with the number of images that are done.
+    show: called with the number of images that are done.
 
   Raises:
     UserError: labels outside the classes, or data that the score cannot use, naming the file.
@@ -126,8 +126,8 @@ def score_images(
     for index, example in enumerate(reading):
       prediction = predictor.predict(example['image'], maps=score.maps)
       counting.submit(count, {**example, 'index': index}, prediction)
-      if told:
-        told(index + 1)
+      if show:
+        show(index + 1)
   return score.compute()
 
 
@@ -171,13 +171,13 @@ def _count(
   if not (plain or hosts.first()):
     return None
   counting = Countdown('evaluated', len(source)) if hosts.first() else contextlib.nullcontext()
-  with counting as told:
+  with counting as show:
     if plain:
-      return Evaluator(experiment, source, make)(variables, told), ''
+      return Evaluator(experiment, source, make)(variables, show), ''
     predictor = Predictor(
       experiment, variables, Classes(source.class_names, source.palette), options
     )
-    return score_images(predictor, source, make(), told), predictor.options.describe()
+    return score_images(predictor, source, make(), show), predictor.options.describe()
 
 
 def _scored_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _scored_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> None:
-  """Writes the file and, where there is a confusion matrix, <its name>_confusion.png, whole each."""
+  """Writes the file and, where there is a confusion matrix, <name>_confusion.png."""
   picture = file.with_name(f'{file.stem}_confusion.png')
   with writing(file):
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ _ROWS = 1024  # that an overlay is blended in at a time
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-  """What is written beside the masks."""
+  """What is written beside the masks; instances are where predictions have detections."""
 
   overlay: bool = False
   probabilities: bool = False
@@ -66,6 +66,14 @@ class Wanted:
       *['_uncertainty.npy', '_uncertainty.png'] * self.uncertainty,
       *['_instances.png'] * self.instances,
     )
+
+  def check(self, experiment: Experiment) -> None:
+    """Raises UserError for what the experiment's task does not predict."""
+    if (self.probabilities or self.uncertainty) and not experiment.task.maps:
+      raise UserError(
+        f'config.task={experiment.settings.task} predicts no probability or uncertainty of pixels: '
+        'leave out --probabilities and --uncertainty'
+      )
 
 
 def predict_files(
@@ -86,9 +94,8 @@ def predict_files(
     source: see inputs.list_items.
     output: folder for the results, made if it is absent.
     step: 'best' | 'latest' | a number.
-    wanted: what is written beside the masks; instances always are where there are any.
-    options: see predict.options; with `multiple` 0 images of up to MAX_PROGRAMS different sizes
-      are run as they are, more with sizes rounded up to multiples of BUCKET.
+    wanted: what is written beside the masks.
+    options: see predict.options and, where `multiple` is 0, share_programs.
     overwrite: whether files that are there may be replaced.
     skip_existing: whether they stay, and only images that lack some are predicted; detections.json
       is written anew, with what is known of the others.
@@ -97,20 +104,19 @@ def predict_files(
     The images that could not be predicted and why, {} where all could.
 
   Raises:
-    UserError: no image, a name that two inputs would write, a file in the way, a folder that cannot
-      be written, or nothing at all that could be predicted.
+    UserError: what inputs.py refuses, or nothing at all that could be predicted.
   """
+  items, experiment, folder = list_items(source), load_experiment(workdir), files.place(output)
   if overwrite and skip_existing:
     raise UserError('--overwrite replaces what --skip_existing keeps: give one of them')
-  items, experiment, folder = list_items(source), load_experiment(workdir), files.place(output)
-  _check(wanted, experiment)
+  wanted.check(experiment)
   plan = functools.partial(plan_outputs, items, folder, overwrite=overwrite, keep=skip_existing)
   plan(wanted.endings)  # before the network is loaded
   set_up_jax(experiment.settings)
   predictor = load(workdir, step, **vars(options or Options()))
+  wanted = dataclasses.replace(wanted, instances='detections' in predictor.entries)
   log = contextlib.nullcontext()
-  if 'detections' in predictor.entries:
-    wanted = dataclasses.replace(wanted, instances=True)
+  if wanted.instances:
     plan(wanted.endings, shared=[coco_json.NAME])
     log = coco_json.Log(folder, [item.stem for item in items], goes_on=skip_existing)
   with log as known, any_size():
@@ -119,29 +125,16 @@ def predict_files(
       predictor = share_programs(predictor, items)  # alike, whichever of them are still to do
     bad = _Job(predictor, folder, wanted, known, keep=skip_existing).run(todo) if todo else {}
   if len(bad) == len(items):
-    reason = next(iter(bad.values()))
-    raise UserError(f'none of {len(items)} images could be predicted; the first: {reason}')
-  if known:
-    ids = _category_ids(experiment)
+    first = next(iter(bad.values()))
+    raise UserError(f'none of {len(items)} images could be predicted; the first: {first}')
+  if known:  # some data sets have ids of their own for the classes, as COCO has
+    ids = getattr(parts.load('datasets', experiment.data.name), 'CATEGORY_IDS', None)
     coco_json.write(folder, items, known.results, predictor.classes.names, ids)
-  kept = f', {len(items) - len(todo)} were there already' if skip_existing else ''
-  print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}{kept}')
+  print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}', end='')
+  print(f', {len(items) - len(todo)} were there already' if skip_existing else '')
   for reason in bad.values():
     print(f'  not {reason}')
   return bad
-
-
-def _check(wanted: Wanted, experiment: Experiment) -> None:
-  if (wanted.probabilities or wanted.uncertainty) and not experiment.task.maps:
-    raise UserError(
-      f'config.task={experiment.settings.task} predicts no probability or uncertainty of pixels: '
-      'leave out --probabilities and --uncertainty'
-    )
-
-
-def _category_ids(experiment: Experiment) -> Sequence[int] | None:
-  """Returns the ids that the data set itself has for its classes, as COCO has."""
-  return getattr(parts.load('datasets', experiment.data.name), 'CATEGORY_IDS', None)
 
 
 def _is_done(item: Item, folder: Path, wanted: Wanted, known: coco_json.Log | None) -> bool:
@@ -151,7 +144,11 @@ def _is_done(item: Item, folder: Path, wanted: Wanted, known: coco_json.Log | No
 
 
 def share_programs(predictor: Predictor, items: Sequence[Item]) -> Predictor:
-  """Returns a predictor that needs few programs for these images, and says so if it rounds sizes."""
+  """Returns a predictor that needs few programs for these images, and says so if it rounds sizes.
+
+  Images of up to MAX_PROGRAMS different sizes are run as they are, more with sizes rounded up to
+  multiples of BUCKET.
+  """
   few = len(items) <= MAX_PROGRAMS or predictor.options.tile
   options = dict(name=lambda item: item.name, timeout=predictor.experiment.data.timeout)
   sizes = () if few else {*threads.results(header_size, items, **options)} - {None}

@@ -225,7 +225,7 @@ class Predictor:
       return frame.cut(np.asarray(maps)[0], size)
     scaled = geometry.resize_image(image, tuple(max(1, round(side * scale)) for side in size))
     tiling = self._tiling(size, frame)
-    return geometry.resize_image(tiles.whole(self._run(tiling), scaled, tiling), size)
+    return geometry.resize_image(tiles.joined(self._run(tiling), scaled, tiling), size)
 
   def _tiling(self, size: Size, frame: Frame) -> tiles.Tiling:
     if self.options.tile:

@@ -137,7 +137,7 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
     total, norm = (np.pad(a[done:], ((0, done), (0, 0), (0, 0))) for a in (total, norm))
 
 
-def whole(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
+def joined(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
   """Returns the tiled prediction of an image in one piece, float32 [h, w, k]."""
   return np.concatenate([rows for _, rows in bands(run, image, tiling)])
 
@@ -149,7 +149,7 @@ def _canvas(image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Size]:
     max(frame.rule.at_least(side + 2 * margin), tile) - 2 * margin
     for side, tile in zip(image.shape[:2], tiling.tile, strict=True)
   )
-  below, right = (whole - have for whole, have in zip(size, image.shape[:2], strict=True))
+  below, right = (out - have for out, have in zip(size, image.shape[:2], strict=True))
   borders = margin, margin + below, margin, margin + right
   if margin > 0 if frame.mirrored is None else frame.mirrored:
     return geometry.mirror_array(image, *borders), size
