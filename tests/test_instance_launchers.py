@@ -116,7 +116,7 @@ def test_report_and_table(trained, tmp_path):
   file = tmp_path / 'tables.md'
   file.write_text('<!-- results val -->\n<!-- end -->\n')
   tables.write([str(workdir)], str(file), 'val', pictures=str(tmp_path))
-  assert '| mask AP | AP50 | AP75 | small | medium | large | box AP |' in file.read_text()
+  assert '| run | split | mask AP | mask AP50 | mask AP75 | mask AP small |' in file.read_text()
   assert (tmp_path / f'{workdir.name}.png').is_file()
 
 
