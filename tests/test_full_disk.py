@@ -15,7 +15,7 @@ SCRIPT = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from jaxseg import command
+from jaxseg import console
 
 def fill_the_disk():  # no file may grow beyond 64 KiB from here on
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -40,7 +40,7 @@ def log():
   for step in range(1, 2000):
     writer.write(step, {'train/loss': 1.0, 'train/grad_norm': 2.0})
 
-command.run({'save': save, 'log': log}[sys.argv[1]])
+console.run({'save': save, 'log': log}[sys.argv[1]])
 """
 
 

@@ -332,7 +332,7 @@ def test_flags_that_do_not_belong_together(given, says):
 
 def test_a_host_whose_others_do_not_come():
   code = (
-    'from jaxseg import command\n'
+    'from jaxseg import console\n'
     'from jaxseg.train import hosts\n'
     f'console.run(hosts.joined("127.0.0.1:{free_port()}", 2, 0, timeout=1).__enter__)\n'
   )

@@ -238,7 +238,7 @@ def test_an_interrupt_is_one_line_and_status_130():
 def test_output_that_nobody_reads_ends_it_without_a_word(buffered, lines, end):
   """As `| head -c 0` does."""
   code = (
-    'import time\nfrom jaxseg import command\nfrom jaxseg.types import UserError\n'
+    'import time\nfrom jaxseg import console\nfrom jaxseg.types import UserError\n'
     f'def main():\n  time.sleep(0.3)\n  for _ in range({lines}): print("x" * 99)\n  {end}\n'
     'console.run(main)'
   )
