@@ -50,7 +50,8 @@ def make_segnet(axis_name):
 
 
 def three_steps(make_model, wrapper, *, accumulate=1, **task_options):
-  tx = optax.sgd(0.1, momentum=0.9)
+  # At 0.1 rounding alone, of sums in another order, grew to 2e-5 in three steps on some processors.
+  tx = optax.sgd(0.01, momentum=0.9)
   model = make_model(wrapper.axis_name)
   init = make_init(make_model(None), tx, (1, 16, 16, 3))
   state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
