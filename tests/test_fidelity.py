@@ -84,7 +84,7 @@ up | 4x4 | 2 | 0 | 8x10xC | | | bilinear
 * | | | | | | | loaded, loaded | 0, 0 | 0, 0
 score | 1x1 | 1 | 0 | 8x10x4K | 3C | | 0, 0 | 10, 20
 """
-  assert Paper('', '', (1, 8, 10), table).layers(5) == [
+  assert Paper('', '', (1, 8, 10, 3), table).layers(5) == [
     Layer('a', '3x3', '2', '1', '4x5x2', 56, 'normal 2/in, 0', '1, 2', '1, 0'),
     Layer('a_bn', 'batch norm 1e-05', '', '', '4x5x2', 4, '1, 0', '3, 3', '4, 4', 'relu'),
     Layer('a_drop', 'dropout 0.5', output='4x5x2'),

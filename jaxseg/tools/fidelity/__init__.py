@@ -50,8 +50,7 @@ def report(config: Mapping[str, Any]) -> int:
   """
   experiment = build(config)
   paper, pairs = compare(experiment)
-  size = 'x'.join(map(str, paper.size[1:]))
-  print(f'{paper.title} ({paper.source}), input {size}x{experiment.channels}')
+  print(f'{paper.title} ({paper.source}), input {"x".join(map(str, paper.input_shape[1:]))}')
   for line in _lines(pairs):
     print(line)
   loaded = sum('loaded' in pair.ours.initial for pair in pairs if pair.ours)
@@ -77,7 +76,7 @@ def compare(experiment: Experiment) -> tuple[Paper, list[Pair]]:
     UserError: there is no published table for this network.
   """
   paper = paper_of(experiment.config['model'])
-  ours, theirs = _traced(experiment, paper.size), paper.layers(experiment.task.num_outputs)
+  ours, theirs = _traced(experiment, paper.input_shape), paper.layers(experiment.task.num_outputs)
   names = [[layer.name for layer in side] for side in (ours, theirs)]
   pairs = []
   for kind, i, j, k, m in difflib.SequenceMatcher(None, *names, autojunk=False).get_opcodes():
@@ -89,14 +88,14 @@ def compare(experiment: Experiment) -> tuple[Paper, list[Pair]]:
   return paper, pairs
 
 
-def _traced(experiment: Experiment, size: tuple[int, int, int]) -> list[Layer]:
+def _traced(experiment: Experiment, input_shape: tuple[int, int, int, int]) -> list[Layer]:
   """Traces the network with its recipe; a size that it cannot take is rounded up.
 
   A parameter counts as loaded where the config starts from other weights (`init_from`, or the
   `init.new` that says which names these lack) and does not name it as new.
   """
   model, new = experiment.model(), experiment.init.new
-  count, height, width = size
+  count, height, width, _ = input_shape
   rule = model.size_rule
   shape = (count, rule.at_least(height), rule.at_least(width), experiment.channels)
   is_loaded = bool(experiment.settings.init_from or new)

@@ -3,7 +3,7 @@
 Nothing there is computed from the models: sizes, counts, crops and multipliers are those of the
 publications. A table has the name of its model, whose options (config.model) its Jinja conditions
 may ask for; it is empty where nobody has published such a network. Above it stand the title, the
-source and the size that the source gives its numbers for. A line is
+source and the images that the source gives its numbers for. A line is
 
     name | kernel | stride | padding | output | parameters | what follows | initial values | rate | decay
 
@@ -27,7 +27,7 @@ from jaxseg.tools.fidelity.layer import Layer
 from jaxseg.types import UserError
 
 _FOLDER = Path(__file__).with_name('tables')
-_HEADER = re.compile(r'title: (.+)\s+source: (.+)\s+images: (\d+) x (\d+) x (\d+)\n')
+_HEADER = re.compile(r'title: (.+)\s+source: (.+)\s+images: (\d+) x (\d+) x (\d+) x (\d+)\n')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Paper:
   Attributes:
     title: of the network.
     source: where the facts are from.
-    size: (images, height, width) that the source gives its numbers for.
+    input_shape: [b, h, w, c] that the source gives its numbers for.
     table: lines as above.
   """
 
   title: str
   source: str
-  size: tuple[int, int, int]
+  input_shape: tuple[int, int, int, int]
   table: str
 
   def layers(self, num_classes: int) -> list[Layer]:
@@ -96,5 +96,5 @@ def paper_of(options: Mapping[str, Any]) -> Paper:
       f'no published table for this {name}; there are those of {", ".join(known)}, with the options '
       'of their papers'
     )
-  title, source, *size = header.groups()
-  return Paper(title, source, tuple(map(int, size)), text[header.end() :])
+  title, source, *shape = header.groups()
+  return Paper(title, source, tuple(map(int, shape)), text[header.end() :])
