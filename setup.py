@@ -12,7 +12,7 @@ setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=find_packages(include=['jaxseg', 'jaxseg.*']),
-  package_data={'jaxseg.report': ['templates/*']},
+  package_data={'jaxseg.report': ['templates/*'], 'jaxseg.tools.fidelity': ['tables/*']},
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',

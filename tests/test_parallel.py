@@ -49,12 +49,24 @@ def make_segnet(axis_name):
   )
 
 
+def with_open_relus(state):
+  """Batch norm shifts its results by three deviations: few values are near a ReLU's edge.
+
+  The few that the rounding of sums in another order carries over it, on some processors, change
+  gradients by more than all other rounding together.
+  """
+
+  def shifted(path, leaf):
+    return leaf + 3 if path[-1].key == 'bias' and '_bn' in path[-2].key else leaf
+
+  return state.replace(params=jax.tree_util.tree_map_with_path(shifted, state.params))
+
+
 def three_steps(make_model, wrapper, *, accumulate=1, **task_options):
-  # At 0.1 rounding alone, of sums in another order, grew to 2e-5 in three steps on some processors.
-  tx = optax.sgd(0.01, momentum=0.9)
+  tx = optax.sgd(0.1, momentum=0.9)
   model = make_model(wrapper.axis_name)
   init = make_init(make_model(None), tx, (1, 16, 16, 3))
-  state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
+  state = wrapper.place_state(with_open_relus(jax.jit(init)(jax.random.key(0))))
   task = Task(num_classes=CLASSES, **task_options)
   step = make_train_step(
     model, task, tx, PREPROCESS, axis_name=wrapper.axis_name, accumulate=accumulate
