@@ -19,7 +19,7 @@ from jaxseg.console import Progress
 from jaxseg.datasets import shapes
 from jaxseg.predict.predictor import load
 from jaxseg.report import comparison, images, render, runs, single
-from jaxseg.train.records import RunView
+from jaxseg.train.journal import RunView
 from jaxseg.train.writer import read_records
 from jaxseg.types import UserError
 from tests.browser import Browser

@@ -11,7 +11,7 @@ from jaxseg.types import UserError
 from tests.tiny_runs import make_experiment
 
 
-class Records:
+class Journal:
   """Remembers what it is told."""
 
   def __init__(self, window=()):
@@ -67,7 +67,7 @@ class Wrapper:
 def run(*overrides, start=0, last=None, spoil=None, window=(), signal_at=None):
   """Runs the loop; the loss of step i is i, spoil(i) changes its metrics."""
   settings = ('num_steps=8', 'log.every=3', 'eval.every=4', 'log.checkpoint_every=5')
-  experiment, records = make_experiment(*settings, *overrides), Records(window)
+  experiment, journal = make_experiment(*settings, *overrides), Journal(window)
 
   def step(state, batch, key):
     number = int(state) + 1
@@ -78,50 +78,50 @@ def run(*overrides, start=0, last=None, spoil=None, window=(), signal_at=None):
 
   loop = Loop(
     experiment,
-    records,
+    journal,
     evaluate=lambda variables: {'mean_iou': variables['params'] / 10, 'confusion': []},
     schedule=lambda step: 0.5 ** int(step),
     source=[{'file_name': f'{i}.png'} for i in range(20)],
   )
   last = experiment.settings.num_steps if last is None else last
-  return records, loop.run(step, Wrapper(), State(start), Batches(start), None, start, last)
+  return journal, loop.run(step, Wrapper(), State(start), Batches(start), None, start, last)
 
 
-def losses(records):
-  return [(s, v['train/loss']) for s, v in records.logged if 'train/loss' in v]
+def losses(journal):
+  return [(s, v['train/loss']) for s, v in journal.logged if 'train/loss' in v]
 
 
 def test_it_logs_evaluates_and_saves_in_its_rhythm():
-  records, summary = run()
-  assert losses(records) == [(3, 2.0), (6, 5.0), (8, 7.5)]  # means since the last line
-  assert [(s, v['eval/mean_iou']) for s, v in records.logged if len(v) == 1] == [(4, 0.4), (8, 0.8)]
-  assert [(s, score) for s, _, score, _ in records.saved] == [(4, 0.4), (5, None), (8, 0.8)]
-  assert records.saved[1][3] == [4, 5]  # the open window travels with the checkpoint
-  assert records.shown == [(4, {'params': 4}), (8, {'params': 8})]
+  journal, summary = run()
+  assert losses(journal) == [(3, 2.0), (6, 5.0), (8, 7.5)]  # means since the last line
+  assert [(s, v['eval/mean_iou']) for s, v in journal.logged if len(v) == 1] == [(4, 0.4), (8, 0.8)]
+  assert [(s, score) for s, _, score, _ in journal.saved] == [(4, 0.4), (5, None), (8, 0.8)]
+  assert journal.saved[1][3] == [4, 5]  # the open window travels with the checkpoint
+  assert journal.shown == [(4, {'params': 4}), (8, {'params': 8})]
   assert summary['mean_iou'] == 0.8
-  rates = [v['train/learning_rate'] for _, v in records.logged if 'train/loss' in v]
+  rates = [v['train/learning_rate'] for _, v in journal.logged if 'train/loss' in v]
   assert rates == [0.5**2, 0.5**5, 0.5**7]  # of the step that was done last
-  assert any('mIoU 0.400 (best 0.400)' in line for line in records.lines)
+  assert any('mIoU 0.400 (best 0.400)' in line for line in journal.lines)
 
 
 def test_it_goes_on_from_a_checkpoint_with_its_window():
-  records, _ = run(
+  journal, _ = run(
     start=5, window=[{'loss': 4.0, 'grad_norm': 1.0}, {'loss': 5.0, 'grad_norm': 1.0}]
   )
-  assert losses(records) == [(6, 5.0), (8, 7.5)]
+  assert losses(journal) == [(6, 5.0), (8, 7.5)]
 
 
 def test_it_stops_and_saves_where_it_is_told_to():
-  records, summary = run(last=2)
-  assert [s for s, *_ in records.saved] == [2] and summary == {}
-  assert records.lines[-1] == 'stopped and saved at step 2; the same command resumes from there'
+  journal, summary = run(last=2)
+  assert [s for s, *_ in journal.saved] == [2] and summary == {}
+  assert journal.lines[-1] == 'stopped and saved at step 2; the same command resumes from there'
 
 
 def test_a_signal_ends_it_after_the_step_that_is_under_way():
   before = signal.getsignal(signal.SIGTERM)
-  records, _ = run(signal_at=2)
-  assert [(s, score) for s, _, score, _ in records.saved] == [(2, None)]
-  assert 'stopped and saved at step 2' in records.lines[-1]
+  journal, _ = run(signal_at=2)
+  assert [(s, score) for s, _, score, _ in journal.saved] == [(2, None)]
+  assert 'stopped and saved at step 2' in journal.lines[-1]
   assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -138,10 +138,10 @@ def test_a_loss_that_is_not_finite_ends_it_and_names_the_file():
 
 def test_so_many_in_a_row_are_told_and_left_out_of_the_log():
   counts = dict(skipped=1.0, skipped_in_a_row=1.0)
-  records, _ = run('optim.apply_if_finite=1', spoil=not_finite(2, **counts))
-  assert losses(records)[0] == (3, 2.0)  # of steps 1 and 3
+  journal, _ = run('optim.apply_if_finite=1', spoil=not_finite(2, **counts))
+  assert losses(journal)[0] == (3, 2.0)  # of steps 1 and 3
   assert any(
-    'step 2 is skipped (1 in a row, at most 1): loss nan' in line for line in records.lines
+    'step 2 is skipped (1 in a row, at most 1): loss nan' in line for line in journal.lines
   )
   with pytest.raises(UserError, match='step 2'):
     run('optim.apply_if_finite=1', spoil=not_finite(2, skipped=2.0, skipped_in_a_row=2.0))

@@ -7,9 +7,9 @@ The keys of `Settings` stand on top; all else lies in groups, each of which is t
 of one function or dataclass. That one's signature is the only place for their defaults and types:
 
     model    jaxseg.models.<name>.Model            optim  jaxseg.train.optim.Optim
-    data     jaxseg.data.options.Data              eval   jaxseg.train.evaluator.EvalOptions
-    augment  transforms of jaxseg.data.transforms  init   jaxseg.train.initial.InitOptions
-    loss     jaxseg.tasks.<task>.Task              log    jaxseg.train.loop.LogOptions
+    data     jaxseg.data.options.Data              eval   jaxseg.train.options.EvalOptions
+    augment  transforms of jaxseg.data.transforms  init   jaxseg.train.options.InitOptions
+    loss     jaxseg.tasks.<task>.Task              log    jaxseg.train.options.LogOptions
 
 `augment` is a sequence of (name, arguments): the order is that in which they are applied.
 """

@@ -15,7 +15,7 @@ from jaxseg.console import Progress
 from jaxseg.report import comparison, images, single
 from jaxseg.report.figures import Figures
 from jaxseg.report.runs import RunSummary, collect
-from jaxseg.train.records import Hook, RunView
+from jaxseg.train.journal import Hook, RunView
 from jaxseg.types import StuckError, UserError
 
 __all__ = ['RunSummary', 'collect', 'hooks', 'write']

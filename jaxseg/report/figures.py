@@ -12,7 +12,7 @@ from jaxseg.draw import labels, plots, sheet
 from jaxseg.metrics.score import columns
 from jaxseg.predict.predictor import Predictor
 from jaxseg.report import render
-from jaxseg.train.records import RunView
+from jaxseg.train.journal import RunView
 from jaxseg.train.run_folder import Classes
 from jaxseg.train.writer import read_records
 

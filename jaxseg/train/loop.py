@@ -14,7 +14,7 @@ import numpy as np
 from jaxseg.console import duration
 from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts
-from jaxseg.train.records import NoRecords, Records
+from jaxseg.train.journal import Journal, NoJournal
 
 
 class Loop:
@@ -22,28 +22,29 @@ class Loop:
 
   Args:
     experiment: says when to log, evaluate and save.
-    records: of this host.
+    journal: of this host.
     evaluate: maps variables to the numbers of the evaluation split.
     schedule: step -> learning rate.
     source: the training split, which knows the names of its files.
-    population_pass: maps variables to BatchNorm's statistics in what is kept; None: as they are.
+    population_pass: maps variables to the BatchNorm statistics that evaluation and checkpoints have
+      in place of the running averages; None: those.
   """
 
   def __init__(
     self,
     experiment: Experiment,
-    records: Records | NoRecords,
+    journal: Journal | NoJournal,
     *,
     evaluate: Callable[[Any], dict[str, Any]],
     schedule: Callable[[int], Any],
     source: Any,
     population_pass: Callable[[Any], Any] | None = None,
   ):
-    self._experiment, self._records, self._evaluate = experiment, records, evaluate
+    self._experiment, self._journal, self._evaluate = experiment, journal, evaluate
     self._schedule, self._source, self._population_pass = schedule, source, population_pass
-    self._headline, self._best = experiment.task.headline, records.best
+    self._headline, self._best = experiment.task.headline, journal.best
     self._summary: dict[str, Any] = {}
-    self._window = list(records.window)  # metrics of the steps since the last line of the log
+    self._window = list(journal.window)  # metrics of the steps since the last line of the log
     self._skipped = 0.0  # steps that were not finite, since the beginning
     self._stop_votes = 0.0  # hosts that were asked to stop
     self._unchecked: tuple[int, dict[str, Any], np.ndarray] | None = None
@@ -85,11 +86,11 @@ class Loop:
         self._keep_if_due(step, last, state, clock)
         if self._stop_votes or (signals.caught and hosts.count() == 1):
           self._check_last_step()
-          self._records.save(step, state, None, self._window)
+          self._journal.save(step, state, None, self._window)  # no time for a population pass
           break
-    self._records.wait()
+      self._journal.wait()  # a second signal does not end it before the last save is on disk
     if step < num_steps:
-      self._records.say(f'stopped and saved at step {step}; the same command resumes from there')
+      self._journal.say(f'stopped and saved at step {step}; the same command resumes from there')
     return self._summary
 
   def _check_last_step(self) -> None:
@@ -99,6 +100,7 @@ class Loop:
     (step, metrics, index), self._unchecked = self._unchecked, None
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
     self._stop_votes += values.pop(hosts.STOP, 0.0)
+    # Without apply_if_finite nothing is counted, and one step in a row is one too many.
     self._skipped, in_a_row = values.pop('skipped', 0.0), int(values.pop('skipped_in_a_row', 1))
     if values['invalid']:
       raise hosts.SharedError(
@@ -113,11 +115,11 @@ class Loop:
     numbers = f'loss {values["loss"]:g}, gradient norm {values["grad_norm"]:g}, on the images'
     numbers = f'{numbers} {self._file_names(hosts.gather(index))}'
     if in_a_row <= allowed:
-      self._records.say(
+      self._journal.say(
         f'warning: step {step} is skipped ({in_a_row} in a row, at most {allowed}): {numbers}'
       )
       return
-    self._records.wait()
+    self._journal.wait()
     raise hosts.SharedError(
       f'step {step}: {numbers}; the last good checkpoint is kept: lower config.optim.learning_rate, '
       'set config.optim.clip_norm or config.optim.apply_if_finite in a new run, or look at these images'
@@ -140,7 +142,7 @@ class Loop:
     if self._experiment.optim.apply_if_finite:
       scalars['train/skipped'] = self._skipped
     times = {'time/images_per_second': rate, 'time/waiting_for_data': waiting}
-    self._records.write(step, scalars | times)
+    self._journal.write(step, scalars | times)
     parts = [
       f'step {step}/{settings.num_steps}',
       f'loss {mean["loss"]:.4g}',
@@ -152,7 +154,7 @@ class Loop:
       name = self._headline.replace('_', ' ').replace('mean iou', 'mIoU').replace(' ap', ' AP')
       parts.append(f'{name} {self._summary[self._headline]:.3f} (best {self._best:.3f})')
     parts.append(f'ETA {duration((last - step) * seconds / steps)}')
-    self._records.show(' . '.join(parts))
+    self._journal.show(' . '.join(parts))
 
   def _keep_if_due(self, step: int, last: int, state: Any, clock: _Clock) -> None:
     """Evaluates, saves and shows where it is time to."""
@@ -166,21 +168,21 @@ class Loop:
         statistics = self._population_pass(jax.device_get(state.variables))
         state = state.replace(batch_stats=statistics)
       if not at_evaluation:
-        self._records.save(step, state, None, self._window)
+        self._journal.save(step, state, None, self._window)
         return
       variables = jax.device_get(state.variables)
       self._score(step, variables)
-      self._records.save(step, state, self._summary, self._window)
-      self._records.evaluated(step, variables, self._summary)
+      self._journal.save(step, state, self._summary, self._window)
+      self._journal.evaluated(step, variables, self._summary)
 
   def _score(self, step: int, variables: Any) -> None:
     self._summary = self._evaluate(variables)
     self._best = max(self._best, self._summary[self._headline])
     scalars = {k: v for k, v in self._summary.items() if isinstance(v, float)}
-    self._records.write(step, {f'eval/{k}': v for k, v in scalars.items()})
+    self._journal.write(step, {f'eval/{k}': v for k, v in scalars.items()})
     numbers = ' . '.join(f'{k.replace("_", " ")} {v:.4f}' for k, v in scalars.items())
     split = self._experiment.settings.eval_split
-    self._records.say(f'evaluated {split} at step {step}: {numbers}')
+    self._journal.say(f'evaluated {split} at step {step}: {numbers}')
 
 
 class Signals:

@@ -1,6 +1,6 @@
 """Training, from a config to a trained workdir; the same call again resumes, bit for bit.
 
-Read `_train` top to bottom: data, network and step, run folder and first state, records, loop. What
+Read `_train` top to bottom: data, network and step, run folder and first state, journal, loop. What
 is inside `hosts.together()` ends well on every host or on none.
 """
 
@@ -24,9 +24,9 @@ from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.devices import hosts, parallel, spatial
 from jaxseg.train.evaluator import Evaluator
 from jaxseg.train.initial import start_from
+from jaxseg.train.journal import Hook, Journal, NoJournal, RunView
 from jaxseg.train.loop import Loop
 from jaxseg.train.population import PopulationPass
-from jaxseg.train.records import Hook, NoRecords, Records, RunView
 from jaxseg.train.run_folder import Classes, RunFolder
 from jaxseg.train.state import State, make_init, parameter_count
 from jaxseg.train.step import make_train_step
@@ -75,7 +75,7 @@ def _train(
   settings, preprocess = experiment.settings, experiment.preprocess
   init_key, step_key = jax.random.split(jax.random.key(settings.seed))
 
-  with hosts.together() as same:  # what is wrong on one host ends all of them
+  with hosts.together() as agreed:  # what is wrong on one host ends all of them
     folder = _open(workdir, experiment, at_end)
     data = _load_data(experiment)
 
@@ -89,32 +89,32 @@ def _train(
     accumulate = dict(accumulate=settings.accumulate)
     rows = spatial.check(wrapper, model, task, preprocess, shape, **accumulate)
 
-    init = make_init(experiment.model(), tx, shape)
+    init = make_init(experiment.model(), tx, shape)  # outside of the wrapper there is no axis
     shapes = jax.eval_shape(init, init_key)
-    checkpoints, begin = _begin(experiment, folder, init, init_key, shapes, at_end)
+    checkpoints, first = _load_first(experiment, folder, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
-    same['command'] = [stop_at, _shared(experiment.config)]
-    same['data'] = [len(data.train), len(data.eval), data.labels]
+    agreed['command'] = [stop_at, _shared(experiment.config)]
+    agreed['data'] = [len(data.train), len(data.eval), data.labels]
 
   with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
     if folder:
       folder.write_facts(data.classes, wrapper.describe())
-    records = _records(experiment, folder, checkpoints, data, begin, hooks, at_end)
-  begin = hosts.broadcast(begin)  # the first host's state, so that nobody else needs the workdir
-  state = wrapper.place_state(from_state_dict(shapes, begin.pop('state')))  # no copy stays behind
+    journal = _journal(experiment, folder, checkpoints, data, first, hooks, at_end)
+  first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
+  state = wrapper.place_state(from_state_dict(shapes, first.pop('state')))  # no copy stays behind
 
   step = make_train_step(model, task, tx, preprocess, axis_name=wrapper.axis_name, **accumulate)
   if hosts.count() > 1:
     step = hosts.make_voting_step(step, wrapper.axis_name)
-  batches = _batches(experiment, data.train, begin['step'])
+  batches = _batches(experiment, data.train, first['step'])
   at_end.callback(batches.close)
 
-  for line in _header(experiment, folder, wrapper, shapes, data, rows, begin['origin']):
-    records.say(line)
+  for line in _header(experiment, folder, wrapper, shapes, data, rows, first['origin']):
+    journal.say(line)
   with_pass = experiment.eval.population_pass and bool(shapes.batch_stats)
   loop = Loop(
     experiment,
-    records,
+    journal,
     evaluate=evaluator,
     schedule=schedule,
     source=data.train,
@@ -122,8 +122,8 @@ def _train(
   )
   last = settings.num_steps if stop_at is None else min(stop_at, settings.num_steps)
   train_step = wrapper.wrap_train(step)
-  summary = loop.run(train_step, wrapper, state, batches, step_key, begin['step'], last)
-  records.ended()
+  summary = loop.run(train_step, wrapper, state, batches, step_key, first['step'], last)
+  journal.ended()
   return summary
 
 
@@ -162,7 +162,7 @@ def _open(
   return folder
 
 
-def _begin(
+def _load_first(
   experiment: Experiment,
   folder: RunFolder | None,
   init,
@@ -199,22 +199,22 @@ def _filled(given: Any, fresh: Any) -> Any:
   return jax.tree.map(lambda new, old: old if is_shape(new) else new, given, fresh)
 
 
-def _records(
+def _journal(
   experiment: Experiment,
   folder: RunFolder | None,
   checkpoints: Checkpoints | None,
   data: _Data,
-  begin: dict[str, Any] | None,
+  first: dict[str, Any] | None,
   hooks: Iterable[Hook],
   at_end: contextlib.ExitStack,
-) -> Records | NoRecords:
+) -> Journal | NoJournal:
   if not folder:
-    return NoRecords()
-  wandb, step = experiment.log.wandb, begin['step']
+    return NoJournal()
+  wandb, step = experiment.log.wandb, first['step']
   writer = Writer(folder.path, step, wandb=wandb, config=dict(experiment.config))
   progress = at_end.enter_context(Progress())
   run = RunView(experiment, folder.path, data.eval, data.classes, writer, progress)
-  return Records(run, checkpoints, hooks, step)
+  return Journal(run, checkpoints, hooks, step)
 
 
 def _batches(experiment: Experiment, source, start: int):

@@ -1,4 +1,4 @@
-"""What a run writes down and says. Of several hosts only the first does; the others keep still."""
+"""The journal of a run: its log, checkpoints and hooks. Of several hosts only the first keeps it."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ class Hook(Protocol):
     """Called once, when everything is written."""
 
 
-class Records:
+class Journal:
   """Log, checkpoints and hooks of the first host.
 
   Args:
@@ -113,7 +113,7 @@ class Records:
       self.say(f'warning: no {name} {when}: {type(e).__name__}: {reason}')
 
 
-class NoRecords:
+class NoJournal:
   """The other hosts': nothing is written or said."""
 
   window: Sequence[dict[str, float]] = ()
