@@ -30,13 +30,13 @@ from jaxseg.config import base
 
 def get_config(variant=None):
   config = base()
-  config.dataset = 'folder'
+  config.data = dict(name='folder')
   config.num_classes = 3
-  config.model_options = dict(width=2, depth=2, padding='same')
-  config.class_weights = 'median_frequency'
+  config.model = dict(name='unet', width=2, depth=2, padding='same')
+  config.loss.class_weights = 'median_frequency'
   config.num_steps = 2
   config.batch_size = 2
-  config.figures = 0
+  config.log.figures = 0
   config.compile_cache = ''
   return config
 """
@@ -46,8 +46,8 @@ def get_config(variant=None):
 def run(tmp_path_factory) -> Path:
   """A workdir with a checkpoint at step 1."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  options = dict(width=2, depth=2, padding='same')
-  tiny_runs.make_workdir(workdir, tiny_runs.make_config(model_options=options))
+  model = dict(name='unet', width=2, depth=2, padding='same')
+  tiny_runs.make_workdir(workdir, tiny_runs.make_experiment(model=model))
   return workdir
 
 

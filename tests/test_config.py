@@ -172,3 +172,24 @@ def test_a_broken_config_is_answered_in_one_line(body, message, tmp_path):
 def test_a_config_is_locked():
   with pytest.raises(AttributeError):
     configs.load(SHAPES).new_key = 1
+
+
+def test_the_keys_of_a_config_one_by_one():
+  """Of transforms their order too, and of two alike each."""
+  steps = (('light', {'gain': 1}), ('flip', {}), ('light', {'gain': 2}))
+  config = {'seed': 0, 'data': {'options': {'size': 8}, 'empty': {}}, 'augment': steps}
+  assert configs.flattened(config) == {
+    'seed': 0,
+    'data.options.size': 8,
+    'augment': ('light', 'flip', 'light'),
+    'augment.light.gain': 1,
+    'augment.light.2.gain': 2,
+  }
+
+
+@pytest.mark.parametrize('augment', [('flip',), (('flip',),), (('flip', 3),)])
+def test_transforms_that_are_no_pairs(augment):
+  config = configs.base()
+  config.augment = augment
+  with pytest.raises(UserError, match=r'config.augment: give \(name, dict\(...\)\) for each'):
+    configs.settings(configs.plain(config))

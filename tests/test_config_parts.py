@@ -59,8 +59,20 @@ class Net(nn.Module):
   ],
 )
 def test_a_value_takes_the_type_of_the_signature(name, value, typed):
-  given = parts.arguments(Oven, {name: value}, 'config.oven')
-  assert given == {name: typed} and type(given[name]) is type(typed)
+  given = parts.arguments(Oven, {'seats': 1, name: value}, 'config.oven')
+  assert given == {'seats': 1, name: typed} and type(given[name]) is type(typed)
+
+
+def test_a_missing_value_and_a_function_that_takes_any():
+  with pytest.raises(UserError, match='config.oven: seats is missing, set config.oven.seats'):
+    parts.arguments(Oven, {}, 'config.oven')
+
+  def source(split, **options):
+    return split, options
+
+  assert parts.arguments(source, {'fold': '3'}, 'config.data.options', ('split',)) == {'fold': '3'}
+  with pytest.raises(UserError, match='config.data.options.split: no such option'):
+    parts.arguments(source, {'split': 'val'}, 'config.data.options', ('split',))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,7 @@ def test_a_value_takes_the_type_of_the_signature(name, value, typed):
     ({'seats': True}, 'expected a whole number'),
     ({'fan': 2}, 'expected true or false, as in False'),
     ({'mode': 'fry'}, "config.oven.mode='fry': choose one of bake, grill"),
-    ({'label': 3}, 'expected a word'),
+    ({'label': 2.5}, 'expected a word'),
     ({'size': (1, 2, 3)}, r'expected 2 whole numbers, as in \(60, 40\)'),
     ({'racks': (1, 'a')}, 'expected whole numbers'),
     ({'range': (1, 'a')}, 'expected 2 numbers or None'),
@@ -83,7 +95,7 @@ def test_a_value_takes_the_type_of_the_signature(name, value, typed):
 )
 def test_a_mistake_is_answered_in_one_line(values, message):
   with pytest.raises(UserError, match=message) as error:
-    parts.arguments(Oven, values, 'config.oven')
+    parts.arguments(Oven, {'seats': 1, **values}, 'config.oven')
   assert '\n' not in str(error.value)
 
 

@@ -292,7 +292,7 @@ def test_a_vote_reaches_every_device():
   wrapper = parallel.build('pmap', '', 8)
   voting = wrapper.wrap_train(hosts.make_voting_step(step, 'data'))
   for stop in (False, True):
-    batch = hosts.vote({'x': np.ones(8, np.float32), 'label': np.zeros(8, np.uint8)}, stop)
+    batch = hosts.vote({'x': np.ones(8, np.float32), 'image': np.zeros(8, np.uint8)}, stop)
     placed = wrapper.place_batch(batch)
     _, metrics = voting(wrapper.place_state(np.float32(0)), placed, jax.random.key(0))
     assert float(metrics['loss']) == 8 and float(metrics[hosts.STOP]) == 8 * stop
@@ -333,7 +333,7 @@ def test_flags_that_do_not_belong_together(given, says):
 def test_a_host_whose_others_do_not_come():
   code = (
     'from jaxseg import console\n'
-    'from jaxseg.train import hosts\n'
+    'from jaxseg.train.devices import hosts\n'
     f'console.run(hosts.joined("127.0.0.1:{free_port()}", 2, 0, timeout=1).__enter__)\n'
   )
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}

@@ -18,7 +18,7 @@ from jaxseg import report
 from jaxseg.console import Progress
 from jaxseg.datasets import shapes
 from jaxseg.predict.predictor import load
-from jaxseg.report import comparison, images, render, runs, single
+from jaxseg.report import comparison, images, render, single
 from jaxseg.train.journal import RunView
 from jaxseg.train.writer import read_records
 from jaxseg.types import UserError
@@ -352,21 +352,6 @@ def test_numbers_and_names_by_hand():
   titles = ['mean IoU', 'mask AP50', 'boundary F1', 'SEG', 'box AP', 'mask AP small', 'capacity']
   assert [render.title(name) for name in names] == titles
   assert render.plain({'size': (2, 0.5), 'name': ''}) == "size=(2, 0.5), name=''"
-
-
-def test_the_keys_of_a_config_one_by_one():
-  config = {
-    'seed': 0,
-    'data': {'options': {'size': 8}},
-    'augment': (('crop', {'size': 4}), ('flip', {})),
-  }
-  assert runs.flattened(config) == {
-    'seed': 0,
-    'data.options.size': 8,
-    'augment': ('crop', 'flip'),
-    'augment.crop.size': 4,
-    'augment.flip': {},
-  }
 
 
 @pytest.mark.browser

@@ -181,8 +181,8 @@ def test_equal_tasks_are_one_key():
     ({'name': 'dice'}, "name is 'dice'; use one of softmax, sigmoid, softmax_dice"),
     ({'normalize': 'mean'}, "normalize is 'mean'; use one of weights, pixels, sum"),
     ({'name': 'sigmoid'}, "'sigmoid' is for 2 classes, got 3"),
-    ({'class_weights': (1.0, 2.0)}, 'class_weights has 2 numbers.*give 3'),
-    ({'class_weights': (1.0, 2.0, -1.0)}, 'smallest -1.0; give 3.*none negative'),
+    ({'class_weights': (1.0, 2.0)}, '2 numbers for 3 classes'),
+    ({'class_weights': (1.0, 2.0, -1.0)}, 'give one a class, none negative and not all 0'),
     ({'num_classes': 1}, 'num_classes is 1; a task has from 2'),
   ],
 )

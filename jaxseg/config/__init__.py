@@ -182,6 +182,9 @@ def settings(config: Mapping[str, Any]) -> Settings:
       raise UserError(f'the config has no group {name!r}: start from jaxseg.config.base()')
     if name != 'augment' and not isinstance(config[name], dict):
       raise UserError(f'config.{name}={config[name]!r}: expected a group, as in dict(name=...)')
+  for step in config['augment']:
+    if not (isinstance(step, tuple) and len(step) == 2 and isinstance(step[1], dict)):
+      raise UserError(f'config.augment: give (name, dict(...)) for each transform, not {step!r}')
   top = {name: config[name] for name in known if name in config}
   return Settings(**arguments(Settings, top, 'config'))
 
@@ -280,7 +283,9 @@ def flattened(config: Mapping[str, Any], group: str = '') -> dict[str, Any]:
   for key, value in config.items():
     name = f'{group}{key}'
     if key == 'augment':
-      values[name] = tuple(step for step, _ in value)
-      value = dict(value)
+      steps = values[name] = tuple(step for step, _ in value)
+      count = [steps[: i + 1].count(step) for i, step in enumerate(steps)]  # of two alike each
+      named = zip(steps, count, value, strict=True)
+      value = {f'{step}.{n}' if n > 1 else step: options for step, n, (_, options) in named}
     values |= flattened(value, f'{name}.') if isinstance(value, Mapping) else {name: value}
   return values

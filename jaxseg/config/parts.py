@@ -80,11 +80,13 @@ def arguments(
     given: parameters that the caller gives itself, and a config may not.
 
   Raises:
-    UserError: an unknown name, or a value of another type.
+    UserError: an unknown or a missing name, or a value of another type.
   """
   known = {k: p for k, p in parameters(function).items() if k not in given}
+  kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+  takes_any = inspect.Parameter.VAR_KEYWORD in kinds
   for name in values:
-    if name not in known:
+    if name not in known and not (takes_any and name not in given):
       there = f'it has {", ".join(sorted(known))}' if known else 'it has no options'
       raise UserError(f'{where}.{name}: no such option; {there}{did_you_mean(name, known)}')
   try:
@@ -92,8 +94,13 @@ def arguments(
   except (NameError, TypeError):
     hints = {}
   hints = hints or typing.get_type_hints(getattr(function, '__init__', function))
+  empty = inspect.Parameter.empty
+  for name, parameter in known.items():
+    if parameter.default is empty and name not in values:
+      raise UserError(f'{where}: {name} is missing, set {where}.{name}')
+  likes = {name: parameter.default for name, parameter in known.items()}
   return {
-    name: coerced(value, hints.get(name, Any), f'{where}.{name}', known[name].default)
+    name: coerced(value, hints.get(name, Any), f'{where}.{name}', likes.get(name, empty))
     for name, value in values.items()
   }
 
@@ -154,6 +161,8 @@ def _coerced(value: Any, hint: Any) -> Any:
     return tuple(_require(value, isinstance(value, (tuple, list)) and not len(value)))
   if hint is tuple or origin is tuple:
     return _tuple(value, inner)
+  if hint is str and isinstance(value, int) and not isinstance(value, bool):
+    return str(value)  # a word of digits, such as the split 2012
   if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
     return dict(_require(value, isinstance(value, Mapping)))
   if isinstance(hint, type) and hint is not object:

@@ -10,7 +10,6 @@ gives its fields as arguments; a name with a dot is a class of your own. Nothing
 
 import dataclasses
 import importlib
-import inspect
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -43,11 +42,8 @@ def make_transforms(steps: Iterable[tuple[str, Mapping[str, Any]]], fill: Fill =
   for name, options in steps:
     transform, where = _find(name), f'config.augment.{name}'
     values = parts.arguments(transform, options, where)
-    for key, parameter in parts.parameters(transform).items():
-      if key == 'fill':
-        values.setdefault(key, fill)
-      elif key not in values and parameter.default is inspect.Parameter.empty:
-        raise UserError(f'{where}: {key} is missing, set {where}.{key}')
+    if 'fill' in parts.parameters(transform):
+      values.setdefault('fill', fill)
     made.append(transform(**values))
   _check_quarter_turns(made)
   return tuple(made)

@@ -119,7 +119,10 @@ class Scores:
 
 def load(name: str, class_names: Sequence[str]) -> Score:
   """Returns the score of jaxseg.metrics.NAME, or of the user's own module, for these classes."""
-  return parts.load('metrics', name, kind='score').Score(tuple(class_names))
+  kind = parts.load('metrics', name, kind='score').Score
+  if kind is Score:
+    raise UserError(f'{name!r} is no score but what scores have in common: name another')
+  return kind(tuple(class_names))
 
 
 def of_image(score: Score, example: Example, prediction: Prediction, name: str) -> float | None:

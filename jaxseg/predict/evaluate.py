@@ -150,13 +150,9 @@ def _make_scores(
   """Returns what makes new scores. Raises UserError where one needs maps that the task has not."""
   dataset = parts.load('datasets', experiment.data.name)
   names = (*extra, *getattr(dataset, 'SCORES', ()))
-  for name in (*experiment.eval.scores, *names):
-    if scores.load(name, class_names).maps and not experiment.task.maps:
-      raise UserError(
-        f'the score {name!r} needs probabilities of pixels, which config.task='
-        f'{experiment.settings.task} does not predict: leave it out'
-      )
-  return functools.partial(make_scores, experiment, class_names, *names)
+  make = functools.partial(make_scores, experiment, class_names, *names)
+  make()  # refuses scores that do not fit, before anything is predicted
+  return make
 
 
 def _count(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import losses
+from jaxseg.config.fields import check_fields, within
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.draw import labels
@@ -44,7 +45,7 @@ class Task:
   normalize: Normalize = 'weights'
   class_weights: tuple[float, ...] | Literal['median_frequency'] | None = None
   pixel_weights: bool = False
-  aux_weight: float = 0.4
+  aux_weight: float = within(0, default=0.4)
   headline: ClassVar[str] = 'mean_iou'
   weights_from_labels: ClassVar[bool] = True
   maps: ClassVar[bool] = True
@@ -52,18 +53,21 @@ class Task:
   transforms: ClassVar[tuple] = ()
 
   def __post_init__(self):
+    check_fields(self, 'config.loss')
     _check_choice('name', self.name, get_args(Loss))
     _check_choice('normalize', self.normalize, get_args(Normalize))
     if not 2 <= self.num_classes <= VOID:
       raise UserError(f'num_classes is {self.num_classes}; a task has from 2 to {VOID} classes')
     if self.name == 'sigmoid' and self.num_classes != 2:
-      raise UserError(f"loss 'sigmoid' is for 2 classes, got {self.num_classes}; use 'softmax'")
+      raise UserError(
+        f"config.loss.name='sigmoid' is for 2 classes, got {self.num_classes}; use 'softmax'"
+      )
     if self.class_weights is not None and not isinstance(self.class_weights, str):
       weights = tuple(float(weight) for weight in self.class_weights)
-      if len(weights) != self.num_classes or min(weights) < 0:
+      if len(weights) != self.num_classes or min(weights) < 0 or not any(weights):
         raise UserError(
-          f'class_weights has {len(weights)} numbers, the smallest {min(weights, default=0)}; '
-          f'give {self.num_classes} (one a class), none negative'
+          f'config.loss.class_weights={self.class_weights}: {len(weights)} numbers for '
+          f'{self.num_classes} classes; give one a class, none negative and not all 0'
         )
       object.__setattr__(self, 'class_weights', weights)
 

@@ -32,7 +32,7 @@ from jaxseg.train.run_folder import load_config
 from jaxseg.types import UserError
 
 MEDIAN_FREQUENCY = 'median_frequency'  # class weights that are computed from the training labels
-_RESIZING = (transforms.Resize, transforms.ShortSide)
+_OF_SOURCE = ('split', 'data_dir', 'cache_dir')  # given by whoever opens a source
 _GROUPS = {
   'data': Data,
   'optim': Optim,
@@ -98,7 +98,7 @@ class Experiment:
     options = dict(self.data.options)
     if dataset.NUM_CLASSES is None:  # it follows from the user's files, which may have mistakes
       options = {'num_classes': settings.num_classes} | options
-    options = arguments(dataset.source, options, 'config.data.options', ('data_dir', 'cache_dir'))
+    options = arguments(dataset.source, options, 'config.data.options', _OF_SOURCE)
     with threads.time_limit(self.data.timeout):
       source = dataset.source(
         split, data_dir=settings.data_dir or None, cache_dir=self.cache_dir, **options
@@ -169,19 +169,12 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   evaluation: EvalOptions = groups['eval']
   score = arguments(task.scorer, evaluation.score, 'config.eval.score', ('class_names',))
   score = defaults(task.scorer, ('class_names',)) | score
-  groups['eval'] = dataclasses.replace(evaluation, score=score)
   preprocess = Preprocessing(data.mean, data.std, data.channel_order)
-  if task.maps and groups['eval'].short_side:
-    raise UserError(
-      f'config.eval.short_side={groups["eval"].short_side}: only for tasks that tell objects apart; '
-      'use config.eval.scales'
-    )
   steps = transforms.make_transforms(given['augment'], fill=preprocess.fill)
-  if data.image_size and any(isinstance(step, _RESIZING) for step in steps):
-    raise UserError(
-      f'config.data.image_size={data.image_size}: leave out augment.resize and augment.short_side, '
-      'sizes are fixed already'
-    )
+  _check_sizes(task, data, evaluation, steps)
+  if any(isinstance(step, transforms.Pad) for step in steps) and evaluation.mirror_border is None:
+    evaluation = dataclasses.replace(evaluation, mirror_border=False)  # a canvas there too
+  groups['eval'] = dataclasses.replace(evaluation, score=score)
   complete = {
     **dataclasses.asdict(settings),
     **{name: dataclasses.asdict(group) for name, group in groups.items()},
@@ -197,6 +190,25 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     preprocess=preprocess,
     **groups,
   )
+
+
+def _check_sizes(task: Any, data: Data, evaluation: EvalOptions, steps: tuple) -> None:
+  """Refuses what sizes images in two ways, or in training and evaluation differently."""
+  kinds, short = {type(step) for step in steps}, evaluation.short_side
+  if data.image_size and (short or kinds & {transforms.Resize, transforms.ShortSide}):
+    raise UserError(
+      f'config.data.image_size={data.image_size}: leave out augment.resize, augment.short_side and '
+      'eval.short_side, sizes are fixed already'
+    )
+  if task.maps and (short or transforms.ShortSide in kinds):
+    raise UserError(
+      'config.augment.short_side and config.eval.short_side are only for tasks that tell objects '
+      'apart: use config.augment.resize and config.eval.scales'
+    )
+  if transforms.ShortSide in kinds and not short:
+    raise UserError(
+      'config.augment.short_side trains at other sizes than evaluation has: set config.eval.short_side'
+    )
 
 
 def _task(settings: Settings, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

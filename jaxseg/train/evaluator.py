@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxseg.data import threads
@@ -18,8 +17,18 @@ from jaxseg.types import UserError
 
 
 def make_scores(experiment: Experiment, class_names: tuple[str, ...], *names: str) -> Score:
-  """Returns new scores: the task's own, those that the config asks for, and those of `names`."""
+  """Returns new scores: the task's own, those that the config asks for, and those of `names`.
+
+  Raises:
+    UserError: no such score, or one that needs maps which the task does not predict.
+  """
   wanted = dict.fromkeys((*experiment.eval.scores, *names))
+  for name in wanted:
+    if scores.load(name, class_names).maps and not experiment.task.maps:
+      raise UserError(
+        f'the score {name!r} needs probabilities of pixels, which config.task='
+        f'{experiment.settings.task} does not predict: leave it out'
+      )
   own = experiment.task.scorer(class_names, **experiment.eval.score)
   return scores.Scores([own, *(scores.load(name, class_names) for name in wanted)])
 
@@ -69,6 +78,8 @@ class Evaluator:
       for example, row in self._rows(variables):
         counting.submit(self._count, score, example, row, problems)
         done += 1
+        if problems and hosts.count() == 1:  # several go on, for each batch needs all of them
+          break
         if on_progress:
           on_progress(min(done * hosts.count(), len(self._source)))
     with hosts.together():
@@ -85,9 +96,8 @@ class Evaluator:
     for batch in self.batches():
       step = self._step_of(self._frame.canvas_of(batch['image'].shape[1:3]))
       rows = step(variables, self._wrapper.place_batch({'image': batch['image']}))
-      rows, first = jax.device_get(rows), hosts.share()['shard_index'] * len(batch['image'])
-      for place, example in enumerate(batch['examples'], start=first):
-        yield example, {name: values[place] for name, values in rows.items()}
+      for i, example in enumerate(batch['examples']):
+        yield example, {name: values[i] for name, values in rows.items()}
 
   def batches(self) -> Iterator[dict[str, Any]]:
     """Yields the padded batches; see jaxseg.data.loader.eval_batches."""
@@ -102,19 +112,14 @@ class Evaluator:
     )
 
   def _make_step(self, size: tuple[int, int]) -> Callable:
-    experiment, axis_name = self._experiment, self._wrapper.axis_name
-    step = make_predict_step(
-      self._model,
-      experiment.task,
-      experiment.preprocess,
-      size=size,
-      maps=self._maps,
-      axis_name=axis_name,
-    )
-    return self._wrapper.wrap_eval(step)
+    task, preprocess = self._experiment.task, self._experiment.preprocess
+    step = make_predict_step(self._model, task, preprocess, size=size, maps=self._maps)
+    return self._wrapper.wrap_predict(step)
 
   def _count(self, score: Score, example: dict, row: dict, problems: list[UserError]) -> None:
     """Adds one image; a problem is kept, for a host that left would leave the others waiting."""
+    if problems:
+      return
     try:
       size = example['image'].shape[:2]
       score.add(example, self._experiment.task.in_image(row, self._frame, size))

@@ -1,7 +1,7 @@
 """The journal of a run: its log, checkpoints and hooks. Of several hosts only the first keeps it."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,7 +89,9 @@ class Journal:
 
   def evaluated(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
     for hook in self._hooks:
-      self._call(f'at step {step}', hook.evaluated, step, variables, summary)
+      self._call(
+        hook, f'at step {step}', lambda h: h.evaluated(self._run, step, variables, summary)
+      )
 
   def wait(self) -> None:
     """Returns once every checkpoint is on disk."""
@@ -101,15 +103,15 @@ class Journal:
     self._checkpoints.close()
     self._run.writer.close()
     for hook in self._hooks:
-      self._call('at the end', hook.ended)
+      self._call(hook, 'at the end', lambda h: h.ended(self._run))
 
-  def _call(self, when: str, function: Any, *arguments: Any) -> None:
+  def _call(self, hook: Hook, when: str, call: Callable[[Hook], None]) -> None:
     try:
-      function(self._run, *arguments)
+      call(hook)
     except StuckError:  # its thread is still there: see jaxseg.console.run
       raise
     except Exception as e:
-      name, reason = type(function.__self__).__name__.lower(), ' '.join(str(e).split())[:160]
+      name, reason = type(hook).__name__.lower(), ' '.join(str(e).split())[:160]
       self.say(f'warning: no {name} {when}: {type(e).__name__}: {reason}')
 
 

@@ -38,7 +38,7 @@ FREE_KEYS = (
   'data.memory_mb',
   'eval.every',
   'eval.batch_size',
-  'eval.scale',
+  'eval.scales',
   'eval.score.f_scores',
   'eval.scores',
 )
@@ -110,6 +110,13 @@ class RunFolder:
         'or these values'
       )
 
+  def _is_another(self) -> bool:
+    """Whether the config that is there, of a start that left no checkpoint, is not this one's."""
+    try:
+      return bool(differences(self._complete(load_config(self.path)), self._config))
+    except UserError:  # nor one that can be built
+      return True
+
   def write_facts(self, classes: Classes, devices: str) -> None:
     """Writes config.json, classes.json and run.json: the folder is this run's from now on.
 
@@ -122,7 +129,7 @@ class RunFolder:
       devices: in words.
     """
     file = self.path / 'config.json'
-    if file.exists() and differences(self._complete(load_config(self.path)), self._config):
+    if file.exists() and self._is_another():
       (self.path / 'run.json').unlink(missing_ok=True)
     _write_json(file, self._config)
     _write_json(self.path / 'classes.json', dataclasses.asdict(classes))

@@ -145,22 +145,18 @@ def make_predict_step(
   *,
   size: tuple[int, int],
   maps: bool = False,
-  axis_name: str | None = None,
 ) -> Callable[[dict, Batch], dict[str, Array]]:
-  """Makes step(variables, {'image': ...}) -> the task's predictions for all images of all devices.
+  """Makes step(variables, {'image': ...}) -> the task's predictions, a row an image.
 
   Args:
-    model, task, preprocess, axis_name: see make_train_step.
+    model, task, preprocess: see make_train_step.
     size: height and width of the canvas, in pixels of the images.
     maps: whether maps of probabilities are wanted too.
   """
 
   def step(variables: dict, batch: Batch) -> dict[str, Array]:
     outputs = model.apply(variables, preprocess(batch['image']), train=False)
-    rows = task.predict(outputs, size, maps=maps)
-    if axis_name is None:
-      return rows
-    return jax.tree.map(lambda a: jax.lax.all_gather(a, axis_name, tiled=True), rows)
+    return task.predict(outputs, size, maps=maps)
 
   return step
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
 
+from jaxseg import config as configs
 from jaxseg.console import Progress
 from jaxseg.data import label_check, threads
 from jaxseg.data.loader import train_batches
@@ -58,8 +59,9 @@ def train(
   Raises:
     UserError: anything that the user can mend.
   """
-  experiment = build.experiment(config)
-  build.set_up_jax(experiment.settings)
+  build.set_up_jax(configs.settings(configs.plain(config)))
+  with hosts.together():
+    experiment = build.experiment(config)
   time_limit = threads.time_limit(experiment.data.timeout)
   with contextlib.ExitStack() as at_end, _memory_explained(experiment), time_limit:
     return _train(experiment, workdir, at_end, stop_at, hooks)
@@ -97,9 +99,9 @@ def _train(
     agreed['data'] = [len(data.train), len(data.eval), data.labels]
 
   with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
+    journal = _journal(experiment, folder, checkpoints, data, first, hooks, at_end)
     if folder:
       folder.write_facts(data.classes, wrapper.describe())
-    journal = _journal(experiment, folder, checkpoints, data, first, hooks, at_end)
   first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
   state = wrapper.place_state(from_state_dict(shapes, first.pop('state')))  # no copy stays behind
 

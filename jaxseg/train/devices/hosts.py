@@ -162,7 +162,7 @@ def first() -> bool:
 
 
 def share() -> dict[str, int]:
-  """Returns this host's part of a batch, as `pipeline.loader` takes it."""
+  """Returns this host's part of a batch, as `data.loader` takes it."""
   return {'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
 
 

@@ -60,6 +60,11 @@ class Pmap:
       step, axis_name=self.axis_name, in_axes=(None, 0), out_axes=None, devices=self.devices
     )
 
+  def wrap_predict(self, step: Callable) -> Callable:
+    """Of a step whose results have a row an image: (variables, batch) -> this host's rows, numpy."""
+    mapped = jax.pmap(step, axis_name=self.axis_name, in_axes=(None, 0), devices=self.devices)
+    return lambda variables, batch: jax.tree.map(_rows_by_device, mapped(variables, batch))
+
   def describe(self) -> str:
     return f'pmap over {len(self.devices)} {self.devices[0].device_kind} device(s){_of_hosts()}'
 
@@ -119,6 +124,14 @@ class OnMesh:
       in_shardings=(self._replicated, None),
       out_shardings=self._replicated,
     )
+
+  def wrap_predict(self, step: Callable) -> Callable:
+    """Of a step whose results have a row an image: (variables, batch) -> this host's rows, numpy."""
+    by_image = NamedSharding(self.mesh, PartitionSpec('data'))
+    jitted = jax.jit(
+      self._traced(step), in_shardings=(self._replicated, None), out_shardings=by_image
+    )
+    return lambda variables, batch: jax.tree.map(_own_rows, jitted(variables, batch))
 
   def _traced(self, step: Callable) -> Callable:
     """The step, its layers knowing of split rows."""
@@ -181,6 +194,18 @@ def _put(state: Any, sharding: NamedSharding) -> Any:
   Memory shared with NumPy could not be taken: another copy would stay beside it.
   """
   return jax.device_put(state, sharding, may_alias=False)
+
+
+def _own_rows(array: jax.Array) -> np.ndarray:
+  """Returns what this process's devices hold of an array split along its first axis, in order."""
+  parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+  return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+
+def _rows_by_device(array: jax.Array) -> np.ndarray:
+  """The same of pmap's results, [devices, images of each, ...]."""
+  rows = _own_rows(array)
+  return rows.reshape(-1, *rows.shape[2:])
 
 
 def _shared(
