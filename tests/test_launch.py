@@ -53,6 +53,9 @@ TWICE = (
   'pspnet_cityscapes',
   'pspnet_voc2012',
   'fcn_pet',
+  'fcn_voc2011',
+  'unet_ctc',
+  'unet_dsb2018',
   'unet_lyft',
   'segnet_sunrgbd',
 )
