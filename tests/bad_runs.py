@@ -232,13 +232,26 @@ _flag(
 )
 _flag('config', 'word for a size', '--config.augment.crop.size=ab', "config.augment.crop.size='ab'")
 _flag('config', 'crop that the network cannot take', '--config.augment.crop.size=30,30', '28 or 32')
-_flag('config', 'mean of the wrong length', '--config.data.mean=1,2', 'one value for each of the 2 channels')
+_flag(
+  'config',
+  'mean of the wrong length',
+  '--config.data.mean=1,2',
+  'one value for each of the 2 channels',
+)
 _flag('config', 'deviation of zero', '--config.data.std=1,0,1', 'every value must be above 0')
 _flag(
-  'config', 'weights of two of three classes', '--config.loss.class_weights=1,1', '2 numbers for 3 classes'
+  'config',
+  'weights of two of three classes',
+  '--config.loss.class_weights=1,1',
+  '2 numbers for 3 classes',
 )
 _flag('config', 'dataset that does not exist', '--config.data.name=foldr', "did you mean 'folder'?")
-_flag('config', 'unknown option of the dataset', '--config.data.options.x=1', 'config.data.options.x: no such option')
+_flag(
+  'config',
+  'unknown option of the dataset',
+  '--config.data.options.x=1',
+  'config.data.options.x: no such option',
+)
 _flag('config', 'split that does not exist', '--config.data.train_split=trian', "no split 'trian'")
 _flag(
   'config', 'optimiser that does not exist', '--config.optim.name=adm', 'choose one of', job='check'

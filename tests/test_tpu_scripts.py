@@ -13,7 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / 'launch' / 'tpu_vm.sh'
 WHERE = ('--name=seg', '--zone=us-central2-b')
-PROGRAM = ('python', 'launch/train.py', '--config.augment.crop.size=(360, 480)', "--workdir=gs://b/it's $HOME")
+PROGRAM = (
+  'python',
+  'launch/train.py',
+  '--config.augment.crop.size=(360, 480)',
+  "--workdir=gs://b/it's $HOME",
+)
 
 
 def call(*words: str, **environment: str) -> subprocess.CompletedProcess:

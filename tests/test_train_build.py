@@ -58,7 +58,10 @@ def test_a_saved_config_names_every_default_and_builds_the_same():
     (['eval.short_side=64'], 'are only for tasks that tell objects apart'),
     (['log.every=0'], 'config.log.every=0: must be at least 1'),
     (['init.ignore=colour'], 'some of mean, std, channel_order, network'),
-    (['data.image_size=8,8', 'augment.resize.scale=.5'], 'leave out augment.resize, augment.short_side'),
+    (
+      ['data.image_size=8,8', 'augment.resize.scale=.5'],
+      'leave out augment.resize, augment.short_side',
+    ),
     (['data.std=1,0,1'], 'every value must be above 0'),
     (['data.mean=1,2'], 'one value for each of the 2 channels'),
     (['task=semantics'], r"no task 'semantics': .*did you mean 'semantic'\?"),
