@@ -60,10 +60,7 @@ def make_tiling(frame: Frame, tile: Size, step: Size | None = None) -> Tiling:
   rule = frame.rule
   for side in tile:
     if not rule.allows(side):
-      above = rule.at_least(side)
-      below = above - rule.multiple
-      near = f'{below} or {above}' if below >= rule.minimum else f'{above}'
-      raise UserError(f'a tile side of {side} does not fit this network: take {near}')
+      raise UserError(f'a tile side of {side} does not fit this network: take {rule.nearest(side)}')
     if rule.margin and side - 2 * rule.margin < rule.multiple:
       least = rule.at_least(2 * rule.margin + rule.multiple)
       raise UserError(f'a tile side of {side} predicts too little: take {least} or more')
