@@ -11,7 +11,9 @@ setup(
   long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=find_packages(include=['jaxseg', 'jaxseg.*']),
+  packages=[*find_packages(include=['jaxseg', 'jaxseg.*']), 'jaxseg.configs'],
+  package_dir={'jaxseg.configs': 'configs'},
+  entry_points={'console_scripts': ['jaxseg=jaxseg.commands:run']},
   package_data={'jaxseg.report': ['templates/*'], 'jaxseg.tools.fidelity': ['tables/*']},
   python_requires='>=3.11',
   install_requires=[

@@ -22,10 +22,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
-  """An argument parser whose errors are one line, and which collects --config.key=value flags."""
+  """An argument parser whose errors are one line, and which collects --config.key=value flags.
 
-  def __init__(self, description: str):
-    super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+  Args:
+    description: what the command does.
+    program: its name; default: that of the script.
+    argv: the words behind it; default: those of this process.
+  """
+
+  def __init__(self, description: str, program: str | None = None, argv: list[str] | None = None):
+    super().__init__(
+      prog=program,
+      description=description,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,  # a slip, --scale for --scales, is told and not guessed
+    )
+    self._argv = sys.argv[1:] if argv is None else argv
 
   def error(self, message: str):
     raise UserError(f'{message} (see {self.prog} --help)')
@@ -43,10 +55,9 @@ class Parser(argparse.ArgumentParser):
     add('--processes', type=int, help='how many there are; 1: alone, whatever the cluster says')
     add('--process', type=int, help="this one's number, from 0")
 
-  def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
+  def parse(self) -> argparse.Namespace:
     """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value."""
-    argv = sys.argv[1:] if argv is None else argv
-    prefix = '--config.'
+    argv, prefix = self._argv, '--config.'
     flags = self.parse_args([a for a in argv if not a.startswith(prefix)])
     flags.overrides = [a[len(prefix) :] for a in argv if a.startswith(prefix)]
     if flags.overrides and not getattr(flags, 'config', None):

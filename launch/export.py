@@ -1,23 +1,6 @@
-"""Exports a trained workdir: StableHLO for cpu, cuda and tpu, safetensors and a card.
+"""`jaxseg export` in a clone: the flags and what they do are in jaxseg/commands/export.py."""
 
-python launch/export.py --workdir=DIR --output=FOLDER [--step=N|best|latest]
-"""
-
-from jaxseg import console
-
-
-def main() -> None:
-  parser = console.Parser(__doc__)
-  parser.add_argument('--workdir', required=True, help='a folder that launch/train.py has written')
-  parser.add_argument('--output', required=True, help='a new folder, or one of an earlier export')
-  parser.add_argument(
-    '--step', default='best', help='a step that has a checkpoint, or best, or latest'
-  )
-  flags = parser.parse()
-  from jaxseg.export import write
-
-  write.export_workdir(flags.workdir, flags.output, step=flags.step)
-
+from jaxseg import commands
 
 if __name__ == '__main__':
-  console.run(main)
+  commands.run('export')

@@ -1,26 +1,6 @@
-"""Prints a network beside its paper, layer by layer; ends with 0 if all is equal, with 2 if not.
+"""`jaxseg fidelity` in a clone: the flags and what they do are in jaxseg/commands/fidelity.py."""
 
-python launch/fidelity.py --config=configs/fcn_camvid.py:8s
-python launch/fidelity.py --config=configs/unet_isbi2012.py --config.model.variant=release
-
-Kernel, stride, padding, output size, parameters, first values, learning-rate and decay multipliers
-are traced; the paper's values were written out by hand. First values are named by what was measured:
-'normal 2/in' has variance 2 / fan-in (He, MSRA), 'uniform 1/in' is Xavier, 'normal sd 0.01' has that
-standard deviation.
-"""
-
-from jaxseg import config, console
-
-
-def main() -> None:
-  parser = console.Parser(__doc__)
-  parser.add_argument('--config', required=True, help='configs/NAME.py[:variant,...]')
-  flags = parser.parse()
-  settings = config.load(flags.config, flags.overrides)
-  from jaxseg.tools import fidelity
-
-  raise SystemExit(fidelity.report(settings))
-
+from jaxseg import commands
 
 if __name__ == '__main__':
-  console.run(main)
+  commands.run('fidelity')

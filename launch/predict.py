@@ -1,43 +1,6 @@
-"""Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
+"""`jaxseg predict` in a clone: the flags and what they do are in jaxseg/commands/predict.py."""
 
-python launch/predict.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
-    [--overlay --probabilities --uncertainty] [--skip_existing] [--overwrite] [--step=N|best]
-    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
-A network that finds objects writes <name>_instances.png and one detections.json (COCO's format) too.
-"""
-
-from jaxseg import console
-from jaxseg.predict import options
-
-
-def main() -> None:
-  parser = console.Parser(__doc__)
-  add = parser.add_argument
-  add('--workdir', required=True, help='a folder that launch/train.py has written')
-  add('--input', required=True, help='an image, a folder of images, or a .txt with a path a line')
-  add('--output', required=True, help='a folder for <name>.png and what else is asked for')
-  add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
-  add('--overlay', action='store_true', help='also <name>_overlay.png: the image, tinted')
-  add('--probabilities', action='store_true', help='also <name>_probabilities.npy, float16')
-  add('--uncertainty', action='store_true', help='also <name>_uncertainty.png and .npy')
-  add('--overwrite', action='store_true', help='replace results that are there')
-  add('--skip_existing', action='store_true', help='keep them, and predict what is missing')
-  options.add_flags(parser)
-  add('--multiple', type=int, default=0, help='round sizes up to it; default: 64 for > 8 sizes')
-  flags = parser.parse()
-  from jaxseg.predict import job
-
-  job.predict_files(
-    flags.workdir,
-    flags.input,
-    flags.output,
-    step=flags.step,
-    overwrite=flags.overwrite,
-    skip_existing=flags.skip_existing,
-    wanted=job.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
-    options=options.from_flags(flags),
-  )
-
+from jaxseg import commands
 
 if __name__ == '__main__':
-  console.run(main)
+  commands.run('predict')

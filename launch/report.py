@@ -1,26 +1,6 @@
-"""Writes one offline HTML page about a trained workdir, or one that compares several.
+"""`jaxseg report` in a clone: the flags and what they do are in jaxseg/commands/report.py."""
 
-python launch/report.py DIR [--output=FILE] [--step=N|best|latest]
-python launch/report.py DIR DIR [DIR ...] --output=comparison.html
-"""
-
-from jaxseg import console
-
-
-def main() -> None:
-  parser = console.Parser(__doc__)
-  parser.add_argument('workdirs', nargs='+', help='folders that launch/train.py has written')
-  parser.add_argument(
-    '--output', help='default: report.html in the folder, comparison.html beside the first'
-  )
-  parser.add_argument(
-    '--step', default='best', help='a step that has a checkpoint, or best, or latest'
-  )
-  flags = parser.parse()
-  from jaxseg import report
-
-  print(report.write(flags.workdirs, flags.output, step=flags.step))
-
+from jaxseg import commands
 
 if __name__ == '__main__':
-  console.run(main)
+  commands.run('report')

@@ -1,34 +1,6 @@
-"""Trains a network; the same command again resumes where it stopped.
+"""`jaxseg train` in a clone: the flags and what they do are in jaxseg/commands/train.py."""
 
-python launch/train.py --config=configs/unet_shapes.py --workdir=/tmp/shapes
-python launch/train.py --config=configs/segnet_camvid.py:basic,small --workdir=DIR --config.seed=1
-python launch/train.py --config=... --workdir=... --coordinator=10.0.0.2:8476 --processes=2 --process=0
-    on each of several hosts, with its own --process; TPU pods and Slurm need none of the three
-"""
-
-from jaxseg import config, console
-
-
-def main() -> None:
-  parser = console.Parser(__doc__)
-  parser.add_argument('--config', required=True, help='configs/NAME.py[:variant,...]')
-  parser.add_argument(
-    '--workdir', required=True, help='folder for checkpoints, metrics and figures'
-  )
-  parser.add_argument(
-    '--stop_at', type=console.whole_number, help='stop (and save) at this step, as if interrupted'
-  )
-  parser.add_hosts()
-  flags = parser.parse()
-  settings = config.load(flags.config, flags.overrides)
-  from jaxseg.train.devices import hosts  # JAX starts only once the config is known to be right
-
-  with hosts.joined(flags.coordinator, flags.processes, flags.process):
-    from jaxseg import report
-    from jaxseg.train.train import train
-
-    train(settings, flags.workdir, stop_at=flags.stop_at, hooks=report.hooks())
-
+from jaxseg import commands
 
 if __name__ == '__main__':
-  console.run(main)
+  commands.run('train')

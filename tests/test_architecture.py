@@ -19,6 +19,7 @@ FLOORS = (
   ('predict', 'prepare'),
   ('report', 'export'),
   ('tools', '__init__'),
+  ('commands', '__main__'),
 )
 # On one floor, but one above the other.
 _STEP = ('train.state', 'train.accumulate')
@@ -27,6 +28,7 @@ ALSO = {
   'train.devices': (*_STEP, 'train.step'),
   'train': (*_STEP, 'train.step', 'train.devices'),
   'prepare': ('predict',),
+  '__main__': ('commands',),
 }
 WITHOUT_JAX = ('types', 'files', 'console', 'config', 'data', 'draw', 'datasets')
 JAX = {'jax', 'flax', 'optax', 'orbax'}
@@ -151,11 +153,22 @@ def test_configs_import_configs_only(path):
   assert {i.rsplit('.', 1)[0] for i in names} <= {'jaxseg.config', 'ml_collections'}
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'launch').glob('*.py')), ids=lambda p: p.stem)
-def test_launchers_hold_no_logic(path):
+COMMANDS = sorted(m for m in MODULES if m.startswith('commands.'))
+
+
+@pytest.mark.parametrize('module', COMMANDS)
+def test_commands_hold_no_logic(module):
   """Flags in, one call: main is short, and nothing branches or loops."""
-  tree = ast.parse(path.read_text(encoding='utf-8'))
-  functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+  functions = [n for n in ast.walk(TREES[module]) if isinstance(n, ast.FunctionDef)]
   assert [f.name for f in functions] == ['main']
   assert functions[0].end_lineno - functions[0].lineno < 45
   assert not [n for n in ast.walk(functions[0]) if isinstance(n, (ast.For, ast.While, ast.Try))]
+
+
+def test_every_command_has_a_launcher_that_is_nothing_else():
+  launchers = {p.stem: ast.parse(p.read_text()) for p in (ROOT / 'launch').glob('*.py')}
+  assert sorted(f'commands.{name}' for name in launchers) == COMMANDS
+  for name, tree in launchers.items():
+    about, importing, running = tree.body
+    wanted = f"from jaxseg import commands\nif __name__ == '__main__':\n    commands.run({name!r})"
+    assert '\n'.join(map(ast.unparse, (importing, running))) == wanted

@@ -9,7 +9,12 @@ from tests.tiny_runs import CLASSES, make_experiment
 
 
 def test_the_run_is_recorded_once_more_at_every_start(tmp_path, monkeypatch):
-  for command in (['launch/train.py', '--config=a b'], ['launch/train.py', '--resumed']):
+  for command in (
+    ['launch/train.py', '--config=a b'],
+    ['/v/bin/jaxseg', 'train'],
+    ['/v/jaxseg/__main__.py', 'train'],
+    ['launch/train.py', '--resumed'],
+  ):
     monkeypatch.setattr(sys, 'argv', command)
     folder = RunFolder(tmp_path, make_experiment().config)
     folder.write_facts(CLASSES, 'pmap over 8 cpu device(s)')
@@ -18,6 +23,8 @@ def test_the_run_is_recorded_once_more_at_every_start(tmp_path, monkeypatch):
   assert told['command'] == 'python launch/train.py --resumed'
   assert [s['command'] for s in told['sessions']] == [
     "python launch/train.py '--config=a b'",
+    'jaxseg train',
+    'python -m jaxseg train',
     'python launch/train.py --resumed',
   ]
   assert told['started'] == told['sessions'][0]['started']

@@ -17,9 +17,11 @@ of one function or dataclass. That one's signature is the only place for their d
 import ast
 import dataclasses
 import importlib.util
+import os
 import traceback
 import typing
 from collections.abc import Iterable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -135,18 +137,20 @@ def variants(argument: str | None, **defaults: Any) -> SimpleNamespace:
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
-  """Reads `path/to/config.py[:variant]`, applies 'key=value' overrides and locks the result.
+  """Reads a config, applies 'key=value' overrides and locks the result.
 
   The groups are checked when the parts are built (jaxseg.train.build).
+
+  Args:
+    spec: `path/to/config.py[:variant]`, or `name[:variant]` of one that comes with jaxseg.
+    overrides: 'key=value' each, in order.
 
   Raises:
     UserError: no such file, variant or key, or a value of the wrong type.
   """
-  path, _, argument = spec.partition(':')
-  if not Path(path).is_file():
-    near = sorted(str(p) for p in Path(path).parent.glob('*.py'))
-    raise UserError(f'no config file {path!r}{did_you_mean(path, near)}')
-  module_spec = importlib.util.spec_from_file_location(f'jaxseg_config_{Path(path).stem}', path)
+  path, argument = _found(spec)
+  name = f'jaxseg_config_{Path(path).stem}'
+  module_spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, path))
   module = importlib.util.module_from_spec(module_spec)
   try:
     module_spec.loader.exec_module(module)
@@ -165,6 +169,28 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     override(config, assignment)
   settings(plain(config))
   return config.lock()
+
+
+def _found(spec: str) -> tuple[str, str]:
+  """Returns a config's file and what stands behind the colon; the file's own name may have colons too."""
+  words = spec.split(':')
+  for count in range(len(words), 0, -1):
+    path, argument = ':'.join(words[:count]), ':'.join(words[count:])
+    own = [path] if Path(path).parent.name not in ('', 'configs') else [path, *_shipped(path)]
+    if file := next(filter(os.path.isfile, own), None):
+      return file, argument
+  path = words[0]
+  near = [*Path(path).parent.glob('*.py'), *_shipped('*')]
+  near += [Path(file).stem for file in _shipped('*')]
+  raise UserError(f'no config file {path!r}{did_you_mean(path, map(str, near))}')
+
+
+def _shipped(pattern: str) -> list[str]:
+  """Returns the configs of this name that come with jaxseg: beside its modules, in a clone beside these."""
+  package = Path(__file__).resolve().parent.parent
+  name = f'{Path(pattern).name.removesuffix(".py")}.py'
+  folders = (folder for folder in (package, package.parent) if (folder / 'configs').is_dir())
+  return sorted(str(file) for file in (next(folders, package) / 'configs').glob(name))
 
 
 def settings(config: Mapping[str, Any]) -> Settings:

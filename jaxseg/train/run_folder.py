@@ -135,7 +135,7 @@ class RunFolder:
     _write_json(self.path / 'classes.json', dataclasses.asdict(classes))
     now = datetime.datetime.now().astimezone().isoformat('T', 'seconds')
     before = load_run(self.path)
-    session = {'started': now, 'command': shlex.join(['python', *sys.argv]), 'git': git_revision()}
+    session = {'started': now, 'command': _command(sys.argv), 'git': git_revision()}
     run = {
       **session,
       'started': before.get('started', now),
@@ -187,6 +187,13 @@ def load_run(workdir: str | Path) -> dict[str, Any]:
     return json.loads((files.place(workdir) / 'run.json').read_text(encoding='utf-8'))
   except (OSError, ValueError):
     return {}
+
+
+def _command(argv: list[str]) -> str:
+  """Returns how a process was started, as one would type it again."""
+  script, *flags = argv
+  started = {'jaxseg': ['jaxseg'], '__main__.py': ['python', '-m', 'jaxseg']}
+  return shlex.join([*started.get(Path(script).name, ['python', script]), *flags])
 
 
 def git_revision() -> str:

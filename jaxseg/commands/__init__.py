@@ -1,0 +1,44 @@
+"""What one types: `jaxseg train ...`, the same as `python -m jaxseg train ...` and, in a clone, `python launch/train.py ...`.
+
+Every module here is a command: its docstring is the help, `main` adds the flags to a parser, reads
+them and makes one call. JAX is imported only where the flags are known to be right.
+"""
+
+import importlib
+import sys
+
+from jaxseg import console
+from jaxseg.config import parts
+from jaxseg.types import UserError
+
+
+def run(name: str = '') -> None:
+  """Runs the command `name`, or the one that the first argument names; see console.run."""
+  console.run(lambda: _run(name, sys.argv[1:]))
+
+
+def _run(name: str, argv: list[str]) -> None:
+  program = f'python launch/{name}.py'
+  if not name:
+    name, argv = argv[0] if argv else '--help', argv[1:]
+    program = f'jaxseg {name}'
+  known = parts.names('commands')
+  if name in ('--help', '-h', 'help'):
+    print(_overview(known))
+  elif name not in known:
+    hint = parts.did_you_mean(name, known)
+    raise UserError(f'no command {name!r}: choose one of {", ".join(known)}{hint}')
+  else:
+    module = importlib.import_module(f'jaxseg.commands.{name}')
+    about = module.__doc__.replace(f'python launch/{name}.py', program)
+    module.main(console.Parser(about, program, argv))
+
+
+def _overview(names: list[str]) -> str:
+  """Returns the first line of every command's help."""
+  width = max(map(len, names))
+  lines = ['usage: jaxseg COMMAND [--help | --flag=value ...]', '']
+  for name in names:
+    about = importlib.import_module(f'jaxseg.commands.{name}').__doc__.splitlines()[0]
+    lines.append(f'  {name:{width}}  {about}')
+  return '\n'.join(lines)

@@ -1,0 +1,50 @@
+"""Measures a config: images a second, compile time, memory, FLOPs, and what limits them.
+
+python launch/benchmark.py --config=configs/unet_isbi2012.py [--mode=train,infer] [--batch=8]
+    [--crop=H,W] [--compare=torch,flax] [--json=FILE]
+python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=fit --batch=1,2,4,8 --crop=572,572
+python launch/benchmark.py --config=configs/segnet_camvid.py --mode=hours --crop=360,480
+python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --batch=1 --crop=2048,1024
+    --config.model.padding=same --config.cpu_devices=8
+"""
+
+from jaxseg import config, console
+
+
+def main(parser: console.Parser) -> None:
+  add, words = parser.add_argument, console.words
+  add('--config', required=True, help='configs/NAME.py[:variant,...]')
+  add(
+    '--mode',
+    type=words,
+    default=(),
+    help='of train,infer,memory,input,loop (default: all), or fit, hours, spatial, detection',
+  )
+  add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
+  add(
+    '--batch', type=console.whole_numbers, default=(), help="images a step; default: the config's"
+  )
+  add('--crop', type=console.size, action='append', default=[], help='size of the images')
+  add('--trials', type=int, default=5, help='rounds of which medians are taken')
+  add('--steps', type=int, default=20, help='of the training loop, and batches of input alone')
+  add('--json', help='write the figures to this file')
+  add('--matmul', type=int, default=0, help="side of the yardstick's matrix product")
+  add('--utilisation', type=float, default=0.3, help='of the peak, assumed for --mode=hours')
+  add('--price-per-chip-hour', type=float, help='for the cost in --mode=hours')
+  flags = parser.parse()
+  settings = config.load(flags.config, flags.overrides)
+  from jaxseg.tools.benchmark import session  # JAX starts only once the config is known to be right
+
+  session.run(
+    settings,
+    modes=flags.mode,
+    compare=flags.compare,
+    batches=flags.batch,
+    sizes=flags.crop,
+    trials=flags.trials,
+    steps=flags.steps,
+    matmul_side=flags.matmul,
+    utilisation=flags.utilisation,
+    price_per_chip_hour=flags.price_per_chip_hour,
+    json_file=flags.json,
+  )
