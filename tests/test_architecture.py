@@ -24,6 +24,7 @@ FLOORS = (
 # On one floor, but one above the other.
 _STEP = ('train.state', 'train.accumulate')
 ALSO = {
+  'files': ('types',),
   'train.step': _STEP,
   'train.devices': (*_STEP, 'train.step'),
   'train': (*_STEP, 'train.step', 'train.devices'),

@@ -8,8 +8,9 @@ import contextlib
 import dataclasses
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,23 +54,22 @@ def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def read_bytes(path: Path) -> bytes:
   """Returns the content of a file that must exist and hold something."""
-  try:
-    data = path.read_bytes()
-  except FileNotFoundError:
-    raise UserError(f'missing file: {path}') from None
-  except OSError as error:
-    raise UserError(f'cannot read {path}: {error.strerror or error}') from None
-  if not data:
-    raise UserError(f'{path} is empty (0 bytes): restore it or take it out of the dataset')
-  return data
+  return _needed(path, files.read_bytes)
 
 
 def read_text(path: Path) -> str:
-  """Returns the text of a UTF-8 file, without the mark that Windows puts at its beginning."""
+  """Returns the text of a UTF-8 file that must exist and hold something."""
+  return _needed(path, files.read_text)
+
+
+def _needed(path: Path, read: Callable[[Path], Any]) -> Any:
   try:
-    return read_bytes(path).decode('utf-8-sig')
-  except UnicodeDecodeError:
-    raise UserError(f'{path} is not a text file in UTF-8: save it as one') from None
+    content = read(path)
+  except FileNotFoundError:
+    raise UserError(f'missing file: {path}') from None
+  if not content:
+    raise UserError(f'{path} is empty (0 bytes): restore it or take it out of the dataset')
+  return content
 
 
 def open_image(path: Path, data: bytes | None = None, page: int = 0) -> Image.Image:

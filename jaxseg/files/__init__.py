@@ -1,0 +1,37 @@
+"""Every file that is read as a whole or written goes through here.
+
+`places` knows local paths and buckets, `reading` reads what anybody may have written, `writing` makes
+files that are whole or not there.
+"""
+
+from jaxseg.files.places import absolute, is_remote, local_copy, place, remove_folder
+from jaxseg.files.reading import opened, parsed, read_bytes, read_json, read_text
+from jaxseg.files.writing import (
+  FULL,
+  Appended,
+  new_file,
+  remove_stale,
+  whole_file,
+  write_bytes,
+  write_text,
+)
+
+__all__ = [
+  'FULL',
+  'Appended',
+  'absolute',
+  'is_remote',
+  'local_copy',
+  'new_file',
+  'opened',
+  'parsed',
+  'place',
+  'read_bytes',
+  'read_json',
+  'read_text',
+  'remove_folder',
+  'remove_stale',
+  'whole_file',
+  'write_bytes',
+  'write_text',
+]

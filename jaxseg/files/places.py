@@ -1,0 +1,76 @@
+"""Where files lie: on this machine, or in a bucket named by a URL such as gs://bucket/folder.
+
+Local paths are pathlib's, and as fast. Others are etils.epath's, which have the same methods. A file
+in a bucket appears whole or not at all, but it cannot be appended to, and a folder cannot be locked.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from etils import epath
+
+from jaxseg.types import UserError
+
+_BUCKET = 'gs://'
+_ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:/')
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+  """Returns whether a path is a bucket's URL."""
+  return os.fspath(path).startswith(_BUCKET)
+
+
+def place(path: str | os.PathLike) -> Path:
+  """Returns a path of pathlib with ~ expanded, or for a URL one of epath.
+
+  Raises:
+    UserError: an empty path, an address that is no bucket's, or ~ without a home folder.
+  """
+  text = os.fspath(path)
+  if not text or '\0' in text:
+    raise UserError(f'{text!r} is no path: give the name of a file or folder (. is this folder)')
+  if is_remote(path) and len(text) > len(_BUCKET) and text[len(_BUCKET)] != '/':
+    return epath.Path(path)
+  if isinstance(path, str) and _ADDRESS.match(path):
+    raise UserError(
+      f'{path}: of addresses only gs://BUCKET/FOLDER is known; for a folder of this name here, begin '
+      'with ./'
+    )
+  try:
+    return Path(path).expanduser()
+  except RuntimeError:
+    raise UserError(
+      f'{path}: no home folder is known: set HOME, or give a path without ~'
+    ) from None
+
+
+def absolute(path: str | os.PathLike) -> Path:
+  """Returns the same place as `place`, whatever the working folder is later."""
+  found = place(path)
+  return found if is_remote(found) else found.absolute()
+
+
+def remove_folder(folder: Path) -> None:
+  """Removes a folder with all that is in it."""
+  if is_remote(folder):
+    folder.rmtree()
+  else:
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def local_copy(path: Path) -> Iterator[Path]:
+  """Gives a file that libraries can open by its name: this one, or for a while a copy of it."""
+  if not is_remote(path):
+    yield path
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    copy = Path(scratch) / path.name
+    with path.open('rb') as source, copy.open('wb') as target:
+      shutil.copyfileobj(source, target, 1 << 20)
+    yield copy

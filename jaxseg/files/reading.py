@@ -1,0 +1,108 @@
+"""Reading what anybody may have written: regular files, of a size that fits, and strict JSON."""
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from jaxseg.files.places import is_remote
+from jaxseg.types import UserError
+
+_LARGEST = 4 << 30  # bytes of a file, unless its reader says otherwise
+_KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket'))
+
+
+@contextlib.contextmanager
+def opened(path: Path, most: int = _LARGEST) -> Iterator[BinaryIO]:
+  """Opens a file to read its bytes.
+
+  What could never end or answer is not touched: pipes, sockets and devices, behind links too.
+
+  Args:
+    path: local or in a bucket.
+    most: bytes that it may have.
+
+  Raises:
+    FileNotFoundError: there is none.
+    UserError: it is no regular file, larger, or may not be read.
+  """
+  if is_remote(path):
+    with path.open('rb') as file:
+      _check_size(path, path.stat().length, most)
+      yield file
+    return
+  try:
+    _check_regular(path, os.stat(path), most)
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 'rb')  # noqa: SIM115
+  except FileNotFoundError:
+    raise
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or error}') from None
+  with file:
+    _check_regular(path, os.fstat(file.fileno()), most)  # it may be another one by now
+    yield file
+
+
+def _check_regular(path: Path, found: os.stat_result, most: int) -> None:
+  if not stat.S_ISREG(found.st_mode):
+    kind = next((words for test, words in _KINDS if test(found.st_mode)), 'a device')
+    raise UserError(f'cannot read {path}: it is {kind}, not a file')
+  _check_size(path, found.st_size, most)
+
+
+def _check_size(path: Path, size: int, most: int) -> None:
+  if size > most:
+    raise UserError(f'cannot read {path}: it has {size:,} bytes, and at most {most:,} are read')
+
+
+def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
+  """Returns the content of a file. Raises as `opened` does."""
+  with opened(path, most) as file:
+    try:
+      size = os.fstat(file.fileno()).st_size if not is_remote(path) else most
+      return file.read(size)
+    except OSError as error:
+      raise UserError(f'cannot read {path}: {error.strerror or error}') from None
+
+
+def read_text(path: Path, most: int = 64 << 20) -> str:
+  """Returns the text of a UTF-8 file, without the mark that Windows puts at its beginning.
+
+  Raises:
+    FileNotFoundError: there is none.
+    UserError: as `opened`, or it is no UTF-8.
+  """
+  try:
+    return read_bytes(path, most).decode('utf-8-sig')
+  except UnicodeDecodeError:
+    raise UserError(f'{path} is not a text file in UTF-8: save it as one') from None
+
+
+def read_json(path: Path, most: int = 1 << 30) -> Any:
+  """Returns what a JSON file holds; see `parsed`.
+
+  Raises:
+    FileNotFoundError: there is none.
+    UserError: as `read_text`, or it is no JSON.
+  """
+  try:
+    return parsed(read_text(path, most))
+  except ValueError as error:
+    if isinstance(error, UserError):
+      raise
+    raise UserError(f'{path} cannot be read as JSON: {error}') from None
+
+
+def parsed(text: str | bytes) -> Any:
+  """Returns JSON's value. Raises ValueError, also for NaN, Infinity and what is nested too deeply."""
+  try:
+    return json.loads(text, parse_constant=_refuse)
+  except RecursionError:
+    raise ValueError('it is nested too deeply') from None
+
+
+def _refuse(name: str) -> NoReturn:
+  raise ValueError(f'{name} is no number')
