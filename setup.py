@@ -34,6 +34,7 @@ setup(
     'orbax-checkpoint>=0.11.30',
     'pillow>=11.0',
     'pycocotools>=2.0.8',
+    'pyyaml>=6.0',
     'rich>=13.7',
     'safetensors>=0.5',
     'scipy>=1.14',

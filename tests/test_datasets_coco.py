@@ -154,10 +154,10 @@ def test_mistakes_are_told(data):
     source(data / 'coco' / 'val2017', 'val')
   cases = {
     'category 12 is none of the 80': annotation(1, 3, 12, SQUARE, 9.0, [1, 1, 3, 3]),
-    r'a mask of \(5, 8\) in an image of \(6, 8\)': annotation(
+    r'its run lengths are of size \[5, 8\] \(h, w\), its image of \(6, 8\)': annotation(
       2, 3, 1, {'size': [5, 8], 'counts': [40]}, 0.0, [0, 0, 0, 0], 1
     ),
-    'its outline cannot be read': annotation(3, 3, 1, {'size': [6, 8]}, 0.0, [0, 0, 0, 0], 1),
+    'its run lengths are NoneType': annotation(3, 3, 1, {'size': [6, 8]}, 0.0, [0, 0, 0, 0], 1),
   }
   for words, wrong in cases.items():
     write(data / 'wrong' / 'coco', 'val', [3], [wrong])
@@ -165,5 +165,5 @@ def test_mistakes_are_told(data):
       source(data / 'wrong', 'val')
   file = data / 'coco' / 'annotations' / 'instances_val2017.json'
   file.write_text('{"images": []}')
-  with pytest.raises(UserError, match="as COCO's annotations.*annotations.*restore it"):
+  with pytest.raises(UserError, match="as COCO's annotations: 'annotations' must be a list"):
     source(data, 'val')

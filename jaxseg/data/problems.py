@@ -1,6 +1,8 @@
 """What may be wrong with a dataset, as errors that a caller can tell apart."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import functools
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from jaxseg.data import threads
@@ -69,3 +71,14 @@ def check_split(dataset: str, split: str, splits: Sequence[str], hidden: str = '
   if split == 'test' and hidden:
     raise UserError(f"{dataset}: {hidden}; use 'val', or predict")
   check_choice(dataset, 'split', split, splits)
+
+
+def tell(lines: Iterable[str]) -> None:
+  """Prints lines to standard error, each once: several splits of one folder say the same."""
+  for line in lines:
+    _print_once(line)
+
+
+@functools.cache
+def _print_once(line: str) -> None:
+  print(line, file=sys.stderr)

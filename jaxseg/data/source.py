@@ -37,6 +37,7 @@ class Facts:
     entries: of an example beside image and label: 'weight', 'instances', and 'objects', tables of
       them, with which the instances lie in layers.
     version: raise it when what is read from the same files changes.
+    category_ids: numbers that the data have for the classes, () where they are 0..c-1.
   """
 
   name: str
@@ -45,6 +46,7 @@ class Facts:
   channels: int = 3
   entries: tuple[str, ...] = ()
   version: int = 1
+  category_ids: tuple[int | str, ...] = ()
 
 
 class Source:
@@ -57,14 +59,14 @@ class Source:
 
   Attributes:
     name, split: the dataset's name and this split's.
-    class_names, palette, num_classes, channels: facts of the dataset.
+    class_names, palette, num_classes, channels, category_ids: facts of the dataset.
     path: folder of the records (a TFDS dataset folder).
   """
 
   def __init__(self, path: Path, facts: Facts, split: str, indices: Sequence[int] | None = None):
     self.path, self.split, self.name = path, split, facts.name
     self.class_names, self.palette, self.channels = facts.class_names, facts.palette, facts.channels
-    self.num_classes = len(facts.class_names)
+    self.num_classes, self.category_ids = len(facts.class_names), facts.category_ids
     self._lock, self._records = threading.Lock(), None
     self._indices = list(range(len(self._reader())) if indices is None else indices)
 

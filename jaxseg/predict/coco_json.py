@@ -84,7 +84,7 @@ def write(
   items: Sequence[Item],
   results: Mapping[str, Results],
   class_names: Sequence[str],
-  category_ids: Sequence[int] | None = None,
+  category_ids: Sequence[int | str],
 ) -> None:
   """Writes the file.
 
@@ -94,9 +94,8 @@ def write(
       others their number from 1.
     results: see Log.
     class_names: background first.
-    category_ids: of the classes, where the data have some; None: their numbers.
+    category_ids: of the classes.
   """
-  ids = category_ids or range(len(class_names))
   numbered = all(item.stem.isdecimal() for item in items)
   lines = []
   for position, item in enumerate(items, start=1):
@@ -106,7 +105,7 @@ def write(
         'image_id': int(item.stem) if numbered else position,
         'file_name': item.path.name,
         'id': number,
-        'category_id': ids[kind],
+        'category_id': category_ids[kind],
         'category': class_names[kind],
         **{key: result[key] for key in ('score', 'bbox', 'segmentation')},
       }

@@ -127,14 +127,21 @@ def predict_files(
   if len(bad) == len(items):
     first = next(iter(bad.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {first}')
-  if known:  # some data sets have ids of their own for the classes, as COCO has
-    ids = getattr(parts.load('datasets', experiment.data.name), 'CATEGORY_IDS', None)
-    coco_json.write(folder, items, known.results, predictor.classes.names, ids)
+  if known:
+    coco_json.write(folder, items, known.results, predictor.classes.names, _category_ids(predictor))
   print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}', end='')
   print(f', {len(items) - len(todo)} were there already' if skip_existing else '')
   for reason in bad.values():
     print(f'  not {reason}')
   return bad
+
+
+def _category_ids(predictor: Predictor) -> Sequence[int | str]:
+  """Returns the data's own numbers of the classes; runs of before keep none of COCO's."""
+  dataset = parts.load('datasets', predictor.experiment.data.name)
+  count = len(predictor.classes.names)
+  ids = predictor.classes.ids or getattr(dataset, 'CATEGORY_IDS', ())
+  return ids if len(ids) == count else range(count)
 
 
 def _is_done(item: Item, folder: Path, wanted: Wanted, known: coco_json.Log | None) -> bool:

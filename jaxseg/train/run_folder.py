@@ -46,10 +46,14 @@ FREE_KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-  """Names and colours of the classes; kept in a run, so that prediction needs no data."""
+  """Names and colours of the classes; kept in a run, so that prediction needs no data.
+
+  `ids` are the data's own numbers of the classes, () where these are 0..c-1.
+  """
 
   names: tuple[str, ...]
   palette: tuple[tuple[int, int, int], ...]
+  ids: tuple[int | str, ...] = ()
 
 
 class RunFolder:
@@ -236,7 +240,8 @@ def load_classes(workdir: str | Path) -> Classes:
   file = files.place(workdir) / 'classes.json'
   try:
     saved = json.loads(file.read_text(encoding='utf-8'))
-    return Classes(tuple(saved['names']), tuple(tuple(c) for c in saved['palette']))
+    palette = tuple(tuple(c) for c in saved['palette'])
+    return Classes(tuple(saved['names']), palette, tuple(saved.get('ids', ())))
   except (FileNotFoundError, ValueError, KeyError, TypeError) as e:
     raise UserError(
       f'{file} cannot be read ({type(e).__name__}): give the --workdir of a training'

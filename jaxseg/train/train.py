@@ -139,7 +139,8 @@ class _Data:
 
   @property
   def classes(self) -> Classes:
-    return Classes(self.train.class_names, self.train.palette)
+    ids = getattr(self.train, 'category_ids', ())
+    return Classes(self.train.class_names, self.train.palette, ids)
 
 
 def _load_data(experiment: Experiment) -> _Data:

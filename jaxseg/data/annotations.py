@@ -1,0 +1,177 @@
+"""Annotated images: what every format of annotations says of an image, and the example made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data import image_files, outlines, records
+from jaxseg.data.formats import pictures
+from jaxseg.data.geometry import Size
+from jaxseg.data.outlines import Piece
+from jaxseg.types import VOID, UserError
+
+EXIF = ('upright', 'stored')  # what annotators saw: the image turned as its EXIF says, or not
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+  """One object as an annotator has drawn it; numbers are not checked yet.
+
+  Attributes:
+    name: what messages call it, such as 'annotation 7'.
+    kind: its class, 1..c-1.
+    outline: see outlines.
+    crowd: a region of objects that nobody told apart, or of what nobody is to count.
+    area: pixels, as the annotators measured; None: those of the outline.
+    box: x0, y0, x1, y1 likewise.
+  """
+
+  name: str
+  kind: int
+  outline: Any
+  crowd: bool = False
+  area: Any = None
+  box: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotated:
+  """All that is known of an image: its objects, and its size (h, w) as the annotators had it, if known."""
+
+  objects: Sequence[Annotation]
+  size: Size | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """A folder whose annotations have one format.
+
+  Attributes:
+    words: what was found, for a line that says so.
+    splits: the images of each, by name: 'train', 'val', 'test'.
+    names: of the classes, background first.
+    read: what the files of a Raw say; it follows from them, the names and the format alone.
+    category_ids: the data's own numbers of the classes, () where they are those of the names.
+    notes: lines for people about what is odd and how it was read.
+  """
+
+  words: str
+  splits: Mapping[str, Sequence[records.Raw]]
+  names: tuple[str, ...]
+  read: Callable[[records.Raw], Annotated]
+  category_ids: tuple[int, ...] = ()
+  notes: tuple[str, ...] = ()
+
+
+def example(
+  raw: records.Raw,
+  *,
+  read: Callable[[records.Raw], Annotated],
+  exif: str | None = None,
+  channels: int = 3,
+  key: Any = None,
+) -> records.Example:
+  """Reads an image and its objects: instances in layers, the tables of source.OBJECTS, the label.
+
+  The label shows the class of the smallest object at a pixel, void where there is a crowd alone.
+
+  Args:
+    raw: the files.
+    read: gives its annotations.
+    exif: one of EXIF, for images whose orientation the annotated size leaves open; None: a UserError.
+    channels: of the image.
+    key: whatever else changes what `read` gives; for the cache's name alone.
+  """
+  del key
+  annotated, image = read(raw), image_files.encode_image(raw.image, channels=channels)
+  size, orientation = _frame(raw.image, annotated.size, exif)
+  pieces, boxes, areas = [], [], []
+  for one in annotated.objects:
+    try:
+      piece = _pixels(one, size)
+      box, area = _box(one, piece, size), _area(one, piece)
+    except UserError as error:
+      raise UserError(f'{raw.label}, {one.name} of {raw.file_name}: {error}') from None
+    pieces.append(outlines.turn(piece, orientation, size))
+    boxes.append(outlines.turn_box(box, orientation, size))
+    areas.append(area)
+  upright = image.height, image.width
+  classes = np.array([one.kind for one in annotated.objects], np.uint8)
+  crowd = np.array([one.crowd for one in annotated.objects], bool)
+  tables = {
+    'instance_classes': classes,
+    'crowd': crowd,
+    'area': np.array(areas, np.float32),
+    'instance_boxes': np.array(boxes, np.float32).reshape(-1, 4),
+  }
+  try:
+    layers = outlines.layers(pieces, upright)
+  except UserError as error:
+    raise UserError(f'{raw.label}: {error}') from None
+  label = paint(pieces, classes, crowd, upright)
+  return records.Example(image, label, instances=layers, objects=tables)
+
+
+def _frame(path: Path, told: Size | None, exif: str | None) -> tuple[Size, int]:
+  """Returns the size that outlines are in, and the orientation that turns them upright; 1: none."""
+  stored, orientation = pictures.stored_size(path)
+  upright = stored[::-1] if orientation > 4 else stored
+  if told not in (None, stored, upright):
+    raise UserError(
+      f'{path} is {stored[1]} x {stored[0]} pixels, but its annotations are of {told[1]} x {told[0]}: '
+      'outlines and image must have one size; restore the image, or scale the annotations'
+    )
+  if orientation == 1:
+    return stored, 1
+  if told is None or stored == upright:
+    if exif is None:
+      raise UserError(
+        f'{path} is turned by its EXIF orientation {orientation}, and its annotations do not tell '
+        'whether they were drawn on the turned image: add --config.data.options.exif=upright if so '
+        '(most tools show images so), or exif=stored'
+      )
+    return (upright, 1) if exif == 'upright' else (stored, orientation)
+  return (upright, 1) if told == upright else (stored, orientation)
+
+
+def _pixels(one: Annotation, size: Size) -> Piece:
+  piece = outlines.rasterise(one.outline, size)
+  if not piece.mask.size and one.area is None:
+    return outlines.pixel_of(one.outline, size)
+  return piece
+
+
+def _area(one: Annotation, piece: Piece) -> float:
+  if one.area is None:
+    return float(np.count_nonzero(piece.mask))
+  [area] = outlines.numbers([one.area], 'its area')
+  if area < 0:
+    raise UserError(f'its area is {area:g}, below 0')
+  return float(area)
+
+
+def _box(one: Annotation, piece: Piece, size: Size) -> Sequence[float]:
+  if one.box is None:
+    return piece.box
+  box = outlines.numbers(one.box, 'its box')
+  if len(box) != 4 or (box[2:] < box[:2]).any():
+    raise UserError(f'its box is {box.tolist()}: x, y, width and height, none below 0, are needed')
+  outlines.check_inside(box[0::2], box[1::2], size)
+  height, width = size
+  return np.clip(box, 0, (width, height, width, height))
+
+
+def paint(
+  pieces: Sequence[Piece], classes: np.ndarray, crowd: np.ndarray, size: Size
+) -> np.ndarray:
+  """Returns the class of each pixel's smallest object, uint8 [h, w]; crowds are void, below all."""
+  label = np.zeros(size, np.uint8)
+  pixels = [np.count_nonzero(piece.mask) for piece in pieces]
+  for i in sorted(range(len(pieces)), key=lambda i: (not crowd[i], -pixels[i])):
+    label[pieces[i].window][pieces[i].mask] = VOID if crowd[i] else classes[i]
+  return label

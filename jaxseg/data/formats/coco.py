@@ -1,0 +1,279 @@
+"""COCO's JSON: images, categories and annotations of all of a split in one file.
+
+Keys that say what can be worked out may be missing: `iscrowd` is 0, `area` and `bbox` follow from the
+outline. Names, order and ids of the classes are the file's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxseg.data import records, strict_json
+from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.formats import pictures, splits
+from jaxseg.data.problems import some
+from jaxseg.types import UserError
+
+CROWDS = ('regions', 'objects')
+_MANY = 0.1  # of all annotations; of COCO's own 1 in 85 is a crowd
+_MOST_FILES = 8  # of a folder that may be COCO's; others have a file for each image
+_BACKGROUND = 'background'
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+  """A file's content, its parts matched with each other.
+
+  Attributes:
+    file: it.
+    images: dicts with 'id' and 'file_name', in the order of their ids.
+    categories: id -> name, in the file's order.
+    objects_of: an image's id -> its annotations.
+    notes: what is odd.
+  """
+
+  file: Path
+  images: Sequence[Mapping[str, Any]]
+  categories: Mapping[Any, str]
+  objects_of: Mapping[Any, Sequence[Mapping[str, Any]]]
+  notes: tuple[str, ...]
+
+
+def find(root: Path, *, crowds: str | None = None) -> Layout | None:
+  """Returns the layout of a folder with such files, None where it has none."""
+  files = _files(root)
+  if not files:
+    return None
+  contents = [load(file) for file in files]
+  names, ids = classes(contents)
+  parts: dict[str, list] = {}
+  for content in contents:
+    folder = _folder_of(content, root)
+    split = splits.split_of(content.file.stem) or splits.split_of(content.file.parent.name)
+    check_crowds(content, crowds)
+    parts.setdefault(split, []).extend(raws(content, folder))
+  shown = ', '.join(str(file.relative_to(root)) for file in files)
+  notes = tuple(note for content in contents for note in content.notes)
+  read_it = partial(read, classes=class_numbers(ids), crowds=crowds)
+  return Layout(f"COCO's JSON ({shown})", splits.divide(parts), names, read_it, ids, notes)
+
+
+def _files(root: Path) -> list[Path]:
+  """Returns the JSON files below a folder that number objects as COCO does."""
+  below = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
+  places = [*below, *(folder / 'annotations' for folder in below)]
+  found: list[Path] = []
+  for folder in dict.fromkeys(places):
+    listed = pictures.listed(folder, ('.json',))
+    if len(listed) <= _MOST_FILES:
+      named = [file for file in listed if file.stem.startswith('instances')]
+      found += [file for file in named or listed if _is_coco(file)]
+  return found
+
+
+def _is_coco(file: Path) -> bool:
+  try:
+    content = strict_json.read(file)
+  except UserError:
+    return file.stem.startswith('instances')  # whoever reads it says what is wrong
+  if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
+    return False
+  listed = content['annotations']
+  return not listed or any(isinstance(one, dict) and 'category_id' in one for one in listed[:1])
+
+
+def load(file: Path) -> Content:
+  """Reads a file and matches its parts. Raises UserError where that cannot be done."""
+  content = strict_json.read(file)
+  images, listed, categories = (
+    _rows(content, k, file) for k in ('images', 'annotations', 'categories')
+  )
+  for image in images:
+    if not isinstance(image.get('file_name'), str) or not _is_id(image.get('id')):
+      raise UserError(f"{file}: an image has no 'file_name' or no 'id': {str(image)[:60]}")
+  by_id = _unique(images, 'images', file)
+  known = {}
+  for category in _unique(categories, 'categories', file).values():
+    known[category['id']] = str(category.get('name', f'category {category["id"]}'))
+  notes, objects_of = [], {key: [] for key in by_id}
+  orphans, matched = [], 0
+  as_text = {str(key): key for key in by_id}
+  for number, one in enumerate(listed):
+    key = one.get('image_id')
+    if not _is_id(key):
+      raise UserError(f"{file}: {_name(one, number)} has no 'image_id': it belongs to no image")
+    if key not in objects_of and str(key) in as_text:
+      key, matched = as_text[str(key)], matched + 1
+    objects_of.get(key, orphans).append({'number': number, **one})
+  if matched:
+    notes.append(
+      f'{matched} annotations name their image by text where its id is a number, or the '
+      'other way round: matched'
+    )
+  if orphans:
+    first = orphans[0]
+    notes.append(
+      f'{len(orphans)} annotations are of images that are not listed, and left out: the '
+      f'first is {_name(first, 0)} of image {first["image_id"]!r}'
+    )
+  ids = Counter(one['id'] for one in listed if _is_id(one.get('id')))
+  if twice := [key for key, count in ids.items() if count > 1]:
+    notes.append(
+      f'{len(twice)} annotation ids stand for several objects, all of them read: {some(twice, 3)}'
+    )
+  order = sorted(by_id, key=lambda key: (isinstance(key, str), key))
+  notes = tuple(f'{file}: {note}' for note in notes)
+  return Content(file, [by_id[key] for key in order], known, objects_of, notes)
+
+
+def _rows(content: Any, key: str, file: Path) -> list[dict]:
+  rows = (
+    content.get(key, [] if key == 'categories' else None) if isinstance(content, dict) else None
+  )
+  if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    raise UserError(
+      f"cannot read {file} as COCO's annotations: {key!r} must be a list of objects; restore it"
+    )
+  return rows
+
+
+def _is_id(key: Any) -> bool:
+  return isinstance(key, (int, str)) and not isinstance(key, bool)
+
+
+def _unique(rows: Sequence[dict], what: str, file: Path) -> dict[Any, dict]:
+  by_id: dict[Any, dict] = {}
+  for row in rows:
+    key = row.get('id')
+    if not _is_id(key):
+      raise UserError(f"{file}: one of its {what} has the 'id' {key!r}; a number is needed")
+    if key in by_id:
+      raise UserError(f'{file}: two of its {what} have the id {key!r}: number them anew')
+    by_id[key] = row
+  return by_id
+
+
+def _name(annotation: Mapping[str, Any], number: int) -> str:
+  return f'annotation {annotation.get("id", f"no. {number + 1}")}'
+
+
+def classes(contents: Sequence[Content]) -> tuple[tuple[str, ...], tuple]:
+  """Returns names, background first, and their ids; files of one data set must agree."""
+  first = contents[0]
+  for other in contents[1:]:
+    if dict(other.categories) != dict(first.categories):
+      raise UserError(
+        f'{first.file} and {other.file} list different categories: give both the same list'
+      )
+  used = {one.get('category_id') for c in contents for o in c.objects_of.values() for one in o}
+  listed = {
+    key: name
+    for key, name in first.categories.items()
+    if name.lower() != _BACKGROUND or key in used
+  }
+  names = (_BACKGROUND, *listed.values())
+  if len(set(names)) != len(names):
+    raise UserError(
+      f'{first.file}: the names of categories must differ, and from background: {some(names[1:])}'
+    )
+  if not 2 <= len(names) < 255:
+    raise UserError(f'{first.file}: {len(names) - 1} categories; 1 to 253 are allowed')
+  return names, (0, *listed)
+
+
+def class_numbers(ids: Sequence[Any]) -> dict[Any, int]:
+  """Returns category id -> class, of ids with the background's in front; text stands for its number."""
+  numbers = {key: i for i, key in enumerate(ids) if i}
+  return {str(key): i for key, i in numbers.items()}
+
+
+def check_crowds(content: Content, crowds: str | None) -> None:
+  """Raises UserError where so many objects are marked as crowds that they can hardly be."""
+  flags = [bool(one.get('iscrowd')) for many in content.objects_of.values() for one in many]
+  if crowds is None and sum(flags) > _MANY * len(flags):
+    raise UserError(
+      f'{content.file}: {sum(flags)} of {len(flags)} annotations are crowds (iscrowd 1), which are '
+      'never trained on. Some tools mark single objects so when they are drawn with a brush: add '
+      '--config.data.options.crowds=objects if each is one object, or crowds=regions if not'
+    )
+
+
+def raws(content: Content, folder: Path) -> list[records.Raw]:
+  """Lists the images, by id; `extra` is an image's entry, then its annotations."""
+  return [
+    records.Raw(
+      folder / image['file_name'].replace('\\', '/'),
+      content.file,
+      image['file_name'],
+      extra=(image, *content.objects_of[image['id']]),
+    )
+    for image in content.images
+  ]
+
+
+def _folder_of(content: Content, root: Path) -> Path:
+  """Returns the folder that a file's images lie in."""
+  file, split = content.file, splits.split_of(content.file.stem)
+  names = [split, f'{split}2017', 'valid' if split == 'val' else split] if split else []
+  near = [file.parent, file.parent.parent, root]
+  near += [base / 'images' for base in near]
+  places = [*(base / name for base in near for name in names), *near]
+  places += [place / 'default' for place in near]  # CVAT's subset without a name
+  wanted = [image['file_name'].replace('\\', '/') for image in content.images[:3]]
+  for place in places:
+    if wanted and all((place / name).is_file() for name in wanted):
+      return place
+  looked = some(list(dict.fromkeys(str(place) for place in places if place.is_dir())), 4)
+  shown = some(wanted, 3) or 'no image'
+  raise UserError(f'{file} lists {shown}, which lie in none of {looked}: put the images there')
+
+
+def read(raw: records.Raw, *, classes: Mapping[Any, int], crowds: str | None = None) -> Annotated:
+  """Reads what is known of an image; `crowds` 'objects' takes each for a single object."""
+  image, *listed = raw.extra
+  sides = [image.get(key) for key in ('height', 'width')]
+  for side in sides:
+    if side is not None and (not isinstance(side, int) or isinstance(side, bool) or side < 1):
+      raise UserError(
+        f'{raw.label}: image {raw.file_name} has the size {sides[1]!r} x {sides[0]!r}: whole numbers '
+        'of pixels are needed'
+      )
+  objects = tuple(_annotation(one, raw, classes, crowds) for one in listed)
+  return Annotated(objects, None if None in sides else tuple(sides))
+
+
+def _annotation(
+  one: Mapping[str, Any], raw: records.Raw, classes: Mapping[Any, int], crowds: str | None
+) -> Annotation:
+  name = _name(one, one['number'])
+  where, category = f'{raw.label}, {name} of {raw.file_name}', one.get('category_id')
+  if not _is_id(category) or str(category) not in classes:
+    raise UserError(f'{where}: category {category!r} is none of the {len(classes)} listed')
+  outline, box, crowd = one.get('segmentation'), one.get('bbox'), one.get('iscrowd', 0)
+  if crowd not in (0, 1):
+    raise UserError(f'{where}: its iscrowd is {crowd!r}; 0 and 1 are allowed')
+  if not outline:
+    raise UserError(f"{where}: it has no 'segmentation': a box alone is no object with a mask")
+  return Annotation(
+    name,
+    classes[str(category)],
+    outline,
+    crowd=bool(crowd) and crowds != 'objects',
+    area=one.get('area'),
+    box=None if box is None else _corners(box, where),
+  )
+
+
+def _corners(box: Any, where: str) -> list[float]:
+  try:
+    x, y, width, height = box
+    return [x, y, x + width, y + height]
+  except (TypeError, ValueError):
+    raise UserError(
+      f'{where}: its bbox is {str(box)[:40]}: x, y, width and height are needed'
+    ) from None

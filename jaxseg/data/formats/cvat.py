@@ -1,0 +1,168 @@
+"""CVAT's XML ("CVAT for images"): one annotations.xml with all images, their polygons and masks.
+
+Boxes and ellipses are taken for their outlines; shapes of one label and one group_id are one object.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from jaxseg.data import image_files, outlines, records
+from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.formats import pictures, splits
+from jaxseg.data.outlines import Piece
+from jaxseg.data.problems import some
+from jaxseg.types import UserError
+
+_SHAPES = ('polygon', 'mask', 'box', 'ellipse')
+_CORNERS = 64  # of the polygon that stands for an ellipse
+
+Tree = ElementTree.Element
+
+
+def find(root: Path) -> Layout | None:
+  """Returns the layout of a folder with such files, None where it has none."""
+  places = {splits.WHOLE: root, **splits.folders(root)}
+  files = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
+  files += [('', f) for f in pictures.listed(root / 'annotations', ('.xml',))]
+  parsed = [(split, file, tree) for split, file in files if (tree := _parse(file)) is not None]
+  if not parsed:
+    return None
+  parts: dict[str, list] = {}
+  labels: dict[str, None] = {}
+  for split, file, tree in parsed:
+    labels |= dict.fromkeys(_labels(tree))
+    for image in tree.iter('image'):
+      subset = splits.split_of(image.get('subset', '')) or split
+      parts.setdefault(subset, []).append(_raw(image, file, root))
+  if not labels:
+    raise UserError(f'{parsed[0][1]} names no label: there is nothing to learn')
+  names = ('background', *(name for name in labels if name.lower() != 'background'))
+  words = f"CVAT's XML ({', '.join(str(file.relative_to(root)) for _, file, _ in parsed)})"
+  return Layout(words, splits.divide(parts), names, partial(read, names=names))
+
+
+def _parse(file: Path) -> Tree | None:
+  """Returns CVAT's tree, None where a file is another XML."""
+  text = image_files.read_text(file)
+  if '<!DOCTYPE' in text or '<!ENTITY' in text:
+    raise UserError(f'{file} declares a document type, which CVAT does not: restore the file')
+  try:
+    tree = ElementTree.fromstring(text)
+  except ElementTree.ParseError as error:
+    raise UserError(f'{file} is no valid XML: {error}') from None
+  return tree if tree.tag == 'annotations' and tree.find('image') is not None else None
+
+
+def _labels(tree: Tree) -> list[str]:
+  """Returns the labels that the task lists, else those of its shapes, in order."""
+  listed = [name.text.strip() for name in tree.iterfind('./meta//labels/label/name') if name.text]
+  used = [s.get('label', '') for kind in _SHAPES for s in tree.iter(kind)]
+  return listed or sorted(set(used))
+
+
+def _raw(image: Tree, file: Path, root: Path) -> records.Raw:
+  name = (image.get('name') or '').replace('\\', '/')
+  if not name:
+    raise UserError(f'{file}: an image has no name')
+  subset = image.get('subset', '')
+  bases = (
+    file.parent,
+    file.parent / 'images',
+    root,
+    root / 'images',
+    file.parent.parent / 'images',
+  )
+  places = [p for base in bases for p in (base / name, base / subset / name)]
+  path = next((place for place in places if place.is_file()), None)
+  if path is None:
+    raise UserError(
+      f'{file} lists {name}, which lies in none of {some(sorted({str(p.parent) for p in places}), 4)}'
+    )
+  return records.Raw(path, file, name, extra=image)
+
+
+def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
+  """Reads the objects of an image."""
+  image: Tree = raw.extra
+  size = tuple(
+    int(_number(image, key, f'{raw.label}, image {raw.file_name}')) for key in ('height', 'width')
+  )
+  groups: dict[object, tuple[str, int, list]] = {}
+  shapes = [shape for shape in image if shape.tag in (*_SHAPES, 'polyline', 'points', 'cuboid')]
+  for number, shape in enumerate(shapes, start=1):
+    where, label = f'{raw.label}, {shape.tag} {number} of {raw.file_name}', shape.get('label')
+    if label not in names[1:]:
+      raise UserError(f'{where}: its label {label!r} is none of {some(names[1:])}')
+    group = shape.get('group_id')
+    key = (label, group) if group not in (None, '', '0') else number
+    _, _, parts = groups.setdefault(key, (f'{shape.tag} {number}', names.index(label), []))
+    parts.append(_outline(shape, size, where))
+  objects = [Annotation(name, kind, _joined(parts, size)) for name, kind, parts in groups.values()]
+  return Annotated(objects, size)
+
+
+def _number(element: Tree, key: str, where: str) -> float:
+  try:
+    value = float(element.get(key, ''))
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise UserError(f'{where}: its {key} is {element.get(key)!r}; a number is needed')
+  return value
+
+
+def _outline(shape: Tree, size: tuple[int, int], where: str) -> list[float] | Piece:
+  match shape.tag:
+    case 'polygon':
+      words = shape.get('points', '').replace(';', ',').split(',')
+      try:
+        return [float(word) for word in words]
+      except ValueError:
+        raise UserError(f"{where}: its points are no 'x,y;x,y;...'") from None
+    case 'box':
+      x0, y0, x1, y1 = (_number(shape, key, where) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
+      return [x0, y0, x1, y0, x1, y1, x0, y1]
+    case 'ellipse':
+      x, y, a, b = (_number(shape, key, where) for key in ('cx', 'cy', 'rx', 'ry'))
+      turns = (2 * math.pi * i / _CORNERS for i in range(_CORNERS))
+      return [c for t in turns for c in (x + a * math.cos(t), y + b * math.sin(t))]
+    case 'mask':
+      return _mask(shape, size, where)
+  raise UserError(f'{where}: a {shape.tag} is no object with a mask: draw a polygon or a mask')
+
+
+def _mask(shape: Tree, size: tuple[int, int], where: str) -> Piece:
+  """Reads run lengths along the rows of a window of the image."""
+  left, top, width, height = (
+    int(_number(shape, k, where)) for k in ('left', 'top', 'width', 'height')
+  )
+  if (
+    min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]
+  ):
+    raise UserError(
+      f'{where}: its {width} x {height} pixels at {left}, {top} are not inside of its image'
+    )
+  words = shape.get('rle', '').split(',')
+  try:
+    runs = np.array([int(word) for word in words], np.int64)
+  except (ValueError, OverflowError):
+    raise UserError(f'{where}: its rle is no list of whole numbers') from None
+  if (runs < 0).any() or (runs > width * height).any() or runs.sum() != width * height:
+    raise UserError(f'{where}: its run lengths add up to {runs.sum()} of {width * height} pixels')
+  mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+  return outlines.tight(mask, top, left)
+
+
+def _joined(parts: list, size: tuple[int, int]) -> object:
+  """Returns one outline of all parts of an object."""
+  if all(isinstance(part, list) for part in parts):
+    return parts
+  return outlines.union(
+    [p if isinstance(p, Piece) else outlines.rasterise([p], size) for p in parts]
+  )

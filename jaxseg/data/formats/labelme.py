@@ -1,0 +1,192 @@
+"""labelme's JSON: NAME.json beside NAME.jpg (or in a folder of its own) with a list of shapes.
+
+Shapes are polygons, rectangles, circles and masks; those of one label and one group_id are one object.
+The label __ignore__ is a region that nobody counts, _background_ is none.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxseg.data import image_files, outlines, records, strict_json
+from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.formats import pictures, splits
+from jaxseg.data.outlines import Piece
+from jaxseg.data.problems import read_all, some
+from jaxseg.types import UserError
+
+IGNORED, NOTHING = '__ignore__', '_background_'
+_LISTS = ('labels.txt', 'classes.txt')
+_CORNERS = 64  # of the polygon that stands for a circle
+
+
+def find(root: Path) -> Layout | None:
+  """Returns the layout of a folder with such files, None where it has none."""
+  parts, left_out = {}, []
+  for split, folder in ({splits.WHOLE: root} | splits.folders(root)).items():
+    pairs, without = _pairs(folder)
+    if pairs:
+      parts[split] = pairs
+      left_out += without
+  everything = [raw for pairs in parts.values() for raw in pairs]
+  if not everything:
+    return None
+  names = ('background', *_names(root, everything))
+  note = (
+    f'{root}: {len(left_out)} images have no JSON and are left out: {some(left_out, 3)}; save one '
+    'without shapes for images that show no object'
+  )
+  words = f"labelme's JSON ({len(everything)} files)"
+  notes = (note,) if left_out else ()
+  return Layout(words, splits.divide(parts), names, partial(read, names=names), notes=notes)
+
+
+def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
+  """Returns the annotated images of a folder or its images/, and the names of the others."""
+  for images in (folder, folder / 'images', folder / 'imgs'):
+    places = (images, folder / 'annotations', folder / 'labels', folder / 'json', folder / 'jsons')
+    listed = pictures.listed(images)
+    for place in places if listed else ():
+      files = pictures.listed(place, ('.json',))
+      by_stem = {file.stem: file for file in files}
+      pairs = [records.Raw(i, by_stem[i.stem], i.name) for i in listed if i.stem in by_stem]
+      if pairs and is_labelme(pairs[0].label):
+        lonely = sorted(by_stem.keys() - {image.stem for image in listed})
+        if lonely:
+          raise UserError(
+            f'{by_stem[lonely[0]]} has no image of its name in {images}: restore it, or '
+            'remove the file'
+          )
+        return pairs, [i.name for i in listed if i.stem not in by_stem]
+  return [], []
+
+
+def is_labelme(file: Path) -> bool:
+  """Whether a JSON file has labelme's keys; whoever reads one that is none at all says so."""
+  content = strict_json.read(file)
+  return isinstance(content, dict) and 'shapes' in content
+
+
+def _names(root: Path, raws: Sequence[records.Raw]) -> list[str]:
+  """Returns the listed classes, or all labels in the order of the alphabet."""
+  for file in (root / name for name in _LISTS):
+    if file.is_file():
+      lines = [line.strip() for line in image_files.read_text(file).splitlines()]
+      names = [n for n in lines if n and n not in (IGNORED, NOTHING) and n.lower() != 'background']
+      if len(set(names)) != len(names):
+        raise UserError(f'{file}: the names of the classes must differ')
+      return names
+  labels = read_all(
+    lambda raw: _labels(raw.label), raws, lambda raw: str(raw.label), 'reading JSON'
+  )
+  names = sorted(set().union(*labels) - {IGNORED, NOTHING})
+  if not names:
+    raise UserError(f'{root}: no JSON file has a shape with a label: there is nothing to learn')
+  return names
+
+
+def _labels(file: Path) -> set[str]:
+  return {_label(shape, number, file) for number, shape in _shapes(strict_json.read(file), file)}
+
+
+def _shapes(content: Any, file: Path) -> list[tuple[int, Mapping[str, Any]]]:
+  shapes = content.get('shapes') if isinstance(content, dict) else None
+  if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+    raise UserError(f"{file}: 'shapes' must be a list of labelme's shapes; restore the file")
+  return list(enumerate(shapes, start=1))
+
+
+def _label(shape: Mapping[str, Any], number: int, file: Path) -> str:
+  label = shape.get('label')
+  if not isinstance(label, str) or not label:
+    raise UserError(
+      f"{file}, shape {number}: its 'label' is {label!r}; the name of a class is needed"
+    )
+  return label
+
+
+def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
+  """Reads the objects of an image."""
+  content = strict_json.read(raw.label)
+  shapes = _shapes(content, raw.label)
+  sides = [content.get(key) for key in ('imageHeight', 'imageWidth')]
+  size = tuple(sides) if all(isinstance(side, int) and side > 0 for side in sides) else None
+  numbers = {name: i for i, name in enumerate(names) if i} | {IGNORED: 1}
+  groups: dict[Any, tuple[str, str, list]] = {}
+  for number, shape in shapes:
+    label = _label(shape, number, raw.label)
+    if label == NOTHING:
+      continue
+    if label not in numbers:
+      raise UserError(
+        f'{raw.label}, shape {number}: {label!r} is none of the classes {some(names[1:])}'
+      )
+    group = shape.get('group_id')
+    key = number if group is None or not isinstance(group, (int, str)) else (label, group)
+    found = groups.setdefault(key, (f'shape {number}', label, []))[2]
+    try:
+      found.append(_outline(shape, size))
+    except UserError as error:
+      raise UserError(f'{raw.label}, shape {number}: {error}') from None
+  objects = [
+    Annotation(name, numbers[label], _joined(parts), crowd=label == IGNORED)
+    for name, label, parts in groups.values()
+  ]
+  return Annotated(objects, size)
+
+
+def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | Piece:
+  kind, listed = shape.get('shape_type', 'polygon'), shape.get('points')
+  if not isinstance(listed, list) or not all(isinstance(p, list) and len(p) == 2 for p in listed):
+    raise UserError("its 'points' must be pairs of x and y")
+  points = outlines.numbers([value for point in listed for value in point], "its 'points'").tolist()
+  match kind, len(listed):
+    case 'polygon' | None, count if count > 2:
+      return points
+    case 'rectangle', 2:
+      x0, y0, x1, y1 = points
+      return [x0, y0, x1, y0, x1, y1, x0, y1]
+    case 'circle', 2:
+      x, y, u, v = points
+      radius, step = math.hypot(u - x, v - y), 2 * math.pi / _CORNERS
+      turns = (step * i for i in range(_CORNERS))
+      return [c for t in turns for c in (x + radius * math.cos(t), y + radius * math.sin(t))]
+    case 'mask', 2:
+      return _mask(shape.get('mask'), points, size)
+  raise UserError(
+    f'a {kind} of {len(listed)} points is no object with a mask: draw a polygon of three points or '
+    'more, a rectangle, a circle or a mask'
+  )
+
+
+def _mask(text: Any, points: list[float], size: tuple | None) -> Piece:
+  """Reads a shape's own picture, whose first pixel is at its first point."""
+  try:
+    data = base64.b64decode(text, validate=True)
+  except (TypeError, ValueError, binascii.Error):
+    raise UserError("its 'mask' is no picture in base 64") from None
+  picture = Path('its mask')
+  mask = image_files.mask_ids(image_files.open_image(picture, data), picture) > 0
+  left, top = round(points[0]), round(points[1])
+  height, width = mask.shape
+  if size is None or min(left, top) < 0 or top + height > size[0] or left + width > size[1]:
+    raise UserError(f'its mask of {width} x {height} at {left}, {top} is not inside of its image')
+  return outlines.tight(mask, top, left)
+
+
+def _joined(parts: list) -> Any:
+  """Returns one outline of all parts of an object."""
+  pieces = [part for part in parts if isinstance(part, Piece)]
+  if not pieces:
+    return parts
+  if len(parts) == 1:
+    return pieces[0]
+  if len(pieces) != len(parts):
+    raise UserError('a group has polygons and masks: draw it with one of them')
+  return outlines.union(pieces)

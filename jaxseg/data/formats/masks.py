@@ -1,0 +1,205 @@
+"""Objects as masks: a map of their numbers for each image, or a file for each object.
+
+Maps of numbers lie in masks/NAME.png beside images/NAME.png (8 or 16 bits, PNG or TIFF), 0 where there
+is nothing. Files of one object lie as the 2018 Data Science Bowl has them, NAME/images/NAME.png and
+NAME/masks/*.png, anything but 0 being the object; an empty masks/ is an image without objects.
+
+All objects are of one class, unless one of these says more:
+  objects.csv   columns image, id, class (the name without ending; of files, id is the mask's name)
+  divisor       numbers are class * divisor + number, as Cityscapes has them with 1000
+  classes.txt   of files whose names begin with their class, as cat_1.png
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from jaxseg.data import classlist, image_files, outlines, records
+from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.formats import pictures, splits
+from jaxseg.data.outlines import Piece
+from jaxseg.data.problems import some
+from jaxseg.types import UserError
+
+_TABLE = 'objects.csv'
+_COLUMNS = ('image', 'id', 'class')
+_IMAGES, _MASKS = ('images', 'imgs', 'img'), ('masks', 'labels', 'mask', 'instances')
+_VOID = 255
+_ONE_CLASS = ('background', 'object')
+
+Classes = Mapping[tuple[str, str], str]  # (image, id) -> class
+
+
+def find_files(root: Path) -> Layout | None:
+  """Returns the layout of a folder with a file for each object, None where it is none."""
+  parts: dict[str, list] = {}
+  divided = splits.folders(root)
+  for split, folder in {splits.WHOLE: root, **divided, **_stages(root)}.items():
+    for one in sorted(set(folder.iterdir()) - set(divided.values())):
+      images = pictures.listed(one / 'images')
+      if len(images) == 1 and (one / 'masks').is_dir():
+        masks = tuple(pictures.listed(one / 'masks'))
+        raw = records.Raw(images[0], one / 'masks', images[0].name, extra=masks)
+        parts.setdefault(split, []).append(raw)
+  if not parts:
+    return None
+  names, classes = _classes(root)
+  read = partial(read_files, names=names, classes=classes)
+  return Layout('a mask file for each object', splits.divide(parts), names, read)
+
+
+def _stages(root: Path) -> dict[str, Path]:
+  """Returns the Data Science Bowl's own folder, whose name is of no split."""
+  return {splits.WHOLE: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
+
+
+def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None) -> Layout | None:
+  """Returns the layout of a folder with a map for each image, None where it is none.
+
+  Args:
+    root: with images/ and masks/, or with folders of splits that have them.
+    divisor: see above.
+    void: a number that stands for what nobody counts; -1: none does.
+  """
+  parts = {}
+  for split, folder in {splits.WHOLE: root, **splits.folders(root)}.items():
+    images, masks = (_first(folder, names) for names in (_IMAGES, _MASKS))
+    if images and masks:
+      parts[split] = _pairs(images, masks)
+  if not parts:
+    return None
+  names, classes = _classes(root)
+  if divisor is not None and names == _ONE_CLASS:
+    raise UserError(f'{root}: divisor={divisor} needs classes.txt, whose line k names class k')
+  read = partial(read_ids, names=names, classes=classes, divisor=divisor, void=void)
+  return Layout('a map of numbered objects for each image', splits.divide(parts), names, read)
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path | None:
+  return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _pairs(images: Path, masks: Path) -> list[records.Raw]:
+  by_stem = {path.stem: path for path in pictures.listed(masks)}
+  listed = pictures.listed(images)
+  for image in listed:
+    if image.stem not in by_stem:
+      raise UserError(f'{image} has no mask {masks / image.stem}.png: add or remove one')
+  if lonely := sorted(by_stem.keys() - {image.stem for image in listed}):
+    raise UserError(f'{by_stem[lonely[0]]} has no image of the same name in {images}')
+  return [records.Raw(image, by_stem[image.stem], image.name) for image in listed]
+
+
+def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
+  """Returns the names of the classes, and those of single objects where objects.csv has them."""
+  names, table = _ONE_CLASS, root / _TABLE
+  if (root / 'classes.txt').is_file():
+    names = classlist.read_file(root / 'classes.txt').names
+  if not table.is_file():
+    return names, {}
+  rows = list(csv.DictReader(io.StringIO(image_files.read_text(table))))
+  if not rows or not set(_COLUMNS) <= rows[0].keys() or any(None in r.values() for r in rows):
+    raise UserError(f'{table} needs the columns {", ".join(_COLUMNS)} in every row')
+  of_object: dict[tuple[str, str], str] = {}
+  for row in rows:
+    key, name = (Path(row['image']).stem, row['id'].strip()), row['class'].strip()
+    if of_object.setdefault(key, name) != name:
+      raise UserError(f'{table} has two classes for object {key[1]} of image {key[0]}: remove one')
+  found = sorted(set(of_object.values()))
+  if names == _ONE_CLASS:
+    names = ('background', *found)
+  if unknown := set(found) - set(names[1:]):
+    raise UserError(f'{table}: {some(sorted(unknown))} are not in classes.txt')
+  return names, of_object
+
+
+def read_ids(
+  raw: records.Raw,
+  *,
+  names: Sequence[str],
+  classes: Classes,
+  divisor: int | None = None,
+  void: int | None = None,
+) -> Annotated:
+  """Reads the objects of a map; see find_ids."""
+  ids = image_files.read_mask(raw.label)
+  numbers = np.unique(ids)
+  _check(numbers, ids.dtype, raw.label, divisor, void)
+  objects, order = [], np.searchsorted(numbers, ids)
+  for number, window in zip(numbers.tolist(), _windows(order, len(numbers)), strict=True):
+    if number == 0:
+      continue
+    rows, columns = window
+    piece = Piece(rows.start, columns.start, ids[window] == number)
+    name = f'object {number}'
+    if number == void:
+      objects.append(Annotation(name, 1, piece, crowd=True))
+    elif divisor is None or number >= divisor:  # below it Cityscapes has regions, not objects
+      kind = _kind(raw, str(number), names, classes, None if divisor is None else number // divisor)
+      objects.append(Annotation(name, kind, piece))
+  return Annotated(objects, ids.shape)
+
+
+def _windows(order: np.ndarray, count: int) -> list[tuple[slice, slice]]:
+  """Returns the window of each of the values 0..count-1."""
+  return ndimage.find_objects(order + 1, count)
+
+
+def _check(
+  numbers: np.ndarray, dtype: np.dtype, path: Path, divisor: int | None, void: int | None
+) -> None:
+  found = numbers[numbers != 0]
+  if len(found) and found[0] < 0:
+    raise UserError(f'{path} holds the number {found[0]}: objects are numbered from 1')
+  alone = len(found) > 1 and found[-1] == _VOID and found[-2] != _VOID - 1
+  if dtype == np.uint8 and alone and void is None and divisor is None:
+    raise UserError(
+      f'{path} holds the number 255 beside numbers up to {found[-2]}: add '
+      '--config.data.options.void=255 if it is what nobody counts, or void=-1 if it is an object'
+    )
+
+
+def _kind(
+  raw: records.Raw, key: str, names: Sequence[str], classes: Classes, told: int | None = None
+) -> int:
+  """Returns an object's class: as objects.csv says, else `told`, else the only one."""
+  if classes:
+    name = classes.get((Path(raw.file_name).stem, key))
+    if name is None:
+      raise UserError(
+        f'{raw.label}: {_TABLE} has no row for image {Path(raw.file_name).stem}, id {key}'
+      )
+    return list(names).index(name)
+  if told is None and len(names) > 2:
+    raise UserError(
+      f'{raw.label}: nothing says which of {len(names) - 1} classes object {key} is of: write '
+      f'{_TABLE} with the columns {", ".join(_COLUMNS)}, or set options.divisor'
+    )
+  kind = 1 if told is None else told
+  if not 1 <= kind < len(names):
+    raise UserError(
+      f'{raw.label}: object {key} is of class {kind}; 1 to {len(names) - 1} are named'
+    )
+  return kind
+
+
+def read_files(raw: records.Raw, *, names: Sequence[str], classes: Classes) -> Annotated:
+  """Reads the objects of an image, each in a file of its own."""
+  objects, size = [], None
+  for path in raw.extra:
+    mask = image_files.read_mask(path) > 0
+    size = size or mask.shape
+    if mask.shape != size:
+      raise UserError(f'{path} is not of the size of {raw.extra[0]}: masks must have one size')
+    starts = [name for name in names[1:] if path.stem == name or path.stem.startswith(f'{name}_')]
+    told = names.index(max(starts, key=len)) if starts and not classes else None
+    kind = _kind(raw, path.stem, names, classes, told)
+    objects.append(Annotation(path.name, kind, outlines.tight(mask)))
+  return Annotated(objects, size)

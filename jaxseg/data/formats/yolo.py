@@ -1,0 +1,168 @@
+"""YOLO's polygons: labels/NAME.txt beside images/NAME.jpg, 'class x y x y ...' an object.
+
+x and y are shares of the image's width and height, 0 to 1. data.yaml (or classes.txt, obj.names) names
+the classes. An image without a label file has no objects, as YOLO has it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxseg.data import image_files, records
+from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.formats import pictures, splits
+from jaxseg.data.problems import some
+from jaxseg.types import UserError
+
+_LISTS = ('classes.txt', 'obj.names')
+_PIXELS = 1.1  # a share above it is a number of pixels
+
+
+def find(root: Path) -> Layout | None:
+  """Returns the layout of a folder of images/ and labels/, None where there is none."""
+  folders = _image_folders(root)
+  if not folders:
+    return None
+  told = _settings(root)
+  parts = {split: _pairs(folder) for split, folder in folders.items()}
+  everything = [raw for pairs in parts.values() for raw in pairs]
+  without = [raw.file_name for raw in everything if not raw.extra]
+  if len(without) == len(everything):
+    raise UserError(f'{root}: none of {len(everything)} images has a label file in labels/')
+  note = f'{root}: {len(without)} images have no label file, so no objects: {some(without, 3)}'
+  names = ('background', *_names(root, told))
+  words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for f in folders.values())})'
+  notes = (note,) if without else ()
+  return Layout(words, splits.divide(parts), names, partial(read, names=names), notes=notes)
+
+
+def _image_folders(root: Path) -> dict[str, Path]:
+  """Returns split -> a folder of images that has one of labels beside it."""
+  found = {}
+  inner = root / 'images'
+  if inner.is_dir():
+    found |= splits.folders(inner)
+    found = found or {splits.WHOLE: inner}
+  for split, folder in splits.folders(root).items():
+    found[split] = folder / 'images' if (folder / 'images').is_dir() else folder
+  return {split: folder for split, folder in found.items() if _has_labels(_labels_of(folder))}
+
+
+def _labels_of(images: Path) -> Path:
+  """Returns the folder of labels: the last 'images' in the path is 'labels'."""
+  parts = list(images.parts)
+  places = [i for i, part in enumerate(parts) if part == 'images']
+  if not places:
+    return images / 'labels' if (images / 'labels').is_dir() else images
+  parts[places[-1]] = 'labels'
+  return Path(*parts)
+
+
+def _has_labels(folder: Path) -> bool:
+  names = set(_LISTS)
+  return folder.is_dir() and any(
+    p.suffix == '.txt' and p.name not in names for p in folder.iterdir()
+  )
+
+
+def _pairs(folder: Path) -> list[records.Raw]:
+  labels = _labels_of(folder)
+  raws = []
+  for image in pictures.listed(folder):
+    file = labels / f'{image.stem}.txt'
+    has = file.is_file()
+    raws.append(records.Raw(image, file if has else image, image.name, extra=has))
+  known = {raw.image.stem for raw in raws} | {Path(name).stem for name in _LISTS}
+  lonely = [p.name for p in pictures.listed(labels, ('.txt',)) if p.stem not in known]
+  if lonely:
+    raise UserError(
+      f'{labels} has {len(lonely)} label files without an image of their name: {some(lonely, 3)}; '
+      'restore the images or remove them'
+    )
+  return raws
+
+
+def _settings(root: Path) -> dict[str, Any]:
+  """Returns what data.yaml says, {} where there is none."""
+  files = [*pictures.listed(root, ('.yaml', '.yml'))]
+  if len(files) > 1:
+    files = [f for f in files if f.stem in ('data', 'dataset')][:1] or files[:1]
+  for file in files:
+    try:
+      told = yaml.safe_load(image_files.read_text(file))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+      reason = ' '.join(str(error).split())
+      raise UserError(f'{file} is no valid YAML: {reason}') from None
+    if isinstance(told, dict):
+      return told
+  return {}
+
+
+def _names(root: Path, told: dict[str, Any]) -> tuple[str, ...]:
+  names = told.get('names')
+  if isinstance(names, dict):
+    numbers = (
+      sorted(names, key=str) if not all(isinstance(k, int) for k in names) else sorted(names)
+    )
+    if numbers != list(range(len(names))):
+      raise UserError(
+        f"{root}: data.yaml's names are numbered {some(numbers)}; 0, 1, 2 ... is needed"
+      )
+    names = [names[key] for key in numbers]
+  if names is None:
+    files = [root / name for name in _LISTS if (root / name).is_file()]
+    files += (
+      [root / 'labels' / 'classes.txt'] if (root / 'labels' / 'classes.txt').is_file() else []
+    )
+    if not files:
+      raise UserError(
+        f'{root}: nothing names the classes: put data.yaml with names, or classes.txt, there'
+      )
+    names = [line.strip() for line in image_files.read_text(files[0]).splitlines() if line.strip()]
+  if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
+    raise UserError(
+      f'{root}: the names of the classes must be a list of different words: {str(names)[:60]}'
+    )
+  return tuple(map(str, names))
+
+
+def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
+  """Reads the objects of an image."""
+  if not raw.extra:
+    return Annotated(())
+  lines = _lines(raw.label)
+  if not lines:
+    return Annotated(())
+  height, width = pictures.upright_size(raw.image)
+  objects = []
+  for number, words in lines:
+    where = f'{raw.label}, line {number}'
+    try:
+      kind, *shares = map(float, words)
+    except ValueError:
+      raise UserError(f'{where}: {" ".join(words)[:40]!r} are not numbers') from None
+    if kind != int(kind) or not 0 <= kind < len(names) - 1:
+      raise UserError(f'{where}: class {words[0]} is none of the {len(names) - 1} that are named')
+    if len(shares) < 6:
+      raise UserError(f'{where}: {len(shares)} numbers are a box, no outline: export polygons')
+    if len(shares) % 2 or not max(map(abs, shares)) <= _PIXELS:
+      raise UserError(
+        f'{where}: x and y of each corner are needed, as shares of the image from 0 to 1; got '
+        f'{len(shares)} numbers up to {max(shares):g}'
+      )
+    corners = [s * (height if i % 2 else width) for i, s in enumerate(shares)]
+    objects.append(Annotation(f'line {number}', int(kind) + 1, [corners]))
+  return Annotated(objects, (height, width))
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+  """Returns the words of lines that have any, with their numbers from 1; a file may be empty."""
+  if not path.stat().st_size:
+    return []
+  lines = enumerate(image_files.read_text(path).splitlines(), start=1)
+  return [(number, re.split(r'[\s,]+', line.strip())) for number, line in lines if line.strip()]

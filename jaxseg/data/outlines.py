@@ -1,0 +1,236 @@
+"""Outlines of objects, from any annotation tool, become pixels here, after they were checked.
+
+An outline is one of
+  a list of polygons   [[x, y, x, y, ...], ...] in pixels, corners of pixels being whole numbers
+  run lengths          {'size': [h, w], 'counts': [...] or COCO's text}, down the columns
+  a Piece              pixels that are known already
+Polygons are filled as COCO's tools fill them (pycocotools), which trust what they are given: numbers
+that are not finite or far outside of the image never get there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as rle_masks
+
+from jaxseg.data.geometry import Size
+from jaxseg.types import UserError
+
+_BEYOND = 0.1  # of a side, by which outlines may reach over the image's border
+_TURNS = {  # EXIF orientation: swap rows and columns first, then flip rows, columns
+  2: (False, False, True),
+  3: (False, True, True),
+  4: (False, True, False),
+  5: (True, False, False),
+  6: (True, False, True),
+  7: (True, True, True),
+  8: (True, True, False),
+}
+
+
+class Piece(NamedTuple):
+  """Pixels of an object: bool [h, w] whose first is at (top, left) of the image; may be empty."""
+
+  top: int
+  left: int
+  mask: np.ndarray
+
+  @property
+  def window(self) -> tuple[slice, slice]:
+    """Where it lies in an array of the image's size."""
+    height, width = self.mask.shape
+    return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+  @property
+  def box(self) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1; x1 and y1 exclusive."""
+    height, width = self.mask.shape
+    return self.left, self.top, self.left + width, self.top + height
+
+
+def rasterise(outline: Any, size: Size) -> Piece:
+  """Returns the pixels of an outline in an image of `size`.
+
+  Raises:
+    UserError: what is wrong with it; the caller says of which object.
+  """
+  if isinstance(outline, Piece):
+    return outline
+  if isinstance(outline, dict):
+    return tight(_of_runs(outline, size))
+  return _of_polygons(polygons(outline, size), size)
+
+
+def tight(mask: np.ndarray, top: int = 0, left: int = 0) -> Piece:
+  """Cuts bool [h, w] down to what is True; `top` and `left` are the place of its first pixel."""
+  rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+  if not len(rows):
+    return Piece(top, left, np.zeros((0, 0), bool))
+  inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+  return Piece(top + int(rows[0]), left + int(columns[0]), inner.copy())
+
+
+def polygons(outline: Any, size: Size) -> list[np.ndarray]:
+  """Returns polygons as float64 [n, 2] of x and y, checked against the image; those without area go.
+
+  One polygon without a list around it will do.
+  """
+  if not isinstance(outline, Sequence) or isinstance(outline, str):
+    raise UserError(f'its outline is {type(outline).__name__}, no list of polygons')
+  if outline and not isinstance(outline[0], Sequence):
+    outline = [outline]
+  checked = []
+  for polygon in outline:
+    points = numbers(polygon, 'its polygon')
+    if len(points) % 2:
+      raise UserError(f'its polygon has {len(points)} numbers: x and y of each corner are needed')
+    check_inside(points[0::2], points[1::2], size)
+    if len(points) >= 6:
+      checked.append(points.reshape(-1, 2))
+  return checked
+
+
+def numbers(values: Any, what: str) -> np.ndarray:
+  """Returns a list of finite numbers as float64 [n]. Raises UserError for anything else."""
+  try:
+    array = np.asarray(values)
+  except (ValueError, TypeError, OverflowError):  # lists of many lengths
+    array = np.asarray(None)
+  if array.ndim != 1 or (len(array) and array.dtype.kind not in 'iuf'):
+    raise UserError(f'{what} is no list of numbers: {_short(values)}')
+  array = array.astype(np.float64)
+  if not np.isfinite(array).all():
+    raise UserError(f'{what} has numbers that are not finite: {_short(values)}')
+  return array
+
+
+def check_inside(x: np.ndarray, y: np.ndarray, size: Size) -> None:
+  """Raises UserError where points lie clearly outside of an image."""
+  for axis, values, side in (('y', y, size[0]), ('x', x, size[1])):
+    most = max(2.0, _BEYOND * side)
+    wrong = values[(values < -most) | (values > side + most)]
+    if len(wrong):
+      raise UserError(
+        f'it reaches to {axis} = {wrong[0]:g} in an image of {size[1]} x {size[0]} pixels'
+      )
+
+
+def _of_polygons(parts: list[np.ndarray], size: Size) -> Piece:
+  if not parts:
+    return tight(np.zeros(size, bool))
+  corners = np.concatenate(parts)
+  low = np.clip(np.floor(corners.min(axis=0)) - 1, 0, None).astype(int)
+  high = np.minimum(np.ceil(corners.max(axis=0)) + 1, size[::-1]).astype(int)
+  (left, top), (width, height) = low, high - low
+  if min(width, height) <= 0:
+    return tight(np.zeros(size, bool))
+  shifted = [(part - low).ravel().tolist() for part in parts]
+  mask = rle_masks.decode(rle_masks.merge(rle_masks.frPyObjects(shifted, height, width)))
+  return tight(mask.astype(bool), int(top), int(left))
+
+
+def pixel_of(outline: Any, size: Size) -> Piece:
+  """Returns the pixel that an outline too small to hold a pixel's centre lies in."""
+  points = [numbers(part, 'its polygon') for part in outline] if isinstance(outline, list) else []
+  points = [part for part in points if len(part)]
+  if not points:
+    raise UserError('its outline is empty: draw or remove it')
+  centre = np.mean([(part[0::2].mean(), part[1::2].mean()) for part in points], axis=0)
+  left, top = np.clip(np.floor(centre), 0, np.array(size[::-1]) - 1).astype(int)
+  return Piece(int(top), int(left), np.ones((1, 1), bool))
+
+
+def _of_runs(code: dict, size: Size) -> np.ndarray:
+  """Returns bool [h, w] of run lengths, which must be those of such an image."""
+  told = code.get('size')
+  if not isinstance(told, Sequence) or list(told) != list(size):
+    raise UserError(f'its run lengths are of size {_short(told)} (h, w), its image of {size}')
+  counts = code.get('counts')
+  if isinstance(counts, (str, bytes)):
+    counts = _uncompressed(counts)
+  elif not isinstance(counts, Sequence):
+    raise UserError(f'its run lengths are {type(counts).__name__}, no list and no text')
+  runs = numbers(counts, "its list of run lengths ('counts')")
+  total = math.prod(size)
+  if (runs < 0).any() or (runs != np.floor(runs)).any() or runs.sum() != total:
+    raise UserError(f'its run lengths add up to {runs.sum():g}, its image has {total} pixels')
+  values = np.arange(len(runs)) % 2 == 1
+  return np.repeat(values, runs.astype(np.int64)).reshape(size[::-1]).T
+
+
+def _uncompressed(text: str | bytes) -> list[int]:
+  """Reads COCO's text of run lengths: five bits a letter, from the third on differences."""
+  data = text.encode('ascii', 'replace') if isinstance(text, str) else text
+  counts, value, shift = [], 0, 0
+  for letter in data:
+    bits = letter - 48
+    if not 0 <= bits < 64 or shift > 60:
+      raise UserError('its text of run lengths is damaged')
+    value |= (bits & 31) << shift
+    shift += 5
+    if not bits & 32:
+      value -= (1 << shift) if bits & 16 else 0
+      counts.append(value + counts[-2] if len(counts) > 2 else value)
+      value, shift = 0, 0
+  if shift:
+    raise UserError('its text of run lengths is cut short')
+  return counts
+
+
+def turn(piece: Piece, orientation: int, size: Size) -> Piece:
+  """Turns pixels as EXIF's orientation turns their image of `size`, as it is stored."""
+  if orientation not in _TURNS:
+    return piece
+  swap, flip_rows, flip_columns = _TURNS[orientation]
+  mask = piece.mask.T if swap else piece.mask
+  mask = np.ascontiguousarray(mask[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+  x0, y0, _, _ = turn_box(piece.box, orientation, size)
+  return Piece(int(y0), int(x0), mask)
+
+
+def turn_box(box: Sequence[float], orientation: int, size: Size) -> tuple[float, ...]:
+  """Turns x0, y0, x1, y1 likewise."""
+  if orientation not in _TURNS:
+    return tuple(box)
+  swap, flip_rows, flip_columns = _TURNS[orientation]
+  (x0, y0, x1, y1), (height, width) = box, size
+  if swap:
+    x0, y0, x1, y1, height, width = y0, x0, y1, x1, width, height
+  if flip_rows:
+    y0, y1 = height - y1, height - y0
+  if flip_columns:
+    x0, x1 = width - x1, width - x0
+  return x0, y0, x1, y1
+
+
+def layers(pieces: Sequence[Piece], size: Size) -> np.ndarray:
+  """Numbers objects from 1, uint16 [h, w, layers]: each in the first layer where it overlaps none."""
+  if len(pieces) > np.iinfo(np.uint16).max:
+    raise UserError(f'{len(pieces)} objects: at most {np.iinfo(np.uint16).max} in an image')
+  stack = [np.zeros(size, np.uint16)]
+  for number, piece in enumerate(pieces, start=1):
+    layer = next((one for one in stack if not one[piece.window][piece.mask].any()), None)
+    if layer is None:
+      layer = np.zeros(size, np.uint16)
+      stack.append(layer)
+    layer[piece.window][piece.mask] = number
+  return np.stack(stack, axis=-1)
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def union(pieces: Sequence[Piece]) -> Piece:
+  """Returns the pixels of all of them."""
+  boxes = np.array([piece.box for piece in pieces])
+  left, top, right, bottom = *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)
+  mask = np.zeros((bottom - top, right - left), bool)
+  for piece in pieces:
+    mask[Piece(piece.top - top, piece.left - left, piece.mask).window][piece.mask] = True
+  return tight(mask, int(top), int(left))

@@ -1,0 +1,115 @@
+"""Objects of your own, outlined one by one, in any of the formats that annotation tools write.
+
+Below data_dir itself; what it holds is found by looking, and said in one line, unless `format` says it:
+
+  coco     JSON with images, annotations and categories, at any place (data/formats/coco.py)
+  yolo     images/ and labels/*.txt with polygons, data.yaml (data/formats/yolo.py)
+  labelme  NAME.json beside each image (data/formats/labelme.py)
+  cvat     annotations.xml, "CVAT for images" (data/formats/cvat.py)
+  files    NAME/images/*.png and NAME/masks/*.png, a file an object (data/formats/masks.py)
+  ids      images/ and masks/ of numbered objects, 8 or 16 bits (the same)
+
+The first lines of these modules say more. Splits are folders or files named train, val (valid, ...) and
+test; without a 'val' a fifth of the training images is held out, chosen by a hash of their names.
+Every image is kept, those without objects too. The label shows the class of the smallest object at a
+pixel, so that the same data train networks of either task: config.task says which.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxseg.data import annotations, archives, classlist, records
+from jaxseg.data.annotations import Layout
+from jaxseg.data.formats import coco, cvat, labelme, masks, yolo
+from jaxseg.data.problems import MissingSplit, check_choice, check_split, tell
+from jaxseg.data.source import Facts, Source
+from jaxseg.types import UserError
+
+SPLITS = ('train', 'val', 'test')
+NUM_CLASSES = None  # the folder's own, see source(...).num_classes
+CLASS_NAMES = ()
+PALETTE = ()
+
+_FORMATS: dict[str, Callable[..., Layout | None]] = {
+  'coco': coco.find,
+  'cvat': cvat.find,
+  'labelme': labelme.find,
+  'yolo': yolo.find,
+  'files': masks.find_files,
+  'ids': masks.find_ids,
+}
+FORMATS = tuple(_FORMATS)
+
+
+def source(
+  split: str,
+  *,
+  data_dir: str | None = None,
+  cache_dir: str | None = None,
+  format: str | None = None,
+  crowds: str | None = None,
+  exif: str | None = None,
+  divisor: int | None = None,
+  void: int | None = None,
+  channels: int = 3,
+  num_classes: int | None = None,
+) -> Source:
+  """Returns a split of the user's folder.
+
+  Args:
+    split: 'train', 'val' or 'test'; a folder may lack the last.
+    data_dir: the folder itself.
+    format: one of FORMATS; None: the first that the folder has.
+    crowds: of COCO's files, see datasets.coco.
+    exif: 'upright' or 'stored', what outlines were drawn on where images are turned by EXIF; None:
+      their annotated size tells.
+    divisor, void: of maps of numbers, see formats.masks.
+    channels: 3, or 1 to make all images grey.
+    num_classes: the config's; the folder's own decides.
+
+  Raises:
+    UserError: a folder without annotations, an image, an object or a number that cannot be used.
+  """
+  del num_classes
+  check_split('objects', split, SPLITS)
+  check_choice('objects', 'exif', exif, (None, *annotations.EXIF))
+  root = archives.data_root(data_dir)
+  options = {'crowds': crowds, 'divisor': divisor, 'void': void}
+  found, layout = layout_of(root, format, **options)
+  tell([f'{root}: {layout.words}', *layout.notes])
+  if not layout.splits.get(split):
+    raise MissingSplit(f"{root} has no split '{split}'; there are {', '.join(layout.splits)}")
+  palette, entries = classlist.voc_palette(len(layout.names)), ('instances', 'objects')
+  return records.open_source(
+    Facts('objects', layout.names, palette, channels, entries, category_ids=layout.category_ids),
+    split,
+    layout.splits[split],
+    functools.partial(annotations.example, read=layout.read),
+    cache_dir,
+    options={'exif': exif, 'channels': channels, 'key': [found, options]},
+  )
+
+
+def layout_of(root: Path, format: str | None = None, **options: Any) -> tuple[str, Layout]:
+  """Returns the format of a folder and what it holds; `options` are those of the formats.
+
+  Raises:
+    UserError: it has none of the formats, or an option that its format does not take.
+  """
+  check_choice('objects', 'format', format, (None, *FORMATS))
+  check_choice('objects', 'crowds', options.get('crowds'), (None, *coco.CROWDS))
+  takes = {'coco': ('crowds',), 'ids': ('divisor', 'void')}
+  given = {name: value for name, value in options.items() if value is not None}
+  for name in (format,) if format else FORMATS:
+    own = {key: value for key, value in given.items() if key in takes.get(name, ())}
+    if (layout := _FORMATS[name](root, **own)) is None:
+      continue
+    if unused := given.keys() - own.keys():
+      raise UserError(f'{root} is of the format {name}, which takes no {", ".join(unused)}')
+    return name, layout
+  kinds = f'the format {format}' if format else f'any of the formats {", ".join(FORMATS)}'
+  raise UserError(
+    f'{root} has no annotated objects of {kinds}; jaxseg/datasets/objects.py shows how they lie'
+  )

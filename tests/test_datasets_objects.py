@@ -1,0 +1,136 @@
+"""The same objects in every layout: equal records and equal scores; and what is refused, in one line."""
+
+import numpy as np
+import pytest
+
+from jaxseg.datasets import objects
+from jaxseg.metrics.coco import Score
+from jaxseg.types import Detections
+from tests.object_layouts import LAYOUTS, Writer
+
+NAMES = ('cat', 'dog')
+EXACT = ('coco', 'runs', 'ids', 'files')  # of what is no rectangle, for runs and masks
+
+
+def rectangle(size, top, left, bottom, right):
+  mask = np.zeros(size, bool)
+  mask[top:bottom, left:right] = True
+  return mask
+
+
+def miniature():
+  """Three images: two objects that touch, none, one at the border."""
+  rng = np.random.default_rng(0)
+  image = [
+    rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((20, 30), (16, 16), (24, 18))
+  ]
+  first = [(1, rectangle((20, 30), 2, 3, 9, 14)), (2, rectangle((20, 30), 9, 3, 15, 10))]
+  last = [(2, rectangle((24, 18), 0, 10, 5, 18))]
+  return [('a', image[0], first), ('b', image[1], []), ('c', image[2], last)]
+
+
+def sources(root, layout, images, names=NAMES):
+  for split in ('train', 'val'):
+    getattr(Writer(root / layout, names), layout)(split, images)
+  return {
+    split: objects.source(split, data_dir=root / layout, cache_dir=root / 'cache')
+    for split in ('train', 'val')
+  }
+
+
+def score(source, predictions):
+  total = Score(source.class_names)
+  for example, found in zip(source, predictions, strict=True):
+    total.add(example, {'detections': found})
+  return total.compute()
+
+
+def shifted(example):
+  """Detections a pixel to the right of the truth, and one that is nowhere."""
+  layers = np.moveaxis(example['instances'], -1, 0)
+  count = len(example['instance_classes'])
+  masks = [np.roll((layers == i + 1).any(axis=0), 1, axis=1) for i in range(count)]
+  masks.append(np.zeros(layers.shape[1:], bool))
+  classes = np.array([*example['instance_classes'], 1], np.int32)
+  boxes = np.concatenate([example['instance_boxes'] + [1, 0, 1, 0], [[0, 0, 1, 1]]])
+  scores = np.linspace(0.9, 0.5, count + 1)
+  return Detections(boxes.astype(np.float32), scores, classes, np.array(masks))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_every_layout_gives_these_records(tmp_path, layout, capsys):
+  images = miniature()
+  both = sources(tmp_path, layout, images)
+  for source in both.values():
+    assert source.class_names == ('background', *NAMES) and len(source) == 3
+    assert source.category_ids == ((0, 10, 20) if layout in ('coco', 'runs') else ())
+    for example, (name, image, truth) in zip(source, images, strict=True):
+      assert example['file_name'] == f'{name}.png'
+      np.testing.assert_array_equal(example['image'], image)
+      expected = np.zeros(image.shape[:2], np.uint16)
+      for number, (_, mask) in enumerate(truth, start=1):
+        expected[mask] = number
+      np.testing.assert_array_equal(example['instances'], expected[..., None])
+      kinds = [kind for kind, _ in truth]
+      assert example['instance_classes'].tolist() == kinds
+      np.testing.assert_array_equal(example['label'], np.array([0, *kinds])[expected])
+      assert example['area'].tolist() == [mask.sum() for _, mask in truth]
+      assert example['crowd'].tolist() == [False] * len(truth)
+  assert both['val'][0]['instance_boxes'].tolist() == [[3, 2, 14, 9], [3, 9, 10, 15]]
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[0].startswith(f'{tmp_path / layout}: ')  # what was found, in one line
+
+
+def test_every_layout_gives_this_score(tmp_path):
+  """A pixel to the right: 77 pixels of 11 x 7 share 70 of 84, 42 of 7 x 6 share 36 of 48, 40 share 35."""
+  found = {}
+  for layout in LAYOUTS:
+    source = sources(tmp_path, layout, miniature())['val']
+    found[layout] = score(source, [shifted(example) for example in source])
+  first = found['coco']
+  # IoU .833: 7 of 10 thresholds; IoU .75 and (cut at the border) .778: 6; classes are averaged.
+  assert first['mask_ap'] == pytest.approx((0.7 + 0.6) / 2, abs=0.01)
+  for layout, summary in found.items():
+    assert summary == first, layout
+
+
+NUCLEI_IOU = 0.93  # of each nucleus of 12 pixels or more, its polygon filled again
+
+
+@pytest.fixture(scope='module')
+def nuclei(shared_data):
+  """Images of three sizes of the Data Science Bowl, as (name, image, objects)."""
+  from jaxseg.datasets import dsb2018
+
+  source = dsb2018.source('val', data_dir=shared_data, border_weight=False, separate=False)
+  chosen = {}
+  for i in range(40):
+    example = source[i]
+    chosen.setdefault(example['image'].shape, example)
+  images = []
+  for number, example in enumerate(list(chosen.values())[:3]):
+    ids, image = example['instances'][:128, :128], example['image'][:128, :128].copy()
+    truth = [(1, ids == i) for i in range(1, int(ids.max()) + 1)]
+    images.append((f'n{number}', image, [(k, m) for k, m in truth if m.sum() >= 12]))
+  return images
+
+
+def test_nuclei_are_the_same_in_every_layout(nuclei, tmp_path):
+  found, predictions = {}, None
+  for layout in LAYOUTS:
+    source = sources(tmp_path, layout, nuclei, ('nucleus',))['val']
+    predictions = predictions or [shifted(example) for example in source]
+    for example, (_, image, truth) in zip(source, nuclei, strict=True):
+      np.testing.assert_array_equal(example['image'], image)
+      assert len(example['instance_classes']) == len(truth)
+      layers = np.moveaxis(example['instances'], -1, 0)
+      for number, (_, mask) in enumerate(truth, start=1):
+        again = (layers == number).any(axis=0)
+        overlap = (again & mask).sum() / (again | mask).sum()
+        assert overlap == 1 if layout in ('runs', 'ids', 'files') else overlap > NUCLEI_IOU
+    found[layout] = score(source, predictions)
+  for layout, summary in found.items():
+    exact = layout in ('runs', 'ids', 'files')
+    for name in ('mask_ap', 'mask_ap50', 'box_ap', 'box_ap50'):
+      tolerance = 1e-9 if exact else 0.03
+      assert summary[name] == pytest.approx(found['runs'][name], abs=tolerance), (layout, name)
