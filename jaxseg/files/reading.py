@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from jaxseg.files.places import is_remote
 from jaxseg.types import UserError
 
 _LARGEST = 4 << 30  # bytes of a file, unless its reader says otherwise
+_HUGE = re.compile(r'[eE]\+?0*[1-9]\d{2}|\d{300}')  # in numbers that may be beyond a float's range
 _KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket'))
 
 
@@ -98,10 +101,17 @@ def read_json(path: Path, most: int = 1 << 30) -> Any:
 
 def parsed(text: str | bytes) -> Any:
   """Returns JSON's value. Raises ValueError, also for NaN, Infinity and what is nested too deeply."""
+  text = text if isinstance(text, str) else text.decode()
+  options = {'parse_float': _finite} if _HUGE.search(text) else {}  # else C reads all numbers
   try:
-    return json.loads(text, parse_constant=_refuse)
+    return json.loads(text, parse_constant=_refuse, **options)
   except RecursionError:
     raise ValueError('it is nested too deeply') from None
+
+
+def _finite(text: str) -> float:
+  value = float(text)
+  return value if math.isfinite(value) else _refuse(text[:20])
 
 
 def _refuse(name: str) -> NoReturn:

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxseg.data import records, strict_json
+from jaxseg import files
+from jaxseg.data import records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.problems import some
@@ -46,10 +47,10 @@ class Content:
 
 def find(root: Path, *, crowds: str | None = None) -> Layout | None:
   """Returns the layout of a folder with such files, None where it has none."""
-  files = _files(root)
-  if not files:
+  found = _files(root)
+  if not found:
     return None
-  contents = [load(file) for file in files]
+  contents = [load(file) for file in found]
   names, ids = classes(contents)
   parts: dict[str, list] = {}
   for content in contents:
@@ -57,7 +58,7 @@ def find(root: Path, *, crowds: str | None = None) -> Layout | None:
     split = splits.split_of(content.file.stem) or splits.split_of(content.file.parent.name)
     check_crowds(content, crowds)
     parts.setdefault(split, []).extend(raws(content, folder))
-  shown = ', '.join(str(file.relative_to(root)) for file in files)
+  shown = ', '.join(str(file.relative_to(root)) for file in found)
   notes = tuple(note for content in contents for note in content.notes)
   read_it = partial(read, classes=class_numbers(ids), crowds=crowds)
   return Layout(f"COCO's JSON ({shown})", splits.divide(parts), names, read_it, ids, notes)
@@ -78,18 +79,22 @@ def _files(root: Path) -> list[Path]:
 
 def _is_coco(file: Path) -> bool:
   try:
-    content = strict_json.read(file)
+    content = files.read_json(file)
   except UserError:
-    return file.stem.startswith('instances')  # whoever reads it says what is wrong
+    return True  # whoever reads it says what is wrong
   if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
     return False
-  listed = content['annotations']
-  return not listed or any(isinstance(one, dict) and 'category_id' in one for one in listed[:1])
+  listed = content['annotations']  # captions are another kind of file
+  first = listed[0] if isinstance(listed, list) and listed else {}
+  return not isinstance(first, dict) or 'caption' not in first
 
 
 def load(file: Path) -> Content:
   """Reads a file and matches its parts. Raises UserError where that cannot be done."""
-  content = strict_json.read(file)
+  try:
+    content = files.read_json(file)
+  except FileNotFoundError:
+    raise UserError(f'missing file: {file}') from None
   images, listed, categories = (
     _rows(content, k, file) for k in ('images', 'annotations', 'categories')
   )
@@ -194,7 +199,7 @@ def class_numbers(ids: Sequence[Any]) -> dict[Any, int]:
 
 def check_crowds(content: Content, crowds: str | None) -> None:
   """Raises UserError where so many objects are marked as crowds that they can hardly be."""
-  flags = [bool(one.get('iscrowd')) for many in content.objects_of.values() for one in many]
+  flags = [one.get('iscrowd') in (1, True) for many in content.objects_of.values() for one in many]
   if crowds is None and sum(flags) > _MANY * len(flags):
     raise UserError(
       f'{content.file}: {sum(flags)} of {len(flags)} annotations are crowds (iscrowd 1), which are '

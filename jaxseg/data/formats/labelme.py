@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxseg.data import image_files, outlines, records, strict_json
+from jaxseg import files
+from jaxseg.data import image_files, outlines, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import Piece
@@ -53,8 +54,7 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
     places = (images, folder / 'annotations', folder / 'labels', folder / 'json', folder / 'jsons')
     listed = pictures.listed(images)
     for place in places if listed else ():
-      files = pictures.listed(place, ('.json',))
-      by_stem = {file.stem: file for file in files}
+      by_stem = {file.stem: file for file in pictures.listed(place, ('.json',))}
       pairs = [records.Raw(i, by_stem[i.stem], i.name) for i in listed if i.stem in by_stem]
       if pairs and is_labelme(pairs[0].label):
         lonely = sorted(by_stem.keys() - {image.stem for image in listed})
@@ -69,7 +69,7 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
 
 def is_labelme(file: Path) -> bool:
   """Whether a JSON file has labelme's keys; whoever reads one that is none at all says so."""
-  content = strict_json.read(file)
+  content = files.read_json(file)
   return isinstance(content, dict) and 'shapes' in content
 
 
@@ -92,7 +92,7 @@ def _names(root: Path, raws: Sequence[records.Raw]) -> list[str]:
 
 
 def _labels(file: Path) -> set[str]:
-  return {_label(shape, number, file) for number, shape in _shapes(strict_json.read(file), file)}
+  return {_label(shape, number, file) for number, shape in _shapes(files.read_json(file), file)}
 
 
 def _shapes(content: Any, file: Path) -> list[tuple[int, Mapping[str, Any]]]:
@@ -113,7 +113,7 @@ def _label(shape: Mapping[str, Any], number: int, file: Path) -> str:
 
 def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
   """Reads the objects of an image."""
-  content = strict_json.read(raw.label)
+  content = files.read_json(raw.label)
   shapes = _shapes(content, raw.label)
   sides = [content.get(key) for key in ('imageHeight', 'imageWidth')]
   size = tuple(sides) if all(isinstance(side, int) and side > 0 for side in sides) else None

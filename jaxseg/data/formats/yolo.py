@@ -6,6 +6,7 @@ the classes. An image without a label file has no objects, as YOLO has it.
 
 from __future__ import annotations
 
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -145,7 +146,9 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     try:
       kind, *shares = map(float, words)
     except ValueError:
-      raise UserError(f'{where}: {" ".join(words)[:40]!r} are not numbers') from None
+      kind, shares = math.nan, []
+    if not all(map(math.isfinite, (kind, *shares))):
+      raise UserError(f'{where}: {" ".join(words)[:40]!r} are not numbers')
     if kind != int(kind) or not 0 <= kind < len(names) - 1:
       raise UserError(f'{where}: class {words[0]} is none of the {len(names) - 1} that are named')
     if len(shares) < 6:

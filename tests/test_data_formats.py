@@ -1,0 +1,519 @@
+"""What the readers of annotation tools' files make of odd ones: read as meant, told, or refused in one line."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data import annotations
+from jaxseg.datasets import coco, objects
+from jaxseg.types import UserError
+
+SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]  # columns and rows 1 to 3
+WIDTH, HEIGHT = 12, 8
+
+
+def photo(path, width=WIDTH, height=HEIGHT, orientation=None):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
+  exif = Image.Exif()
+  if orientation:
+    exif[0x0112] = orientation
+  image.save(path, exif=exif)
+
+
+def opened(root, split='train', **options):
+  return objects.source(split, data_dir=root, cache_dir=root.parent / 'cache', **options)
+
+
+@pytest.fixture
+def root(tmp_path):
+  return tmp_path / 'own'
+
+
+# COCO's JSON
+
+
+def entry(number, image=1, category=3, segmentation=SQUARE, **changes):
+  told = dict(id=number, image_id=image, category_id=category, segmentation=segmentation)
+  return {k: v for k, v in {**told, **changes}.items() if v is not ...}
+
+
+def write_coco(root, annotations, *, count=2, orientation=None, **changes):
+  """Two images, categories 3 cat and 1 dog."""
+  listed = []
+  for i in range(1, count + 1):
+    photo(root / 'images' / f'{i}.jpg', orientation=orientation)
+    listed.append(dict(id=i, file_name=f'{i}.jpg', width=WIDTH, height=HEIGHT))
+  content = dict(images=listed, annotations=annotations)
+  content['categories'] = [dict(id=3, name='cat'), dict(id=1, name='dog')]
+  content |= changes
+  (root / 'train.json').write_text(json.dumps(content))
+  other = dict(content, images=listed[:1], annotations=[])
+  (root / 'val.json').write_text(json.dumps(other))
+
+
+def test_coco_optional_keys_follow_from_the_outline(root):
+  write_coco(root, [entry(1), entry(2, category=1, area=7.5, bbox=[1, 1, 3, 3], iscrowd=0)])
+  source = opened(root)
+  assert source.class_names == ('background', 'cat', 'dog') and source.category_ids == (0, 3, 1)
+  first, empty = source
+  assert first['instance_classes'].tolist() == [1, 2] and not first['crowd'].any()
+  assert first['area'].tolist() == [9, 7.5]
+  assert first['instance_boxes'].tolist() == [[1, 1, 4, 4]] * 2
+  assert empty['instance_classes'].shape == (0,) and not empty['label'].any()
+
+
+def test_coco_matches_and_tells(root, capsys):
+  odd = [entry(1, image='1', category='3'), entry(1, image=2), entry(5, image=9)]
+  write_coco(root, odd)
+  source = opened(root)
+  assert [len(example['area']) for example in source] == [1, 1]
+  told = capsys.readouterr().err
+  assert '1 annotations name their image by text where its id is a number' in told
+  assert '1 annotation ids stand for several objects, all of them read: 1' in told
+  assert 'left out: the first is annotation 5 of image 9' in told
+
+
+WRONG_COCO = {
+  'annotation 1 of 1.jpg: category 7 is none of the 2 listed': dict(category=7),
+  'annotation 1 of 1.jpg: category None is none': dict(category=...),
+  r'annotation 1 of 1.jpg: it reaches to x = 1e\+09': dict(segmentation=[[1, 1, 1e9, 1, 4, 4]]),
+  'annotation 1 of 1.jpg: its outline is str': dict(segmentation='abc'),
+  "annotation 1 of 1.jpg: it has no 'segmentation'": dict(segmentation=...),
+  'annotation 1 of 1.jpg: it has no .segmentation.: a box alone': dict(segmentation=[]),
+  'annotation 1 of 1.jpg: its area is -4, below 0': dict(area=-4),
+  'annotation 1 of 1.jpg: its area is no list of numbers': dict(area='nine'),
+  'annotation 1 of 1.jpg: its bbox is .1, 1, 3.: x, y, width': dict(bbox=[1, 1, 3]),
+  'annotation 1 of 1.jpg: its box is .1.0, 1.0, -2.0': dict(bbox=[1, 1, -3, 3]),
+  'annotation 1 of 1.jpg: it reaches to x = 41': dict(bbox=[1, 1, 40, 3]),
+  'annotation 1 of 1.jpg: its box is no list of numbers': dict(bbox=['1', '1', '3', '3']),
+  'annotation 1 of 1.jpg: its iscrowd is 2': dict(iscrowd=2),
+  "annotation 1 has no 'image_id'": dict(image_id=...),
+}
+
+
+@pytest.mark.parametrize('words', WRONG_COCO)
+def test_coco_refuses_an_annotation(root, words):
+  write_coco(root, [entry(1, **WRONG_COCO[words])])
+  with pytest.raises(UserError, match=f'train.json.*{words}') as refused:
+    opened(root)
+  assert '\n' not in str(refused.value)
+
+
+FILES = {
+  "'annotations' must be a list of objects": dict(annotations={}),
+  "'images' must be a list of objects": dict(images=[1]),
+  'two of its images have the id 1': dict(images=[dict(id=1, file_name='1.jpg')] * 2),
+  'two of its categories have the id 3': dict(categories=[dict(id=3, name='cat')] * 2),
+  'names of categories must differ': dict(categories=[dict(id=i, name='cat') for i in (1, 3)]),
+  '0 categories; 1 to 253 are allowed': dict(categories=[]),
+  "no 'file_name' or no 'id'": dict(images=[dict(id=1)]),
+  'which lie in none of': dict(images=[dict(id=1, file_name='gone.jpg')]),
+  "the size 'wide' x 8": dict(images=[dict(id=1, file_name='1.jpg', width='wide', height=8)]),
+  '1.jpg is 12 x 8 pixels, but its annotations are of 24 x 16': dict(
+    images=[dict(id=1, file_name='1.jpg', width=24, height=16)]
+  ),
+}
+
+
+@pytest.mark.parametrize('words', FILES)
+def test_coco_refuses_a_file(root, words):
+  write_coco(root, **{'annotations': [entry(1)], **FILES[words]})
+  (root / 'val.json').unlink()
+  with pytest.raises(UserError, match=words):
+    opened(root)
+
+
+@pytest.mark.parametrize('number', ['NaN', '-Infinity', '1e999', f'{"9" * 400}.0'])
+def test_json_has_no_numbers_that_are_not_finite(root, number):
+  write_coco(root, [entry(1, area=0.125)])
+  text = (root / 'train.json').read_text()
+  (root / 'train.json').rename(root / 'instances_train.json').write_text(
+    text.replace('0.125', number)
+  )
+  with pytest.raises(
+    UserError, match='instances_train.json cannot be read as JSON: .* is no number'
+  ):
+    opened(root)
+
+
+def test_coco_crowds_are_asked_about(root):
+  write_coco(root, [entry(1), entry(2, iscrowd=1), entry(3, image=2, iscrowd=1)])
+  with pytest.raises(UserError, match='2 of 3 annotations are crowds.*options.crowds=objects if'):
+    opened(root)
+  for reading, expected in (('objects', [False, False]), ('regions', [False, True])):
+    assert opened(root, crowds=reading)[0]['crowd'].tolist() == expected
+
+
+def test_files_that_disagree_on_the_categories_are_refused(root):
+  write_coco(root, [entry(1)])
+  content = json.loads((root / 'val.json').read_text())
+  content['categories'].reverse()
+  (root / 'val.json').write_text(json.dumps(content))
+  assert opened(root).class_names == ('background', 'cat', 'dog')  # another order alone is none
+  content['categories'][0]['name'] = 'wolf'
+  (root / 'val.json').write_text(json.dumps(content))
+  with pytest.raises(UserError, match='list different categories'):
+    opened(root)
+
+
+# Images that are turned by EXIF: 6 is a quarter to the right.
+
+
+@pytest.mark.parametrize(
+  ('told', 'box'), [((WIDTH, HEIGHT), [4, 1, 7, 4]), ((HEIGHT, WIDTH), [1, 1, 4, 4])]
+)
+def test_the_annotated_size_tells_which_way_up(root, told, box):
+  """Of an image stored as 12 x 8: columns and rows 1 to 3 there, or of it turned."""
+  images = [dict(id=1, file_name='1.jpg', width=told[0], height=told[1])]
+  write_coco(root, [entry(1, bbox=[1, 1, 3, 3])], orientation=6, count=1)
+  content = json.loads((root / 'train.json').read_text())
+  (root / 'train.json').write_text(json.dumps({**content, 'images': images}))
+  (root / 'val.json').unlink()
+  example = opened(root, 'train')[0]
+  assert example['image'].shape == (WIDTH, HEIGHT, 3)
+  assert example['instance_boxes'].tolist() == [box]
+  rows, columns = np.nonzero(example['label'])
+  assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == box
+
+
+def test_a_half_turn_cannot_be_told_by_the_size(root):
+  write_coco(root, [entry(1)], orientation=3)
+  with pytest.raises(UserError, match='EXIF orientation 3, .*options.exif=upright if so'):
+    opened(root)
+  boxes = {
+    exif: opened(root, exif=exif)[0]['instance_boxes'].tolist() for exif in ('upright', 'stored')
+  }
+  assert boxes == {'upright': [[1, 1, 4, 4]], 'stored': [[8, 4, 11, 7]]}
+
+
+def test_coco_itself_takes_other_categories(tmp_path):
+  for split in ('train', 'val'):
+    root = tmp_path / 'coco'
+    write_coco(root, [entry(1)])
+    (root / 'annotations').mkdir(exist_ok=True)
+    (root / 'images').rename(root / f'{split}2017')
+    (root / 'train.json').rename(root / 'annotations' / f'instances_{split}2017.json')
+  source = coco.source('train', data_dir=tmp_path, cache_dir=tmp_path / 'cache')
+  assert (
+    source.class_names == ('background', 'cat', 'dog') and len(source) == 2
+  )  # one without objects
+
+
+# YOLO
+
+
+def write_yolo(root, text, names='[cat, dog]'):
+  photo(root / 'images' / 'a.jpg')
+  photo(root / 'images' / 'b.jpg')
+  (root / 'labels').mkdir(exist_ok=True)
+  (root / 'labels' / 'a.txt').write_text(text)
+  if names:
+    (root / 'data.yaml').write_text(f'names: {names}\n')
+
+
+def test_yolo_by_hand(root, capsys):
+  """x is a share of 12, y one of 8."""
+  write_yolo(root, '1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n\n', names='{0: cat, 1: dog}')
+  examples = [*opened(root, 'train'), *opened(root, 'val')]
+  [example] = [e for e in examples if e['file_name'] == 'a.jpg']
+  assert example['instance_boxes'].tolist() == [[3, 2, 6, 4]]
+  assert example['instance_classes'].tolist() == [2]
+  assert '1 images have no label file, so no objects: b.jpg' in capsys.readouterr().err
+  (root / 'data.yaml').unlink()
+  (root / 'classes.txt').write_text('cat\ndog\n')
+  assert opened(root).class_names == ('background', 'cat', 'dog')
+
+
+WRONG_YOLO = {
+  'line 1: class 2 is none of the 2': '2 0 0 1 0 1 1',
+  'line 1: class 0.5 is none': '0.5 0 0 1 0 1 1',
+  'line 2: 4 numbers are a box, no outline': '0 0 0 1 0 1 1\n0 0.5 0.5 0.1 0.1',
+  'as shares of the image from 0 to 1; got 6 numbers up to 120': '0 0 0 120 0 12 8',
+  'got 7 numbers': '0 0 0 1 0 1 1 1',
+  "'0 a b' are not numbers": '0 a b',
+  "'0 0 0 nan 0 1 1' are not numbers": '0 0 0 nan 0 1 1',
+  "'nan 0 0 1 0 1 1' are not": 'nan 0 0 1 0 1 1',
+}
+
+
+@pytest.mark.parametrize('words', WRONG_YOLO)
+def test_yolo_refuses(root, words):
+  write_yolo(root, WRONG_YOLO[words])
+  photo(root / 'images' / 'c.jpg')
+  with pytest.raises(UserError, match=words):
+    [opened(root, split) for split in ('train', 'val')]
+
+
+def test_yolo_refuses_a_folder(root):
+  write_yolo(root, '', names='{1: cat, 2: dog}')
+  with pytest.raises(UserError, match='numbered 1, 2; 0, 1, 2'):
+    opened(root)
+  (root / 'data.yaml').write_text('names: [cat, cat]')
+  with pytest.raises(UserError, match='a list of different words'):
+    opened(root)
+  (root / 'data.yaml').write_text('names: [cat\n')
+  with pytest.raises(UserError, match='data.yaml is no valid YAML'):
+    opened(root)
+  (root / 'data.yaml').unlink()
+  with pytest.raises(UserError, match='nothing names the classes'):
+    opened(root)
+  (root / 'labels' / 'z.txt').write_text('')
+  with pytest.raises(UserError, match='1 label files without an image of their name: z.txt'):
+    opened(root)
+
+
+# labelme
+
+
+def shape(label='cat', points=((1, 1), (4, 1), (4, 4), (1, 4)), kind='polygon', **more):
+  return dict(label=label, points=[list(p) for p in points], shape_type=kind, **more)
+
+
+def write_labelme(root, *shapes, **changes):
+  for name in 'ab':
+    photo(root / f'{name}.jpg')
+    told = dict(shapes=list(shapes), imageWidth=WIDTH, imageHeight=HEIGHT) | changes
+    (root / f'{name}.json').write_text(json.dumps(told))
+
+
+def picture(mask):
+  data = io.BytesIO()
+  Image.fromarray(mask).save(data, 'PNG')
+  return base64.b64encode(data.getvalue()).decode()
+
+
+def test_labelme_by_hand(root, capsys):
+  drawn = np.zeros((2, 3), np.uint8)
+  drawn[0] = 1
+  write_labelme(
+    root,
+    shape('dog'),
+    shape('cat', [(5, 0), (8, 2)], 'rectangle'),
+    shape('cat', [(8, 6), (10, 8)], 'mask', mask=picture(drawn)),
+    shape('__ignore__', [(9, 0), (12, 3)], 'rectangle'),
+    shape('_background_'),
+    shape('dog', [(5, 5), (6, 5), (6, 8), (5, 8)], group_id=1),
+    shape('dog', [(7, 5), (8, 5), (8, 8), (7, 8)], group_id=1),
+  )
+  photo(root / 'c.jpg')
+  example = opened(root)[0]
+  assert opened(root).class_names == ('background', 'cat', 'dog')
+  assert example['instance_classes'].tolist() == [2, 1, 1, 1, 2]
+  assert example['crowd'].tolist() == [False, False, False, True, False]
+  boxes = [[1, 1, 4, 4], [5, 0, 8, 2], [8, 6, 11, 7], [9, 0, 12, 3], [5, 5, 8, 8]]
+  assert example['instance_boxes'].tolist() == boxes
+  assert example['area'].tolist() == [9, 6, 3, 9, 6]
+  assert example['label'][0, 9:].tolist() == [255] * 3
+  assert '1 images have no JSON and are left out: c.jpg' in capsys.readouterr().err
+
+
+def test_labelme_circles_are_round(root):
+  write_labelme(root, shape('cat', [(6, 4), (9, 4)], 'circle'))
+  example = opened(root)[0]
+  assert example['area'][0] == pytest.approx(np.pi * 9, abs=4)
+
+
+WRONG_LABELME = {
+  'a line of 2 points is no object with a mask': shape(points=[(1, 1), (2, 2)], kind='line'),
+  'a polygon of 2 points is no object': shape(points=[(1, 1), (2, 2)]),
+  "its 'label' is None": shape(label=None),
+  "'points' must be pairs of x and y": shape(points=[(1, 1, 1)]),
+  "its 'points' is no list of numbers": shape(points=[('a', 1), (2, 2), (3, 3)]),
+  'it reaches to x = 400': shape(points=[(1, 1), (400, 1), (4, 4)]),
+  "its 'mask' is no picture in base 64": shape(points=[(1, 1), (2, 2)], kind='mask', mask='?'),
+  'its mask of 9 x 9 at 1, 1 is not inside': shape(
+    points=[(1, 1), (2, 2)], kind='mask', mask=picture(np.ones((9, 9), np.uint8))
+  ),
+}
+
+
+@pytest.mark.parametrize('words', WRONG_LABELME)
+def test_labelme_refuses(root, words):
+  write_labelme(root, WRONG_LABELME[words])
+  with pytest.raises(UserError, match=f'[ab].json, shape 1.*{words}'):
+    opened(root)
+
+
+def test_labelme_refuses_other_sizes_and_unlisted_labels(root):
+  write_labelme(root, shape(), imageWidth=2 * WIDTH, imageHeight=2 * HEIGHT)
+  with pytest.raises(UserError, match='12 x 8 pixels, but its annotations are of 24 x 16'):
+    opened(root)
+  write_labelme(root, shape())
+  (root / 'labels.txt').write_text('__ignore__\n_background_\ndog\n')
+  with pytest.raises(UserError, match="shape 1: 'cat' is none of the classes dog"):
+    opened(root)
+
+
+# CVAT
+
+
+def write_cvat(root, shapes, labels=('cat', 'dog')):
+  listed = ''.join(f'<label><name>{name}</name></label>' for name in labels)
+  images = ''
+  for i, name in enumerate('ab'):
+    photo(root / 'images' / f'{name}.jpg')
+    images += f'<image id="{i}" name="{name}.jpg" width="12" height="8">{shapes}</image>'
+  meta = f'<meta><task><labels>{listed}</labels></task></meta>'
+  (root / 'annotations.xml').write_text(f'<annotations>{meta}{images}</annotations>')
+
+
+def test_cvat_by_hand(root):
+  write_cvat(
+    root,
+    '<polygon label="dog" points="1,1;4,1;4,4;1,4"/>'
+    '<box label="cat" xtl="5" ytl="0" xbr="8" ybr="2"/>'
+    '<mask label="cat" left="8" top="6" width="3" height="2" rle="0, 3, 3"/>'
+    '<tag label="cat"/>',
+  )
+  source = opened(root)
+  assert source.class_names == ('background', 'cat', 'dog')
+  example = source[0]
+  assert example['instance_classes'].tolist() == [2, 1, 1]
+  assert example['instance_boxes'].tolist() == [[1, 1, 4, 4], [5, 0, 8, 2], [8, 6, 11, 7]]
+
+
+WRONG_CVAT = {
+  "its label 'bird' is none of cat, dog": '<polygon label="bird" points="1,1;4,1;4,4"/>',
+  "its points are no 'x,y;x,y;...'": '<polygon label="cat" points="1,1;b"/>',
+  r'reaches to x = 1e\+09': '<polygon label="cat" points="1,1;1e9,1;4,4"/>',
+  'not finite': '<polygon label="cat" points="1,1;nan,1;4,4"/>',
+  "its xbr is 'wide'": '<box label="cat" xtl="5" ytl="0" xbr="wide" ybr="2"/>',
+  'add up to 5 of 6 pixels': '<mask label="cat" left="8" top="6" width="3" height="2" rle="5"/>',
+  'are not inside': '<mask label="cat" left="8" top="6" width="30" height="2" rle="60"/>',
+  'a polyline is no object with a mask': '<polyline label="cat" points="1,1;2,2"/>',
+}
+
+
+@pytest.mark.parametrize('words', WRONG_CVAT)
+def test_cvat_refuses(root, words):
+  write_cvat(root, WRONG_CVAT[words])
+  with pytest.raises(UserError, match=f'annotations.xml.*{words}'):
+    opened(root)
+
+
+def test_xml_that_declares_entities_is_refused(root):
+  write_cvat(root, '')
+  file = root / 'annotations.xml'
+  file.write_text('<!DOCTYPE a [<!ENTITY b "c">]>' + file.read_text())
+  with pytest.raises(UserError, match='declares a document type'):
+    opened(root)
+
+
+# Masks
+
+
+def write_ids(root, ids, name='a'):
+  photo(root / 'images' / f'{name}.jpg')
+  (root / 'masks').mkdir(exist_ok=True)
+  Image.fromarray(ids).save(root / 'masks' / f'{name}.png')
+
+
+def numbered(*numbers, dtype=np.uint8):
+  ids = np.zeros((HEIGHT, WIDTH), dtype)
+  for i, number in enumerate(numbers):
+    ids[2:4, 2 * i + 1 : 2 * i + 3] = number
+  return ids
+
+
+def test_maps_of_numbers(root):
+  for name, dtype in (('a', np.uint8), ('b', np.uint16)):
+    write_ids(root, numbered(4, 9, dtype=dtype), name)
+  examples = [*opened(root, 'train'), *opened(root, 'val')]
+  for example in examples:
+    assert example['instance_boxes'].tolist() == [[1, 2, 3, 4], [3, 2, 5, 4]]
+    assert example['instance_classes'].tolist() == [1, 1]
+  assert opened(root).class_names == ('background', 'object')
+
+
+def test_numbers_that_hold_their_class(root):
+  """Cityscapes: 2001 is the first of class 2; 2 without a number is a region, not an object."""
+  for name in 'ab':
+    write_ids(root, numbered(2001, 1000, 2, dtype=np.uint16), name)
+  (root / 'classes.txt').write_text('background\ncar\nrider\n')
+  with pytest.raises(UserError, match='nothing says which of 2 classes object'):
+    opened(root)
+  assert opened(root, divisor=1000)[0]['instance_classes'].tolist() == [1, 2]
+  write_ids(root, numbered(5001, dtype=np.uint16), 'c')
+  with pytest.raises(UserError, match='object 5001 is of class 5; 1 to 2 are named'):
+    [opened(root, split, divisor=1000) for split in ('train', 'val')]
+
+
+def test_255_beside_few_numbers_is_asked_about(root):
+  for name in 'ab':
+    write_ids(root, numbered(1, 255), name)
+  with pytest.raises(UserError, match='options.void=255 if it is what nobody counts, or void=-1'):
+    opened(root)
+  assert opened(root, void=255)[0]['crowd'].tolist() == [False, True]
+  assert opened(root, void=-1)[0]['crowd'].tolist() == [False, False]
+
+
+def test_an_empty_folder_of_masks_is_an_image_without_objects(root):
+  for name in 'ab':
+    photo(root / name / 'images' / f'{name}.png')
+    (root / name / 'masks').mkdir()
+  Image.fromarray(255 * numbered(1)).save(root / 'a' / 'masks' / '0.png')
+  found = {e['file_name']: len(e['area']) for s in ('train', 'val') for e in opened(root, s)}
+  assert found == {'a.png': 1, 'b.png': 0}
+
+
+def test_a_folder_of_something_else_is_told(root, tmp_path):
+  photo(root / 'a.jpg')
+  with pytest.raises(UserError, match='has no annotated objects of any of the formats coco, cvat'):
+    opened(root)
+  with pytest.raises(UserError, match='no annotated objects of the format yolo'):
+    opened(root, format='yolo')
+  with pytest.raises(UserError, match="has no format 'voc': use one of None, coco"):
+    opened(root, format='voc')
+  write_yolo(root, '')
+  with pytest.raises(UserError, match='of the format yolo, which takes no crowds'):
+    opened(root, crowds='objects')
+
+
+WRITERS = {
+  'train.json': lambda root: write_coco(root, [entry(1), entry(2, image=2, area=4.0)]),
+  'labels/a.txt': lambda root: write_yolo(root, '1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5'),
+  'data.yaml': lambda root: write_yolo(root, '1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5'),
+  'a.json': lambda root: write_labelme(root, shape('dog'), shape('cat')),
+  'annotations.xml': lambda root: write_cvat(root, '<polygon label="dog" points="1,1;4,1;4,4"/>'),
+}
+PARTS = (
+  b'NaN',
+  b'1e999',
+  b'[',
+  b'{',
+  b'null',
+  b'-1',
+  b'""',
+  b'1e9',
+  b'true',
+  b'9' * 30,
+  b'\xff',
+  b'',
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('file', WRITERS)
+def test_mutated_files_end_in_one_line(root, file):
+  """A piece is replaced by what is odd: it is read, or refused by a UserError of one line."""
+  WRITERS[file](root)
+  whole, rng = (root / file).read_bytes(), np.random.default_rng(0)
+  refused = 0
+  for _ in range(250):
+    start, length = int(rng.integers(len(whole))), int(rng.integers(1, 12))
+    part = PARTS[int(rng.integers(len(PARTS)))]
+    (root / file).write_bytes(whole[:start] + part + whole[start + length :])
+    try:
+      found, layout = objects.layout_of(root)
+      for raws in layout.splits.values():
+        for raw in raws:
+          annotations.example(raw, read=layout.read, exif='upright')
+    except UserError as error:
+      assert '\n' not in str(error)
+      refused += 1
+  assert refused > 50
