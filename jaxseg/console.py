@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from jaxseg import files
 from jaxseg.types import StuckError, UserError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the system says of a file or folder that the user named, beside the errors that have a type.
+_OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO)
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,14 +112,16 @@ def size(text: str) -> tuple[int, int]:
 def run(main: Callable[[], None]) -> None:
   """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2.
 
-  So is a file or folder that may not be read or written, wherever it is met, and a full disk; Ctrl-C
-  ends it with status 130, a reader of the output that is gone (`| head`) without a word with 141. A
-  name that is not valid Unicode is printed with its bytes escaped.
+  So is a file or folder that may not be read or written, wherever it is met, a full disk, and want of
+  memory; Ctrl-C ends it with status 130, a reader of the output that is gone (`| head`) without a
+  word with 141. A name that is not valid Unicode is printed with its bytes escaped.
   """
+  _open_closed()
   if isinstance(sys.stdout, io.TextIOWrapper):  # standard error does so by itself
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
     main()
+    _flush()
   except KeyboardInterrupt as error:
     _leave(tell(error))  # a plain exit crashes in threads that are at work in JAX
   except SystemExit:
@@ -125,22 +129,36 @@ def run(main: Callable[[], None]) -> None:
     raise
   except Exception as error:
     if isinstance(error, BrokenPipeError) and _is_unread():
-      _leave_unread()
+      _leave_unread(128 + signal.SIGPIPE)
     if _message(error) is None:
       raise
     status = tell(error)
     if isinstance(error, StuckError):  # a plain exit would wait for the thread that is stuck
       _leave(status)
-    _flush()
+    try:
+      _flush()
+    except OSError:  # it is what was told
+      _leave_unread(status)
     sys.exit(status)
-  _flush()
+
+
+def _open_closed() -> None:
+  """Gives the process the streams that it was started without; files would else get their numbers."""
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))  # noqa: SIM115
 
 
 def _flush() -> None:
   try:
     sys.stdout.flush()
   except BrokenPipeError:
-    _leave_unread()
+    _leave_unread(128 + signal.SIGPIPE)
 
 
 def _is_unread() -> bool:
@@ -153,9 +171,9 @@ def _is_unread() -> bool:
     return False
 
 
-def _leave_unread() -> None:
+def _leave_unread(status: int) -> None:
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not flushed yet
-  _leave(128 + signal.SIGPIPE)
+  _leave(status)
 
 
 def _leave(status: int) -> None:
@@ -170,12 +188,12 @@ def tell(error: BaseException, *, quiet: bool = False) -> int:
   if isinstance(error, SystemExit):
     return error.code if isinstance(error.code, int) else int(error.code is not None)
   if isinstance(error, KeyboardInterrupt):
-    print(f'interrupted{f": {error}" if str(error) else ""}', file=sys.stderr, flush=True)
+    print(plain(f'interrupted{f": {error}" if str(error) else ""}'), file=sys.stderr, flush=True)
     return 128 + signal.SIGINT
   if message is None:
     traceback.print_exception(error)
   elif not quiet:
-    print(f'error: {" ".join(message.splitlines())}', file=sys.stderr)
+    print(f'error: {plain(" ".join(message.splitlines()))}', file=sys.stderr)
   sys.stderr.flush()
   return 1 if message is None else 2
 
@@ -184,16 +202,36 @@ def _message(error: BaseException) -> str | None:
   """Returns what to tell the user; None where it is a mistake of ours."""
   if isinstance(error, UserError):
     return str(error)
-  if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError)):
-    return f'{error.filename}: {error.strerror}' if error.filename is not None else None
-  if isinstance(error, OSError) and error.errno in _FULL:
+  if isinstance(error, OSError):
+    return _of_the_system(error)
+  if isinstance(error, MemoryError):
+    return f'this machine has too little memory ({str(error) or "no more could be had"})'
+  if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+    return 'the system allows this process no more threads: raise the limit (ulimit -u)'
+  if isinstance(error, ImportError) and 'gcsfs' in str(error):
+    return "gs:// needs Google's libraries: pip install 'jaxseg[gcs]'"
+  return None
+
+
+def _of_the_system(error: OSError) -> str | None:
+  """Returns what the system says of a name that the user gave, or of a disk that is full."""
+  if error.errno in files.FULL:
     return (
       f'{error.filename or "a file"} cannot be written: {error.strerror}; make room there, and run '
       'the same command again'
     )
-  if isinstance(error, ImportError) and 'gcsfs' in str(error):
-    return "gs:// needs Google's libraries: pip install 'jaxseg[gcs]'"
+  kinds = PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError
+  if error.filename is not None and (isinstance(error, kinds) or error.errno in _OF_A_NAME):
+    return f'{error.filename}: {error.strerror}'
   return None
+
+
+def plain(text: str) -> str:
+  """Returns a line of text with all escaped that a terminal would obey: names may hold anything."""
+  if text.isprintable():
+    return text
+  escaped = (c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+  return ''.join(escaped)
 
 
 class Progress:
@@ -213,6 +251,7 @@ class Progress:
       self._live.stop()
 
   def show(self, line: str) -> None:
+    line = plain(line)
     if self._live:
       self._live.update(Text(line))
     else:
@@ -220,6 +259,7 @@ class Progress:
 
   def say(self, line: str) -> None:
     """Prints a line that stays."""
+    line = plain(line)
     if self._live:
       self._live.console.print(Text(line))
     else:

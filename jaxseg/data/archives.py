@@ -1,19 +1,14 @@
 """Where datasets lie: the data folder, and in it a folder as published or the archive that holds it."""
 
 import os
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from jaxseg import files
-from jaxseg.data import cache, threads
+from jaxseg.data import cache, threads, unpacking
 from jaxseg.data.problems import MissingSplit
 from jaxseg.types import UserError
-
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error)
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> Path:
@@ -87,19 +82,5 @@ def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:
   key = cache.fingerprint([archive], 'unpacked')
   folder = cache.cache_root(cache_dir) / 'unpacked' / f'{archive.name}-{key}'
   if not folder.is_dir():
-    cache.publish(folder, partial(_extract, archive))
+    cache.publish(folder, partial(unpacking.unpack, archive))
   return folder
-
-
-def _extract(archive: Path, folder: Path) -> None:
-  try:
-    with files.local_copy(archive) as path:
-      if path.suffix.lower() == '.zip':
-        with zipfile.ZipFile(path) as file:
-          file.extractall(folder)  # names that lead out of the folder are made to stay in it
-      else:
-        with tarfile.open(path) as file:  # many .tar.gz and .tgz of old are plain tar
-          file.extractall(folder, filter='data')
-  except _DAMAGE as error:
-    reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(':')
-    raise UserError(f'cannot unpack {archive}: {reason}; download it again') from None

@@ -89,17 +89,15 @@ def cache_root(cache_dir: str | os.PathLike | None) -> Path:
   given = cache_dir or os.environ.get('JAXSEG_CACHE') or '~/.cache/jaxseg'
   if files.is_remote(given):
     raise UserError(f'the cache folder {given} must be on this machine: set config.cache_dir')
-  return Path(given).expanduser().absolute()
+  return files.for_libraries(given)
 
 
 def remembered(path: Path, make: Callable[[], Any]) -> Any:
   """Returns the JSON-able value kept in the file `path`, made and written there where it is not."""
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError):  # absent, or not what was written
+    return files.read_json(path)
+  except (OSError, UserError):  # absent, or not what was written
     value = make()
   make_folder(path.parent)
-  partial = path.with_name(f'.{uuid.uuid4().hex}')  # two processes may be at it
-  partial.write_text(json.dumps(value), encoding='utf-8')
-  partial.replace(path)
+  files.write_text(path, json.dumps(value))
   return value

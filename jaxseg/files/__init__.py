@@ -4,7 +4,7 @@
 files that are whole or not there.
 """
 
-from jaxseg.files.places import absolute, is_remote, local_copy, place, remove_folder
+from jaxseg.files.places import absolute, for_libraries, is_remote, local_copy, place, remove_folder
 from jaxseg.files.reading import opened, parsed, read_bytes, read_json, read_text
 from jaxseg.files.writing import (
   FULL,
@@ -20,6 +20,7 @@ __all__ = [
   'FULL',
   'Appended',
   'absolute',
+  'for_libraries',
   'is_remote',
   'local_copy',
   'new_file',

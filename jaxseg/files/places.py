@@ -55,6 +55,25 @@ def absolute(path: str | os.PathLike) -> Path:
   return found if is_remote(found) else found.absolute()
 
 
+def for_libraries(path: str | os.PathLike) -> Path:
+  """Returns the same place as `absolute`, for libraries that take its name as UTF-8.
+
+  Raises:
+    UserError: as `place`, or its bytes on the disk are not that.
+  """
+  found = absolute(path)
+  try:
+    same = is_remote(found) or os.fsencode(found) == str(found).encode()
+  except UnicodeEncodeError:
+    same = False
+  if not same:
+    raise UserError(
+      f'{found}: this name is not UTF-8, which checkpoints and records need: choose a folder whose name '
+      'is, or, if it looks right, a locale that is (LC_ALL=C.UTF-8)'
+    )
+  return found
+
+
 def remove_folder(folder: Path) -> None:
   """Removes a folder with all that is in it."""
   if is_remote(folder):

@@ -105,8 +105,8 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
-  """Writes a file in UTF-8 in one move; see `whole_file`."""
-  write_bytes(path, text.encode(), replace=replace)
+  """Writes a file in UTF-8 in one move, names that are no Unicode escaped; see `whole_file`."""
+  write_bytes(path, text.encode('utf-8', 'backslashreplace'), replace=replace)
 
 
 def remove_stale(folder: Path) -> None:

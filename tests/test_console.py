@@ -1,0 +1,88 @@
+"""How launchers end: what the system refuses is one line, closed streams harm nothing, names stay names."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxseg import console
+from jaxseg.types import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+  ('error', 'says'),
+  [
+    (OSError(errno.ENAMETOOLONG, 'File name too long', 'aaa'), 'aaa: File name too long'),
+    (OSError(errno.EROFS, 'Read-only file system', 'a'), 'a: Read-only file system'),
+    (FileExistsError(errno.EEXIST, 'File exists', 'run'), 'run: File exists'),
+    (OSError(errno.EDQUOT, 'Disk quota exceeded', 'a'), 'a cannot be written: Disk quota exceeded'),
+    (MemoryError(), 'this machine has too little memory (no more could be had)'),
+    (MemoryError('Unable to allocate 9 TiB'), 'too little memory (Unable to allocate 9 TiB)'),
+    (RuntimeError("can't start new thread"), 'no more threads: raise the limit'),
+    (UserError('a\n\x1b[2Jb\u202ec\udcff'), r'error: a \x1b[2Jb\u202ec\udcff'),
+  ],
+)
+def test_one_line_and_status_2(error, says, capsys):
+  def main():
+    raise error
+
+  with pytest.raises(SystemExit) as stop:
+    console.run(main)
+  told = capsys.readouterr().err
+  assert stop.value.code == 2 and says in told and told.count('\n') == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+  def main():
+    raise FileNotFoundError(errno.ENOENT, 'No such file', 'ours')
+
+  with pytest.raises(FileNotFoundError):
+    console.run(main)
+
+
+def test_a_name_cannot_command_the_terminal(capsys):
+  with console.Progress() as progress:
+    progress.say('a\x1b]0;title\x07.png\nerror: none')
+    progress.show('\x9b2J')
+  assert capsys.readouterr().out == 'a\\x1b]0;title\\x07.png\\nerror: none\n\\x9b2J\n'
+  assert console.plain('Fläche 12.png') == 'Fläche 12.png'
+
+
+CLOSED = """
+import os, sys
+from jaxseg import console
+
+def main():
+  with open(sys.argv[1], 'w') as file:
+    assert file.fileno() > 2
+    print('not for the file')
+    os.write(1, b'nor this')
+    with console.Progress() as progress:
+      progress.say('line')
+    file.write('whole')
+
+console.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+  ('streams', 'status'), [('>&-', 0), ('>&- 2>&-', 0), ('<&- >&- 2>&-', 0), ('>/dev/full', 2)]
+)
+def test_streams_that_are_closed_or_full(streams, status, tmp_path):
+  command = f'exec "$0" -c "$1" "$2" {streams}'
+  done = subprocess.run(
+    ['sh', '-c', command, sys.executable, CLOSED, str(tmp_path / 'a')],
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == status, done.stderr
+  assert done.stderr.count('\n') == (status == 2) and 'Traceback' not in done.stderr
+  if not status:
+    assert (tmp_path / 'a').read_text() == 'whole'
