@@ -89,8 +89,17 @@ def test_overlaps_go_to_the_smaller_mask(tmp_path):
   large[:4], small[3:5, :2] = 255, 255
   for name, mask in (('a.png', small), ('b.png', large)):
     Image.fromarray(mask).save(tmp_path / name)
-  instances = dsb2018.join_masks((tmp_path / 'a.png', tmp_path / 'b.png'))
+  instances = dsb2018.join_masks((tmp_path / 'a.png', tmp_path / 'b.png'), (6, 6))
   assert instances[3].tolist() == [1, 1, 2, 2, 2, 2] and instances[2].tolist() == [2] * 6
+
+
+def test_an_empty_folder_of_masks_is_an_image_without_nuclei(tmp_path):
+  base = _published_layout(tmp_path)
+  for path in (base / TRAIN / 'masks').iterdir():
+    path.unlink()
+  [example] = dsb2018.source('train', data_dir=tmp_path, cache_dir=tmp_path / 'cache')
+  assert not example['instances'].any() and example['instance_classes'].shape == (0,)
+  assert not example['label'].any() and np.isfinite(example['weight']).all()
 
 
 def test_errors(tmp_path):
@@ -102,11 +111,10 @@ def test_errors(tmp_path):
     dsb2018.source('test', **options)
   mask = next((base / VAL / 'masks').iterdir())
   Image.fromarray(np.zeros((5, 5), np.uint8)).save(mask)
-  with pytest.raises(UserError, match='masks must have one size'):
+  with pytest.raises(UserError, match='5 x 5 pixels, its image 30 x 24: they must have one size'):
     dsb2018.source('val', **options)
-  for path in (base / TRAIN / 'masks').iterdir():
-    path.unlink()
-  with pytest.raises(UserError, match=f'no masks in .*{TRAIN}'):
+  with pytest.raises(UserError, match='no such folder: .*masks'):
+    (base / TRAIN / 'masks').rename(base / TRAIN / 'gone')
     dsb2018.source('train', **options)
   with pytest.raises(UserError, match="'notes' is no image id"):
     dsb2018.split_of('notes')

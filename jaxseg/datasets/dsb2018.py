@@ -62,12 +62,12 @@ def source(
 
 def read(raw: records.Raw, *, channels: int, **options: bool) -> records.Example:
   """Reads an image and its nuclei; for the further options see border_weight.foreground."""
-  if raw.extra:
-    instances = join_masks(raw.extra)
-  else:
-    instances = image_files.read_mask(raw.label).astype(np.uint16)
-  label, weight = foreground(instances, class_weights=CLASS_WEIGHTS, **options)
   image = image_files.encode_image(raw.image, channels=channels)
+  if raw.extra is None:
+    instances = image_files.read_mask(raw.label).astype(np.uint16)
+  else:
+    instances = join_masks(raw.extra, (image.height, image.width))
+  label, weight = foreground(instances, class_weights=CLASS_WEIGHTS, **options)
   return records.Example(image, label, weight, instances)
 
 
@@ -96,20 +96,21 @@ def split_of(identifier: str) -> str:
 
 
 def _published(folder: Path) -> records.Raw:
-  masks = tuple(image_files.list_images(folder / 'masks', ('.png',)))
-  if not masks:
-    raise UserError(f'no masks in {folder / "masks"}: restore them or remove {folder}')
+  masks = tuple(image_files.list_images(folder / 'masks', ('.png',)))  # none: an image of no nuclei
   image = folder / 'images' / f'{folder.name}.png'
   return records.Raw(image, folder / 'masks', image.name, extra=masks)
 
 
-def join_masks(paths: tuple[Path, ...]) -> np.ndarray:
+def join_masks(paths: tuple[Path, ...], size: tuple[int, int]) -> np.ndarray:
   """Reads one mask file a nucleus into ids 1..n uint16 [h, w]; overlaps go to the smaller mask."""
   masks = [image_files.read_mask(path) > 0 for path in paths]
   for path, mask in zip(paths, masks, strict=True):
-    if mask.shape != masks[0].shape:
-      raise UserError(f'{path} is not of the size of {paths[0]}: masks must have one size')
-  instances = np.zeros(masks[0].shape, np.uint16)
+    if mask.shape != size:
+      raise UserError(
+        f'{path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}: they '
+        'must have one size'
+      )
+  instances = np.zeros(size, np.uint16)
   for i in sorted(range(len(masks)), key=lambda i: -np.count_nonzero(masks[i])):
     instances[masks[i]] = i + 1
   return instances

@@ -20,14 +20,12 @@ VOC's masks have a ring of 255 (void) around objects, SBD's have none. The label
 images are hidden.
 """
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
-from jaxseg.data import archives, classlist, image_files, records
+from jaxseg.data import archives, classlist, image_files, mat_files, records
 from jaxseg.data.problems import check_choice, check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID, UserError
@@ -117,8 +115,8 @@ def _read_sbd(path: Path) -> np.ndarray:
   """Reads the class labels of SBD's cls/NAME.mat, uint8 [h, w]."""
   data = image_files.read_bytes(path)
   try:
-    return scipy.io.loadmat(io.BytesIO(data))['GTcls'][0]['Segmentation'][0]
-  except Exception as error:  # scipy raises many types on damaged files
+    return mat_files.read_matrix(data, ('GTcls', 'Segmentation'))
+  except ValueError as error:
     raise UserError(f"cannot read {path} as SBD's GTcls: {error}; restore the file") from None
 
 
