@@ -6,8 +6,8 @@ __version__ = '0.1.0'
 def load(workdir, step='best', **options):
   """Returns the predictor of a trained workdir: `mask = jaxseg.load(workdir)(image)`.
 
-  Options are those of `jaxseg.predict.options.Options`, as in `load(workdir, flip=True)`.
+  A list of workdirs gives the mean of their probabilities.   Options are those of `jaxseg.predict.options.Options`, as in `load(workdir, flip=True)`.
   """
-  from jaxseg.predict import predictor  # JAX starts only when a network is wanted
+  from jaxseg.predict import ensemble  # JAX starts only when a network is wanted
 
-  return predictor.load(workdir, step, **options)
+  return ensemble.load(workdir, step, **options)

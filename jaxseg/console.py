@@ -57,6 +57,12 @@ class Parser(argparse.ArgumentParser):
     add('--processes', type=int, help='how many there are; 1: alone, whatever the cluster says')
     add('--process', type=int, help="this one's number, from 0")
 
+  def add_runs(self) -> None:
+    """Adds the flags that name trained runs and their checkpoint."""
+    add, one = self.add_argument, 'a folder that launch/train.py has written'
+    add('--workdir', required=True, type=folders, help=f'{one}; several with commas: their mean')
+    add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
+
   def parse(self) -> argparse.Namespace:
     """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value."""
     argv, prefix = self._argv, '--config.'
@@ -97,6 +103,11 @@ def whole_number(text: str) -> int:
 def words(text: str) -> tuple[str, ...]:
   """Reads 'one,two'; a type for `add_argument`."""
   return tuple(part.strip() for part in text.split(',') if part.strip())
+
+
+def folders(text: str) -> tuple[str, ...]:
+  """Reads 'runs/a,runs/b'; a folder whose own name has a comma is one. A type for `add_argument`."""
+  return (text,) if os.path.isdir(text) else words(text) or (text,)
 
 
 def size(text: str) -> tuple[int, int]:

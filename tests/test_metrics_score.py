@@ -1,7 +1,6 @@
-"""Every score: two halves merged are the whole, whatever the order of threads; results speak for themselves."""
+"""Every score: two halves merged are the whole; results speak for themselves."""
 
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -54,12 +53,12 @@ def scored(name, chosen):
 def check_equal(result, expected):
   assert result.keys() == expected.keys()
   for key, value in expected.items():
-    if key == 'confusion':
+    if isinstance(value, dict):
+      check_equal(result[key], value)
+    elif value is None or key == 'confusion':
       assert result[key] == value
-    elif isinstance(value, dict):
-      assert result[key] == pytest.approx(value, rel=1e-12), key
     else:
-      assert result[key] == (None if value is None else pytest.approx(value, rel=1e-12)), key
+      assert result[key] == pytest.approx(value, rel=1e-12), key
 
 
 @pytest.mark.parametrize('name', SCORES)
@@ -74,21 +73,17 @@ def test_halves_merge_into_the_whole_also_from_another_process(name):
 
 
 @pytest.mark.parametrize('name', SCORES)
-def test_threads_may_add(name):
-  one = score.load(name, NAMES)
-  with ThreadPoolExecutor(4) as pool:
-    list(pool.map(lambda pair: one.add(*pair), IMAGES * 3))
-  expected = scored(name, IMAGES * 3).compute()
-  check_equal(one.compute(), expected)
-
-
-@pytest.mark.parametrize('name', SCORES)
-def test_results_hold_numbers_columns_and_a_matrix(name):
+def test_results_hold_numbers_columns_breakdowns_and_a_matrix(name):
   result = scored(name, IMAGES).compute()
-  assert score.load(name, NAMES).maps == (name in ('components', 'dice', 'neurites'))
+  of_maps = ('components', 'confidence', 'dice', 'neurites', 'temperature')
+  assert score.load(name, NAMES).maps == (name in of_maps)
   for key, value in result.items():
     if key == 'confusion':
       assert np.shape(value) == (3, 3) and type(value[0][0]) is int
+    elif key.startswith('by_'):
+      assert all(type(v) in (int, float) for row in value.values() for v in row.values()), key
+    elif key in ('reliability', 'risk_coverage'):
+      assert all(type(v) is float for values in value.values() for v in values), key
     else:
       values = value.values() if isinstance(value, dict) else [value]
       assert all(v is None or type(v) is float for v in values), key
@@ -105,6 +100,28 @@ def test_scores_join_several():
   expected = {**scored('confusion', IMAGES).compute(), **scored('dice', IMAGES).compute()}
   check_equal(joined.compute(), expected)
   assert joined.maps and not score.Scores([score.load('seg', NAMES)]).maps
+
+
+def test_groups_are_scored_apart():
+  """Those of even and odd images are what each half has alone; an empty group merges in."""
+
+  def make():
+    return score.Groups('half', lambda e: ('even', 'odd')[e['index'] % 2], lambda: own())
+
+  def own():
+    return score.load('confusion', NAMES)
+
+  first, second = make(), make()
+  for number, pair in enumerate(IMAGES):
+    (first if number < 2 else second).add(*pair)
+  first.merge(second)
+  result = first.compute()
+  assert list(result) == ['by_half'] and list(result['by_half']) == ['even', 'odd']
+  for name, chosen in (('even', IMAGES[::2]), ('odd', IMAGES[1::2])):
+    expected = {'images': 3, **score.numbers(scored('confusion', chosen).compute())}
+    assert result['by_half'][name] == expected
+  assert score.numbers(result) == {} and score.columns(result) == {}
+  assert score.breakdowns({**result, 'mean_iou': 0.5}) == {'half': result['by_half']}
 
 
 def test_numbers_and_columns_need_no_table_of_names():

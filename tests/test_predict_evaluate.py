@@ -12,10 +12,10 @@ from jaxseg.datasets import camvid, ctc
 from jaxseg.metrics import neurites
 from jaxseg.metrics.boundary import boundary_f1
 from jaxseg.metrics.seg import components, seg_score
+from jaxseg.predict.ensemble import load
 from jaxseg.predict.evaluate import evaluate_workdir, print_scores
 from jaxseg.predict.job import predict_files
 from jaxseg.predict.options import Options
-from jaxseg.predict.predictor import load
 from jaxseg.train.build import load_experiment
 from jaxseg.train.run_folder import Classes
 from jaxseg.train.train import train

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from jaxseg.predict import coco_json, job
+from jaxseg.predict.ensemble import load
 from jaxseg.predict.inputs import Item, header_size, list_items, plan_outputs, read_image
 from jaxseg.predict.job import Wanted, heat, predict_files
 from jaxseg.predict.options import Options
-from jaxseg.predict.predictor import Predictor, load
+from jaxseg.predict.predictor import Predictor
 from jaxseg.types import UserError
 from tests.test_instance_launchers import tiny_experiment
 from tests.test_launch import ROOT, heeds_interrupts, launch

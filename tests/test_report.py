@@ -17,7 +17,7 @@ from PIL import Image
 from jaxseg import report
 from jaxseg.console import Progress
 from jaxseg.datasets import shapes
-from jaxseg.predict.predictor import load
+from jaxseg.predict.ensemble import load
 from jaxseg.report import comparison, images, render, single
 from jaxseg.train.journal import RunView
 from jaxseg.train.writer import read_records

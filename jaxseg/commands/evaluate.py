@@ -1,7 +1,10 @@
 """Evaluates a trained workdir: its scores, a table by class, and eval/<split>.json (or _<mode>).
 
-python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --instances]
-    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
+python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --instances --confidence]
+    [--groups=PATTERN|COLUMN --places] [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
+python launch/evaluate.py --workdir=DIR,DIR,DIR [...]      the mean of the probabilities of several runs
+python launch/evaluate.py --workdir=DIR,DIR,DIR --out_of_fold     each image by the run that held it out
+python launch/evaluate.py --workdir=DIR --fit_temperature         then --temperature, also to predict
 """
 
 from jaxseg import console
@@ -10,15 +13,17 @@ from jaxseg.predict import options
 
 def main(parser: console.Parser) -> None:
   add = parser.add_argument
-  add('--workdir', required=True, help='a folder that launch/train.py has written')
+  parser.add_runs()
   add('--split', help="default: the config's eval_split")
-  add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
   extra = dict(dest='extra', action='append_const', default=[])
   add('--bf', const='boundary', **extra, help="also the boundary measure of SegNet's paper (slow)")
-  add(
-    '--neurites', const='neurites', **extra, help="also ISBI's measures; isbi2012 has them anyway"
-  )
+  add('--neurites', const='neurites', **extra, help="ISBI's measures; isbi2012 has them anyway")
   add('--instances', const='components', **extra, help="also COCO's AP of the mask's components")
+  add('--confidence', const='confidence', **extra, help='calibration, and do doubts find errors')
+  add('--places', const='places', **extra, help='by object size, distance to outlines and borders')
+  add('--groups', help="by group: a file name's part in parentheses, as in '^(.*)_', or a column")
+  add('--out_of_fold', action='store_true', help='each image by the run of the fold without it')
+  add('--fit_temperature', action='store_true', help='on --split; kept in the (first) workdir')
   options.add_flags(parser)
   parser.add_hosts()
   flags = parser.parse()
@@ -27,10 +32,9 @@ def main(parser: console.Parser) -> None:
   with hosts.joined(flags.coordinator, flags.processes, flags.process):
     from jaxseg.predict import evaluate
 
-    evaluate.evaluate_workdir(
-      flags.workdir,
-      split=flags.split,
-      step=flags.step,
-      extra=flags.extra,
-      options=options.from_flags(flags),
-    )
+    common = dict(split=flags.split, step=flags.step, options=options.from_flags(flags))
+    if flags.fit_temperature:
+      evaluate.fit_temperature(flags.workdir, **common)
+      return
+    score = evaluate.evaluate_out_of_fold if flags.out_of_fold else evaluate.evaluate_workdir
+    score(flags.workdir, extra=flags.extra, groups=flags.groups, **common)

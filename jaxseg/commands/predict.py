@@ -1,9 +1,10 @@
 """Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
 
-python launch/predict.py --workdir=DIR --input=FILE|FOLDER|LIST.txt --output=FOLDER
+python launch/predict.py --workdir=DIR[,DIR...] --input=FILE|FOLDER|LIST.txt --output=FOLDER
     [--overlay --probabilities --uncertainty] [--skip_existing] [--overwrite] [--step=N|best]
-    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
-A network that finds objects writes <name>_instances.png and one detections.json (COCO's format) too.
+    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W --temperature]
+Several workdirs give the mean of their probabilities. A network that finds objects writes
+<name>_instances.png and one detections.json (COCO's format) too.
 """
 
 from jaxseg import console
@@ -12,10 +13,9 @@ from jaxseg.predict import options
 
 def main(parser: console.Parser) -> None:
   add = parser.add_argument
-  add('--workdir', required=True, help='a folder that launch/train.py has written')
+  parser.add_runs()
   add('--input', required=True, help='an image, a folder of images, or a .txt with a path a line')
   add('--output', required=True, help='a folder for <name>.png and what else is asked for')
-  add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
   add('--overlay', action='store_true', help='also <name>_overlay.png: the image, tinted')
   add('--probabilities', action='store_true', help='also <name>_probabilities.npy, float16')
   add('--uncertainty', action='store_true', help='also <name>_uncertainty.png and .npy')

@@ -6,13 +6,14 @@ result needs no table of names to be read:
   NAME             float, or None where nothing can be measured     a score
   per_class_NAME   {class: float, None where it is absent}          a column
   NAME             {name: float or None}                            further scores
+  NAME             {name: [numbers]}                                a curve to draw
+  by_NAME          {row: {column: number or None}}                  a breakdown, such as by camera
   confusion        [c][c] pixels, rows truth
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +24,7 @@ from jaxseg.types import UserError
 Example = Prediction = Mapping[str, Any]
 Result = dict[str, Any]
 
-_PER_CLASS = 'per_class_'
-_LOCK = threading.Lock()  # of no instance: scores are pickled
+_PER_CLASS, _BY = 'per_class_', 'by_'
 
 
 class Score(Protocol):
@@ -37,7 +37,7 @@ class Score(Protocol):
   maps: bool
 
   def add(self, example: Example, prediction: Prediction) -> None:
-    """Counts one image; several threads may.
+    """Counts one image.
 
     Args:
       example: as its source gives it, 'label' integers [h, w]; with an 'index' its place in the data.
@@ -77,8 +77,7 @@ class Sums:
     self._plus(other.sums)
 
   def _plus(self, sums: Mapping[str, Any]) -> None:
-    with _LOCK:
-      self.sums |= {name: self.sums.get(name, 0) + value for name, value in sums.items()}
+    self.sums |= {name: self.sums.get(name, 0) + value for name, value in sums.items()}
 
 
 class Mean(Sums):
@@ -117,12 +116,60 @@ class Scores:
     return {name: value for score in self._scores for name, value in score.compute().items()}
 
 
+class Groups:
+  """A score for each part of a data set, such as each camera, site or date.
+
+  Args:
+    title: what the groups are, such as 'camera'.
+    group_of: an example -> its group.
+    make: gives new scores.
+  """
+
+  def __init__(self, title: str, group_of: Callable[[Example], str], make: Callable[[], Score]):
+    self._title, self._group_of, self._make = title, group_of, make
+    self._scores: dict[str, Score] = {}
+    self._images: dict[str, int] = {}
+    self.maps = make().maps
+
+  def add(self, example: Example, prediction: Prediction) -> None:
+    group = self._group_of(example)
+    self._of(group).add(example, prediction)
+    self._images[group] = self._images.get(group, 0) + 1
+
+  def merge(self, other: Groups) -> None:
+    for group, score in other._scores.items():
+      self._of(group).merge(score)
+      self._images[group] = self._images.get(group, 0) + other._images[group]
+
+  def compute(self) -> Result:
+    """Returns by_<title>: of each group its images and the numbers of its score, where there is one."""
+    rows = {}
+    for group, score in sorted(self._scores.items()):
+      try:
+        found = numbers(score.compute())
+      except UserError:  # nothing there to score
+        found = {}
+      rows[group] = {'images': self._images[group], **found}
+    return {f'by_{self._title}': rows}
+
+  def _of(self, group: str) -> Score:
+    return self._scores.setdefault(group, self._make())
+
+
 def load(name: str, class_names: Sequence[str]) -> Score:
   """Returns the score of jaxseg.metrics.NAME, or of the user's own module, for these classes."""
   kind = parts.load('metrics', name, kind='score').Score
   if kind is Score:
     raise UserError(f'{name!r} is no score but what scores have in common: name another')
   return kind(tuple(class_names))
+
+
+def add(score: Score, example: Example, prediction: Prediction) -> None:
+  """Counts one image. Raises the score's UserError with the name of the example's file."""
+  try:
+    score.add(example, prediction)
+  except UserError as error:
+    raise UserError(f'{example["file_name"]}: {error}') from None
 
 
 def of_image(score: Score, example: Example, prediction: Prediction, name: str) -> float | None:
@@ -149,6 +196,12 @@ def columns(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
   """Returns what a result says of each class: name of the score -> {class: value}."""
   tables = _tables(result).items()
   return {k.removeprefix(_PER_CLASS): dict(v) for k, v in tables if _is_column(k, v, result)}
+
+
+def breakdowns(result: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float | None]]]:
+  """Returns what a result says of parts of the data: title -> {row: {column: number}}."""
+  tables = {k: v for k, v in result.items() if k.startswith(_BY) and isinstance(v, Mapping)}
+  return {k.removeprefix(_BY).replace('_', ' '): dict(rows) for k, rows in tables.items() if rows}
 
 
 def published(paper: Mapping[str, Any] | None) -> dict[str, float]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxseg.data import geometry
 from jaxseg.data.geometry import Size
+from jaxseg.metrics.confidence import entropy
 from jaxseg.predict.options import Options
 from jaxseg.types import Array, UserError
 
@@ -67,8 +68,7 @@ class Band:
     """
     if self.variance is not None:
       return self.variance.mean(axis=-1)
-    p = self.probabilities
-    return -np.sum(p * np.log(np.maximum(p, 1e-12)), axis=-1)
+    return entropy(self.probabilities)
 
 
 def make_network(model, task, preprocess: Callable, options: Options) -> Network:

@@ -1,104 +1,220 @@
-"""Evaluation of a trained run: every image exactly once, at its own size, with all scores asked for."""
+"""Evaluation of trained runs: every image exactly once, at its own size, with all scores asked for."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from jaxseg import files
 from jaxseg.config import parts
 from jaxseg.console import duration
 from jaxseg.data import threads
-from jaxseg.draw.plots import save_confusion
 from jaxseg.metrics import score as scores
+from jaxseg.metrics import temperature as temperatures
 from jaxseg.metrics.score import Result, Score
-from jaxseg.predict.inputs import writing
+from jaxseg.predict import result_file, temperature
+from jaxseg.predict.base import BasePredictor
+from jaxseg.predict.ensemble import join
+from jaxseg.predict.grouping import Grouping
 from jaxseg.predict.options import Options
-from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.progress import Countdown
-from jaxseg.train.build import Experiment, load_experiment, set_up_jax
+from jaxseg.predict.runs import Run, Workdirs, check_apart, check_same_images, mode_of, open_runs
+from jaxseg.predict.show import print_scores
+from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.train.devices import hosts
 from jaxseg.train.evaluator import Evaluator, make_scores
 from jaxseg.train.initial import load_variables
-from jaxseg.train.run_folder import Classes
 from jaxseg.types import UserError
 
-_AGREE = 1e-4  # of the scores of two evaluations of one checkpoint
-_OF_THE_FILE = ('split', 'step', 'images', 'mode')
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """Runs that predict a split together.
+
+  Attributes:
+    runs, variables, steps: of each.
+    options: of the prediction, complete.
+    split, source: the data.
+    make: gives new scores.
+  """
+
+  runs: Sequence[Run]
+  variables: Sequence[Any]
+  steps: Sequence[int]
+  options: Options
+  split: str
+  source: Any
+  make: Callable[[], Score]
+
+  @property
+  def is_plain(self) -> bool:
+    """Whether it is one plain pass, which all devices and hosts share."""
+    scales = self.runs[0].experiment.eval.scales
+    return len(self.runs) == len(scales) == 1 and self.options.beside(scales) == Options()
+
+  @property
+  def mode(self) -> str:
+    """Says what is averaged and cut; '' for a plain pass."""
+    scales = self.options.scales or self.runs[0].experiment.eval.scales
+    words = mode_of(self.runs, dataclasses.replace(self.options, scales=scales))
+    return '' if self.is_plain else words
+
+  @property
+  def facts(self) -> dict[str, Any]:
+    names = {'runs': [str(run.path) for run in self.runs]} if len(self.runs) > 1 else {}
+    images = len(self.source)
+    return {
+      'split': self.split,
+      'step': self.steps[0],
+      'images': images,
+      'mode': self.mode,
+      **names,
+    }
 
 
 def evaluate_workdir(
-  workdir: str | Path,
+  workdirs: Workdirs,
   *,
   split: str | None = None,
   step: str = 'best',
   options: Options | None = None,
   extra: Sequence[str] = (),
+  groups: str | None = None,
 ) -> dict[str, Any]:
-  """Scores a run's checkpoint on a split, prints the numbers and writes eval/<split>.json.
+  """Scores a checkpoint of a run, or of several together, prints the numbers and writes eval/<split>.json.
 
-  What `options` average or cut has a file of its own, eval/<split>_<mode>.json (see file_stem). Further
-  scores of the same step and mode that are in the file already stay there.
+  What `options` average or cut, and what several runs average, has a file of its own in the (first)
+  run's eval/, see result_file. Further scores of the same step and mode that are in the file already
+  stay there.
 
   Several hosts share the images of a plain pass, and all need to read the workdir's config.json;
-  with options the first works alone.
+  with options or several runs the first works alone.
 
   Args:
-    workdir: written by jaxseg.train.train.train.
+    workdirs: written by jaxseg.train.train.train.
     split: default: the config's eval_split.
     step: 'best' | 'latest' | a number.
     options: what is averaged and cut; None: one plain pass, in batches over all devices.
     extra: scores by their names in jaxseg.metrics, beside the task's own, those of config.eval.scores
       and those that the dataset's module asks for (SCORES).
+    groups: also the task's score of each group of the images, see grouping.
 
   Returns:
-    What is in the file.
+    What is in the file; {} on hosts that the first does without.
 
   Raises:
-    UserError: no run, split or step, labels outside the classes, options or scores that do not fit.
+    UserError: no run, split or step, labels outside the classes, options or scores that do not fit,
+      runs that cannot predict together or that hold out different images.
   """
-  start = time.perf_counter()
-  experiment, options = load_experiment(workdir), options or Options()
-  set_up_jax(experiment.settings)
-  split = split or experiment.settings.eval_split
-  with hosts.together() as same:
-    loaded = None
-    if hosts.first():
-      loaded = dict(zip(('variables', 'step'), load_variables(workdir, step), strict=True))
-    source = experiment.source(split)
-    make = _make_scores(experiment, source.class_names, extra)
-    same['config'], same['data'] = experiment.config, [split, len(source)]
-  loaded = hosts.broadcast(loaded)
-  counted = _count(experiment, source, loaded['variables'], options, make)
-  if counted is None:
+  start, runs = time.perf_counter(), open_runs(workdirs)
+  job = _open(runs, split, step, options, functools.partial(_make_scores, extra, groups))
+  score = _count(job)
+  if score is None:
     return {}
-  numbers, mode = counted
-  result = {'split': split, 'step': loaded['step'], 'images': len(source), 'mode': mode}
-  result |= sorted(numbers.items(), key=lambda item: item[0] == 'confusion')  # the longest last
-  if experiment.settings.paper:
-    result['paper'] = experiment.settings.paper
-  if hosts.first():
-    file = files.place(workdir) / 'eval' / f'{file_stem(split, experiment, options)}.json'
-    result |= _scored_before(file, result)
-    _write(result, file, source.class_names)
-    print_scores(result, experiment.settings.paper)
-    print(f'written to {file} in {duration(time.perf_counter() - start)}')
-  return result
+  return _publish(job, {**job.facts, **_longest_last(score.compute())}, start)
+
+
+def evaluate_out_of_fold(
+  workdirs: Workdirs,
+  *,
+  split: str | None = None,
+  step: str = 'best',
+  options: Options | None = None,
+  extra: Sequence[str] = (),
+  groups: str | None = None,
+) -> dict[str, Any]:
+  """Scores a whole set, each image by the run of the fold that did not see it; see evaluate_workdir.
+
+  The numbers are over all images together; by_fold has those of each run.
+
+  Raises:
+    UserError: one run alone, or an image that two of them hold out.
+  """
+  start, runs = time.perf_counter(), open_runs(workdirs)
+  if len(runs) < 2:
+    raise UserError('out of fold: name the run of every fold, as in --workdir=RUN0,RUN1,RUN2')
+
+  def make(_: Experiment, source: Any) -> Callable[[], Score]:
+    return _make_scores(extra, groups, runs[0].experiment, source)  # alike, so that they merge
+
+  jobs = [_open([run], split, step, options, make) for run in runs]
+  with hosts.together():
+    check_apart(runs, [job.source for job in jobs])
+  total, rows = jobs[0].make(), {}
+  for run, job in zip(runs, jobs, strict=True):
+    score = _count(job)
+    if score is None:
+      return {}
+    own = {'images': len(job.source), 'step': job.steps[0]}
+    rows[str(run.path)] = own | scores.numbers(score.compute())
+    total.merge(score)
+  words = f'out-of-fold, {mode_of(runs, Options())}'
+  facts = jobs[0].facts | {
+    'images': sum(len(job.source) for job in jobs),
+    'mode': ', '.join(filter(None, [words, jobs[0].mode])),
+    'runs': [str(run.path) for run in runs],
+  }
+  result = {**facts, 'by_fold': rows, **_longest_last(total.compute())}
+  return _publish(jobs[0], result, start, words)
+
+
+def fit_temperature(
+  workdirs: Workdirs,
+  *,
+  split: str | None = None,
+  step: str = 'best',
+  options: Options | None = None,
+) -> dict[str, Any]:
+  """Fits the temperature of a run, or of several together, and keeps it, see predict.temperature.
+
+  Args:
+    workdirs, step, options: see evaluate_workdir.
+    split: default: the config's eval_split; not the training's.
+
+  Returns:
+    What is kept; {} on hosts that the first does without.
+
+  Raises:
+    UserError: a task without probabilities of pixels, a temperature that is given already, or the
+      training's split, on which every network is too sure.
+  """
+  start, runs, options = time.perf_counter(), open_runs(workdirs), options or Options()
+  if options.temperature != 1:
+    raise UserError('--fit_temperature looks for what --temperature gives: leave one of them out')
+  trained = [run for run in runs if run.experiment.data.train_split == split]
+  if trained:
+    raise UserError(
+      f'{trained[0].path} was trained on {split}: fit the temperature on another split'
+    )
+
+  def make(experiment: Experiment, source: Any) -> Callable[[], Score]:
+    if not experiment.task.maps:
+      raise UserError(
+        f'config.task={experiment.settings.task} predicts no probability of pixels that a '
+        'temperature could change: leave out --fit_temperature'
+      )
+    return functools.partial(temperatures.Score, source.class_names)
+
+  job = _open(runs, split, step, options, make)
+  score = _count(job)
+  if score is None or not hosts.first():
+    return {}
+  facts = {key: value for key, value in job.facts.items() if key in ('split', 'images')}
+  entry = temperature.keep(score, runs, job.steps, options, facts)
+  changes = (
+    f'{name.upper()} {entry[name]:.4f} to {entry[f"{name}_after"]:.4f}' for name in ('ece', 'nll')
+  )
+  print(f'temperature {entry["temperature"]:.4g} on {job.split}: {", ".join(changes)}')
+  print(f'written to {temperature.file_of(runs)} in {duration(time.perf_counter() - start)}')
+  return entry
 
 
 def score_images(
-  predictor: Predictor, source: Any, score: Score, show: Callable[[int], None] | None = None
-) -> Result:
+  predictor: BasePredictor, source: Any, score: Score, show: Callable[[int], None] | None = None
+) -> Score:
   """Scores a predictor image by image, with whatever it averages and cuts.
 
   Images are read ahead in threads, and the score counts behind the device in another one.
@@ -113,124 +229,100 @@ def score_images(
     UserError: labels outside the classes, or data that the score cannot use, naming the file.
     StuckError: an image that does not come within config.data.timeout.
   """
-
-  def count(example: dict, prediction: dict) -> None:
-    try:
-      score.add(example, prediction)
-    except UserError as error:
-      raise UserError(f'{example["file_name"]}: {error}') from None
-
   timeout = predictor.experiment.data.timeout
   reading = threads.examples(source, range(len(source)), timeout=timeout)
   with threads.Backlog(num_threads=1) as counting:
     for index, example in enumerate(reading):
       prediction = predictor.predict(example['image'], maps=score.maps)
-      counting.submit(count, {**example, 'index': index}, prediction)
+      counting.submit(scores.add, score, {**example, 'index': index}, prediction)
       if show:
         show(index + 1)
-  return score.compute()
+  return score
 
 
-def file_stem(split: str, experiment: Experiment, options: Options) -> str:
-  """Returns the name of an evaluation's file: 'val', or 'val_flip_tiles-512x512' where options say so."""
-  mode = _beside_config(experiment, options).describe()
-  words = [part.replace(' of ', ' ').replace(' ', '-') for part in mode.split(', ') if part]
-  return '_'.join([split, *words])
-
-
-def _beside_config(experiment: Experiment, options: Options) -> Options:
-  """Returns the options but for scales that are the config's own anyway."""
-  own = tuple(options.scales) == tuple(experiment.eval.scales)
-  return dataclasses.replace(options, scales=()) if own else options
+def _open(
+  runs: Sequence[Run],
+  split: str | None,
+  step: str,
+  options: Options | None,
+  make: Callable[[Experiment, Any], Callable[[], Score]],
+) -> _Job:
+  """Reads what is needed; the first host reads the variables for all."""
+  experiment, options = runs[0].experiment, options or Options()
+  set_up_jax(experiment.settings)
+  split, loaded = split or experiment.settings.eval_split, {}
+  with hosts.together() as same:
+    if hosts.first():
+      restored = [load_variables(run.path, step) for run in runs]
+      steps = [number for _, number in restored]
+      options = temperature.resolved(options, runs, steps)
+      loaded = {str(i): variables for i, (variables, _) in enumerate(restored)}
+      loaded = {'variables': loaded, 'steps': steps, 'temperature': options.temperature}
+    sources = [run.experiment.source(split) for run in runs]
+    check_same_images(runs, sources, split)
+    maker = make(experiment, sources[0])
+    same['config'], same['data'] = experiment.config, [split, len(sources[0])]
+  loaded = hosts.broadcast(loaded)
+  return _Job(
+    runs=runs,
+    variables=[loaded['variables'][str(i)] for i in range(len(runs))],
+    steps=[int(number) for number in loaded['steps']],
+    options=dataclasses.replace(options, temperature=loaded['temperature']),
+    split=split,
+    source=sources[0],
+    make=maker,
+  )
 
 
 def _make_scores(
-  experiment: Experiment, class_names: Sequence[str], extra: Sequence[str]
+  extra: Sequence[str], groups: str | None, experiment: Experiment, source: Any
 ) -> Callable[[], Score]:
   """Returns what makes new scores. Raises UserError where one needs maps that the task has not."""
   dataset = parts.load('datasets', experiment.data.name)
   names = (*extra, *getattr(dataset, 'SCORES', ()))
-  make = functools.partial(make_scores, experiment, class_names, *names)
+  make = functools.partial(make_scores, experiment, source.class_names, *names)
   make()  # refuses scores that do not fit, before anything is predicted
-  return make
+  if groups is None:
+    return make
+  own = functools.partial(experiment.task.scorer, source.class_names, **experiment.eval.score)
+  grouping = Grouping.of(groups, experiment)
+  return lambda: scores.Scores([make(), scores.Groups(grouping.title, grouping, own)])
 
 
-def _count(
-  experiment: Experiment,
-  source: Any,
-  variables: dict[str, Any],
-  options: Options,
-  make: Callable[[], Score],
-) -> tuple[Result, str] | None:
-  """Returns the scores and the mode, in words; None on hosts that the others do without."""
-  plain = _beside_config(experiment, options) == Options() and len(experiment.eval.scales) == 1
-  if not (plain or hosts.first()):
+def _count(job: _Job) -> Score | None:
+  """Returns the scores of all images; None on hosts that the others do without."""
+  if not (job.is_plain or hosts.first()):
     return None
-  counting = Countdown('evaluated', len(source)) if hosts.first() else contextlib.nullcontext()
+  counting = Countdown('evaluated', len(job.source)) if hosts.first() else contextlib.nullcontext()
   with counting as show:
-    if plain:
-      return Evaluator(experiment, source, make)(variables, show), ''
-    predictor = Predictor(
-      experiment, variables, Classes(source.class_names, source.palette), options
-    )
-    return score_images(predictor, source, make(), show), predictor.options.describe()
+    if job.is_plain:
+      evaluator = Evaluator(job.runs[0].experiment, job.source, job.make)
+      return evaluator.score(job.variables[0], show)
+    predictor = join(job.runs, job.variables, job.options)
+    return score_images(predictor, job.source, job.make(), show)
 
 
-def _scored_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
-  """Returns the further scores of an earlier evaluation that agrees in all that both have."""
-  try:
-    before = json.loads(file.read_text(encoding='utf-8'))
-    theirs, ours = scores.numbers(before), scores.numbers(result)
-    both = np.array([(theirs[k], ours[k]) for k in ours if k in theirs], float)  # None is nan
-    same = all(before[key] == result[key] for key in _OF_THE_FILE) and len(both)
-    same = same and np.allclose(*both.T, rtol=0, atol=_AGREE, equal_nan=True)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or cut short
-    return {}
-  return {k: v for k, v in before.items() if k not in (*result, 'paper')} if same else {}
+def _longest_last(numbers: Result) -> Result:
+  return dict(sorted(numbers.items(), key=lambda item: item[0] == 'confusion'))
 
 
-def _write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> None:
-  """Writes the file and, where there is a confusion matrix, <name>_confusion.png."""
-  picture = file.with_name(f'{file.stem}_confusion.png')
-  with writing(file):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(file, json.dumps(result, indent=2) + '\n')
-    title = ', '.join(filter(None, (result['split'], result['mode'])))
-    if 'confusion' in result:
-      with files.whole_file(picture) as part:
-        save_confusion(part, np.array(result['confusion']), class_names, title=title)
+def _publish(job: _Job, result: dict[str, Any], start: float, words: str = '') -> dict[str, Any]:
+  """Writes and prints a result, on the first host; returns what is in the file.
 
-
-def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
-  """Prints all numbers, the paper's beside them where it has them, and the table by class."""
-  console = Console(width=80, markup=False, emoji=False)
-  numbers, published = scores.numbers(result), scores.published(paper)
-  published = {name: value for name, value in published.items() if name in numbers}
-  title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
-  console.print(', '.join(filter(None, (title, result['mode']))), soft_wrap=True, highlight=False)
-  table = Table()
-  table.add_column('')
-  table.add_column('ours', justify='right')
-  if published:
-    other = paper.get('split', result['split'])
-    table.add_column('paper' + f', {other}' * (other != result['split']), justify='right')
-  for name, value in numbers.items():
-    beside = [_text(published.get(name))] if published else []
-    table.add_row(name.replace('_', ' '), _text(value), *beside)
-  console.print(table)
-  if published:
-    console.print(f'paper: {paper["source"]}')
-  columns = scores.columns(result)
-  if columns:
-    console.print(_by_class(columns))
-
-
-def _by_class(columns: dict[str, dict[str, float | None]]) -> Table:
-  table = Table('class', *(name.replace('_', ' ') for name in columns))
-  for name in next(iter(columns.values())):  # of all classes; AP has none of the background
-    table.add_row(name, *(_text(column.get(name)) for column in columns.values()))
-  return table
-
-
-def _text(value: float | None) -> str:
-  return '-' if value is None else f'{value:.4f}'
+  Args:
+    job: whose options and first run name the file.
+    result: for the file.
+    start: of time.perf_counter.
+    words: what the file's name says first.
+  """
+  experiment = job.runs[0].experiment
+  if experiment.settings.paper:
+    result['paper'] = experiment.settings.paper
+  if hosts.first():
+    options = job.options.beside(experiment.eval.scales)
+    mode = ', '.join(filter(None, [words, mode_of(job.runs, options)]))
+    file = result_file.place(job.runs[0].path, job.split, mode)
+    result = result_file.write(result, file, job.source.class_names)
+    print_scores(result, experiment.settings.paper)
+    print(f'written to {file} in {duration(time.perf_counter() - start)}')
+  return result

@@ -27,6 +27,8 @@ from jaxseg.config import parts
 from jaxseg.data import threads
 from jaxseg.draw import labels, objects
 from jaxseg.predict import coco_json
+from jaxseg.predict.base import BasePredictor
+from jaxseg.predict.ensemble import load
 from jaxseg.predict.inputs import (
   Item,
   any_size,
@@ -37,9 +39,9 @@ from jaxseg.predict.inputs import (
   writing,
 )
 from jaxseg.predict.options import Options
-from jaxseg.predict.predictor import Predictor, load
 from jaxseg.predict.progress import Countdown
-from jaxseg.train.build import Experiment, load_experiment, set_up_jax
+from jaxseg.predict.runs import Workdirs, open_runs
+from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.types import UserError
 
 MAX_PROGRAMS = 8  # different image sizes that are each compiled for as they are; with more ...
@@ -77,7 +79,7 @@ class Wanted:
 
 
 def predict_files(
-  workdir: str | Path,
+  workdirs: Workdirs,
   source: str | Path,
   output: str | Path,
   *,
@@ -90,9 +92,8 @@ def predict_files(
   """Predicts a file, a folder of images or the files that a LIST.txt names.
 
   Args:
-    workdir: of the trained network.
-    source: see inputs.list_items.
-    output: folder for the results, made if it is absent.
+    workdirs: of the trained network, or of several whose probabilities are averaged.
+    source, output: see inputs.list_items, and the folder for the results, made if it is absent.
     step: 'best' | 'latest' | a number.
     wanted: what is written beside the masks.
     options: see predict.options and, where `multiple` is 0, share_programs.
@@ -106,14 +107,15 @@ def predict_files(
   Raises:
     UserError: what inputs.py refuses, or nothing at all that could be predicted.
   """
-  items, experiment, folder = list_items(source), load_experiment(workdir), files.place(output)
+  items, folder = list_items(source), files.place(output)
   if overwrite and skip_existing:
     raise UserError('--overwrite replaces what --skip_existing keeps: give one of them')
+  experiment = open_runs(workdirs)[0].experiment
   wanted.check(experiment)
   plan = functools.partial(plan_outputs, items, folder, overwrite=overwrite, keep=skip_existing)
   plan(wanted.endings)  # before the network is loaded
   set_up_jax(experiment.settings)
-  predictor = load(workdir, step, **vars(options or Options()))
+  predictor = load(workdirs, step, **vars(options or Options()))
   wanted = dataclasses.replace(wanted, instances='detections' in predictor.entries)
   log = contextlib.nullcontext()
   if wanted.instances:
@@ -150,7 +152,7 @@ def _is_done(item: Item, folder: Path, wanted: Wanted, known: coco_json.Log | No
   return (known is None or item.stem in known.results) and all(path.exists() for path in paths)
 
 
-def share_programs(predictor: Predictor, items: Sequence[Item]) -> Predictor:
+def share_programs(predictor: BasePredictor, items: Sequence[Item]) -> BasePredictor:
   """Returns a predictor that needs few programs for these images, and says so if it rounds sizes.
 
   Images of up to MAX_PROGRAMS different sizes are run as they are, more with sizes rounded up to
@@ -179,7 +181,7 @@ class _Job:
 
   def __init__(
     self,
-    predictor: Predictor,
+    predictor: BasePredictor,
     output: Path,
     wanted: Wanted,
     log: coco_json.Log | None = None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+from collections.abc import Sequence
 
 from jaxseg import console
 from jaxseg.types import UserError
@@ -28,6 +30,8 @@ class Options:
       one that pads has more of the fill colour there in place of its own zero padding, and
       differs only where its receptive field reaches the border.
     max_pixels: of a network's input, from which on tiles are used.
+    temperature: of the probabilities, see metrics.temperature; 0: the fitted one, which whoever loads
+      runs puts in its place.
   """
 
   scales: tuple[float, ...] = ()
@@ -38,6 +42,7 @@ class Options:
   tile_step: tuple[int, int] | None = None
   multiple: int = 0
   max_pixels: int = MAX_PIXELS
+  temperature: float = 1.0
 
   def __post_init__(self):
     if any(not 0 < scale <= 16 for scale in self.scales):
@@ -45,8 +50,16 @@ class Options:
     for name, least in (('rotations', 1), ('samples', 0), ('multiple', 0), ('max_pixels', 1)):
       if getattr(self, name) < least:
         raise UserError(f'{name}={getattr(self, name)}: {least} or more')
+    if not 0 <= self.temperature < math.inf:
+      raise UserError(
+        f'temperature={self.temperature:g}: a number above 0, or 0 for the fitted one'
+      )
     if self.tile_step and not self.tile:
       raise UserError('tile_step needs a tile')
+
+  def beside(self, scales: Sequence[float]) -> Options:
+    """Returns the options but for scales that are those of the config anyway."""
+    return dataclasses.replace(self, scales=()) if tuple(self.scales) == tuple(scales) else self
 
   @property
   def is_one_pass(self) -> bool:
@@ -64,6 +77,7 @@ class Options:
       f'{self.samples} samples' if self.samples else '',
       f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
       f'every {self.tile_step[0]}x{self.tile_step[1]}' if self.tile_step else '',
+      f'temperature {self.temperature:.4g}' if self.temperature != 1 else '',
     ]
     return ', '.join(filter(None, parts))
 
@@ -76,6 +90,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
   add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
   add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
+  add(
+    '--temperature',
+    type=float,
+    nargs='?',
+    const=0.0,
+    default=1.0,
+    help='of the probabilities; without a number the one that evaluate --fit_temperature found',
+  )
   add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
 
 

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxseg.config import parts
 from jaxseg.data import geometry
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.predict import averages, tiles
 from jaxseg.predict.averages import Band
+from jaxseg.predict.base import BasePredictor, checked
 from jaxseg.predict.options import Options
-from jaxseg.train.build import Experiment, load_experiment
-from jaxseg.train.initial import load_variables
-from jaxseg.train.run_folder import Classes, load_classes
+from jaxseg.train.build import Experiment
+from jaxseg.train.run_folder import Classes
 from jaxseg.train.step import make_predict_step
-from jaxseg.types import Detections, UserError
+from jaxseg.types import UserError
 
 AUTO_TILE = 1024  # side of the tiles of large images, or the next larger that the network takes
 
 
-class Predictor:
-  """Maps images uint8 [h, w, c] or [h, w] to what a run's task predicts: `mask = predictor(image)`.
+class Predictor(BasePredictor):
+  """Predicts with one network.
 
   One plain pass does what evaluation in training does: the image is placed by the experiment's frame,
   and the task reads the outputs. Averages and tiles are for tasks that predict maps.
@@ -70,56 +68,15 @@ class Predictor:
   def variables(self, variables: dict[str, Any] | None) -> None:
     self._variables = jax.device_put(variables)
 
-  def __call__(self, image: np.ndarray) -> np.ndarray:
-    """Returns the class of each pixel, uint8 [h, w]."""
-    return self.predict(image)['mask']
-
   def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
-    """Returns the task's prediction, numpy: 'mask' uint8 [h, w], and what else the task gives.
-
-    Args:
-      image: uint8 [h, w, c] or [h, w].
-      maps: whether 'probabilities' float32 [h, w, num_classes] are wanted, where the task has maps.
-    """
     image = checked(image, self.experiment.channels)
-    if self._is_plain(image):
-      row = self.row(image, maps=maps and self._task.maps)
-      return self._task.in_image(row, self.frame(), image.shape[:2])
-    return self._joined(image, 'mask', *['probabilities'] * maps)
-
-  def probabilities(self, image: np.ndarray) -> np.ndarray:
-    """Returns float32 [h, w, num_classes]. Raises UserError where the task has no maps."""
-    return self._joined(image, 'probabilities')['probabilities']
-
-  def uncertainty(self, image: np.ndarray) -> np.ndarray:
-    """Returns float32 [h, w], see Band. Raises UserError where the task has no maps."""
-    return self._joined(image, 'uncertainty')['uncertainty']
-
-  def instances(self, image: np.ndarray) -> Detections:
-    """Returns the objects of the image, best first. Raises UserError where the task finds none."""
-    prediction = self.predict(image)
-    if 'detections' not in prediction:
-      raise UserError(
-        f'config.task={self.experiment.settings.task} predicts {", ".join(prediction)} and no '
-        'detections: load a run whose task tells objects apart'
-      )
-    return prediction['detections']
-
-  def bands(self, image: np.ndarray) -> Iterator[Band]:
-    """Returns the prediction from the top down.
-
-    In tiles, at one scale and without rotations, a band is what one row of tiles finishes, so that
-    memory holds little more than the image; else there is one band.
-
-    Raises:
-      UserError: the task has no maps.
-    """
-    if not self._task.maps:
-      raise UserError(
-        f'config.task={self.experiment.settings.task} predicts {", ".join(sorted(self.entries))} and '
-        'no probability or uncertainty of pixels'
-      )
-    return self._bands(checked(image, self.experiment.channels))
+    if not self._is_plain(image):
+      return super().predict(image, maps=maps)
+    prediction = self._plain(image, maps=maps and self._task.maps)
+    if 'probabilities' not in prediction:
+      return prediction
+    band = self._tempered(self._band(prediction))
+    return prediction | {'probabilities': band.probabilities, 'uncertainty': band.uncertainty}
 
   def row(self, image: np.ndarray, *, maps: bool = False) -> dict[str, np.ndarray]:
     """Returns what one plain pass gives on the canvas, a row of the task's `predict`."""
@@ -134,20 +91,18 @@ class Predictor:
     return self.experiment.frame(self._model, scale=scale, multiple=self.options.multiple)
 
   def canvas(self, height: int, width: int) -> Size:
-    """Returns the size of the program, in pixels of its output, that an image of this size runs in."""
     return self.frame().output(self._trained_size or (height, width))
 
   @functools.cached_property
   def entries(self) -> frozenset[str]:
-    """What predictions hold, such as 'mask' and 'detections'; the network is only traced."""
     image, frame = np.zeros((32, 32, self.experiment.channels), np.uint8), self.frame()
+    # The network is only traced.
     step = functools.partial(self._step, size=frame.canvas((32, 32)), maps=self._task.maps)
     rows = jax.eval_shape(step, self.variables, frame.place(image)[None])
     row = {name: np.zeros(values.shape[1:], values.dtype) for name, values in rows.items()}
     return frozenset(self._task.in_image(row, frame, (32, 32)))
 
   def replace(self, **options: Any) -> Predictor:
-    """Returns the same network with other options."""
     return Predictor(
       self.experiment, self.variables, self.classes, replace(self.options, **options)
     )
@@ -185,10 +140,12 @@ class Predictor:
     pixels = np.prod(frame.input(size), dtype=np.int64)
     return self._task.maps and bool(self.options.tile or pixels > self.options.max_pixels)
 
-  def _joined(self, image: np.ndarray, *names: str) -> dict[str, np.ndarray]:
-    """Returns entries of the image's bands, joined; what is not asked for is not kept."""
-    bands = [[getattr(band, name) for name in names] for band in self.bands(image)]
-    return {name: np.concatenate(rows) for name, *rows in zip(names, *bands, strict=True)}
+  def _plain(self, image: np.ndarray, *, maps: bool) -> dict[str, Any]:
+    """Returns the task's prediction of one pass, its probabilities as they are."""
+    return self._task.in_image(self.row(image, maps=maps), self.frame(), image.shape[:2])
+
+  def _band(self, prediction: Mapping[str, np.ndarray]) -> Band:
+    return Band(0, prediction['mask'], prediction['probabilities'], self._task.num_classes)
 
   def _bands(self, image: np.ndarray) -> Iterator[Band]:
     options, num_classes = self.options, self._task.num_classes
@@ -196,8 +153,7 @@ class Predictor:
     if self._trained_size not in (None, image.shape[:2]):
       yield Band.of_maps(0, self._resized_maps(image), num_classes)
     elif self._is_plain(image):
-      prediction = self.predict(image, maps=True)
-      yield Band(0, prediction['mask'], prediction['probabilities'], num_classes)
+      yield self._band(self._plain(image, maps=True))
     elif streams and self._needs_tiles(image.shape[:2], self.frame()):
       tiling = self._tiling(image.shape[:2], self.frame())
       for top, maps in tiles.bands(self._run(tiling), image, tiling):
@@ -242,30 +198,3 @@ class Predictor:
       return self._network(self.variables, tile[None], key, size=tiling.output)[0]
 
     return run
-
-
-def checked(image: np.ndarray, channels: int) -> np.ndarray:
-  """Returns an image as [h, w, c]. Raises UserError where a network of `channels` cannot take it."""
-  image = image[..., None] if image.ndim == 2 else image
-  if image.dtype != np.uint8 or image.shape[-1] != channels:
-    raise UserError(
-      f'image is {image.dtype} with {image.shape[-1]} channels; this network takes uint8 with '
-      f'{channels}'
-    )
-  return image
-
-
-def load(workdir: str | Path, step: str = 'best', **options: Any) -> Predictor:
-  """Returns the predictor of a trained workdir.
-
-  Args:
-    workdir: written by training.
-    step: 'best' (by the task's headline score) | 'latest' | a number.
-    **options: fields of Options, as in `load(workdir, scales=(0.5, 1), flip=True)`.
-
-  Raises:
-    UserError: no run or step, or options that there are not or that do not fit the network.
-  """
-  options = Options(**parts.arguments(Options, options, 'prediction'))
-  variables, _ = load_variables(workdir, step)
-  return Predictor(load_experiment(workdir), variables, load_classes(workdir), options)

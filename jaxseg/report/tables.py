@@ -9,7 +9,7 @@ from jaxseg import files
 from jaxseg.console import duration
 from jaxseg.draw import labels
 from jaxseg.metrics.score import numbers, published
-from jaxseg.predict.predictor import load
+from jaxseg.predict.ensemble import load
 from jaxseg.report.figures import draw
 from jaxseg.report.render import title
 from jaxseg.report.runs import RunSummary, collect

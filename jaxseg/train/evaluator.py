@@ -64,7 +64,11 @@ class Evaluator:
   def __call__(
     self, variables: Any, on_progress: Callable[[int], None] | None = None
   ) -> dict[str, Any]:
-    """Returns the numbers of all scores.
+    """Returns the numbers of all scores; see `score`."""
+    return self.score(variables, on_progress).compute()
+
+  def score(self, variables: Any, on_progress: Callable[[int], None] | None = None) -> Score:
+    """Returns the scores, with every image of all hosts counted.
 
     Args:
       variables: {'params': ..., 'batch_stats': ...}.
@@ -88,7 +92,7 @@ class Evaluator:
     total, *others = hosts.gather_objects(score)
     for other in others:
       total.merge(other)
-    return total.compute()
+    return total
 
   def _rows(self, variables: Any) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Yields this host's examples, each with what the network says of it on its canvas."""
@@ -122,6 +126,6 @@ class Evaluator:
       return
     try:
       size = example['image'].shape[:2]
-      score.add(example, self._experiment.task.in_image(row, self._frame, size))
+      scores.add(score, example, self._experiment.task.in_image(row, self._frame, size))
     except UserError as error:
-      problems.append(UserError(f'{example["file_name"]}: {error}'))
+      problems.append(error)

@@ -1,0 +1,108 @@
+"""Where errors lie: by the size of the true object, the distance to its outline, and that to the image's border."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from jaxseg.metrics.score import Example, Prediction, Result, Sums
+from jaxseg.types import VOID
+
+EDGES = (2, 4, 8, 16, 32, 64, 128)  # pixels; a row of the tables ends at each, the last has no end
+ROWS = ('to 2 px', *(f'{a} to {2 * a} px' for a in EDGES[:-1]), f'above {EDGES[-1]} px')
+
+
+class Score(Sums):
+  """Three tables with a row a range of pixels; void is not counted.
+
+  An object is what the data number, else a connected component of a class (touching at a corner is
+  enough); its size is the root of its area. An outline lies between pixels of different labels; where an
+  image has none, all of it is far from one.
+  """
+
+  def __init__(self, class_names: Sequence[str]):
+    del class_names
+    counts = np.zeros((2, len(ROWS)), np.int64)
+    sizes = np.zeros((4, len(ROWS)), np.int64)
+    super().__init__(object_size=sizes, outline_distance=counts, border_distance=counts)
+
+  def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
+    label = np.asarray(example['label'])
+    right, valid = prediction['mask'] == label, label != VOID
+    return {
+      'object_size': np.sum(
+        [_sizes(n, right) for n in objects_of(example)], axis=0, dtype=np.int64
+      ),
+      'outline_distance': _pixels(outline_distance(label)[valid], right[valid]),
+      'border_distance': _pixels(border_distance(label.shape)[valid], right[valid]),
+    }
+
+  def compute(self) -> Result:
+    """Returns by_object_size: objects, those found (more than half of their pixels are right), their pixels'
+    accuracy; by_outline_distance and by_border_distance: share of the pixels, of the errors, accuracy."""
+    found = zip(ROWS, self.sums['object_size'].T.tolist(), strict=True)
+    return {
+      'by_object_size': {
+        row: {'objects': objects, 'found': hits / objects, 'accuracy': right / pixels}
+        for row, (objects, hits, pixels, right) in found
+        if objects
+      },
+      **{f'by_{name}': self._shares(name) for name in ('outline_distance', 'border_distance')},
+    }
+
+  def _shares(self, name: str) -> dict[str, dict[str, float]]:
+    pixels, right = self.sums[name].tolist()
+    total, errors = sum(pixels), sum(pixels) - sum(right)
+    return {
+      row: {
+        'share of pixels': n / total,
+        'share of errors': (n - good) / max(errors, 1),
+        'accuracy': good / n,
+      }
+      for row, n, good in zip(ROWS, pixels, right, strict=True)
+      if n
+    }
+
+
+def objects_of(example: Example) -> list[np.ndarray]:
+  """Returns maps [h, w] that number objects from 1, each object in one of them."""
+  if 'instances' in example:
+    return list(np.moveaxis(np.atleast_3d(example['instances']), -1, 0))
+  label = np.asarray(example['label'])
+  classes = [k for k in np.unique(label) if k != VOID]
+  return [
+    cv2.connectedComponents((label == k).astype(np.uint8), connectivity=8)[1] for k in classes
+  ]
+
+
+def outline_distance(label: np.ndarray) -> np.ndarray:
+  """Returns float32 [h, w]: 1 beside another label (left, right, above, below), 2 one pixel further in."""
+  padded = np.pad(label, 1, mode='edge')
+  around = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+  inside = np.all([neighbour == label for neighbour in around], axis=0)
+  return 1 + cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def border_distance(size: tuple[int, int]) -> np.ndarray:
+  """Returns int64 [h, w]: 1 in the image's outermost pixels."""
+  rows, columns = (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1 for n in size)
+  return np.minimum(rows[:, None], columns)
+
+
+def _pixels(distance: np.ndarray, right: np.ndarray) -> np.ndarray:
+  rows = np.searchsorted(EDGES, distance)
+  return np.stack([np.bincount(r, minlength=len(ROWS)) for r in (rows, rows[right])])
+
+
+def _sizes(numbers: np.ndarray, right: np.ndarray) -> np.ndarray:
+  """Returns int64 [4, rows]: objects, those found, pixels and right ones."""
+  pixels = np.bincount(numbers.ravel())[1:]
+  good = np.bincount(numbers[right], minlength=len(pixels) + 1)[1:]
+  used = pixels > 0
+  pixels, good = pixels[used], good[used]
+  rows = np.searchsorted(EDGES, np.sqrt(pixels))
+  sums = [np.bincount(rows, w, len(ROWS)) for w in (None, 2 * good > pixels, pixels, good)]
+  return np.stack(sums).astype(np.int64)

@@ -1,0 +1,103 @@
+"""Trained runs as a predictor: one, or several whose probabilities are averaged (arXiv:1612.01474)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxseg.config import parts
+from jaxseg.predict import temperature
+from jaxseg.predict.averages import Band
+from jaxseg.predict.base import BasePredictor
+from jaxseg.predict.options import Options
+from jaxseg.predict.predictor import Predictor
+from jaxseg.predict.runs import Run, Workdirs, open_runs
+from jaxseg.train.initial import load_variables
+from jaxseg.types import UserError
+
+
+class Ensemble(BasePredictor):
+  """The mean of the probabilities of several predictors, at its own temperature.
+
+  Args:
+    members: at least one, of one task, with the same classes and channels. Options are the first's.
+
+  Raises:
+    UserError: their task has no maps of probabilities that could be averaged.
+  """
+
+  def __init__(self, members: Sequence[BasePredictor]):
+    first = members[0]
+    self.experiment, self.classes, self.options = first.experiment, first.classes, first.options
+    if not self.experiment.task.maps:
+      raise UserError(
+        f'config.task={self.experiment.settings.task} predicts no maps that could be averaged over '
+        'runs: give one --workdir'
+      )
+    self._members = tuple(member.replace(temperature=1.0) for member in members)
+
+  @property
+  def entries(self) -> frozenset[str]:
+    return frozenset({'mask'})
+
+  def canvas(self, height: int, width: int) -> tuple:
+    return tuple(member.canvas(height, width) for member in self._members)
+
+  def replace(self, **options: Any) -> Ensemble:
+    own = {'temperature': self.options.temperature, **options}
+    return Ensemble([member.replace(**own) for member in self._members])
+
+  def _bands(self, image: np.ndarray) -> Iterator[Band]:
+    streams = [member.bands(image) for member in self._members]
+    if len(streams) == 1:  # its mask may come from logits, which tell more apart
+      yield from streams[0]
+      return
+    count, num_classes, top = np.float32(len(streams)), self.experiment.task.num_classes, 0
+    for maps in _same_rows(streams):
+      yield Band.of_maps(top, sum(maps) / count, num_classes)
+      top += len(maps[0])
+
+
+def _same_rows(streams: Sequence[Iterator[Band]]) -> Iterator[list[np.ndarray]]:
+  """Yields maps of the same rows of every stream, however each of them cuts the image into bands."""
+  waiting = [next(stream).maps for stream in streams]
+  while True:
+    rows = min(map(len, waiting))
+    yield [maps[:rows] for maps in waiting]
+    for i, stream in enumerate(streams):
+      waiting[i] = waiting[i][rows:]
+      if not len(waiting[i]):
+        band = next(stream, None)
+        if band is None:
+          return
+        waiting[i] = band.maps
+
+
+def load(workdirs: Workdirs, step: str = 'best', **options: Any) -> BasePredictor:
+  """Returns the predictor of a trained workdir, or of several together.
+
+  Args:
+    workdirs: written by training.
+    step: 'best' (by the task's headline score) | 'latest' | a number; of each.
+    **options: fields of Options, as in `load(workdir, scales=(0.5, 1), flip=True)`.
+
+  Raises:
+    UserError: no run or step, runs that differ in task or classes, or options that there are not or
+      that do not fit the network.
+  """
+  given = Options(**parts.arguments(Options, options, 'prediction'))
+  runs = open_runs(workdirs)
+  loaded = [load_variables(run.path, step) for run in runs]
+  given = temperature.resolved(given, runs, [number for _, number in loaded])
+  return join(runs, [variables for variables, _ in loaded], given)
+
+
+def join(runs: Sequence[Run], variables: Sequence[Any], options: Options) -> BasePredictor:
+  """Returns the predictor of runs with their variables; that of one is no ensemble."""
+  members = [
+    Predictor(run.experiment, values, run.classes, options)
+    for run, values in zip(runs, variables, strict=True)
+  ]
+  return members[0] if len(members) == 1 else Ensemble(members)

@@ -1,0 +1,109 @@
+"""Trained runs that predict together, or for each other: read, compared and named."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg import files
+from jaxseg.predict.options import Options
+from jaxseg.train.build import Experiment, load_experiment
+from jaxseg.train.run_folder import Classes, load_classes
+from jaxseg.types import UserError
+
+Workdirs = str | os.PathLike | Sequence[str | os.PathLike]  # of one run or of several
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A folder that training has written, without its weights."""
+
+  path: Path
+  experiment: Experiment
+  classes: Classes
+
+  @property
+  def task(self) -> str:
+    return self.experiment.settings.task
+
+
+def open_runs(workdirs: Workdirs) -> list[Run]:
+  """Reads runs that are to predict together.
+
+  Raises:
+    UserError: no run, one that is given twice, or runs that differ in task, classes or channels.
+  """
+  several = [workdirs] if isinstance(workdirs, (str, os.PathLike)) else list(workdirs)
+  paths = [files.place(workdir) for workdir in several]
+  if len({files.absolute(path) for path in paths}) < len(paths):
+    raise UserError('a folder is given twice: give each run once')
+  runs = [Run(path, load_experiment(path), load_classes(path)) for path in paths]
+  for run in runs[1:]:
+    for what, of in (
+      ('the task', lambda r: r.task),
+      ('the classes', lambda r: ', '.join(r.classes.names)),
+      ('channels', lambda r: r.experiment.channels),
+    ):
+      if of(run) != of(runs[0]):
+        raise UserError(
+          f'{run.path} has {what} {of(run)}, {runs[0].path} has {of(runs[0])}: only runs of one task '
+          'and the same classes and channels predict together'
+        )
+  return runs
+
+
+def check_same_images(runs: Sequence[Run], sources: Sequence[Any], split: str) -> None:
+  """Refuses a split that differs: an ensemble would be scored on what some of its runs trained on.
+
+  Raises:
+    UserError: names two runs.
+  """
+  for run, source in zip(runs[1:], sources[1:], strict=True):
+    if _images_of(run, source) != _images_of(runs[0], sources[0]):
+      raise UserError(
+        f'{run.path} and {runs[0].path} have different images in {split}, so one may have trained on '
+        'what the other holds out: take a --split that all have, or --out_of_fold'
+      )
+
+
+def check_apart(runs: Sequence[Run], sources: Sequence[Any]) -> None:
+  """Refuses runs that hold out the same image. Raises UserError with the first one's name."""
+  held_by: dict[str, Path] = {}
+  for run, source in zip(runs, sources, strict=True):
+    for name in _names(source):
+      if name in held_by:
+        raise UserError(
+          f'{held_by[name]} and {run.path} both hold out {name}: name one run of each fold'
+        )
+      held_by[name] = run.path
+
+
+def _images_of(run: Run, source: Any) -> Any:
+  """Returns what is the same for the same images."""
+  data = run.experiment.data
+  if hasattr(source, 'identity'):
+    return data.name, list(_names(source))
+  return data.name, data.options, len(source)
+
+
+def _names(source: Any) -> Iterator[str]:
+  name = getattr(source, 'file_name', None) or (lambda i: source[i]['file_name'])
+  return (str(name(i)) for i in range(len(source)))
+
+
+def mode_of(runs: Sequence[Run], options: Options) -> str:
+  """Returns what differs from one plain pass of the first run, in words; '' where nothing does."""
+  names = unique_names([run.path for run in runs])[1:]
+  return ', '.join(filter(None, [f'with {", ".join(names)}' if names else '', options.describe()]))
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+  """Returns the folders' names, as much of the paths as tells them apart."""
+  names = [path.name for path in paths]
+  if len(set(names)) == len(names):
+    return names
+  common = os.path.commonpath(paths)
+  return [os.path.relpath(path, common) for path in paths]

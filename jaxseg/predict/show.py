@@ -1,0 +1,58 @@
+"""An evaluation as tables on the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxseg.metrics import score as scores
+
+_WIDTH = 80
+
+
+def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
+  """Prints all numbers, the paper's beside them where it has them, the table by class, and breakdowns."""
+  console = Console(width=_WIDTH, markup=False, emoji=False)
+  numbers, published = scores.numbers(result), scores.published(paper)
+  published = {name: value for name, value in published.items() if name in numbers}
+  title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
+  console.print(', '.join(filter(None, (title, result['mode']))), soft_wrap=True, highlight=False)
+  table = Table()
+  table.add_column('')
+  table.add_column('ours', justify='right')
+  if published:
+    other = paper.get('split', result['split'])
+    table.add_column('paper' + f', {other}' * (other != result['split']), justify='right')
+  for name, value in numbers.items():
+    beside = [_text(published.get(name))] if published else []
+    table.add_row(name.replace('_', ' '), _text(value), *beside)
+  console.print(table)
+  if published:
+    console.print(f'paper: {paper["source"]}')
+  columns = scores.columns(result)
+  if columns:
+    console.print(_by_class(columns))
+  for title, rows in scores.breakdowns(result).items():
+    table = _by_row(title, rows)
+    console.print(table, width=max(_WIDTH, 12 * len(table.columns)))
+
+
+def _by_class(columns: dict[str, dict[str, float | None]]) -> Table:
+  table = Table('class', *(name.replace('_', ' ') for name in columns))
+  for name in next(iter(columns.values())):  # of all classes; AP has none of the background
+    table.add_row(name, *(_text(column.get(name)) for column in columns.values()))
+  return table
+
+
+def _by_row(title: str, rows: dict[str, dict[str, float | None]]) -> Table:
+  names = dict.fromkeys(name for row in rows.values() for name in row)
+  table = Table(title, *(name.replace('_', ' ') for name in names))
+  for row, values in rows.items():
+    table.add_row(row, *(_text(values.get(name)) for name in names))
+  return table
+
+
+def _text(value: float | None) -> str:
+  return '-' if value is None else f'{value:,}' if isinstance(value, int) else f'{value:.4f}'

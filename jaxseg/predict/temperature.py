@@ -1,0 +1,121 @@
+"""Temperatures that were fitted to runs, kept in temperature.json of the first of them.
+
+The file holds an entry for each mode (what is averaged and cut, and over which runs), since each has a
+confidence of its own: {mode: {temperature, steps, split, images, pixels, ece, nll, and both after it}}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg import files
+from jaxseg.metrics import confidence
+from jaxseg.metrics.temperature import Score, tempered
+from jaxseg.predict.inputs import writing
+from jaxseg.predict.options import Options
+from jaxseg.predict.runs import Run, mode_of, open_runs
+from jaxseg.types import UserError
+
+_PLAIN = 'plain'
+
+
+def resolved(options: Options, runs: Sequence[Run], steps: Sequence[int]) -> Options:
+  """Returns the options, a temperature of 0 replaced by what was fitted.
+
+  Args:
+    options: of the prediction.
+    runs: that predict together.
+    steps: of their checkpoints.
+
+  Raises:
+    UserError: none was fitted for these runs, steps and options.
+  """
+  if options.temperature:
+    return options
+  key = _key(runs, options)
+  entry = _read(runs).get(key)
+  if entry is None or list(entry['steps']) != list(steps):
+    there = f'was fitted at step {_listed(entry["steps"])}' if entry else 'was fitted'
+    raise UserError(
+      f'{runs[0].path}: {"a" if entry else "no"} temperature {there}, wanted is step {_listed(steps)}, '
+      f'{key}: python launch/evaluate.py --fit_temperature with the same --workdir, --step and options'
+    )
+  return dataclasses.replace(options, temperature=entry['temperature'])
+
+
+def fitted(workdir: str | Path, step: int) -> float:
+  """Returns the temperature of a run's plain prediction at a step. Raises UserError where none was fitted."""
+  return resolved(Options(temperature=0), open_runs(workdir), [step]).temperature
+
+
+def keep(
+  score: Score,
+  runs: Sequence[Run],
+  steps: Sequence[int],
+  options: Options,
+  facts: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Fits the temperature, writes it to the file and returns the entry.
+
+  Args:
+    score: has counted the images at temperature 1.
+    runs, steps, options: see `resolved`.
+    facts: what else the entry is to say.
+
+  Raises:
+    UserError: no valid pixel, or a file that cannot be written.
+  """
+  value = score.compute()['temperature']
+  if value is None:
+    raise UserError('no pixel is labelled: a temperature cannot be fitted')
+  probabilities, labels = score.sample()
+  before, after = (_measured(tempered(probabilities, t), labels) for t in (1, value))
+  entry = {
+    'temperature': value,
+    'steps': list(steps),
+    **facts,
+    'pixels': len(labels),
+    **before,
+    **{f'{name}_after': number for name, number in after.items()},
+  }
+  file = file_of(runs)
+  entries = _read(runs) | {_key(runs, options): entry}
+  with writing(file):
+    files.write_text(file, json.dumps(entries, indent=2) + '\n')
+  return entry
+
+
+def _measured(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+  """Returns ece and nll of pixels with probabilities [n, k] and labels [n]."""
+  score = confidence.Score(())
+  mask = probabilities.argmax(axis=-1).astype(np.uint8)
+  score.add({'label': labels}, {'mask': mask, 'probabilities': probabilities})
+  result = score.compute()
+  return {name: result[name] for name in ('ece', 'nll')}
+
+
+def file_of(runs: Sequence[Run]) -> Path:
+  """Returns the file that holds the temperatures of runs."""
+  return runs[0].path / 'temperature.json'
+
+
+def _read(runs: Sequence[Run]) -> dict[str, Any]:
+  try:
+    return json.loads(file_of(runs).read_text(encoding='utf-8'))
+  except (OSError, ValueError):  # none, or cut short
+    return {}
+
+
+def _key(runs: Sequence[Run], options: Options) -> str:
+  options = dataclasses.replace(options, temperature=1.0)
+  return mode_of(runs, options.beside(runs[0].experiment.eval.scales)) or _PLAIN
+
+
+def _listed(steps: Sequence[int]) -> str:
+  return ', '.join(map(str, steps))
