@@ -138,7 +138,7 @@ def predict_files(
   return bad
 
 
-def _category_ids(predictor: Predictor) -> Sequence[int | str]:
+def _category_ids(predictor: BasePredictor) -> Sequence[int | str]:
   """Returns the data's own numbers of the classes; runs of before keep none of COCO's."""
   dataset = parts.load('datasets', predictor.experiment.data.name)
   count = len(predictor.classes.names)
