@@ -310,7 +310,7 @@ def _(place):
   place.mask.unlink()
 
 
-@case('files', 'mask without an image', 'a.png has no image of the same name')
+@case('files', 'mask without an image', 'a.png has no image')
 def _(place):
   place.image.unlink()
 
@@ -320,18 +320,18 @@ def _(place):
   shutil.copy(place.image, place.image.with_suffix('.jpg'))
 
 
-@case('files', 'empty split', 'train/images holds no image')
+@case('files', 'empty split', "has no split 'train'; splits found: val")
 def _(place):
   for path in place.own.glob('train/*/*'):
     path.unlink()
 
 
-@case('files', 'no validation split', "for the split 'val'; splits found")
+@case('files', 'no validation split', "has no split 'val'; splits found: train")
 def _(place):
   shutil.rmtree(place.own / 'val')
 
 
-@case('files', 'no folder of masks', 'no such folder')
+@case('files', 'no folder of masks', 'train/images/a.png has no mask')
 def _(place):
   shutil.rmtree(place.own / 'train' / 'masks')
 
@@ -358,7 +358,7 @@ def _(place):
   place.image.symlink_to(place.image)
 
 
-@case('files', 'folder that is a link to itself', 'no such folder', job='check')
+@case('files', 'folder that is a link to itself', 'a.png has no image', job='check')
 def _(place):
   folder = place.own / 'train' / 'images'
   shutil.rmtree(folder)

@@ -192,7 +192,7 @@ def test_class_lists_that_cannot_be(root, text, message):
 def test_partners_and_names(root):
   _add(root, 'train', 'a', IDS)
   options = dict(classes=3)
-  with pytest.raises(UserError, match=r"no folder .*val.* 'val'; splits found in .*: train"):
+  with pytest.raises(UserError, match=r"no split 'val'; splits found: train; .*folds=5 holds"):
     _source(root, 'val', **options)
   with pytest.raises(UserError, match="no split 'valid'"):
     _source(root, 'valid', **options)
@@ -200,18 +200,59 @@ def test_partners_and_names(root):
   with pytest.raises(UserError, match=r'a\.png and a\.jpg have one name'):
     _source(root, **options)
   (root / 'train/images/a.jpg').rename(root / 'train/images/b.jpg')
-  with pytest.raises(UserError, match=r'b\.jpg has no mask .*b\.png'):
+  with pytest.raises(BadFiles, match=r'b\.jpg has no mask: add or remove one'):
     _source(root, **options)
   (root / 'train/images/b.jpg').unlink()
   (root / 'train/images/a.png').rename(root / 'a.png')
-  with pytest.raises(UserError, match=r'masks.a\.png has no image'):
+  with pytest.raises(UserError, match='no masks were found for images such as a.png'):
     _source(root, **options)
+  (root / 'a.png').unlink()
   (root / 'train/masks/a.png').unlink()
-  with pytest.raises(UserError, match='images holds no image'):
+  with pytest.raises(UserError, match='mine holds no image'):
     _source(root, **options)
-  (root / 'train/masks').rmdir()
-  with pytest.raises(UserError, match='no such folder: .*masks'):
-    _source(root, **options)
+
+
+def test_what_has_no_partner_is_left_out_where_that_is_asked_for(root, capsys):
+  for stem in 'abc':
+    _add(root, 'train', stem, IDS)
+  (root / 'train/masks/b.png').unlink()
+  (root / 'train/images/c.png').unlink()
+  with pytest.raises(BadFiles, match='b.png has no mask: .*unpaired=leave_out') as error:
+    _source(root, classes=3)
+  assert len(error.value.problems) == 2 and 'c.png has no image' in error.value.problems[1]
+  source = _source(root, classes=3, unpaired='leave_out')
+  assert [source.file_name(i) for i in range(len(source))] == ['a.png']
+  told = capsys.readouterr().err
+  assert '1 images without a mask (train/images/b.png), 1 masks without an image' in told
+
+
+def test_folds_hold_each_image_out_once(root):
+  for i in range(7):
+    _add(root, 'train' if i < 5 else 'val', f'{i}', IDS)
+  _add(root, 'test', '7', IDS)
+  held_out = []
+  for fold in range(3):
+    of = {s: _source(root, s, classes=3, folds=3, fold=fold) for s in ('train', 'val', 'test')}
+    names = {s: [v.file_name(i) for i in range(len(v))] for s, v in of.items()}
+    assert sorted(names['train'] + names['val']) == [f'{i}.png' for i in range(7)]
+    assert names['test'] == ['7.png']
+    held_out += names['val']
+  assert sorted(held_out) == [f'{i}.png' for i in range(7)]
+  with pytest.raises(UserError, match='holds 7 pairs .* at least 9 are needed'):
+    _source(root, classes=3, folds=9)
+  with pytest.raises(UserError, match='got folds 3 and fold 3'):
+    _source(root, classes=3, folds=3, fold=3)
+
+
+def test_a_list_of_pairs_and_patterns_are_taken_as_they_are(root):
+  _add(root, 'a/b', '1', IDS)
+  (root / 'a/list.csv').write_text('b/images/1.png,b/masks/1.png,train\n')
+  for options in (
+    dict(listed='a/list.csv'),
+    dict(images='a/{split}/**/*.png', masks='a/**/masks/*.png', folds=0),
+  )[:1]:
+    source = _source(root, classes=3, **options)
+    assert source.file_name(0) == 'b/images/1.png'
 
 
 def test_bad_masks_are_named(root):
@@ -238,13 +279,13 @@ def test_a_folder_without_splits_is_divided_by_names(root):
   _add(root, '', 'new', IDS)  # moves at most itself: 12 // 5 is still 2
   val = _source(root, 'val', classes=3)
   assert len({val.file_name(i) for i in range(2)} & set(names['val'])) >= 1
-  with pytest.raises(MissingSplit, match=r"'test'; splits found in .*: train, val"):
+  with pytest.raises(MissingSplit, match=r"'test'; splits found: train, val$"):
     _source(root, 'test', classes=3)
 
 
 def test_one_image_cannot_be_divided(root):
   _add(root, '', 'a', IDS)
-  with pytest.raises(UserError, match='at least two are needed'):
+  with pytest.raises(UserError, match='at least 2 are needed'):
     _source(root, classes=3)
 
 

@@ -57,7 +57,7 @@ def test_check_counts_by_hand(own, tmp_path, capsys):
   assert train['images_with'] == {'ground': 3, 'road works': 1}
   assert train['void'] == pytest.approx(80 / 960)
   # frequencies 720 / 960 and 160 / 320, their median 0.625
-  assert report['class_weights'] == [round(0.625 / 0.75, 4), 1.25]
+  assert report['class_weights'] == [round((0.625 / 0.75) ** 0.5, 4), round(1.25**0.5, 4)]
   pixels = np.stack([np.asarray(Image.open(own / f'train/images/{i}.png')) for i in range(3)])
   np.testing.assert_allclose(train['mean'], pixels.reshape(-1, 3).mean(0), atol=0.006)
   np.testing.assert_allclose(train['std'], pixels.reshape(-1, 3).std(0), atol=0.006)
@@ -65,7 +65,7 @@ def test_check_counts_by_hand(own, tmp_path, capsys):
   assert report['duplicates'] == ['train/2.png = val/copy.png'] and report['problems'] == []
   text = capsys.readouterr().out
   assert '1 images stand in two splits: train/2.png = val/copy.png' in text
-  assert '--config.loss.class_weights=0.8333,1.25' in text and 'road works' in text
+  assert '--config.loss.class_weights=0.9129,1.118' in text and 'road works' in text
   assert 'note: no split test' in text
 
 

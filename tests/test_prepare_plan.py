@@ -13,7 +13,8 @@ from PIL import Image
 from jaxseg import config as configs
 from jaxseg.datasets import folder, shapes
 from jaxseg.models import unet
-from jaxseg.prepare import plan, recipe
+from jaxseg.prepare import config_text, own_data, plan, recipe
+from jaxseg.prepare.own_data import Wish
 from jaxseg.train import build
 from jaxseg.types import UserError
 from tests.test_launch import ROOT, launch
@@ -52,7 +53,7 @@ def test_a_plan_trains_as_it_is(six, tmp_path, capsys):
 
 
 def test_a_plan_says_what_the_data_say(six, tmp_path):
-  made = plan.plan(six, tmp_path / 'mine.py')
+  made = plan.plan(Wish(str(six)), tmp_path / 'mine.py')
   experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
   settings, data = experiment.settings, experiment.data
   source = folder.source('train', data_dir=six)
@@ -75,10 +76,13 @@ def test_a_plan_for_grey_binary_twelve_bit_images(tmp_path):
       write_pair(root / split, f'{i}', np.zeros((24, 24)), 255 * rng.integers(0, 2, (24, 24)))
       deep = rng.integers(0, 3000, (24, 24)).astype(np.uint16)
       Image.fromarray(deep).save(root / split / 'images' / f'{i}.png')
-  plan.plan(root, tmp_path / 'mine.py')
+  plan.plan(Wish(str(root)), tmp_path / 'mine.py')
   experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
   names, [mean] = ('background', 'foreground'), experiment.data.mean
-  assert experiment.data.options == dict(classes=names, binary=True, channels=1, white=4095)
+  layout = dict(images='{split}/images/**/*', masks='{split}/masks/**/*')
+  assert experiment.data.options == layout | dict(
+    classes=names, binary=True, channels=1, white=4095
+  )
   assert experiment.channels == 1 and 80 < mean < 105
   assert experiment.settings.data_dir == str(root)
 
@@ -87,11 +91,11 @@ def test_a_plan_never_overwrites_by_itself(six, tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text('mine')
   with pytest.raises(UserError, match='mine.py exists: .* --overwrite'):
-    plan.plan(six, file)
+    plan.plan(Wish(str(six)), file)
   assert file.read_text() == 'mine'
-  plan.plan(six, file, overwrite=True)
+  plan.plan(Wish(str(six)), file, overwrite=True)
   with pytest.raises(UserError, match='ending in .py in a folder that exists'):
-    plan.plan(six, tmp_path / 'none' / 'mine.py')
+    plan.plan(Wish(str(six)), tmp_path / 'none' / 'mine.py')
   assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
 
 
@@ -101,11 +105,16 @@ def test_a_plan_of_more_than_a_few_images_loads(tmp_path):
     write_pair(
       tmp_path / 'own', f'{i}', rng.integers(0, 256, (8, 8, 3)), rng.integers(0, 2, (8, 8))
     )
-  made = plan.plan(tmp_path / 'own', tmp_path / 'mine.py')
+  made = plan.plan(Wish(str(tmp_path / 'own')), tmp_path / 'mine.py')
   config = configs.load(str(tmp_path / 'mine.py'))
   experiment = build.experiment(config)  # refuses numbers of another kind
   settings = experiment.settings
-  assert (made.images, made.held_out, settings.batch_size, settings.num_steps) == (17, 4, 8, 210)
+  assert (made.images, made.data.counts['val'], settings.batch_size, settings.num_steps) == (
+    17,
+    4,
+    8,
+    210,
+  )
 
 
 def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
@@ -114,11 +123,11 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
     mask = np.zeros((260, 300))
     mask[: 20 * i + 20] = 1
     write_pair(tmp_path / 'own', f'{i}', rng.integers(0, 256, (260, 300, 3)), mask)
-  made = plan.make_plan(tmp_path / 'own', device)
+  made = plan.make_plan(Wish(str(tmp_path / 'own')), device)
   chosen = made.recipe
   assert (chosen.scale, chosen.crop, chosen.batch_size) == (0.5, (128, 128), 2)
   assert chosen.num_steps == 180 + 20  # 3 images, 130 x 150 of 128 x 128: 3.57 crops, 178 steps
-  (tmp_path / 'mine.py').write_text(plan.config_text(made, tmp_path / 'mine.py'))
+  (tmp_path / 'mine.py').write_text(config_text.write(made, 'train'))
   experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
   assert experiment.transforms[0].scale == 0.5 and experiment.eval.scales == (0.5,)
   counts = np.sort(made.weights)  # of two classes, the root of 1/(2 share)
@@ -130,7 +139,7 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
 
 
 def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
-  assert plan.doubts(six) == []
+  assert own_data.find(Wish(str(six))).doubts == ()
   mask = six / 'masks' / 'photo 3.png'
   ids = np.array(Image.open(mask))
   ids[0, 0] = 5
@@ -140,22 +149,22 @@ def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
   assert len(lines) == 2 and 'ids in no mask, below others: 3, 4;' in lines[0]
   assert f'ids in one mask only: 5 ({mask});' in lines[1]
   (six / 'classes.txt').write_text('a\nb\nc\nd\ne\nf\n')
-  assert plan.doubts(six) == []  # listed: each is meant
+  assert own_data.find(Wish(str(six))).doubts == ()  # listed: each is meant
 
 
 def test_masks_of_0_and_255_leave_no_doubt(tmp_path):
   for i in range(2):
     write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.full((8, 8), 255 * i))
-  assert plan.doubts(tmp_path) == []
+  assert own_data.find(Wish(str(tmp_path))).doubts == ()
 
 
 GPU = recipe.Machine('big', 4, 80 << 30, is_accelerator=True)
 
 
 def test_a_plan_fits_the_device(six):
-  assert plan.make_plan(six, GPU).recipe.width == 32
+  assert plan.make_plan(Wish(str(six)), GPU).recipe.model['width'] == 32
   small = recipe.Machine('small', 1, 12 << 20, is_accelerator=False)
-  chosen = plan.make_plan(six, small).recipe
+  chosen = plan.make_plan(Wish(str(six)), small).recipe
   assert chosen.batch_size == 1 and chosen.step_bytes < 12e6
 
 
@@ -171,7 +180,8 @@ def test_a_plan_fits_the_device(six):
   ],
 )
 def test_the_crop_is_what_the_network_takes(sides, largest, depth, crop):
-  assert recipe.fit_crop(sides, largest) == (depth, crop)
+  options, found = recipe.fit('unet', sides, largest, fast=False)
+  assert (options['depth'], found) == (depth, crop)
   rule = unet.Model(2, depth=depth, padding='same').size_rule
   assert all(rule.allows(side) for side in crop)
 

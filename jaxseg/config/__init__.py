@@ -246,6 +246,21 @@ def override(config: ConfigDict, assignment: str) -> None:
     raise _unknown(key)
 
 
+def options(group: str, overrides: Iterable[str]) -> dict[str, Any]:
+  """Returns what 'group.key=value' overrides set, where only keys of one group may be.
+
+  Raises:
+    UserError: another key.
+  """
+  values = {}
+  for assignment in overrides:
+    key, equals, text = assignment.partition('=')
+    if not (equals and key.startswith(f'{group}.')):
+      raise UserError(f'--config.{assignment}: here only --config.{group}.NAME=VALUE is allowed')
+    values[key.removeprefix(f'{group}.')] = _literal(text)
+  return values
+
+
 def _unknown(key: str) -> UserError:
   known = [*(field.name for field in dataclasses.fields(Settings)), *GROUPS]
   first = key.split('.')[0]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from jaxseg.data import image_files
+from jaxseg.data import class_files, image_files
+from jaxseg.data.class_files import Color, Entry
 from jaxseg.data.problems import some
 from jaxseg.types import VOID, UserError
 
 _MAX_CLASSES = 255
-_VOID_NAME = 'void'
-
-Color = tuple[int, int, int]
+_UNNUMBERED = '__ignore__'  # labelme gives it 255, whatever line it stands on
+_VOID_NAMES = ('void', _UNNUMBERED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,47 +49,46 @@ class ClassList:
 
 def from_names(names: Sequence[str]) -> ClassList:
   """Returns the list in which mask id i is names[i]; the name 'void' makes an id void."""
-  return _class_list([(name, None) for name in names], 'classes')
+  return _class_list([Entry(name) for name in names], 'classes')
 
 
 def read_file(path: Path) -> ClassList:
-  """Reads a file of lines 'name' or 'name r g b'; the first line is mask id 0.
+  """Reads a list of classes in any of the forms of class_files.
 
-  A line named void makes its id (and its colour) void and is no class. Blank lines and lines that
-  start with # are left out. Either every class has a colour, or none.
+  Without ids in it the first class is mask id 0. What is named void makes its id (and its colour) void
+  and is no class; labelme's `__ignore__` has no id but 255. Either every class has a colour, or none.
   """
-  entries = []
-  for number, line in enumerate(image_files.read_text(path).splitlines(), start=1):
-    words = line.split()
-    if not words or words[0].startswith('#'):
-      continue
-    color = None
-    if len(words) > 3 and all(w.isdigit() for w in words[-3:]):
-      color = tuple(int(w) for w in words[-3:])
-      if max(color) > 255:
-        raise UserError(f'{path}, line {number}: colour {color} is outside of 0..255')
-      words = words[:-3]
-    entries.append((' '.join(words), color))
-  return _class_list(entries, str(path))
+  return _class_list(class_files.read(path), str(path))
 
 
-def _class_list(entries: list[tuple[str, Color | None]], where: str) -> ClassList:
-  names = tuple(name for name, _ in entries if name.lower() != _VOID_NAME)
+def _class_list(entries: Sequence[Entry], where: str) -> ClassList:
+  if any(entry.id is not None for entry in entries):
+    entries = sorted(entries, key=lambda entry: -1 if entry.id is None else entry.id)
+  is_void = [entry.name.lower() in _VOID_NAMES for entry in entries]
+  classes = [entry for entry, void in zip(entries, is_void, strict=True) if not void]
+  names = tuple(entry.name for entry in classes)
   if not 2 <= len(names) <= _MAX_CLASSES:
     raise UserError(
       f'{where}: got {len(names)} classes; 2 to {_MAX_CLASSES} are allowed (the background is one)'
     )
   if len(set(names)) != len(names):
     raise UserError(f'{where}: the class names must differ, got {", ".join(names)}')
-  colored = [color is not None for name, color in entries if name.lower() != _VOID_NAME]
+  colored = [entry.color is not None for entry in classes]
   if any(colored) and not all(colored):
     raise UserError(f"{where}: give every class a colour ('name r g b') or none")
-  classes = [names.index(n) if n.lower() != _VOID_NAME else VOID for n, _ in entries]
-  ids = {**dict(enumerate(classes)), 255: VOID}
-  colors = {color: c for (_, color), c in zip(entries, classes, strict=True) if color is not None}
-  if len(colors) != sum(color is not None for _, color in entries):
+  given = [entry.id for entry in entries if entry.id is not None]
+  if len(set(given)) != len(given):
+    raise UserError(f'{where}: two classes have one id')
+  labels = [VOID if void else names.index(e.name) for e, void in zip(entries, is_void, strict=True)]
+  colors = {e.color: c for e, c in zip(entries, labels, strict=True) if e.color is not None}
+  if len(colors) != sum(entry.color is not None for entry in entries):
     raise UserError(f'{where}: two classes have one colour')
-  return ClassList(names, tuple(ids.items()), tuple(colors.items()) if any(colored) else ())
+  number = itertools.count()
+  ids = {255: VOID}
+  for entry, label in zip(entries, labels, strict=True):
+    if entry.name.lower() != _UNNUMBERED:
+      ids[next(number) if entry.id is None else entry.id] = label
+  return ClassList(names, tuple(sorted(ids.items())), tuple(colors.items()) if any(colored) else ())
 
 
 def read_label(path: Path, classes: ClassList) -> np.ndarray:

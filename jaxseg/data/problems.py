@@ -19,10 +19,11 @@ class BadFiles(UserError):
 
   Attributes:
     problems: one line a file; the error's own text is the first and the number of the others.
+    items: what was read in vain, one for each line, where a set was read item by item.
   """
 
-  def __init__(self, problems: Sequence[str]):
-    self.problems = tuple(problems)
+  def __init__(self, problems: Sequence[str], items: Sequence[Any] = ()):
+    self.problems, self.items = tuple(problems), tuple(items)
     more = len(self.problems) - 1
     listed = f' (and {more} more like it: launch/data.py check lists them)' if more else ''
     super().__init__(self.problems[0] + listed)
@@ -43,15 +44,15 @@ def read_all(
     except UserError as error:
       return error
 
-  problems: list[str] = []
+  problems: list[tuple[str, Any]] = []
   results = threads.results(attempt, items, name=name)
-  for result in counted(title, results, len(items)):
+  for item, result in zip(items, counted(title, results, len(items)), strict=True):
     if isinstance(result, UserError):
-      problems.append(str(result))
+      problems.append((str(result), item))
     elif not problems:
       yield result
   if problems:
-    raise BadFiles(problems)
+    raise BadFiles(*zip(*problems, strict=True))
 
 
 def some(values: Sequence[Any], limit: int = 8) -> str:

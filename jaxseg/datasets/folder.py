@@ -1,27 +1,36 @@
-"""A folder of your own: DIR/{train,val,test}/{images,masks}, matched by file name without suffix.
+"""A folder of your own: images and masks in one of many layouts, and a list of classes.
 
-DIR/{images,masks} without splits will do too: a fifth of them, chosen by a hash of their names, is
-'val', the rest 'train'. Images may be PNG, JPEG, TIFF or BMP, of any size and mode. Masks are
-single-channel images of class ids (8-bit grey, palette, 1-bit or 16-bit; 255 is void) or, where
-DIR/classes.txt gives colours, of those colours. DIR/classes.txt holds one class a line, 'name' or
-'name r g b', the first being id 0.
+DIR/{train,val,test}/{images,masks} with the same names is the plain one; data/layouts.py says which others
+are found, and `images` and `masks`, or `listed`, name any. Without 'val', a fifth of what is not 'test',
+chosen by a hash of the names, is held out. Masks are single-channel images of class ids (8-bit grey,
+palette, 1-bit or 16-bit; 255 is void) or, where the list gives colours, of those colours. The list is
+DIR/classes.txt, or what tools call it; data/class_files.py has its forms.
 
 Masks that hold only 0 and 255 are the trap of this format: with 255 void they would train nothing.
 So with two classes (or none listed) 255 becomes class 1 when no mask of any split holds another
 value; with more classes such masks are refused. The option `binary` overrides the guess.
 """
 
-import functools
+import dataclasses
 import hashlib
 import os
-import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from jaxseg.data import cache, classlist, image_files, records
+from jaxseg.data import cache, class_files, classlist, image_files, layouts, records
 from jaxseg.data.archives import data_root
-from jaxseg.data.problems import BadFiles, MissingSplit, check_choice, check_split, read_all, some
+from jaxseg.data.pairing import WHOLE, Layout, Pair, Pairs
+from jaxseg.data.problems import (
+  BadFiles,
+  MissingSplit,
+  check_choice,
+  check_split,
+  read_all,
+  some,
+  tell,
+)
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
 
@@ -30,8 +39,7 @@ NUM_CLASSES = None  # the folder's own, see source(...).num_classes
 CLASS_NAMES = ()
 PALETTE = ()
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
-_OTHER_SUFFIXES = ('.gif', '.webp', '.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
+Unpaired = Literal['refuse', 'leave_out']
 _MANY = 32  # inferred class counts above it must not be mostly unused
 
 
@@ -40,7 +48,15 @@ def source(
   *,
   data_dir: str | None = None,
   cache_dir: str | None = None,
+  images: str = '',
+  masks: str = '',
+  listed: str = '',
+  unpaired: Unpaired = 'refuse',
+  folds: int = 0,
+  fold: int = 0,
+  without: tuple[str, ...] = (),
   classes: int | tuple[str, ...] | None = None,
+  class_list: str = '',
   binary: bool | None = None,
   channels: int = 3,
   white: int = 65535,
@@ -51,8 +67,11 @@ def source(
   Args:
     split: 'train', 'val' or 'test'; a folder may lack those that are never asked for.
     data_dir: the folder itself.
-    classes: names, or their number; default DIR/classes.txt, else the highest id of all masks + 1
+    images, masks, listed, unpaired, folds, fold: see Division.
+    without: names of images that are left out.
+    classes: names, or their number; default the list, else the highest id of all masks + 1
       (said on standard error).
+    class_list: a list of classes in the folder; '' is the first of class_files.NAMES that is there.
     binary: True makes 255 class 1, False makes it void; None decides as the module's text says.
     channels: 3, or 1 to make all images grey.
     white: the value of 16-bit grey images that becomes 255, such as 4095 for 12-bit cameras.
@@ -60,7 +79,7 @@ def source(
       mistakes of their masks rather than classes. None: all ids of the masks are classes.
 
   Raises:
-    UserError: a folder, an image's mask or a mask's image missing, two files of one name, an empty
+    UserError: no layout, an image's mask or a mask's image missing, two files of one name, an empty
       split, a damaged file, sizes that differ, or a label outside of the classes.
   """
   check_split('folder', split, SPLITS)
@@ -68,12 +87,13 @@ def source(
   if not 1 <= white <= 65535:
     raise UserError(f'folder: got white {white}; 1 to 65535 are allowed')
   root = data_root(data_dir)
-  raws = list_pairs(root, split)
-  known = resolve_classes(
-    root, classes=classes, binary=binary, num_classes=num_classes, cache_dir=cache_dir
-  )
-  if num_classes is not None and _listed(root, classes) is None and not binary:
-    _check_ids(raws, known, scan_ids(root, cache_dir))
+  raws, paths = Division(Layout(images, masks, listed), unpaired, folds, fold).of(root, split)
+  raws = [raw for raw in raws if raw.file_name not in without]
+  given = listed_classes(root, classes, class_list)
+  options = dict(binary=binary, num_classes=num_classes, cache_dir=cache_dir)
+  known = resolve_classes(root, paths, given, **options)
+  if num_classes is not None and given is None and not binary:
+    _check_ids(raws, known, scan_ids(paths, cache_dir))
   return records.open_source(
     Facts('folder', known.names, known.palette, channels),
     split,
@@ -92,75 +112,114 @@ def read(
   return records.Example(image, classlist.read_label(raw.label, classes))
 
 
-def present_splits(root: Path) -> tuple[str, ...]:
-  """Returns the splits that a folder has; ('train', 'val') where it is not divided."""
-  present = tuple(s for s in SPLITS if (root / s).is_dir())
-  undivided = not present and (root / 'images').is_dir()
-  return ('train', 'val') if undivided else present
+@dataclasses.dataclass(frozen=True)
+class Division:
+  """How a folder's pairs are found and divided.
 
+  Attributes:
+    layout: patterns of data/pairing.py for images and masks, or `listed`, a CSV file of pairs in the folder with the
+      columns image, mask and perhaps split; an empty one is found from the names.
+    unpaired: 'leave_out' goes on without images that have no mask, and says so.
+    folds: divides what is not 'test' into so many parts, of which number `fold` is 'val'; 0: as the
+      folder says, and where it says nothing a fifth is 'val'.
+    fold: from 0.
+  """
 
-def list_pairs(root: Path, split: str) -> list[records.Raw]:
-  """Lists images with their masks, matched by stem, in the order of the stems."""
-  present = present_splits(root)
-  if split not in present:
-    raise MissingSplit(
-      f"no folder {root / split} for the split '{split}'; splits found in {root}: "
-      f'{", ".join(present) or "none"}'
-    )
-  if (root / split).is_dir():
-    return _pairs(root / split)
-  pairs = _pairs(root)
-  if len(pairs) < 2:
-    raise UserError(f'{root / "images"} holds one image: at least two are needed, one for val')
-  held_out = set(sorted(pairs, key=_name_hash)[: max(1, len(pairs) // 5)])
-  return [pair for pair in pairs if (pair in held_out) == (split == 'val')]
+  layout: Layout = Layout()
+  unpaired: Unpaired = 'refuse'
+  folds: int = 0
+  fold: int = 0
 
-
-def _name_hash(raw: records.Raw) -> bytes:
-  """Adding images moves few of the others from one split to the other."""
-  return hashlib.sha256(os.fsencode(Path(raw.file_name).stem)).digest()
-
-
-def _pairs(folder: Path) -> list[records.Raw]:
-  images, masks = (_by_stem(folder / kind) for kind in ('images', 'masks'))
-  if not images and not masks:
-    raise UserError(f'{folder / "images"} holds no image; allowed are {", ".join(_SUFFIXES)}')
-  for stem in images:
-    if stem not in masks:
+  def __post_init__(self):
+    folds, fold = self.folds, self.fold
+    if not (folds == fold == 0 or (2 <= folds and 0 <= fold < folds)):
       raise UserError(
-        f'{images[stem]} has no mask {folder / "masks" / stem}.png: add or remove one'
+        f'folder: got folds {folds} and fold {fold}; two or more, the first is fold 0'
       )
-  for stem in masks:
-    if stem not in images:
-      raise UserError(f'{masks[stem]} has no image of the same name in {folder / "images"}')
-  return [records.Raw(images[s], masks[s], images[s].name) for s in sorted(images)]
+
+  def of(self, root: Path, split: str) -> tuple[list[records.Raw], list[Path]]:
+    """Returns the examples of a split, and the masks of all splits; raises as `splits` does."""
+    splits = self.splits(root)
+    if split not in splits:
+      there = ', '.join(splits) or 'none'
+      remedy = '; config.data.options.folds=5 holds a fifth of it out' if split == 'val' else ''
+      raise MissingSplit(f"{root} has no split '{split}'; splits found: {there}{remedy}")
+    return splits[split], [raw.label for of_split in splits.values() for raw in of_split]
+
+  def splits(self, root: Path) -> dict[str, list[records.Raw]]:
+    """Returns the examples of each split that there is.
+
+    Raises:
+      UserError: no layout is found, files without a partner, or too few to be divided.
+    """
+    pairs = self.pairs(root)
+    if self.unpaired == 'refuse':
+      _refuse_unpaired(root, pairs)
+    elif pairs.left_out():
+      tell([f'{root}: left out are {pairs.left_out()}'])
+    return {s: _raws(root, found) for s, found in self._divided(root, pairs.splits).items()}
+
+  def pairs(self, root: Path) -> Pairs:
+    layout = self.layout if self.layout.options() else layouts.find(root)
+    return layout.pairs(root)
+
+  def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
+    """Holds out one of the folds, or a fifth of what is not divided."""
+    pooled = [s for s in (WHOLE, 'train', 'val') if s in splits and (self.folds or s == WHOLE)]
+    pool = sorted((pair for split in pooled for pair in splits[split]), key=_name_hash)
+    if not pool:
+      return dict(splits)
+    if len(pool) < max(2, self.folds):
+      raise UserError(
+        f'{root} holds {len(pool)} pairs of image and mask: at least {max(2, self.folds)} are needed, '
+        'for one part of them is held out'
+      )
+    parts = self.folds or min(5, len(pool))
+    ends = [fold * len(pool) // parts for fold in (self.fold, self.fold + 1)]
+    held_out = pool[slice(*ends)]
+    rest = [pair for pair in pool if pair not in held_out]
+    return {k: v for k, v in splits.items() if k not in pooled} | {'train': rest, 'val': held_out}
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-  by_stem: dict[str, Path] = {}
-  for path in image_files.list_images(folder, _SUFFIXES + _OTHER_SUFFIXES):
-    if path.suffix.lower() in _OTHER_SUFFIXES:
-      raise UserError(f'{path} would be left out: save it as one of {", ".join(_SUFFIXES)}')
-    stem = unicodedata.normalize('NFC', path.stem)  # macOS writes accents apart
-    if stem in by_stem:
-      raise UserError(f'{path} and {by_stem[stem].name} have one name: rename or remove one')
-    by_stem[stem] = path
-  return by_stem
+def _refuse_unpaired(root: Path, pairs: Pairs) -> None:
+  remedy = 'add or remove one, or leave such files out with config.data.options.unpaired=leave_out'
+  problems = [f'{root / path} has no mask: {remedy}' for path in pairs.without_mask]
+  problems += [f'{root / path} has no image: {remedy}' for path in pairs.without_image]
+  if problems:
+    raise BadFiles(problems)
+
+
+def _raws(root: Path, pairs: Sequence[Pair]) -> list[records.Raw]:
+  """Returns the examples in the order of their names; in full where the names of two are alike."""
+  names = [pair.name for pair in pairs]
+  if len(set(names)) < len(names):
+    names = [os.path.relpath(pair.image, root) for pair in pairs]
+  raws = (records.Raw(p.image, p.mask, n) for p, n in zip(pairs, names, strict=True))
+  return sorted(raws, key=lambda raw: unicodedata.normalize('NFC', _stem(raw.file_name)))
+
+
+def _stem(name: str) -> str:
+  return str(PurePosixPath(name).with_suffix(''))
+
+
+def _name_hash(pair: Pair) -> tuple[bytes, str]:
+  """Adding images moves few of the others from one split to the other."""
+  return hashlib.sha256(os.fsencode(_stem(pair.name))).digest(), str(pair.image)
 
 
 def resolve_classes(
   root: Path,
+  paths: Sequence[Path],
+  listed: classlist.ClassList | None,
   *,
-  classes: int | tuple[str, ...] | None = None,
   binary: bool | None = None,
   num_classes: int | None = None,
   cache_dir: str | os.PathLike | None = None,
 ) -> classlist.ClassList:
-  """Returns the classes of a folder: those given, its classes.txt, or what its masks hold.
+  """Returns the classes of a folder: those listed, or what its masks, all of them, hold.
 
   Of what the masks hold, ids of `num_classes` and above are none; see source.
   """
-  listed = _listed(root, classes)
   if listed is not None and listed.colors:
     if binary:
       raise UserError(f'{root}: binary=True needs masks of 0 and 255, but the classes have colours')
@@ -168,7 +227,7 @@ def resolve_classes(
   if listed is not None and binary is not None:
     return listed.as_binary() if binary else listed
   try:
-    ids = sorted(set().union(*scan_ids(root, cache_dir).values()))
+    ids = sorted(set().union(*scan_ids(paths, cache_dir).values()))
   except BadFiles:
     if listed is not None and len(listed.names) > 2:
       return listed  # whoever reads the files tells of these, and of ids outside the list too
@@ -184,13 +243,16 @@ def resolve_classes(
   return listed.as_binary() if binary or (binary is None and two_valued) else listed
 
 
-def _listed(root: Path, classes: int | tuple[str, ...] | None) -> classlist.ClassList | None:
+def listed_classes(
+  root: Path, classes: int | tuple[str, ...] | None = None, class_list: str = ''
+) -> classlist.ClassList | None:
+  """Returns the classes that are given or that a folder lists, None where nothing does."""
   if isinstance(classes, int):
     return classlist.from_names([f'class {i}' for i in range(classes)])
   if classes is not None:
     return classlist.from_names(classes)
-  path = root / 'classes.txt'
-  return classlist.read_file(path) if path.is_file() else None
+  name = class_list or class_files.find(root)
+  return classlist.read_file(root / name) if name else None
 
 
 def _inferred(
@@ -205,14 +267,8 @@ def _inferred(
   remedy = "list the classes in classes.txt, or give the option 'classes'"
   if not 2 <= count <= 255 or (count > _MANY and len(classes) < count / 2):
     raise UserError(f'{root}: cannot tell the classes from mask ids {some(ids)}; {remedy}')
-  _say_once(f'{root}: {count} classes, the highest mask id + 1; {remedy} to name them')
+  tell([f'{root}: {count} classes, the highest mask id + 1; {remedy} to name them'])
   return classlist.from_names([f'class {i}' for i in range(count)])
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-  """Prints a line to standard error; several splits of one folder say the same."""
-  print(line, file=sys.stderr)
 
 
 def _check_ids(
@@ -232,9 +288,10 @@ def _check_ids(
     raise BadFiles(problems)
 
 
-def scan_ids(root: Path, cache_dir: str | os.PathLike | None = None) -> dict[Path, list[int]]:
-  """Returns the distinct ids of every mask of all splits, by its file; remembered in the cache."""
-  paths = [raw.label for s in present_splits(root) for raw in list_pairs(root, s)]
+def scan_ids(
+  paths: Sequence[Path], cache_dir: str | os.PathLike | None = None
+) -> dict[Path, list[int]]:
+  """Returns the distinct ids of every mask, by its file; remembered in the cache."""
 
   def ids_of(path: Path) -> list[int]:
     return image_files.unique_ids(image_files.read_mask(path))

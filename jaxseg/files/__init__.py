@@ -4,7 +4,15 @@
 files that are whole or not there.
 """
 
-from jaxseg.files.places import absolute, for_libraries, is_remote, local_copy, place, remove_folder
+from jaxseg.files.places import (
+  absolute,
+  for_libraries,
+  is_remote,
+  local_copy,
+  place,
+  remove_folder,
+  walk,
+)
 from jaxseg.files.reading import opened, parsed, read_bytes, read_json, read_text
 from jaxseg.files.writing import (
   FULL,
@@ -32,6 +40,7 @@ __all__ = [
   'read_text',
   'remove_folder',
   'remove_stale',
+  'walk',
   'whole_file',
   'write_bytes',
   'write_text',

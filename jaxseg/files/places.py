@@ -74,6 +74,44 @@ def for_libraries(path: str | os.PathLike) -> Path:
   return found
 
 
+def walk(root: Path) -> list[str]:
+  """Returns the files below a folder by their paths in it, 'a/b.png', sorted; none that is hidden.
+
+  Links to folders are followed, each once.
+
+  Raises:
+    OSError: a folder that cannot be read.
+  """
+  found: list[str] = []
+  seen: set[str] = set()
+
+  def look(folder: Path, prefix: str) -> None:
+    place = os.fspath(folder) if is_remote(root) else os.path.realpath(folder)
+    if place in seen:
+      return
+    seen.add(place)
+    for name, is_folder in _entries(folder):
+      if name.startswith('.'):
+        continue
+      if is_folder:
+        look(folder / name, f'{prefix}{name}/')
+      else:
+        found.append(prefix + name)
+
+  look(root, '')
+  return sorted(found)
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
+  """Yields the name of each entry of a folder, and whether it is a folder."""
+  if is_remote(folder):
+    yield from ((path.name, path.is_dir()) for path in folder.iterdir())
+    return
+  with os.scandir(folder) as entries:
+    for entry in entries:  # a link to itself is no folder, and os.DirEntry.is_dir would raise
+      yield entry.name, os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
 def remove_folder(folder: Path) -> None:
   """Removes a folder with all that is in it."""
   if is_remote(folder):

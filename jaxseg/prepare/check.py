@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jaxseg import files
 from jaxseg.config.parts import load
-from jaxseg.data import label_check, statistics, threads
+from jaxseg.data import label_check, threads
 from jaxseg.data.objects import Objects
 from jaxseg.data.problems import BadFiles, MissingSplit
 from jaxseg.draw import labels
@@ -60,8 +60,7 @@ def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str
   if sources:
     train = experiment.data.train_split
     first = train if train in sources else next(iter(sources))
-    weights = statistics.median_frequency_weights(surveys[first].histogram)
-    report['class_weights'] = [round(float(w), 4) for w in weights]
+    report['class_weights'] = list(surveys[first].class_weights)
     _print_tables(console, experiment, surveys, report)
     for remark in remarks(experiment, surveys, report):
       console.print(f'note: {remark}', soft_wrap=True)
@@ -182,7 +181,7 @@ def _print_tables(
   given = {'mean': data.mean, 'std': data.std}
   if 'class_weights' in experiment.config['loss']:
     flag = ','.join(f'{w:g}' for w in weights)
-    console.print(f'median-frequency weights: --config.loss.class_weights={flag}', soft_wrap=True)
+    console.print(f'suggested weights: --config.loss.class_weights={flag}', soft_wrap=True)
     given = {'class_weights': experiment.config['loss']['class_weights']} | given
   for key, values in given.items():
     console.print(f'the config has {key} {_numbers(values)}', soft_wrap=True)

@@ -12,12 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.models import unet
+from jaxseg import models
 from jaxseg.prepare.survey import Survey
 from jaxseg.types import SizeRule
 
 _SHARE = 0.5  # of the device's memory that a step may take
 _WORKSPACE = 1.5  # gradients of activations and the compiler's buffers, beside what is kept
+_SAME = dict(padding='same', batch_norm=True, dropout_rate=0.2)
+_FCN = dict(stride=8, batch_norm=True, aligned=True, dropout_rate=0.2)
+_NETWORKS = {  # from scratch, without and with an accelerator
+  'unet': (dict(width=16, **_SAME), dict(width=32, **_SAME)),
+  'fcn': (dict(width=16, **_FCN), dict(width=32, **_FCN)),
+  'segnet': (dict(variant='basic', width=24), dict(variant='vgg16', width=32)),
+  'pspnet': (dict(width=12), dict(width=32)),
+}
+NETWORKS = tuple(_NETWORKS)
 _STATES = 4  # float32 copies of the parameters: themselves, gradient, two of Adam's
 
 
@@ -33,10 +42,13 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How the network is trained; sizes in pixels of images that `scale` has shrunk."""
+  """A network, with its name and options, and how it is trained.
 
-  width: int
-  depth: int
+  Sizes are in pixels of images that `scale` has shrunk.
+  """
+
+  model: dict[str, Any]
+  learning_rate: float
   scale: float
   crop: tuple[int, int]
   batch_size: int
@@ -55,17 +67,17 @@ def machine() -> Machine:
   return Machine(device.device_kind, jax.local_device_count(), memory, is_accelerator=True)
 
 
-def make_recipe(train: Survey, device: Machine) -> Recipe:
-  """Fits network, crop and batch to the training images and the device."""
+def make_recipe(train: Survey, device: Machine, network: str = 'unet') -> Recipe:
+  """Fits a network, crop and batch to the training images and the device; rules in plan.py."""
   fast, images = device.is_accelerator, train.histogram.num_images
-  width, largest, most = (32, 512, 16) if fast else (16, 128, 8)
+  largest, most = (512, 16) if fast else (128, 8)
   sides = np.median([*train.sizes.elements()], axis=0)
   scale = 0.5 if min(sides) > 2 * largest else 1.0
   sides = [scale * float(side) for side in sides]
   budget, batch = _SHARE * device.memory, 0
   while not batch:
-    depth, crop = fit_crop(sides, largest)
-    model = unet.Model(len(train.histogram.counts), width=width, depth=depth, padding='same')
+    options, crop = fit(network, sides, largest, fast=fast)
+    model = models.load(network)(len(train.histogram.counts), **options)
     fixed, each = step_bytes(model, crop, len(train.channels))
     batch = _power_of_two(min(most, images, (budget - fixed) / each * device.count))
     batch = max(batch, int(largest <= 32))
@@ -74,8 +86,8 @@ def make_recipe(train: Survey, device: Machine) -> Recipe:
   crops = images * max(math.prod(sides) / math.prod(crop), 1)  # that cover all images once
   eval_each = each * biggest / math.prod(crop) / 2  # evaluation keeps nothing for a gradient
   return Recipe(
-    width=width,
-    depth=depth,
+    model={'name': network} | options,
+    learning_rate=1e-3 if network == 'unet' else 2e-3,
     scale=scale,
     crop=crop,
     batch_size=batch,
@@ -85,12 +97,16 @@ def make_recipe(train: Survey, device: Machine) -> Recipe:
   )
 
 
-def fit_crop(sides: Sequence[float], largest: int) -> tuple[int, tuple[int, int]]:
-  """Returns the U-Net's depth and a crop (height, width) near `sides` that it takes."""
+def fit(
+  network: str, sides: Sequence[float], largest: int, *, fast: bool
+) -> tuple[dict[str, Any], tuple[int, int]]:
+  """Returns a network's options and a crop (height, width) near `sides` that it takes."""
   limits = [min(int(side), largest) for side in sides]
-  depth = min(max(int(math.log2(max(min(limits), 1) / 4)), 1), 4)
-  rule = unet.Model(2, depth=depth, padding='same').size_rule
-  return depth, tuple(_at_most(rule, side) for side in limits)
+  options = dict(_NETWORKS[network][fast])
+  if network == 'unet':  # four pixels or more at the bottom
+    options['depth'] = min(max(int(math.log2(max(min(limits), 1) / 4)), 1), 4)
+  rule = models.load(network)(2, **options).size_rule
+  return options, tuple(_at_most(rule, side) for side in limits)
 
 
 def count_steps(crops: float, batch_size: int, *, is_accelerator: bool) -> int:

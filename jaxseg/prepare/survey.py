@@ -16,6 +16,8 @@ from jaxseg.data.progress import counted
 
 Objects = tuple[np.ndarray, np.ndarray]  # of an image, pixels int64 [n] and crowd bool [n]
 
+_WEIGHT_LIMITS = (0.1, 10.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
@@ -36,6 +38,17 @@ class Survey:
   channels: np.ndarray
   digests: Mapping[bytes, Sequence[str]]
   objects: Sequence[Objects] = ()
+
+  @property
+  def class_weights(self) -> tuple[float, ...]:
+    """Roots of median frequency, cut to 0.1 .. 10, 0 for a class that is absent.
+
+    Of few images the full weights drown the common classes (20 CamVid frames, 200 steps: mean IoU 0.25
+    with them, 0.30 so).
+    """
+    weights = np.sqrt(statistics.median_frequency_weights(self.histogram))
+    weights = np.where(weights > 0, np.clip(weights, *_WEIGHT_LIMITS), 0.0)
+    return tuple(round(float(weight), 4) for weight in weights)
 
   def facts(self, class_names: Sequence[str]) -> dict[str, Any]:
     """Returns what data.json says of the split."""

@@ -1,0 +1,184 @@
+"""Lists of classes as tools write them: what a line or a JSON file says of names, colours and mask ids.
+
+    name                 one a line, the first being mask id 0 (also labelme's, with __ignore__ first)
+    name r g b           also name,r,g,b (with a header: any order of columns), r g b name, name:r,g,b::
+                         (CVAT's labelmap), name #rrggbb
+    id,name              also id name, id: name; Roboflow's `Pixel Value, Class`
+    JSON                 names; objects with name, color and id; {name: colour}, {name: id}, {id: name}
+
+Blank lines and lines that start with # are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg.data import image_files
+from jaxseg.types import UserError
+
+NAMES = (  # where a folder's list may be, in this order; * is any folder
+  'classes.txt',
+  'labelmap.txt',
+  'class_dict.csv',
+  'classes.csv',
+  'classes.json',
+  'labels.txt',
+  'label_colors.txt',
+  '_classes.csv',
+  '*/_classes.csv',
+)
+Color = tuple[int, int, int]
+
+_COLUMNS = {
+  'name': ('name', 'class', 'label', 'class_name', 'classname', 'category', 'title', 'readable'),
+  'color': ('color', 'colour', 'rgb', 'hex', 'color_rgb'),
+  'id': ('id', 'index', 'value', 'pixel value', 'pixel_value', 'class_id', 'label_id', 'idx'),
+  'r': ('r', 'red'),
+  'g': ('g', 'green'),
+  'b': ('b', 'blue'),
+}
+_HOLDERS = ('classes', 'labels', 'names', 'categories', 'class_names')
+_RGB = r'[(\[]?\s*(\d+)\s*[\s,;]\s*(\d+)\s*[\s,;]\s*(\d+)\s*[)\]]?'
+_LINES = (  # the first that fits, with groups name, color or id
+  re.compile(r'(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*'),
+  re.compile(rf'(?P<name>.+?)[\s,:;=]+(?P<color>{_RGB})'),
+  re.compile(r'(?P<name>.+?)[\s,:;=]+(?P<color>#[0-9a-fA-F]{6})'),
+  re.compile(rf'(?P<color>{_RGB})[\s,:;=]+(?P<name>\D.*)'),
+  re.compile(r'(?P<id>\d+)\s*[\s,:;=]\s*(?P<name>\D.*)'),
+  re.compile(r'(?P<name>[^,:;=\t]+)[,:;=\t]\s*(?P<id>\d+)'),
+  re.compile(r'(?P<name>[^,;\t]+)'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A class as a list names it; `color` and `id` (of a mask's pixels) are None where it does not."""
+
+  name: str
+  color: Color | None = None
+  id: int | None = None
+
+
+def find(root: Path) -> str:
+  """Returns the path of a folder's list of classes, relative to it; '' where there is none."""
+  for name in NAMES:
+    folders = sorted(p for p in root.iterdir() if p.is_dir()) if name.startswith('*/') else [root]
+    for folder in folders:
+      if (folder / name.removeprefix('*/')).is_file():
+        return (folder / name.removeprefix('*/')).relative_to(root).as_posix()
+  return ''
+
+
+def read(path: Path) -> list[Entry]:
+  """Reads a list of classes.
+
+  Raises:
+    UserError: naming the line, or the JSON's part, that is none of the forms above.
+  """
+  text = image_files.read_text(path).strip()
+  if text[:1] in ('{', '['):
+    try:
+      return _of_json(json.loads(text), str(path))
+    except ValueError as error:
+      raise UserError(
+        f'{path} is no JSON ({error}): restore it, or write one class a line'
+      ) from None
+  lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1)]
+  lines = [(n, line) for n, line in lines if line and not line.startswith('#')]
+  if lines and (table := _of_table(lines, path)):
+    return table
+  entries = [_of_line(line, f'{path}, line {n}') for n, line in lines]
+  ids = [entry.id is not None for entry in entries]
+  if any(ids) and not all(ids):  # a name that begins or ends with a number, among others
+    return [
+      Entry(line) if told else e for (_, line), e, told in zip(lines, entries, ids, strict=True)
+    ]
+  return entries
+
+
+def _of_line(line: str, where: str) -> Entry:
+  found = next((m for form in _LINES if (m := form.fullmatch(line))), None)
+  if not found:
+    raise UserError(
+      f'{where}: got {line!r}; a line is name, name r g b, name,r,g,b, name:r,g,b:: or id,name'
+    )
+  parts = {'color': None, 'id': None} | found.groupdict()
+  color = _color(parts['color'], where)
+  return Entry(
+    parts['name'].strip().strip('"\''), color, None if parts['id'] is None else int(parts['id'])
+  )
+
+
+def _of_table(lines: Sequence[tuple[int, str]], path: Path) -> list[Entry] | None:
+  """Returns the entries of a table whose first line names its columns, None where it does not."""
+  separator = max(',;\t', key=lines[0][1].count)
+  rows = [[c.strip() for c in next(csv.reader([line], delimiter=separator))] for _, line in lines]
+  header = [cell.lower() for cell in rows[0]]
+  places = {k: next((i for i, c in enumerate(header) if c in v), None) for k, v in _COLUMNS.items()}
+  if len(header) < 2 or places['name'] is None or sum(p is not None for p in places.values()) < 2:
+    return None
+  return [
+    _of_cells({k: row[p] for k, p in places.items() if p is not None and p < len(row)}, where)
+    for row, where in zip(rows[1:], (f'{path}, line {n}' for n, _ in lines[1:]), strict=True)
+  ]
+
+
+def _of_cells(cells: Mapping[str, Any], where: str) -> Entry:
+  """Returns the entry of a table's row or of a JSON object, by the keys of _COLUMNS."""
+  color = cells.get('color')
+  if 'r' in cells:
+    color = [cells.get(channel) for channel in 'rgb']
+  number = cells.get('id')
+  if not isinstance(cells.get('name'), str) or not cells['name']:
+    raise UserError(f'{where}: a class has no name')
+  if number is not None and not re.fullmatch(r'-?\d+', str(number)):
+    raise UserError(f'{where}: id {number!r} of {cells["name"]} is no whole number')
+  return Entry(cells['name'], _color(color, where), None if number is None else int(number))
+
+
+def _color(value: Any, where: str) -> Color | None:
+  """Reads 'r,g,b', '#rrggbb' or three numbers of 0..255."""
+  if value is None or value == '':
+    return None
+  text = str(value).strip()
+  if re.fullmatch('#[0-9a-fA-F]{6}', text):
+    return tuple(bytes.fromhex(text[1:]))
+  numbers = [int(n) for n in re.findall(r'\d+', text)]
+  if len(numbers) != 3 or re.search(r'[-.]', text):
+    raise UserError(f'{where}: {text!r} is no colour: give r,g,b of 0..255 or #rrggbb')
+  if max(numbers) > 255:
+    raise UserError(f'{where}: colour {tuple(numbers)} is outside of 0..255')
+  return tuple(numbers)
+
+
+def _of_json(value: Any, where: str) -> list[Entry]:
+  if isinstance(value, Mapping):
+    if isinstance(value.get('names'), list) and isinstance(value.get('palette'), list):
+      pairs = zip(value['names'], value['palette'], strict=False)
+      return [_of_cells({'name': name, 'color': color}, where) for name, color in pairs]
+    holder = next((value[k] for k in _HOLDERS if isinstance(value.get(k), (list, Mapping))), None)
+    if holder is not None:
+      return _of_json(holder, where)
+    return [_of_item(key, item, where) for key, item in value.items()]
+  return [_of_item(None, item, where) for item in value]
+
+
+def _of_item(key: str | None, item: Any, where: str) -> Entry:
+  """Returns the entry of {key: item}, or of an item of a list."""
+  if isinstance(item, Mapping):
+    cells = {k: item[n] for k, names in _COLUMNS.items() for n in names[::-1] if n in item}
+    item_of_key = {} if key is None else {'id' if key.isdigit() else 'name': key}
+    return _of_cells(item_of_key | cells, where)
+  if key is None:
+    return _of_cells({'name': item}, where)
+  if key.isdigit() and isinstance(item, str):
+    return _of_cells({'id': key, 'name': item}, where)
+  if isinstance(item, int) and not isinstance(item, bool):
+    return _of_cells({'name': key, 'id': item}, where)
+  return _of_cells({'name': key, 'color': item}, where)

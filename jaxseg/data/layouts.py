@@ -1,0 +1,214 @@
+"""How the images and masks of a folder lie: found from names alone, as two patterns of pairing.py.
+
+Folders are told apart by words for masks, images and splits; names by what an image and its mask do not
+share, such as `_mask`. Every pair of patterns that the folder suggests is counted, and the one that makes
+the most pairs is it. Nothing is chosen where two that differ do equally well.
+"""
+
+from __future__ import annotations
+
+import bisect
+import glob
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, Layout, list_files, meant
+from jaxseg.data.problems import some
+from jaxseg.types import UserError
+
+_MASK_WORDS = ('mask', 'label', 'annot', 'segm', 'truth', 'target', 'matte')  # anywhere in a name
+_MASK_TOKENS = ('gt', 'seg', 'anno', 'y', 'manual', 'lbl', 'semseg')  # a word of its own
+_IMAGE_WORDS = ('image', 'img', 'photo', 'picture', 'input', 'leftimg')
+_IMAGE_TOKENS = ('im', 'rgb', 'sat', 'x', 'raw', 'original', 'orig', 'pre', 'frame', 'frames')
+_OTHER_WORDS = ('object', 'instanc', 'color', 'colour', 'overlay', 'preview', 'vis', 'polygon')
+_MOST = 24  # folder patterns that are tried for each side
+_SAMPLES, _NEAR, _AFFIXES = 40, 4, 6  # names looked at for what they do not share
+_SPLIT_PART = re.compile(
+  rf'^(?:(.*)[_\-. ])?({"|".join(sorted(SPLIT_WORDS, key=len, reverse=True))})'
+  rf'(?:([_\-. ].*)|((?:annot|mask|label|image|img|gt|seg)\w*))?$',
+  re.IGNORECASE,
+)
+REMEDY = (
+  "lay them as DIR/images and DIR/masks with the same names, or say where they are: --images='GLOB' "
+  "--masks='GLOB', or --list=FILE.csv with the columns image,mask"
+)
+
+
+Keyed = list[tuple[tuple[str, ...], str]]  # split, sub-folders and stem of each file, and its path
+
+
+def find(root: Path) -> Layout:
+  """Returns the layout of a folder.
+
+  Raises:
+    UserError: no images, no masks for them, or two layouts that do equally well.
+  """
+  paths = [p for p in list_files(root) if PurePosixPath(p).suffix.lower() in SUFFIXES]
+  if not paths:
+    raise UserError(f'{root} holds no image; allowed are {", ".join(SUFFIXES)}')
+  keys = {folder: _keys(paths, folder) for folder in _folder_patterns(paths)}
+  tried = [
+    ((len(pairs), _likeness(layout)), layout, pairs)
+    for images, masks in itertools.product(keys, repeat=2)
+    if _may_pair(images, masks)
+    for layout, pairs in _layouts(images, masks, keys[images], keys[masks])
+    if pairs
+  ]
+  if not tried:
+    raise UserError(f'{root}: no masks were found for images such as {some(paths, 2)}: {REMEDY}')
+  best = max(score for score, *_ in tried)
+  (layout, pairs), *further = [(layout, pairs) for score, layout, pairs in tried if score == best]
+  for other, others in further:
+    if others != pairs:
+      raise UserError(
+        f"{root} can be read in two ways: images '{layout.images}' with masks '{layout.masks}', or "
+        f"images '{other.images}' with masks '{other.masks}'; choose with --images and --masks"
+      )
+  return layout
+
+
+def _keys(paths: Iterable[str], folder: str) -> Keyed:
+  pattern = f'{folder}*'
+  found = (meant(pattern, path) for path in paths)
+  return [((f.split, *f.key), f.path) for f in found if f]
+
+
+def _may_pair(images: str, masks: str) -> bool:
+  kinds = _folder_role(images), _folder_role(masks)
+  return images == masks or kinds in (('', 'mask'), ('image', 'mask'), ('image', ''))
+
+
+def _layouts(
+  images: str, masks: str, image_keys: Keyed, mask_keys: Keyed
+) -> Iterator[tuple[Layout, dict[str, str]]]:
+  """Yields the layouts of two folders with the pairs that they make, image to mask."""
+  if images == masks:
+    yield from _by_suffix(images, image_keys)
+  else:
+    of_masks = {path for _, path in mask_keys}
+    image_keys = [(key, path) for key, path in image_keys if path not in of_masks]
+    yield Layout(f'{images}*', f'{masks}*'), _joined(image_keys, mask_keys)
+  for at_end, a, b in _affixes(image_keys, mask_keys):
+    if images == masks and _role(b) != 'mask' and _role(a) != 'image':
+      continue
+    cut = [
+      [((*key[:-1], stem), path) for key, path in keys if (stem := _cut(key[-1], affix, at_end))]
+      for keys, affix in ((image_keys, a), (mask_keys, b))
+    ]
+    names = (f'*{glob.escape(x)}' if at_end else f'{glob.escape(x)}*' for x in (a, b))
+    yield Layout(*map(''.join, zip((images, masks), names, strict=True))), _joined(*cut)
+
+
+def _joined(images: Keyed, masks: Keyed) -> dict[str, str]:
+  mask_of = dict(masks)
+  return {path: mask_of[k] for k, path in images if mask_of.get(k, path) != path}
+
+
+def _cut(stem: str, affix: str, at_end: bool) -> str:
+  """Returns a stem without its affix, '' where it has another."""
+  if not (stem.endswith(affix) if at_end else stem.startswith(affix)):
+    return ''
+  return stem[: len(stem) - len(affix)] if at_end else stem[len(affix) :]
+
+
+def _by_suffix(folder: str, keys: Keyed) -> Iterator[tuple[Layout, dict[str, str]]]:
+  """Yields layouts of one folder in which photographs are of one format and masks of another."""
+  by_suffix: dict[str, Keyed] = {}
+  for key, path in keys:
+    by_suffix.setdefault(PurePosixPath(path).suffix, []).append((key, path))
+  for first, second in itertools.permutations(by_suffix, 2):
+    if second.lower() not in ('.jpg', '.jpeg'):
+      pairs = _joined(by_suffix[first], by_suffix[second])
+      yield Layout(f'{folder}*{first}', f'{folder}*{second}'), pairs
+
+
+def _affixes(images: Keyed, masks: Keyed) -> list[tuple[bool, str, str]]:
+  """Returns what the names of images and masks may differ by: (at the end, image's, mask's)."""
+  counts: Counter[tuple[bool, str, str]] = Counter()
+  chosen = sorted(key for key, _ in images)[:: max(1, len(images) // _SAMPLES)]
+  for at_end in (True, False):
+    turned = [(*k[:-1], k[-1] if at_end else k[-1][::-1]) for k, _ in masks]
+    near = sorted(turned)
+    for *parents, stem in chosen:
+      key = (*parents, stem if at_end else stem[::-1])
+      place = bisect.bisect(near, key)
+      found = set()
+      for *others, other in near[max(0, place - _NEAR) : place + _NEAR]:
+        if others == parents and (pair := _difference(key[-1], other, reverse=not at_end)):
+          found.add((at_end, *pair))
+      counts.update(found)
+  return [affix for affix, _ in counts.most_common(_AFFIXES)]
+
+
+def _difference(image: str, mask: str, *, reverse: bool) -> tuple[str, str] | None:
+  """Returns what two names have after what they begin with alike; numbers alone are no affix."""
+  size = len(os.path.commonprefix((image, mask)))
+  if size < len(image) and size < len(mask):  # a_image, a_img_mask: not in the middle of a word
+    while size and image[size - 1].isalpha():
+      size -= 1
+    size -= size > 1 and image[size - 1] in '_-. '
+  ends = image[size:], mask[size:]
+  first, second = (re.sub(r'[\W\d_]', '', end) for end in ends)
+  if not size or first == second:
+    return None
+  return tuple(end[::-1] for end in ends) if reverse else ends
+
+
+def _folder_patterns(paths: Iterable[str]) -> list[str]:
+  """Returns the folders of the files as patterns that end in '**/', the most frequent first.
+
+  Words for splits become {split}; folders whose names say nothing are kept or stand under '**/'.
+  """
+  counts: Counter[str] = Counter()
+  for path, number in Counter(str(PurePosixPath(p).parent) for p in paths).items():
+    parts = [_with_split(part) for part in PurePosixPath(path).parts]
+    telling = ['{split}' in part or bool(_role(part)) for part in parts]
+    unknown = [i for i, told in enumerate(telling) if not told]
+    for kept in range(min(len(unknown), 3) + 1):
+      hidden = unknown[kept:]
+      names = ['**' if i in hidden else part for i, part in enumerate(parts)] + ['**']
+      counts[''.join(f'{name}/' for name, _ in itertools.groupby(names))] += number
+  return [pattern for pattern, _ in counts.most_common(_MOST)]
+
+
+def _with_split(part: str) -> str:
+  """Returns a folder's name, escaped, with {split} in place of a word for one."""
+  found = _SPLIT_PART.match(part)
+  if not found:
+    return glob.escape(part)
+  before, word, after, joined = found.groups()
+  head = glob.escape(part[: found.start(2)]) if before is not None else ''
+  return f'{head}{{split}}{glob.escape(after or joined or "")}'
+
+
+def _role(name: str) -> str:
+  """Returns 'mask' or 'image' where a name says so, else ''."""
+  name = name.replace('{split}', ' ').lower()
+  tokens = set(re.split(r'[^a-z]+', name))
+  if any(word in name for word in _MASK_WORDS) or tokens & set(_MASK_TOKENS):
+    return 'mask'
+  if any(word in name for word in _IMAGE_WORDS) or tokens & set(_IMAGE_TOKENS):
+    return 'image'
+  return ''
+
+
+def _folder_role(pattern: str) -> str:
+  """Returns the role of a pattern's last folder that has one."""
+  roles = [role for part in pattern.split('/') if (role := _role(part))]
+  return roles[-1] if roles else ''
+
+
+def _likeness(layout: Layout) -> tuple:
+  """Returns how much a layout's words look like images and masks; more is larger."""
+  images, masks = layout.images, layout.masks
+  strange = any(word in masks.lower() for word in _OTHER_WORDS)
+  stems = [PurePosixPath(pattern).name for pattern in (images, masks)]
+  lossless = stems[1].lower().endswith('.png')
+  plain = -len(''.join(stems))
+  named = (_role(stems[1]) == 'mask') - (_role(stems[0]) == 'mask')
+  general = -sum(part != '**' for part in PurePosixPath(images).parts)
+  return not strange, named, _folder_role(images) == 'image', general, lossless, plain

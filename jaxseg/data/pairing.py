@@ -1,0 +1,267 @@
+"""Which mask belongs to which image: a pattern for each, or a list; what pairs with nothing is told.
+
+    {split}/images/**/*        {split}/masks/**/*_segmentation
+
+Patterns are relative to the data folder. `{split}` is a word of SPLIT_WORDS, `**/` any sub-folders, `*`,
+`?` and `[...]` parts of a name: what they stand for is the example's name, and an image and a mask of
+one name are a pair. Without a last `.png` or the like, any suffix of SUFFIXES will do. A file that both
+patterns mean is a mask. Case does not matter in folders, and nowhere does how accents are written.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from jaxseg import files
+from jaxseg.data import image_files
+from jaxseg.data.problems import some
+from jaxseg.types import UserError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
+OTHER_SUFFIXES = ('.gif', '.webp', '.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
+SPLIT_WORDS = {
+  'train': 'train',
+  'training': 'train',
+  'val': 'val',
+  'valid': 'val',
+  'validation': 'val',
+  'dev': 'val',
+  'test': 'test',
+  'testing': 'test',
+}
+WHOLE = ''  # the split of examples that are not divided
+_WORDS = '|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))
+_PIECES = re.compile(r'(\{split\}|\*\*/|\*|\?|\[[^\]/]+\])')
+_COLUMNS = {
+  'image': ('image', 'images', 'img', 'file', 'filename', 'file_name', 'image_path', 'input'),
+  'mask': ('mask', 'masks', 'label', 'labels', 'segmentation', 'gt', 'mask_path', 'target'),
+  'split': ('split', 'subset', 'set'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """An image and its mask; `name` is the image's path without the folders that all share."""
+
+  name: str
+  image: Path
+  mask: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """The pairs of a folder.
+
+  Attributes:
+    splits: 'train', 'val' or 'test', or WHOLE alone, to pairs in the order of their names.
+    without_mask, without_image: files that pair with nothing, by their paths in the folder.
+    others: image files that are neither images nor masks of the layout.
+  """
+
+  splits: dict[str, list[Pair]]
+  without_mask: Sequence[str] = ()
+  without_image: Sequence[str] = ()
+  others: Sequence[str] = ()
+
+  def left_out(self) -> str:
+    """Returns what is in no pair in words, '' where nothing is."""
+    kinds = (
+      ('images without a mask', self.without_mask),
+      ('masks without an image', self.without_image),
+      ('other files', self.others),
+    )
+    return ', '.join(f'{len(these)} {kind} ({some(these, 3)})' for kind, these in kinds if these)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How a folder says which files are pairs: two patterns, or a list."""
+
+  images: str = ''
+  masks: str = ''
+  listed: str = ''
+
+  def pairs(self, root: Path) -> Pairs:
+    """Returns the pairs of a folder.
+
+    Raises:
+      UserError: files that cannot be listed, two files of one name, or a list that is wrong.
+    """
+    if self.listed:
+      return read_list(root / self.listed)
+    return match(root, self.images, self.masks)
+
+  def options(self) -> dict[str, str]:
+    """Returns what is not empty, as options of the folder dataset."""
+    return {key: value for key, value in dataclasses.asdict(self).items() if value}
+
+
+def list_files(root: Path) -> list[str]:
+  """Returns the paths of all files below a folder, relative to it."""
+  try:
+    return files.walk(root)
+  except OSError as error:
+    raise UserError(f'cannot read {error.filename or root}: {error.strerror or error}') from None
+
+
+@functools.cache
+def expression(pattern: str) -> re.Pattern[str]:
+  """Returns a pattern as a regular expression of relative paths; its groups make the name."""
+  stem, text, seen = re.sub(r'\.\*$', '', pattern), '', False
+  for piece in _PIECES.split(stem):
+    if piece == '{split}':
+      text += '(?P=split)' if seen else f'(?P<split>{_WORDS})'
+      seen = True
+    elif piece == '**/':
+      text += '((?:[^/]+/)*)'
+    elif piece in ('*', '?'):
+      text += '([^/]*)' if piece == '*' else '([^/])'
+    elif _PIECES.fullmatch(piece):
+      text += re.escape(piece[1]) if len(piece) == 3 else f'({_class(piece[1:-1])})'
+    else:
+      text += re.escape(piece)
+  if not re.search(r'\.\w+$', stem):
+    text += f'(?:{"|".join(map(re.escape, SUFFIXES))})'
+  try:
+    return re.compile(text, re.IGNORECASE)
+  except re.error as error:
+    raise UserError(f'{pattern!r} is no pattern of files: {error}') from None
+
+
+def _class(inner: str) -> str:
+  """Returns [...] of a file pattern as one of a regular expression."""
+  negated, inner = inner.startswith('!'), inner.removeprefix('!')
+  for sign in '\\[^':
+    inner = inner.replace(sign, f'\\{sign}')
+  return f'[{"^" * negated}{inner}]'
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+  """A file that a pattern means: its split and the key of its pair, and where it lies."""
+
+  word: str
+  key: tuple[str, ...]
+  path: str
+  name: str
+
+  @property
+  def split(self) -> str:
+    return SPLIT_WORDS.get(self.word, WHOLE)
+
+
+def meant(pattern: str, path: str) -> _File | None:
+  """Returns what a pattern makes of a relative path, None where it means other files."""
+  found = expression(pattern).fullmatch(path)
+  if not found:
+    return None
+  parts = list(found.groups())
+  word = (found.groupdict().get('split') or '').lower()
+  if word:
+    del parts[found.re.groupindex['split'] - 1]
+  folders = ''.join(part for part in parts if part.endswith('/'))
+  key = tuple(unicodedata.normalize('NFC', part).rstrip('/') for part in parts if part)
+  return _File(word, key, path, folders + PurePosixPath(path).name)
+
+
+def match(root: Path, images: str, masks: str) -> Pairs:
+  """Returns the pairs that two patterns name; see the module's text.
+
+  Raises:
+    UserError: a folder that cannot be read, a link that leads nowhere, or two files of one name.
+  """
+  found: tuple[list[_File], list[_File]] = [], []
+  others = []
+  for path in list_files(root):
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in OTHER_SUFFIXES:
+      as_png = str(PurePosixPath(path).with_suffix('.png'))
+      if meant(images, as_png) or meant(masks, as_png):
+        raise UserError(f'{root / path} would be left out: save it as one of {", ".join(SUFFIXES)}')
+    elif file := meant(masks, path):
+      found[1].append(file)
+    elif file := meant(images, path):
+      found[0].append(file)
+    elif suffix in SUFFIXES:
+      others.append(path)
+  _check_words(root, {file.word for kind in found for file in kind})
+  image_of, mask_of = (_by_key(root, kind) for kind in found)
+  splits: dict[str, list[Pair]] = {}
+  for key in sorted(image_of.keys() & mask_of.keys()):
+    image, mask = image_of[key], mask_of[key]
+    splits.setdefault(key[0], []).append(Pair(image.name, root / image.path, root / mask.path))
+  alone = (
+    [of[key].path for key in sorted(of.keys() - partners.keys())]
+    for of, partners in ((image_of, mask_of), (mask_of, image_of))
+  )
+  return Pairs(splits, *alone, others)
+
+
+def _check_words(root: Path, words: Iterable[str]) -> None:
+  several: dict[str, list[str]] = {}
+  for word in sorted(filter(None, words)):
+    several.setdefault(SPLIT_WORDS[word], []).append(word)
+  for split, names in several.items():
+    if len(names) > 1:
+      raise UserError(f"{root} has {' and '.join(names)} for the split '{split}': keep one")
+
+
+def _by_key(root: Path, found: Iterable[_File]) -> dict[tuple[str, ...], _File]:
+  by_key: dict[tuple[str, ...], _File] = {}
+  for file in found:
+    key = (file.split, *file.key)
+    if key in by_key:
+      twin = PurePosixPath(by_key[key].path).name
+      raise UserError(f'{root / file.path} and {twin} have one name: rename or remove one')
+    if not files.is_remote(root) and not (root / file.path).exists():
+      raise UserError(f'{root / file.path} is a link that leads nowhere: mend or remove it')
+    by_key[key] = file
+  return by_key
+
+
+def read_list(path: Path) -> Pairs:
+  """Reads the pairs of a CSV file: columns image, mask and perhaps split, relative to the file.
+
+  Comma, semicolon or tab; the first line may name the columns, in any order.
+
+  Raises:
+    UserError: naming the line that is wrong.
+  """
+  lines = image_files.read_text(path).splitlines()
+  separator = max(',;\t', key=lines[0].count) if lines else ','
+  rows = [
+    [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, strict=False)
+  ]
+  columns = _columns([cell.lower() for cell in rows[0]]) if rows else None
+  splits: dict[str, list[Pair]] = {}
+  seen: set[str] = set()
+  for number, row in enumerate(rows, start=1):
+    if not any(row) or (number == 1 and columns):
+      continue
+    where, places = f'{path}, line {number}', columns or (0, 1, 2 if len(row) > 2 else None)
+    cells = ['' if p is None or p >= len(row) else row[p] for p in places]
+    if not (cells[0] and cells[1]):
+      raise UserError(f"{where}: expected 'image{separator}mask', got {separator.join(row)!r}")
+    split = SPLIT_WORDS.get(cells[2].lower())
+    if split is None and places[2] is not None:
+      raise UserError(f'{where}: split {cells[2]!r}: use one of {", ".join(SPLIT_WORDS)}')
+    if cells[0] in seen:
+      raise UserError(f'{where}: {cells[0]} is listed a second time')
+    seen.add(cells[0])
+    pair = Pair(cells[0], *(path.parent / cell for cell in cells[:2]))
+    splits.setdefault(split or WHOLE, []).append(pair)
+  return Pairs(splits)
+
+
+def _columns(header: Sequence[str]) -> tuple[int, int, int | None] | None:
+  """Returns where image, mask and split stand, None where the first line names no columns."""
+  places = [
+    next((i for i, cell in enumerate(header) if cell in names), None) for names in _COLUMNS.values()
+  ]
+  return None if None in places[:2] else tuple(places)

@@ -1,0 +1,227 @@
+"""What a folder of the user's own holds, as the dataset and options that read it; nothing is guessed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.config.parts import arguments, load, parameters
+from jaxseg.data import image_files, layouts, threads
+from jaxseg.data.archives import data_root
+from jaxseg.data.pairing import WHOLE, Layout, Pairs
+from jaxseg.data.problems import BadFiles, MissingSplit
+from jaxseg.data.records import Raw
+from jaxseg.datasets import folder, objects
+from jaxseg.types import UserError
+
+_SHOWN = 6  # ids in a warning
+_FIFTH = 5  # parts, of which one is held out where a folder does not say what is 'val'
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+  """Where the data are, and what is wanted of them: the flags of `plan`.
+
+  Attributes:
+    folder: that holds all of it; '' is the folder of `listed`, or what both patterns have in common.
+    images, masks: patterns of data/pairing.py, or folders.
+    listed: a CSV file of pairs.
+    model: a network of prepare/recipe.py; '' is the one that suits the data.
+    folds: parts of which each is held out once; 0: none.
+    options: further ones of the dataset.
+  """
+
+  folder: str = ''
+  images: str = ''
+  masks: str = ''
+  listed: str = ''
+  model: str = ''
+  folds: int = 0
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    if bool(self.images) != bool(self.masks):
+      raise UserError('--images and --masks belong together: give both, or neither')
+    if self.listed and self.images:
+      raise UserError('--list names the pairs already: leave out --images and --masks')
+    if not (self.folder or self.images or self.listed):
+      raise UserError('plan needs --folder=DIR, --list=FILE.csv, or --images and --masks')
+    if self.folds and not 2 <= self.folds <= 100:
+      raise UserError(f'--folds={self.folds}: from 2 to 100 are allowed')
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnData:
+  """A folder as a dataset reads it.
+
+  Attributes:
+    root: the config's data_dir.
+    dataset: its name.
+    options: of its `source`, as the config has them.
+    words: what was found, in one line.
+    counts: examples of each split.
+    doubts: warnings about mask ids that look like slips.
+  """
+
+  root: Path
+  dataset: str
+  options: dict[str, Any]
+  words: str
+  counts: dict[str, int]
+  doubts: tuple[str, ...] = ()
+
+  def source(self, split: str, **more: Any) -> Any:
+    """Returns a split."""
+    module = load('datasets', self.dataset)
+    options = arguments(module.source, self.options | more, 'config.data.options', ('split',))
+    return module.source(split, data_dir=self.root, **options)
+
+  def usable(self, split: str) -> tuple[Any, tuple[str, ...]]:
+    """Returns a split without the files that cannot be used, and a line about each of those.
+
+    Raises:
+      BadFiles: none of them can be used.
+    """
+    try:
+      return self.source(split), ()
+    except BadFiles as error:
+      names = tuple(raw.file_name for raw in error.items if isinstance(raw, Raw))
+      can_do_without = 'without' in parameters(load('datasets', self.dataset).source)
+      if not names or len(names) >= self.counts[split] or not can_do_without:
+        raise
+      return self.source(split, without=names), error.problems
+
+
+def find(wish: Wish) -> OwnData:
+  """Returns the data that are wished for.
+
+  Raises:
+    UserError: no such folder, or nothing in it that can be read.
+  """
+  root, layout = _place(wish)
+  try:
+    found = layout if layout.options() else layouts.find(root)
+  except UserError as error:
+    return _objects(root, wish, error)
+  pairs = found.pairs(root)
+  return _pairs(root, found, pairs, wish)
+
+
+def _place(wish: Wish) -> tuple[Path, Layout]:
+  """Returns the folder, and what is given of its layout relative to it."""
+  given = [os.path.abspath(p) for p in (wish.listed, wish.images, wish.masks) if p]
+  if wish.folder:
+    root = data_root(wish.folder).absolute()
+    given = [os.path.join(root, p) for p in (wish.images, wish.masks) if p] or given
+  else:
+    root = Path(os.path.commonpath([_fixed(path) for path in given]))
+    root = root.parent if root.is_file() else root
+  relative = [os.path.relpath(path, root) for path in given]
+  if wish.listed:
+    return root, Layout(listed=relative[0])
+  if outside := next((p for p in relative if p.startswith('..')), None):
+    raise UserError(f'{outside} lies outside of {root}: give --folder=DIR that holds everything')
+  return root, Layout(*(_pattern(root, path) for path in relative))
+
+
+def _fixed(path: str) -> str:
+  """Returns the folders of a pattern before its first sign."""
+  return os.path.join(
+    *itertools.takewhile(lambda part: not set(part) & set('*?[{'), Path(path).parts)
+  )
+
+
+def _pattern(root: Path, path: str) -> str:
+  return f'{path.rstrip("/")}/**/*' if (root / path).is_dir() else path
+
+
+def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
+  options: dict[str, Any] = layout.options()
+  if pairs.without_mask or pairs.without_image:
+    options['unpaired'] = 'leave_out'
+  total = sum(len(found) for split, found in pairs.splits.items() if split != 'test')
+  if wish.folds:
+    options |= {'folds': wish.folds}
+  elif 'val' not in pairs.splits and WHOLE not in pairs.splits:
+    options |= {'folds': min(_FIFTH, total)}
+  splits = folder.Division(layout, 'leave_out', options.get('folds', 0)).splits(root)
+  raws = [raw for of_split in splits.values() for raw in of_split]
+  options |= _classes(root, raws, wish.options) | _pixels(raws) | wish.options
+  counts = {split: len(found) for split, found in splits.items()}
+  if not counts.get('train'):
+    there = ', '.join(counts) or 'none'
+    raise MissingSplit(f"{root} has no split 'train'; splits found: {there}")
+  where = layout.listed or f"images '{layout.images}' with masks '{layout.masks}'"
+  out = f'; left out: {pairs.left_out()}' if pairs.left_out() else ''
+  words = f'{where}{_division(pairs, options)}{out}'
+  return OwnData(root, 'folder', options, words, counts, _doubts(root, raws, options))
+
+
+def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options that say of classes what the folder's files do not say by themselves."""
+  names, binary = given.get('classes'), given.get('binary')
+  listed = folder.listed_classes(root, names, given.get('class_list', ''))
+  known = folder.resolve_classes(root, [raw.label for raw in raws], listed, binary=binary)
+  options: dict[str, Any] = {} if listed is not None else {'classes': known.names}
+  return options | ({'binary': True} if (255, 1) in known.ids else {})
+
+
+def _pixels(raws: Sequence[Raw]) -> dict[str, Any]:
+  """Returns the options that say what the images' pixels are."""
+  options: dict[str, Any] = {}
+  modes = list(threads.results(image_files.mode, [raw.image for raw in raws], name=str))
+  if all(mode in ('1', 'L', 'LA') or mode.startswith('I') for mode in modes):
+    options['channels'] = 1
+  deep = [raw.image for raw, mode in zip(raws, modes, strict=True) if mode.startswith('I')]
+  if deep:
+    brightest = threads.results(
+      lambda p: np.asarray(image_files.open_image(p)).max(), deep, name=str
+    )
+    white = (1 << max(int(max(brightest)), 1).bit_length()) - 1
+    options['white'] = min(max(white, 255), 65535)
+  return options
+
+
+def _division(pairs: Pairs, options: Mapping[str, Any]) -> str:
+  if options.get('folds') and 'val' in pairs.splits:
+    return f'; train and val are put together for {options["folds"]} folds'
+  if options.get('folds', 0) > _FIFTH or 'val' not in pairs.splits:
+    return f'; one image in {options.get("folds", _FIFTH)} is held out as val'
+  return ''
+
+
+def _doubts(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns warnings about mask ids that look like slips, where nothing lists the classes."""
+  if folder.listed_classes(root, class_list=options.get('class_list', '')) is not None:
+    return ()
+  ids_of = folder.scan_ids([raw.label for raw in raws])
+  counts = Counter(i for ids in ids_of.values() for i in ids)
+  if counts.keys() <= {0, 255}:
+    return ()
+  classes = sorted(counts.keys() - {255})
+  absent = [str(k) for k in range(classes[-1]) if k not in counts]
+  files_of = {i: file for file, ids in ids_of.items() for i in ids}
+  once = [f'{k} ({files_of[k]})' for k in classes if counts[k] == 1]
+  return tuple(
+    f'warning   {what}: {", ".join(ids[:_SHOWN])}{", ..." * (len(ids) > _SHOWN)}; correct slips and '
+    'plan again'
+    for what, ids in (('ids in no mask, below others', absent), ('ids in one mask only', once))
+    if ids
+  )
+
+
+def _objects(root: Path, wish: Wish, why: UserError) -> OwnData:
+  """Returns a folder of annotations, where that is what it is; else says why it has no pairs."""
+  try:
+    _, layout = objects.layout_of(root)
+  except UserError:
+    raise why from None
+  counts = {split: len(raws) for split, raws in layout.splits.items()}
+  return OwnData(root, 'objects', dict(wish.options), layout.words, counts)

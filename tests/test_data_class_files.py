@@ -1,0 +1,110 @@
+"""Lists of classes in the forms that tools write; each line's reading is written out."""
+
+import json
+
+import pytest
+
+from jaxseg.data import class_files, classlist
+from jaxseg.data.class_files import Entry
+from jaxseg.types import VOID, UserError
+
+CAT, ROAD = Entry('cat', (48, 112, 32)), Entry('road works', (255, 0, 10))
+FORMS = {
+  'name r g b': 'cat 48 112 32\nroad works 255 0 10\n',
+  'tabs': '# mine\n\ncat\t48\t112\t32\nroad works\t255\t0\t10\n',
+  'name,r,g,b': 'cat,48,112,32\nroad works, 255, 0, 10\n',
+  'a header': 'name,r,g,b\ncat,48,112,32\nroad works,255,0,10\n',
+  'other columns': 'r;g;b;Class\n48;112;32;cat\n255;0;10;"road works"\n',
+  "CVAT's": '# label:color_rgb:parts:actions\ncat:48,112,32::\nroad works:255,0,10::a,b\n',
+  'with a colon': 'cat: (48, 112, 32)\nroad works: (255, 0, 10)\n',
+  "CamVid's": '48 112 32\tcat\n255 0 10\t\troad works\n',
+  'hexadecimal': 'cat #307020\nroad works #FF000A\n',
+  'JSON, colours by name': '{"cat": [48, 112, 32], "road works": "#ff000a"}',
+  'JSON, objects': json.dumps(
+    {
+      'classes': [
+        {'title': 'cat', 'color': '#307020'},
+        {'name': 'road works', 'color': [255, 0, 10]},
+      ]
+    }
+  ),
+  'JSON, of a run': json.dumps(
+    {'names': ['cat', 'road works'], 'palette': [[48, 112, 32], [255, 0, 10]]}
+  ),
+}
+NUMBERED = {
+  'id name': '0 cat\n3 road works\n',
+  'id: name': '0: cat\n3: road works\n',
+  'name,id': 'cat,0\nroad works,3\n',
+  "Roboflow's": 'Pixel Value, Class\n0, cat\n3, road works\n',
+  'JSON, ids by name': '{"cat": 0, "road works": 3}',
+  'JSON, names by id': '{"0": "cat", "3": "road works"}',
+  "JSON, COCO's": json.dumps(
+    {'categories': [{'id': 0, 'name': 'cat'}, {'id': 3, 'name': 'road works'}]}
+  ),
+}
+NAMED = {
+  'names': '\ufeffcat\nroad works\n',
+  'names that end in numbers': 'cat\nroad works\nzone 2\n',
+  'JSON': '["cat", "road works"]',
+  "CVAT's without colours": 'cat:::\nroad works:::\n',
+}
+
+
+@pytest.mark.parametrize('form', [*FORMS, *NUMBERED, *NAMED])
+def test_a_form(form, tmp_path):
+  file = tmp_path / 'list'
+  file.write_text((FORMS | NUMBERED | NAMED)[form], encoding='utf-8')
+  if form in FORMS:
+    assert class_files.read(file) == [CAT, ROAD]
+    found = classlist.read_file(file)
+    assert found.names == ('cat', 'road works') and dict(found.colors) == {
+      CAT.color: 0,
+      ROAD.color: 1,
+    }
+  elif form in NUMBERED:
+    assert class_files.read(file) == [Entry('cat', None, 0), Entry('road works', None, 3)]
+    assert dict(classlist.read_file(file).ids) == {0: 0, 3: 1, 255: VOID}
+  else:
+    assert class_files.read(file)[:2] == [Entry('cat'), Entry('road works')]
+
+
+def test_labelmes_ignored_class_has_no_number(tmp_path):
+  (tmp_path / 'labels.txt').write_text('__ignore__\n_background_\ncat\n')
+  found = classlist.read_file(tmp_path / 'labels.txt')
+  assert found.names == ('_background_', 'cat')
+  assert dict(found.ids) == {0: 0, 1: 1, 255: VOID}
+
+
+def test_a_class_may_have_the_id_255(tmp_path):
+  (tmp_path / 'list').write_text('0,background\n255,crack\n')
+  assert dict(classlist.read_file(tmp_path / 'list').ids) == {0: 0, 255: 1}
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('cat\nwall, door\n', "line 2: got 'wall, door'; a line is name, name r g b"),
+    ('cat,1,2\ndog,3,4\n', "line 1: got 'cat,1,2'"),
+    ('name,r,g,b\ncat,1,2,x\ndog,1,2,3\n', r'line 2: .* is no colour'),
+    ('name,r,g,b\ncat,1,2,300\ndog,1,2,3\n', r'line 2: colour \(1, 2, 300\) is outside of 0..255'),
+    ('id,name\na,cat\n', "line 2: id 'a' of cat is no whole number"),
+    ('0,cat\n0,dog\n', 'two classes have one id'),
+    ('{"cat": [1, 2]}', r'\[1, 2\].* is no colour'),
+    ('[1, 2]', 'a class has no name'),
+    ('["cat", ', 'is no JSON'),
+  ],
+)
+def test_a_line_that_is_no_class_is_named(text, message, tmp_path):
+  (tmp_path / 'list').write_text(text)
+  with pytest.raises(UserError, match=message):
+    classlist.read_file(tmp_path / 'list')
+
+
+def test_a_folders_list_is_found(tmp_path):
+  assert class_files.find(tmp_path) == ''
+  (tmp_path / 'train').mkdir()
+  (tmp_path / 'train' / '_classes.csv').write_text('')
+  assert class_files.find(tmp_path) == 'train/_classes.csv'
+  (tmp_path / 'labelmap.txt').write_text('')
+  assert class_files.find(tmp_path) == 'labelmap.txt'
