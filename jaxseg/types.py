@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 VOID = 255  # the label of a pixel that no loss and no metric counts
+LARGEST = 2**31 - 1  # of a number that counts: an int32 on the devices
+LONGEST = 1 << 14  # side of what a network sees, in pixels
+SCALES = (0.01, 16)  # by which images are resized
 
 Array = Any  # a jax.Array or a numpy array
 Batch = Mapping[

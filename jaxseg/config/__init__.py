@@ -28,10 +28,10 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from jaxseg.config.fields import LARGEST, check_fields, within
+from jaxseg.config.fields import check_fields, within
 from jaxseg.config.flat import NEW_NAMES
 from jaxseg.config.parts import arguments, coerced, did_you_mean
-from jaxseg.types import UserError
+from jaxseg.types import LARGEST, UserError
 
 GROUPS = ('model', 'data', 'augment', 'loss', 'optim', 'eval', 'init', 'log')
 _NAMED = ('model', 'data', 'loss', 'optim')  # --config.model=unet says which, with its defaults
@@ -63,8 +63,8 @@ class Settings:
 
   seed: int = within(0, LARGEST, default=0)
   num_steps: int = within(1, LARGEST, default=1000)
-  batch_size: int = within(1, LARGEST, default=8)
-  accumulate: int = within(1, LARGEST, default=1)
+  batch_size: int = within(1, 1 << 16, default=8)
+  accumulate: int = within(1, 1 << 16, default=1)
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   num_classes: int = within(2, 255, default=2)
   task: str = 'semantic'

@@ -1,9 +1,10 @@
 """Parts that a config names: found by module name, and given keyword arguments that their signature checks.
 
 The signature of a function or dataclass is the only place where an option has its default and its
-type; `typing.Literal` lists its choices. Ranges are checked by whatever receives the value.
+type; `typing.Literal` lists its choices. The fields of dataclasses have their ranges too (fields.py).
 """
 
+import dataclasses
 import difflib
 import importlib
 import importlib.util
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, Literal
 
+from jaxseg.config.fields import check_value
 from jaxseg.types import UserError
 
 _FLAX = ('self', 'parent', 'num_classes', 'norm', 'dtype')  # given by whoever builds the part
@@ -71,7 +73,7 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 def arguments(
   function: Callable, values: Mapping[str, Any], where: str, given: Iterable[str] = ()
 ) -> dict[str, Any]:
-  """Returns `values` as keyword arguments for `function`, of the types that its signature has.
+  """Returns `values` as keyword arguments for `function`, of the types and ranges that it has.
 
   Args:
     function: or a dataclass.
@@ -80,7 +82,7 @@ def arguments(
     given: parameters that the caller gives itself, and a config may not.
 
   Raises:
-    UserError: an unknown or a missing name, or a value of another type.
+    UserError: an unknown or a missing name, or a value of another type or out of its range.
   """
   known = {k: p for k, p in parameters(function).items() if k not in given}
   kinds = {p.kind for p in inspect.signature(function).parameters.values()}
@@ -99,10 +101,14 @@ def arguments(
     if parameter.default is empty and name not in values:
       raise UserError(f'{where}: {name} is missing, set {where}.{name}')
   likes = {name: parameter.default for name, parameter in known.items()}
-  return {
+  given = {
     name: coerced(value, hints.get(name, Any), f'{where}.{name}', likes.get(name, empty))
     for name, value in values.items()
   }
+  for field in dataclasses.fields(function) if dataclasses.is_dataclass(function) else ():
+    if field.name in given:
+      check_value(field, given[field.name], where)
+  return given
 
 
 def defaults(function: Callable, given: Iterable[str] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from jaxseg.config.fields import check_fields, within
 from jaxseg.data.geometry import Example
-from jaxseg.types import UserError
+from jaxseg.types import LARGEST, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Objects:
     min_area: objects of fewer pixels are left out of the rows.
   """
 
-  max_instances: int = within(1, default=100)
-  max_layers: int = within(1, default=4)
-  min_area: int = within(1, default=1)
+  max_instances: int = within(1, 10_000, default=100)
+  max_layers: int = within(1, 64, default=4)
+  min_area: int = within(1, LARGEST, default=1)
   makes: ClassVar[tuple[str, ...]] = ('boxes', 'classes', 'ids', 'crowd', 'instances')
 
   def __post_init__(self):

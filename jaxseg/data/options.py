@@ -1,11 +1,10 @@
 """The config's group `data`: which dataset is read, what its images look like, and how it is read."""
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 from jaxseg.config.fields import check_fields, checked, within
-from jaxseg.types import UserError
+from jaxseg.types import LARGEST, LONGEST, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,25 +30,21 @@ class Data:
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
   train_split: str = 'train'
   image_size: tuple[int, int] | tuple[()] = checked(
-    lambda v: len(v) in (0, 2) and all(side > 0 for side in v),
-    '(height, width) in pixels, or () for none',
+    lambda v: len(v) in (0, 2) and all(0 < side <= LONGEST for side in v),
+    f'(height, width) in pixels, at most {LONGEST}, or () for none',
     default=(),
   )
-  mean: tuple[float, ...] = checked(
-    lambda v: len(v) and all(map(math.isfinite, v)),
-    'one finite value for each channel',
-    default=(127.5, 127.5, 127.5),
-  )
+  mean: tuple[float, ...] = within(-1e6, 1e6, some=True, default=(127.5, 127.5, 127.5))
   std: tuple[float, ...] = checked(
-    lambda v: all(0 < s < math.inf for s in v),
-    'every value must be above 0',
+    lambda v: all(0 < s <= 1e6 for s in v),
+    'every value must be above 0, at most 1e6',
     default=(127.5, 127.5, 127.5),
   )
   channel_order: Literal['rgb', 'bgr'] = 'rgb'
   replacement: bool = False
-  num_threads: int = within(1, default=2)
-  timeout: float = within(0, default=60.0)
-  memory_mb: int = within(0, default=4096)
+  num_threads: int = within(1, 1024, default=2)
+  timeout: float = within(0, 1e6, default=60.0)
+  memory_mb: int = within(0, LARGEST, default=4096)
 
   def __post_init__(self):
     check_fields(self, 'config.data')

@@ -22,7 +22,7 @@ from jaxseg.config import parts
 from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.data import geometry
 from jaxseg.data.geometry import Example, Fill, Size, size_of
-from jaxseg.types import VOID, UserError
+from jaxseg.types import LONGEST, SCALES, VOID, UserError
 
 _GRAY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 
@@ -95,7 +95,8 @@ class _Transform:
 
 
 def _pixels(**options: Any) -> Any:
-  return checked(lambda size: min(size) > 0, '(height, width) in pixels, above 0', **options)
+  allowed = f'(height, width) in pixels, each between 1 and {LONGEST}'
+  return checked(lambda size: all(0 < side <= LONGEST for side in size), allowed, **options)
 
 
 def _colour(**options: Any) -> Any:
@@ -108,7 +109,7 @@ class Resize(_Transform):
   """Resizes everything to a fixed `size`, or by the factor `scale`; exactly one is given."""
 
   size: Size | None = _pixels(default=None)
-  scale: float | None = checked(lambda v: 0 < v < math.inf, 'a factor above 0', default=None)
+  scale: float | None = within(*SCALES, default=None)
 
   def __post_init__(self):
     super().__post_init__()
@@ -129,8 +130,8 @@ class ShortSide(_Transform):
   Detectron2's for Mask R-CNN: 640 to 800 by 32, at most 1333.
   """
 
-  sides: tuple[int, ...] = checked(lambda v: len(v) and min(v) > 0, 'sides in pixels, above 0')
-  longest: int = within(1, default=1333)
+  sides: tuple[int, ...] = within(1, LONGEST, some=True)
+  longest: int = within(1, LONGEST, default=1333)
 
   def __post_init__(self):
     super().__post_init__()
@@ -156,8 +157,8 @@ class Elastic(_Transform):
     grid: nodes along each side (the paper's 3).
   """
 
-  sigma: float = within(0, default=10.0)
-  grid: int = within(1, default=3)
+  sigma: float = within(0, LONGEST, default=10.0)
+  grid: int = within(1, 100, default=3)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     height, width = size_of(example)
@@ -235,10 +236,12 @@ class Crop(_Transform):
 
   size: Size = _pixels()
   scale: tuple[float, float] = checked(
-    lambda v: 0 < v[0] <= v[1] < math.inf, '(lowest, highest) factors above 0', default=(1.0, 1.0)
+    lambda v: SCALES[0] <= v[0] <= v[1] <= SCALES[1],
+    f'(lowest, highest) factors between {SCALES[0]} and {SCALES[1]}',
+    default=(1.0, 1.0),
   )
   fill: Fill = _colour(default=(0,))
-  mirror: int = within(0, default=0)
+  mirror: int = within(0, LONGEST, default=0)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     scale = rng.uniform(*self.scale)
@@ -254,7 +257,7 @@ class Crop(_Transform):
 class MirrorBorder(_Transform):
   """Mirrors the image outwards by `pixels` at each side; there the label is void, the weight 0."""
 
-  pixels: int = within(1)
+  pixels: int = within(1, LONGEST)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     return geometry.mirror(example, *[self.pixels] * 4)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 
 from jaxseg.config import parts
+from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.types import SizeRule, UserError
 
 
@@ -26,8 +28,19 @@ def load(name: str) -> type:
   return parts.load('models', name).Model
 
 
-def check_choices(model: nn.Module) -> None:
-  """Raises UserError where a field's value is none of the choices that its type, a Literal, lists."""
+def channels(**options: Any) -> Any:
+  """Returns a field for a number of channels."""
+  return within(1, 1 << 14, **options)
+
+
+def dropout(**options: Any) -> Any:
+  """Returns a field for the share of the features that drop out."""
+  return checked(lambda rate: 0 <= rate < 1, 'a share from 0, below 1', **options)
+
+
+def check_options(model: nn.Module) -> None:
+  """Raises UserError for a field out of its range, or none of the choices of its type, a Literal."""
+  check_fields(model, 'config.model')
   for name, hint in typing.get_type_hints(type(model)).items():
     if typing.Literal in map(typing.get_origin, (hint, *typing.get_args(hint))):
       parts.coerced(getattr(model, name), hint, name)

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choices, check_size
+from jaxseg.models import channels, check_options, check_size, dropout
 from jaxseg.nn import backbones
 from jaxseg.nn.backbones.blocks import conv_norm
 from jaxseg.nn.backbones.vgg import VGG16, fully_connected
@@ -74,12 +74,12 @@ class Model(nn.Module):
   stride: Literal[32, 16, 8] = 8
   backbone: Literal[*backbones.NAMES] = 'vgg16'
   head: Literal['paper', 'light', 'torchvision'] = 'paper'
-  width: int = 64
+  width: int = channels(default=64)
   batch_norm: bool = False
   aligned: bool = False
   at_once: bool = False
   learn_upsampling: bool | Literal['intermediate'] = False
-  dropout_rate: float | None = None
+  dropout_rate: float | None = dropout(default=None)
   aux: bool = False
   remat: bool = False
 
@@ -126,7 +126,7 @@ class Model(nn.Module):
     return self.head == 'light' or (self.head == 'paper' and self.aligned)
 
   def _check_options(self) -> None:
-    check_choices(self)
+    check_options(self)
     if self.head == 'paper' and self.backbone != 'vgg16':
       raise UserError(f"head='paper' is VGG16's: got {self.backbone!r}, take head='light'")
     if self.head == 'torchvision' and (not self.backbone.startswith('resnet') or self.stride != 8):

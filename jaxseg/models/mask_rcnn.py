@@ -26,7 +26,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.models import check_choices, check_size
+from jaxseg.config.fields import checked, within
+from jaxseg.models import channels, check_options, check_size
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
 from jaxseg.nn.backbones.fpn import FPN
 from jaxseg.nn.detection import masks
@@ -36,10 +37,11 @@ from jaxseg.nn.detection.targets import anchor_targets, roi_targets
 from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose
 from jaxseg.nn.layers.roi_align import level_of, roi_align
 from jaxseg.nn.layers.split_rows import rows_are_split
-from jaxseg.types import Array, Outputs, SizeRule, UserError
+from jaxseg.types import LONGEST, Array, Outputs, SizeRule, UserError
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's deltas
 
+_rows = partial(within, 1, 100_000)  # of lists of boxes
 _normal = nn.initializers.normal
 _xavier = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
 _msra = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -83,29 +85,33 @@ class Model(nn.Module):
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
   backbone: Literal[*STAGE_SIZES] = 'resnet50'
-  width: int = 64
-  stage_sizes: tuple[int, ...] | None = None
+  width: int = channels(default=64)
+  stage_sizes: tuple[int, ...] | None = checked(
+    lambda v: 1 <= len(v) <= 8 and all(1 <= n <= 100 for n in v),
+    'one to eight numbers, each between 1 and 100',
+    default=None,
+  )
   frozen_norm: bool = True
-  frozen_stages: int = 1
-  features: int = 256
-  anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
-  anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-  anchor_offset: float = 0.0
+  frozen_stages: int = within(0, 8, default=1)
+  features: int = channels(default=256)
+  anchor_sizes: tuple[float, ...] = within(1, LONGEST, default=(32, 64, 128, 256, 512))
+  anchor_ratios: tuple[float, ...] = within(0.01, 100, some=True, default=(0.5, 1.0, 2.0))
+  anchor_offset: float = within(0, 1, default=0.0)
   anchors_rounded: bool = False
   aligned: bool = True
-  canonical_size: float = 224.0
-  pre_nms: tuple[int, int] = (2000, 1000)
-  post_nms: tuple[int, int] = (1000, 1000)
-  rpn_samples: int = 256
-  roi_samples: int = 512
-  roi_share: float = 0.25
-  box_features: int = 1024
-  mask_features: int = 256
-  mask_layers: int = 4
-  detections: int = 100
-  candidates: int = 1000
-  score: float = 0.05
-  nms: float = 0.5
+  canonical_size: float = within(1, LONGEST, default=224.0)
+  pre_nms: tuple[int, int] = _rows(default=(2000, 1000))
+  post_nms: tuple[int, int] = _rows(default=(1000, 1000))
+  rpn_samples: int = _rows(default=256)
+  roi_samples: int = _rows(default=512)
+  roi_share: float = within(0, 1, default=0.25)
+  box_features: int = channels(default=1024)
+  mask_features: int = channels(default=256)
+  mask_layers: int = within(0, 100, default=4)
+  detections: int = _rows(default=100)
+  candidates: int = _rows(default=1000)
+  score: float = within(0, 1, default=0.05)
+  nms: float = within(0, 1, default=0.5)
   remat: bool = False
 
   @property
@@ -153,7 +159,7 @@ class Model(nn.Module):
     return self._sampled(heads, rpn, proposals, scores > -jnp.inf, truth)
 
   def _check(self, image, train, truth) -> None:
-    check_choices(self)
+    check_options(self)
     check_size('Mask R-CNN', self.size_rule, image.shape)
     stages = len(self._stage_sizes)
     if len(self.anchor_sizes) not in (stages, stages + 1):

@@ -26,7 +26,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choices, check_size
+from jaxseg.config.fields import checked, within
+from jaxseg.models import channels, check_options, check_size, dropout
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
 from jaxseg.nn.backbones.blocks import conv_norm
 from jaxseg.nn.layers import BatchNorm, Conv, adaptive_average_pool, resize_bilinear
@@ -60,10 +61,14 @@ class Model(nn.Module):
   dtype: Any = jnp.float32
   backbone: Literal[*STAGE_SIZES] = 'resnet50'
   deep_stem: bool = True
-  bins: tuple[int, ...] = (1, 2, 3, 6)
-  width: int = 64
-  stage_sizes: tuple[int, ...] | None = None
-  dropout_rate: float = 0.1
+  bins: tuple[int, ...] = within(1, 64, some=True, default=(1, 2, 3, 6))
+  width: int = channels(default=64)
+  stage_sizes: tuple[int, ...] | None = checked(
+    lambda v: len(v) == 4 and all(1 <= n <= 100 for n in v),
+    'four numbers, each between 1 and 100',
+    default=None,
+  )
+  dropout_rate: float = dropout(default=0.1)
   aux: bool = True
   align_corners: bool = True
   remat: bool = False
@@ -83,8 +88,8 @@ class Model(nn.Module):
       UserError: no such backbone, a pyramid that does not divide the channels, or a size outside
         `size_rule`.
     """
-    check_choices(self)
-    if not self.bins or 32 * self.width % len(self.bins):
+    check_options(self)
+    if 32 * self.width % len(self.bins):
       raise UserError(
         f'bins={tuple(self.bins)}: the number of levels has to divide {32 * self.width} channels'
       )

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choices, check_size
+from jaxseg.models import channels, check_options, check_size, dropout
 from jaxseg.nn.backbones.blocks import run_block
 from jaxseg.nn.layers import BatchNorm, Conv, local_response_norm, max_pool_argmax, max_unpool
 from jaxseg.types import Array, Outputs, SizeRule
@@ -62,9 +62,9 @@ class Model(nn.Module):
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
   variant: Literal['vgg16', 'basic'] = 'vgg16'
-  width: int = 64
+  width: int = channels(default=64)
   bayesian: bool = False
-  dropout_rate: float = 0.5
+  dropout_rate: float = dropout(default=0.5)
   use_bias: bool = True
   remat: bool = False
 
@@ -79,7 +79,7 @@ class Model(nn.Module):
     `train` chooses batch statistics and, unless `dropout` says otherwise, dropout of the Bayesian
     variant (random stream 'dropout').
     """
-    check_choices(self)
+    check_options(self)
     check_size('SegNet', self.size_rule, image.shape)
     dropout = train if dropout is None else dropout
     encoder, memory = _ENCODERS[self.variant], []

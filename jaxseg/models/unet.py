@@ -23,7 +23,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.models import check_choices, check_size
+from jaxseg.config.fields import within
+from jaxseg.models import channels, check_options, check_size, dropout
 from jaxseg.nn.backbones.blocks import run_block
 from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose, max_pool, resize_bilinear
 from jaxseg.types import Array, Outputs, SizeRule, UserError
@@ -101,13 +102,13 @@ class Model(nn.Module):
   num_classes: int
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
-  width: int = 64
-  depth: int = 4
+  width: int = channels(default=64)
+  depth: int = within(1, 10, default=4)
   padding: Literal['valid', 'same'] | None = None
   batch_norm: bool = False
   up: Literal['deconv', 'bilinear'] = 'deconv'
   variant: Literal['paper', 'release', 'keras', 'nvidia'] = 'paper'
-  dropout_rate: float = 0.5
+  dropout_rate: float = dropout(default=0.5)
   remat: bool = False
 
   @nn.compact
@@ -206,7 +207,7 @@ class Model(nn.Module):
     return (self.padding or VARIANTS[self.variant].padding).upper()
 
   def _check_options(self) -> None:
-    check_choices(self)
+    check_options(self)
     if self.variant == 'keras' and self._padding == 'VALID':
       raise UserError("variant='keras' is padded: got padding='valid', leave it out or say 'same'")
     if self.variant != 'paper' and self.up == 'bilinear':

@@ -1,6 +1,7 @@
 """Semantic segmentation, one class a pixel: its losses, its masks and maps, its score, its pictures."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
@@ -45,7 +46,7 @@ class Task:
   normalize: Normalize = 'weights'
   class_weights: tuple[float, ...] | Literal['median_frequency'] | None = None
   pixel_weights: bool = False
-  aux_weight: float = within(0, default=0.4)
+  aux_weight: float = within(0, 1e6, default=0.4)
   headline: ClassVar[str] = 'mean_iou'
   weights_from_labels: ClassVar[bool] = True
   maps: ClassVar[bool] = True
@@ -64,7 +65,8 @@ class Task:
       )
     if self.class_weights is not None and not isinstance(self.class_weights, str):
       weights = tuple(float(weight) for weight in self.class_weights)
-      if len(weights) != self.num_classes or min(weights) < 0 or not any(weights):
+      right = len(weights) == self.num_classes and all(0 <= w < math.inf for w in weights)
+      if not (right and any(weights)):
         raise UserError(
           f'config.loss.class_weights={self.class_weights}: {len(weights)} numbers for '
           f'{self.num_classes} classes; give one a class, none negative and not all 0'

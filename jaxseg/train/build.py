@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import models, tasks
 from jaxseg.config import Settings
-from jaxseg.config.parts import arguments, defaults, load
+from jaxseg.config.parts import arguments, coerced, defaults, load
 from jaxseg.data import label_check, threads, transforms
 from jaxseg.data.frame import Frame
 from jaxseg.data.options import Data
@@ -227,7 +227,7 @@ def _complete(name: str, given: Mapping[str, Any], transform: Any) -> tuple[str,
 
 def _model_options(given: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the name and the options of the model, complete."""
-  name = given.get('name', 'unet')
+  name = coerced(given.get('name', 'unet'), str, 'config.model.name')
   cls = models.load(name)
   options = {k: v for k, v in given.items() if k != 'name'}
   return {'name': name} | defaults(cls) | arguments(cls, options, 'config.model')

@@ -7,14 +7,17 @@ from typing import Any, Literal
 import jax
 import optax
 
-from jaxseg.config.fields import LARGEST, check_fields, checked, within
+from jaxseg.config.fields import check_fields, checked, is_number, is_pattern, within
+from jaxseg.types import LARGEST
 
 _NEVER = 2**31 - 2  # beyond its limit, optax would apply what is not finite
 Multipliers = tuple[tuple[str, float, float], ...]
 
 
 def _is_rule(rule: Any) -> bool:
-  return isinstance(rule, tuple) and len(rule) == 3 and isinstance(rule[0], str)
+  if not (isinstance(rule, tuple) and len(rule) == 3 and is_pattern(rule[0])):
+    return False
+  return all(is_number(multiplier, 0, 1e6) for multiplier in rule[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +44,20 @@ class Optim:
   """
 
   name: Literal['sgd', 'caffe_sgd', 'adam', 'adamw'] = 'adam'
-  learning_rate: float = within(0, default=1e-3)
+  learning_rate: float = within(0, 1e6, default=1e-3)
   schedule: Literal['constant', 'step', 'poly', 'cosine'] = 'constant'
-  schedule_steps: tuple[int, ...] = ()
-  schedule_factor: float = 0.1
-  schedule_power: float = 0.9
+  schedule_steps: tuple[int, ...] = within(1, LARGEST, default=())
+  schedule_factor: float = within(0, 1e3, default=0.1)
+  schedule_power: float = within(0, 100, default=0.9)
   warmup_steps: int = within(0, LARGEST, default=0)
-  momentum: float = within(0, default=0.9)
-  weight_decay: float = within(0, default=0.0)
+  momentum: float = within(0, 1, default=0.9)
+  weight_decay: float = within(0, 1e3, default=0.0)
   multipliers: tuple = checked(
     lambda rules: all(_is_rule(rule) for rule in rules),
-    'give (pattern, rate, decay) for each rule',
+    'give (pattern, rate, decay) for each rule, a regular expression and two numbers from 0',
     default=(),
   )
-  clip_norm: float = within(0, default=0.0)
+  clip_norm: float = within(0, 1e12, default=0.0)
   apply_if_finite: int = within(0, _NEVER, default=0)
 
   def __post_init__(self):

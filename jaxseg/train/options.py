@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from jaxseg.config.fields import LARGEST, check_fields, checked, within
-from jaxseg.types import UserError
+from jaxseg.config.fields import check_fields, patterns, within, words
+from jaxseg.types import LARGEST, LONGEST, SCALES, UserError
 
 IGNORABLE = ('mean', 'std', 'channel_order', 'network')
 
@@ -26,14 +26,10 @@ class EvalOptions:
   """
 
   every: int = within(1, LARGEST, default=500)
-  batch_size: int = within(0, LARGEST, default=0)
-  scales: tuple[float, ...] = checked(
-    lambda v: v and all(0 < scale <= 16 for scale in v),
-    'one or more factors above 0, at most 16',
-    default=(1.0,),
-  )
-  short_side: int = within(0, LARGEST, default=0)
-  long_side: int = within(1, LARGEST, default=1333)
+  batch_size: int = within(0, 1 << 16, default=0)
+  scales: tuple[float, ...] = within(*SCALES, some=True, default=(1.0,))
+  short_side: int = within(0, LONGEST, default=0)
+  long_side: int = within(1, LONGEST, default=1333)
   mirror_border: bool | None = None
   score: dict = dataclasses.field(default_factory=dict)
   scores: tuple[str, ...] = ()
@@ -57,11 +53,9 @@ class InitOptions:
     ignore: of 'mean', 'std', 'channel_order' (of the pixels) and 'network' (its options).
   """
 
-  new: tuple[str, ...] = ()
-  unused: tuple[str, ...] = ()
-  ignore: tuple[str, ...] = checked(
-    lambda v: set(v) <= set(IGNORABLE), f'some of {", ".join(IGNORABLE)}', default=()
-  )
+  new: tuple[str, ...] = patterns(default=())
+  unused: tuple[str, ...] = patterns(default=())
+  ignore: tuple[str, ...] = words(*IGNORABLE, default=())
 
   def __post_init__(self):
     check_fields(self, 'config.init')
@@ -82,7 +76,7 @@ class LogOptions:
   every: int = within(1, LARGEST, default=20)
   checkpoint_every: int = within(1, LARGEST, default=500)
   keep: int = within(1, LARGEST, default=2)
-  figures: int = within(0, LARGEST, default=6)
+  figures: int = within(0, 1000, default=6)
   wandb: str = ''
 
   def __post_init__(self):
