@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import math
 import os
 import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from jaxseg import files
-from jaxseg.types import StuckError, UserError
+from jaxseg.types import LARGEST, LONGEST, StuckError, UserError
 
 # What the system says of a file or folder that the user named, beside the errors that have a type.
 _OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO)
@@ -54,8 +56,10 @@ class Parser(argparse.ArgumentParser):
     """Adds the flags of `jaxseg.train.devices.hosts.joined`; TPU pods and Slurm need none of them."""
     add = self.add_argument
     add('--coordinator', help='HOST:PORT of the first of several processes')
-    add('--processes', type=int, help='how many there are; 1: alone, whatever the cluster says')
-    add('--process', type=int, help="this one's number, from 0")
+    add(
+      '--processes', type=whole(1), help='how many there are; 1: alone, whatever the cluster says'
+    )
+    add('--process', type=whole(0), help="this one's number, from 0")
 
   def add_runs(self) -> None:
     """Adds the flags that name trained runs and their checkpoint."""
@@ -73,31 +77,33 @@ class Parser(argparse.ArgumentParser):
     return flags
 
 
-def numbers(text: str) -> tuple[float, ...]:
-  """Reads '.5,1,1.5'; a type for `add_argument`."""
-  try:
-    return tuple(float(part) for part in text.split(','))
-  except ValueError:
-    raise argparse.ArgumentTypeError(f'{text!r}: give numbers, as in .5,1,1.5') from None
+def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
+  """Returns a type for `add_argument`: a whole number from `least` to `most`."""
+  limit = f', at most {most}' if most < LARGEST else ''
+  return _type(int, least, most, f'give a whole number, {least} or more{limit}')
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
-  """Reads '1,2,4', each above 0; a type for `add_argument`."""
-  try:
-    values = tuple(int(part) for part in text.split(','))
-  except ValueError:
-    values = ()
-  if not values or min(values) < 1:
-    raise argparse.ArgumentTypeError(f'{text!r}: give whole numbers above 0, as in 1,2,4')
-  return values
+def number(least: float, most: float) -> Callable[[str], float]:
+  """Returns a type for `add_argument`: a number from `least` to `most`."""
+  return _type(float, least, most, f'give a number between {least:g} and {most:g}')
 
 
-def whole_number(text: str) -> int:
-  """Reads a number above 0; a type for `add_argument`."""
-  value = int(text) if text.isdecimal() else 0
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text!r}: give a whole number above 0')
-  return value
+def _type(kind: type, least: float, most: float, allowed: str) -> Callable[[str], Any]:
+  def read(text: str) -> Any:
+    try:
+      value = kind(text)
+    except ValueError:
+      value = math.nan
+    if not least <= value <= most:  # nan too
+      raise argparse.ArgumentTypeError(f'{text!r}: {allowed}')
+    return value
+
+  return read
+
+
+def several(one: Callable[[str], Any]) -> Callable[[str], tuple]:
+  """Returns a type for `add_argument`: 'a,b,c', each of them read by `one`."""
+  return lambda text: tuple(map(one, text.split(',')))
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -112,12 +118,10 @@ def folders(text: str) -> tuple[str, ...]:
 
 def size(text: str) -> tuple[int, int]:
   """Reads 'H,W', or 'N' for a square; a type for `add_argument`."""
-  try:
-    sides = [int(part) for part in text.split(',')]
-    height, width = sides * 2 if len(sides) == 1 else sides
-    return height, width
-  except ValueError:
-    raise argparse.ArgumentTypeError(f'{text!r}: give height,width, as in 512,512') from None
+  sides = several(whole(1, LONGEST))(text)
+  if len(sides) > 2:
+    raise argparse.ArgumentTypeError(f'{text!r}: give height,width, as in 512,512')
+  return sides * 2 if len(sides) == 1 else sides
 
 
 def run(main: Callable[[], None]) -> None:

@@ -10,14 +10,17 @@ from jaxseg.types import UserError
 @pytest.mark.parametrize(
   ('wrong', 'message'),
   [
-    ({'image_size': (3,)}, r'image_size=\(3,\): \(height, width\) in pixels, or \(\) for none'),
+    (
+      {'image_size': (3,)},
+      r'image_size=\(3,\): \(height, width\) in pixels, at most 16384, or \(\) for none',
+    ),
     ({'image_size': (0, 8)}, r'image_size=\(0, 8\): \(height, width\)'),
-    ({'mean': (), 'std': ()}, r'mean=\(\): one finite value for each channel'),
-    ({'mean': (1.0, float('nan'), 2.0)}, 'mean=.*: one finite value'),
+    ({'mean': (), 'std': ()}, r'mean=\(\): one or more numbers, each between'),
+    ({'mean': (1.0, float('nan'), 2.0)}, 'mean=.*: one or more numbers, each between'),
     ({'std': (1.0, 0.0, 1.0)}, 'std=.*: every value must be above 0'),
     ({'std': (1.0,)}, r'std=\(1.0,\): one value for each of the 3 channels of config.data.mean'),
-    ({'num_threads': 0}, 'num_threads=0: must be at least 1'),
-    ({'timeout': -1.0}, 'timeout=-1.0: must be at least 0'),
+    ({'num_threads': 0}, 'num_threads=0: must be between 1 and 1024'),
+    ({'timeout': -1.0}, 'timeout=-1.0: must be between 0 and 1e'),
     ({'memory_mb': -1}, 'memory_mb=-1: must be at least 0'),
   ],
 )

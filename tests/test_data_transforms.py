@@ -337,7 +337,7 @@ def test_a_name_with_a_dot_is_the_users_own():
     ('crop', {'size': 32, 'scale': (2.0, 0.5)}, 'augment.crop.scale=.*lowest, highest'),
     ('crop', {'size': 32, 'mirror': 1.5}, 'augment.crop.mirror=1.5.*whole'),
     ('crop', {'size': 32, 'fill': (0, 300, 0)}, 'augment.crop.fill=.*between 0 and 255'),
-    ('resize', {'scale': -0.5}, 'augment.resize.scale=-0.5: a factor above 0'),
+    ('resize', {'scale': -0.5}, 'augment.resize.scale=-0.5: must be between 0.01 and 16'),
     ('resize', {}, 'exactly one'),
     ('rotate', {'degrees': 200.0}, 'augment.rotate.degrees=200.0: must be between 0 and 180'),
     ('photometric', {'contrast': -0.1}, 'augment.photometric.contrast=-0.1'),

@@ -227,7 +227,7 @@ def test_without_samples_uncertainty_is_the_entropy():
     (lambda: predictor_of(dict(name='segnet', width=2), Options(samples=3)), 'no dropout'),
     (lambda: predictor_of(options=Options(tile=(33, 32))), 'take 32 or 36'),
     (lambda: Options(scales=(0.0,)), 'scales'),
-    (lambda: Options(rotations=0), 'rotations=0: 1 or more'),
+    (lambda: Options(rotations=0), 'rotations=0: must be between 1 and 10000'),
     (lambda: Options(tile_step=(8, 8)), 'needs a tile'),
     (lambda: predictor_of()(np.zeros((8, 8, 4), np.uint8)), '4 channels'),
     (lambda: predictor_of()(np.zeros((8, 8, 3), np.float32)), 'float32'),

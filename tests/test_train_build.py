@@ -53,7 +53,10 @@ def test_a_saved_config_names_every_default_and_builds_the_same():
     ),
     (['loss.name=sigmoid'], "config.loss.name='sigmoid' is for 2 classes, got 4"),
     (['loss.class_weights=1,2'], '2 numbers for 4 classes'),
-    (['eval.scales=0'], r'config.eval.scales=\(0.0,\): one or more factors above 0'),
+    (
+      ['eval.scales=0'],
+      r'config.eval.scales=\(0.0,\): one or more numbers, each between 0.01 and 16',
+    ),
     (['eval.score.absent=no'], "config.eval.score.absent='no': choose one of skip, zero"),
     (['eval.short_side=64'], 'are only for tasks that tell objects apart'),
     (['log.every=0'], 'config.log.every=0: must be at least 1'),

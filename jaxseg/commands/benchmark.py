@@ -9,6 +9,7 @@ python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --ba
 """
 
 from jaxseg import config, console
+from jaxseg.types import LONGEST
 
 
 def main(parser: console.Parser) -> None:
@@ -22,15 +23,33 @@ def main(parser: console.Parser) -> None:
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
   add(
-    '--batch', type=console.whole_numbers, default=(), help="images a step; default: the config's"
+    '--batch',
+    type=console.several(console.whole(1)),
+    default=(),
+    help="images a step; default: the config's",
   )
   add('--crop', type=console.size, action='append', default=[], help='size of the images')
-  add('--trials', type=int, default=5, help='rounds of which medians are taken')
-  add('--steps', type=int, default=20, help='of the training loop, and batches of input alone')
+  add('--trials', type=console.whole(1), default=5, help='rounds of which medians are taken')
+  add(
+    '--steps',
+    type=console.whole(1),
+    default=20,
+    help='of the training loop, and batches of input alone',
+  )
   add('--json', help='write the figures to this file')
-  add('--matmul', type=int, default=0, help="side of the yardstick's matrix product")
-  add('--utilisation', type=float, default=0.3, help='of the peak, assumed for --mode=hours')
-  add('--price-per-chip-hour', type=float, help='for the cost in --mode=hours')
+  add(
+    '--matmul',
+    type=console.whole(0, LONGEST),
+    default=0,
+    help="side of the yardstick's matrix product",
+  )
+  add(
+    '--utilisation',
+    type=console.number(0.001, 1),
+    default=0.3,
+    help='of the peak, assumed for --mode=hours',
+  )
+  add('--price-per-chip-hour', type=console.number(0, 1e6), help='for the cost in --mode=hours')
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
   from jaxseg.tools.benchmark import session  # JAX starts only once the config is known to be right

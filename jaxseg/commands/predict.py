@@ -9,6 +9,7 @@ Several workdirs give the mean of their probabilities. A network that finds obje
 
 from jaxseg import console
 from jaxseg.predict import options
+from jaxseg.types import LONGEST
 
 
 def main(parser: console.Parser) -> None:
@@ -22,7 +23,12 @@ def main(parser: console.Parser) -> None:
   add('--overwrite', action='store_true', help='replace results that are there')
   add('--skip_existing', action='store_true', help='keep them, and predict what is missing')
   options.add_flags(parser)
-  add('--multiple', type=int, default=0, help='round sizes up to it; default: 64 for > 8 sizes')
+  add(
+    '--multiple',
+    type=console.whole(0, LONGEST),
+    default=0,
+    help='round sizes up to it; default: 64 for > 8 sizes',
+  )
   flags = parser.parse()
   from jaxseg.predict import job
 

@@ -15,7 +15,7 @@ def main(parser: console.Parser) -> None:
     '--workdir', required=True, help='folder for checkpoints, metrics and figures'
   )
   parser.add_argument(
-    '--stop_at', type=console.whole_number, help='stop (and save) at this step, as if interrupted'
+    '--stop_at', type=console.whole(1), help='stop (and save) at this step, as if interrupted'
   )
   parser.add_hosts()
   flags = parser.parse()

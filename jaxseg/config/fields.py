@@ -39,7 +39,8 @@ def within(least: float, most: float, *, some: bool = False, **options: Any) -> 
     several = value if isinstance(value, (tuple, list)) else (value,)
     return all(least <= number <= most for number in several) and bool(several or not some)
 
-  return checked(holds, f'must be {limits}', **options)
+  must = 'one or more numbers, each' if some else 'must be'
+  return checked(holds, f'{must} {limits}', **options)
 
 
 def words(*allowed: str, **options: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxseg.data.border_weight import border_weight as weight_map
 from jaxseg.data.problems import check_choice, check_split
-from jaxseg.types import VOID, UserError
+from jaxseg.types import LARGEST, LONGEST, VOID, UserError
 
 SPLITS = ('train', 'val', 'test')
 _ALL_CLASSES = {
@@ -68,12 +68,16 @@ def source(
     height, width = (size, size) if isinstance(size, int) else (operator.index(s) for s in size)
   except (TypeError, ValueError):
     raise UserError(f'shapes: size is a side or (height, width), got {size!r}') from None
-  if min(height, width) < _MIN_SIZE:
-    raise UserError(f'shapes: got size {height} x {width}; each side must be {_MIN_SIZE} or more')
+  if not _MIN_SIZE <= min(height, width) <= max(height, width) <= LONGEST:
+    raise UserError(
+      f'shapes: got size {height} x {width}; each side must be {_MIN_SIZE} or more, at most {LONGEST}'
+    )
   if not 2 <= num_classes <= len(ALL_CLASS_NAMES):
     raise UserError(f'shapes: got num_classes {num_classes}; 2 to {len(ALL_CLASS_NAMES)} exist')
-  if count < 1 or seed < 0:
-    raise UserError(f'shapes: got count {count}, seed {seed}; count starts at 1 and seed at 0')
+  if not (1 <= count <= LARGEST and 0 <= seed <= LARGEST):
+    raise UserError(
+      f'shapes: got count {count}, seed {seed}; count starts at 1 and seed at 0, none is above {LARGEST}'
+    )
   return ShapesSource(split, height, width, count, seed, num_classes, channels, border_weight)
 
 

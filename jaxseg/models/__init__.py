@@ -38,6 +38,13 @@ def dropout(**options: Any) -> Any:
   return checked(lambda rate: 0 <= rate < 1, 'a share from 0, below 1', **options)
 
 
+def stages(least: int, most: int, **options: Any) -> Any:
+  """Returns a field for the number of blocks in each of `least` to `most` stages."""
+  allowed = f'{least} to {most} numbers, each between 1 and 100'
+  holds = lambda sizes: least <= len(sizes) <= most and all(1 <= n <= 100 for n in sizes)  # noqa: E731
+  return checked(holds, allowed, **options)
+
+
 def check_options(model: nn.Module) -> None:
   """Raises UserError for a field out of its range, or none of the choices of its type, a Literal."""
   check_fields(model, 'config.model')

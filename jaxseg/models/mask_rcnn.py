@@ -26,8 +26,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxseg.config.fields import checked, within
-from jaxseg.models import channels, check_options, check_size
+from jaxseg.config.fields import within
+from jaxseg.models import channels, check_options, check_size, stages
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
 from jaxseg.nn.backbones.fpn import FPN
 from jaxseg.nn.detection import masks
@@ -86,11 +86,7 @@ class Model(nn.Module):
   dtype: Any = jnp.float32
   backbone: Literal[*STAGE_SIZES] = 'resnet50'
   width: int = channels(default=64)
-  stage_sizes: tuple[int, ...] | None = checked(
-    lambda v: 1 <= len(v) <= 8 and all(1 <= n <= 100 for n in v),
-    'one to eight numbers, each between 1 and 100',
-    default=None,
-  )
+  stage_sizes: tuple[int, ...] | None = stages(1, 8, default=None)
   frozen_norm: bool = True
   frozen_stages: int = within(0, 8, default=1)
   features: int = channels(default=256)

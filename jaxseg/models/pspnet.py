@@ -26,8 +26,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxseg.config.fields import checked, within
-from jaxseg.models import channels, check_options, check_size, dropout
+from jaxseg.config.fields import within
+from jaxseg.models import channels, check_options, check_size, dropout, stages
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
 from jaxseg.nn.backbones.blocks import conv_norm
 from jaxseg.nn.layers import BatchNorm, Conv, adaptive_average_pool, resize_bilinear
@@ -63,11 +63,7 @@ class Model(nn.Module):
   deep_stem: bool = True
   bins: tuple[int, ...] = within(1, 64, some=True, default=(1, 2, 3, 6))
   width: int = channels(default=64)
-  stage_sizes: tuple[int, ...] | None = checked(
-    lambda v: len(v) == 4 and all(1 <= n <= 100 for n in v),
-    'four numbers, each between 1 and 100',
-    default=None,
-  )
+  stage_sizes: tuple[int, ...] | None = stages(4, 4, default=None)
   dropout_rate: float = dropout(default=0.1)
   aux: bool = True
   align_corners: bool = True

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
+import sys
 from collections.abc import Sequence
 
 from jaxseg import console
-from jaxseg.types import UserError
+from jaxseg.config.fields import check_fields, within
+from jaxseg.types import LONGEST, SCALES, UserError
 
+MOST = 10_000  # rotations, or draws of dropout
+HOTTEST = 1000.0  # temperature
 MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones go in tiles
 
 
@@ -34,26 +37,18 @@ class Options:
       runs puts in its place.
   """
 
-  scales: tuple[float, ...] = ()
+  scales: tuple[float, ...] = within(*SCALES, default=())
   flip: bool = False
-  rotations: int = 1
-  samples: int = 0
-  tile: tuple[int, int] | None = None
-  tile_step: tuple[int, int] | None = None
-  multiple: int = 0
-  max_pixels: int = MAX_PIXELS
-  temperature: float = 1.0
+  rotations: int = within(1, MOST, default=1)
+  samples: int = within(0, MOST, default=0)
+  tile: tuple[int, int] | None = within(1, LONGEST, default=None)
+  tile_step: tuple[int, int] | None = within(1, LONGEST, default=None)
+  multiple: int = within(0, LONGEST, default=0)
+  max_pixels: int = within(1, sys.maxsize, default=MAX_PIXELS)
+  temperature: float = within(0, HOTTEST, default=1.0)
 
   def __post_init__(self):
-    if any(not 0 < scale <= 16 for scale in self.scales):
-      raise UserError(f'scales={self.scales}: factors above 0, at most 16')
-    for name, least in (('rotations', 1), ('samples', 0), ('multiple', 0), ('max_pixels', 1)):
-      if getattr(self, name) < least:
-        raise UserError(f'{name}={getattr(self, name)}: {least} or more')
-    if not 0 <= self.temperature < math.inf:
-      raise UserError(
-        f'temperature={self.temperature:g}: a number above 0, or 0 for the fitted one'
-      )
+    check_fields(self, 'prediction')
     if self.tile_step and not self.tile:
       raise UserError('tile_step needs a tile')
 
@@ -85,14 +80,29 @@ class Options:
 def add_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say what is averaged and cut."""
   add = parser.add_argument
-  add('--scales', type=console.numbers, default=(), help="average these; default: the config's")
+  add(
+    '--scales',
+    type=console.several(console.number(*SCALES)),
+    default=(),
+    help="average these; default: the config's",
+  )
   add('--flip', action='store_true', help='average with the image mirrored left to right')
-  add('--rotations', type=int, default=1, help='average this many rotations (U-Net: 7)')
-  add('--samples', type=int, default=0, help='Monte-Carlo dropout: average this many draws')
+  add(
+    '--rotations',
+    type=console.whole(1, MOST),
+    default=1,
+    help='average this many rotations (U-Net: 7)',
+  )
+  add(
+    '--samples',
+    type=console.whole(0, MOST),
+    default=0,
+    help='Monte-Carlo dropout: average this many draws',
+  )
   add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
   add(
     '--temperature',
-    type=float,
+    type=console.number(0, HOTTEST),
     nargs='?',
     const=0.0,
     default=1.0,

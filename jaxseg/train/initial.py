@@ -36,11 +36,12 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[dict[str, A
   steps = checkpoints.steps()
   if not steps:
     raise UserError(f'no checkpoint in {folder}: the training stopped before its first save')
-  named = {'best': checkpoints.best_step, 'latest': lambda: steps[-1]}
-  chosen = named[step]() if step in named else int(step) if str(step).isdecimal() else None
-  if chosen not in steps:
+  named = {str(number): number for number in steps}
+  named |= {'best': checkpoints.best_step(), 'latest': steps[-1]}
+  if str(step) not in named:
     there = ', '.join(map(str, steps))
     raise UserError(f'--step={step}: choose best, latest or one of the steps {there}')
+  chosen = named[str(step)]
   variables = checkpoints.restore_variables(variable_shapes(experiment), chosen)
   checkpoints.close()
   return variables, chosen

@@ -103,7 +103,7 @@ def _check_arguments(coordinator: str | None, processes: int | None, process: in
       raise UserError('--processes and --process need --coordinator=HOST:PORT of the first process')
     return
   host, _, port = coordinator.rpartition(':')
-  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+  if not host or not (port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
     raise UserError(f'--coordinator={coordinator}: give HOST:PORT, as in 10.0.0.2:8476')
   if processes is None or process is None:
     raise UserError('--coordinator needs --processes=N and --process=I, this one counted from 0')
