@@ -22,9 +22,10 @@ from jaxseg.data import transforms
 from jaxseg.train import build
 from jaxseg.train.devices import parallel
 from jaxseg.train.evaluator import make_scores
+from jaxseg.train.initial import load_variables
 from jaxseg.train.state import make_init
 from jaxseg.types import UserError
-from tests import documents
+from tests import documents, tiny_runs
 from tests.test_configs import load
 
 TABLE = 'VALUES_TABLE'
@@ -229,13 +230,21 @@ def test_what_a_flag_takes(kind, right, wrong):
       kind(text)
 
 
+@pytest.mark.parametrize('step', ['²', '01', '', '-1', '9' * 5000, 'Best', '2'])
+def test_a_step_that_is_not_there(step, tmp_path):
+  workdir = tiny_runs.make_workdir(tmp_path, tiny_runs.make_experiment())
+  with pytest.raises(UserError, match='choose best, latest or one of the steps 1$'):
+    load_variables(workdir, step)
+
+
 def table() -> str:
   rows = [f'| {what} | {keys} | {no} | {yes} |' for what, (keys, no, yes) in COUNTS.items()]
   values = ', '.join(f'`{word}`' if word[0] in "'0-ni21" else word for word in ODD)
   return '\n'.join(
     [
-      f'Each key with {values}, in turn, as far as a training goes without data; each flag of every command',
-      'with the same as text, `²` and 5,000 digits. It is refused in one line, or it works. Written by',
+      f'Each key with {values},',
+      'in turn, as far as a training goes without data; each flag of every command with such texts, `²` and',
+      '5,000 digits. It is refused in one line, or it works. Written by',
       f'`{TABLE}=docs/reliability.md pytest -n0 tests/test_values.py`.',
       '',
       '| walked | keys | values refused | values that work |',

@@ -6,6 +6,8 @@ is inside `hosts.together()` ends well on every host or on none.
 
 import contextlib
 import dataclasses
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -249,7 +251,21 @@ def _input_shape(experiment: Experiment, model, source) -> tuple[int, ...]:
         f'training images have {name} {size}, which {experiment.config["model"]["name"]} cannot take; '
         f'the nearest it can: {rule.nearest(size)}: set --config.augment.crop.size=HEIGHT,WIDTH'
       )
-  return (1, height, width, channels)
+  shape = (1, height, width, channels)
+  _check_memory(experiment, shape)
+  return shape
+
+
+def _check_memory(experiment: Experiment, shape: tuple[int, ...]) -> None:
+  """Refuses a batch of which not even the images fit in this machine's memory."""
+  batch = experiment.settings.batch_size // hosts.count()
+  needed, there = batch * math.prod(shape), os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if needed > there:
+    raise UserError(
+      f'config.batch_size={experiment.settings.batch_size}: a batch of images of {shape[1]} x {shape[2]} '
+      f'pixels has {needed >> 20:,} MB, and this machine {there >> 20:,}: lower it, or '
+      'config.augment.crop.size'
+    )
 
 
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,13 +292,14 @@ def _header(
 
 @contextlib.contextmanager
 def _memory_explained(experiment: Experiment) -> Iterator[None]:
-  """Turns the compiler's or the device's want of memory into what the user can change."""
+  """Turns the compiler's, the device's or this machine's want of memory into what the user can change."""
   try:
     yield
-  except jax.errors.JaxRuntimeError as e:
-    if 'RESOURCE_EXHAUSTED' not in str(e):
+  except (jax.errors.JaxRuntimeError, MemoryError) as e:
+    if not isinstance(e, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(e):
       raise
-    raise UserError(f'{_out_of_memory(experiment)} ({str(e).splitlines()[0][:120]})') from e
+    reason = next(iter(str(e).splitlines()), 'no more could be had')[:120]
+    raise UserError(f'{_out_of_memory(experiment)} ({reason})') from e
 
 
 def _out_of_memory(experiment: Experiment) -> str:
@@ -296,4 +313,4 @@ def _out_of_memory(experiment: Experiment) -> str:
   if settings.dtype == 'float32':
     ways.append('--config.dtype=bfloat16')
   ways.append('a smaller --config.augment.crop.size')
-  return f'the device has too little memory for this step: try {", ".join(ways)}'
+  return f'there is too little memory for this step: try {", ".join(ways)}'
