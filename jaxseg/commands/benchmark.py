@@ -14,7 +14,7 @@ from jaxseg.types import LONGEST
 
 def main(parser: console.Parser) -> None:
   add, words = parser.add_argument, console.words
-  count, side = console.whole(1), console.whole(0, LONGEST)
+  count, side, share = console.whole(1), console.whole(0, LONGEST), console.number(0.001, 1)
   add('--config', required=True, help='configs/NAME.py[:variant,...]')
   add(
     '--mode',
@@ -23,23 +23,13 @@ def main(parser: console.Parser) -> None:
     help='of train,infer,memory,input,loop (default: all), or fit, hours, spatial, detection',
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
-  add(
-    '--batch',
-    type=console.several(count),
-    default=(),
-    help="images a step; default: the config's",
-  )
+  add('--batch', type=console.several(count), default=(), help="images; default: the config's")
   add('--crop', type=console.size, action='append', default=[], help='size of the images')
   add('--trials', type=count, default=5, help='rounds of which medians are taken')
   add('--steps', type=count, default=20, help='of the training loop, and batches of input alone')
   add('--json', help='write the figures to this file')
   add('--matmul', type=side, default=0, help="side of the yardstick's matrix product")
-  add(
-    '--utilisation',
-    type=console.number(0.001, 1),
-    default=0.3,
-    help='of the peak, for --mode=hours',
-  )
+  add('--utilisation', type=share, default=0.3, help='of the peak, assumed for --mode=hours')
   add('--price-per-chip-hour', type=console.number(0, 1e6), help='for the cost in --mode=hours')
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
