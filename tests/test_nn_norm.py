@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.nn.layers import BatchNorm, local_response_norm
+from jaxseg.nn.layers import BatchNorm, local_response_norm, norm
 
 
 def _train(layer, variables, x, **options):
@@ -89,6 +89,19 @@ def test_two_pass_variance_survives_a_large_mean():
   x = 1e4 + jnp.array([-1.0, 1.0]).reshape(2, 1)
   y, state = BatchNorm(momentum=0.0).apply(_variables(1), x, False, mutable=['batch_stats'])
   np.testing.assert_allclose(state['batch_stats']['var'], [1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize('near', [4.0, 0.0, 9.0])
+def test_a_tpu_reads_the_map_once_for_the_same_moments(near):
+  x = jnp.array([1.0, 3.0, 5.0, 7.0]).reshape(1, 2, 2, 1)  # mean 4, biased variance 5
+  mean, var = norm._moments_in_one_pass(x, jnp.array([near]))
+  np.testing.assert_allclose([mean[0], var[0]], [4, 5], rtol=1e-6)
+  large = 1e4 + jnp.array([-1.0, 1.0]).reshape(2, 1)  # squares alone would lose the variance
+  mean, var = norm._moments_in_one_pass(large, jnp.array([9999.0]))
+  np.testing.assert_allclose([mean[0], var[0]], [1e4, 1], rtol=1e-6)
+  traced = jax.jit(lambda x: norm._moments(None, x, x[0, 0, 0])).trace(x)
+  sums = [traced.lower(lowering_platforms=(p,)).as_text() for p in ('tpu', 'cpu')]
+  assert ['maximum' in text for text in sums] == [True, False]
 
 
 def test_pmap_and_mesh_see_the_whole_batch():

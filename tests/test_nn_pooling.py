@@ -12,6 +12,17 @@ from jax.sharding import PartitionSpec as P
 from jaxseg.nn.layers import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
 
 
+@pytest.fixture(params=['default', 'tpu'])
+def form(request, monkeypatch):
+  """What is computed on other platforms, or what a TPU's program would hold, on this machine."""
+
+  def chosen(*args, default, **forms):
+    return forms.get(request.param, default)(*args)
+
+  monkeypatch.setattr(lax, 'platform_dependent', chosen)
+  return request.param
+
+
 def _map(rows, dtype=jnp.float32):
   return jnp.array(rows, dtype)[None, :, :, None]
 
@@ -29,7 +40,7 @@ def test_argmax_by_hand_first_of_ties_wins():
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-def test_gradient_goes_to_the_first_maximum(dtype):
+def test_gradient_goes_to_the_first_maximum(dtype, form):
   x = _map([[1, 2, 5, 5], [4, 3, 5, 5], [0, -1, -2, -3], [0, 7, -4, -2]], dtype)
   weight = _map([[10, 20], [30, 40]], dtype)
   gradient = jax.grad(lambda x: (max_pool(x) * weight).sum())(x)
@@ -39,7 +50,7 @@ def test_gradient_goes_to_the_first_maximum(dtype):
   assert gradient.dtype == dtype
 
 
-def test_odd_size_with_and_without_ceil():
+def test_odd_size_with_and_without_ceil(form):
   x = _map([[1, 2, -3], [4, 3, -5], [-6, -7, -8]])
   np.testing.assert_array_equal(_flat(max_pool(x)), [[4]])
   np.testing.assert_array_equal(_flat(max_pool(x, ceil=True)), [[4, -3], [-6, -8]])
@@ -54,7 +65,7 @@ def test_odd_size_with_and_without_ceil():
   np.testing.assert_array_equal(_flat(restored), [[0, 0, -3], [4, 0, 0], [-6, 0, -8]])
 
 
-def test_unpool_by_hand_value_and_gradient():
+def test_unpool_by_hand_value_and_gradient(form):
   x, index = _map([[5, 6]]), _map([[1, 2]], jnp.uint8)
   np.testing.assert_array_equal(_flat(max_unpool(x, index, (2, 4))), [[0, 5, 0, 0], [0, 0, 6, 0]])
   weight = _map([[1, 2, 3, 4], [5, 6, 7, 8]])
@@ -126,7 +137,7 @@ def test_windows_of_any_side_and_stride_equal_flax(window, stride, pad, shape):
     np.testing.assert_array_equal(a, b)
 
 
-def test_the_gradient_of_overlapping_windows_by_hand():
+def test_the_gradient_of_overlapping_windows_by_hand(form):
   """3x3 windows at stride 2 over 5x5: the centre is the maximum of all four, a corner of none."""
   x = jnp.zeros((5, 5)).at[2, 2].set(9).at[0, 0].set(5)[None, :, :, None]
   weight = jnp.array([[1.0, 2], [3, 4]])[None, :, :, None]
@@ -136,7 +147,7 @@ def test_the_gradient_of_overlapping_windows_by_hand():
   )
 
 
-def test_other_windows_with_ceil():
+def test_other_windows_with_ceil(form):
   x = _map([[1, 2, 3, 9], [4, 5, 6, 8], [0, 0, 0, 7], [0, 1, 2, 3]])
   np.testing.assert_array_equal(_flat(max_pool(x, 3, 2)), [[6]])
   np.testing.assert_array_equal(_flat(max_pool(x, 3, 2, ceil=True)), [[6, 9], [2, 7]])
@@ -187,6 +198,19 @@ def test_no_select_and_scatter_and_symbolic_export():
   exported = jax.export.export(jax.jit(round_trip))(shape)
   image = jax.random.normal(jax.random.key(0), (2, 4, 8, 3))
   np.testing.assert_array_equal(exported.call(image), round_trip(image))
+
+
+def test_a_tpu_keeps_its_own_windows_and_interleaves_nothing_by_a_reshape():
+  x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+
+  def lowered(function):
+    traced = jax.jit(jax.grad(function)).trace(x)
+    return traced.lower(lowering_platforms=('tpu',)).as_text()
+
+  for options in ((), (3, 2, ((1, 1), (1, 1)))):
+    assert 'select_and_scatter' in lowered(lambda x, o=options: max_pool(x, *o).sum())
+  program = lowered(_down_and_up)
+  assert 'stablehlo.pad' in program and '1x4x2x4x2x3' not in program
 
 
 def test_adaptive_average_pool_by_hand():

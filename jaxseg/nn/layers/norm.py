@@ -18,9 +18,9 @@ class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last (Ioffe and Szegedy, arXiv:1502.03167).
 
   Parameters `scale`, `bias` and statistics `batch_stats/mean`, `batch_stats/var` are those of
-  `flax.linen.BatchNorm`. The variance is the biased one, computed in float32 in two passes (the
-  mean of squared differences), for normalising and for the running average alike; PyTorch stores
-  the unbiased one.
+  `flax.linen.BatchNorm`. The variance is the biased one, computed in float32 as the mean of squared
+  differences from the mean (on a TPU from the running mean, then corrected: one pass over the map in
+  place of two), for normalising and for the running average alike; PyTorch stores the unbiased one.
 
   Attributes:
     momentum: what the running averages keep of their old value at each step.
@@ -50,7 +50,8 @@ class BatchNorm(nn.Module):
       inverse = lax.rsqrt(var_state.value + self.epsilon)
       return _affine(x, mean_state.value, inverse, scale, bias).astype(dtype)
     axis_name = None if self.is_initializing() else self.axis_name
-    y, mean, var = _normalize(axis_name, self.epsilon, dtype, x, scale, bias)
+    near = mean_state.value
+    y, mean, var = _normalize(axis_name, self.epsilon, dtype, x, scale, bias, near)
     if not self.is_initializing():
       keep = self.momentum
       mean_state.value = keep * mean_state.value + (1 - keep) * mean
@@ -68,21 +69,37 @@ def _affine(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) ->
   return (x.astype(jnp.float32) - mean) * factor + bias
 
 
-def _mean(axis_name: str | None, x: Array) -> Array:
-  mean = x.mean(tuple(range(x.ndim - 1)))
-  return mean if axis_name is None else lax.pmean(mean, axis_name)
+def _moments(axis_name: str | None, x: Array, near: Array) -> tuple[Array, Array]:
+  """Returns mean and biased variance [c] of float32 x, over all devices of the axis."""
+  mean, var = lax.platform_dependent(x, near, tpu=_moments_in_one_pass, default=_moments_of_two)
+  if axis_name is None:
+    return mean, var
+  total = lax.pmean(mean, axis_name)
+  return total, lax.pmean(var + jnp.square(mean - total), axis_name)
+
+
+def _moments_of_two(x, near):
+  axes = tuple(range(x.ndim - 1))
+  mean = x.mean(axes)
+  return mean, jnp.square(x - _row(mean, x)).mean(axes)
+
+
+def _moments_in_one_pass(x, near):
+  """Both sums at once; exact where `near` is close to the mean, as running averages soon are."""
+  axes = tuple(range(x.ndim - 1))
+  beside = x - _row(near, x)
+  shift = beside.mean(axes)
+  return near + shift, jnp.maximum(jnp.square(beside).mean(axes) - jnp.square(shift), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _normalize(axis_name, epsilon, dtype, x, scale, bias):
+def _normalize(axis_name, epsilon, dtype, x, scale, bias, near):
   """Normalised x, mean and variance; gradients flow through the first only."""
-  return _normalize_forward(axis_name, epsilon, dtype, x, scale, bias)[0]
+  return _normalize_forward(axis_name, epsilon, dtype, x, scale, bias, near)[0]
 
 
-def _normalize_forward(axis_name, epsilon, dtype, x, scale, bias):
-  wide = x.astype(jnp.float32)
-  mean = _mean(axis_name, wide)
-  var = _mean(axis_name, jnp.square(wide - _row(mean, x)))
+def _normalize_forward(axis_name, epsilon, dtype, x, scale, bias, near):
+  mean, var = _moments(axis_name, x.astype(jnp.float32), near)
   inverse = lax.rsqrt(var + epsilon)
   y = _affine(x, mean, inverse, scale, bias).astype(dtype)
   return (y, mean, var), (x, mean, inverse, scale)
@@ -100,7 +117,7 @@ def _normalize_backward(axis_name, epsilon, dtype, saved, cotangents):
   if axis_name is not None:
     shift, slope = lax.pmean((shift, slope), axis_name)
   dx = (g - _row(shift, x) - unit * _row(slope, x)) * _row(inverse * scale, x)
-  return dx.astype(x.dtype), scale_gradient, bias_gradient
+  return dx.astype(x.dtype), scale_gradient, bias_gradient, None
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)

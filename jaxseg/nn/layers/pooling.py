@@ -1,9 +1,11 @@
 """Max pooling, its argmax, and unpooling, without select-and-scatter; averages over bins.
 
 The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
-forward pass on a CPU and is not deterministic on a GPU. Here the pixels of a window are strided slices,
+forward pass on a CPU and is not deterministic on a GPU. There the pixels of a window are strided slices,
 so index and gradient are elementwise: the four corners of a 2x2 window, or all of a window that
-overlaps its neighbours (these not where rows are split over devices).
+overlaps its neighbours (these not where rows are split over devices). A TPU has an instruction for
+either direction and keeps XLA's own; what it cannot do cheaply is to interleave pixels by a reshape
+(its tiles are made of images and channels), so that unpooling pads between pixels instead.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def max_pool(
   if (window, stride) == (2, 2) and unpadded:
     if not ceil:
       x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
-    return max_pool_argmax(x)[0]
+    odd = _lacking(x.shape[1]), _lacking(x.shape[2])
+    pads = tuple((0, n) for n in odd)
+    return by_rows(_by_platform(lambda x: _pool(odd, x)[0], (2, 2, pads), by_rows(x)))
   pads = padding
   if isinstance(padding, str):
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
@@ -52,7 +56,7 @@ def max_pool(
   x, how = by_rows(x, window - 1), (window, stride, tuple(map(tuple, pads)))
   if rows_are_split():  # slices would gather them: XLA keeps its own gradient
     return by_rows(_windowed(*how, x))
-  return _overlapping(*how, x.shape[1:3], x)
+  return _by_platform(functools.partial(_overlapping, *how, x.shape[1:3]), how, x)
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
@@ -141,6 +145,11 @@ def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[i
   return low, max(high, steps * stride + window - n - low)
 
 
+def _by_platform(slices, how, x):
+  """Pools by slices, on a TPU by XLA's own windows."""
+  return lax.platform_dependent(x, tpu=functools.partial(_windowed, *how), default=slices)
+
+
 def _windowed(window, stride, pads, x):
   shape, steps = (1, window, window, 1), (1, stride, stride, 1)
   return lax.reduce_window(x, _lowest(x.dtype), lax.max, shape, steps, ((0, 0), *pads, (0, 0)))
@@ -200,6 +209,24 @@ def _select(index: Array, corners: list[Array]) -> Array:
 
 
 def _scatter(x: Array, index: Array, odd: tuple[int, int]) -> Array:
+  """Writes x [b,h,w,c] to the corner `index` of each window."""
+  forms = (functools.partial(form, odd) for form in (_scatter_by_pads, _scatter_by_reshape))
+  tpu, default = forms
+  return lax.platform_dependent(x, index, tpu=tpu, default=default)
+
+
+def _scatter_by_pads(odd, x, index):
+  """A zero between any two pixels, for each corner: a TPU's convolution reads it while it pads."""
+  spread = 0
+  for corner in range(4):
+    row, column = divmod(corner, 2)
+    edges = ((0, 0, 0), (row, 1 - row - odd[0], 1), (column, 1 - column - odd[1], 1), (0, 0, 0))
+    chosen = jnp.where(index == corner, x, 0)
+    spread += lax.pad(chosen, jnp.zeros((), x.dtype), edges)
+  return spread
+
+
+def _scatter_by_reshape(odd, x, index):
   b, h, w, c = x.shape
   corner = lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 2) * 2
   corner += lax.broadcasted_iota(index.dtype, (1, 1, 2, 1, 2, 1), 4)
