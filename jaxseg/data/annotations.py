@@ -53,7 +53,7 @@ class Layout:
 
   Attributes:
     words: what was found, for a line that says so.
-    splits: the images of each, by name: 'train', 'val', 'test'.
+    splits: the images of each, by name: 'train', 'val', 'test' and WHOLE, of what is not divided.
     names: of the classes, background first.
     read: what the files of a Raw say; it follows from them, the names and the format alone.
     category_ids: the data's own numbers of the classes, () where they are those of the names.

@@ -16,13 +16,13 @@ pixel, so that the same data train networks of either task: config.task says whi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxseg.data import annotations, archives, classlist, records
 from jaxseg.data.annotations import Layout
-from jaxseg.data.formats import coco, cvat, labelme, masks, yolo
+from jaxseg.data.formats import coco, cvat, labelme, masks, splits, yolo
 from jaxseg.data.problems import MissingSplit, check_choice, check_split, tell
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
@@ -41,6 +41,7 @@ _FORMATS: dict[str, Callable[..., Layout | None]] = {
   'ids': masks.find_ids,
 }
 FORMATS = tuple(_FORMATS)
+ManyCrowds = coco.ManyCrowds
 
 
 def source(
@@ -53,6 +54,9 @@ def source(
   exif: str | None = None,
   divisor: int | None = None,
   void: int | None = None,
+  folds: int = 0,
+  fold: int = 0,
+  without: tuple[str, ...] = (),
   channels: int = 3,
   num_classes: int | None = None,
 ) -> Source:
@@ -66,6 +70,8 @@ def source(
     exif: 'upright' or 'stored', what outlines were drawn on where images are turned by EXIF; None:
       their annotated size tells.
     divisor, void: of maps of numbers, see formats.masks.
+    folds, fold: see formats.splits.divide.
+    without: names of images that are left out.
     channels: 3, or 1 to make all images grey.
     num_classes: the config's; the folder's own decides.
 
@@ -79,28 +85,49 @@ def source(
   options = {'crowds': crowds, 'divisor': divisor, 'void': void}
   found, layout = layout_of(root, format, **options)
   tell([f'{root}: {layout.words}', *layout.notes])
-  if not layout.splits.get(split):
-    raise MissingSplit(f"{root} has no split '{split}'; there are {', '.join(layout.splits)}")
+  division = divided(layout, folds=folds, fold=fold, without=without)
+  if not division.get(split):
+    raise MissingSplit(f"{root} has no split '{split}'; there are {', '.join(division)}")
   palette, entries = classlist.voc_palette(len(layout.names)), ('instances', 'objects')
   return records.open_source(
     Facts('objects', layout.names, palette, channels, entries, category_ids=layout.category_ids),
     split,
-    layout.splits[split],
+    division[split],
     functools.partial(annotations.example, read=layout.read),
     cache_dir,
     options={'exif': exif, 'channels': channels, 'key': [found, options]},
   )
 
 
-def layout_of(root: Path, format: str | None = None, **options: Any) -> tuple[str, Layout]:
-  """Returns the format of a folder and what it holds; `options` are those of the formats.
+class NoObjects(UserError):
+  """A folder without annotations of any format."""
+
+
+def divided(
+  layout: Layout, *, folds: int = 0, fold: int = 0, without: Sequence[str] = (), **_: Any
+) -> dict[str, list[records.Raw]]:
+  """Returns the images of each split; for the options see source."""
+  division = splits.divide(layout.splits, folds, fold)
+  return {s: [raw for raw in raws if raw.file_name not in without] for s, raws in division.items()}
+
+
+def layout_of(
+  root: Path,
+  format: str | None = None,
+  crowds: str | None = None,
+  divisor: int | None = None,
+  void: int | None = None,
+) -> tuple[str, Layout]:
+  """Returns the format of a folder and what it holds; for the options see source.
 
   Raises:
-    UserError: it has none of the formats, or an option that its format does not take.
+    NoObjects: it has none of the formats.
+    UserError: it has an option that its format does not take, or cannot be read.
   """
   check_choice('objects', 'format', format, (None, *FORMATS))
-  check_choice('objects', 'crowds', options.get('crowds'), (None, *coco.CROWDS))
+  check_choice('objects', 'crowds', crowds, (None, *coco.CROWDS))
   takes = {'coco': ('crowds',), 'ids': ('divisor', 'void')}
+  options = {'crowds': crowds, 'divisor': divisor, 'void': void}
   given = {name: value for name, value in options.items() if value is not None}
   for name in (format,) if format else FORMATS:
     own = {key: value for key, value in given.items() if key in takes.get(name, ())}
@@ -110,6 +137,6 @@ def layout_of(root: Path, format: str | None = None, **options: Any) -> tuple[st
       raise UserError(f'{root} is of the format {name}, which takes no {", ".join(unused)}')
     return name, layout
   kinds = f'the format {format}' if format else f'any of the formats {", ".join(FORMATS)}'
-  raise UserError(
+  raise NoObjects(
     f'{root} has no annotated objects of {kinds}; jaxseg/datasets/objects.py shows how they lie'
   )

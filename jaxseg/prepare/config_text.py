@@ -22,6 +22,7 @@ class Plan:
     sizes: of them, in words.
     class_names, weights: one a class.
     mean, std: one a channel, in the images' own units.
+    counts: objects of each class that are trained on, () where they are not told apart.
     folds: see Wish.
     problems: a line for each file that cannot be used.
   """
@@ -35,6 +36,7 @@ class Plan:
   std: tuple[float, ...]
   machine: Machine
   recipe: Recipe
+  counts: tuple[int, ...] = ()
   folds: int = 0
   problems: tuple[str, ...] = ()
 
@@ -52,6 +54,7 @@ def write(made: Plan, command: str) -> str:
     'def get_config(variant=None):',
     '  chosen = variants(variant, fold=0)' if made.folds else '  variants(variant)',
     '  config = base()',
+    *["  config.task = 'instance'"] * bool(recipe.objects),
     f'  config.data_dir = {str(made.data.root)!r}',
     f'  config.num_classes = {len(made.class_names)}',
     f'  config.num_steps = {recipe.num_steps}',
@@ -110,15 +113,18 @@ def _groups(made: Plan) -> dict[str, dict[str, Any]]:
   evaluation = {'every': every, 'batch_size': recipe.eval_batch_size}
   if recipe.scale != 1:  # also to predict; masks have the size of the images
     evaluation['scales'] = (recipe.scale,)
+  if recipe.score:
+    evaluation['score'] = recipe.score
   return {
     'model': recipe.model,
-    'loss': {'class_weights': made.weights},
+    'loss': recipe.objects or {'class_weights': made.weights},
     'optim': {
       'name': 'adam',
       'learning_rate': recipe.learning_rate,
       'schedule': 'cosine',
       'warmup_steps': min(50, recipe.num_steps // 10),
-    },
+    }
+    | recipe.optim,
     'eval': evaluation,
     'log': {'checkpoint_every': every},
   }

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from jaxseg.config.parts import arguments, load, parameters
-from jaxseg.data import image_files, layouts, threads
+from jaxseg.data import class_files, image_files, layouts, threads
 from jaxseg.data.archives import data_root
+from jaxseg.data.formats.masks import find_files
 from jaxseg.data.pairing import WHOLE, Layout, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
+from jaxseg.prepare.objects import are_numbers
+from jaxseg.prepare.recipe import OBJECTS
 from jaxseg.types import UserError
 
 _SHOWN = 6  # ids in a warning
@@ -67,7 +70,8 @@ class OwnData:
     options: of its `source`, as the config has them.
     words: what was found, in one line.
     counts: examples of each split.
-    doubts: warnings about mask ids that look like slips.
+    doubts: warnings about what looks like slips.
+    tells_objects: whether it is read as objects where no network is wished for.
   """
 
   root: Path
@@ -76,6 +80,7 @@ class OwnData:
   words: str
   counts: dict[str, int]
   doubts: tuple[str, ...] = ()
+  tells_objects: bool = False
 
   def source(self, split: str, **more: Any) -> Any:
     """Returns a split."""
@@ -106,11 +111,16 @@ def find(wish: Wish) -> OwnData:
     UserError: no such folder, or nothing in it that can be read.
   """
   root, layout = _place(wish)
+  if wish.model == OBJECTS or (not layout.options() and find_files(root)):
+    return _objects(root, wish)
   try:
     found = layout if layout.options() else layouts.find(root)
   except UserError as error:
     return _objects(root, wish, error)
   pairs = found.pairs(root)
+  masks = [pair.mask for of_split in pairs.splits.values() for pair in of_split]
+  if not (wish.model or layout.options() or class_files.find(root)) and are_numbers(masks):
+    return _objects(root, wish)
   return _pairs(root, found, pairs, wish)
 
 
@@ -217,11 +227,26 @@ def _doubts(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tupl
   )
 
 
-def _objects(root: Path, wish: Wish, why: UserError) -> OwnData:
+def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
   """Returns a folder of annotations, where that is what it is; else says why it has no pairs."""
+  options, doubts = dict(wish.options), ()
+  known = {k: v for k, v in options.items() if k in parameters(objects.layout_of)}
   try:
-    _, layout = objects.layout_of(root)
-  except UserError:
+    found, layout = objects.layout_of(root, **known)
+  except objects.ManyCrowds as error:
+    options['crowds'] = 'objects'
+    found, layout = objects.layout_of(root, **known, crowds='objects')
+    doubts = (f'warning   {error}; each is taken for an object here',)
+  except objects.NoObjects:
+    if why is None:
+      raise
     raise why from None
-  counts = {split: len(raws) for split, raws in layout.splits.items()}
-  return OwnData(root, 'objects', dict(wish.options), layout.words, counts)
+  options = {'format': found} | ({'folds': wish.folds} if wish.folds else {}) | options
+  divided = objects.divided(layout, **options)
+  counts = {split: len(raws) for split, raws in divided.items()}
+  if found == 'ids':
+    doubts += (
+      'note      masks are read as numbers of objects; as classes: --model=unet, or list the classes '
+      'in classes.txt',
+    )
+  return OwnData(root, 'objects', options, layout.words, counts, (*layout.notes, *doubts), True)

@@ -7,6 +7,7 @@ images are halved first, so that a crop shows enough around a pixel. The batch i
 two, at most 16 (8 without an accelerator) and at most the training images, whose step fits half of the
 device's memory; where one image does not fit, the crop is halved. Training sees as many pixels as 100
 epochs hold, in at least 200 steps and at most 20,000 (1,000). Classes weigh as survey.Survey says.
+Outlined objects get Mask R-CNN, by the rules of objects.py, unless another network is wished for.
 
 Files that cannot be used stop no plan: it follows from the others, and names them.
 """
@@ -18,10 +19,10 @@ from pathlib import Path
 
 from jaxseg import files
 from jaxseg.data import statistics
-from jaxseg.prepare import config_text, own_data
+from jaxseg.prepare import config_text, objects, own_data
 from jaxseg.prepare.config_text import Plan
 from jaxseg.prepare.own_data import Wish
-from jaxseg.prepare.recipe import NETWORKS, Machine, machine, make_recipe
+from jaxseg.prepare.recipe import NETWORKS, OBJECTS, Machine, machine, make_recipe
 from jaxseg.prepare.survey import survey
 from jaxseg.types import UserError
 
@@ -69,6 +70,11 @@ def make_plan(wish: Wish, device: Machine) -> Plan:
   if not train.histogram.counts.any():
     raise UserError(f'all masks of {data.root} are void (255): nothing can be learnt')
   mean, std = statistics.moments(train.channels)
+  network, counts = wish.model or ('unet', OBJECTS)[data.tells_objects], ()
+  if network == OBJECTS:
+    recipe, counts = objects.make_recipe(source, device)
+  else:
+    recipe = make_recipe(train, device, network)
   return Plan(
     data=data,
     images=len(source),
@@ -78,7 +84,8 @@ def make_plan(wish: Wish, device: Machine) -> Plan:
     mean=tuple(round(float(v), 2) for v in mean),
     std=tuple(round(max(float(v), 1.0), 2) for v in std),
     machine=device,
-    recipe=make_recipe(train, device, wish.model or 'unet'),
+    recipe=recipe,
+    counts=counts,
     folds=wish.folds,
     problems=problems,
   )
@@ -103,7 +110,8 @@ def _command(file: Path, made: Plan) -> str:
 def _description(made: Plan) -> str:
   recipe, device, data = made.recipe, made.machine, made.data
   halved = ' of halved images' if recipe.scale != 1 else ''
-  classes = zip(made.class_names, made.weights, strict=True)
+  classes = zip(made.class_names, made.counts or made.weights, strict=True)
+  classes = ', '.join(f'{name} {number:.4g}' for name, number in classes)
   options = ', '.join(f'{k} {v}' for k, v in recipe.model.items() if k != 'name')
   test = f', {data.counts["test"]} for testing' if data.counts.get('test') else ''
   size = config_text.size
@@ -111,7 +119,7 @@ def _description(made: Plan) -> str:
 found     {data.words}
 folder    {data.root}: {made.images} training images, {made.sizes}; {data.counts.get('val', 0)} for \
 validation{test}
-classes   {', '.join(f'{name} {weight:.3g}' for name, weight in classes)} (weights)
+classes   {classes} ({'objects' if made.counts else 'weights'})
 pixels    {len(made.mean)} channels, mean {made.mean}, std {made.std}
 device    {device.count} x {device.kind}, {size(device.memory)} each; a step takes about \
 {size(recipe.step_bytes)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,8 @@ _NETWORKS = {  # from scratch, without and with an accelerator
   'segnet': (dict(variant='basic', width=24), dict(variant='vgg16', width=32)),
   'pspnet': (dict(width=12), dict(width=32)),
 }
-NETWORKS = tuple(_NETWORKS)
+OBJECTS = 'mask_rcnn'  # the network that tells objects apart, see objects.py
+NETWORKS = (*_NETWORKS, OBJECTS)
 _STATES = 4  # float32 copies of the parameters: themselves, gradient, two of Adam's
 
 
@@ -39,12 +40,18 @@ class Machine:
   memory: int
   is_accelerator: bool
 
+  @property
+  def budget(self) -> float:
+    """Bytes that a step may take."""
+    return _SHARE * self.memory
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
   """A network, with its name and options, and how it is trained.
 
-  Sizes are in pixels of images that `scale` has shrunk.
+  Sizes are in pixels of images that `scale` has shrunk. The last three are of networks that tell
+  objects apart: these keys of the groups `loss`, `optim` and `eval`.
   """
 
   model: dict[str, Any]
@@ -55,6 +62,9 @@ class Recipe:
   eval_batch_size: int
   num_steps: int
   step_bytes: int
+  objects: dict[str, Any] = dataclasses.field(default_factory=dict)
+  optim: dict[str, Any] = dataclasses.field(default_factory=dict)
+  score: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def machine() -> Machine:
@@ -74,12 +84,12 @@ def make_recipe(train: Survey, device: Machine, network: str = 'unet') -> Recipe
   sides = np.median([*train.sizes.elements()], axis=0)
   scale = 0.5 if min(sides) > 2 * largest else 1.0
   sides = [scale * float(side) for side in sides]
-  budget, batch = _SHARE * device.memory, 0
+  budget, batch = device.budget, 0
   while not batch:
     options, crop = fit(network, sides, largest, fast=fast)
     model = models.load(network)(len(train.histogram.counts), **options)
     fixed, each = step_bytes(model, crop, len(train.channels))
-    batch = _power_of_two(min(most, images, (budget - fixed) / each * device.count))
+    batch = power_of_two(min(most, images, (budget - fixed) / each * device.count))
     batch = max(batch, int(largest <= 32))
     largest //= 2
   biggest = max(h * w for h, w in train.sizes) * scale**2
@@ -91,7 +101,7 @@ def make_recipe(train: Survey, device: Machine, network: str = 'unet') -> Recipe
     scale=scale,
     crop=crop,
     batch_size=batch,
-    eval_batch_size=max(1, _power_of_two(min(batch, budget / eval_each))),
+    eval_batch_size=max(1, power_of_two(min(batch, budget / eval_each))),
     num_steps=count_steps(crops, batch, is_accelerator=fast),
     step_bytes=int(fixed + each * batch / device.count),
   )
@@ -115,27 +125,34 @@ def count_steps(crops: float, batch_size: int, *, is_accelerator: bool) -> int:
   return min(max(10 * tens, 200), 20_000 if is_accelerator else 1000)
 
 
-def step_bytes(model, crop: tuple[int, int], channels: int) -> tuple[int, int]:
+def step_bytes(
+  model,
+  crop: tuple[int, int],
+  channels: int,
+  inputs: Callable[[int], Mapping[str, Any]] = lambda batch: {},
+) -> tuple[int, int]:
   """Returns an estimate of a training step's memory: bytes whatever the batch, and for each image.
 
   The first are the parameters, their gradient and Adam's moments. The second is what JAX keeps of
   the forward pass for the backward pass (the residuals of jax.vjp, of shapes alone: nothing is
-  computed), half as much again for gradients and buffers.
+  computed), half as much again for gradients and buffers. `inputs` gives the shapes of what else the
+  network takes to train on a batch.
   """
 
   def residuals(batch: int) -> tuple[int, int]:
     image = jax.ShapeDtypeStruct((batch, *crop, channels), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
 
-    def backward(variables, image):
+    def backward(variables, image, further):
       def forward(params):
-        values, rngs = {**variables, 'params': params}, {'dropout': jax.random.key(0)}
-        options = dict(train=True, rngs=rngs, mutable=['batch_stats'])
-        return model.apply(values, image, **options)[0]['logits']
+        rngs = {stream: jax.random.key(0) for stream in ('dropout', 'sample')}
+        options = dict(train=True, rngs=rngs, mutable=['batch_stats'], **further)
+        return model.apply({**variables, 'params': params}, image, **options)[0]
 
       return jax.vjp(forward, variables['params'])[1]
 
-    return _bytes(jax.eval_shape(backward, variables, image)), _bytes(variables['params'])
+    kept = jax.eval_shape(backward, variables, image, inputs(batch))
+    return _bytes(kept), _bytes(variables['params'])
 
   (one, params), (two, _) = residuals(1), residuals(2)
   return _STATES * params, int(_WORKSPACE * (two - one))
@@ -146,7 +163,8 @@ def _at_most(rule: SizeRule, size: int) -> int:
   return max(size - (size - rule.offset) % rule.multiple, rule.at_least(1))
 
 
-def _power_of_two(number: float) -> int:
+def power_of_two(number: float) -> int:
+  """Returns the largest power of two that is not above a number, 0 below 1."""
   return 1 << int(math.log2(number)) if number >= 1 else 0
 
 

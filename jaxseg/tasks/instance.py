@@ -118,8 +118,10 @@ class Task:
     ids, mask = painted(detections)
     return {'mask': mask, 'detections': detections, 'ids': ids}
 
-  def scorer(self, class_names: Sequence[str]) -> coco.Score:
-    return coco.Score(class_names)
+  def scorer(
+    self, class_names: Sequence[str], max_detections: int = coco.MAX_DETECTIONS
+  ) -> coco.Score:
+    return coco.Score(class_names, max_detections=max_detections)
 
   def draw(self, example: Example, prediction: Prediction | None, classes: Any) -> Pictures:
     """Returns 'image', 'truth' and 'prediction', each object in a colour of its own."""

@@ -26,6 +26,10 @@ _MOST_FILES = 8  # of a folder that may be COCO's; others have a file for each i
 _BACKGROUND = 'background'
 
 
+class ManyCrowds(UserError):
+  """So many objects are marked as crowds that they can hardly be."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Content:
   """A file's content, its parts matched with each other.
@@ -61,7 +65,7 @@ def find(root: Path, *, crowds: str | None = None) -> Layout | None:
   shown = ', '.join(str(file.relative_to(root)) for file in found)
   notes = tuple(note for content in contents for note in content.notes)
   read_it = partial(read, classes=class_numbers(ids), crowds=crowds)
-  return Layout(f"COCO's JSON ({shown})", splits.divide(parts), names, read_it, ids, notes)
+  return Layout(f"COCO's JSON ({shown})", parts, names, read_it, ids, notes)
 
 
 def _files(root: Path) -> list[Path]:
@@ -198,10 +202,10 @@ def class_numbers(ids: Sequence[Any]) -> dict[Any, int]:
 
 
 def check_crowds(content: Content, crowds: str | None) -> None:
-  """Raises UserError where so many objects are marked as crowds that they can hardly be."""
+  """Raises ManyCrowds where nothing says how to take them."""
   flags = [one.get('iscrowd') in (1, True) for many in content.objects_of.values() for one in many]
   if crowds is None and sum(flags) > _MANY * len(flags):
-    raise UserError(
+    raise ManyCrowds(
       f'{content.file}: {sum(flags)} of {len(flags)} annotations are crowds (iscrowd 1), which are '
       'never trained on. Some tools mark single objects so when they are drawn with a brush: add '
       '--config.data.options.crowds=objects if each is one object, or crowds=regions if not'

@@ -16,6 +16,7 @@ from jaxseg.data import image_files, outlines, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import Piece
+from jaxseg.data.pairing import WHOLE
 from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
@@ -27,7 +28,7 @@ Tree = ElementTree.Element
 
 def find(root: Path) -> Layout | None:
   """Returns the layout of a folder with such files, None where it has none."""
-  places = {splits.WHOLE: root, **splits.folders(root)}
+  places = {WHOLE: root, **splits.folders(root)}
   files = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
   files += [('', f) for f in pictures.listed(root / 'annotations', ('.xml',))]
   parsed = [(split, file, tree) for split, file in files if (tree := _parse(file)) is not None]
@@ -44,7 +45,7 @@ def find(root: Path) -> Layout | None:
     raise UserError(f'{parsed[0][1]} names no label: there is nothing to learn')
   names = ('background', *(name for name in labels if name.lower() != 'background'))
   words = f"CVAT's XML ({', '.join(str(file.relative_to(root)) for _, file, _ in parsed)})"
-  return Layout(words, splits.divide(parts), names, partial(read, names=names))
+  return Layout(words, parts, names, partial(read, names=names))
 
 
 def _parse(file: Path) -> Tree | None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
-from jaxseg.data import image_files, outlines, records
+from jaxseg.data import class_files, image_files, outlines, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import Piece
+from jaxseg.data.pairing import WHOLE
 from jaxseg.data.problems import read_all, some
 from jaxseg.types import UserError
 
@@ -30,7 +31,7 @@ _CORNERS = 64  # of the polygon that stands for a circle
 def find(root: Path) -> Layout | None:
   """Returns the layout of a folder with such files, None where it has none."""
   parts, left_out = {}, []
-  for split, folder in ({splits.WHOLE: root} | splits.folders(root)).items():
+  for split, folder in ({WHOLE: root} | splits.folders(root)).items():
     pairs, without = _pairs(folder)
     if pairs:
       parts[split] = pairs
@@ -45,7 +46,7 @@ def find(root: Path) -> Layout | None:
   )
   words = f"labelme's JSON ({len(everything)} files)"
   notes = (note,) if left_out else ()
-  return Layout(words, splits.divide(parts), names, partial(read, names=names), notes=notes)
+  return Layout(words, parts, names, partial(read, names=names), notes=notes)
 
 
 def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
@@ -77,8 +78,8 @@ def _names(root: Path, raws: Sequence[records.Raw]) -> list[str]:
   """Returns the listed classes, or all labels in the order of the alphabet."""
   for file in (root / name for name in _LISTS):
     if file.is_file():
-      lines = [line.strip() for line in image_files.read_text(file).splitlines()]
-      names = [n for n in lines if n and n not in (IGNORED, NOTHING) and n.lower() != 'background']
+      listed = [entry.name for entry in class_files.read(file)]
+      names = [n for n in listed if n not in (IGNORED, NOTHING) and n.lower() != 'background']
       if len(set(names)) != len(names):
         raise UserError(f'{file}: the names of the classes must differ')
       return names

@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.data import classlist, image_files, outlines, records
+from jaxseg.data import class_files, classlist, image_files, layouts, outlines, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import Piece
+from jaxseg.data.pairing import WHOLE
 from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
 _TABLE = 'objects.csv'
 _COLUMNS = ('image', 'id', 'class')
-_IMAGES, _MASKS = ('images', 'imgs', 'img'), ('masks', 'labels', 'mask', 'instances')
 _VOID = 255
 _ONE_CLASS = ('background', 'object')
 
@@ -41,7 +41,7 @@ def find_files(root: Path) -> Layout | None:
   """Returns the layout of a folder with a file for each object, None where it is none."""
   parts: dict[str, list] = {}
   divided = splits.folders(root)
-  for split, folder in {splits.WHOLE: root, **divided, **_stages(root)}.items():
+  for split, folder in {WHOLE: root, **divided, **_stages(root)}.items():
     for one in sorted(set(folder.iterdir()) - set(divided.values())):
       images = pictures.listed(one / 'images')
       if len(images) == 1 and (one / 'masks').is_dir():
@@ -52,56 +52,41 @@ def find_files(root: Path) -> Layout | None:
     return None
   names, classes = _classes(root)
   read = partial(read_files, names=names, classes=classes)
-  return Layout('a mask file for each object', splits.divide(parts), names, read)
+  return Layout('a mask file for each object', parts, names, read)
 
 
 def _stages(root: Path) -> dict[str, Path]:
   """Returns the Data Science Bowl's own folder, whose name is of no split."""
-  return {splits.WHOLE: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
+  return {WHOLE: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
 
 
 def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None) -> Layout | None:
   """Returns the layout of a folder with a map for each image, None where it is none.
 
   Args:
-    root: with images/ and masks/, or with folders of splits that have them.
+    root: with images and masks, in any of the ways of data/layouts.py.
     divisor: see above.
     void: a number that stands for what nobody counts; -1: none does.
   """
-  parts = {}
-  for split, folder in {splits.WHOLE: root, **splits.folders(root)}.items():
-    images, masks = (_first(folder, names) for names in (_IMAGES, _MASKS))
-    if images and masks:
-      parts[split] = _pairs(images, masks)
-  if not parts:
+  try:
+    pairs = layouts.find(root).pairs(root)
+  except UserError:
     return None
+  if alone := [*pairs.without_mask, *pairs.without_image]:
+    raise UserError(f'{root / alone[0]} has no mask, or no image, of its name: add or remove one')
+  parts = {s: [records.Raw(p.image, p.mask, p.name) for p in of] for s, of in pairs.splits.items()}
   names, classes = _classes(root)
   if divisor is not None and names == _ONE_CLASS:
     raise UserError(f'{root}: divisor={divisor} needs classes.txt, whose line k names class k')
   read = partial(read_ids, names=names, classes=classes, divisor=divisor, void=void)
-  return Layout('a map of numbered objects for each image', splits.divide(parts), names, read)
-
-
-def _first(folder: Path, names: Sequence[str]) -> Path | None:
-  return next((folder / name for name in names if (folder / name).is_dir()), None)
-
-
-def _pairs(images: Path, masks: Path) -> list[records.Raw]:
-  by_stem = {path.stem: path for path in pictures.listed(masks)}
-  listed = pictures.listed(images)
-  for image in listed:
-    if image.stem not in by_stem:
-      raise UserError(f'{image} has no mask {masks / image.stem}.png: add or remove one')
-  if lonely := sorted(by_stem.keys() - {image.stem for image in listed}):
-    raise UserError(f'{by_stem[lonely[0]]} has no image of the same name in {images}')
-  return [records.Raw(image, by_stem[image.stem], image.name) for image in listed]
+  return Layout('a map of numbered objects for each image', parts, names, read)
 
 
 def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
   """Returns the names of the classes, and those of single objects where objects.csv has them."""
   names, table = _ONE_CLASS, root / _TABLE
-  if (root / 'classes.txt').is_file():
-    names = classlist.read_file(root / 'classes.txt').names
+  if listed := class_files.find(root):
+    names = classlist.read_file(root / listed).names
   if not table.is_file():
     return names, {}
   rows = list(csv.DictReader(io.StringIO(image_files.read_text(table))))
@@ -116,7 +101,7 @@ def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
   if names == _ONE_CLASS:
     names = ('background', *found)
   if unknown := set(found) - set(names[1:]):
-    raise UserError(f'{table}: {some(sorted(unknown))} are not in classes.txt')
+    raise UserError(f'{table}: {some(sorted(unknown))} are not in {listed}')
   return names, of_object
 
 

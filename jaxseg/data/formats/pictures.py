@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jaxseg.data import image_files
 from jaxseg.data.geometry import Size
+from jaxseg.data.pairing import SUFFIXES
 from jaxseg.types import UserError
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 _ORIENTATION = 0x0112  # EXIF's tag
 
 

@@ -1,4 +1,4 @@
-"""Which split a folder, a file or an image belongs to, by the words that people use."""
+"""Which split a folder, a file or an image belongs to, by the words of data/pairing.py."""
 
 from __future__ import annotations
 
@@ -6,52 +6,60 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from jaxseg.data import records
+from jaxseg.data.pairing import SPLIT_WORDS, WHOLE
+from jaxseg.types import UserError
 
-SPLITS = ('train', 'val', 'test')
-_WORDS = {
-  'train': ('train', 'training'),
-  'val': ('val', 'valid', 'validation', 'dev'),
-  'test': ('test', 'testing'),
-}
-WHOLE = ''  # what is not divided
+_PARTS = 5  # of which one is held out where nothing is 'val'
+
+Parts = Mapping[str, Sequence[records.Raw]]
 
 
 def split_of(name: str) -> str:
   """Returns the split that a name tells of, as instances_train2017 and valid do; else WHOLE."""
   words = re.split(r'[^a-z]+', name.lower())
-  return next((split for split in SPLITS if set(words) & set(_WORDS[split])), WHOLE)
+  return next((split for word, split in SPLIT_WORDS.items() if word in words), WHOLE)
 
 
 def folders(root: Path) -> dict[str, Path]:
   """Returns the folders of `root` that are named after splits."""
   found = {}
   for path in sorted(p for p in root.iterdir() if p.is_dir()):
-    name = re.sub(r'\d+$', '', path.name.lower())
-    for split in SPLITS:
-      if name in _WORDS[split]:
-        found.setdefault(split, path)
+    if split := SPLIT_WORDS.get(re.sub(r'\d+$', '', path.name.lower())):
+      found.setdefault(split, path)
   return found
 
 
-def divide(parts: Mapping[str, Sequence[records.Raw]]) -> dict[str, list[records.Raw]]:
-  """Returns splits with at least 'train' and 'val'; a fifth of what trains is held out where none is.
+def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[records.Raw]]:
+  """Returns splits with 'train' and 'val'; what is not divided yet is divided by a hash of the names.
 
-  What is not divided is for training. Which images are held out follows from their names alone.
+  Args:
+    parts: as the data are divided; WHOLE is not.
+    folds: divides what is not 'test' into so many parts, of which number `fold` is 'val'; 0: as it is,
+      and a fifth where nothing is 'val'.
+    fold: from 0.
   """
-  splits = {split: list(parts[split]) for split in SPLITS if parts.get(split)}
-  if whole := parts.get(WHOLE):
-    splits['train'] = [*splits.get('train', ()), *whole]
-  if 'val' not in splits and len(splits.get('train', ())) > 1:
-    pairs = splits['train']
-    held_out = set(sorted(range(len(pairs)), key=lambda i: _hash(pairs[i]))[: len(pairs) // 5 or 1])
-    splits['val'] = [pairs[i] for i in sorted(held_out)]
-    splits['train'] = [pair for i, pair in enumerate(pairs) if i not in held_out]
+  if not (folds == fold == 0 or (2 <= folds and 0 <= fold < folds)):
+    raise UserError(f'objects: got folds {folds} and fold {fold}; two or more, the first is fold 0')
+  pooled = [s for s in (WHOLE, 'train', 'val') if s in parts and (folds or 'val' not in parts)]
+  splits = {split: list(raws) for split, raws in parts.items() if split not in pooled}
+  if WHOLE in splits:
+    splits['train'] = [*splits.get('train', ()), *splits.pop(WHOLE)]
+  pool = [raw for split in pooled for raw in parts[split]]
+  if len(pool) < folds:
+    raise UserError(f'objects: {len(pool)} images are too few for {folds} folds')
+  if pool:
+    ranked = sorted(range(len(pool)), key=lambda i: _hash(pool[i]))
+    count = folds or max(min(_PARTS, len(pool)), 2)  # one image alone is for training
+    held_out = set(ranked[fold * len(pool) // count : (fold + 1) * len(pool) // count])
+    splits['train'] = [raw for i, raw in enumerate(pool) if i not in held_out]
+    splits['val'] = [raw for i, raw in enumerate(pool) if i in held_out]
   return splits
 
 
-def _hash(raw: records.Raw) -> bytes:
+def _hash(raw: records.Raw) -> tuple[bytes, str]:
   """Adding images moves few of the others from one split to the other."""
-  return hashlib.sha256(os.fsencode(Path(raw.file_name).stem)).digest()
+  stem = PurePosixPath(raw.file_name).with_suffix('')
+  return hashlib.sha256(os.fsencode(str(stem))).digest(), str(raw.image)

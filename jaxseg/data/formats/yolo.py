@@ -17,6 +17,7 @@ import yaml
 from jaxseg.data import image_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
+from jaxseg.data.pairing import WHOLE
 from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
@@ -39,7 +40,7 @@ def find(root: Path) -> Layout | None:
   names = ('background', *_names(root, told))
   words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for f in folders.values())})'
   notes = (note,) if without else ()
-  return Layout(words, splits.divide(parts), names, partial(read, names=names), notes=notes)
+  return Layout(words, parts, names, partial(read, names=names), notes=notes)
 
 
 def _image_folders(root: Path) -> dict[str, Path]:
@@ -48,7 +49,7 @@ def _image_folders(root: Path) -> dict[str, Path]:
   inner = root / 'images'
   if inner.is_dir():
     found |= splits.folders(inner)
-    found = found or {splits.WHOLE: inner}
+    found = found or {WHOLE: inner}
   for split, folder in splits.folders(root).items():
     found[split] = folder / 'images' if (folder / 'images').is_dir() else folder
   return {split: folder for split, folder in found.items() if _has_labels(_labels_of(folder))}
