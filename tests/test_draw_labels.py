@@ -10,7 +10,7 @@ from jaxseg.types import VOID, UserError
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
 NAMES = ('background', 'square', 'disc')
 LABEL = np.array([[0, 1], [2, VOID]], np.uint8)
-VOID_COLOR, WRONG_COLOR = labels.VOID_COLOR, labels.WRONG_COLOR
+VOID_COLOR, WRONG_COLOR = labels.VOID_COLOR, labels.wrong_color(PALETTE)
 
 
 def test_colorize_by_hand():
@@ -53,6 +53,19 @@ def test_pictures_by_hand():
   gray = [100] * 3
   np.testing.assert_array_equal(pictures['errors'], [[gray, WRONG_COLOR], [gray, VOID_COLOR]])
   assert list(labels.pictures(image, LABEL, None, PALETTE)) == ['image', 'truth']
+
+
+def test_errors_have_a_colour_that_no_class_has():
+  """Red, unless a class is red; it stays apart also from 255 classes of all kinds of colours."""
+  assert labels.wrong_color(((0, 0, 0), (0, 100, 0))) == (230, 40, 40)
+  red, rng = ((0, 0, 0), (255, 0, 0), (0, 255, 0)), np.random.default_rng(0)
+  many = tuple(map(tuple, rng.integers(0, 256, (255, 3)).tolist()))
+  for palette, least in ((red, 100), (many, 20)):
+    color = labels.wrong_color(palette)
+    distances = np.linalg.norm(np.array([*palette, VOID_COLOR]) - color, axis=1)
+    assert distances.min() >= least, (color, palette)
+  shown = labels.error_map(np.zeros((1, 1), np.uint8), np.array([[1]]), np.array([[0]]), red)
+  np.testing.assert_array_equal(shown, [[labels.wrong_color(red)]])
 
 
 def test_images_of_other_channels_are_shown_by_their_first():

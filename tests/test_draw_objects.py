@@ -24,7 +24,7 @@ def test_overlay_by_hand():
 def test_pictures():
   example = {'image': IMAGE, 'instances': IDS}
   pictures = objects.pictures(example, IDS * 0)
-  assert list(pictures) == ['image', 'truth', 'prediction']
+  assert list(pictures) == ['image', 'truth', 'prediction', 'errors']
   for title, expected in (
     ('truth', objects.overlay(IMAGE, IDS)),
     ('prediction', [[[100] * 3] * 5] * 5),
@@ -32,6 +32,21 @@ def test_pictures():
     np.testing.assert_array_equal(pictures[title], expected)
   np.testing.assert_array_equal(pictures['image'], pictures['prediction'])
   assert list(objects.pictures({'image': IMAGE}, None)) == ['image', 'truth']
+
+
+def test_errors_are_missed_objects_and_false_ones():
+  """A half that is found (IoU 0.5), one missed below it, one invented; a crowd is neither, nor what lies in it."""
+  truth = np.zeros((4, 8, 2), np.uint16)
+  truth[0, :4, 0], truth[2, :2, 0], truth[3, :, 1] = 1, 2, 3
+  ids = np.zeros((4, 8), np.uint16)
+  ids[0, :2], ids[1, 5:], ids[3, 4:6] = 4, 5, 6
+  shown = objects.error_map(np.zeros((4, 8, 1), np.uint8), truth, ids, crowds=[3])
+  expected = np.full((4, 8, 3), 50)
+  expected[2, :2], expected[1, 5:] = objects.MISSED_COLOR, objects.FALSE_COLOR
+  np.testing.assert_array_equal(shown, expected)
+  alone = objects.error_map(np.zeros((4, 8, 1), np.uint8), truth[..., 0] * 0, ids * 0)
+  assert (alone == 50).all()
+  assert dict(objects.legend()).keys() == {'missed', 'false'}
 
 
 def test_numbers_have_sixteen_bits(tmp_path):

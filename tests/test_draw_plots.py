@@ -39,6 +39,38 @@ def test_names_are_drawn_as_they_are():
     assert len(file.getvalue()) > 1000
 
 
+def test_axes_have_names(monkeypatch):
+  """Every plot says what it shows across and up, whatever is drawn."""
+  figures = []
+  new = plots._new_figure
+  monkeypatch.setattr(plots, '_new_figure', lambda size: figures.append(new(size)) or figures[-1])
+  records = [
+    {
+      'step': 1,
+      'eval/a': 0.5,
+      'train/loss': 1,
+      'train/learning_rate': 1,
+      'time/images_per_second': 2,
+    }
+  ]
+  bins = {'confidence': [0.5, 0.9], 'accuracy': [0.4, 0.95], 'share': [0.25, 0.75]}
+  for draw in (
+    lambda file: plots.save_curves(file, records),
+    lambda file: plots.save_class_bars(file, [0.5], ['a'], axis='IoU'),
+    lambda file: plots.save_confusion(file, np.eye(2), 'ab'),
+    lambda file: plots.save_reliability(file, bins),
+    lambda file: plots.save_risk_coverage(file, {'coverage': [0.5, 1.0], 'risk': [0.0, 0.1]}),
+  ):
+    draw(io.BytesIO())
+  axes = [ax for figure in figures for ax in figure.axes if ax.get_label() != '<colorbar>']
+  assert len(axes) == 8 and all(ax.get_xlabel() for ax in axes)
+  names = [ax.get_ylabel() for ax in axes]
+  assert names == [
+    *('loss', 'score', 'learning rate', 'images per second'),
+    *('', 'truth', 'accuracy, share', 'risk'),  # bars have their classes there
+  ]
+
+
 def test_curves_are_sorted_into_pictures():
   records = [
     {

@@ -84,6 +84,9 @@ class Task:
   def scorer(self, class_names):
     return Score(class_names)
 
+  def legend(self, classes, shown=()):
+    return [*zip(classes.names, classes.palette, strict=True)]
+
   def draw(self, example, prediction, classes):
     shown = {'image': example['image'], 'truth': largest_class(example['label'])}
     if prediction is not None:

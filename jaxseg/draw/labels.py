@@ -5,6 +5,8 @@ there as it is. Images are uint8 [h, w], [h, w, 1] or [h, w, 3], labels integers
 uint8 [h, w, 3].
 """
 
+import functools
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +19,8 @@ Color = tuple[int, int, int]
 Palette = Sequence[Color]  # a colour for each class
 
 VOID_COLOR = (224, 224, 192)
-WRONG_COLOR = (230, 40, 40)
+_WRONG_COLOR = (230, 40, 40)  # where no class is nearly as red
+_FAR = 100  # distance of two colours that nobody takes for one
 _MANY = 24  # classes, above which a legend has only those that occur
 
 
@@ -38,13 +41,29 @@ def overlay(
   return np.where(_is_class(label, palette)[..., None], mixed, image)
 
 
-def error_map(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-  """Returns wrong pixels in red on the faint gray image, void in VOID_COLOR."""
-  gray = 50 + 0.5 * as_rgb(image).mean(axis=-1, keepdims=True)
-  shown = np.repeat(gray, 3, axis=-1).astype(np.uint8)
-  shown[label != prediction] = WRONG_COLOR
+def error_map(
+  image: np.ndarray, label: np.ndarray, prediction: np.ndarray, palette: Palette
+) -> np.ndarray:
+  """Returns wrong pixels in `wrong_color` on the faint grey image, void in VOID_COLOR."""
+  shown = faint(image)
+  shown[label != prediction] = wrong_color(tuple(map(tuple, palette)))
   shown[label == VOID] = VOID_COLOR
   return shown
+
+
+@functools.cache
+def wrong_color(palette: tuple[Color, ...]) -> Color:
+  """Returns the colour of errors: red, or where a class or void looks like it the one least like any."""
+  taken = np.array([*palette, VOID_COLOR], float)
+  levels = itertools.product(range(0, 256, 51), repeat=3)
+  colors = [_WRONG_COLOR, *(color for color in levels if len(set(color)) > 1)]  # greys are images
+  return max(colors, key=lambda c: min(np.linalg.norm(taken - c, axis=1).min(), _FAR))
+
+
+def faint(image: np.ndarray) -> np.ndarray:
+  """Returns an image in light greys, on which colours stand out."""
+  gray = 50 + 0.5 * as_rgb(image).mean(axis=-1, keepdims=True)
+  return np.repeat(gray, 3, axis=-1).astype(np.uint8)
 
 
 def pictures(
@@ -54,7 +73,7 @@ def pictures(
   shown = {'image': as_rgb(image), 'truth': colorize(label, palette)}
   if prediction is None:
     return shown
-  errors = error_map(image, label, prediction)
+  errors = error_map(image, label, prediction, palette)
   return {**shown, 'prediction': colorize(prediction, palette), 'errors': errors}
 
 
@@ -73,7 +92,7 @@ def legend(
   if len(palette) > _MANY:
     classes = sorted({int(k) for label in shown for k in np.unique(label)}.intersection(classes))
   entries = [(class_names[k], palette[k]) for k in classes] + [('void', VOID_COLOR)]
-  return entries + [('wrong', WRONG_COLOR)] * errors
+  return entries + [('wrong', wrong_color(tuple(map(tuple, palette))))] * errors
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

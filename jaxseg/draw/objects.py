@@ -2,26 +2,72 @@
 
 import colorsys
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from jaxseg.draw.labels import as_rgb
+from jaxseg.draw.labels import Color, as_rgb, faint
+
+MISSED_COLOR, FALSE_COLOR = (230, 40, 40), (50, 120, 255)
+_FOUND = 0.5  # IoU of a true and a predicted object that are taken for one
 
 
 def pictures(example: Mapping[str, Any], ids: np.ndarray | None) -> dict[str, np.ndarray]:
-  """Returns 'image', 'truth' and of a prediction 'prediction', uint8 [h, w, 3] each.
+  """Returns 'image', 'truth' and of a prediction 'prediction' and 'errors', uint8 [h, w, 3] each.
 
   Args:
-    example: with 'image' and perhaps 'instances'.
+    example: with 'image' and perhaps 'instances' and 'crowd'.
     ids: predicted objects, see `overlay`.
   """
   image = example['image']
   truth = example.get('instances', np.zeros(image.shape[:2], np.uint16))
   shown = {'image': as_rgb(image), 'truth': overlay(image, truth)}
-  return shown if ids is None else {**shown, 'prediction': overlay(image, ids)}
+  if ids is None:
+    return shown
+  errors = error_map(image, truth, ids, np.flatnonzero(example.get('crowd', ())) + 1)
+  return {**shown, 'prediction': overlay(image, ids), 'errors': errors}
+
+
+def error_map(
+  image: np.ndarray, truth: np.ndarray, ids: np.ndarray, crowds: Sequence[int] = ()
+) -> np.ndarray:
+  """Returns the faint grey image with true objects that are missed, and predicted ones that are none.
+
+  Args:
+    image: see `overlay`.
+    truth: true objects, integers [h, w] or [h, w, layers].
+    ids: predicted ones, integers [h, w]; one is right where its IoU with a true one is 0.5 or more.
+    crowds: true regions of many objects: none of them is missed, nothing within is wrong.
+  """
+  shown = faint(image)
+  layers = np.moveaxis(np.atleast_3d(truth), -1, 0)
+  right: set[int] = set()
+  for layer in layers:
+    pairs = _matches(layer, ids)
+    right |= {predicted for _, predicted in pairs}
+    known = [0, *crowds, *(true for true, _ in pairs)]
+    shown[~np.isin(layer, known)] = MISSED_COLOR
+  crowded = np.isin(layers, crowds).any(axis=0)
+  for number in np.setdiff1d(ids, [0, *right]):
+    region = ids == number
+    if 2 * np.count_nonzero(region & crowded) <= np.count_nonzero(region):
+      shown[region] = FALSE_COLOR
+  return shown
+
+
+def legend() -> list[tuple[str, Color]]:
+  """Returns names and colours of the errors."""
+  return [('missed', MISSED_COLOR), ('false', FALSE_COLOR)]
+
+
+def _matches(truth: np.ndarray, ids: np.ndarray) -> list[tuple[int, int]]:
+  """Returns the numbers of true and predicted objects [h, w] with an IoU of 0.5 or more."""
+  both = (truth > 0) & (ids > 0)
+  pairs, shared = np.unique(np.stack([truth[both], ids[both]]), axis=1, return_counts=True)
+  sizes = np.bincount(truth.ravel())[pairs[0]] + np.bincount(ids.ravel())[pairs[1]] - shared
+  return [tuple(pair) for pair in pairs.T[shared >= _FOUND * sizes].tolist()]
 
 
 def overlay(image: np.ndarray, instances: np.ndarray, alpha: float = 0.5) -> np.ndarray:

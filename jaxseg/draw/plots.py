@@ -1,4 +1,4 @@
-"""Plots of numbers: training curves, bars by class, confusion matrices.
+"""Plots of numbers: training curves, bars by class, confusion matrices, what confidence is worth.
 
 Each is written to a path or an open file, in the format that the path's ending or matplotlib's
 'savefig.format' says. Names are drawn as they are: a $ begins no formula.
@@ -47,9 +47,17 @@ def save_confusion(
 
 
 def save_class_bars(
-  file: File, values: Sequence[float | None], class_names: Sequence[str], *, title: str = ''
+  file: File,
+  values: Sequence[float | None],
+  class_names: Sequence[str],
+  *,
+  title: str = '',
+  axis: str = '',
 ) -> None:
-  """Draws a bar from 0 to 1 for every class, its number beside it; None or nan (absent) has none."""
+  """Draws a bar from 0 to 1 for every class, its number beside it; None or nan (absent) has none.
+
+  `axis` is what the bars measure.
+  """
   values = np.array(values, np.float64)
   lengths, ticks = np.nan_to_num(values), range(len(values))
   figure = _new_figure((5.2, min(0.9 + 0.26 * len(values), 40)))
@@ -62,10 +70,48 @@ def save_class_bars(
   axes.set_xlim(0, 1.12)
   axes.set_xticks(np.linspace(0, 1, 6))
   axes.invert_yaxis()
+  axes.set_xlabel(axis, parse_math=False)
   axes.grid(axis='x', alpha=0.3)
   axes.set_axisbelow(True)
   axes.set_title(title, fontsize=10, parse_math=False)
   figure.savefig(file, dpi=120)
+
+
+def save_reliability(file: File, bins: Mapping[str, Sequence[float]]) -> None:
+  """Draws how often pixels of a confidence are right, above how many there are.
+
+  Args:
+    file: see above.
+    bins: 'confidence', 'accuracy' and 'share' of the pixels, see metrics.confidence.
+  """
+  figure = _new_figure((5.2, 3.4))
+  axes = figure.add_subplot()
+  axes.bar(bins['confidence'], bins['share'], width=0.02, color='0.8', label='share of the pixels')
+  axes.plot([0, 1], [0, 1], color='0.5', linestyle='--', linewidth=1, label='calibrated')
+  axes.plot(bins['confidence'], bins['accuracy'], marker='o', markersize=4, label='accuracy')
+  _finish(axes, 'Reliability', 'confidence', 'accuracy, share', (0, 1.02))
+  figure.savefig(file, dpi=120)
+
+
+def save_risk_coverage(file: File, curve: Mapping[str, Sequence[float]]) -> None:
+  """Draws the share of wrong pixels among those that are least uncertain, see metrics.confidence."""
+  figure = _new_figure((5.2, 3.4))
+  axes = figure.add_subplot()
+  axes.plot(curve['coverage'], curve['risk'], label='by uncertainty')
+  axes.axhline(curve['risk'][-1], color='0.5', linestyle='--', linewidth=1, label='in any order')
+  top = 1.1 * max(*curve['risk'], 1e-3)
+  _finish(axes, 'Do doubts find errors', 'coverage, most certain first', 'risk', (0, top))
+  figure.savefig(file, dpi=120)
+
+
+def _finish(axes, title: str, across: str, up: str, limits: tuple[float, float]) -> None:
+  axes.set_title(title, fontsize=10)
+  axes.set_xlabel(across)
+  axes.set_ylabel(up)
+  axes.set_xlim(0, 1.02)
+  axes.set_ylim(*limits)
+  axes.grid(alpha=0.3)
+  axes.legend(fontsize=8)
 
 
 def save_curves(
@@ -109,6 +155,7 @@ def _draw_curves(axes, title: str, curves: Mapping[str, Points], marked) -> None
     axes.set_ylim(0, 1.15 * highest)
   axes.set_title(title, fontsize=10)
   axes.set_xlabel('step')
+  axes.set_ylabel(title.removesuffix('s') if title == 'scores' else title)
   axes.grid(alpha=0.3)
   for text in axes.legend(fontsize=8).get_texts():
     text.set_parse_math(False)

@@ -47,7 +47,8 @@ class Figures:
     for name, column in list(columns(summary).items())[:1]:
       with files.whole_file(folder / 'classes.png') as part:
         title = f'{render.title(name)} at step {step}'
-        plots.save_class_bars(part, [*column.values()], [*column], title=title)
+        values, axis = [*column.values()], render.title(name)
+        plots.save_class_bars(part, values, [*column], title=title, axis=axis)
 
   def ended(self, run: RunView) -> None:
     """Nothing is left to do: the last evaluation's pictures stay."""
@@ -60,9 +61,10 @@ class Figures:
     count = min(run.experiment.log.figures, len(run.source))
     chosen = np.linspace(0, len(run.source) - 1, count, dtype=int).tolist()
     examples = threads.examples(run.source, chosen)
-    picture = draw(run.experiment.task, self._predictor.predict, examples, run.classes)
-    self._predictor.variables = None  # the device's memory is the training's
-    return picture
+    try:
+      return draw(run.experiment.task, self._predictor.predict, examples, run.classes)
+    finally:
+      self._predictor.variables = None  # the device's memory is the training's
 
 
 def draw(
@@ -71,17 +73,15 @@ def draw(
   examples: Iterable[Mapping[str, Any]],
   classes: Classes,
 ) -> np.ndarray:
-  """Draws each example, its truth and its prediction as a row, and the legend where there is one.
+  """Draws each example, its truth and its prediction as a row above its name, and the legend.
 
   Returns:
     uint8 [height, width, 3].
   """
-  rows, maps = [], []
+  rows, names, maps = [], [], []
   for example in examples:
     prediction = predict(example['image'])
     rows.append(task.draw(example, prediction, classes))
+    names.append(str(example['file_name']))
     maps += [example['label'], prediction['mask']]
-  legend = ()
-  if task.class_colors:
-    legend = labels.legend(classes.palette, classes.names, maps, errors='errors' in rows[0])
-  return sheet.panel(rows, legend=legend)
+  return sheet.panel(rows, captions=names, legend=task.legend(classes, maps))

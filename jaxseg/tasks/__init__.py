@@ -4,7 +4,7 @@ A new task is a file here, or a module of the user's own (`config.task = 'my.dep
 gives its outputs, and a config. Nothing else looks at a task's name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from jaxseg.config import parts
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
+from jaxseg.draw.labels import Color
 from jaxseg.metrics.score import Example, Prediction, Score
 from jaxseg.types import Array, Batch, Losses, Outputs
 
@@ -28,7 +29,7 @@ class Task(Protocol):
     weights_from_labels: whether the losses' weights depend on labels alone, which accumulation needs.
     maps: whether predictions are maps of class probabilities, which may be averaged over views and
       joined from tiles.
-    class_colors: whether its pictures show classes in their colours, so that a legend helps.
+    class_colors: whether its pictures show classes in their colours.
     num_outputs: channels of the network's output.
     transforms: what a training example goes through last; one with `makes` names further entries of
       the batch.
@@ -84,6 +85,14 @@ class Task(Protocol):
       example: as its source gives it.
       prediction: what `in_image` gives; None: the truth alone is drawn.
       classes: with `names` and `palette`.
+    """
+
+  def legend(self, classes: Any, shown: Iterable[np.ndarray] = ()) -> list[tuple[str, Color]]:
+    """Returns names with the colours that its pictures of predictions have, [] where none helps.
+
+    Args:
+      classes: with `names` and `palette`.
+      shown: labels and masks; of many classes only those that occur are named.
     """
 
 

@@ -4,7 +4,7 @@ The losses are those of Mask R-CNN (arXiv:1703.06870, section 2), divided as Det
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxseg.data import objects
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.draw import objects as pictures
+from jaxseg.draw.labels import Color
 from jaxseg.metrics import coco
 from jaxseg.metrics.score import Example, Prediction
 from jaxseg.nn.detection.masks import paste
@@ -124,9 +125,13 @@ class Task:
     return coco.Score(class_names, max_detections=max_detections)
 
   def draw(self, example: Example, prediction: Prediction | None, classes: Any) -> Pictures:
-    """Returns 'image', 'truth' and 'prediction', each object in a colour of its own."""
+    """Returns 'image', 'truth' and 'prediction', each object in a colour of its own, and 'errors'."""
     del classes
     return pictures.pictures(example, None if prediction is None else prediction['ids'])
+
+  def legend(self, classes: Any, shown: Iterable[np.ndarray] = ()) -> list[tuple[str, Color]]:
+    del classes, shown
+    return pictures.legend()
 
 
 def painted(detections: Detections, least: float = MIN_SCORE) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import jax
@@ -143,6 +143,11 @@ class Task:
     """Returns 'image', 'truth', 'prediction' and 'errors', see jaxseg.tasks."""
     mask = None if prediction is None else prediction['mask']
     return labels.pictures(example['image'], example['label'], mask, classes.palette)
+
+  def legend(
+    self, classes: Any, shown: Iterable[np.ndarray] = ()
+  ) -> list[tuple[str, labels.Color]]:
+    return labels.legend(classes.palette, classes.names, shown, errors=True)
 
   def _cross_entropy(self, logits: Array, batch: Batch) -> tuple[Array, Array]:
     if logits.shape[-1] != self.num_outputs:
