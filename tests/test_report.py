@@ -84,6 +84,10 @@ def evaluated(run, *results, name=None):
   return dataclasses.replace(run, evaluations=evaluations, path=path, records=[])
 
 
+def compared(*runs, found=None):
+  return comparison.page(comparison.named(runs), found)
+
+
 def plots(text):
   """The SVG of each plot of a page by its title."""
   pairs = re.findall(r'class="plot" src="data:image/svg\+xml;base64,([^"]*)" alt="([^"]*)"', text)
@@ -156,8 +160,8 @@ def test_photographs_become_jpeg_and_masks_png_with_their_colours():
   mask[:, 8:] = 250, 200, 50
   noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
   example = {'image': noise, 'file_name': 7}
-  shot = images._shot(example, 0.25, {'image': noise, 'truth': mask})
-  assert (shot.name, shot.score, shot.size) == ('7', 0.25, (16, 16))
+  shot = images._shot(example, [0.25], {'image': noise, 'truth': mask})
+  assert (shot.name, shot.scores, shot.size) == ('7', (0.25,), (16, 16))
   kind, data = shot.pictures['truth'].split(';base64,')
   picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert('RGB'))
   assert kind == 'data:image/png' and (picture == mask).all()
@@ -204,10 +208,65 @@ def test_the_plain_mode_stands_for_the_run_and_others_are_named(run):
   assert 'val, 9 images, flip, eval/val_flip.json' in caption
 
 
+def test_what_it_trained_on_never_stands_for_a_run_nor_does_an_ensemble(run):
+  """Whatever was evaluated last: the training split counts only where nothing else is known."""
+  train = evaluation(run, 0.9, split='train')
+  ours = {'runs': ['first', 'other']} | evaluation(run, 0.8, mode='with other')
+  records = [{'step': 4, 'eval/mean_iou': 0.25}]
+  seen = dataclasses.replace(evaluated(run, train, ours), records=records)
+  assert (seen.headline['origin'], seen.headline['mean_iou']) == ('while training', 0.25)
+  held_out = evaluated(run, train, ours, evaluation(run, 0.5, split='test'))
+  assert held_out.headline['origin'] == 'eval/test.json'
+  assert evaluated(run, train, ours).headline['origin'] == 'eval/train.json'
+  assert 'val, with other' in single.page(held_out, None)
+
+
+def test_confidence_and_breakdowns_are_shown_where_they_were_measured(run):
+  curve = {'coverage': [0.5, 1.0], 'risk': [0.1, 0.25]}
+  bins = {'confidence': [0.4, 0.9], 'accuracy': [0.5, 0.8], 'share': [0.25, 0.75]}
+  by = {'north': {'images': 1200, 'mean_iou': 0.25}, 'south': {'images': 3, 'mean_iou': None}}
+  more = dict(ece=0.125, reliability=bins, risk_coverage=curve, by_site=by)
+  text = single.page(evaluated(run, evaluation(run, 0.5, **more)), None)
+  assert list(plots(text)) == ['Confusion matrix', 'reliability', 'risk coverage']
+  assert '<div class="name">ECE</div><div class="value">0.1250</div>' in text
+  table = text.split('By site (val, 9 images)')[1].split('</table>')[0]
+  assert re.findall(r'<td>(.*?)</td>', table) == ['1,200', '0.250', '3', '–']
+  plain = single.page(evaluated(run, evaluation(run, 0.5)), None)
+  assert 'Where it fails' not in plain and '<h2>Confidence</h2>' not in plain
+
+
+def test_the_images_on_which_runs_differ_stand_side_by_side(run, trained, monkeypatch):
+  """The second says ground everywhere; each image has the names of both and the larger gaps come first."""
+
+  class Ground:
+    def predict(self, image):
+      return {'mask': np.zeros(image.shape[:2], np.uint8)}
+
+  monkeypatch.setattr(images, 'SHOWN', 3)
+  one = images._Run(run, 'best')
+  other = images._Run(run, 'best')
+  monkeypatch.setattr(other, '_predictor', Ground())
+  pair = iter([one, other])
+  monkeypatch.setattr(images, '_Run', lambda *_: next(pair))
+  found = images.compare({'a': run, 'b': run}, 'best', 16, 1e9, print)
+  assert (found.count, found.total, len(found.shots)) == (16, 16, 3) and sum(found.better) <= 16
+  gaps = [abs(shot.scores[0] - shot.scores[1]) for shot in found.shots]
+  assert gaps == sorted(gaps, reverse=True) and gaps[-1] > 0
+  titles = ['image', 'truth', 'prediction, a', 'prediction, b', 'errors, a', 'errors, b']
+  assert list(found.shots[0].pictures) == titles
+  text = compared(run, dataclasses.replace(run, path=run.path.with_name('b')), found=found)
+  gallery = text.split('<h2>The same images</h2>')[1].split('</section>')[0]
+  assert (
+    gallery.count('<img') == 3 * 6 and f'<b>first {found.shots[0].scores[0]:.3f}</b>' in gallery
+  )
+  assert comparison.show_alike([run, run])
+  assert not comparison.show_alike([run, with_data(run, options=dict(size=64))])
+
+
 def test_only_what_is_scored_alike_has_a_best(run):
   better = evaluated(run, evaluation(run, 0.75), name='better')
   plain = evaluated(run, evaluation(run, 0.5))
-  text = comparison.page([plain, better])
+  text = compared(plain, better)
   assert '<td class="best">0.7500</td>' in text and '<td class="best">0.750</td>' in text
   assert 'val, 9 images (eval/val.json)' in text and 'not comparable' not in text
   more_data = with_data(better, options=dict(size=32, count=17))
@@ -222,7 +281,7 @@ def test_only_what_is_scored_alike_has_a_best(run):
     evaluated(run, evaluation(run, 0.75) | {'images': 8}, name='other'),
     more_data,
   ):
-    text = comparison.page([plain, other])
+    text = compared(plain, other)
     summary, classes = text.split('<h2>IoU by class</h2>')
     assert 'class="best">0.7' not in text and 'not comparable as they stand' in summary
     assert '0.7500' in summary and '0.750' in classes
@@ -235,7 +294,7 @@ def test_of_errors_the_lowest_is_the_best():
 
 def test_a_run_without_scores_keeps_its_column(run):
   bare = dataclasses.replace(run, path=run.path.with_name('bare'))
-  text = comparison.page([evaluated(run, evaluation(run, 0.5)), bare])
+  text = compared(evaluated(run, evaluation(run, 0.5)), bare)
   text = text.split('<h2>IoU by class</h2>')[1]
   assert '<th scope="col">first</th><th scope="col">bare</th>' in text
   assert text.count('<td>0.500</td><td>–</td>') == 4 and 'Not evaluated: bare.' in text
@@ -251,11 +310,11 @@ def test_what_comes_from_outside_is_escaped(run):
     provenance={'command': evil, 'system': evil},
     path=run.path / evil.replace('/', ''),
   )
-  shot = images.Shot(evil, 0.5, {evil: 'data:image/png;base64,'}, (4, 4))
+  shot = images.Shot(evil, (0.5,), {evil: 'data:image/png;base64,'}, (4, 4))
   found = images.Images(evil, 1, 1, (0.5,), worst=(shot,))
   for text in (
     single.page(run, found),
-    comparison.page([run, run]),
+    compared(run, dataclasses.replace(run, path=run.path.with_name(evil[:20].replace('/', '')))),
     single.page(run, images.Images('val', problem=evil)),
   ):
     assert '&lt;script&gt;' in text and plots(text)
@@ -279,6 +338,7 @@ def test_runs_side_by_side(trained, tmp_path, capsys):
   assert re.findall(r'<code>(\d+)</code>', row) == ['4', '3']
   assert 'model.depth' not in different and 'num_steps' in different
   assert '7,564' in text and 'second: eval/mean_iou' in plots(text)['mean IoU']
+  assert '<h2>The same images</h2>' in text and 'errors, second' in text
 
 
 @pytest.fixture
@@ -362,7 +422,7 @@ def test_it_looks_right_in_a_browser(width, trained, run, tmp_path):
   other = dataclasses.replace(
     run, path=run.path.with_name('a_rather_long_name_of_another_run_' * 2)
   )
-  pages['two'].write_text(comparison.page([run, other, other]))
+  pages['two'].write_text(compared(run, other, other))
   with Browser(width) as browser:
     for file in pages.values():
       browser.open(file)

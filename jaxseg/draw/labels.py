@@ -19,7 +19,8 @@ Color = tuple[int, int, int]
 Palette = Sequence[Color]  # a colour for each class
 
 VOID_COLOR = (224, 224, 192)
-_WRONG_COLOR = (230, 40, 40)  # where no class is nearly as red
+# Of errors, the first that no class is near to.
+_LOUD = ((230, 40, 40), (255, 0, 255), (0, 255, 255), (255, 255, 0), (0, 255, 0), (255, 128, 0))
 _FAR = 100  # distance of two colours that nobody takes for one
 _MANY = 24  # classes, above which a legend has only those that occur
 
@@ -53,10 +54,10 @@ def error_map(
 
 @functools.cache
 def wrong_color(palette: tuple[Color, ...]) -> Color:
-  """Returns the colour of errors: red, or where a class or void looks like it the one least like any."""
+  """Returns the colour of errors: red, or another that is not like that of any class or void."""
   taken = np.array([*palette, VOID_COLOR], float)
   levels = itertools.product(range(0, 256, 51), repeat=3)
-  colors = [_WRONG_COLOR, *(color for color in levels if len(set(color)) > 1)]  # greys are images
+  colors = [*_LOUD, *(color for color in levels if len(set(color)) > 1)]  # greys are images
   return max(colors, key=lambda c: min(np.linalg.norm(taken - c, axis=1).min(), _FAR))
 
 

@@ -43,7 +43,7 @@ def save_confusion(
   bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
   bar.set_label('% of the true class', fontsize=9)
   bar.ax.tick_params(labelsize=8)
-  figure.savefig(file, dpi=120)
+  figure.savefig(file, dpi=120, bbox_inches='tight', pad_inches=0.05)  # no margin beside the square
 
 
 def save_class_bars(

@@ -35,7 +35,7 @@ def write(
   Args:
     workdirs: written by jaxseg.train.train.train.
     output: default report.html in the workdir, comparison.html beside the first of several.
-    step: whose predictions are shown: 'best' | 'latest' | a number.
+    step: whose predictions are shown, of each run: 'best' | 'latest' | a number.
     max_images: images of the evaluation split that are scored, evenly drawn; 0: none.
     seconds: no further image is begun after so many.
     progress: one that is open already (a terminal shows one live line); None: a new one.
@@ -50,14 +50,17 @@ def write(
   if len(set(folders)) < len(folders):
     raise UserError('a folder is given twice: give each run once')
   runs = [collect(folder) for folder in folders]
-  if len(runs) == 1:
-    scored = None
-    with contextlib.nullcontext(progress) if progress else Progress() as shown:
+  with contextlib.nullcontext(progress) if progress else Progress() as shown:
+    scored, limits = None, (step, max_images, seconds, shown.show)
+    if len(runs) == 1:
       if max_images:
-        scored = images.score(runs[0], step, max_images, seconds, shown.show)
-    text, default = single.page(runs[0], scored), folders[0] / 'report.html'
-  else:
-    text, default = comparison.page(runs), folders[0].parent / 'comparison.html'
+        scored = images.score(runs[0], *limits)
+      text, default = single.page(runs[0], scored), folders[0] / 'report.html'
+    else:
+      named = comparison.named(runs)
+      if max_images and comparison.show_alike(runs):
+        scored = images.compare(named, *limits)
+      text, default = comparison.page(named, scored), folders[0].parent / 'comparison.html'
   file = files.absolute(output) if output else default
   try:
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,14 @@
 """Several runs side by side: scores, curves, classes, and where their configs differ."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxseg import config as configs
 from jaxseg.config import parts
 from jaxseg.metrics.score import columns, numbers
+from jaxseg.predict.runs import unique_names
 from jaxseg.report import render
+from jaxseg.report.images import Comparison
 from jaxseg.report.runs import RunSummary
 
 _SAME_TRUTH = ('border_weight', 'channels', 'white')  # options of data that change no label
@@ -15,9 +16,14 @@ Runs = Mapping[str, RunSummary]
 Cell = tuple[str, bool]  # and whether it is the best
 
 
-def page(runs: Sequence[RunSummary]) -> str:
-  """Returns the page; runs stand in the order given."""
-  named = dict(zip(unique_names(runs), runs, strict=True))
+def named(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
+  """Returns the runs in their order by names that tell them apart."""
+  return dict(zip(unique_names([run.path for run in runs]), runs, strict=True))
+
+
+def page(runs: Runs, images: Comparison | None = None) -> str:
+  """Returns the page of runs by name, with pictures where there are `images`."""
+  named, runs = runs, [*runs.values()]
   charts = {
     **{render.title(run.score): f'eval/{run.score}' for run in runs},
     'Training loss': 'train/loss',
@@ -28,6 +34,8 @@ def page(runs: Sequence[RunSummary]) -> str:
   return render.render(
     'comparison.html',
     runs=named,
+    images=images,
+    legend=runs[0].experiment.task.legend(runs[0].classes),
     fair=fair,
     scores=scores(runs, fair),
     rates=ranked(rates, lambda rate: '–' if rate is None else f'{rate:.3g}'),
@@ -35,15 +43,6 @@ def page(runs: Sequence[RunSummary]) -> str:
     **classes(named, fair),
     differences=differences(runs),
   )
-
-
-def unique_names(runs: Sequence[RunSummary]) -> list[str]:
-  """Returns the folders' names, as much of the paths as tells them apart."""
-  names = [run.name for run in runs]
-  if len(set(names)) == len(names):
-    return names
-  common = os.path.commonpath([run.path for run in runs])
-  return [os.path.relpath(run.path, common) for run in runs]
 
 
 def scores(
@@ -68,6 +67,11 @@ def comparable(runs: Sequence[RunSummary]) -> bool:
   }
   counts = {run.headline['images'] for run in evaluated if 'images' in run.headline}
   return len(sets) <= 1 and len(counts) <= 1
+
+
+def show_alike(runs: Sequence[RunSummary]) -> bool:
+  """Returns whether the runs can be scored by the same number on the same images."""
+  return len({(*_data_of(r), r.settings.eval_split, r.score, r.classes.names) for r in runs}) == 1
 
 
 def _data_of(run: RunSummary) -> tuple[str, ...]:

@@ -22,7 +22,14 @@ from jaxseg.console import duration
 from jaxseg.draw import plots
 from jaxseg.metrics.score import numbers
 
-_UPPER = re.compile(r'\b(ap\d*|f1|seg|dice)\b')
+_UPPER = re.compile(r'\b(ap\d*|f1|seg|dice|ece|nll|aurc)\b')
+_ERRORS = (
+  'error',
+  'disagreement',
+  'ece',
+  'nll',
+  'aurc',
+)  # ends of names of scores that count what is wrong
 
 
 def render(template: str, **values: Any) -> str:
@@ -47,7 +54,7 @@ def _templates() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  for function in (title, score, number, numbers, described, plain, duration):
+  for function in (title, score, number, cell, numbers, described, plain, duration):
     templates.filters[function.__name__] = function
   templates.tests['lower_is_better'] = lower_is_better
   return templates
@@ -69,6 +76,11 @@ def score(value: float | None) -> str:
   return f'{value:.3g}' if value is not None and 0 < abs(value) < 0.01 else number(value)
 
 
+def cell(value: float | None) -> str:
+  """Writes a number of a breakdown, a count without decimals."""
+  return f'{value:,}' if isinstance(value, int) else number(value, 3)
+
+
 def described(result: Mapping[str, Any]) -> str:
   """Says of which images, and in which mode, an evaluation is."""
   counted = f'{result["images"]:,} images' if 'images' in result else ''
@@ -88,7 +100,7 @@ def plain(value: Any) -> str:
 
 def lower_is_better(name: str) -> bool:
   """Whether a score counts what is wrong."""
-  return name.endswith(('error', 'disagreement'))
+  return name.endswith(_ERRORS)
 
 
 def score_names(first: Iterable[str], results: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -67,14 +67,21 @@ class RunSummary:
 
   @property
   def headline(self) -> dict[str, Any]:
-    """The evaluation that stands for the run: in the plain mode where there is one, on the paper's
-    split where there is one of it, else on the evaluation split; without any the best while training."""
-    plain = [name for name, result in self.evaluations.items() if result['split'] == name]
-    paper, split = self.settings.paper or {}, self.settings.eval_split
-    for name in (paper.get('split'), split, *plain, *self.evaluations):
+    """The evaluation that stands for the run, whatever was evaluated last: of images that it did not train on.
+
+    In the plain mode where there is one, on the paper's split where there is one of it, else on the
+    evaluation split, else on another; without any the best while training, and then what is left.
+    """
+    split, trained = self.settings.eval_split, self.experiment.data.train_split
+    alone = {k: r for k, r in self.evaluations.items() if 'runs' not in r}  # no other runs' help
+    held_out = [name for name, result in alone.items() if result['split'] != trained]
+    plain = [name for name in held_out if self.evaluations[name]['split'] == name]
+    for name in ((self.settings.paper or {}).get('split'), split, *plain, *held_out):
       if name in self.evaluations:
         return {'origin': f'eval/{name}.json', **self.evaluations[name]}
-    return {'split': split, 'origin': 'while training', **self.best} if self.best else {}
+    if self.best:
+      return {'split': split, 'origin': 'while training', **self.best}
+    return next(({'origin': f'eval/{name}.json', **result} for name, result in alone.items()), {})
 
   @functools.cached_property
   def parameters(self) -> int:

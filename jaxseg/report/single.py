@@ -1,14 +1,14 @@
 """The page of one run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxseg import config as configs
-from jaxseg.draw import labels, plots
-from jaxseg.metrics.score import columns
+from jaxseg.draw import plots
+from jaxseg.metrics.score import breakdowns, columns
 from jaxseg.report import render
 from jaxseg.report.images import Images
 from jaxseg.report.runs import RunSummary
@@ -28,7 +28,6 @@ def page(run: RunSummary, images: Images | None) -> str:
     'Images per second': 'time/images_per_second',
   }
   best = (f'eval/{run.score}', run.best['step']) if run.best else None
-  legend = labels.legend(run.classes.palette, run.classes.names, errors=True)
   return render.render(
     'run.html',
     run=run,
@@ -38,7 +37,9 @@ def page(run: RunSummary, images: Images | None) -> str:
     names=render.score_names([run.score], results.values()),
     curves=render.curves({run.name: run.records}, charts, best),
     classes=classes(run, images),
-    legend=legend if run.experiment.task.class_colors else (),
+    confidence=confidence(run.headline),
+    breakdowns=breakdowns_of(run),
+    legend=run.experiment.task.legend(run.classes),
     changed=differing,
     everything=json.dumps(run.experiment.config, indent=2, sort_keys=True),
   )
@@ -55,6 +56,22 @@ def results_of(run: RunSummary) -> dict[str, dict[str, Any]]:
   if run.published:
     results[', '.join(filter(None, ('paper', run.settings.paper.get('split'))))] = run.published
   return results
+
+
+def confidence(result: Mapping[str, Any]) -> dict[str, str]:
+  """Returns plots of what an evaluation says of confidence, by title; {} where it says nothing."""
+  draws = {'reliability': plots.save_reliability, 'risk_coverage': plots.save_risk_coverage}
+  there = {name: draw for name, draw in draws.items() if result.get(name)}
+  return {render.title(name): render.plot(draw, result[name]) for name, draw in there.items()}
+
+
+def breakdowns_of(run: RunSummary) -> dict[str, dict[str, dict[str, float | None]]]:
+  """Returns the breakdowns of every evaluation: its title and what they are by -> {row: numbers}."""
+  return {
+    f'By {name} ({render.described(result)})': rows
+    for result in run.evaluations.values()
+    for name, rows in breakdowns(result).items()
+  }
 
 
 def classes(run: RunSummary, images: Images | None) -> dict[str, Any]:
