@@ -326,7 +326,7 @@ def test_runs_side_by_side(trained, tmp_path, capsys):
   second = Path(shutil.copytree(trained, tmp_path / 'second'))
   launch('evaluate', f'--workdir={second}')
   config = json.loads((second / 'config.json').read_text())
-  config['model']['width'], config['num_steps'] = 3, 2
+  config['model']['dropout_rate'], config['num_steps'] = 0.5, 2
   (second / 'config.json').write_text(json.dumps(config))
   launch('report', str(trained), str(second), f'--output={tmp_path}/both.html')
   assert capsys.readouterr().out.strip().endswith('both.html')
@@ -334,8 +334,8 @@ def test_runs_side_by_side(trained, tmp_path, capsys):
   assert '2 runs side by side' in text and 'first, second' in text
   assert 'val, 16 images (eval/val.json)' in text and '4 of 2' in text
   different = text.split('Where the configs differ')[1].split('</section>')[0]
-  row = re.search(r'model.width</th>(.*?)</tr>', different).group(1)
-  assert re.findall(r'<code>(\d+)</code>', row) == ['4', '3']
+  row = re.search(r'model.dropout_rate</th>(.*?)</tr>', different).group(1)
+  assert re.findall(r'<code>(.*?)</code>', row) == ['0', '0.5']
   assert 'model.depth' not in different and 'num_steps' in different
   assert '7,564' in text and 'second: eval/mean_iou' in plots(text)['mean IoU']
   assert '<h2>The same images</h2>' in text and 'errors, second' in text

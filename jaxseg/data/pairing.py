@@ -233,11 +233,7 @@ def read_list(path: Path) -> Pairs:
   Raises:
     UserError: naming the line that is wrong.
   """
-  lines = image_files.read_text(path).splitlines()
-  separator = max(',;\t', key=lines[0].count) if lines else ','
-  rows = [
-    [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, strict=False)
-  ]
+  rows, separator = _read_rows(path)
   columns = _columns([cell.lower() for cell in rows[0]]) if rows else None
   splits: dict[str, list[Pair]] = {}
   seen: set[str] = set()
@@ -257,6 +253,30 @@ def read_list(path: Path) -> Pairs:
     pair = Pair(cells[0], *(path.parent / cell for cell in cells[:2]))
     splits.setdefault(split or WHOLE, []).append(pair)
   return Pairs(splits)
+
+
+def read_column(path: Path, name: str) -> dict[str, str]:
+  """Returns what a further column of a list says of each image, such as its site.
+
+  Raises:
+    UserError: no such column; the message names those there are.
+  """
+  rows, _ = _read_rows(path)
+  header = rows[0] if rows else []
+  places = _columns([cell.lower() for cell in header])
+  if not places or name not in header:
+    there = ', '.join(header) if places else 'none, for its first line names no columns'
+    raise UserError(f'{path} has no column {name!r}: it has {there}')
+  column = header.index(name)
+  return {row[places[0]]: row[column] if column < len(row) else '' for row in rows[1:] if any(row)}
+
+
+def _read_rows(path: Path) -> tuple[list[list[str]], str]:
+  """Returns the lines of a list in cells, and what separates them."""
+  lines = image_files.read_text(path).splitlines()
+  separator = max(',;\t', key=lines[0].count) if lines else ','
+  cells = csv.reader(lines, delimiter=separator, strict=False)
+  return [[cell.strip() for cell in row] for row in cells], separator
 
 
 def _columns(header: Sequence[str]) -> tuple[int, int, int | None] | None:

@@ -175,9 +175,8 @@ class Division:
         'for one part of them is held out'
       )
     parts = self.folds or min(5, len(pool))
-    ends = [fold * len(pool) // parts for fold in (self.fold, self.fold + 1)]
-    held_out = pool[slice(*ends)]
-    rest = [pair for pair in pool if pair not in held_out]
+    first, last = (fold * len(pool) // parts for fold in (self.fold, self.fold + 1))
+    held_out, rest = pool[first:last], pool[:first] + pool[last:]
     return {k: v for k, v in splits.items() if k not in pooled} | {'train': rest, 'val': held_out}
 
 

@@ -1,4 +1,4 @@
-"""Groups of images: by a part of their file names, or by a column of a list."""
+"""Groups of images: by a part of their file names, or by a column of the list that names them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from jaxseg.data.archives import data_root
+from jaxseg.data.pairing import read_column
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
-OTHERS = 'others'  # of images that a pattern does not match
+OTHERS = 'others'  # of images that a pattern does not match, or of which the list says nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,30 +30,36 @@ class Grouping:
   groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __call__(self, example: Mapping[str, Any]) -> str:
-    """Returns the example's group. Raises UserError where the list does not have it."""
     name = str(example['file_name'])
-    if self.pattern:
-      match = re.search(self.pattern, name)
-      return (match.group(1) if match else None) or OTHERS
-    if name not in self.groups:
-      raise UserError('is not in the list of --groups: add a line, or give a pattern')
-    return self.groups[name]
+    if not self.pattern:
+      return self.groups.get(name) or OTHERS
+    match = re.search(self.pattern, name)
+    return (match.group(1) if match else None) or OTHERS
 
   @classmethod
   def of(cls, text: str, experiment: Experiment) -> Grouping:
     """Returns the grouping that a flag gives.
 
     Args:
-      text: a pattern of file names with parentheses, as in '^(.*)_[0-9]+'.
+      text: a pattern of file names with parentheses, as in '^(.*)_[0-9]+', or a column of the list
+        that the experiment's data are read from, config.data.options.listed.
       experiment: of the run.
 
     Raises:
-      UserError: a pattern that is none.
+      UserError: neither.
     """
     try:
-      pattern = re.compile(text)
+      is_pattern = bool(re.compile(text).groups)
     except re.error as error:
       raise UserError(f'--groups={text}: {error}') from None
-    if pattern.groups:
+    if is_pattern:
       return cls('group', text)
-    raise UserError(f'--groups={text}: give a pattern with parentheses')
+    listed = experiment.data.options.get('listed')
+    if not listed:
+      raise UserError(
+        f"--groups={text}: give a pattern of file names with parentheses, as in '^(.*)_', or train on a "
+        'list (data.py plan --list) and give one of its columns'
+      )
+    return cls(
+      text, groups=read_column(data_root(experiment.settings.data_dir or None) / listed, text)
+    )
