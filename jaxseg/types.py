@@ -16,7 +16,7 @@ SCALES = (0.01, 16)  # by which images are resized
 Array = Any  # a jax.Array or a numpy array
 Batch = Mapping[
   str, Array
-]  # 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w]; 'weight' float32 [b,h,w]
+]  # 'image' [b,h,w,c] of the data's type, 'label' uint8 [b,h,w]; 'weight' float32 [b,h,w]
 Outputs = Mapping[str, Array]  # 'logits' [b,h,w,k], 'aux_logits', named intermediates
 Losses = Mapping[str, tuple[Array, Array]]  # name -> (sum, weight), both scalars
 

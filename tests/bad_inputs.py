@@ -178,7 +178,7 @@ def _(place):
   resave(place.image, pixels_of(place.image), mode='P', name='a.gif')
 
 
-@case('image', 'floating-point TIFF', 'floating-point numbers')
+@case('image', 'floating-point TIFF', 'a.tif is float32, and uint8 is wanted')
 def _(place):
   resave(place.image, np.zeros((SIDE, SIDE), np.float32), name='a.tif')
 
@@ -193,7 +193,7 @@ def _(place):
   resave(place.image, pixels_of(place.image), mode='CMYK', name='a.jpg')
 
 
-@works('image', '16-bit grey')
+@case('image', '16-bit grey', 'a.png is uint16, and uint8 is wanted')
 def _(place):
   resave(place.image, pixels_of(place.image)[..., 0].astype(np.uint16) * 257)
 
@@ -278,7 +278,7 @@ def _(place):
     resave(path, np.where(pixels_of(path) == 1, 255, 0).astype(np.uint8))
 
 
-@case('mask', 'of colours without a list of colours', 'a.png is a mask of mode RGB')
+@case('mask', 'of colours without a list of colours', 'a.png is a mask of colours')
 def _(place):
   resave(place.mask, pixels_of(place.image))
 

@@ -1,13 +1,17 @@
 """Images and masks of every mode, as people store them."""
 
+import functools
 import io
+import os
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageOps
 
-from jaxseg.data import image_files
-from jaxseg.types import VOID, UserError
+from jaxseg.data import image_files, pages, raw_files
+from jaxseg.types import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -52,14 +56,6 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path):
   assert pixels.shape == (8, 8, 3) and np.abs(pixels.astype(int) - flat).max() <= 3
 
 
-def test_sixteen_bit_grey_is_scaled(tmp_path):
-  path = _save(tmp_path / 'a.png', np.array([[0, 257, 4095], [65535, 32768, 100]], np.uint16))
-  full = _pixels(image_files.encode_image(path))
-  np.testing.assert_array_equal(full, [[0, 1, 16], [255, 128, 0]])
-  twelve = _pixels(image_files.encode_image(path, white=4095))
-  np.testing.assert_array_equal(twelve, [[0, 16, 255], [255, 255, 6]])
-
-
 def test_one_bit_image_is_black_and_white(tmp_path):
   path = _save(tmp_path / 'a.png', np.array([[0, 255], [255, 0]], np.uint8), mode='1')
   np.testing.assert_array_equal(_pixels(image_files.encode_image(path)), [[0, 255], [255, 0]])
@@ -78,34 +74,6 @@ def test_colour_to_grey(tmp_path):
   path = _save(tmp_path / 'a.png', np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8))
   grey = _pixels(image_files.encode_image(path, channels=1))
   np.testing.assert_array_equal(grey, [[76, 150, 29]])  # .299, .587, .114 of 255
-
-
-def test_masks_of_all_modes_give_their_indices(tmp_path):
-  ids = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
-  palette = Image.fromarray(ids, mode=None)
-  palette.putpalette([v for i in range(256) for v in (255 - i, i, 9)])
-  palette.save(tmp_path / 'p.png')
-  _save(tmp_path / 'l.png', ids)
-  _save(tmp_path / 'w.png', ids.astype(np.uint16))
-  _save(tmp_path / 't.tif', ids)
-  for name in ('p.png', 'l.png', 'w.png', 't.tif'):
-    np.testing.assert_array_equal(image_files.read_mask(tmp_path / name), ids, err_msg=name)
-  _save(tmp_path / '1.png', np.array([[0, 255]], np.uint8), mode='1')
-  assert image_files.read_mask(tmp_path / '1.png').tolist() == [[0, 1]]
-
-
-def test_masks_that_are_no_indices_are_refused(tmp_path):
-  with pytest.raises(UserError, match=r'm\.jpg is a JPEG: .* PNG'):
-    image_files.read_mask(_save(tmp_path / 'm.jpg', GREY))
-  with pytest.raises(UserError, match=r'c\.png is a mask of mode RGB.*classes\.txt'):
-    image_files.read_mask(_save(tmp_path / 'c.png', RGB))
-
-
-def test_grey_masks_saved_in_colour_give_their_values(tmp_path):
-  ids = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
-  for mode in ('RGB', 'RGBA', 'LA'):
-    path = _save(tmp_path / f'{mode}.png', ids, mode=mode)
-    np.testing.assert_array_equal(image_files.read_mask(path), ids)
 
 
 def test_pictures_of_many_frames_are_refused_but_a_phones_second_view(tmp_path):
@@ -129,16 +97,7 @@ def test_a_large_image_is_no_bomb(tmp_path, monkeypatch, recwarn):
 
 def test_text_may_begin_with_the_mark_of_windows(tmp_path):
   (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfsky\r\n')
-  assert image_files.read_text(tmp_path / 'a.txt').split() == ['sky']
-
-
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int32])
-def test_map_ids(tmp_path, dtype):
-  mask = np.array([[0, 7], [11, 7]], dtype)
-  mapped = image_files.map_ids(mask, {0: 0, 7: 1, 11: VOID}, tmp_path)
-  assert mapped.dtype == np.uint8 and mapped.tolist() == [[0, 1], [255, 1]]
-  with pytest.raises(UserError, match=r'x\.png: label ids 7, 11 are not .* 0\.\.2, 255 \(void\)'):
-    image_files.map_ids(mask, {0: 0, 1: 1, 2: 2, 255: VOID}, tmp_path / 'x.png')
+  assert raw_files.read_text(tmp_path / 'a.txt').split() == ['sky']
 
 
 @pytest.mark.parametrize('suffix', ['png', 'jpg'])
@@ -161,6 +120,172 @@ def test_damaged_files_are_named(tmp_path, suffix):
 def test_list_images_leaves_out_what_is_hidden_or_no_image(tmp_path):
   for name in ('b.PNG', 'a.jpg', '._a.jpg', '.DS_Store', 'notes.txt'):
     (tmp_path / name).write_bytes(b'x')
-  assert [p.name for p in image_files.list_images(tmp_path, ('.png', '.jpg'))] == ['a.jpg', 'b.PNG']
+  assert [p.name for p in raw_files.list_images(tmp_path, ('.png', '.jpg'))] == ['a.jpg', 'b.PNG']
   with pytest.raises(UserError, match='no such folder'):
-    image_files.list_images(tmp_path / 'none', ('.png',))
+    raw_files.list_images(tmp_path / 'none', ('.png',))
+
+
+FULL = {'uint8': (0, 256), 'uint16': (0, 65536), 'int16': (-32768, 32768), 'float32': (-1e6, 1e6)}
+
+
+def _typed(dtype, channels, seed=0):
+  rng, (low, high) = np.random.default_rng(seed), FULL[dtype]
+  if dtype == 'float32':
+    return rng.uniform(low, high, (6, 8, channels)).astype(dtype)
+  return rng.integers(low, high, (6, 8, channels)).astype(dtype)
+
+
+@pytest.mark.parametrize('dtype', image_files.TYPES)
+@pytest.mark.parametrize('channels', [1, 3, 4, 8])
+@pytest.mark.parametrize('planar', ['contig', 'separate'])
+def test_every_type_and_number_of_bands_comes_back_as_it_is(tmp_path, dtype, channels, planar):
+  values = _typed(dtype, channels)
+  stored = np.moveaxis(values, -1, 0) if planar == 'separate' and channels > 1 else values
+  options = {'planarconfig': planar} if channels > 1 else {}
+  for number, compression in enumerate((None, 'lzw', 'deflate', 'zstd')):
+    path = tmp_path / f'{number}.tif'
+    data = stored if channels > 1 else values[..., 0]
+    tifffile.imwrite(path, data, photometric='minisblack', compression=compression, **options)
+    read = image_files.read_image(path, channels=channels, dtype=dtype)
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, values)
+    encoded = image_files.encode_image(path, channels=channels, dtype=dtype)
+    decoded = image_files.decode(encoded.data, channels=channels, dtype=dtype)
+    assert decoded.dtype == dtype and (encoded.height, encoded.width) == (6, 8)
+    np.testing.assert_array_equal(decoded, values)
+    assert image_files.kind(pages.read_header(path)) == (channels, dtype)
+
+
+def test_sixteen_bit_pngs_keep_their_values(tmp_path):
+  deep = _typed('uint16', 4)
+  cv2.imwrite(str(tmp_path / 'rgb.png'), deep[..., 2::-1])
+  cv2.imwrite(str(tmp_path / 'rgba.png'), deep[..., [2, 1, 0, 3]])
+  cv2.imwrite(str(tmp_path / 'grey.png'), deep[..., 0])
+  read = image_files.read_image
+  np.testing.assert_array_equal(read(tmp_path / 'rgb.png', dtype='uint16'), deep[..., :3])
+  np.testing.assert_array_equal(read(tmp_path / 'rgba.png', dtype='uint16'), deep[..., :3])
+  np.testing.assert_array_equal(read(tmp_path / 'rgba.png', channels=4, dtype='uint16'), deep)
+  grey = read(tmp_path / 'grey.png', channels=1, dtype='uint16')
+  np.testing.assert_array_equal(grey, deep[..., :1])
+
+
+def test_other_types_are_widened_where_nothing_is_lost(tmp_path):
+  def written(values):
+    tifffile.imwrite(tmp_path / 'a.tif', values)
+    return tmp_path / 'a.tif'
+
+  read = functools.partial(image_files.read_image, channels=1, dtype='float32')
+  for values in (
+    np.array([[0, 2**24]], np.uint32),
+    np.array([[-(2**24), 5]], np.int32),
+    np.array([[-3, 60000]], np.int64),
+    np.array([[0.1, -1e9]], np.float64),
+    np.array([[0.5, 7]], np.float16),
+    np.array([[3, 60000]], np.uint16),
+  ):
+    np.testing.assert_array_equal(read(written(values))[..., 0], values.astype(np.float32))
+  tifffile.imwrite(tmp_path / 'i8.tif', np.array([[-128, 127]], np.int8))
+  small = image_files.read_image(tmp_path / 'i8.tif', channels=1, dtype='int16')
+  assert small.dtype == np.int16 and small.ravel().tolist() == [-128, 127]
+  with pytest.raises(UserError, match=r'a\.tif is uint32 with values above 2\*\*24'):
+    read(written(np.array([[2**24 + 1]], np.uint32)))
+  with pytest.raises(UserError, match=r'a\.tif holds 2 values that are no numbers'):
+    read(written(np.array([[np.nan, np.inf, 1]], np.float32)))
+  with pytest.raises(
+    UserError, match=r'a\.tif is uint16, and uint8 is wanted: .*config.data.dtype'
+  ):
+    image_files.read_image(written(np.zeros((2, 2), np.uint16)), channels=1)
+
+
+def test_bands_that_do_not_fit_are_one_line(tmp_path):
+  tifffile.imwrite(
+    tmp_path / 'a.tif', np.zeros((4, 4, 5), np.uint8), photometric='rgb', planarconfig='contig'
+  )
+  with pytest.raises(UserError, match=r'a\.tif has 5 channels, and 3 are wanted: .*mean and std'):
+    image_files.read_image(tmp_path / 'a.tif')
+
+
+def test_pages_are_no_bands_and_copies_no_pages(tmp_path):
+  stack = _typed('uint16', 4).transpose(2, 0, 1)
+  tifffile.imwrite(tmp_path / 'stack.tif', stack, photometric='minisblack')
+  tifffile.imwrite(tmp_path / 'imagej.tif', stack, imagej=True)
+  for name in ('stack.tif', 'imagej.tif'):
+    read = functools.partial(image_files.read_image, tmp_path / name, channels=1, dtype='uint16')
+    with pytest.raises(UserError, match=rf'{name} holds 4 pictures \(pages are no bands\)'):
+      read()
+    for number, values in enumerate(stack):
+      np.testing.assert_array_equal(read(page=number)[..., 0], values)
+    with pytest.raises(UserError, match=r'there is no page 4'):
+      read(page=4)
+  with tifffile.TiffWriter(tmp_path / 'pyramid.tif') as writer:
+    writer.write(RGB, photometric='rgb', subifds=0)
+    writer.write(RGB[::2, ::2], photometric='rgb', subfiletype=1)
+  np.testing.assert_array_equal(image_files.read_image(tmp_path / 'pyramid.tif'), RGB)
+
+
+def test_an_image_is_what_viewers_show(tmp_path):
+  deep = _typed('uint16', 1)[..., 0]
+  tifffile.imwrite(tmp_path / 'white.tif', GREY, photometric='miniswhite')
+  tifffile.imwrite(tmp_path / 'deep.tif', deep, photometric='miniswhite')
+  colours = (np.arange(768).reshape(3, 256) * 85).astype(np.uint16)
+  tifffile.imwrite(tmp_path / 'palette.tif', GREY, photometric='palette', colormap=colours)
+  read = functools.partial(image_files.read_image, channels=1)
+  np.testing.assert_array_equal(read(tmp_path / 'white.tif')[..., 0], 255 - GREY)
+  np.testing.assert_array_equal(read(tmp_path / 'deep.tif', dtype='uint16')[..., 0], 65535 - deep)
+  shown = image_files.read_image(tmp_path / 'palette.tif')
+  np.testing.assert_array_equal(shown, (colours >> 8).T.astype(np.uint8)[GREY])
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_every_orientation_is_turned_as_pillow_does(tmp_path, orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  Image.fromarray(RGB).save(tmp_path / 'a.png', exif=exif)
+  with Image.open(tmp_path / 'a.png') as image:
+    upright = np.asarray(ImageOps.exif_transpose(image))
+  np.testing.assert_array_equal(image_files.read_image(tmp_path / 'a.png'), upright)
+  tags = [(274, 'H', 1, orientation, True)]
+  tifffile.imwrite(tmp_path / 'a.tif', RGB, photometric='rgb', extratags=tags)
+  np.testing.assert_array_equal(image_files.read_image(tmp_path / 'a.tif'), upright)
+  assert pages.read_header(tmp_path / 'a.tif').upright_size == upright.shape[:2]
+
+
+def test_a_damaged_tiff_is_named(tmp_path):
+  path = tmp_path / 'a.tif'
+  for compression in (None, 'lzw', 'deflate'):
+    tifffile.imwrite(path, np.tile(RGB, (20, 20, 1)), photometric='rgb', compression=compression)
+    data = path.read_bytes()
+    for cut in (len(data) * 2 // 3, len(data) - 9, 40, 9):
+      path.write_bytes(data[:cut])
+      with pytest.raises(UserError, match=r'cannot decode .*a\.tif: '):
+        image_files.encode_image(path)
+
+
+def test_only_listed_formats_reach_a_decoder(tmp_path, monkeypatch):
+  (tmp_path / 'gs').write_text(f'#!/bin/sh\ntouch {tmp_path / "ran"}\n')
+  (tmp_path / 'gs').chmod(0o755)
+  monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+  Image.fromarray(RGB).save(tmp_path / 'a.png', 'EPS')
+  Image.fromarray(RGB).save(tmp_path / 'b.png', 'JPEG2000')
+  Image.fromarray(RGB).save(tmp_path / 'c.png', 'PPM')
+  for name, kind in (('a', 'a PostScript file'), ('b', 'a JPEG 2000 file'), ('c', 'not an image')):
+    for read in (image_files.encode_image, pages.read_header):
+      with pytest.raises(UserError, match=f'cannot decode .*{name}.png: {kind}; .*PNG, JPEG, TIFF'):
+        read(tmp_path / f'{name}.png')
+  assert not (tmp_path / 'ran').exists()
+
+
+def test_pipes_and_devices_are_refused(tmp_path):
+  os.mkfifo(tmp_path / 'a.tif')
+  (tmp_path / 'b.png').symlink_to('/dev/zero')
+  for name in ('a.tif', 'b.png'):
+    for read in (image_files.read_image, pages.read_header):
+      with pytest.raises(UserError, match=rf'cannot read .*{name}: it is a'):
+        read(tmp_path / name)
+
+
+def test_a_header_that_claims_more_than_memory_is_refused(tmp_path, monkeypatch):
+  path = _save(tmp_path / 'a.png', RGB)
+  monkeypatch.setattr(pages, '_MOST_BYTES', RGB.nbytes - 1)
+  with pytest.raises(UserError, match=r'a\.png claims .* more than half of this memory'):
+    image_files.read_image(path)

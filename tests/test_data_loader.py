@@ -175,9 +175,9 @@ def test_mistakes_are_named_in_one_line():
   with pytest.raises(UserError, match='batch_size is 5.*multiple of the 2'):
     take(1, images(4), batch_size=5, shard_count=2)
   bad = images(1)
-  bad.append({'image': np.zeros((4, 4, 3), np.float32), 'label': np.zeros((4, 4), np.uint8)})
+  bad.append({'image': np.zeros((4, 4, 3), np.float64), 'label': np.zeros((4, 4), np.uint8)})
   bad.reads.append(0)
-  with pytest.raises(UserError, match=r'example 1: image float32 \(4, 4, 3\)'):
+  with pytest.raises(UserError, match=r'example 1: image float64 \(4, 4, 3\)'):
     take(1, bad)
 
 

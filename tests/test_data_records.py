@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxseg.data import image_files, records
+from jaxseg.data import image_files, mask_files, records
 from jaxseg.data.source import OBJECTS, Facts
 from jaxseg.types import VOID, UserError
 
@@ -21,7 +21,7 @@ FACTS = Facts('tiny', NAMES, PALETTE, entries=('weight', 'instances'))
 
 
 def _read(raw):
-  label = image_files.read_mask(raw.label)
+  label = mask_files.read_ids(raw.label)
   weight = label.astype(np.float32) / 3 + np.float32(0.1)
   instances = label.astype(np.uint16) * 300
   return records.Example(image_files.encode_image(raw.image), label, weight, instances)
@@ -75,7 +75,7 @@ def test_round_trip(raws, tmp_path):
 
 def _read_objects(raw):
   """Objects in as many layers as the file's number, none in the first."""
-  label, count = image_files.read_mask(raw.label), int(raw.image.stem)
+  label, count = mask_files.read_ids(raw.label), int(raw.image.stem)
   image, instances = image_files.encode_image(raw.image), _layers(label, count)
   return records.Example(image, label, instances=instances, objects=_tables(count))
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxseg.data import image_files, statistics
+from jaxseg.data import mask_files, statistics
 from jaxseg.types import VOID
 
 
@@ -45,15 +45,19 @@ def test_a_class_that_never_occurs_weighs_nothing_and_moves_no_median():
 
 def test_moments_equal_numpy():
   images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
-  mean, std = statistics.moments(sum(map(statistics.channel_bins, images)))
-  np.testing.assert_allclose(mean, images.reshape(-1, 3).mean(0))
-  np.testing.assert_allclose(std, images.reshape(-1, 3).std(0))
+  for dtype in ('uint8', 'uint16', 'int16', 'float32'):
+    typed = (images.astype(np.float64) * 100 - (7000 if dtype == 'int16' else 0)).astype(dtype)
+    found = sum(map(statistics.Moments.of, typed), statistics.Moments.empty(3))
+    values = typed.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(found.mean, values.mean(0))
+    np.testing.assert_allclose(found.std, values.std(0))
+    np.testing.assert_array_equal([found.low, found.high], [values.min(0), values.max(0)])
 
 
 def test_camvid_training_labels_give_the_stored_statistics(shared_data):
   folder = shared_data / 'camvid'
   stored = json.loads((folder / 'stats.json').read_text())
-  masks = [image_files.read_mask(path) for path in sorted(folder.glob('trainannot/*.png'))]
+  masks = [mask_files.read_ids(path) for path in sorted(folder.glob('trainannot/*.png'))]
   labels = [np.where(mask == 11, VOID, mask) for mask in masks]
   histogram = statistics.label_histogram(Listed(labels, num_classes=11))
   expected = stored['splits']['train']

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxseg.data import transforms
+from jaxseg.data import augment, transforms
 from jaxseg.types import VOID, UserError
 
 LABEL = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]], np.uint8)
@@ -263,7 +263,7 @@ def test_labels_are_never_mixed_and_inputs_never_written(channels, mirror):
   for array in example.values():
     array.flags.writeable = False
   changes = {'crop': {'mirror': mirror}, 'rotate': {'fill': None} if mirror else {}}
-  steps = transforms.make_transforms([(name, kw | changes.get(name, {})) for name, kw in ALL])
+  steps = augment.make_transforms([(name, kw | changes.get(name, {})) for name, kw in ALL])
   allowed = set(np.unique(example['label']).tolist()) | {VOID}
   for seed in range(20):
     rng, result = np.random.default_rng(seed), example
@@ -282,7 +282,7 @@ def test_weight_and_image_go_through_the_same_geometry():
   geometric = [step for step in ALL if step[0] not in ('photometric', 'blur')]
   for seed in range(10):
     rng, result = np.random.default_rng(seed), example
-    for step in transforms.make_transforms(geometric):
+    for step in augment.make_transforms(geometric):
       result = step(result, rng)
     # each of the interpolations rounds the image to whole levels once
     assert np.abs(result['weight'] - result['image'][..., 0]).max() < 4
@@ -303,25 +303,25 @@ def test_a_config_names_transforms_in_their_order():
     ('flip', {'vertical': True}),
     ('photometric', {'shift': 0.1}),
   ]
-  assert transforms.make_transforms(nvidia, fill=(128,)) == (
+  assert augment.make_transforms(nvidia, fill=(128,)) == (
     transforms.Resize(size=(388, 388)),
     transforms.Pad((572, 572), (128,), 0),
     transforms.Sides(0.3),
     transforms.Flip(True, True),
     transforms.Photometric(shift=0.1),
   )
-  assert transforms.make_transforms([]) == ()
-  mirrored = transforms.make_transforms([('rotate', {'degrees': 5, 'fill': None})], (9,))
+  assert augment.make_transforms([]) == ()
+  mirrored = augment.make_transforms([('rotate', {'degrees': 5, 'fill': None})], (9,))
   assert mirrored == (transforms.Rotate(5.0, None),)
   short = [('short_side', {'sides': [8, 10]}), ('mirror_border', {'pixels': 92})]
-  assert transforms.make_transforms(short) == (
+  assert augment.make_transforms(short) == (
     transforms.ShortSide((8, 10)),
     transforms.MirrorBorder(92),
   )
 
 
 def test_a_name_with_a_dot_is_the_users_own():
-  (own,) = transforms.make_transforms([(f'{__name__}.Noted', {'word': 'a'})], fill=(7,))
+  (own,) = augment.make_transforms([(f'{__name__}.Noted', {'word': 'a'})], fill=(7,))
   assert (type(own), own.word, own.fill) == (Noted, 'a', (7,))
 
 
@@ -336,7 +336,11 @@ def test_a_name_with_a_dot_is_the_users_own():
     ('crop', {'size': 'big'}, "augment.crop.size='big'"),
     ('crop', {'size': 32, 'scale': (2.0, 0.5)}, 'augment.crop.scale=.*lowest, highest'),
     ('crop', {'size': 32, 'mirror': 1.5}, 'augment.crop.mirror=1.5.*whole'),
-    ('crop', {'size': 32, 'fill': (0, 300, 0)}, 'augment.crop.fill=.*between 0 and 255'),
+    (
+      'crop',
+      {'size': 32, 'fill': (0, 300, 0)},
+      'augment.crop.fill=.*between 0 and 255, as images are uint8',
+    ),
     ('resize', {'scale': -0.5}, 'augment.resize.scale=-0.5: must be between 0.01 and 16'),
     ('resize', {}, 'exactly one'),
     ('rotate', {'degrees': 200.0}, 'augment.rotate.degrees=200.0: must be between 0 and 180'),
@@ -350,15 +354,15 @@ def test_a_name_with_a_dot_is_the_users_own():
 )
 def test_wrong_options_are_refused_in_one_line(name, options, remedy):
   with pytest.raises(UserError, match=remedy) as error:
-    transforms.make_transforms([(name, options)])
+    augment.make_transforms([(name, options)])
   assert '\n' not in str(error.value)
 
 
 def test_quarter_turns_keep_one_size():
   crop, turn = ('crop', {'size': (16, 32)}), ('rotate90', {})
   with pytest.raises(UserError, match=r'rotate90 .* square size, got \(16, 32\): set .*crop'):
-    transforms.make_transforms([crop, turn])
-  assert len(transforms.make_transforms([turn, crop])) == 2  # all are cut again
+    augment.make_transforms([crop, turn])
+  assert len(augment.make_transforms([turn, crop])) == 2  # all are cut again
 
 
 def test_data_that_does_not_fit_the_options_is_refused():

@@ -88,7 +88,7 @@ def test_errors(tmp_path):
   with pytest.raises(UserError, match=r'2\.png: label ids 13 .* 0\.\.12'):
     _source(tmp_path, 'all')
   Image.fromarray(bad[..., 0]).save(base / 'CameraSeg' / '2.png')
-  with pytest.raises(UserError, match=r'2\.png is a PNG of mode L: labels are colour PNGs'):
+  with pytest.raises(UserError, match=r'2\.png is a mask of one channel: labels are colour PNGs'):
     _source(tmp_path, 'all')
   (base / 'CameraSeg' / '2.png').unlink()
   with pytest.raises(UserError, match=r'missing file: .*2\.png'):

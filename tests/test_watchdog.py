@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxseg import report
-from jaxseg.data import archives, image_files, label_check, threads
+from jaxseg.data import archives, image_files, label_check, raw_files, threads
 from jaxseg.data.frame import Frame
 from jaxseg.data.loader import eval_batches, train_batches
 from jaxseg.data.options import Data
@@ -62,9 +62,9 @@ def own(tmp_path, monkeypatch, never):
     for i in range(8):
       pixels = np.full((4, 4), i % 2, np.uint8)
       (tmp_path / 'data' / 'train' / kind / f'{i}.png').write_bytes(image_files.encode_png(pixels))
-  read = image_files.read_bytes
+  read = raw_files.read_bytes
   held = lambda path: (path.name == '5.png' and never(), read(path))[1]  # noqa: E731
-  monkeypatch.setattr(image_files, 'read_bytes', held)
+  monkeypatch.setattr(raw_files, 'read_bytes', held)
   monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
   return tmp_path / 'data'
 

@@ -1,171 +1,195 @@
-"""Raw images and masks as people store them, read once at build time and made uniform.
+"""Images: from a page of a file to what networks are shown, and to what records keep of it.
 
-Pillow reads here, not OpenCV: only Pillow keeps palette indices, 1-bit masks and 16-bit depth
-apart, and only Pillow refuses a truncated JPEG.
+An image is what viewers show, in numbers of its own: upright, palette indices and CMYK as RGB, fewer
+than 8 bits spread over 0..255, inverted where the file says that 0 is white, and otherwise the
+values that stand in the file. It keeps its type, one of TYPES; nothing is ever scaled to 8 bits.
 """
 
-import contextlib
+from __future__ import annotations
+
 import dataclasses
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
-from jaxseg import files
-from jaxseg.data.problems import some
-from jaxseg.types import VOID, UserError
+from jaxseg.data import pages, raw_files
+from jaxseg.data.pages import Header, Page
+from jaxseg.types import UserError
 
-_ORIENTATION = 0x0112  # the EXIF tag that asks viewers to turn the image
-# What can be decoded is no bomb, and damaged tags are none of the pixels' business.
-warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
-warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
-_VERBATIM = {1: ('L',), 3: ('RGB', 'L')}
+TYPES = ('uint8', 'uint16', 'int16', 'float32')  # of images, in records and on the device
+_EXACT = 1 << 24  # integers up to it are float32
+_LUMA = (19595, 38470, 7471)  # of red, green, blue in 65536 parts (ITU-R BT.601), as Pillow has it
+_MOST_PIXELS, _MOST_ROWS = 1 << 30, 1 << 20  # that OpenCV decodes
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedImage:
-  """An 8-bit RGB or grey image as PNG or JPEG bytes, with its size in pixels."""
+  """An image as PNG or JPEG bytes for `decode`, with its size in pixels."""
 
   data: bytes
   height: int
   width: int
 
 
-def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-  """Returns the files of `folder` with one of the suffixes, by name; hidden files are left out."""
-  try:
-    if not folder.is_dir():
-      raise UserError(f'no such folder: {folder}')
-    paths = [p for p in folder.iterdir() if not p.name.startswith('.')]
-    for path in paths:
-      if files.is_remote(folder):
-        break  # it holds no links
-      if path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
-        raise UserError(f'{path} is a link that leads nowhere: mend or remove it')
-    return sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
-  except OSError as error:
-    raise UserError(f'cannot read {folder}: {error.strerror or error}') from None
+def kind(header: Header) -> tuple[int, str]:
+  """Returns channels and type that images have of themselves.
+
+  A declared opacity is none of the channels, but for TIFF, whose writers mark any fourth band so.
+  """
+  if header.space == 'palette':
+    return 3, 'uint8'
+  channels = header.channels - (header.alpha and header.format != 'TIFF')
+  sign, bytes_ = header.dtype.kind, header.dtype.itemsize
+  if sign == 'f' or bytes_ > 2:
+    return channels, 'float32'
+  return channels, 'int16' if sign == 'i' else f'uint{8 * bytes_}'
 
 
-def read_bytes(path: Path) -> bytes:
-  """Returns the content of a file that must exist and hold something."""
-  return _needed(path, files.read_bytes)
+def read_image(
+  path: Path, *, channels: int = 3, dtype: str = 'uint8', page: int | None = None
+) -> np.ndarray:
+  """Returns an image [h, w, channels] of a file, of its only page unless one is named; see `as_image`."""
+  return as_image(_page(path, None, page), channels=channels, dtype=dtype)
 
 
-def read_text(path: Path) -> str:
-  """Returns the text of a UTF-8 file that must exist and hold something."""
-  return _needed(path, files.read_text)
+def encode_image(path: Path, *, channels: int = 3, dtype: str = 'uint8') -> EncodedImage:
+  """Reads the only page of a file for the records; see `as_image`.
+
+  A PNG or JPEG of 8-bit RGB (or grey) that needs no turning is kept byte for byte.
+  """
+  data = raw_files.read_bytes(path)
+  page = _page(path, data)
+  header = page.header
+  as_it_is = header.format in ('PNG', 'JPEG') and header.bits == 8 and header.orientation == 1
+  plain = header.space == 'grey' or header.space == 'rgb' and channels == 3
+  if as_it_is and plain and not header.alpha and channels in (1, 3) and dtype == 'uint8':
+    return EncodedImage(data, *header.size)
+  if header.space == 'grey' and channels == 3 and dtype == 'uint8':
+    channels = 1  # whoever decodes it repeats it
+  return encode_pixels(as_image(page, channels=channels, dtype=dtype))
 
 
-def _needed(path: Path, read: Callable[[Path], Any]) -> Any:
-  try:
-    content = read(path)
-  except FileNotFoundError:
-    raise UserError(f'missing file: {path}') from None
-  if not content:
-    raise UserError(f'{path} is empty (0 bytes): restore it or take it out of the dataset')
-  return content
-
-
-def open_image(path: Path, data: bytes | None = None, page: int = 0) -> Image.Image:
-  """Returns one fully decoded page of an image file; a damaged one is a UserError."""
-  data = read_bytes(path) if data is None else data
-  try:
-    image = Image.open(io.BytesIO(data))
-    if page:
-      image.seek(page)
-    image.load()
-  except Image.DecompressionBombError:
+def _page(path: Path, data: bytes | None, number: int | None = None) -> Page:
+  page = pages.read(path, data, number or 0)
+  if number is None and page.header.pages > 1:
     raise UserError(
-      f'{path} claims more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, and its {len(data):,} bytes '
-      'are not decoded: cut it into tiles, or remove it'
-    ) from None
-  except Exception as error:  # Pillow's readers raise many types on damaged files
-    reason = 'not an image' if isinstance(error, Image.UnidentifiedImageError) else error
-    raise UserError(f'cannot decode {path}: {reason}; restore the file') from None
-  return image
+      f'{path} holds {page.header.pages} pictures (pages are no bands): save each as a file of its own'
+    )
+  return page
 
 
-@contextlib.contextmanager
-def header(path: Path) -> Iterator[Image.Image]:
-  """Gives an image that is not decoded yet, so that little more than its first bytes are read."""
-  if not files.is_remote(path):
-    with Image.open(path) as image:
-      yield image
-    return
-  with path.open('rb') as file, Image.open(file) as image:
-    yield image
+def as_image(page: Page, *, channels: int, dtype: str) -> np.ndarray:
+  """Returns the image that a page is, [h, w, channels] of one of TYPES.
+
+  Opacity is dropped unless it is asked for as a channel, grey repeated where three are wanted, and
+  RGB made grey where one is. A float32 set takes all types by their values.
+
+  Raises:
+    UserError: damaged, other bands or another type, numbers that are none, or integers that float32
+      does not hold exactly (above 2**24).
+  """
+  header, values = page.header, page.values
+  if header.space == 'palette':
+    table = np.zeros((1 << max(header.bits, 8), 3), np.uint8)
+    table[: len(header.palette)] = header.palette
+    values = table[values[..., 0]]
+  elif header.bits < 8:
+    values = values * np.uint8(255 // (2**header.bits - 1))
+  if header.white_is_zero and values.dtype.kind == 'u':
+    values = values.dtype.type(2 ** max(header.bits, 8) - 1) - values
+  values = pages.turned(values, header.orientation)
+  colour = header.space in ('rgb', 'cmyk', 'palette')
+  return fitted(
+    values, channels=channels, dtype=dtype, name=page.path, alpha=header.alpha, colour=colour
+  )
 
 
-def mode(path: Path) -> str:
-  """Returns Pillow's name for the kind of an image's pixels, from its first bytes alone."""
-  try:
-    with header(path) as image:
-      return image.mode
-  except Exception as error:  # Pillow's readers raise many types on damaged files
-    raise UserError(f'cannot decode {path}: {error}; restore the file') from None
-
-
-def encode_image(path: Path, *, channels: int = 3, white: int = 65535) -> EncodedImage:
-  """Reads an image and returns it as 8-bit RGB or grey, upright.
-
-  A PNG or JPEG that already is 8-bit RGB (or grey) and carries no EXIF rotation is kept byte for
-  byte. Everything else (palette, alpha, CMYK, 1-bit, 16-bit, TIFF, rotated) becomes a PNG: alpha is
-  dropped, EXIF rotation applied, and 16-bit greys scaled so that `white` becomes 255.
+def fitted(
+  values: np.ndarray,
+  *,
+  channels: int,
+  dtype: str,
+  name: Path | str = 'image',
+  alpha: bool = False,
+  colour: bool = True,
+) -> np.ndarray:
+  """Returns [h, w] or [h, w, c] as [h, w, channels] of `dtype`; see `as_image`.
 
   Args:
-    path: the image file.
-    channels: 3, or 1 to turn colour into grey (ITU-R 601 luma).
-    white: the value of a 16-bit grey image that becomes 255; larger ones clip.
+    values: of any type.
+    channels, dtype: that are wanted.
+    name: for messages.
+    alpha: whether the last channel is the opacity.
+    colour: whether three channels are red, green and blue.
   """
-  data = read_bytes(path)
-  image = open_image(path, data)
-  frames = getattr(image, 'n_frames', 1)
-  if frames > 1 and image.format != 'MPO':  # phones keep a second view behind the photograph
-    raise UserError(f'{path} holds {frames} pictures: save each as a file of its own')
-  upright = _orientation(image) in (0, 1)
-  eight_bit = image.format == 'JPEG' or (image.format == 'PNG' and data[24] == 8)
-  if upright and eight_bit and image.mode in _VERBATIM[channels]:
-    return EncodedImage(data, image.height, image.width)
-  try:
-    return encode_pixels(to_eight_bit(image, channels=channels, white=white))
-  except ValueError as error:  # Pillow has no way from this mode to RGB
-    raise UserError(f'{path}: {error}; save it as 8-bit RGB or grey') from None
+  values = values[..., None] if values.ndim == 2 else values
+  have = values.shape[-1]
+  if alpha and have == channels + 1 or alpha and have in (2, 4) and channels in (1, 3):
+    values, have = values[..., :-1], have - 1
+  if have == 1 and channels == 3:
+    values = np.repeat(values, 3, axis=-1)
+  elif have == 3 and channels == 1 and colour:
+    values = _luma(values)
+  elif have != channels:
+    raise UserError(
+      f'{name} has {have} channels, and {channels} are wanted: config.data.mean and std have a value '
+      'for each channel of the images'
+    )
+  return np.ascontiguousarray(_typed(values, dtype, name))
 
 
-def _orientation(image: Image.Image) -> int:
-  try:
-    return image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # Pillow's readers raise many types on damaged tags
-    return 1
+def _luma(values: np.ndarray) -> np.ndarray:
+  if values.dtype.kind == 'f':
+    return (values @ (np.array(_LUMA) / 65536))[..., None].astype(values.dtype)
+  return ((values.astype(np.int64) @ np.array(_LUMA) + 32768) >> 16)[..., None].astype(values.dtype)
 
 
-def to_eight_bit(image: Image.Image, *, channels: int, white: int = 65535) -> np.ndarray:
-  """Returns uint8 [h, w] (grey) or [h, w, 3] (RGB), upright; see encode_image."""
-  if _orientation(image) not in (0, 1):
-    image = ImageOps.exif_transpose(image)
-  if image.mode == 'F':
-    raise ValueError('its pixels are floating-point numbers of an unknown range')
-  if image.mode.startswith('I'):
-    grey = np.asarray(image).astype(np.float32) * np.float32(255 / white)
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-  grey = channels == 1 or image.mode in ('1', 'L', 'LA')
-  return np.asarray(image.convert('L' if grey else 'RGB'))
+def _typed(values: np.ndarray, dtype: str, name: Path | str) -> np.ndarray:
+  if values.dtype == np.int8:
+    values = values.astype(np.int16)
+  if values.dtype != dtype and dtype != 'float32':
+    raise UserError(
+      f'{name} is {values.dtype}, and {dtype} is wanted: set config.data.dtype to the type of all '
+      'images (and mean and std to its units), or to float32, which takes every type by its values'
+    )
+  if values.dtype.kind in 'iu' and dtype == 'float32':
+    if max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0)))) > _EXACT:
+      raise UserError(
+        f'{name} is {values.dtype} with values above 2**24, which float32 does not hold exactly: '
+        'save it as uint16 or float32'
+      )
+  if values.dtype.kind not in 'iuf':
+    raise UserError(f'{name} is {values.dtype}; allowed are {", ".join(TYPES)}')
+  values = values.astype(dtype, copy=False)
+  if dtype == 'float32' and not np.isfinite(values).all():
+    count = int((~np.isfinite(values)).sum())
+    raise UserError(f'{name} holds {count} values that are no numbers (nan, inf): give them one')
+  return values
 
 
 def encode_pixels(pixels: np.ndarray) -> EncodedImage:
-  """Encodes uint8 [h, w] or RGB uint8 [h, w, 3] as PNG."""
-  return EncodedImage(encode_png(pixels), *pixels.shape[:2])
+  """Encodes [h, w] or [h, w, c] of one of TYPES losslessly.
+
+  uint8 of one or three channels is an ordinary PNG. Other channels lie one below the other, and
+  float32 as the two halves of its bits, in a grey PNG of 8 or 16 bits.
+  """
+  height, width = pixels.shape[:2]
+  if pixels.dtype == np.uint8 and (pixels.ndim == 2 or pixels.shape[2] in (1, 3)):
+    return EncodedImage(encode_png(pixels), height, width)
+  if pixels.dtype != np.uint8:
+    pixels = np.ascontiguousarray(pixels).reshape(height, width, -1).view(np.uint16)
+  planes = np.moveaxis(pixels, -1, 0).reshape(-1, width)
+  if planes.size > _MOST_PIXELS or len(planes) > _MOST_ROWS:
+    raise UserError(
+      f'an image of {pixels.shape} values is too large to be stored: cut it into tiles'
+    )
+  return EncodedImage(encode_png(planes), height, width)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
   """Encodes uint8 or uint16 [h, w], or RGB uint8 [h, w, 3], losslessly."""
-  if pixels.ndim == 3:
+  if pixels.ndim == 3 and pixels.shape[2] == 3:
     pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
   ok, data = cv2.imencode('.png', pixels, (cv2.IMWRITE_PNG_COMPRESSION, 3))
   if not ok:
@@ -173,64 +197,16 @@ def encode_png(pixels: np.ndarray) -> bytes:
   return data.tobytes()
 
 
-def read_mask(path: Path, page: int = 0) -> np.ndarray:
-  """Reads a mask of indices: uint8, uint16 or int32 [h, w].
-
-  Palette masks give their indices (not their colours), 1-bit masks 0 and 1, grey masks of 8 and 16
-  bits their values, and so do RGB masks that are grey at every pixel.
-
-  Raises:
-    UserError: a JPEG (its compression invents labels), or a mask of colours.
-  """
-  return mask_ids(open_image(path, page=page), path)
-
-
-def mask_ids(image: Image.Image, path: Path) -> np.ndarray:
-  """Returns the indices of an opened mask; see read_mask."""
-  if image.format == 'JPEG':
-    raise UserError(f'{path} is a JPEG: its compression changes labels; save masks as PNG')
-  if image.mode == '1':
-    return np.asarray(image).astype(np.uint8)
-  if image.mode in ('L', 'P', 'I') or image.mode.startswith('I;16'):
-    return np.asarray(image)
-  if image.mode in ('RGB', 'RGBA', 'LA'):
-    pixels = np.asarray(image)[..., : 1 if image.mode == 'LA' else 3]
-    if (pixels == pixels[..., :1]).all():
-      return pixels[..., 0]
-  raise UserError(
-    f'{path} is a mask of mode {image.mode}, not of class indices: save it as an 8-bit grey or '
-    "palette PNG, or give each class its colour ('name r g b' in classes.txt)"
-  )
-
-
-def unique_ids(mask: np.ndarray) -> list[int]:
-  """Returns the sorted distinct values of an integer mask."""
-  if mask.dtype == np.uint8:
-    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
-  return np.unique(mask).tolist()
-
-
-def map_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
-  """Returns uint8 [h, w]: each id replaced by table[id]; an id without an entry is a UserError."""
-  ids = unique_ids(mask)
-  unknown = [i for i in ids if i not in table]
-  if unknown:
-    raise UserError(
-      f'{path}: label ids {some(unknown)} are not among the allowed ids {describe_ids(table)}; '
-      'correct the mask or the class list'
-    )
-  if mask.dtype == np.uint8:
-    lookup = np.zeros(256, np.uint8)
-    lookup[ids] = [table[i] for i in ids]
-    return lookup[mask]
-  return np.array([table[i] for i in ids], np.uint8)[np.searchsorted(ids, mask)]
-
-
-def describe_ids(table: Mapping[int, int]) -> str:
-  """Returns text such as '0..10, 255 (void)' for the keys of an id table."""
-  classes = sorted(i for i, c in table.items() if c != VOID)
-  void = sorted(i for i, c in table.items() if c == VOID)
-  runs = f'{classes[0]}..{classes[-1]}'
-  if len(classes) != classes[-1] - classes[0] + 1 or len(classes) < 3:
-    runs = ', '.join(map(str, classes))
-  return ', '.join([runs, *(f'{i} (void)' for i in void)])
+def decode(data: bytes, *, channels: int, dtype: str) -> np.ndarray | None:
+  """Returns the image [h, w, channels] of an EncodedImage's data, None where it is damaged."""
+  plain = dtype == 'uint8' and channels in (1, 3)
+  flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
+  flag = flag | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
+  pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+  if pixels is None:
+    return None
+  if plain:
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if channels == 3 else pixels[..., None]
+  planes = channels * (2 if dtype == 'float32' else 1)
+  planes = pixels.reshape(planes, -1, pixels.shape[-1])
+  return np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view(dtype)

@@ -31,6 +31,7 @@ import numpy as np
 from jaxseg.data import threads
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Example, size_of
+from jaxseg.data.image_files import TYPES
 from jaxseg.types import UserError
 
 _TRAIN_KEYS = ('image', 'label', 'weight', 'index')
@@ -124,7 +125,7 @@ def train_batches(
     timeout: see Batches.
 
   Returns:
-    Dicts: 'image' uint8 [b,h,w,c], 'label' uint8 [b,h,w], 'index' int64 [b] in the source, and
+    Dicts: 'image' [b,h,w,c] of the source's type, 'label' uint8 [b,h,w], 'index' int64 [b] in the source, and
     where the source has weights 'weight' float32 [b,h,w].
   """
   local = _local_size(batch_size, shard_index, shard_count)
@@ -189,7 +190,7 @@ def eval_batches(
     timeout: see Batches.
 
   Returns:
-    An iterator of dicts: 'image' uint8 [b,H,W,c], what the network gets of this host's images, and
+    An iterator of dicts: 'image' [b,H,W,c] of the source's type, what the network gets of this host's images, and
     'examples', a list of these as the source gave them, each with its 'index' in the source; fewer
     than b in a batch that is filled up.
   """
@@ -208,7 +209,7 @@ def eval_batches(
         example = _read(source, index)
         placed = frame.place(example['image'])
       if images is None:
-        images = np.zeros((local, *placed.shape), np.uint8)
+        images = np.zeros((local, *placed.shape), placed.dtype)
       if mine:
         images[row] = placed
         examples.append({**example, 'index': index})
@@ -260,11 +261,12 @@ def _read(source, index: int) -> Example:
   """Reads one example and refuses what the rest would silently take for something else."""
   example = source[index]
   image, label = example['image'], example['label']
-  fits = image.dtype == label.dtype == np.uint8
+  fits = image.dtype in TYPES and label.dtype == np.uint8
   if not fits or image.ndim != 3 or image.shape[:2] != label.shape:
     raise UserError(
       f'{example.get("file_name", f"example {index}")}: image {image.dtype} {image.shape}, label '
-      f'{label.dtype} {label.shape}; allowed are uint8 (h, w, channels) and uint8 (h, w)'
+      f'{label.dtype} {label.shape}; allowed are {", ".join(TYPES)} (h, w, channels) and '
+      'uint8 (h, w)'
     )
   return example
 

@@ -17,7 +17,8 @@ class Data:
     train_split: that is trained on.
     image_size: (height, width) that every image and label is resized to, in training and
       evaluation; () leaves them as they are.
-    mean: subtracted from the image, one value a channel, 0..255, red first.
+    dtype: of the images' numbers, which are never scaled; float32 takes every type by its values.
+    mean: subtracted from the image, one value a channel in its own units, red first.
     std: then divided by, likewise.
     channel_order: 'bgr' where Caffe's weights want it.
     replacement: draw every training image at random with replacement instead of by epochs.
@@ -34,10 +35,11 @@ class Data:
     f'(height, width) in pixels, at most {LONGEST}, or () for none',
     default=(),
   )
-  mean: tuple[float, ...] = within(-1e6, 1e6, some=True, default=(127.5, 127.5, 127.5))
+  dtype: Literal['uint8', 'uint16', 'int16', 'float32'] = 'uint8'
+  mean: tuple[float, ...] = within(-1e9, 1e9, some=True, default=(127.5, 127.5, 127.5))
   std: tuple[float, ...] = checked(
-    lambda v: all(0 < s <= 1e6 for s in v),
-    'every value must be above 0, at most 1e6',
+    lambda v: all(0 < s <= 1e9 for s in v),
+    'every value must be above 0, at most 1e9',
     default=(127.5, 127.5, 127.5),
   )
   channel_order: Literal['rgb', 'bgr'] = 'rgb'

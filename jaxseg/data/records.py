@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.data import cache, image_files
+from jaxseg.data import cache, image_files, mask_files
 from jaxseg.data.problems import read_all
 from jaxseg.data.source import OBJECTS, SPLIT, Facts, Source
 from jaxseg.types import VOID, UserError
@@ -66,7 +66,7 @@ class Example:
 
 def read_ids(raw: Raw, *, table: Mapping[int, int]) -> Example:
   """Reads an RGB image and a mask of ids, of which `table` tells the classes."""
-  label = image_files.map_ids(image_files.read_mask(raw.label), table, raw.label)
+  label = mask_files.map_ids(mask_files.read_ids(raw.label), table, raw.label)
   return Example(image_files.encode_image(raw.image), label)
 
 
@@ -151,7 +151,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       return tfds.features.Image(shape=(None, None, 1), dtype=dtype, encoding_format='png')
 
     features = {
-      'image': tfds.features.Image(shape=(None, None, self._facts.channels)),
+      'image': self._image(plane),
       'label': plane(np.uint8),
       'file_name': tfds.features.Text(),
     }
@@ -167,6 +167,13 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       features=tfds.features.FeaturesDict(features),
       disable_shuffling=True,
     )
+
+  def _image(self, plane: Callable[[Any], tfds.features.Image]) -> tfds.features.Image:
+    """Returns the feature of images: ordinary ones, or channels below each other; see image_files."""
+    facts = self._facts
+    if facts.dtype == 'uint8' and facts.channels in (1, 3):
+      return tfds.features.Image(shape=(None, None, facts.channels))
+    return plane(np.uint8 if facts.dtype == 'uint8' else np.uint16)
 
   def _log_download_bytes(self) -> None:
     pass  # TFDS would print that it downloads
@@ -195,7 +202,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         f'{size[1]} x {size[0]}: image and mask must have one size'
       )
     valid = {i: i for i in (*range(len(self._facts.class_names)), VOID)}
-    image_files.map_ids(label, valid, raw.label)
+    mask_files.map_ids(label, valid, raw.label)
     record = {'image': example.image.data, 'label': image_files.encode_png(label)}
     record['file_name'] = os.fsencode(raw.file_name).decode('utf-8', 'replace')
     if 'weight' in entries:

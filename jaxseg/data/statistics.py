@@ -94,15 +94,57 @@ def median_frequency_weights(histogram: LabelHistogram) -> np.ndarray:
   return np.where(present, weights, 0.0)
 
 
-def channel_bins(image: np.ndarray) -> np.ndarray:
-  """Returns the pixels of each value in each channel of uint8 [h, w, c], int64 [c, 256]."""
-  channels = range(image.shape[-1])
-  return np.stack([np.bincount(image[..., c].ravel(), minlength=256) for c in channels])
+@dataclasses.dataclass(frozen=True)
+class Moments:
+  """Mean, deviation and range of each channel, of images of any type; those of two sets add up.
+
+  Attributes:
+    pixels: that were counted.
+    mean: float64 [c].
+    squares: float64 [c], the sum of squared distances from the mean.
+    low, high: float64 [c], least and largest value.
+  """
+
+  pixels: int
+  mean: np.ndarray
+  squares: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+  @classmethod
+  def empty(cls, channels: int) -> Moments:
+    """Returns those of no pixel."""
+    zeros, infinity = np.zeros(channels), np.full(channels, np.inf)
+    return cls(0, zeros, zeros, infinity, -infinity)
+
+  @classmethod
+  def of(cls, image: np.ndarray) -> Moments:
+    """Returns those of [h, w, c]."""
+    rows = [_moments(image[..., c]) for c in range(image.shape[-1])]
+    return cls(image.shape[0] * image.shape[1], *np.array(rows, np.float64).T)
+
+  def __add__(self, other: Moments) -> Moments:
+    pixels, apart = self.pixels + other.pixels, other.mean - self.mean
+    share = other.pixels / max(pixels, 1)
+    return Moments(
+      pixels,
+      self.mean + share * apart,
+      self.squares + other.squares + share * self.pixels * apart**2,
+      np.minimum(self.low, other.low),
+      np.maximum(self.high, other.high),
+    )
+
+  @property
+  def std(self) -> np.ndarray:
+    """The (biased) standard deviation, float64 [c]."""
+    return np.sqrt(self.squares / max(self.pixels, 1))
 
 
-def moments(bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns mean and standard deviation of each channel from its `channel_bins`, float64 [c]."""
-  levels = np.arange(256, dtype=np.float64)
-  pixels = bins.sum(axis=1)
-  mean = bins @ levels / pixels
-  return mean, np.sqrt(np.maximum(bins @ levels**2 / pixels - mean**2, 0))
+def _moments(plane: np.ndarray) -> tuple[float, float, float, float]:
+  if plane.dtype == np.uint8:  # counting is faster, and exact
+    counts = np.bincount(plane.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    mean = counts[values] @ values / plane.size
+    return mean, counts[values] @ (values - mean) ** 2, values[0], values[-1]
+  mean = plane.mean(dtype=np.float64)
+  return mean, np.square(plane - mean, dtype=np.float64).sum(), plane.min(), plane.max()

@@ -1,24 +1,21 @@
 """Training augmentation: frozen dataclasses, each `__call__(example, rng) -> example`.
 
-An example is a dict with 'image' uint8 [h,w,c] (any c), 'label' uint8 [h,w] with void 255 and, where
+An example is a dict with 'image' [h,w,c] of any c and type, 'label' uint8 [h,w] with void 255 and, where
 the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w] or [h,w,layers]; all move
 together (the table is in geometry.py). `rng` is a numpy Generator; everything random comes from it.
 
 A config names a class of this file by its name in snake_case, as `short_side` for ShortSide, and
-gives its fields as arguments; a name with a dot is a class of your own. Nothing else lists them.
+gives its fields as arguments (augment.py). Nothing else lists them.
 """
 
 import dataclasses
-import importlib
 import math
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 
-from jaxseg.config import parts
 from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.data import geometry
 from jaxseg.data.geometry import Example, Fill, Size, size_of
@@ -27,71 +24,17 @@ from jaxseg.types import LONGEST, SCALES, VOID, UserError
 _GRAY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 
 
-def make_transforms(steps: Iterable[tuple[str, Mapping[str, Any]]], fill: Fill = (0,)) -> tuple:
-  """Builds the transforms that a config names, in its order.
-
-  Args:
-    steps: (name, arguments) of each.
-    fill: colour beside the image, 0..255, one value or one for each channel; for those that have a
-      field of this name and are not given another.
-
-  Raises:
-    UserError: no such transform or argument, or a value of the wrong type or out of its range.
-  """
-  made = []
-  for name, options in steps:
-    transform, where = _find(name), f'config.augment.{name}'
-    values = parts.arguments(transform, options, where)
-    if 'fill' in parts.parameters(transform):
-      values.setdefault('fill', fill)
-    made.append(transform(**values))
-  _check_quarter_turns(made)
-  return tuple(made)
-
-
-def _find(name: str) -> type:
-  """Returns a class by its name in a config. Raises UserError where there is none."""
-  if '.' in name:
-    module, _, own = name.rpartition('.')
-    try:
-      return getattr(importlib.import_module(module), own)
-    except (ImportError, AttributeError) as error:
-      raise UserError(
-        f'transform {name!r} cannot be imported ({error}): give a class on the Python path'
-      ) from error
-  here = (c for c in globals().values() if dataclasses.is_dataclass(c) and c is not _Transform)
-  known = {_name(transform): transform for transform in here}
-  if name not in known:
-    hint = parts.did_you_mean(name, known)
-    raise UserError(
-      f'config.augment.{name}: no such transform; there are {", ".join(sorted(known))}{hint}'
-    )
-  return known[name]
-
-
-def _name(transform: type) -> str:
-  return re.sub(r'(?<!^)(?=[A-Z])', '_', transform.__name__).lower()  # short_side for ShortSide
-
-
-def _check_quarter_turns(made: list[Any]) -> None:
-  """Turned by 90 degrees, only images of one square size stay a batch, unless all are cut again."""
-  turned, size = False, None
-  for transform in made:
-    own = getattr(transform, 'size', None)
-    turned, size = isinstance(transform, Rotate90) or (turned and not own), own or size
-  if turned and (size is None or size[0] != size[1]):
-    raise UserError(
-      f'config.augment.rotate90 needs images of one square size, got {size}: set '
-      'config.augment.crop.size=(n, n) before it'
-    )
+def name_of(transform: type) -> str:
+  """Returns what a config calls a class: short_side for ShortSide."""
+  return re.sub(r'(?<!^)(?=[A-Z])', '_', transform.__name__).lower()
 
 
 @dataclasses.dataclass(frozen=True)
-class _Transform:
+class Transform:
   """Base of those whose fields have ranges; messages name their keys in a config."""
 
   def __post_init__(self):
-    check_fields(self, f'config.augment.{_name(type(self))}')
+    check_fields(self, f'config.augment.{name_of(type(self))}')
 
 
 def _pixels(**options: Any) -> Any:
@@ -100,12 +43,12 @@ def _pixels(**options: Any) -> Any:
 
 
 def _colour(**options: Any) -> Any:
-  allowed = 'one value for each channel, each between 0 and 255'
-  return checked(lambda v: len(v) and all(0 <= n <= 255 for n in v), allowed, **options)
+  allowed = 'one finite value for each channel'
+  return checked(lambda v: len(v) and all(map(math.isfinite, v)), allowed, **options)
 
 
 @dataclasses.dataclass(frozen=True)
-class Resize(_Transform):
+class Resize(Transform):
   """Resizes everything to a fixed `size`, or by the factor `scale`; exactly one is given."""
 
   size: Size | None = _pixels(default=None)
@@ -124,7 +67,7 @@ class Resize(_Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class ShortSide(_Transform):
+class ShortSide(Transform):
   """Resizes so that the shorter side is one of `sides`, drawn evenly, the longer at most `longest`.
 
   Detectron2's for Mask R-CNN: 640 to 800 by 32, at most 1333.
@@ -146,7 +89,7 @@ class ShortSide(_Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Elastic(_Transform):
+class Elastic(Transform):
   """Smooth random deformation (U-Net, arXiv:1505.04597, section 3.1); borders are mirrored.
 
   Displacement vectors drawn from N(0, sigma) on a coarse grid, bicubic between its nodes, which
@@ -172,7 +115,7 @@ class Elastic(_Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotate(_Transform):
+class Rotate(Transform):
   """Turns about the image's centre by U[-degrees, degrees]; the size stays.
 
   Corners that turn in from outside hold `fill`, void and weight 0, or with `fill` None the
@@ -195,7 +138,7 @@ class Rotate(_Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pad(_Transform):
+class Pad(Transform):
   """Centres the image on a larger canvas (the odd pixel goes right and below).
 
   Attributes:
@@ -220,7 +163,7 @@ class Pad(_Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Crop(_Transform):
+class Crop(Transform):
   """Cuts a window at a random place and resizes it to a fixed size: one crop, then one resize.
 
   Where the image is smaller than the window it lies at a random place on void ground.
@@ -254,7 +197,7 @@ class Crop(_Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class MirrorBorder(_Transform):
+class MirrorBorder(Transform):
   """Mirrors the image outwards by `pixels` at each side; there the label is void, the weight 0."""
 
   pixels: int = within(1, LONGEST)
@@ -264,7 +207,7 @@ class MirrorBorder(_Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sides(_Transform):
+class Sides(Transform):
   """Moves each side of the image in by U[0, amount] of its length and resizes back.
 
   With 0.3 the crop of NVIDIA's U-Net recipe for ISBI 2012 (DeepLearningExamples, UNet_Medical).
@@ -302,39 +245,61 @@ class Rotate90:
 
 
 @dataclasses.dataclass(frozen=True)
-class Photometric(_Transform):
+class Photometric(Transform):
   """Changes brightness, contrast and saturation at once, with one rounding at the end.
 
   Attributes:
     brightness: the image is multiplied by 1 + U[-brightness, brightness].
     contrast: distances from the image's mean gray are multiplied by 1 + U[-contrast, contrast].
     saturation: distances from each pixel's gray likewise; only where there are three channels, RGB.
-    shift: U[-shift, shift] of the full range 255 is added (NVIDIA's U-Net recipe: 0.1).
+    shift: U[-shift, shift] of the full range is added (NVIDIA's U-Net recipe: 0.1).
+    black, white: the range, of all channels or each: 0 and 255 of 8 bits. Of other types it
+      follows from config.data: two standard deviations below and above the mean.
   """
 
   brightness: float = within(0, 1, default=0.0)
   contrast: float = within(0, 1, default=0.0)
   saturation: float = within(0, 1, default=0.0)
   shift: float = within(0, 1, default=0.0)
+  black: Fill = _colour(default=(0.0,))
+  white: Fill = _colour(default=(255.0,))
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     draws = rng.uniform(-1, 1, 4) * (self.brightness, self.contrast, self.saturation, self.shift)
     gain, contrast, saturation = 1 + draws[:3]
-    image, shift = example['image'], 255 * draws[3]
-    colour = image.shape[2] == 3
-    mean = np.dot(_GRAY, cv2.mean(image)[:3]) if colour else image.mean()
+    image, shift = example['image'], draws[3]
+    channels = image.shape[2]
+    black, span = (
+      np.broadcast_to(np.asarray(side, np.float64), channels)
+      for side in (self.black, np.subtract(self.white, self.black))
+    )
+    small = channels <= 4  # OpenCV's limit
+    means = cv2.mean(image)[:channels] if small else image.mean(axis=(0, 1), dtype=np.float64)
+    means = (means - black) / span  # here black is 0 and white 1
+    mean = np.dot(_GRAY, means) if channels == 3 else means.mean()
     scale = gain * contrast
-    offset = contrast * shift + (1 - contrast) * (gain * mean + shift)
-    if colour and self.saturation:
-      mix = scale * (saturation * np.eye(3) + (1 - saturation) * np.tile(_GRAY, (3, 1)))
-      image = cv2.transform(image, np.column_stack([mix, [offset] * 3]).astype(np.float32))
-    else:
-      image = cv2.addWeighted(image, scale, image, 0, offset).reshape(image.shape)
-    return {**example, 'image': image}
+    offsets = contrast * shift + (1 - contrast) * (gain * mean + shift)
+    mix = np.eye(channels)
+    if channels == 3:
+      mix = saturation * mix + (1 - saturation) * np.tile(_GRAY, (3, 1))
+    mix = scale * span[:, None] * mix / span  # and here as the image has them
+    offsets = offsets * span + black - mix @ black
+    return {**example, 'image': _mixed(image, mix, offsets)}
+
+
+def _mixed(image: np.ndarray, mix: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """Returns mix [c, c] @ each pixel + offsets [c], rounded and cut to the image's type."""
+  scale = mix[0, 0]
+  if (mix != scale * np.eye(len(mix))).any():
+    return cv2.transform(image, np.column_stack([mix, offsets]).astype(np.float32))
+  if (offsets == offsets[0]).all():
+    return cv2.addWeighted(image, scale, image, 0, offsets[0]).reshape(image.shape)
+  planes = zip(np.moveaxis(image, -1, 0), offsets, strict=True)
+  return np.dstack([cv2.addWeighted(plane, scale, plane, 0, offset) for plane, offset in planes])
 
 
 @dataclasses.dataclass(frozen=True)
-class Blur(_Transform):
+class Blur(Transform):
   """Softens a share of the images by a 5x5 Gaussian of sigma 1.1 (PSPNet, hszhao/semseg)."""
 
   share: float = within(0, 1)

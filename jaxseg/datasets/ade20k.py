@@ -9,7 +9,7 @@ Zhou et al., CVPR 2017. Below ade20k/, or data_dir itself, as published, unpacke
 150 become 0 to 149. The test labels are hidden. The images are for non-commercial research.
 """
 
-from jaxseg.data import archives, classlist, image_files, records
+from jaxseg.data import archives, classlist, raw_files, records
 from jaxseg.data.problems import check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID
@@ -46,7 +46,7 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
   check_split('ade20k', split, SPLITS, 'the test labels are hidden')
   find = archives.finder(['ade20k'], data_dir, cache_dir)
   folder = find(['ADEChallengeData2016'], ['ADEChallengeData2016.zip'])
-  images = image_files.list_images(folder / 'images' / _FOLDERS[split], ('.jpg',))
+  images = raw_files.list_images(folder / 'images' / _FOLDERS[split], ('.jpg',))
   labels = folder / 'annotations' / _FOLDERS[split]
   return records.open_source(
     Facts('ade20k', CLASS_NAMES, PALETTE),

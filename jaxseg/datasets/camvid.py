@@ -8,7 +8,7 @@ relative to it). Validation is 101 frames of one seven-second scene: do not read
 
 from pathlib import Path
 
-from jaxseg.data import image_files, records
+from jaxseg.data import raw_files, records
 from jaxseg.data.archives import data_root
 from jaxseg.data.problems import MissingSplit, check_choice, check_split
 from jaxseg.data.source import Facts, Source
@@ -66,7 +66,7 @@ def _read_list(folder: Path, split: str) -> list[records.Raw]:
   if not path.is_file():
     raise MissingSplit(f'missing file: {path}')
   raws = []
-  for number, line in enumerate(image_files.read_text(path).splitlines(), start=1):
+  for number, line in enumerate(raw_files.read_text(path).splitlines(), start=1):
     parts = line.split()
     if not parts:
       continue

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data import archives, image_files, records
+from jaxseg.data import archives, image_files, mask_files, raw_files, records
 from jaxseg.data.border_weight import foreground
 from jaxseg.data.problems import check_choice, check_split
 from jaxseg.data.source import Facts, Source
@@ -81,7 +81,7 @@ def source(
 
 def read(raw: records.Raw, **options: bool) -> records.Example:
   """Reads a frame and its mask; for the options see border_weight.foreground."""
-  instances = image_files.read_mask(raw.label).astype(np.uint16)
+  instances = mask_files.read_ids(raw.label).astype(np.uint16)
   label, weight = foreground(instances, **options)
   return records.Example(image_files.encode_image(raw.image, channels=1), label, weight, instances)
 
@@ -90,7 +90,7 @@ def _list_frames(folder: Path, sequence: str, annotation: str) -> list[records.R
   """Lists the frames of a sequence that have a mask, in time."""
   suffix, pattern = _ANNOTATIONS[annotation]
   raws = []
-  for mask in image_files.list_images(folder / f'{sequence}{suffix}', ('.tif',)):
+  for mask in raw_files.list_images(folder / f'{sequence}{suffix}', ('.tif',)):
     if number := re.fullmatch(pattern, mask.stem):
       image = folder / sequence / f't{number[1]}.tif'
       raws.append(records.Raw(image, mask, f'{sequence}_{image.name}'))

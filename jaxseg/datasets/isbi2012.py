@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from jaxseg.data import border_weight as weights
-from jaxseg.data import image_files, records
+from jaxseg.data import image_files, mask_files, pages, raw_files, records
 from jaxseg.data.archives import data_root
 from jaxseg.data.problems import check_split
 from jaxseg.data.source import Facts, Source
@@ -64,9 +64,8 @@ def source(
 def read(raw: records.Raw, *, border_weight: bool) -> records.Example:
   """Reads a section, perhaps a page of a volume."""
   page = raw.extra or 0
-  grey = image_files.open_image(raw.image, page=page)
-  image = image_files.encode_pixels(image_files.to_eight_bit(grey, channels=1))
-  label = image_files.map_ids(image_files.read_mask(raw.label, page), _TABLE, raw.label)
+  image = image_files.encode_pixels(image_files.read_image(raw.image, channels=1, page=page))
+  label = mask_files.map_ids(mask_files.read_ids(raw.label, page), _TABLE, raw.label)
   if not border_weight:
     return records.Example(image, label)
   _, cells = cv2.connectedComponents(label, connectivity=4)
@@ -91,21 +90,11 @@ def _list_sections(folder: Path) -> list[records.Raw]:
   """Lists the labelled sections of either layout, in the order of the volume."""
   volume, labels = folder / 'train-volume.tif', folder / 'train-labels.tif'
   if (folder / 'train' / 'image').is_dir():
-    images = image_files.list_images(folder / 'train' / 'image', ('.png',))
+    images = raw_files.list_images(folder / 'train' / 'image', ('.png',))
     return [records.Raw(p, folder / 'train' / 'label' / p.name, p.name) for p in images]
   if volume.is_file():
-    pages = [_num_pages(p) for p in (volume, labels)]
-    if pages[0] != pages[1]:
-      raise UserError(f'{volume} has {pages[0]} pages and {labels} {pages[1]}: they must agree')
-    return [records.Raw(volume, labels, f'{i:02d}.png', extra=i) for i in range(pages[0])]
+    counts = [pages.read_header(path).pages for path in (volume, labels)]
+    if counts[0] != counts[1]:
+      raise UserError(f'{volume} has {counts[0]} pages and {labels} {counts[1]}: they must agree')
+    return [records.Raw(volume, labels, f'{i:02d}.png', extra=i) for i in range(counts[0])]
   raise UserError(f'no train/image/ and no train-volume.tif in {folder}: put the dataset there')
-
-
-def _num_pages(path: Path) -> int:
-  if not path.is_file():
-    raise UserError(f'missing file: {path}')
-  try:
-    with image_files.header(path) as image:
-      return image.n_frames
-  except OSError as error:
-    raise UserError(f'cannot decode {path}: {error}; restore the file') from None

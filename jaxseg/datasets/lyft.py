@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data import archives, image_files, records
+from jaxseg.data import archives, image_files, mask_files, raw_files, records
 from jaxseg.data.problems import check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
@@ -80,7 +80,7 @@ def source(
 
 def read(raw: records.Raw, *, remove_hood: bool, merge_lanes: bool) -> records.Example:
   """Reads an image and its colour PNG; for the options see source."""
-  label = image_files.map_ids(_read_red(raw.label), _TABLE, raw.label)
+  label = mask_files.map_ids(_read_red(raw.label), _TABLE, raw.label)
   if remove_hood:
     below = label[HOOD_ROW:]
     below[below == VEHICLES] = NONE
@@ -110,16 +110,16 @@ def part(counts: list[int], split: str) -> list[int]:
 
 def _read_red(path: Path) -> np.ndarray:
   """Reads the red channel of a colour PNG, uint8 [h, w]."""
-  image = image_files.open_image(path)
-  if image.format == 'JPEG' or image.mode not in ('RGB', 'RGBA'):
+  mask = mask_files.read(path)
+  if mask.pixels is None:
     raise UserError(
-      f'{path} is a {image.format} of mode {image.mode}: labels are colour PNGs with the class in '
-      'the red channel; restore the file'
+      f'{path} is a mask of one channel: labels are colour PNGs with the class in the red channel; '
+      'restore the file'
     )
-  return np.ascontiguousarray(np.asarray(image)[..., 0])
+  return np.ascontiguousarray(mask.pixels[..., 0])
 
 
 def _list_folder(folder: Path) -> list[records.Raw]:
-  images = image_files.list_images(folder / 'CameraRGB', ('.png',))
+  images = raw_files.list_images(folder / 'CameraRGB', ('.png',))
   labels = folder / 'CameraSeg'
   return [records.Raw(path, labels / path.name, f'{folder.name}_{path.name}') for path in images]

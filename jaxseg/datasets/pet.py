@@ -14,7 +14,7 @@ TensorFlow for twelve damaged images such as Abyssinian_34; Pillow reads them.
 
 from pathlib import Path
 
-from jaxseg.data import archives, image_files, records
+from jaxseg.data import archives, raw_files, records
 from jaxseg.data.problems import check_choice, check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID
@@ -60,5 +60,5 @@ def source(
 
 def _read_names(path: Path) -> list[str]:
   """Reads the names of a list: lines 'name class species breed', and remarks that start with #."""
-  lines = (line.split() for line in image_files.read_text(path).splitlines())
+  lines = (line.split() for line in raw_files.read_text(path).splitlines())
   return [words[0] for words in lines if words and not words[0].startswith('#')]

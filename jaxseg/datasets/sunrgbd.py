@@ -16,7 +16,7 @@ size; SegNet (arXiv:1511.00561) resizes all to 360 x 480.
 import re
 from pathlib import Path
 
-from jaxseg.data import archives, classlist, image_files, records
+from jaxseg.data import archives, classlist, raw_files, records
 from jaxseg.data.problems import check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID, UserError
@@ -41,7 +41,7 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
   check_split('sunrgbd', split, SPLITS)
   find = archives.finder(['sunrgbd'], data_dir, cache_dir)
   name, labels = f'SUNRGBD-{split}_images', 'sunrgbd_train_test_labels'
-  images = image_files.list_images(find([name], [f'{name}.tgz'], flat=True), ('.jpg',))
+  images = raw_files.list_images(find([name], [f'{name}.tgz'], flat=True), ('.jpg',))
   labels = find([labels], [f'{labels}.tar.gz'], flat=True)
   first = NUM_TEST if split == 'train' else 0
   return records.open_source(

@@ -41,10 +41,9 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
     'weights': 'weights.safetensors',
     'platforms': list(PLATFORMS),
     'input': {
-      'dtype': 'uint8',
+      'dtype': data.dtype,
       'layout': 'batch, height, width, channels',
       'channels': data.channels,
-      'white_of_16_bits': data.options.get('white', 65535),
     }
     | ({'channel_order': 'rgb'} if data.channels == 3 else {})
     | ({'resize': f'before the program: {resize} pixels, bilinear'} if resize else {}),

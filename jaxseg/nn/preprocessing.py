@@ -1,4 +1,4 @@
-"""From the uint8 image that travels to the device to the float image that a network was made for.
+"""From the image that travels to the device in its own type to the float image that a network was made for.
 
 Weights are useless with another's preprocessing: Caffe's VGG wants blue first and 0..255 minus a
 mean, torchvision's wants red first, scaled by a mean and a standard deviation. So configs, published
@@ -16,7 +16,7 @@ from jaxseg.types import Array, UserError
 CHANNEL_ORDERS = ('rgb', 'bgr')
 # Greys and relative width within which two records are the same to a network: the published means
 # of ImageNet differ by 1.0 (Caffe's VGG has red 123.68, FCN trains the same weights with 122.679).
-_SAME_MEAN, _SAME_STD = 2.0, 0.02
+_SAME_MEAN, _SAME_STD, _SAME_SHARE = 2.0, 0.02, 0.04
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Preprocessing:
   """(image - mean) / std, in the channel order that the weights expect.
 
   Attributes:
-    mean: one value a channel in 0..255, in the order of the image (red first, whatever
+    mean: one value a channel in the image's units, in the order of the image (red first, whatever
       `channel_order` says); a single value serves every channel.
     std: likewise; never 0.
+    dtype: of the images that have these units: uint8, uint16, int16 or float32.
     channel_order: 'rgb' leaves the channels as they stand (also gray or more than three), 'bgr'
       reverses the first three after normalising.
   """
@@ -34,6 +35,7 @@ class Preprocessing:
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
   channel_order: str = 'rgb'
+  dtype: str = 'uint8'
 
   def __post_init__(self):
     for name in ('mean', 'std'):  # lists come from JSON and from configs
@@ -46,7 +48,7 @@ class Preprocessing:
       raise UserError(f'mean {self.mean} and std {self.std} need values, and no std may be 0')
 
   def __call__(self, image: Array) -> Array:
-    """Normalises a numpy or JAX image [..., c], uint8 or float, values 0..255, red first.
+    """Normalises a numpy or JAX image [..., c], of any type, red first.
 
     Returns:
       float32 [..., c] in the network's channel order.
@@ -66,21 +68,39 @@ class Preprocessing:
     return image[..., np.r_[2:-1:-1, 3:channels]]
 
   @property
-  def fill(self) -> tuple[int, ...]:
-    """The uint8 colour of padding: the mean, so that the network sees (nearly) zero there."""
-    return tuple(int(v) for v in np.clip(np.round(self.mean), 0, 255))
+  def fill(self) -> tuple[float, ...]:
+    """The colour of padding in the images' type: the mean, so that the network sees (nearly) zero."""
+    if self.dtype == 'float32':
+      return self.mean
+    limits = np.iinfo(self.dtype)
+    return tuple(int(v) for v in np.clip(np.round(self.mean), limits.min, limits.max))
+
+  @property
+  def span(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What counts as black and white of each channel: 0 and 255, else two deviations from the mean.
+
+    Numbers of other types than uint8 say nothing of their range by themselves: a sensor of 11 bits
+    fills a thirtieth of 16.
+    """
+    if self.dtype == 'uint8':
+      return (0.0,), (255.0,)
+    sides = [np.asarray(self.mean) + sign * 2 * np.asarray(self.std) for sign in (-1, 1)]
+    return tuple(tuple(side.tolist()) for side in sides)
 
   def differences(self, other: Preprocessing, channels: int) -> tuple[str, ...]:
     """Names the attributes in which `other` would show a network another image of so many channels.
 
-    Means within 2 grey levels and standard deviations within 2 % are the same.
+    Means within 2 grey levels and standard deviations within 2 % are the same; of other types than
+    uint8, means within 4 % of the deviation.
     """
     means, stds = (
       np.array([record._row(name, 1, channels) for record in (self, other)])
       for name in ('mean', 'std')
     )
+    same_mean = _SAME_MEAN if self.dtype == 'uint8' else _SAME_SHARE * stds[1]
     differ = {
-      'mean': np.abs(means[0] - means[1]).max() > _SAME_MEAN,
+      'dtype': self.dtype != other.dtype,
+      'mean': (np.abs(means[0] - means[1]) > same_mean).any(),
       'std': np.abs(np.log(stds[0] / stds[1])).max() > np.log1p(_SAME_STD),
       'channel_order': channels >= 3 and self.channel_order != other.channel_order,
     }

@@ -8,17 +8,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from jaxseg import files
-from jaxseg.data import image_files
+from jaxseg.data import image_files, pages, raw_files
 from jaxseg.types import UserError
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif', '.ppm', '.pgm')
 IN_THE_WAY = 'is there already: choose another --output, or give --skip_existing or --overwrite'
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: values that swap height and width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +54,13 @@ def list_items(source: str | Path) -> list[Item]:
   source = files.place(source)
   if source.is_dir():
     try:
-      paths = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
+      paths = sorted(p for p in source.iterdir() if p.suffix.lower() in pages.SUFFIXES)
     except OSError as error:
       raise UserError(f'cannot read {source}: {error.strerror or error}') from None
     paths = [p for p in paths if not p.name.startswith('.') and not p.is_dir()]
-    allowed = f'an image ends in {", ".join(SUFFIXES)}'
+    allowed = f'an image ends in {", ".join(pages.SUFFIXES)}'
   elif source.suffix.lower() == '.txt':
-    lines = (line.strip() for line in image_files.read_text(source).splitlines())
+    lines = (line.strip() for line in raw_files.read_text(source).splitlines())
     named = [_beside(source, line) for line in lines if line]
     paths = list({_resolved(path.parent) / path.name: path for path in named}.values())
     allowed = 'one path a line, relative to its folder'
@@ -85,8 +82,8 @@ def _pages(path: Path) -> list[Item]:
   count = 1
   if path.suffix.lower() in ('.tif', '.tiff'):
     # Whoever reads a damaged file says what is wrong.
-    with contextlib.suppress(Exception), image_files.header(path) as image:
-      count = image.n_frames
+    with contextlib.suppress(UserError):
+      count = pages.read_header(path).pages
   if count == 1:
     return [Item(path, path.stem)]
   digits = max(2, len(str(count - 1)))
@@ -150,44 +147,15 @@ def _resolved(path: Path) -> Path:
 def header_size(item: Item) -> tuple[int, int] | None:
   """Returns an image's height and width without decoding it, None where that fails."""
   try:
-    with image_files.header(item.path) as image:
-      if item.page:
-        image.seek(item.page)
-      turned = image.getexif().get(_ORIENTATION) in _TURNED
-      return image.size if turned else image.size[::-1]
-  except Exception:  # Pillow's readers raise many types; whoever reads the image says what is wrong
+    return pages.read_header(item.path, item.page).upright_size
+  except UserError:  # whoever reads the image says what is wrong
     return None
 
 
-def read_image(item: Item, *, channels: int, white: int = 65535) -> np.ndarray:
-  """Reads an image as training's records hold it: uint8 [h, w, channels], upright.
-
-  Args:
-    item: the file and its page.
-    channels: 3, or 1 to turn colour into grey.
-    white: value of a 16-bit image that becomes 255.
-
-  Raises:
-    UserError: missing, damaged, or of a kind that cannot be made 8-bit.
-  """
-  data = image_files.read_bytes(item.path)
-  image = image_files.open_image(item.path, data, item.page)
-  if image.format == 'JPEG':  # records keep it as it is, and OpenCV decodes it
-    data = image_files.encode_image(item.path, channels=channels, white=white).data
-    return _decode(data, channels)
-  try:
-    pixels = image_files.to_eight_bit(image, channels=channels, white=white)
-  except ValueError as error:
-    raise UserError(f'{item.path}: {error}; save it as 8-bit RGB or grey') from None
-  pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-  return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] != channels else pixels
-
-
-def _decode(data: bytes, channels: int) -> np.ndarray:
-  flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-  flag |= cv2.IMREAD_IGNORE_ORIENTATION
-  pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-  return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if channels == 3 else pixels[..., None]
+def read_image(item: Item, *, channels: int, dtype: str = 'uint8') -> np.ndarray:
+  """Reads an image as training's records hold it, [h, w, channels] of `dtype`, upright."""
+  page = item.page if item.pages > 1 else None
+  return image_files.read_image(item.path, channels=channels, dtype=dtype, page=page)
 
 
 @contextlib.contextmanager

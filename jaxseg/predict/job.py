@@ -211,7 +211,7 @@ class _Job:
 
   def _read(self, item: Item) -> np.ndarray:
     data = self._predictor.experiment.data
-    return read_image(item, channels=data.channels, white=data.options.get('white', 65535))
+    return read_image(item, channels=data.channels, dtype=data.dtype)
 
   def _predict_or_tell(self, item: Item, reading: Future, backlog: threads.Backlog) -> str:
     """Returns what is wrong with this image, '' where it is being written."""

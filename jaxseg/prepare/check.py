@@ -139,12 +139,9 @@ def remarks(
       yield f'{facts["void"]:.1%} of the pixels of {split} are void'
     if absent := [name for name, count in facts['pixels'].items() if not count]:
       yield f'classes that {split} never shows: {", ".join(absent)}'
-    brightest = int(np.flatnonzero(surveys[split].channels.any(axis=0))[-1])
-    if brightest < _DARK:
-      yield (
-        f'the images of {split} are dark: their brightest value is {brightest} of 255; for 16-bit '
-        'files of 12-bit cameras add --config.data.options.white=4095'
-      )
+    brightest = surveys[split].channels.high.max()
+    if experiment.data.dtype == 'uint8' and brightest < _DARK:
+      yield f'the images of {split} are dark: their brightest value is {brightest:g} of 255'
   split = experiment.data.train_split
   most = report['splits'].get(split, {}).get('objects', {}).get('most', 0)
   for transform in experiment.transforms:

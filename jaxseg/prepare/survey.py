@@ -27,7 +27,7 @@ class Survey:
     histogram: of the labels.
     counts: int64 [n, c], pixels of each class in each example.
     sizes: (height, width) -> number of images.
-    channels: int64 [channels, 256], pixels of each value.
+    channels: mean, deviation and range of each channel.
     digests: hash of the decoded pixels -> names of the files that hold them.
     objects: those of each image; empty where the data do not number them.
   """
@@ -35,7 +35,7 @@ class Survey:
   histogram: statistics.LabelHistogram
   counts: np.ndarray
   sizes: Counter
-  channels: np.ndarray
+  channels: statistics.Moments
   digests: Mapping[bytes, Sequence[str]]
   objects: Sequence[Objects] = ()
 
@@ -52,16 +52,15 @@ class Survey:
 
   def facts(self, class_names: Sequence[str]) -> dict[str, Any]:
     """Returns what data.json says of the split."""
-    mean, std = statistics.moments(self.channels)
-    histogram = self.histogram
+    channels, histogram = self.channels, self.histogram
     return {
       'images': histogram.num_images,
       'sizes': {f'{h}x{w}': n for (h, w), n in self.sizes.most_common()},
       'pixels': dict(zip(class_names, histogram.counts.tolist(), strict=True)),
       'images_with': dict(zip(class_names, histogram.images.tolist(), strict=True)),
       'void': histogram.void_share,
-      'mean': [round(float(v), 2) for v in mean],
-      'std': [round(float(v), 2) for v in std],
+      'mean': [float(f'{v:.6g}') for v in channels.mean],
+      'std': [float(f'{v:.6g}') for v in channels.std],
     } | ({'objects': object_facts(self.objects)} if self.objects else {})
 
   def sizes_text(self) -> str:
@@ -80,12 +79,12 @@ def survey(source: Any, title: str) -> Survey:
     example = source[i]
     image = np.ascontiguousarray(example['image'])
     digest = hashlib.blake2b(image, digest_size=16, person=f'{image.shape}'[:16].encode()).digest()
-    labels, values = statistics.label_bins(example['label']), statistics.channel_bins(image)
+    labels, values = statistics.label_bins(example['label']), statistics.Moments.of(image)
     return labels, image.shape[:2], values, digest, str(example['file_name']), _objects(example)
 
   histogram = statistics.LabelHistogram.empty(source.num_classes)
   counts, sizes, digests, objects = [], Counter(), {}, []
-  channels = np.zeros((source.channels, 256), np.int64)
+  channels = statistics.Moments.empty(source.channels)
   examples = threads.results(read, range(len(source)), name=getattr(source, 'file_name', None))
   for labels, size, values, digest, name, those in counted(title, examples, len(source)):
     histogram.add(labels)

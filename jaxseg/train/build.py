@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import models, tasks
 from jaxseg.config import Settings
-from jaxseg.config.parts import arguments, coerced, defaults, load
-from jaxseg.data import label_check, threads, transforms
+from jaxseg.config.parts import arguments, coerced, defaults, load, parameters
+from jaxseg.data import augment, label_check, threads, transforms
 from jaxseg.data.frame import Frame
 from jaxseg.data.options import Data
 from jaxseg.data.statistics import median_frequency_weights
@@ -96,24 +96,24 @@ class Experiment:
     """
     settings, dataset = self.settings, load('datasets', self.data.name)
     options = dict(self.data.options)
-    if dataset.NUM_CLASSES is None:  # it follows from the user's files, which may have mistakes
-      options = {'num_classes': settings.num_classes} | options
+    if dataset.NUM_CLASSES is None:  # all follows from the user's files, which may have mistakes
+      told = {'num_classes': settings.num_classes, 'channels': self.channels}
+      told = told | {'dtype': self.data.dtype}
+      taken = parameters(dataset.source)
+      options = {key: value for key, value in told.items() if key in taken} | options
     options = arguments(dataset.source, options, 'config.data.options', _OF_SOURCE)
     with threads.time_limit(self.data.timeout):
       source = dataset.source(
         split, data_dir=settings.data_dir or None, cache_dir=self.cache_dir, **options
       )
-    there = source.num_classes, source.channels
-    for key, here, have in zip(
-      ('num_classes', 'data.mean and data.std: channels'),
-      (settings.num_classes, self.channels),
-      there,
-      strict=True,
+    dtype = getattr(source, 'dtype', 'uint8')
+    for key, here, have, advice in (
+      ('num_classes', settings.num_classes, source.num_classes, 'add --config.num_classes={}'),
+      ('data.mean and data.std: channels', self.channels, source.channels, 'give {} values'),
+      ('data.dtype', self.data.dtype, dtype, 'add --config.data.dtype={}, and mean and std in it'),
     ):
       if here != have:
-        advice = (
-          f'add --config.num_classes={have}' if key == 'num_classes' else f'give {have} values'
-        )
+        advice = advice.format(have)
         raise UserError(f'config.{key}={here}, but {self.data.name} has {have}: {advice}')
     return Resized(source, self.data.image_size) if self.data.image_size else source
 
@@ -169,8 +169,8 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   evaluation: EvalOptions = groups['eval']
   score = arguments(task.scorer, evaluation.score, 'config.eval.score', ('class_names',))
   score = defaults(task.scorer, ('class_names',)) | score
-  preprocess = Preprocessing(data.mean, data.std, data.channel_order)
-  steps = transforms.make_transforms(given['augment'], fill=preprocess.fill)
+  preprocess = Preprocessing(data.mean, data.std, data.channel_order, data.dtype)
+  steps = augment.make_transforms(given['augment'], preprocess.fill, preprocess.span, data.dtype)
   _check_sizes(task, data, evaluation, steps)
   if any(isinstance(step, transforms.Pad) for step in steps) and evaluation.mirror_border is None:
     evaluation = dataclasses.replace(evaluation, mirror_border=False)  # a canvas there too
@@ -220,9 +220,10 @@ def _task(settings: Settings, given: Mapping[str, Any]) -> tuple[Any, dict[str, 
 
 
 def _complete(name: str, given: Mapping[str, Any], transform: Any) -> tuple[str, dict[str, Any]]:
-  """Returns a transform's name and arguments; a fill that follows from the mean is not one."""
+  """Returns a transform's name and arguments; what follows from the mean is not one."""
   keys = [field.name for field in dataclasses.fields(transform)]
-  return name, {k: getattr(transform, k) for k in keys if k != 'fill' or k in given}
+  derived = augment.DERIVED - given.keys()
+  return name, {k: getattr(transform, k) for k in keys if k not in derived}
 
 
 def _model_options(given: Mapping[str, Any]) -> dict[str, Any]:

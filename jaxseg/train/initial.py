@@ -116,6 +116,7 @@ def check_pixels(experiment: Experiment, expected: Preprocessing) -> None:
   if not different:
     return
   flags = {
+    'dtype': expected.dtype,
     'mean': _flag(expected.mean, channels),
     'std': _flag(expected.std, channels),
     'channel_order': expected.channel_order,

@@ -5,7 +5,7 @@ import dataclasses
 from jaxseg.config.fields import check_fields, patterns, within, words
 from jaxseg.types import LARGEST, LONGEST, SCALES, UserError
 
-IGNORABLE = ('mean', 'std', 'channel_order', 'network')
+IGNORABLE = ('mean', 'std', 'channel_order', 'network', 'dtype')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""The config's group `augment`: the transforms that it names, in its order.
+
+A name is that of a class of transforms.py in snake_case, or with a dot that of a class of your own.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxseg.config import parts
+from jaxseg.data import transforms
+from jaxseg.data.geometry import Fill
+from jaxseg.types import UserError
+
+DERIVED = {'fill', 'black', 'white'}  # fields that follow from the data where they are not given
+
+
+def make_transforms(
+  steps: Iterable[tuple[str, Mapping[str, Any]]],
+  fill: Fill = (0,),
+  span: tuple[Fill, Fill] = ((0.0,), (255.0,)),
+  dtype: str = 'uint8',
+) -> tuple:
+  """Builds the transforms that a config names, in its order.
+
+  Args:
+    steps: (name, arguments) of each.
+    fill: colour beside the image, one value or one for each channel; for those that have a field of
+      this name and are not given another.
+    span: colours that count as black and as white, likewise, for fields of these names.
+    dtype: of the images, which holds any colour that is given.
+
+  Raises:
+    UserError: no such transform or argument, or a value of the wrong type or out of its range.
+  """
+  made = []
+  for name, options in steps:
+    transform, where = _find(name), f'config.augment.{name}'
+    values = parts.arguments(transform, options, where)
+    _check_colours(values, dtype, where)
+    derived = {'fill': fill, 'black': span[0], 'white': span[1]}
+    taken = parts.parameters(transform)
+    made.append(transform(**{k: v for k, v in derived.items() if k in taken} | values))
+  _check_quarter_turns(made)
+  return tuple(made)
+
+
+def _check_colours(values: Mapping[str, Any], dtype: str, where: str) -> None:
+  """Raises UserError for a colour that images of the type cannot have."""
+  if dtype == 'float32':
+    return
+  least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+  for name in DERIVED & values.keys():
+    if not all(least <= n <= most for n in values[name] or ()):
+      raise UserError(
+        f'{where}.{name}={values[name]}: each value between {least} and {most}, as images are {dtype}'
+      )
+
+
+def _find(name: str) -> type:
+  """Returns a class by its name in a config. Raises UserError where there is none."""
+  if '.' in name:
+    module, _, own = name.rpartition('.')
+    try:
+      return getattr(importlib.import_module(module), own)
+    except (ImportError, AttributeError) as error:
+      raise UserError(
+        f'transform {name!r} cannot be imported ({error}): give a class on the Python path'
+      ) from error
+  here = (c for c in vars(transforms).values() if dataclasses.is_dataclass(c))
+  known = {transforms.name_of(c): c for c in here if c is not transforms.Transform}
+  if name not in known:
+    hint = parts.did_you_mean(name, known)
+    raise UserError(
+      f'config.augment.{name}: no such transform; there are {", ".join(sorted(known))}{hint}'
+    )
+  return known[name]
+
+
+def _check_quarter_turns(made: list[Any]) -> None:
+  """Turned by 90 degrees, only images of one square size stay a batch, unless all are cut again."""
+  turned, size = False, None
+  for transform in made:
+    own = getattr(transform, 'size', None)
+    turned, size = isinstance(transform, transforms.Rotate90) or (turned and not own), own or size
+  if turned and (size is None or size[0] != size[1]):
+    raise UserError(
+      f'config.augment.rotate90 needs images of one square size, got {size}: set '
+      'config.augment.crop.size=(n, n) before it'
+    )

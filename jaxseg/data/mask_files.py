@@ -1,0 +1,232 @@
+"""Masks: from a page of a file to the numbers or colours that say which pixel is what.
+
+A mask is what its file stores, not what viewers show: palette indices, grey values of any bits as
+they are (0 is 0 where TIFF or ImageJ shows it white, too), 1-bit masks as 0 and 1. What is
+ambiguous in one mask is not decided here: `Facts` say what a mask holds, and whoever knows all
+masks of a set decides how they are read (data/classlist.py, datasets/folder.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data import pages
+from jaxseg.data.problems import some
+from jaxseg.types import VOID, UserError
+
+Color = tuple[int, int, int]
+
+MANY = 1024  # distinct values of a mask; Facts hold no more
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+  """A mask as its file stores it, not turned.
+
+  Attributes:
+    path: its file.
+    kind: 'index' (of a palette), 'grey', 'bit' or 'colour'.
+    ids: uint8, uint16 or int32 [h, w], indices or grey values, those of colours that are grey at
+      every pixel too; None of other colours.
+    pixels: uint8 [h, w, 3], of the kind 'colour' alone.
+    palette: uint8 [n, 3], of the kind 'index' alone.
+    alpha: uint8 or uint16 [h, w], the opacity where it differs between pixels, else None.
+    orientation: EXIF's, 1 to 8.
+  """
+
+  path: Path
+  kind: str
+  ids: np.ndarray | None
+  pixels: np.ndarray | None = None
+  palette: np.ndarray | None = None
+  alpha: np.ndarray | None = None
+  orientation: int = 1
+
+  def upright(self) -> Mask:
+    """Returns the mask turned as its own EXIF tag says."""
+    return self.turned(self.orientation)
+
+  def turned(self, orientation: int) -> Mask:
+    """Returns the mask turned as an EXIF tag of this value says, for an image that carries one."""
+    planes = {
+      name: None if plane is None else pages.turned(plane, orientation)
+      for name, plane in vars(self).items()
+      if name in ('ids', 'pixels', 'alpha')
+    }
+    return dataclasses.replace(self, **planes, orientation=1)
+
+  def colors(self) -> np.ndarray:
+    """Returns the colour of each pixel, uint8 [h, w, 3]: of indices their palette's, of bits 0 or 255.
+
+    Raises:
+      UserError: grey values above 255, which are no colours.
+    """
+    if self.pixels is not None:
+      return self.pixels
+    if self.kind == 'index':
+      table = np.zeros((max(256, len(self.palette)), 3), np.uint8)
+      table[: len(self.palette)] = self.palette
+      return table[self.ids]
+    grey = self.ids * np.uint8(255) if self.kind == 'bit' else self.ids
+    if grey.max(initial=0) > 255 or grey.min(initial=0) < 0:
+      raise UserError(f'{self.path} has values beyond 0..255, and the classes are told by colours')
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What one mask holds, for decisions about a set; plain data that JSON keeps.
+
+  Attributes:
+    kind: see Mask.
+    ids: distinct values, sorted; () of colours that are no greys. At most MANY.
+    colors: of each id its colour; of the kind 'colour' the distinct ones, at most MANY.
+    alpha: distinct values of an opacity that differs between pixels, else ().
+    orientation: EXIF's.
+    size: (height, width) as stored.
+  """
+
+  kind: str
+  ids: tuple[int, ...]
+  colors: tuple[Color, ...]
+  alpha: tuple[int, ...] = ()
+  orientation: int = 1
+  size: tuple[int, int] = (0, 0)
+
+  @classmethod
+  def of_json(cls, values: Mapping[str, Any]) -> Facts:
+    """Returns the facts that dataclasses.asdict, stored as JSON, gave."""
+    listed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return cls(**listed | {'colors': tuple(tuple(color) for color in values['colors'])})
+
+
+def read(path: Path, page: int | None = None) -> Mask:
+  """Reads a mask as it is stored.
+
+  Args:
+    path: its file.
+    page: of a stack; None: the file must have one.
+
+  Raises:
+    UserError: damaged, compressed so that values change (JPEG, also inside of TIFF, WebP), of several
+      pages, or of numbers that are no integers.
+  """
+  stored = pages.read(path, page=page or 0)
+  header, values = stored.header, stored.values
+  if header.lossy:
+    inside = '' if header.format == header.lossy else f' inside of {header.format}'
+    raise UserError(
+      f'{path} is a {header.lossy}{inside}: its compression changes labels; save masks as PNG'
+    )
+  if page is None and header.pages > 1:
+    raise UserError(f'{path} holds {header.pages} masks: save each as a file of its own')
+  alpha = values[..., -1] if header.alpha else None
+  if alpha is not None and (alpha == alpha.flat[0]).all():
+    alpha = None
+  values = values[..., : header.channels - header.alpha]
+  common = dict(alpha=alpha, orientation=header.orientation)
+  if header.space == 'palette':
+    return Mask(path, 'index', values[..., 0], palette=header.palette, **common)
+  return _of_numbers(path, header, values, common)
+
+
+def _of_numbers(
+  path: Path, header: pages.Header, values: np.ndarray, common: dict[str, Any]
+) -> Mask:
+  if (
+    values.dtype.kind == 'f' and (values == np.rint(values)).all() and np.abs(values).max() < 2**31
+  ):
+    values = values.astype(np.int32)  # whole numbers that a tool saved as floats
+  if values.dtype.kind not in 'iu' or values.shape[2] not in (1, 3) or header.space == 'cmyk':
+    raise UserError(
+      f'{path} is a mask of {values.shape[2]} x {values.dtype}, not of class indices or colours: save '
+      'it as an 8-bit grey or palette PNG'
+    )
+  if values.dtype not in (np.uint8, np.uint16):
+    if values.min(initial=0) < -(2**31) or values.max(initial=0) >= 2**31:
+      raise UserError(f'{path} has mask values beyond 32 bits: number the classes from 0')
+    values = values.astype(np.int32)
+  ids = values[..., 0] if (values == values[..., :1]).all() else None
+  if values.shape[2] == 1:
+    return Mask(path, 'bit' if header.bits == 1 else 'grey', ids, **common)
+  if values.dtype != np.uint8:
+    raise UserError(f'{path} is a mask of {values.dtype} colours: save it with 8 bits a channel')
+  return Mask(path, 'colour', ids, pixels=values, **common)
+
+
+def read_facts(path: Path) -> Facts:
+  """Returns what a mask holds; errors as `read`."""
+  mask = read(path)
+  ids = () if mask.ids is None else tuple(unique_ids(mask.ids)[:MANY])
+  if mask.pixels is not None:
+    colors = unique_colors(mask.pixels)[:MANY]
+  elif mask.kind == 'index':
+    colors = [tuple(map(int, mask.palette[i])) if i < len(mask.palette) else (0, 0, 0) for i in ids]
+  else:
+    colors = [(i * 255 if mask.kind == 'bit' else i,) * 3 for i in ids]
+  alpha = () if mask.alpha is None else tuple(unique_ids(mask.alpha))
+  shape = (mask.pixels if mask.ids is None else mask.ids).shape[:2]
+  return Facts(mask.kind, ids, tuple(colors), alpha, mask.orientation, shape)
+
+
+def read_ids(path: Path, page: int | None = None) -> np.ndarray:
+  """Reads a mask of indices as it lies in its file: uint8, uint16 or int32 [h, w], upright.
+
+  Palette masks give their indices (not their colours), 1-bit masks 0 and 1, grey masks their
+  values, and so do colour masks that are grey at every pixel.
+  """
+  mask = read(path, page).upright()
+  if mask.ids is None:
+    raise UserError(
+      f'{path} is a mask of colours, not of class indices: save it as an 8-bit grey or palette PNG, '
+      "or give each class its colour ('name r g b' in classes.txt)"
+    )
+  return mask.ids
+
+
+def unique_ids(mask: np.ndarray) -> list[int]:
+  """Returns the sorted distinct values of an integer mask."""
+  if mask.dtype == np.uint8:
+    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+  return np.unique(mask).tolist()
+
+
+def color_codes(colors: np.ndarray) -> np.ndarray:
+  """Returns int32 [h, w]: r << 16 | g << 8 | b of uint8 [h, w, 3]."""
+  return colors.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def unique_colors(colors: np.ndarray) -> list[Color]:
+  """Returns the distinct colours of uint8 [h, w, 3], sorted."""
+  return [(c >> 16, c >> 8 & 255, c & 255) for c in np.unique(color_codes(colors)).tolist()]
+
+
+def map_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
+  """Returns uint8 [h, w]: each id replaced by table[id]; an id without an entry is a UserError."""
+  ids = unique_ids(mask)
+  unknown = [i for i in ids if i not in table]
+  if unknown:
+    raise UserError(
+      f'{path}: label ids {some(unknown)} are not among the allowed ids {describe_ids(table)}; '
+      'correct the mask or the class list'
+    )
+  if mask.dtype == np.uint8:
+    lookup = np.zeros(256, np.uint8)
+    lookup[ids] = [table[i] for i in ids]
+    return lookup[mask]
+  return np.array([table[i] for i in ids], np.uint8)[np.searchsorted(ids, mask)]
+
+
+def describe_ids(table: Mapping[int, int]) -> str:
+  """Returns text such as '0..10, 255 (void)' for the keys of an id table."""
+  classes = sorted(i for i, c in table.items() if c != VOID)
+  void = sorted(i for i, c in table.items() if c == VOID)
+  runs = f'{classes[0]}..{classes[-1]}'
+  if len(classes) != classes[-1] - classes[0] + 1 or len(classes) < 3:
+    runs = ', '.join(map(str, classes))
+  return ', '.join([runs, *(f'{i} (void)' for i in void)])

@@ -1,0 +1,263 @@
+"""Pages: the one reader of picture files, for images and masks alike. Nothing is lost or guessed here.
+
+A page is what a file stores: numbers in their own type, palette indices as indices, and what the
+file says of them. What an image is of it says image_files.py, what a mask is mask_files.py.
+Pillow reads, not OpenCV: only Pillow keeps palette indices and 1-bit masks apart, and only
+Pillow refuses a truncated JPEG. TIFF, which may hold any type and number of bands, is tifffile's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from jaxseg import files
+from jaxseg.data import raw_files, tiff_pages
+from jaxseg.types import UserError
+
+# What is decoded, whatever a file's name: Pillow is offered no other format, some start programs.
+FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'WebP', 'GIF')
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif')
+_PILLOWS = [name.upper() for name in FORMATS if name != 'TIFF']
+_OTHERS = {  # found in the first bytes -> what to call such a file
+  b'jP  ': 'JPEG 2000',
+  b'\xff\x4f\xff\x51': 'JPEG 2000',
+  b'ftypavi': 'AVIF',
+  b'ftyphei': 'HEIC',
+  b'ftypmif': 'HEIC',
+  b'%!PS': 'PostScript',
+  b'%PDF': 'PDF',
+  b'8BPS': 'Photoshop',
+}
+_MOST_BYTES = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2  # of decoded pixels
+_START = 32  # bytes that tell a format
+_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+_ORIENTATION = 0x0112  # the EXIF tag that asks viewers to turn the image
+_MODES = {  # Pillow's -> space, channels, alpha
+  '1': ('grey', 1, False),
+  'L': ('grey', 1, False),
+  'I': ('grey', 1, False),
+  'I;16': ('grey', 1, False),
+  'F': ('grey', 1, False),
+  'LA': ('grey', 2, True),
+  'P': ('palette', 1, False),
+  'PA': ('palette', 2, True),
+  'RGB': ('rgb', 3, False),
+  'CMYK': ('cmyk', 3, False),  # printers' colours, as Pillow makes them RGB
+  'RGBA': ('rgb', 4, True),
+}
+_TYPES = {'I': np.int32, 'I;16': np.uint16, 'F': np.float32}  # uint8 otherwise
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type in its header
+# What can be decoded is no bomb, and damaged tags are none of the pixels' business.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+  """What a file says of a page.
+
+  Attributes:
+    format: one of FORMATS, or 'array' of what lies in memory.
+    size: (height, width) as stored, in pixels.
+    channels: numbers for each pixel, the opacity among them.
+    dtype: their type; uint8 for fewer than 8 bits.
+    bits: of a number.
+    space: 'grey', 'rgb', 'cmyk' (RGB of it), 'palette', or 'bands' where the file gives the channels no meaning.
+    alpha: whether the last channel is declared to be the opacity.
+    palette: uint8 [n, 3], the colours of indices.
+    white_is_zero: whether viewers show 0 as white (TIFF's photometric interpretation 0).
+    orientation: EXIF's, 1 to 8.
+    lossy: the compression that changed the numbers; '' for none.
+    pages: in the file.
+  """
+
+  format: str
+  size: tuple[int, int]
+  channels: int
+  dtype: np.dtype
+  bits: int = 8
+  space: str = 'grey'
+  alpha: bool = False
+  palette: np.ndarray | None = None
+  white_is_zero: bool = False
+  orientation: int = 1
+  lossy: str = ''
+  pages: int = 1
+
+  @property
+  def upright_size(self) -> tuple[int, int]:
+    """(height, width) once turned as `orientation` says."""
+    return self.size[::-1] if self.orientation > 4 else self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+  """A page of a file: `header`, and `decode`, which returns what `values` keeps."""
+
+  path: Path
+  header: Header
+  decode: Callable[[], np.ndarray]
+
+  @functools.cached_property
+  def values(self) -> np.ndarray:
+    """The numbers [h, w, channels], as stored: not turned, scaled, inverted or converted."""
+    with _naming(self.path):
+      return self.decode()
+
+
+def read(path: Path, data: bytes | None = None, page: int = 0) -> Page:
+  """Returns a page of a picture file; `data` is its content, where that was read already.
+
+  Raises:
+    UserError: no file, none of FORMATS, damaged, no such page, or larger than memory.
+  """
+  data = raw_files.read_bytes(path) if data is None else data
+  with _naming(path):
+    if data.startswith(_TIFF):
+      facts, decode = tiff_pages.open_page(io.BytesIO(data), page)
+      header = Header('TIFF', **facts)
+      _check_size(path, *header.size, header.channels * header.dtype.itemsize)
+      return Page(path, header, decode)
+    image = _opened(path, io.BytesIO(data), data[:_START])
+    _check_size(path, image.height, image.width, len(image.getbands()))
+    image.seek(page)
+    image.load()  # refuses what is damaged, before anybody asks for tags and forgives
+    header = _header(image, data[:_START])
+  return Page(path, header, functools.partial(_values, image, header, data))
+
+
+def read_header(path: Path, page: int = 0) -> Header:
+  """Returns what a file says of a page, from little more than its first bytes; errors as `read`."""
+  with _naming(path), files.opened(path) as file:
+    start = file.read(_START)
+    file.seek(0)
+    if start.startswith(_TIFF):
+      return Header('TIFF', **tiff_pages.open_page(file, page)[0])
+    return _header(_opened(path, file, start), start)
+
+
+def of_picture(image: Image.Image) -> Page:
+  """Returns the page that Pillow's image is: opened from a file, or made in memory."""
+  header = dataclasses.replace(_header(image, b''), format='array', lossy='')
+  return Page(Path('image'), header, functools.partial(_values, image, header, b''))
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+  """Returns [h, w, ...] upright: turned as EXIF's `orientation`, 1 to 8, asks viewers to."""
+  values = values.swapaxes(0, 1) if orientation > 4 else values
+  down = orientation in (3, 4, 7, 8)
+  left = orientation in (2, 3, 6, 7)
+  return values[:: -1 if down else 1, :: -1 if left else 1]
+
+
+def _check_size(path: Path, height: int, width: int, depth: int) -> None:
+  """Raises UserError where pixels of `depth` bytes would be more than Pillow's limit, or than memory."""
+  limit = Image.MAX_IMAGE_PIXELS
+  if limit and height * width > 2 * limit:
+    raise Image.DecompressionBombError
+  if height * width * depth > _MOST_BYTES:
+    raise UserError(
+      f'{path} claims {height * width * depth / 1e9:.1f} GB of pixels, more than half of this memory: '
+      'cut it into tiles'
+    )
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+  """Turns what readers raise on damaged files, which are many types, into a UserError."""
+  try:
+    yield
+  except (UserError, MemoryError):
+    raise
+  except FileNotFoundError:
+    raise UserError(f'missing file: {path}') from None
+  except Image.DecompressionBombError:
+    raise UserError(
+      f'{path} claims more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels and is not decoded: cut it '
+      'into tiles, or remove it'
+    ) from None
+  except Exception as error:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise UserError(f'cannot decode {path}: {reason}; restore the file') from None
+
+
+def _opened(path: Path, file: BinaryIO, start: bytes) -> Image.Image:
+  """Returns Pillow's image, not decoded yet, of a file of FORMATS but TIFF."""
+  try:
+    return Image.open(file, formats=_PILLOWS)
+  except Image.UnidentifiedImageError:
+    kind = next(
+      (f'a {kind} file' for word, kind in _OTHERS.items() if word in start), 'not an image'
+    )
+    raise UserError(
+      f'cannot decode {path}: {kind}; restore it, or save it as one of {", ".join(FORMATS)}'
+    ) from None
+
+
+def _header(image: Image.Image, start: bytes) -> Header:
+  if image.mode not in _MODES:
+    raise ValueError(f'pixels of mode {image.mode} are not read')
+  space, channels, alpha = _MODES[image.mode]
+  bits, dtype = 1 if image.mode == '1' else 8, np.dtype(_TYPES.get(image.mode, np.uint8))
+  if start.startswith(b'\x89PNG'):  # Pillow scales 2 and 4 bits up, and 16-bit colour down
+    bits, dtype = start[24], np.dtype(np.uint16 if start[24] == 16 else np.uint8)
+    channels = _PNG_CHANNELS[start[25]]
+  lossy = {'JPEG': 'JPEG', 'MPO': 'JPEG', 'WEBP': 'WebP'}.get(image.format, '')
+  phone = image.format == 'MPO'  # it keeps a second view behind the photograph
+  return Header(
+    {'MPO': 'JPEG', 'WEBP': 'WebP'}.get(image.format, image.format),
+    (image.height, image.width),
+    channels,
+    dtype,
+    bits=bits,
+    space=space,
+    alpha=alpha,
+    palette=_palette(image) if space == 'palette' else None,
+    orientation=_orientation(image),
+    lossy='' if start[12:16] == b'VP8L' else lossy,
+    pages=1 if phone else getattr(image, 'n_frames', 1),
+  )
+
+
+def _palette(image: Image.Image) -> np.ndarray:
+  return np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
+
+
+def _orientation(image: Image.Image) -> int:
+  try:
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+  except Exception:  # Pillow's readers raise many types on damaged tags
+    return 1
+
+
+def _values(image: Image.Image, header: Header, data: bytes) -> np.ndarray:
+  if header.format == 'JPEG' and image.mode in ('L', 'RGB') or header.bits == 16 and data:
+    values = _opencv(data)  # as records, which keep the bytes, are decoded; and 16-bit colour
+  else:
+    values = np.asarray(image.convert('RGB') if image.mode == 'CMYK' else image)
+  values = values.astype(header.dtype, copy=False).reshape(*header.size, -1)[..., : header.channels]
+  if header.space == 'grey' and 1 < header.bits < 8:
+    return values // (255 // (2**header.bits - 1))
+  return values
+
+
+def _opencv(data: bytes) -> np.ndarray:
+  values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+  if values is None:
+    raise ValueError('OpenCV cannot read it')
+  if values.ndim == 2:
+    return values
+  return cv2.cvtColor(values, cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)

@@ -1,0 +1,44 @@
+"""Raw files of a dataset: listed and read; each must exist and hold something."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxseg import files
+from jaxseg.types import UserError
+
+
+def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+  """Returns the files of `folder` with one of the suffixes, by name; hidden files are left out."""
+  try:
+    if not folder.is_dir():
+      raise UserError(f'no such folder: {folder}')
+    paths = [p for p in folder.iterdir() if not p.name.startswith('.')]
+    for path in paths:
+      if files.is_remote(folder):
+        break  # it holds no links
+      if path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
+        raise UserError(f'{path} is a link that leads nowhere: mend or remove it')
+    return sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
+  except OSError as error:
+    raise UserError(f'cannot read {folder}: {error.strerror or error}') from None
+
+
+def read_bytes(path: Path) -> bytes:
+  """Returns the content of a file that must exist and hold something."""
+  return _needed(path, files.read_bytes)
+
+
+def read_text(path: Path) -> str:
+  """Returns the text of a UTF-8 file that must exist and hold something."""
+  return _needed(path, files.read_text)
+
+
+def _needed(path: Path, read: Callable[[Path], Any]) -> Any:
+  try:
+    content = read(path)
+  except FileNotFoundError:
+    raise UserError(f'missing file: {path}') from None
+  if not content:
+    raise UserError(f'{path} is empty (0 bytes): restore it or take it out of the dataset')
+  return content

@@ -1,0 +1,97 @@
+"""TIFF by tifffile: any type of number, any bands, chunky or planar. A stack's pages are no bands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+
+# By the numbers of the TIFF 6.0 tag: what is decoded, and what of it changes numbers.
+_COMPRESSIONS = {
+  1: 'none',
+  2: 'CCITT',
+  3: 'CCITT',
+  4: 'CCITT',
+  5: 'LZW',
+  7: 'JPEG',
+  8: 'deflate',
+  32773: 'PackBits',
+  32946: 'deflate',
+  34925: 'LZMA',
+  50000: 'Zstandard',
+}
+_GREYS, _RGB, _PALETTE, _YCBCR, _LAB = (0, 1), 2, 3, 6, (8, 9, 10)
+_ALPHAS = (1, 2)  # of ExtraSamples: premultiplied or not
+
+logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters is raised
+
+
+def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[], np.ndarray]]:
+  """Returns the fields of a page's pages.Header, and what decodes its numbers [h, w, channels].
+
+  Smaller copies of a page (pyramids) and transparency masks beside it are no pages.
+
+  Raises:
+    ValueError: no such page, or of a kind that is not read; tifffile raises others on damaged files.
+  """
+  tiff = tifffile.TiffFile(file, name='file.tif')  # what is opened by a number has no name
+  pages = [page for page in tiff.pages if not page.subfiletype & 5]
+  stack = (tiff.imagej_metadata or {}).get('images', 1) if len(pages) == 1 else 1
+  if not 0 <= number < max(len(pages), stack):
+    raise ValueError(f'there is no page {number}')
+  page = pages[0] if stack > 1 else pages[number].aspage()
+  facts = _facts(page) | {'pages': max(len(pages), stack)}
+
+  def decode() -> np.ndarray:
+    values = tiff.series[0].asarray() if stack > 1 else page.asarray()
+    if stack > 1:  # ImageJ describes one page and lets the others follow
+      values = values.reshape(stack, *facts['size'], -1)[number]
+    if page.planarconfig == 2 and page.samplesperpixel > 1:
+      values = np.moveaxis(values, 0, -1)
+    return values.astype(facts['dtype'], copy=False).reshape(*facts['size'], facts['channels'])
+
+  return facts, decode
+
+
+def _facts(page: tifffile.TiffPage) -> dict[str, Any]:
+  compression, kind = int(page.compression), int(page.photometric)
+  if compression not in _COMPRESSIONS:
+    raise ValueError(
+      f'its compression {page.compression!s} is not read: save it with LZW or deflate'
+    )
+  if page.dtype is None or kind in _LAB or page.imagedepth > 1:
+    raise ValueError(
+      f'pixels of its kind ({page.photometric!s}) are not read: save them as RGB or grey'
+    )
+  channels = page.samplesperpixel
+  alpha = len(page.extrasamples) == 1 and int(page.extrasamples[0]) in _ALPHAS
+  colours = channels - len(page.extrasamples)
+  space = 'bands'
+  if kind == _PALETTE and channels == 1 and page.colormap is not None:
+    space = 'palette'
+  elif channels - alpha == 1 and kind in _GREYS:
+    space = 'grey'
+  elif channels - alpha == 3 == colours and kind in (_RGB, _YCBCR):
+    space = 'rgb'
+  orientation = page.tags.get(274)
+  orientation = int(orientation.value) if orientation else 1
+  return {
+    'size': (page.imagelength, page.imagewidth),
+    'channels': channels,
+    'dtype': np.dtype(np.uint8 if page.dtype == bool else page.dtype).newbyteorder('='),
+    'bits': int(np.max(page.bitspersample)),
+    'space': space,
+    'alpha': alpha,
+    'palette': _palette(page.colormap) if space == 'palette' else None,
+    'white_is_zero': kind == 0,
+    'orientation': orientation if orientation in range(1, 9) else 1,
+    'lossy': 'JPEG' if compression == 7 else '',
+  }
+
+
+def _palette(colormap: np.ndarray) -> np.ndarray:
+  """Returns uint8 [n, 3] of TIFF's uint16 [3, n]; some programs fill only the lower 8 bits."""
+  return (colormap.T >> (8 if colormap.max() > 255 else 0)).astype(np.uint8)
