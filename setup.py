@@ -24,6 +24,7 @@ setup(
     'flatbuffers>=24.3',
     'flax>=0.12',
     'grain>=0.2.12',
+    'imagecodecs>=2024.6',
     'jax>=0.10',
     'jinja2>=3.1',
     'matplotlib>=3.9',
@@ -40,6 +41,7 @@ setup(
     'scipy>=1.14',
     'tensorboardX>=2.6.2',
     'tensorflow-datasets>=4.9.8',
+    'tifffile>=2024.8',
   ],
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],

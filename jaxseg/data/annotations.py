@@ -74,6 +74,7 @@ def example(
   read: Callable[[records.Raw], Annotated],
   exif: str | None = None,
   channels: int = 3,
+  dtype: str = 'uint8',
   key: Any = None,
 ) -> records.Example:
   """Reads an image and its objects: instances in layers, the tables of source.OBJECTS, the label.
@@ -84,11 +85,12 @@ def example(
     raw: the files.
     read: gives its annotations.
     exif: one of EXIF, for images whose orientation the annotated size leaves open; None: a UserError.
-    channels: of the image.
+    channels, dtype: of the image.
     key: whatever else changes what `read` gives; for the cache's name alone.
   """
   del key
-  annotated, image = read(raw), image_files.encode_image(raw.image, channels=channels)
+  annotated = read(raw)
+  image = image_files.encode_image(raw.image, channels=channels, dtype=dtype)
   size, orientation = _frame(raw.image, annotated.size, exif)
   pieces, boxes, areas = [], [], []
   for one in annotated.objects:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg.data import image_files
+from jaxseg.data import raw_files
 from jaxseg.types import UserError
 
 NAMES = (  # where a folder's list may be, in this order; * is any folder
@@ -81,7 +81,7 @@ def read(path: Path) -> list[Entry]:
   Raises:
     UserError: naming the line, or the JSON's part, that is none of the forms above.
   """
-  text = image_files.read_text(path).strip()
+  text = raw_files.read_text(path).strip()
   if text[:1] in ('{', '['):
     try:
       return _of_json(json.loads(text), str(path))

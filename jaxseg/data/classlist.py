@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from jaxseg.data import class_files, image_files
+from jaxseg.data import class_files, mask_files
 from jaxseg.data.class_files import Color, Entry
 from jaxseg.data.problems import some
 from jaxseg.types import VOID, UserError
@@ -97,19 +96,19 @@ def read_label(path: Path, classes: ClassList) -> np.ndarray:
   Where the classes have colours, RGB and palette masks are read by colour (palette index 255 is
   void unless its colour is a class's); all other masks are read by id.
   """
-  image = image_files.open_image(path)
-  if classes.colors and image.mode in ('RGB', 'RGBA', 'P') and image.format != 'JPEG':
-    return _label_of_colors(image, dict(classes.colors), path)
-  return image_files.map_ids(image_files.mask_ids(image, path), dict(classes.ids), path)
+  if classes.colors:
+    mask = mask_files.read(path).upright()
+    if mask.kind in ('colour', 'index'):
+      return _label_of_colors(mask, dict(classes.colors))
+  return mask_files.map_ids(mask_files.read_ids(path), dict(classes.ids), path)
 
 
-def _label_of_colors(image: Image.Image, colors: dict[Color, int], path: Path) -> np.ndarray:
-  rgb = np.asarray(image.convert('RGB')).astype(np.int32)
-  codes = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+def _label_of_colors(mask: mask_files.Mask, colors: dict[Color, int]) -> np.ndarray:
+  codes, path = mask_files.color_codes(mask.colors()), mask.path
   table = {(r << 16) | (g << 8) | b: c for (r, g, b), c in colors.items()}
-  if image.mode == 'P':
+  if mask.kind == 'index':
     unlisted = ~np.isin(codes, list(table))
-    codes[unlisted & (np.asarray(image) == 255)] = -1
+    codes[unlisted & (mask.ids == 255)] = -1
     table[-1] = VOID
   present, inverse = np.unique(codes, return_inverse=True)
   unknown = [(c >> 16, c >> 8 & 255, c & 255) for c in present.tolist() if c not in table]

@@ -105,18 +105,19 @@ class Facts:
     return cls(**listed | {'colors': tuple(tuple(color) for color in values['colors'])})
 
 
-def read(path: Path, page: int | None = None) -> Mask:
+def read(path: Path, page: int | None = None, data: bytes | None = None) -> Mask:
   """Reads a mask as it is stored.
 
   Args:
     path: its file.
     page: of a stack; None: the file must have one.
+    data: its content, where that is not in a file.
 
   Raises:
     UserError: damaged, compressed so that values change (JPEG, also inside of TIFF, WebP), of several
       pages, or of numbers that are no integers.
   """
-  stored = pages.read(path, page=page or 0)
+  stored = pages.read(path, data, page or 0)
   header, values = stored.header, stored.values
   if header.lossy:
     inside = '' if header.format == header.lossy else f' inside of {header.format}'
@@ -174,13 +175,13 @@ def read_facts(path: Path) -> Facts:
   return Facts(mask.kind, ids, tuple(colors), alpha, mask.orientation, shape)
 
 
-def read_ids(path: Path, page: int | None = None) -> np.ndarray:
+def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> np.ndarray:
   """Reads a mask of indices as it lies in its file: uint8, uint16 or int32 [h, w], upright.
 
   Palette masks give their indices (not their colours), 1-bit masks 0 and 1, grey masks their
   values, and so do colour masks that are grey at every pixel.
   """
-  mask = read(path, page).upright()
+  mask = read(path, page, data).upright()
   if mask.ids is None:
     raise UserError(
       f'{path} is a mask of colours, not of class indices: save it as an 8-bit grey or palette PNG, '

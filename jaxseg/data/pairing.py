@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from jaxseg import files
-from jaxseg.data import image_files
+from jaxseg.data import raw_files
 from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
@@ -273,7 +273,7 @@ def read_column(path: Path, name: str) -> dict[str, str]:
 
 def _read_rows(path: Path) -> tuple[list[list[str]], str]:
   """Returns the lines of a list in cells, and what separates them."""
-  lines = image_files.read_text(path).splitlines()
+  lines = raw_files.read_text(path).splitlines()
   separator = max(',;\t', key=lines[0].count) if lines else ','
   cells = csv.reader(lines, delimiter=separator, strict=False)
   return [[cell.strip() for cell in row] for row in cells], separator

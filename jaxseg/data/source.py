@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jaxseg.data import image_files
 from jaxseg.types import UserError
 
 cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
@@ -33,9 +34,10 @@ class Facts:
   Attributes:
     name: of the dataset.
     class_names, palette: of each class, the colours uint8 RGB.
-    channels: of the images, 3 or 1.
+    channels: of the images.
     entries: of an example beside image and label: 'weight', 'instances', and 'objects', tables of
       them, with which the instances lie in layers.
+    dtype: of the images, one of image_files.TYPES.
     version: raise it when what is read from the same files changes.
     category_ids: numbers that the data have for the classes, () where they are 0..c-1.
   """
@@ -45,6 +47,7 @@ class Facts:
   palette: tuple[tuple[int, int, int], ...]
   channels: int = 3
   entries: tuple[str, ...] = ()
+  dtype: str = 'uint8'
   version: int = 1
   category_ids: tuple[int | str, ...] = ()
 
@@ -52,14 +55,14 @@ class Facts:
 class Source:
   """Random access to the decoded examples of one split; safe to share between threads, pickles.
 
-  `source[i]` is a dict of image uint8 [h, w, c], label uint8 [h, w] (VOID = 255), file_name, and
+  `source[i]` is a dict of image [h, w, c] of `dtype`, label uint8 [h, w] (VOID = 255), file_name, and
   where the dataset has them weight float32 [h, w], instances uint16 [h, w] and instance_classes
   uint8 [n], the class of id i at place i - 1 (1 where the dataset does not say). Where objects
   overlap, instances are [h, w, layers] and the other tables of OBJECTS are there too.
 
   Attributes:
     name, split: the dataset's name and this split's.
-    class_names, palette, num_classes, channels, category_ids: facts of the dataset.
+    class_names, palette, num_classes, channels, dtype, category_ids: facts of the dataset.
     path: folder of the records (a TFDS dataset folder).
   """
 
@@ -67,6 +70,7 @@ class Source:
     self.path, self.split, self.name = path, split, facts.name
     self.class_names, self.palette, self.channels = facts.class_names, facts.palette, facts.channels
     self.num_classes, self.category_ids = len(facts.class_names), facts.category_ids
+    self.dtype = facts.dtype
     self._lock, self._records = threading.Lock(), None
     self._indices = list(range(len(self._reader())) if indices is None else indices)
 
@@ -75,9 +79,9 @@ class Source:
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray | str]:
     record = self._record(index)
-    flag = cv2.IMREAD_COLOR if self.channels == 3 else cv2.IMREAD_GRAYSCALE
-    image = self._decode(record['image'], flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.channels == 3 else image[..., None]
+    image = image_files.decode(record['image'], channels=self.channels, dtype=self.dtype)
+    if image is None:
+      raise self._damaged()
     label = self._decode(record['label'], cv2.IMREAD_GRAYSCALE)
     example = {'image': image, 'label': label}
     if 'weight' in record:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data import image_files, records
+from jaxseg.data import image_files, mask_files, raw_files, records
 from jaxseg.data.archives import data_root
 from jaxseg.data.border_weight import balancing_weights, foreground
 from jaxseg.data.problems import check_choice, check_split
@@ -64,7 +64,7 @@ def read(raw: records.Raw, *, channels: int, **options: bool) -> records.Example
   """Reads an image and its nuclei; for the further options see border_weight.foreground."""
   image = image_files.encode_image(raw.image, channels=channels)
   if raw.extra is None:
-    instances = image_files.read_mask(raw.label).astype(np.uint16)
+    instances = mask_files.read_ids(raw.label).astype(np.uint16)
   else:
     instances = join_masks(raw.extra, (image.height, image.width))
   label, weight = foreground(instances, class_weights=CLASS_WEIGHTS, **options)
@@ -74,7 +74,7 @@ def read(raw: records.Raw, *, channels: int, **options: bool) -> records.Example
 def _list_images(folder: Path, split: str) -> list[records.Raw]:
   """Lists a split's images in either layout, by id."""
   if (folder / 'index.csv').is_file():
-    rows = list(csv.DictReader(io.StringIO(image_files.read_text(folder / 'index.csv'))))
+    rows = list(csv.DictReader(io.StringIO(raw_files.read_text(folder / 'index.csv'))))
     if not rows or not {'id', 'split'} <= set(rows[0]):
       raise UserError(f"{folder / 'index.csv'} has no columns 'id' and 'split': restore the file")
     ids = [row['id'] for row in rows if row['split'] == split]
@@ -96,14 +96,14 @@ def split_of(identifier: str) -> str:
 
 
 def _published(folder: Path) -> records.Raw:
-  masks = tuple(image_files.list_images(folder / 'masks', ('.png',)))  # none: an image of no nuclei
+  masks = tuple(raw_files.list_images(folder / 'masks', ('.png',)))  # none: an image of no nuclei
   image = folder / 'images' / f'{folder.name}.png'
   return records.Raw(image, folder / 'masks', image.name, extra=masks)
 
 
 def join_masks(paths: tuple[Path, ...], size: tuple[int, int]) -> np.ndarray:
   """Reads one mask file a nucleus into ids 1..n uint16 [h, w]; overlaps go to the smaller mask."""
-  masks = [image_files.read_mask(path) > 0 for path in paths]
+  masks = [mask_files.read_ids(path) > 0 for path in paths]
   for path, mask in zip(paths, masks, strict=True):
     if mask.shape != size:
       raise UserError(

@@ -19,13 +19,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from jaxseg.data import cache, class_files, classlist, image_files, layouts, records
+from jaxseg.data import cache, class_files, classlist, image_files, layouts, mask_files, records
 from jaxseg.data.archives import data_root
 from jaxseg.data.pairing import WHOLE, Layout, Pair, Pairs
 from jaxseg.data.problems import (
   BadFiles,
   MissingSplit,
-  check_choice,
   check_split,
   read_all,
   some,
@@ -59,7 +58,7 @@ def source(
   class_list: str = '',
   binary: bool | None = None,
   channels: int = 3,
-  white: int = 65535,
+  dtype: str = 'uint8',
   num_classes: int | None = None,
 ) -> Source:
   """Returns a split of the user's folder.
@@ -73,8 +72,8 @@ def source(
       (said on standard error).
     class_list: a list of classes in the folder; '' is the first of class_files.NAMES that is there.
     binary: True makes 255 class 1, False makes it void; None decides as the module's text says.
-    channels: 3, or 1 to make all images grey.
-    white: the value of 16-bit grey images that becomes 255, such as 4095 for 12-bit cameras.
+    channels: of the images, the config's; grey ones are repeated for 3, and RGB made grey for 1.
+    dtype: their type, the config's: one of data.image_files.TYPES.
     num_classes: how many there should be (the config's); where nothing lists them, larger ids are
       mistakes of their masks rather than classes. None: all ids of the masks are classes.
 
@@ -83,9 +82,6 @@ def source(
       split, a damaged file, sizes that differ, or a label outside of the classes.
   """
   check_split('folder', split, SPLITS)
-  check_choice('folder', 'channels', channels, (1, 3))
-  if not 1 <= white <= 65535:
-    raise UserError(f'folder: got white {white}; 1 to 65535 are allowed')
   root = data_root(data_dir)
   raws, paths = Division(Layout(images, masks, listed), unpaired, folds, fold).of(root, split)
   raws = [raw for raw in raws if raw.file_name not in without]
@@ -95,20 +91,20 @@ def source(
   if num_classes is not None and given is None and not binary:
     _check_ids(raws, known, scan_ids(paths, cache_dir))
   return records.open_source(
-    Facts('folder', known.names, known.palette, channels),
+    Facts('folder', known.names, known.palette, channels, dtype=dtype),
     split,
     raws,
     read,
     cache_dir,
-    options={'classes': known, 'channels': channels, 'white': white},
+    options={'classes': known, 'channels': channels, 'dtype': dtype},
   )
 
 
 def read(
-  raw: records.Raw, *, classes: classlist.ClassList, channels: int, white: int
+  raw: records.Raw, *, classes: classlist.ClassList, channels: int, dtype: str
 ) -> records.Example:
   """Reads an image and its mask; for the options see source."""
-  image = image_files.encode_image(raw.image, channels=channels, white=white)
+  image = image_files.encode_image(raw.image, channels=channels, dtype=dtype)
   return records.Example(image, classlist.read_label(raw.label, classes))
 
 
@@ -279,7 +275,7 @@ def _check_ids(
   wrong = {raw.label: [i for i in ids[raw.label] if i not in allowed] for raw in raws}
   problems = [
     f"{path}: label ids {some(values)} are not among the config's {len(known.names)} classes, "
-    f'{image_files.describe_ids(allowed)}: correct the mask{remedy}'
+    f'{mask_files.describe_ids(allowed)}: correct the mask{remedy}'
     for path, values in wrong.items()
     if values
   ]
@@ -293,7 +289,7 @@ def scan_ids(
   """Returns the distinct ids of every mask, by its file; remembered in the cache."""
 
   def ids_of(path: Path) -> list[int]:
-    return image_files.unique_ids(image_files.read_mask(path))
+    return mask_files.unique_ids(mask_files.read_ids(path))
 
   def ids_of_all() -> list[list[int]]:
     return list(read_all(ids_of, paths, str, 'reading masks'))

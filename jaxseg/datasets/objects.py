@@ -58,6 +58,7 @@ def source(
   fold: int = 0,
   without: tuple[str, ...] = (),
   channels: int = 3,
+  dtype: str = 'uint8',
   num_classes: int | None = None,
 ) -> Source:
   """Returns a split of the user's folder.
@@ -72,7 +73,7 @@ def source(
     divisor, void: of maps of numbers, see formats.masks.
     folds, fold: see formats.splits.divide.
     without: names of images that are left out.
-    channels: 3, or 1 to make all images grey.
+    channels, dtype: of the images, the config's; see datasets.folder.
     num_classes: the config's; the folder's own decides.
 
   Raises:
@@ -89,13 +90,16 @@ def source(
   if not division.get(split):
     raise MissingSplit(f"{root} has no split '{split}'; there are {', '.join(division)}")
   palette, entries = classlist.voc_palette(len(layout.names)), ('instances', 'objects')
+  facts = Facts(
+    'objects', layout.names, palette, channels, entries, dtype, category_ids=layout.category_ids
+  )
   return records.open_source(
-    Facts('objects', layout.names, palette, channels, entries, category_ids=layout.category_ids),
+    facts,
     split,
     division[split],
     functools.partial(annotations.example, read=layout.read),
     cache_dir,
-    options={'exif': exif, 'channels': channels, 'key': [found, options]},
+    options={'exif': exif, 'channels': channels, 'dtype': dtype, 'key': [found, options]},
   )
 
 

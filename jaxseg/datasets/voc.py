@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data import archives, classlist, image_files, mat_files, records
+from jaxseg.data import archives, classlist, image_files, mask_files, mat_files, raw_files, records
 from jaxseg.data.problems import check_choice, check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID, UserError
@@ -63,8 +63,8 @@ def source(
 
 def read(raw: records.Raw) -> records.Example:
   """Reads an image and its label, a PNG of VOC or a .mat of SBD."""
-  ids = (_read_sbd if raw.label.suffix == '.mat' else image_files.read_mask)(raw.label)
-  label = image_files.map_ids(ids, _TABLE, raw.label)
+  ids = (_read_sbd if raw.label.suffix == '.mat' else mask_files.read_ids)(raw.label)
+  label = mask_files.map_ids(ids, _TABLE, raw.label)
   return records.Example(image_files.encode_image(raw.image), label)
 
 
@@ -104,7 +104,7 @@ def trainaug(
 
 
 def _read_names(path: Path) -> list[str]:
-  return image_files.read_text(path).split()
+  return raw_files.read_text(path).split()
 
 
 def _read_voc_names(folder: Path, split: str) -> list[str]:
@@ -113,7 +113,7 @@ def _read_voc_names(folder: Path, split: str) -> list[str]:
 
 def _read_sbd(path: Path) -> np.ndarray:
   """Reads the class labels of SBD's cls/NAME.mat, uint8 [h, w]."""
-  data = image_files.read_bytes(path)
+  data = raw_files.read_bytes(path)
   try:
     return mat_files.read_matrix(data, ('GTcls', 'Segmentation'))
   except ValueError as error:

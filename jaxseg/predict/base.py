@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image
 
+from jaxseg import files
+from jaxseg.data import image_files, pages
+from jaxseg.data.options import Data
 from jaxseg.metrics.temperature import tempered
 from jaxseg.predict.averages import Band
 from jaxseg.predict.options import Options
@@ -76,7 +81,7 @@ class BasePredictor(abc.ABC):
         f'config.task={self.experiment.settings.task} predicts {", ".join(sorted(self.entries))} and '
         'no probability or uncertainty of pixels'
       )
-    return map(self._tempered, self._bands(checked(image, self.experiment.channels)))
+    return map(self._tempered, self._bands(checked(image, self.experiment.data)))
 
   @property
   @abc.abstractmethod
@@ -109,12 +114,22 @@ class BasePredictor(abc.ABC):
     return {name: np.concatenate(rows) for name, *rows in zip(names, *bands, strict=True)}
 
 
-def checked(image: np.ndarray, channels: int) -> np.ndarray:
-  """Returns an image as [h, w, c]. Raises UserError where a network of `channels` cannot take it."""
-  image = image[..., None] if image.ndim == 2 else image
-  if image.dtype != np.uint8 or image.shape[-1] != channels:
-    raise UserError(
-      f'image is {image.dtype} with {image.shape[-1]} channels; this network takes uint8 with '
-      f'{channels}'
-    )
-  return image
+def checked(image: Any, data: Data) -> np.ndarray:
+  """Returns an image as a run's network takes it, [h, w, data.channels] of data.dtype.
+
+  Args:
+    image: the path of a file, an image of Pillow's, or an array [h, w] or [h, w, c].
+    data: of the run's config.
+
+  Raises:
+    UserError: it cannot be read, or has other channels or another type.
+  """
+  wanted = dict(channels=data.channels, dtype=data.dtype)
+  if isinstance(image, (str, os.PathLike)):
+    return image_files.read_image(files.place(image), **wanted)
+  if isinstance(image, Image.Image):
+    return image_files.as_image(pages.of_picture(image), **wanted)
+  image = np.asarray(image)
+  if image.ndim not in (2, 3) or 0 in image.shape:
+    raise UserError(f'image has the shape {image.shape}: (h, w) or (h, w, channels) is taken')
+  return image_files.fitted(image, **wanted)

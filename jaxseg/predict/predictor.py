@@ -69,7 +69,7 @@ class Predictor(BasePredictor):
     self._variables = jax.device_put(variables)
 
   def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
-    image = checked(image, self.experiment.channels)
+    image = checked(image, self.experiment.data)
     if not self._is_plain(image):
       return super().predict(image, maps=maps)
     prediction = self._plain(image, maps=maps and self._task.maps)
@@ -80,7 +80,7 @@ class Predictor(BasePredictor):
 
   def row(self, image: np.ndarray, *, maps: bool = False) -> dict[str, np.ndarray]:
     """Returns what one plain pass gives on the canvas, a row of the task's `predict`."""
-    image = checked(image, self.experiment.channels)
+    image = checked(image, self.experiment.data)
     options = dict(size=self.frame().canvas(image.shape[:2]), maps=maps)
     rows = self._step(self.variables, self.frame().place(image)[None], **options)
     return {name: values[0] for name, values in jax.device_get(rows).items()}
@@ -95,7 +95,10 @@ class Predictor(BasePredictor):
 
   @functools.cached_property
   def entries(self) -> frozenset[str]:
-    image, frame = np.zeros((32, 32, self.experiment.channels), np.uint8), self.frame()
+    image, frame = (
+      np.zeros((32, 32, self.experiment.channels), self.experiment.data.dtype),
+      self.frame(),
+    )
     # The network is only traced.
     step = functools.partial(self._step, size=frame.canvas((32, 32)), maps=self._task.maps)
     rows = jax.eval_shape(step, self.variables, frame.place(image)[None])

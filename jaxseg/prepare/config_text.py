@@ -93,7 +93,14 @@ def _about(made: Plan, command: str) -> list[str]:
 
 def _data(made: Plan) -> dict[str, Any]:
   options = made.data.options | ({'fold': _Code('chosen.fold')} if made.folds else {})
-  return {'name': made.data.dataset, 'options': options, 'mean': made.mean, 'std': made.std}
+  dtype = {'dtype': made.data.pixels['dtype']} if made.data.pixels['dtype'] != 'uint8' else {}
+  return {
+    'name': made.data.dataset,
+    'options': options,
+    **dtype,
+    'mean': made.mean,
+    'std': made.std,
+  }
 
 
 def _transforms(recipe: Recipe) -> list[str]:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.data import image_files, threads
+from jaxseg.data import mask_files, threads
 from jaxseg.data.source import Source
 from jaxseg.models import mask_rcnn
 from jaxseg.prepare.recipe import OBJECTS, Machine, Recipe, power_of_two, step_bytes
@@ -58,7 +58,7 @@ def are_numbers(masks: Sequence[Path]) -> bool:
   regions, highest, deep, gaps = [], set(), False, False
   for path in masks[:: max(1, len(masks) // _SAMPLE)]:
     try:
-      ids = image_files.read_mask(path)
+      ids = mask_files.read_ids(path)
     except UserError:  # of colours, or damaged: whoever reads it to its end says what is wrong
       return False
     deep |= ids.dtype.itemsize > 1

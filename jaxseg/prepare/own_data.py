@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxseg.config.parts import arguments, load, parameters
-from jaxseg.data import class_files, image_files, layouts, threads
+from jaxseg.data import class_files, image_files, layouts, pages, threads
 from jaxseg.data.archives import data_root
 from jaxseg.data.formats.masks import find_files
 from jaxseg.data.pairing import WHOLE, Layout, Pairs
-from jaxseg.data.problems import BadFiles, MissingSplit
+from jaxseg.data.problems import BadFiles, MissingSplit, some
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
 from jaxseg.prepare.objects import are_numbers
@@ -70,6 +68,7 @@ class OwnData:
     options: of its `source`, as the config has them.
     words: what was found, in one line.
     counts: examples of each split.
+    pixels: channels and dtype of the images.
     doubts: warnings about what looks like slips.
     tells_objects: whether it is read as objects where no network is wished for.
   """
@@ -79,13 +78,16 @@ class OwnData:
   options: dict[str, Any]
   words: str
   counts: dict[str, int]
+  pixels: dict[str, Any]
   doubts: tuple[str, ...] = ()
   tells_objects: bool = False
 
   def source(self, split: str, **more: Any) -> Any:
     """Returns a split."""
     module = load('datasets', self.dataset)
-    options = arguments(module.source, self.options | more, 'config.data.options', ('split',))
+    options = arguments(
+      module.source, self.pixels | self.options | more, 'config.data.options', ('split',)
+    )
     return module.source(split, data_dir=self.root, **options)
 
   def usable(self, split: str) -> tuple[Any, tuple[str, ...]]:
@@ -163,7 +165,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
     options |= {'folds': min(_FIFTH, total)}
   splits = folder.Division(layout, 'leave_out', options.get('folds', 0)).splits(root)
   raws = [raw for of_split in splits.values() for raw in of_split]
-  options |= _classes(root, raws, wish.options) | _pixels(raws) | wish.options
+  options |= _classes(root, raws, wish.options) | wish.options
   counts = {split: len(found) for split, found in splits.items()}
   if not counts.get('train'):
     there = ', '.join(counts) or 'none'
@@ -171,7 +173,8 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
   where = layout.listed or f"images '{layout.images}' with masks '{layout.masks}'"
   out = f'; left out: {pairs.left_out()}' if pairs.left_out() else ''
   words = f'{where}{_division(pairs, options)}{out}'
-  return OwnData(root, 'folder', options, words, counts, _doubts(root, raws, options))
+  pixels = _pixels([raw.image for raw in raws])
+  return OwnData(root, 'folder', options, words, counts, pixels, _doubts(root, raws, options))
 
 
 def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,20 +186,18 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
   return options | ({'binary': True} if (255, 1) in known.ids else {})
 
 
-def _pixels(raws: Sequence[Raw]) -> dict[str, Any]:
-  """Returns the options that say what the images' pixels are."""
-  options: dict[str, Any] = {}
-  modes = list(threads.results(image_files.mode, [raw.image for raw in raws], name=str))
-  if all(mode in ('1', 'L', 'LA') or mode.startswith('I') for mode in modes):
-    options['channels'] = 1
-  deep = [raw.image for raw, mode in zip(raws, modes, strict=True) if mode.startswith('I')]
-  if deep:
-    brightest = threads.results(
-      lambda p: np.asarray(image_files.open_image(p)).max(), deep, name=str
-    )
-    white = (1 << max(int(max(brightest)), 1).bit_length()) - 1
-    options['white'] = min(max(white, 255), 65535)
-  return options
+def _pixels(images: Sequence[Path]) -> dict[str, Any]:
+  """Returns channels and type of the images, one for all; grey ones beside RGB are RGB."""
+  headers = threads.results(pages.read_header, images, name=str)
+  files_of = dict(zip(map(image_files.kind, headers), images, strict=True))
+  if {(1, 'uint8'), (3, 'uint8')} >= files_of.keys():
+    channels, dtype = max(files_of)
+  elif len(files_of) == 1:
+    [(channels, dtype)] = files_of
+  else:
+    kinds = (f'{path} has {c} channels of {t}' for (c, t), path in sorted(files_of.items()))
+    raise UserError(f'images of a set must be of one kind, but {some(list(kinds), 2)}')
+  return {'channels': channels, 'dtype': dtype}
 
 
 def _division(pairs: Pairs, options: Mapping[str, Any]) -> str:
@@ -249,4 +250,6 @@ def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
       'note      masks are read as numbers of objects; as classes: --model=unet, or list the classes '
       'in classes.txt',
     )
-  return OwnData(root, 'objects', options, layout.words, counts, (*layout.notes, *doubts), True)
+  pixels = _pixels([raw.image for raws in divided.values() for raw in raws])
+  notes = (*layout.notes, *doubts)
+  return OwnData(root, 'objects', options, layout.words, counts, pixels, notes, tells_objects=True)

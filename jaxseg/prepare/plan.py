@@ -17,8 +17,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import numpy as np
+
 from jaxseg import files
-from jaxseg.data import statistics
 from jaxseg.prepare import config_text, objects, own_data
 from jaxseg.prepare.config_text import Plan
 from jaxseg.prepare.own_data import Wish
@@ -69,7 +70,7 @@ def make_plan(wish: Wish, device: Machine) -> Plan:
   train = survey(source, 'reading train')
   if not train.histogram.counts.any():
     raise UserError(f'all masks of {data.root} are void (255): nothing can be learnt')
-  mean, std = statistics.moments(train.channels)
+  least = 1e-6 if data.pixels['dtype'] == 'float32' else 1.0
   network, counts = wish.model or ('unet', OBJECTS)[data.tells_objects], ()
   if network == OBJECTS:
     recipe, counts = objects.make_recipe(source, device)
@@ -81,14 +82,19 @@ def make_plan(wish: Wish, device: Machine) -> Plan:
     sizes=train.sizes_text(),
     class_names=source.class_names,
     weights=train.class_weights,
-    mean=tuple(round(float(v), 2) for v in mean),
-    std=tuple(round(max(float(v), 1.0), 2) for v in std),
+    mean=_rounded(train.channels.mean),
+    std=_rounded(np.maximum(train.channels.std, least)),
     machine=device,
     recipe=recipe,
     counts=counts,
     folds=wish.folds,
     problems=problems,
   )
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+  """Returns numbers of two decimals, or of six digits where that is finer."""
+  return tuple(float(f'{v:.6g}') if abs(v) < 1 else round(v, 2) for v in values.tolist())
 
 
 def _bad(made: Plan) -> list[str]:
@@ -120,7 +126,7 @@ found     {data.words}
 folder    {data.root}: {made.images} training images, {made.sizes}; {data.counts.get('val', 0)} for \
 validation{test}
 classes   {classes} ({'objects' if made.counts else 'weights'})
-pixels    {len(made.mean)} channels, mean {made.mean}, std {made.std}
+pixels    {len(made.mean)} channels of {data.pixels['dtype']}, mean {made.mean}, std {made.std}
 device    {device.count} x {device.kind}, {size(device.memory)} each; a step takes about \
 {size(recipe.step_bytes)}
 training  {recipe.model['name']} ({options}), crop {recipe.crop}{halved}, batch {recipe.batch_size}, \

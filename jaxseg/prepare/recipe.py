@@ -88,7 +88,7 @@ def make_recipe(train: Survey, device: Machine, network: str = 'unet') -> Recipe
   while not batch:
     options, crop = fit(network, sides, largest, fast=fast)
     model = models.load(network)(len(train.histogram.counts), **options)
-    fixed, each = step_bytes(model, crop, len(train.channels))
+    fixed, each = step_bytes(model, crop, len(train.channels.mean))
     batch = power_of_two(min(most, images, (budget - fixed) / each * device.count))
     batch = max(batch, int(largest <= 32))
     largest //= 2

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from jaxseg.data import image_files, outlines, records
+from jaxseg.data import outlines, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import Piece
@@ -50,7 +50,7 @@ def find(root: Path) -> Layout | None:
 
 def _parse(file: Path) -> Tree | None:
   """Returns CVAT's tree, None where a file is another XML."""
-  text = image_files.read_text(file)
+  text = raw_files.read_text(file)
   if '<!DOCTYPE' in text or '<!ENTITY' in text:
     raise UserError(f'{file} declares a document type, which CVAT does not: restore the file')
   try:

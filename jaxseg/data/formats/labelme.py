@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
-from jaxseg.data import class_files, image_files, outlines, records
+from jaxseg.data import class_files, mask_files, outlines, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import Piece
@@ -173,7 +173,7 @@ def _mask(text: Any, points: list[float], size: tuple | None) -> Piece:
   except (TypeError, ValueError, binascii.Error):
     raise UserError("its 'mask' is no picture in base 64") from None
   picture = Path('its mask')
-  mask = image_files.mask_ids(image_files.open_image(picture, data), picture) > 0
+  mask = mask_files.read_ids(picture, data=data) > 0
   left, top = round(points[0]), round(points[1])
   height, width = mask.shape
   if size is None or min(left, top) < 0 or top + height > size[0] or left + width > size[1]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.data import class_files, classlist, image_files, layouts, outlines, records
+from jaxseg.data import class_files, classlist, layouts, mask_files, outlines, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import Piece
@@ -89,7 +89,7 @@ def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
     names = classlist.read_file(root / listed).names
   if not table.is_file():
     return names, {}
-  rows = list(csv.DictReader(io.StringIO(image_files.read_text(table))))
+  rows = list(csv.DictReader(io.StringIO(raw_files.read_text(table))))
   if not rows or not set(_COLUMNS) <= rows[0].keys() or any(None in r.values() for r in rows):
     raise UserError(f'{table} needs the columns {", ".join(_COLUMNS)} in every row')
   of_object: dict[tuple[str, str], str] = {}
@@ -114,7 +114,7 @@ def read_ids(
   void: int | None = None,
 ) -> Annotated:
   """Reads the objects of a map; see find_ids."""
-  ids = image_files.read_mask(raw.label)
+  ids = mask_files.read_ids(raw.label)
   numbers = np.unique(ids)
   _check(numbers, ids.dtype, raw.label, divisor, void)
   objects, order = [], np.searchsorted(numbers, ids)
@@ -179,7 +179,7 @@ def read_files(raw: records.Raw, *, names: Sequence[str], classes: Classes) -> A
   """Reads the objects of an image, each in a file of its own."""
   objects, size = [], None
   for path in raw.extra:
-    mask = image_files.read_mask(path) > 0
+    mask = mask_files.read_ids(path) > 0
     size = size or mask.shape
     if mask.shape != size:
       raise UserError(f'{path} is not of the size of {raw.extra[0]}: masks must have one size')

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from jaxseg.data import image_files, records
+from jaxseg.data import raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.pairing import WHOLE
@@ -96,7 +96,7 @@ def _settings(root: Path) -> dict[str, Any]:
     files = [f for f in files if f.stem in ('data', 'dataset')][:1] or files[:1]
   for file in files:
     try:
-      told = yaml.safe_load(image_files.read_text(file))
+      told = yaml.safe_load(raw_files.read_text(file))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
       reason = ' '.join(str(error).split())
       raise UserError(f'{file} is no valid YAML: {reason}') from None
@@ -125,7 +125,7 @@ def _names(root: Path, told: dict[str, Any]) -> tuple[str, ...]:
       raise UserError(
         f'{root}: nothing names the classes: put data.yaml with names, or classes.txt, there'
       )
-    names = [line.strip() for line in image_files.read_text(files[0]).splitlines() if line.strip()]
+    names = [line.strip() for line in raw_files.read_text(files[0]).splitlines() if line.strip()]
   if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
     raise UserError(
       f'{root}: the names of the classes must be a list of different words: {str(names)[:60]}'
@@ -168,5 +168,5 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
   """Returns the words of lines that have any, with their numbers from 1; a file may be empty."""
   if not path.stat().st_size:
     return []
-  lines = enumerate(image_files.read_text(path).splitlines(), start=1)
+  lines = enumerate(raw_files.read_text(path).splitlines(), start=1)
   return [(number, re.split(r'[\s,]+', line.strip())) for number, line in lines if line.strip()]
