@@ -188,10 +188,17 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
 
 def _pixels(images: Sequence[Path]) -> dict[str, Any]:
   """Returns channels and type of the images, one for all; grey ones beside RGB are RGB."""
-  headers = threads.results(pages.read_header, images, name=str)
-  files_of = dict(zip(map(image_files.kind, headers), images, strict=True))
+
+  def kind(path: Path) -> tuple[int, str] | None:
+    try:
+      return image_files.kind(pages.read_header(path))
+    except UserError:  # whoever reads it to its end says what is wrong
+      return None
+
+  files_of = dict(zip(threads.results(kind, images, name=str), images, strict=True))
+  files_of.pop(None, None)
   if {(1, 'uint8'), (3, 'uint8')} >= files_of.keys():
-    channels, dtype = max(files_of)
+    channels, dtype = max(files_of, default=(3, 'uint8'))
   elif len(files_of) == 1:
     [(channels, dtype)] = files_of
   else:
