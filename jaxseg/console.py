@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import math
 import os
 import select
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable
@@ -106,6 +108,15 @@ def several(one: Callable[[str], Any]) -> Callable[[str], tuple]:
   return lambda text: tuple(map(one, text.split(',')))
 
 
+def span(text: str) -> tuple[int, int]:
+  """Reads 'FIRST:LAST', two whole numbers from 1 on; a type for `add_argument`."""
+  first, _, last = text.partition(':')
+  numbers = whole(1)(first), whole(1)(last or first)
+  if numbers[0] > numbers[1]:
+    raise argparse.ArgumentTypeError(f'{text!r}: give FIRST:LAST, the smaller first')
+  return numbers
+
+
 def words(text: str) -> tuple[str, ...]:
   """Reads 'one,two'; a type for `add_argument`."""
   return tuple(part.strip() for part in text.split(',') if part.strip())
@@ -184,6 +195,15 @@ def _is_unread() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
   except (OSError, ValueError):  # no file at all
     return False
+
+
+def leave_terminal() -> None:
+  """Sends to nowhere what would be said on a terminal that is gone: a write to it is an error."""
+  for descriptor in (1, 2):
+    with contextlib.suppress(OSError):  # closed
+      is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+      if is_device and not os.isatty(descriptor):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _leave_unread(status: int) -> None:

@@ -6,6 +6,7 @@ renews the table of the kills in that file.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -116,6 +117,19 @@ def left(workdir: Path) -> tuple[int, bool]:
   return max((int(n) for n in names if n.isdigit()), default=0), any('tmp' in n for n in names)
 
 
+def assert_times_add_up(workdir: Path, starts: int) -> None:
+  """Of every start that came to a save; and each goes on from a save of an earlier one."""
+  sessions = json.loads((workdir / 'run.json').read_text())['sessions']
+  timed = [s for s in sessions if 'seconds' in s]
+  assert 1 <= len(timed) <= len(sessions) <= starts and timed[-1]['steps'][1] == STEPS
+  for session in timed:
+    *parts, wall = (v for _, v in sorted(session['seconds'].items()))
+    assert len(parts) == 7 and min(parts) > -0.01
+    assert sum(parts) == pytest.approx(wall, rel=0.01)
+  for before, after in itertools.pairwise(timed):
+    assert before['steps'][0] <= after['steps'][0] <= before['steps'][1] + 1
+
+
 def assert_same_end(workdir: Path, straight: Path) -> None:
   got, want = arrays(workdir, STEPS), arrays(straight, STEPS)
   assert got.keys() == want.keys() and len(want) > 20
@@ -150,6 +164,7 @@ def test_killed_twice_and_resumed_ends_in_the_same_bits(straight, cache, tmp_pat
     assert kill(tmp_path, cache, moment)
   assert 'resumed at step' in finish(tmp_path, cache)
   assert_same_end(tmp_path, straight)
+  assert_times_add_up(tmp_path, starts=3)
 
 
 @pytest.mark.slow
@@ -168,6 +183,7 @@ def test_twenty_kills(straight, cache, tmp_path):
     newest = killed[-1][1]
     assert f'resumed at step {newest}' in said
     assert_same_end(workdir, straight)
+    assert_times_add_up(workdir, starts=6)
     for moment, step, half in killed:
       place = f'step {step}' if step else 'none'
       rows.append(f'| {moment} | {place} | {"yes" if half else "no"} | bit-identical |')

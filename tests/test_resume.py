@@ -1,9 +1,11 @@
 """Straight 2N steps and N + resume + N end in the same bits; damaged checkpoints are told."""
 
+import contextlib
 import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -167,6 +169,40 @@ def test_longer_is_the_same_run_only_at_a_constant_rate():
   assert workdirs.differences(config(5, 'poly'), config(9, 'poly')) == {'num_steps': (5, 9)}
 
 
+def test_a_run_knows_where_its_time_went(tmp_path, capsys):
+  """By its own account and by a clock outside of it, to a hundredth."""
+
+  class Slow:
+    def evaluated(self, *_):
+      time.sleep(0.3)
+
+    def ended(self, *_):
+      time.sleep(0.2)
+
+  begin = time.perf_counter()
+  train.train(tiny(), tmp_path, hooks=[Slow()])
+  outside = time.perf_counter() - begin
+  (session,) = workdirs.load_run(tmp_path)['sessions']
+  seconds = session['seconds']
+  assert session['steps'] == [0, 6] and min(seconds.values()) >= 0
+  assert sum(v for k, v in seconds.items() if k != 'wall') == pytest.approx(
+    seconds['wall'], abs=1e-6
+  )
+  assert seconds['wall'] == pytest.approx(outside, rel=0.01, abs=0.05)
+  assert 0.8 <= seconds['figures'] < 1 and seconds['compile'] > 0.1 and seconds['evaluation'] > 0
+  assert 'time      ' in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_some_steps_are_traced(straight, tmp_path, capsys):
+  train.train(tiny(), tmp_path, profile=(2, 3))
+  (trace,) = (tmp_path / 'profile').rglob('*.xplane.pb')
+  assert b'train' in trace.read_bytes()
+  assert f'profile   steps 2 to 3: {tmp_path}/profile\n' in capsys.readouterr().out
+  assert lines(tmp_path) == lines(straight)
+  with pytest.raises(UserError, match='--profile=6:7: no step is still to do'):
+    train.train(tiny(), tmp_path, profile=(6, 7))
+
+
 def test_a_run_that_dies_before_its_first_save_gives_way(straight, tmp_path, monkeypatch):
   def die(*_):
     raise RuntimeError('power')
@@ -217,23 +253,30 @@ def test_a_second_process_is_refused(tmp_path):
   RunFolder(tmp_path, {}).close()
 
 
-def test_sigterm_saves_and_resumes_bit_identically(straight, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_is_resumed_bit_identically(
+  straight, tmp_path, capsys, monkeypatch, number
+):
   check = loop.Loop._check_last_step
 
   def terminate(self):
     if self._unchecked and self._unchecked[0] == 2:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), number)
     check(self)
 
   assert threading.current_thread() is threading.main_thread()
   monkeypatch.setattr(loop.Loop, '_check_last_step', terminate)
-  train.train(tiny(), tmp_path)
+  interrupt = number == signal.SIGINT  # what would follow, as in `train && evaluate`, must not
+  with pytest.raises(KeyboardInterrupt) if interrupt else contextlib.nullcontext():
+    train.train(tiny(), tmp_path)
   assert 'stopped and saved at step' in capsys.readouterr().out
   monkeypatch.undo()
   train.train(tiny(), tmp_path)
   a, b = saved(straight, 6), saved(tmp_path, 6)
   for name in a:
     np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+  first, second = workdirs.load_run(tmp_path)['sessions']
+  assert second['steps'] == [first['steps'][1], 6]
 
 
 @pytest.mark.parametrize('damage', ['flipped', 'truncated', 'empty'])

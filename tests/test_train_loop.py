@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxseg.train.loop import Loop
+from jaxseg.train.times import Profile, Times
 from jaxseg.types import UserError
 from tests.tiny_runs import make_experiment
 
@@ -64,27 +65,33 @@ class Wrapper:
     return batch
 
 
-def run(*overrides, start=0, last=None, spoil=None, window=(), signal_at=None):
-  """Runs the loop; the loss of step i is i, spoil(i) changes its metrics."""
+def run(*overrides, start=0, last=None, spoil=None, window=(), signals=None):
+  """Runs the loop; the loss of step i is i, spoil(i) changes its metrics, signals[i] comes in it."""
   settings = ('num_steps=8', 'log.every=3', 'eval.every=4', 'log.checkpoint_every=5')
   experiment, journal = make_experiment(*settings, *overrides), Journal(window)
 
   def step(state, batch, key):
     number = int(state) + 1
-    if number == signal_at:
-      os.kill(os.getpid(), signal.SIGTERM)
+    if signals and number in signals:
+      os.kill(os.getpid(), signals[number])
     metrics = {'loss': number, 'grad_norm': 1.0, 'finite': 1.0, 'invalid': 0.0}
     return State(number), metrics | (spoil(number) if spoil else {})
 
+  times = journal.times = Times()
   loop = Loop(
     experiment,
     journal,
+    times,
+    Profile(),
     evaluate=lambda variables: {'mean_iou': variables['params'] / 10, 'confusion': []},
     schedule=lambda step: 0.5 ** int(step),
     source=[{'file_name': f'{i}.png'} for i in range(20)],
   )
   last = experiment.settings.num_steps if last is None else last
-  return journal, loop.run(step, Wrapper(), State(start), Batches(start), None, start, last)
+  with times:
+    summary = loop.run(step, Wrapper(), State(start), Batches(start), None, start, last)
+  journal.interrupted = loop.interrupted
+  return journal, summary
 
 
 def losses(journal):
@@ -117,12 +124,29 @@ def test_it_stops_and_saves_where_it_is_told_to():
   assert journal.lines[-1] == 'stopped and saved at step 2; the same command resumes from there'
 
 
-def test_a_signal_ends_it_after_the_step_that_is_under_way():
-  before = signal.getsignal(signal.SIGTERM)
-  journal, _ = run(signal_at=2)
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_it_after_the_step_that_is_under_way(number):
+  before = signal.getsignal(number)
+  journal, _ = run(signals={2: number})
   assert [(s, score) for s, _, score, _ in journal.saved] == [(2, None)]
   assert 'stopped and saved at step 2' in journal.lines[-1]
-  assert signal.getsignal(signal.SIGTERM) is before
+  assert journal.interrupted == (number == signal.SIGINT)
+  assert signal.getsignal(number) is before
+
+
+def test_under_nohup_it_goes_on():
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    journal, summary = run(signals={2: signal.SIGHUP})
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
+  assert summary['mean_iou'] == 0.8 and not journal.interrupted
+
+
+def test_the_interrupt_of_the_last_step_is_one_too():
+  journal, summary = run(signals={8: signal.SIGINT})
+  assert journal.interrupted and summary['mean_iou'] == 0.8
 
 
 def not_finite(*steps, **counts):

@@ -17,6 +17,11 @@ def main(parser: console.Parser) -> None:
   parser.add_argument(
     '--stop_at', type=console.whole(1), help='stop (and save) at this step, as if interrupted'
   )
+  parser.add_argument(
+    '--profile',
+    type=console.span,
+    help='FIRST:LAST: trace these steps into WORKDIR/profile (XProf)',
+  )
   parser.add_hosts()
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
@@ -26,4 +31,5 @@ def main(parser: console.Parser) -> None:
     from jaxseg import report
     from jaxseg.train.train import train
 
-    train(settings, flags.workdir, stop_at=flags.stop_at, hooks=report.hooks())
+    options = dict(stop_at=flags.stop_at, profile=flags.profile)
+    train(settings, flags.workdir, hooks=report.hooks(), **options)

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from jaxseg.console import Progress
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
-from jaxseg.train.run_folder import Classes
+from jaxseg.train.run_folder import Classes, record_times
+from jaxseg.train.times import Times, told, total
 from jaxseg.train.writer import Writer, read_records
 from jaxseg.types import StuckError
 
@@ -53,14 +54,21 @@ class Journal:
   Args:
     run: what the hooks see.
     checkpoints: get the state.
+    times: of this start; they are written at every save.
     hooks: called in order; what they raise is told, and ends no training.
     step: of the state that the run begins with.
   """
 
   def __init__(
-    self, run: RunView, checkpoints: Checkpoints, hooks: Iterable[Hook] = (), step: int = 0
+    self,
+    run: RunView,
+    checkpoints: Checkpoints,
+    times: Times,
+    hooks: Iterable[Hook] = (),
+    step: int = 0,
   ):
     self._run, self._checkpoints, self._hooks = run, checkpoints, tuple(hooks)
+    self._times, self._steps = times, (step, step)
     self.window = checkpoints.window(step) if step else []
     score = f'eval/{run.experiment.task.headline}'
     self.best = max((r.get(score, 0.0) for r in read_records(run.folder)), default=0.0)
@@ -84,26 +92,39 @@ class Journal:
     window: Sequence[dict[str, float]],
   ) -> None:
     """Saves a checkpoint, see Checkpoints.save; never ahead of the log."""
-    self._run.writer.sync()
-    self._checkpoints.save(step, state, scores, window=window)
+    with self._times.part('saving'):
+      self._run.writer.sync()
+      self._checkpoints.save(step, state, scores, window=window)
+    self._steps = self._steps[0], step
+    self._record()
 
   def evaluated(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
-    for hook in self._hooks:
-      self._call(
-        hook, f'at step {step}', lambda h: h.evaluated(self._run, step, variables, summary)
-      )
+    with self._times.part('figures'):
+      for hook in self._hooks:
+        self._call(
+          hook, f'at step {step}', lambda h: h.evaluated(self._run, step, variables, summary)
+        )
 
   def wait(self) -> None:
     """Returns once every checkpoint is on disk."""
-    self._checkpoints.wait()
+    with self._times.part('saving'):
+      self._checkpoints.wait()
 
   def ended(self) -> None:
-    """Finishes log and checkpoints, then calls the hooks."""
-    self._checkpoints.wait()
-    self._checkpoints.close()
-    self._run.writer.close()
-    for hook in self._hooks:
-      self._call(hook, 'at the end', lambda h: h.ended(self._run))
+    """Finishes log and checkpoints, calls the hooks, and says where the time went."""
+    with self._times.part('saving'):
+      self._checkpoints.wait()
+      self._checkpoints.close()
+      self._run.writer.close()
+    self._record()
+    with self._times.part('figures'):
+      for hook in self._hooks:
+        self._call(hook, 'at the end', lambda h: h.ended(self._run))
+    sessions = self._record()
+    self.say(f'time      {told(total(sessions), len(sessions))}')
+
+  def _record(self) -> list[dict[str, Any]]:
+    return record_times(self._run.folder, self._times.seconds(), self._steps)
 
   def _call(self, hook: Hook, when: str, call: Callable[[Hook], None]) -> None:
     try:

@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg.console import duration
+from jaxseg.console import duration, leave_terminal
 from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts
 from jaxseg.train.journal import Journal, NoJournal
+from jaxseg.train.times import Profile, Times
 
 
 class Loop:
@@ -23,24 +24,33 @@ class Loop:
   Args:
     experiment: says when to log, evaluate and save.
     journal: of this host.
+    times: gets what each part of the loop takes.
+    profile: traces some of the steps.
     evaluate: maps variables to the numbers of the evaluation split.
     schedule: step -> learning rate.
     source: the training split, which knows the names of its files.
     population_pass: maps variables to the BatchNorm statistics that evaluation and checkpoints have
       in place of the running averages; None: those.
+
+  Attributes:
+    interrupted: whether it was Ctrl-C that ended it.
   """
+
+  interrupted = False
 
   def __init__(
     self,
     experiment: Experiment,
     journal: Journal | NoJournal,
-    *,
+    times: Times,
+    profile: Profile,
     evaluate: Callable[[Any], dict[str, Any]],
     schedule: Callable[[int], Any],
     source: Any,
     population_pass: Callable[[Any], Any] | None = None,
   ):
     self._experiment, self._journal, self._evaluate = experiment, journal, evaluate
+    self._times, self._profile = times, profile
     self._schedule, self._source, self._population_pass = schedule, source, population_pass
     self._headline, self._best = experiment.task.headline, journal.best
     self._summary: dict[str, Any] = {}
@@ -69,14 +79,18 @@ class Loop:
     """
     log, num_steps = self._experiment.log, self._experiment.settings.num_steps
     clock, step = _Clock(batches), start
-    with Signals() as signals:
+    with Signals() as signals, self._times.part('steps'):
       while step < last:
-        batch = dict(next(batches))
-        index = batch.pop('index')
-        if hosts.count() > 1:
-          batch = hosts.vote(batch, signals.caught is not None)
-        state, metrics = train_step(state, wrapper.place_batch(batch), key)
         step += 1
+        with self._profile.step(step):
+          with self._times.part('waiting_for_data'):
+            batch = dict(next(batches))
+          index = batch.pop('index')
+          if hosts.count() > 1:
+            batch = hosts.vote(batch, signals.caught is not None)
+          state, metrics = train_step(state, wrapper.place_batch(batch), key)
+        if line := self._profile.end(step, metrics):
+          self._journal.say(line)
         self._check_last_step()  # one behind, so that the device never waits for the host
         self._unchecked = (step, metrics, index)
         clock.steps += 1
@@ -89,6 +103,7 @@ class Loop:
           self._journal.save(step, state, None, self._window)  # no time for a population pass
           break
       self._journal.wait()  # a second signal does not end it before the last save is on disk
+    self.interrupted = signals.caught == 'SIGINT'
     if step < num_steps:
       self._journal.say(f'stopped and saved at step {step}; the same command resumes from there')
     return self._summary
@@ -165,13 +180,15 @@ class Loop:
     self._check_last_step()
     with clock.paused():
       if self._population_pass:
-        statistics = self._population_pass(jax.device_get(state.variables))
+        with self._times.part('evaluation'):
+          statistics = self._population_pass(jax.device_get(state.variables))
         state = state.replace(batch_stats=statistics)
       if not at_evaluation:
         self._journal.save(step, state, None, self._window)
         return
       variables = jax.device_get(state.variables)
-      self._score(step, variables)
+      with self._times.part('evaluation'):
+        self._score(step, variables)
       self._journal.save(step, state, self._summary, self._window)
       self._journal.evaluated(step, variables, self._summary)
 
@@ -186,8 +203,8 @@ class Loop:
 
 
 class Signals:
-  """While it is open, Ctrl-C and SIGTERM only set `caught`, to the signal's name: a run stops
-  between two steps and not inside one.
+  """While it is open, Ctrl-C, SIGTERM and SIGHUP only set `caught`, to the signal's name: a run stops
+  between two steps and not inside one. What is told to live on without a terminal (nohup) does.
 
   Attributes:
     caught: None until then.
@@ -196,13 +213,17 @@ class Signals:
   def __enter__(self) -> Signals:
     self.caught: str | None = None
     self._handlers = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+      if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+        continue
       with contextlib.suppress(ValueError):  # not the main thread: whoever runs us stops it
         self._handlers[number] = signal.signal(number, self._catch)
     return self
 
   def _catch(self, number, frame) -> None:
     self.caught = signal.Signals(number).name
+    if number == signal.SIGHUP:
+      leave_terminal()
 
   def __exit__(self, *_) -> None:
     for number, handler in self._handlers.items():

@@ -124,9 +124,9 @@ class RunFolder:
   def write_facts(self, classes: Classes, devices: str) -> None:
     """Writes config.json, classes.json and run.json: the folder is this run's from now on.
 
-    run.json holds the command, versions, devices, revision and times of every start; its top level is
+    run.json holds the command, versions, devices, revision and time of every start; its top level is
     that of the latest start, 'started' that of the first. Where config.json replaces another, which
-    left no checkpoint, run.json starts anew.
+    left no checkpoint, run.json starts anew. `record_times` adds what each start took.
 
     Args:
       classes: of the data.
@@ -191,6 +191,23 @@ def load_run(workdir: str | Path) -> dict[str, Any]:
     return json.loads((files.place(workdir) / 'run.json').read_text(encoding='utf-8'))
   except (OSError, ValueError):
     return {}
+
+
+def record_times(
+  folder: Path, seconds: Mapping[str, float], steps: tuple[int, int]
+) -> list[dict[str, Any]]:
+  """Writes where the time of the latest start went, and its steps, into run.json; returns all starts.
+
+  Args:
+    folder: of a run whose facts are written.
+    seconds: see jaxseg.train.times.
+    steps: (before, after) of its saves.
+  """
+  run = load_run(folder)
+  sessions = run.get('sessions') or [{}]
+  sessions[-1] |= {'seconds': dict(seconds), 'steps': list(steps)}
+  _write_json(folder / 'run.json', run | {'sessions': sessions})
+  return sessions
 
 
 def _command(argv: list[str]) -> str:

@@ -33,6 +33,7 @@ from jaxseg.train.population import PopulationPass
 from jaxseg.train.run_folder import Classes, RunFolder
 from jaxseg.train.state import State, make_init, parameter_count
 from jaxseg.train.step import make_train_step
+from jaxseg.train.times import Profile, Times
 from jaxseg.train.writer import Writer
 from jaxseg.types import UserError
 
@@ -44,6 +45,7 @@ def train(
   workdir: str | Path,
   *,
   stop_at: int | None = None,
+  profile: tuple[int, int] | None = None,
   hooks: Iterable[Hook] = (),
 ) -> dict[str, Any]:
   """Trains until config.num_steps, or resumes and goes on from the newest checkpoint.
@@ -53,6 +55,7 @@ def train(
     workdir: gets config.json, metrics.jsonl, TensorBoard events and checkpoints/; of several hosts
       (see train.devices.hosts) only the first reads and writes it.
     stop_at: save and return at this step, as a preemption would.
+    profile: (first, last) of the steps that are traced into workdir/profile.
     hooks: show evaluations and the end, such as jaxseg.report.hooks().
 
   Returns:
@@ -60,24 +63,30 @@ def train(
 
   Raises:
     UserError: anything that the user can mend.
+    KeyboardInterrupt: Ctrl-C while steps were done, when everything is saved.
   """
-  build.set_up_jax(configs.settings(configs.plain(config)))
-  with hosts.together():
-    experiment = build.experiment(config)
-  time_limit = threads.time_limit(experiment.data.timeout)
-  with contextlib.ExitStack() as at_end, _memory_explained(experiment), time_limit:
-    return _train(experiment, workdir, at_end, stop_at, hooks)
+  with contextlib.ExitStack() as at_end:
+    times = at_end.enter_context(Times())
+    build.set_up_jax(configs.settings(configs.plain(config)))
+    with hosts.together():
+      experiment = build.experiment(config)
+    at_end.enter_context(_memory_explained(experiment))
+    at_end.enter_context(threads.time_limit(experiment.data.timeout))
+    return _train(experiment, workdir, at_end, times, stop_at, profile, hooks)
 
 
 def _train(
   experiment: Experiment,
   workdir: str | Path,
   at_end: contextlib.ExitStack,
+  times: Times,
   stop_at: int | None,
+  traced: tuple[int, int] | None,
   hooks: Iterable[Hook],
 ) -> dict[str, Any]:
   settings, preprocess = experiment.settings, experiment.preprocess
   init_key, step_key = jax.random.split(jax.random.key(settings.seed))
+  last = settings.num_steps if stop_at is None else min(stop_at, settings.num_steps)
 
   with hosts.together() as agreed:  # what is wrong on one host ends all of them
     folder = _open(workdir, experiment, at_end)
@@ -97,11 +106,12 @@ def _train(
     shapes = jax.eval_shape(init, init_key)
     checkpoints, first = _load_first(experiment, folder, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
-    agreed['command'] = [stop_at, _shared(experiment.config)]
+    profile = _profile(traced, folder, first, last, at_end)
+    agreed['command'] = [stop_at, traced, _shared(experiment.config)]
     agreed['data'] = [len(data.train), len(data.eval), data.labels]
 
   with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
-    journal = _journal(experiment, folder, checkpoints, data, first, hooks, at_end)
+    journal = _journal(experiment, folder, checkpoints, data, first, times, hooks, at_end)
     if folder:
       folder.write_facts(data.classes, wrapper.describe())
   first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
@@ -115,19 +125,15 @@ def _train(
 
   for line in _header(experiment, folder, wrapper, shapes, data, rows, first['origin']):
     journal.say(line)
-  with_pass = experiment.eval.population_pass and bool(shapes.batch_stats)
-  loop = Loop(
-    experiment,
-    journal,
-    evaluate=evaluator,
-    schedule=schedule,
-    source=data.train,
-    population_pass=PopulationPass(experiment, data.train) if with_pass else None,
-  )
-  last = settings.num_steps if stop_at is None else min(stop_at, settings.num_steps)
+  averages = None
+  if experiment.eval.population_pass and shapes.batch_stats:
+    averages = PopulationPass(experiment, data.train)
+  loop = Loop(experiment, journal, times, profile, evaluator, schedule, data.train, averages)
   train_step = wrapper.wrap_train(step)
   summary = loop.run(train_step, wrapper, state, batches, step_key, first['step'], last)
   journal.ended()
+  if loop.interrupted:
+    raise hosts.Interrupted
   return summary
 
 
@@ -210,6 +216,7 @@ def _journal(
   checkpoints: Checkpoints | None,
   data: _Data,
   first: dict[str, Any] | None,
+  times: Times,
   hooks: Iterable[Hook],
   at_end: contextlib.ExitStack,
 ) -> Journal | NoJournal:
@@ -219,7 +226,21 @@ def _journal(
   writer = Writer(folder.path, step, wandb=wandb, config=dict(experiment.config))
   progress = at_end.enter_context(Progress())
   run = RunView(experiment, folder.path, data.eval, data.classes, writer, progress)
-  return Journal(run, checkpoints, hooks, step)
+  return Journal(run, checkpoints, times, hooks, step)
+
+
+def _profile(
+  traced: tuple[int, int] | None,
+  folder: RunFolder | None,
+  first: dict[str, Any] | None,
+  last: int,
+  at_end: contextlib.ExitStack,
+) -> Profile:
+  """Returns what traces the steps, on the first host alone."""
+  if not folder:
+    return Profile()
+  todo = range(first['step'] + 1, last + 1)
+  return at_end.enter_context(Profile(traced, folder.path / 'profile', todo))
 
 
 def _batches(experiment: Experiment, source, start: int):

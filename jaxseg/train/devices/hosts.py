@@ -74,12 +74,18 @@ def joined(
   if not jax.distributed.is_initialized():  # asking for the number of processes starts the devices
     yield
     return
+  interrupt = None
   try:
-    yield
+    try:
+      yield
+    except Interrupted as error:
+      interrupt = error
     _meet()
     jax.distributed.shutdown()
   except BaseException as error:  # a plain exit would wait for hosts that wait for this one
     os._exit(_tell(error))
+  if interrupt:
+    raise interrupt
 
 
 def _tell(error: BaseException) -> int:
@@ -91,6 +97,10 @@ def _tell(error: BaseException) -> int:
     console.tell(UserError(f'{message} command on all hosts again: they resume ({reason})'))
     return 1
   return console.tell(error, quiet=isinstance(error, SharedError) and not first())
+
+
+class Interrupted(KeyboardInterrupt):
+  """Ctrl-C, after which all hosts have done what they do together: this one may meet the others."""
 
 
 class SharedError(UserError):
