@@ -18,7 +18,7 @@ import pytest
 from jaxseg import config as configs
 from jaxseg import console
 from jaxseg.config import parts
-from jaxseg.data import transforms
+from jaxseg.data import augment, transforms
 from jaxseg.train import build
 from jaxseg.train.devices import parallel
 from jaxseg.train.evaluator import make_scores
@@ -145,7 +145,7 @@ SURE = {'size': (24, 32), 'sides': (32,), 'degrees': 9.0, 'pixels': 3, 'amount':
 
 def transforms_by_name():
   found = {c for c in vars(transforms).values() if hasattr(c, '__dataclass_fields__')}
-  return sorted((transforms._name(c), c) for c in found if not c.__name__.startswith('_'))
+  return sorted((transforms.name_of(c), c) for c in found if not c.__name__.startswith('_'))
 
 
 @pytest.mark.parametrize(('name', 'kind'), transforms_by_name())
@@ -157,7 +157,7 @@ def test_every_argument_of_a_transform(name, kind):
   example = {'image': np.zeros((20, 28, 3), np.uint8), 'label': np.zeros((20, 28), np.uint8)}
 
   def attempt(values):
-    (transform,) = transforms.make_transforms([(name, values)])
+    (transform,) = augment.make_transforms([(name, values)])
     if max(np.ravel([v for v in values.values() if isinstance(v, (int, float))]), default=0) < 500:
       transform(example, rng)
 

@@ -264,6 +264,15 @@ class Photometric(Transform):
   black: Fill = _colour(default=(0.0,))
   white: Fill = _colour(default=(255.0,))
 
+  def __post_init__(self):
+    super().__post_init__()
+    alike = len(self.black) == len(self.white) or 1 in (len(self.black), len(self.white))
+    if not alike or np.any(np.less_equal(self.white, self.black)):
+      raise UserError(
+        f'config.augment.photometric has black {self.black} and white {self.white}: give white above '
+        'black, for all channels or each'
+      )
+
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     draws = rng.uniform(-1, 1, 4) * (self.brightness, self.contrast, self.saturation, self.shift)
     gain, contrast, saturation = 1 + draws[:3]
