@@ -294,6 +294,9 @@ class Noted:
   def __init__(self, word: str, fill: tuple[int, ...] = (0,)):
     self.word, self.fill = word, fill
 
+  def __call__(self, example, rng):
+    return example
+
 
 def test_a_config_names_transforms_in_their_order():
   nvidia = [
@@ -330,6 +333,13 @@ def test_a_name_with_a_dot_is_the_users_own():
   [
     ('crops', {}, "augment.crops: no such transform; there are blur, crop, .*mean 'crop'"),
     ('my.Own', {}, "transform 'my.Own' cannot be imported"),
+    (
+      'os.system',
+      {'command': 'false'},
+      "transform 'os.system' cannot be imported .it belongs to Py",
+    ),
+    ('jaxseg.files.place', {'path': '.'}, 'jaxseg.files has no class of this name'),
+    ('jaxseg.files.writing.Path', {}, 'jaxseg.files.writing has no class of this name'),
     ('crop', {}, 'augment.crop: size is missing, set config.augment.crop.size'),
     ('crop', {'sizes': 3}, r"augment.crop.sizes: no such option; .*mean 'size'"),
     ('crop', {'size': (0, 32)}, r'augment.crop.size=\(0, 32\): \(height, width\)'),

@@ -28,13 +28,22 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from jaxseg.config.fields import check_fields, within
+from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.config.flat import NEW_NAMES
 from jaxseg.config.parts import arguments, coerced, did_you_mean
 from jaxseg.types import LARGEST, UserError
 
 GROUPS = ('model', 'data', 'augment', 'loss', 'optim', 'eval', 'init', 'log')
 _NAMED = ('model', 'data', 'loss', 'optim')  # --config.model=unet says which, with its defaults
+
+
+def _is_paper(values: Mapping[str, Any]) -> bool:
+  kinds = {'source': str, 'split': str, 'params': int}
+  known = ('source' in values) and all(isinstance(name, str) for name in values)
+  return known and all(
+    isinstance(value, kinds.get(name, (int, float, str, type(None))))
+    for name, value in values.items()
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +86,9 @@ class Settings:
   cache_dir: str = ''
   init_from: str = ''
   eval_split: str = 'val'
-  paper: dict | None = None
+  paper: dict | None = checked(
+    _is_paper, "dict(source='...'), and of params, split and scores what is known", default=None
+  )
 
   def __post_init__(self):
     check_fields(self, 'config')
@@ -208,8 +219,11 @@ def settings(config: Mapping[str, Any]) -> Settings:
       raise UserError(f'the config has no group {name!r}: start from jaxseg.config.base()')
     if name != 'augment' and not isinstance(config[name], dict):
       raise UserError(f'config.{name}={config[name]!r}: expected a group, as in dict(name=...)')
+  if not isinstance(config['augment'], tuple):
+    raise UserError(f'config.augment={config["augment"]!r}: expected transforms, as in ()')
   for step in config['augment']:
-    if not (isinstance(step, tuple) and len(step) == 2 and isinstance(step[1], dict)):
+    kinds = tuple(map(type, step)) if isinstance(step, tuple) else ()
+    if kinds != (str, dict):
       raise UserError(f'config.augment: give (name, dict(...)) for each transform, not {step!r}')
   top = {name: config[name] for name in known if name in config}
   return Settings(**arguments(Settings, top, 'config'))

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import math
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -46,19 +47,38 @@ def load(package: str, name: str, kind: str = '') -> types.ModuleType:
     UserError: no such module; the message lists those there are.
   """
   kind = kind or package.removesuffix('s')
+  if not isinstance(name, str):
+    raise UserError(f'{kind} {name!r}: give the name of one')
   if '.' in name:
-    try:
-      return importlib.import_module(name)
-    except ImportError as error:
-      raise UserError(
-        f'{kind} {name!r} cannot be imported ({error}): give a module on the Python path'
-      ) from error
+    return imported(name, kind)
   known = names(package)
   if name not in known:
     raise UserError(
       f'no {kind} {name!r}: choose one of {", ".join(known)}{did_you_mean(name, known)}'
     )
   return importlib.import_module(f'jaxseg.{package}.{name}')
+
+
+def imported(name: str, kind: str, told: str = '') -> types.ModuleType:
+  """Returns a module of the user's own; importing it runs it, and a config may come from anybody.
+
+  Args:
+    name: dotted.
+    kind: what to call it in a message.
+    told: its name there, where it is another.
+
+  Raises:
+    UserError: there is none, or it is one of Python's own, or private.
+  """
+  top, *rest = name.split('.')
+  try:
+    if top in sys.stdlib_module_names or any(part.startswith('_') for part in (top, *rest)):
+      raise ImportError('it belongs to Python itself or is private')
+    return importlib.import_module(name)
+  except (ImportError, ValueError) as error:
+    raise UserError(
+      f'{kind} {(told or name)!r} cannot be imported ({error}): give one of your own on the Python path'
+    ) from error
 
 
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:

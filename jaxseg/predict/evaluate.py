@@ -23,6 +23,7 @@ from jaxseg.predict.options import Options
 from jaxseg.predict.progress import Countdown
 from jaxseg.predict.runs import Run, Workdirs, check_apart, check_same_images, mode_of, open_runs
 from jaxseg.predict.show import print_scores
+from jaxseg.train import machine
 from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.train.devices import hosts
 from jaxseg.train.evaluator import Evaluator, make_scores
@@ -261,7 +262,7 @@ def _open(
     sources = [run.experiment.source(split) for run in runs]
     check_same_images(runs, sources, split)
     maker = make(experiment, sources[0])
-    same['config'], same['data'] = experiment.config, [split, len(sources[0])]
+    same['config'], same['data'] = machine.shared(experiment.config), [split, len(sources[0])]
   loaded = hosts.broadcast(loaded)
   return _Job(
     runs=runs,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
-from jaxseg import models, tasks
+from jaxseg import files, models, tasks
 from jaxseg.config import Settings
 from jaxseg.config.parts import arguments, coerced, defaults, load, parameters
 from jaxseg.data import augment, label_check, threads, transforms
@@ -26,6 +26,7 @@ from jaxseg.data.statistics import median_frequency_weights
 from jaxseg.data.views import Resized
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.nn.preprocessing import Preprocessing
+from jaxseg.train import machine
 from jaxseg.train.optim import Optim
 from jaxseg.train.options import EvalOptions, InitOptions, LogOptions
 from jaxseg.train.run_folder import load_config
@@ -235,8 +236,12 @@ def _model_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_experiment(workdir: str | Path) -> Experiment:
-  """Returns the experiment of a run. Raises UserError where there is none, or it cannot be read."""
-  return experiment(load_config(workdir))
+  """Returns the experiment of a run, with this machine's folders and memory (see train.machine).
+
+  Raises:
+    UserError: there is no run, or it cannot be read.
+  """
+  return experiment(machine.adopted(workdir, load_config(workdir)))
 
 
 def set_up_jax(settings: Settings) -> None:
@@ -253,5 +258,5 @@ def set_up_jax(settings: Settings) -> None:
   ):
     os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
   if settings.compile_cache:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(settings.compile_cache))
+    jax.config.update('jax_compilation_cache_dir', str(files.absolute(settings.compile_cache)))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

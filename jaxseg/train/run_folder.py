@@ -1,15 +1,7 @@
 """The run folder: one process at a time, one config from its first checkpoint on."""
 
 import dataclasses
-import datetime
-import fcntl
-import importlib.metadata
 import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +9,12 @@ from typing import Any
 from jaxseg import config as configs
 from jaxseg import files
 from jaxseg.config import flat
+from jaxseg.train import provenance
+from jaxseg.train.claim import Claim
 from jaxseg.types import UserError
 
 _SHOWN, _LONGEST = 3, 60  # differences of two configs in a line; characters of each value
+_LARGEST = 64 << 20  # bytes of a run's own JSON files
 # Keys that may differ when a run is resumed: none of them changes what is computed.
 FREE_KEYS = (
   'data_dir',
@@ -57,10 +52,7 @@ class Classes:
 
 
 class RunFolder:
-  """An open run folder; the lock goes with the process, however it ends.
-
-  Opening writes nothing but the lock: a command that is refused later leaves the folder to the next.
-  A bucket has no locks: there, that only one process trains in a folder is up to who starts them.
+  """An open run folder, see Claim; a command that is refused later leaves it to the next.
 
   Args:
     path: made if it is absent.
@@ -69,8 +61,7 @@ class RunFolder:
     complete: fills a saved config up with the defaults of what it does not set.
 
   Raises:
-    UserError: the folder cannot be written, another process trains in it, or a key that changes what
-      is computed differs from the run's.
+    UserError: the folder cannot be had, or a key that changes what is computed differs from the run's.
   """
 
   def __init__(
@@ -79,29 +70,13 @@ class RunFolder:
     config: Mapping[str, Any],
     complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
   ):
-    self.path, self._config, self._complete = files.absolute(path), config, complete
-    try:
-      self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = None if files.is_remote(path) else (self.path / '.lock').open('w')
-    except OSError as e:
-      reason = e.strerror or e
-      raise UserError(f'--workdir={path}: {reason}; choose a folder that can be written') from e
-    if self._lock:
-      self._take_lock()
+    self.path, self._config, self._complete = files.for_libraries(path), config, complete
+    self._claim = Claim(self.path, _holds_config)
     try:
       self._compare()
     except UserError:
       self.close()
       raise
-
-  def _take_lock(self) -> None:
-    try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      self._lock.close()
-      raise UserError(
-        f'--workdir={self.path}: another process is training there; wait or choose another'
-      ) from None
 
   def _compare(self) -> None:
     steps = (p for p in self.path.glob('checkpoints/*') if p.name.isdigit())
@@ -137,23 +112,19 @@ class RunFolder:
       (self.path / 'run.json').unlink(missing_ok=True)
     _write_json(file, self._config)
     _write_json(self.path / 'classes.json', dataclasses.asdict(classes))
-    now = datetime.datetime.now().astimezone().isoformat('T', 'seconds')
-    before = load_run(self.path)
-    session = {'started': now, 'command': _command(sys.argv), 'git': git_revision()}
-    run = {
-      **session,
-      'started': before.get('started', now),
-      'devices': devices,
-      'hardware': f'{devices}; {_processor()}, {os.cpu_count()} cores',
-      'system': platform.platform(),
-      'versions': {'python': platform.python_version()} | _versions(),
-      'sessions': [*before.get('sessions', []), session],
-    }
-    _write_json(self.path / 'run.json', run)
+    _write_json(self.path / 'run.json', provenance.describe(devices, load_run(self.path)))
+    self._claim.keep()
 
   def close(self) -> None:
-    if self._lock:
-      self._lock.close()
+    self._claim.close()
+
+
+def _holds_config(folder: Path) -> bool:
+  try:
+    load_config(folder)
+  except UserError:
+    return False
+  return True
 
 
 def _write_json(file: Path, value: Any) -> None:
@@ -186,10 +157,10 @@ def _short(value: Any) -> str:
 
 
 def load_run(workdir: str | Path) -> dict[str, Any]:
-  """Reads run.json; {} where there is none (older runs) or it cannot be read."""
+  """Returns the facts in run.json; {} where there is none (older runs) or it cannot be read."""
   try:
-    return json.loads((files.place(workdir) / 'run.json').read_text(encoding='utf-8'))
-  except (OSError, ValueError):
+    return provenance.known(files.read_json(files.place(workdir) / 'run.json', _LARGEST))
+  except (OSError, UserError):
     return {}
 
 
@@ -210,76 +181,52 @@ def record_times(
   return sessions
 
 
-def _command(argv: list[str]) -> str:
-  """Returns how a process was started, as one would type it again."""
-  script, *flags = argv
-  started = {'jaxseg': ['jaxseg'], '__main__.py': ['python', '-m', 'jaxseg']}
-  return shlex.join([*started.get(Path(script).name, ['python', script]), *flags])
-
-
-def git_revision() -> str:
-  """Returns the checkout's revision, with '+' where tracked files are changed; '' where it is none."""
-  root = Path(__file__).resolve().parents[2]
-  if not (root / '.git').exists():
-    return ''
-  try:
-    head, status = (
-      subprocess.run(
-        ['git', '-C', str(root), *words], capture_output=True, text=True, timeout=20, check=True
-      ).stdout.strip()
-      for words in (('rev-parse', 'HEAD'), ('status', '--porcelain', '--untracked-files=no'))
-    )
-  except (OSError, subprocess.SubprocessError):
-    return ''
-  return head + ('+' if status else '')
-
-
-def _versions() -> dict[str, str]:
-  versions = {}
-  for name in ('jaxseg', 'jax', 'jaxlib', 'flax', 'optax', 'numpy'):
-    try:
-      versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      pass  # a checkout on PYTHONPATH is not installed; its revision says more
-  return versions
-
-
-def _processor() -> str:
-  try:
-    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
-  except (OSError, StopIteration):
-    return platform.processor() or platform.machine()
-
-
 def load_classes(workdir: str | Path) -> Classes:
-  """Reads the classes of a run. Raises UserError where there is none."""
+  """Reads the classes of a run. Raises UserError where there is none, or they are damaged."""
   file = files.place(workdir) / 'classes.json'
   try:
-    saved = json.loads(file.read_text(encoding='utf-8'))
-    palette = tuple(tuple(c) for c in saved['palette'])
-    return Classes(tuple(saved['names']), palette, tuple(saved.get('ids', ())))
-  except (FileNotFoundError, ValueError, KeyError, TypeError) as e:
-    raise UserError(
-      f'{file} cannot be read ({type(e).__name__}): give the --workdir of a training'
-    ) from e
+    return _classes(files.read_json(file, _LARGEST))
+  except FileNotFoundError:
+    raise UserError(f'{file} is not there: give the --workdir of a training') from None
+  except (KeyError, TypeError, ValueError) as e:
+    reason = f'{type(e).__name__} {e}' if isinstance(e, (KeyError, TypeError)) else e
+    raise UserError(f'{file} cannot be read ({reason}): give the --workdir of a training') from e
+
+
+def _classes(saved: Any) -> Classes:
+  names, palette = saved['names'], saved['palette']
+  if not names or not all(isinstance(name, str) and name.isprintable() for name in names):
+    raise ValueError('the names of the classes must be words')
+  if len(set(names)) < len(names) or len(names) != len(palette):
+    raise ValueError(f'{len(set(names))} different names and {len(palette)} colours')
+  for color in palette:
+    if len(color) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in color):
+      raise ValueError(f'a colour is three whole numbers from 0 to 255, not {color!r}')
+  ids = saved.get('ids', ())
+  if len(ids) not in (0, len(names)) or not all(type(i) in (int, str) for i in ids):
+    raise ValueError('the data have an own number or word for each class, or none')
+  return Classes(tuple(names), tuple(map(tuple, palette)), tuple(ids))
 
 
 def load_config(workdir: str | Path) -> dict[str, Any]:
   """Returns the config of a run as it was saved, nested and plain; runs of jaxseg 0.1 are translated.
+
+  What it says of folders and processes is about the machine that it was saved on: see train.machine.
 
   Raises:
     UserError: there is no run, or its config cannot be read.
   """
   file = files.place(workdir) / 'config.json'
   try:
-    config = _from_json(file.read_text(encoding='utf-8'))
-    return flat.nested(config) if flat.is_flat(config) else config
+    config = configs.plain(files.read_json(file, _LARGEST))
+    config = flat.nested(config) if flat.is_flat(config) else config
+    configs.settings(config)
+    return config
   except FileNotFoundError:
     raise UserError(
       f'no run in {workdir} (no config.json): give the --workdir of a training'
     ) from None
-  except (ValueError, KeyError, TypeError, AttributeError) as e:
+  except (ValueError, LookupError, TypeError, AttributeError) as e:
     raise UserError(f'{file} is not a config that this project wrote: {e}') from e
 
 

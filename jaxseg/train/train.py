@@ -21,7 +21,7 @@ from jaxseg.console import Progress
 from jaxseg.data import label_check, threads
 from jaxseg.data.loader import train_batches
 from jaxseg.data.views import Remembered
-from jaxseg.train import build
+from jaxseg.train import build, machine
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.devices import hosts, parallel, spatial
@@ -91,7 +91,6 @@ def _train(
   with hosts.together() as agreed:  # what is wrong on one host ends all of them
     folder = _open(workdir, experiment, at_end)
     data = _load_data(experiment)
-
     share = settings.batch_size // settings.accumulate
     wrapper = parallel.build(settings.parallel, settings.mesh, share)
     model = experiment.model(wrapper.axis_name)
@@ -114,6 +113,7 @@ def _train(
     journal = _journal(experiment, folder, checkpoints, data, first, times, hooks, at_end)
     if folder:
       folder.write_facts(data.classes, wrapper.describe())
+    machine.remember(workdir, experiment.config)
   first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
   state = wrapper.place_state(from_state_dict(shapes, first.pop('state')))  # no copy stays behind
 

@@ -1,0 +1,114 @@
+"""Taking a workdir: an empty folder or a run's, for one process at a time.
+
+A folder that holds anything else is refused, so that no file of the user's is replaced; one that was
+taken by a start that failed is left as it was.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from jaxseg import files
+from jaxseg.types import UserError
+
+_LOCK, _MARK = '.lock', b'jaxseg run\n'
+_LOGS = ('.log', '.out', '.err')  # files that a shell opens before the run has begun
+_WRITTEN = (
+  _LOCK,
+  'checkpoints',
+  'classes.json',
+  'config.json',
+  'events.out.tfevents.*',
+  'metrics.jsonl',
+  'run.json',
+  'wandb_id',
+)
+
+
+class Claim:
+  """A workdir that is this process's; its lock goes with the process, however it ends.
+
+  A bucket has no locks: there, that only one process trains in a folder is up to who starts them.
+
+  Args:
+    path: absolute; made if it is absent.
+    holds_run: whether a folder without this project's mark is a run's; older ones have none.
+
+  Raises:
+    UserError: the folder holds something else, cannot be written, or another process has it.
+  """
+
+  def __init__(self, path: Path, holds_run: Callable[[Path], bool]):
+    self._path, self._lock, self._kept, self._made = path, None, True, []
+    try:
+      there = {p.name for p in path.iterdir()} if path.is_dir() else set()
+      self._kept = bool(there) and (_is_marked(path) or holds_run(path))
+      others = [n for n in there if not (n.startswith('.') or n.endswith(_LOGS))]
+      if others and not self._kept:
+        raise UserError(
+          f'--workdir={path} holds other files ({min(others)}) and no run: choose an empty or a new folder'
+        )
+      self._before = there
+      if files.is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path / _LOCK, _MARK)
+      else:
+        self._made = [p for p in (path, *path.parents) if not p.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(path / _LOCK)
+    except OSError as e:
+      self.close()
+      reason = e.strerror or e
+      raise UserError(f'--workdir={path}: {reason}; choose a folder that can be written') from e
+    for folder in (path, path / 'figures', path / 'eval'):
+      files.remove_stale(folder)
+
+  def keep(self) -> None:
+    """From here on the folder is a run's, and stays."""
+    self._kept = True
+
+  def close(self) -> None:
+    """Gives the folder back, as it was before where nothing was kept."""
+    if not self._kept:
+      with contextlib.suppress(OSError):
+        self._leave()
+    if self._lock:
+      self._lock.close()
+
+  def _leave(self) -> None:
+    for path in [path for pattern in _WRITTEN for path in self._path.glob(pattern)]:
+      if path.name not in self._before:
+        files.remove_folder(path) if path.is_dir() else path.unlink()
+    for folder in self._made:
+      folder.rmdir()
+
+
+def _is_marked(folder: Path) -> bool:
+  try:
+    return files.read_bytes(folder / _LOCK, len(_MARK)) == _MARK
+  except (OSError, UserError):
+    return False
+
+
+def _locked(path: Path) -> BinaryIO:
+  """Returns the open file, locked and marked; who had it may just have removed it."""
+  while True:
+    file = path.open('ab')
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+        file.truncate(0)
+        file.write(_MARK)
+        file.flush()
+        return file
+    except FileNotFoundError:
+      pass
+    except BlockingIOError:
+      file.close()
+      raise UserError(
+        f'--workdir={path.parent}: another process is training there; wait or choose another'
+      ) from None
+    file.close()

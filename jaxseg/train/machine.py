@@ -1,0 +1,69 @@
+"""What belongs to a machine and not to a run: its folders, its memory, an account.
+
+A workdir may come from anybody, so its config.json is not asked for these. When a run is trained, this
+machine notes them in its own cache folder; whoever reads the run here gets them from there, and anywhere
+else the defaults.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxseg import config as configs
+from jaxseg import files
+from jaxseg.data import cache
+from jaxseg.types import UserError
+
+KEYS = (
+  'data_dir',
+  'cache_dir',
+  'compile_cache',
+  'cpu_devices',
+  'data.num_threads',
+  'data.timeout',
+  'data.memory_mb',
+  'log.wandb',
+)
+
+
+def remember(workdir: str | Path, config: Mapping[str, Any]) -> None:
+  """Notes the machine's keys of a run that is trained here; where the cache cannot be written, none."""
+  values = {key: value for key, value in configs.flattened(config).items() if key in KEYS}
+  with contextlib.suppress(UserError, OSError):
+    file = _file(workdir)
+    cache.make_folder(file.parent)
+    files.write_text(file, json.dumps(values))
+
+
+def adopted(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config of a run with this machine's own values, or no values, of its keys.
+
+  Args:
+    workdir: that it lies in.
+    config: nested, as `run_folder.load_config` gives it.
+  """
+  known = {}
+  with contextlib.suppress(UserError, OSError):
+    known = configs.plain(files.read_json(_file(workdir)))
+  config = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
+  for key in KEYS:
+    group, _, name = key.rpartition('.')
+    values = config[group] if group else config
+    values.pop(name, None)
+    if key in known:
+      values[name] = known[key]
+  return config
+
+
+def shared(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the values of a config that are not about a machine, as 'group.key'."""
+  return {key: value for key, value in configs.flattened(config).items() if key not in KEYS}
+
+
+def _file(workdir: str | Path) -> Path:
+  name = hashlib.sha256(os.fsencode(files.absolute(workdir))).hexdigest()[:16]
+  return cache.cache_root(None) / 'runs' / f'{name}.json'

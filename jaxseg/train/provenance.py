@@ -1,0 +1,93 @@
+"""Where and how a run was started: command, revision, versions, processor."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Facts of a run that are words; 'versions' are words by name, 'sessions' the facts of every start.
+_WORDS = ('started', 'command', 'git', 'devices', 'hardware', 'system')
+
+
+def describe(devices: str, before: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the facts of a start.
+
+  Args:
+    devices: in words.
+    before: those of the starts so far, {} at the first.
+  """
+  now = datetime.datetime.now().astimezone().isoformat('T', 'seconds')
+  session = {'started': now, 'command': _command(sys.argv), 'git': git_revision()}
+  return {
+    **session,
+    'started': before.get('started', now),
+    'devices': devices,
+    'hardware': f'{devices}; {_processor()}, {os.cpu_count()} cores',
+    'system': platform.platform(),
+    'versions': {'python': platform.python_version()} | _versions(),
+    'sessions': [*before.get('sessions', []), session],
+  }
+
+
+def known(saved: Any) -> dict[str, Any]:
+  """Returns what of a saved value is such facts; the rest is left out."""
+  if not isinstance(saved, dict):
+    return {}
+  facts = _words(saved, _WORDS)
+  if isinstance(saved.get('versions'), dict):
+    facts['versions'] = _words(saved['versions'], saved['versions'])
+  if isinstance(saved.get('sessions'), list):
+    facts['sessions'] = [_words(s, _WORDS) for s in saved['sessions'] if isinstance(s, dict)]
+  return facts
+
+
+def _words(saved: Mapping[str, Any], names: Any) -> dict[str, str]:
+  return {name: saved[name] for name in names if isinstance(saved.get(name), str)}
+
+
+def _command(argv: list[str]) -> str:
+  """Returns how a process was started, as one would type it again."""
+  script, *flags = argv
+  started = {'jaxseg': ['jaxseg'], '__main__.py': ['python', '-m', 'jaxseg']}
+  return shlex.join([*started.get(Path(script).name, ['python', script]), *flags])
+
+
+def git_revision() -> str:
+  """Returns the checkout's revision, with '+' where tracked files are changed; '' where it is none."""
+  root = Path(__file__).resolve().parents[2]
+  if not (root / '.git').exists():
+    return ''
+  try:
+    head, status = (
+      subprocess.run(
+        ['git', '-C', str(root), *words], capture_output=True, text=True, timeout=20, check=True
+      ).stdout.strip()
+      for words in (('rev-parse', 'HEAD'), ('status', '--porcelain', '--untracked-files=no'))
+    )
+  except (OSError, subprocess.SubprocessError):
+    return ''
+  return head + ('+' if status else '')
+
+
+def _versions() -> dict[str, str]:
+  versions = {}
+  for name in ('jaxseg', 'jax', 'jaxlib', 'flax', 'optax', 'numpy'):
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      pass  # a checkout on PYTHONPATH is not installed; its revision says more
+  return versions
+
+
+def _processor() -> str:
+  try:
+    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+  except (OSError, StopIteration):
+    return platform.processor() or platform.machine()
