@@ -59,6 +59,24 @@ def load(package: str, name: str, kind: str = '') -> types.ModuleType:
   return importlib.import_module(f'jaxseg.{package}.{name}')
 
 
+def own_class(name: str, kind: str) -> type:
+  """Returns a class of the user's own, whose objects can be called, by its dotted path.
+
+  Raises:
+    UserError: there is none, or its module is no package's own; see `imported`.
+  """
+  module, _, own = name.rpartition('.')
+  found = getattr(imported(module, kind, name), own, None)
+  package = getattr(found, '__module__', '').split('.')[0]
+  if not isinstance(found, type) or package != module.split('.')[0] or not _is_called(found):
+    raise UserError(f'{kind} {name!r}: {module} has no class of this name that can be called')
+  return found
+
+
+def _is_called(cls: type) -> bool:
+  return any('__call__' in vars(base) for base in cls.__mro__)
+
+
 def imported(name: str, kind: str, told: str = '') -> types.ModuleType:
   """Returns a module of the user's own; importing it runs it, and a config may come from anybody.
 

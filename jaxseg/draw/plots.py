@@ -15,6 +15,7 @@ Points = list[tuple[float, float]]
 
 _MOST_POINTS = 400  # of a line; more are averaged
 _READABLE = 40  # classes of a matrix that shows numbers
+_LONGEST = 40  # characters of a name
 
 
 def save_confusion(
@@ -30,7 +31,9 @@ def save_confusion(
   axes = figure.add_subplot()
   axes.set_facecolor('0.85')  # shows where a class has no pixels
   image = axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
-  names = dict(labels=class_names, fontsize=9 if count <= _READABLE else 5, parse_math=False)
+  names = dict(
+    labels=[*map(_short, class_names)], fontsize=9 if count <= _READABLE else 5, parse_math=False
+  )
   axes.set_xticks(range(count), rotation=90, **names)
   axes.set_yticks(range(count), **names)
   axes.set_xlabel('prediction')
@@ -66,7 +69,7 @@ def save_class_bars(
   for y, (length, value) in enumerate(zip(lengths, values, strict=True)):
     text = '–' if np.isnan(value) else f'{value:.3f}'
     axes.text(length + 0.01, y, text, va='center', fontsize=8)
-  axes.set_yticks(ticks, class_names, fontsize=9, parse_math=False)
+  axes.set_yticks(ticks, [*map(_short, class_names)], fontsize=9, parse_math=False)
   axes.set_xlim(0, 1.12)
   axes.set_xticks(np.linspace(0, 1, 6))
   axes.invert_yaxis()
@@ -141,7 +144,9 @@ def save_curves(
 def _draw_curves(axes, title: str, curves: Mapping[str, Points], marked) -> None:
   for name, points in sorted(curves.items()):
     steps, values = np.transpose(_thinned(sorted(points)))
-    axes.plot(steps, values, label=name, linewidth=1.3, marker='.' if len(steps) <= 40 else None)
+    axes.plot(
+      steps, values, label=_short(name), linewidth=1.3, marker='.' if len(steps) <= 40 else None
+    )
     for x, y in points:
       if marked == (name, x):
         axes.scatter(x, y, s=80, facecolors='none', edgecolors='black')
@@ -159,6 +164,11 @@ def _draw_curves(axes, title: str, curves: Mapping[str, Points], marked) -> None
   axes.grid(alpha=0.3)
   for text in axes.legend(fontsize=8).get_texts():
     text.set_parse_math(False)
+
+
+def _short(name: str) -> str:
+  """Returns a name that leaves room for the plot."""
+  return name if len(name) <= _LONGEST else f'{name[: _LONGEST - 1]}…'
 
 
 def _new_figure(size: tuple[float, float]):

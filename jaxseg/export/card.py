@@ -5,13 +5,13 @@ from __future__ import annotations
 import calendar
 import datetime
 import importlib.metadata
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxseg import __version__
 from jaxseg.export.folder import FORMAT
+from jaxseg.predict import result_file
 from jaxseg.train.build import Experiment
 from jaxseg.train.run_folder import Classes
 from jaxseg.types import VOID, Array
@@ -98,7 +98,6 @@ def describe_outputs(rows: Mapping[str, Array], size: tuple[int, int]) -> dict[s
 def read_metrics(workdir: Path) -> dict[str, Any]:
   """Returns the scores of every eval/<split>.json, without the confusion matrices."""
   metrics = {}
-  for file in sorted((workdir / 'eval').glob('*.json')):
-    result = json.loads(file.read_text(encoding='utf-8'))
-    metrics[file.stem] = {k: v for k, v in result.items() if k not in ('confusion', 'split')}
+  for name, result in result_file.read_all(workdir).items():
+    metrics[name] = {k: v for k, v in result.items() if k not in ('confusion', 'split')}
   return metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jaxseg import files
 from jaxseg.draw.plots import save_confusion
 from jaxseg.metrics import score as scores
 from jaxseg.predict.inputs import writing
+from jaxseg.types import LARGEST, UserError
 
 _AGREE = 1e-4  # of the scores of two evaluations of one checkpoint
 _OF_THE_FILE = ('split', 'step', 'images', 'mode')
@@ -24,6 +26,64 @@ def place(workdir: Path, split: str, mode: str) -> Path:
   words = [part.replace(' of ', ' ').replace(' ', '-') for part in mode.split(', ') if part]
   name = '_'.join([split, *words]).replace('/', '-')[:_LONGEST]
   return workdir / 'eval' / f'{name}.json'
+
+
+def read(file: Path) -> dict[str, Any]:
+  """Returns what the file of an evaluation holds: a result, its 'split' and 'step', and more.
+
+  Raises:
+    FileNotFoundError: there is none.
+    UserError: it is not what `write` wrote.
+  """
+  result = files.read_json(file)
+  if not isinstance(result, dict):
+    raise UserError(f'{file} is no evaluation: remove it, and evaluate again')
+  result = {'split': file.stem, **result}
+  sound = {
+    name: _KINDS.get(name, _is_plain)(value) for name, value in {'step': None, **result}.items()
+  }
+  if not all(sound.values()):
+    wrong = min(name for name in sound if not sound[name])
+    raise UserError(f'{file} is damaged ({wrong!r}): remove it, and evaluate again')
+  return result
+
+
+def read_all(workdir: Path) -> dict[str, dict[str, Any]]:
+  """Returns every evaluation of a run by the stem of its file; see `read`."""
+  return {file.stem: read(file) for file in sorted((workdir / 'eval').glob('*.json'))}
+
+
+def _is_plain(value: Any) -> bool:
+  """Whether this holds words and finite numbers alone, however nested."""
+  if isinstance(value, (dict, list)):
+    return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+  return value is None or isinstance(value, (str, bool, int)) or math.isfinite(value)
+
+
+def _is_word(value: Any) -> bool:
+  return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+  return type(value) is int and 0 <= value <= LARGEST
+
+
+def _is_matrix(value: Any) -> bool:
+  """Whether this is a square table of counts."""
+  if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
+    return False
+  cells = [cell for row in value for cell in row]
+  square = all(len(row) == len(value) for row in value)
+  return square and all(type(cell) is int and 0 <= cell < 1 << 62 for cell in cells)
+
+
+_KINDS = {
+  'split': _is_word,
+  'mode': _is_word,
+  'step': _is_count,
+  'images': _is_count,
+  'confusion': _is_matrix,
+}
 
 
 def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dict[str, Any]:
@@ -47,7 +107,7 @@ def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dic
 def _scored_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
   """Returns the further scores of an earlier evaluation that agrees in all that both have."""
   try:
-    before = json.loads(file.read_text(encoding='utf-8'))
+    before = read(file)
     theirs, ours = scores.numbers(before), scores.numbers(result)
     both = np.array([(theirs[k], ours[k]) for k in ours if k in theirs], float)  # None is nan
     same = all(before[key] == result[key] for key in _OF_THE_FILE) and len(both)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,22 @@ def file_of(runs: Sequence[Run]) -> Path:
 
 
 def _read(runs: Sequence[Run]) -> dict[str, Any]:
+  """Returns the entries that are whole, {} where there is no such file."""
   try:
-    return json.loads(file_of(runs).read_text(encoding='utf-8'))
-  except (OSError, ValueError):  # none, or cut short
+    entries = files.read_json(file_of(runs))
+    return {key: entry for key, entry in entries.items() if _is_sound(entry)}
+  except (OSError, UserError, AttributeError):  # none, or cut short
     return {}
+
+
+def _is_sound(entry: Any) -> bool:
+  try:
+    value, steps = entry['temperature'], entry['steps']
+    return (
+      type(value) is float and 0 < value < math.inf and all(type(step) is int for step in steps)
+    )
+  except (TypeError, LookupError):
+    return False
 
 
 def _key(runs: Sequence[Run], options: Options) -> str:

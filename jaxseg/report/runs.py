@@ -2,18 +2,21 @@
 
 import dataclasses
 import functools
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxseg.metrics.score import published
+from jaxseg.predict import result_file
 from jaxseg.train.build import Experiment, load_experiment
 from jaxseg.train.initial import variable_shapes
 from jaxseg.train.run_folder import Classes, load_classes, load_run
 from jaxseg.train.state import parameter_count
-from jaxseg.train.writer import read_records
+from jaxseg.train.writer import read_log
+from jaxseg.types import UserError
+
+_SLOWEST = 1e-6  # images a second that can have been measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,7 @@ class RunSummary:
     experiment: that it trains.
     classes: names and colours.
     records: lines of metrics.jsonl.
+    damaged: how many of its lines could not be read.
     provenance: run.json; {} for runs that have none.
     evaluations: name -> eval/<name>.json; the name is the split, with the mode where there is one.
   """
@@ -33,6 +37,7 @@ class RunSummary:
   experiment: Experiment
   classes: Classes
   records: list[dict[str, float]]
+  damaged: int
   provenance: Mapping[str, Any]
   evaluations: Mapping[str, dict[str, Any]]
 
@@ -93,7 +98,7 @@ class RunSummary:
     """Time of the steps themselves, evaluations and saves left out."""
     total, before = 0.0, 0.0
     for record in self.records:
-      if rate := record.get('time/images_per_second'):
+      if (rate := record.get('time/images_per_second', 0.0)) > _SLOWEST:
         total += (record['step'] - before) * self.settings.batch_size / rate
         before = record['step']
     return total
@@ -111,6 +116,7 @@ class RunSummary:
       ('versions', ', '.join(f'{k} {v}' for k, v in run.get('versions', {}).items())),
       ('git revision', f'{git[:-1]}, with uncommitted changes' if git.endswith('+') else git),
       ('folder', self.path),
+      ('log', f'{self.damaged} damaged lines are left out' if self.damaged else None),
     ]
 
   def median(self, key: str) -> float | None:
@@ -126,15 +132,19 @@ def collect(workdir: Path) -> RunSummary:
     UserError: the folder holds no run.
   """
   experiment = load_experiment(workdir)
-  results = {
-    file.stem: {'split': file.stem, **json.loads(file.read_text(encoding='utf-8'))}
-    for file in sorted((workdir / 'eval').glob('*.json'))
-  }
+  results, classes = result_file.read_all(workdir), load_classes(workdir)
+  for name, result in results.items():
+    if len(result.get('confusion', classes.names)) != len(classes.names):
+      raise UserError(
+        f'{workdir}/eval/{name}.json is of other classes: remove it, and evaluate again'
+      )
+  records, damaged = read_log(workdir)
   return RunSummary(
     path=workdir,
     experiment=experiment,
-    classes=load_classes(workdir),
-    records=read_records(workdir),
+    classes=classes,
+    records=records,
+    damaged=damaged,
     provenance=load_run(workdir),
     evaluations={k: r for k, r in results.items() if experiment.task.headline in r},
   )

@@ -2,7 +2,9 @@
 
 import json
 import math
+import operator
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from jaxseg import files
 from jaxseg.train.events import Events
-from jaxseg.types import UserError
+from jaxseg.types import LARGEST, UserError
 
 
 class Writer:
@@ -78,33 +80,45 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> An
     ) from e
   file = workdir / 'wandb_id'
   if not file.exists():
-    file.write_text(secrets.token_hex(8), encoding='utf-8')
+    files.write_text(file, secrets.token_hex(8))
   return wandb.init(
     project=project,
     name=workdir.name,
     dir=None if files.is_remote(workdir) else str(workdir),
-    id=file.read_text(encoding='utf-8'),
+    id=files.read_text(file, 64),
     resume='allow',
     config=config,
   )
 
 
 def keep_lines(path: Path, last_step: int) -> None:
-  """Drops the lines past `last_step`, and one cut short by a crash; the file changes in one move."""
-  if not path.exists():
-    return
-  kept = []
-  for line in path.read_text(encoding='utf-8').splitlines():
-    try:
-      if json.loads(line)['step'] <= last_step:
-        kept.append(line)
-    except (json.JSONDecodeError, KeyError, TypeError):
-      continue
-  files.write_text(path, ''.join(line + '\n' for line in kept))
+  """Drops the lines past `last_step` and damaged ones; the file changes in one move."""
+  if path.exists():
+    kept = (line for line, record in _lines(path) if record and record['step'] <= last_step)
+    files.write_bytes(path, b''.join(line + b'\n' for line in kept))
+
+
+def read_log(workdir: Path) -> tuple[list[dict[str, float]], int]:
+  """Returns the lines of metrics.jsonl, and how many more there are that are damaged."""
+  try:
+    records = [record for _, record in _lines(workdir / 'metrics.jsonl')]
+  except FileNotFoundError:
+    return [], 0
+  return [r for r in records if r], sum(r is None for r in records)
 
 
 def read_records(workdir: Path) -> list[dict[str, float]]:
-  """Returns the lines of metrics.jsonl, [] where there is none."""
-  path = workdir / 'metrics.jsonl'
-  lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-  return [json.loads(line) for line in lines]
+  """Returns the lines of metrics.jsonl that are whole, [] where there is none."""
+  return read_log(workdir)[0]
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float] | None]]:
+  """Yields the lines, and each as finite numbers by name, one of them 'step'; None of a damaged one."""
+  for line in files.read_bytes(path).splitlines():
+    try:
+      record = files.parsed(line)
+      sound = 0 <= operator.index(record['step']) <= LARGEST
+      sound = sound and all(type(v) in (int, float) and math.isfinite(v) for v in record.values())
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
+      sound = False
+    yield line, record if sound else None
