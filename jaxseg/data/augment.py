@@ -4,7 +4,6 @@ A name is that of a class of transforms.py in snake_case, or with a dot that of 
 """
 
 import dataclasses
-import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -63,13 +62,7 @@ def _check_colours(values: Mapping[str, Any], dtype: str, where: str) -> None:
 def _find(name: str) -> type:
   """Returns a class by its name in a config. Raises UserError where there is none."""
   if '.' in name:
-    module, _, own = name.rpartition('.')
-    try:
-      return getattr(importlib.import_module(module), own)
-    except (ImportError, AttributeError) as error:
-      raise UserError(
-        f'transform {name!r} cannot be imported ({error}): give a class on the Python path'
-      ) from error
+    return parts.own_class(name, 'transform')
   here = (c for c in vars(transforms).values() if dataclasses.is_dataclass(c))
   known = {transforms.name_of(c): c for c in here if c is not transforms.Transform}
   if name not in known:
