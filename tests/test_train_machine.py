@@ -193,12 +193,16 @@ def test_facts_are_words(tmp_path):
     'git': 'abc+',
     'command': ['rm'],
     'versions': {'jax': '1', 'numpy': 2},
-    'sessions': [{'git': 'abc', 'x': 1}, 5],
+    'sessions': [
+      {'git': 'abc', 'x': 1},
+      5,
+      {'seconds': {'wall': 2.5, 'steps': 'x'}, 'steps': [0, 4]},
+    ],
     'evil': '<script>',
   }
   (tmp_path / 'run.json').write_text(json.dumps(saved))
   assert load_run(tmp_path) == {
     'git': 'abc+',
     'versions': {'jax': '1'},
-    'sessions': [{'git': 'abc'}],
+    'sessions': [{'git': 'abc'}, {'seconds': {'wall': 2.5}, 'steps': [0, 4]}],
   }

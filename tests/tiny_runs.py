@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxseg import config as configs
-from jaxseg.train import build
+from jaxseg.train import build, machine
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.run_folder import Classes, RunFolder
 from jaxseg.train.state import make_init
@@ -63,6 +63,7 @@ def make_workdir(path, experiment, classes=CLASSES):
   """Writes config, classes and a checkpoint at step 1; returns the path."""
   folder = RunFolder(path, experiment.config)
   folder.write_facts(classes, 'no device')
+  machine.remember(path, experiment.config)
   score = experiment.task.headline
   checkpoints = Checkpoints(path / 'checkpoints', metric=score)
   checkpoints.save(1, make_state(experiment), {score: 0.5})

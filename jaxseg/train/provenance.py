@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_AGES = 1e10  # seconds that nothing takes
 # Facts of a run that are words; 'versions' are words by name, 'sessions' the facts of every start.
 _WORDS = ('started', 'command', 'git', 'devices', 'hardware', 'system')
 
@@ -43,7 +44,16 @@ def known(saved: Any) -> dict[str, Any]:
   if isinstance(saved.get('versions'), dict):
     facts['versions'] = _words(saved['versions'], saved['versions'])
   if isinstance(saved.get('sessions'), list):
-    facts['sessions'] = [_words(s, _WORDS) for s in saved['sessions'] if isinstance(s, dict)]
+    facts['sessions'] = [_session(s) for s in saved['sessions'] if isinstance(s, dict)]
+  return facts
+
+
+def _session(saved: Mapping[str, Any]) -> dict[str, Any]:
+  facts, seconds, steps = _words(saved, _WORDS), saved.get('seconds'), saved.get('steps')
+  if isinstance(seconds, dict):
+    facts['seconds'] = {k: v for k, v in seconds.items() if type(v) is float and abs(v) < _AGES}
+  if isinstance(steps, list) and len(steps) == 2 and all(type(step) is int for step in steps):
+    facts['steps'] = steps
   return facts
 
 
