@@ -116,11 +116,16 @@ def test_masks_of_0_and_255_have_two_classes(root, told):
   np.testing.assert_array_equal(source[0]['label'], IDS == 1)
 
 
-def test_255_stays_void_where_another_split_has_the_id_1(root):
+def test_masks_of_0_and_1_beside_masks_of_0_and_255_are_asked_about(root):
   _add(root, 'train', 'a', _two_valued())
-  _add(root, 'val', 'a', np.minimum(IDS, 1))
-  np.testing.assert_array_equal(_source(root, classes=2)[0]['label'], _two_valued())
+  _add(root, 'val', 'b', np.minimum(IDS, 1))
+  with pytest.raises(
+    UserError, match=r'0 and 1 \(such as .*b.png\), .*a.png\): .*binary=True reads'
+  ):
+    _source(root, classes=2)
   np.testing.assert_array_equal(_source(root, classes=2, binary=True)[0]['label'], IDS == 1)
+  label = _source(root, classes=2, binary=False)[0]['label']
+  np.testing.assert_array_equal(label, _two_valued())
 
 
 def test_binary_false_keeps_void(root):
@@ -312,3 +317,40 @@ def test_images_that_would_be_left_out_are_told(root):
   Image.fromarray(RGB).save(root / 'train/images/b.webp')
   with pytest.raises(UserError, match=r'b\.webp would be left out: save it as one of \.png'):
     _source(root, classes=3)
+
+
+@pytest.mark.parametrize('on_mask', [False, True])
+def test_a_photograph_turned_by_exif_turns_its_mask(root, on_mask):
+  """Orientation 6: viewers turn the stored pixels to the right by 90 degrees."""
+  ids = np.minimum(IDS, 2)
+  _add(root, 'train', 'a', ids)
+  for kind, array in (('images', RGB), ('masks', ids)):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    tag = {'exif': exif} if kind == 'images' or on_mask else {}
+    Image.fromarray(array).save(root / 'train' / kind / 'a.png', **tag)
+  example = _source(root, classes=3)[0]
+  np.testing.assert_array_equal(example['label'], np.rot90(ids, -1))
+  np.testing.assert_array_equal(example['image'], np.rot90(RGB, -1))
+
+
+def test_a_mask_drawn_on_the_upright_photograph_stays(root):
+  ids = np.minimum(IDS, 2)
+  _add(root, 'train', 'a', np.rot90(ids, -1).copy())
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(RGB).save(root / 'train/images/a.png', exif=exif)
+  np.testing.assert_array_equal(_source(root, classes=3)[0]['label'], np.rot90(ids, -1))
+
+
+def test_where_sizes_do_not_tell_exif_is_asked_about(root):
+  ids = np.minimum(IDS, 2)
+  _add(root, 'train', 'a', ids)
+  exif = Image.Exif()
+  exif[0x0112] = 3  # upside down
+  Image.fromarray(RGB).save(root / 'train/images/a.png', exif=exif)
+  with pytest.raises(UserError, match='a.png is turned by its EXIF orientation 3, .*exif=stored'):
+    _source(root, classes=3)
+  np.testing.assert_array_equal(_source(root, classes=3, exif='upright')[0]['label'], ids)
+  stored = _source(root, classes=3, exif='stored')[0]['label']
+  np.testing.assert_array_equal(stored, ids[::-1, ::-1])

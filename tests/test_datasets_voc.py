@@ -136,3 +136,12 @@ def test_palette():
   assert len(voc.CLASS_NAMES) == len(voc.PALETTE) == 21
   assert voc.PALETTE[1] == (128, 0, 0) and voc.PALETTE[15] == (192, 128, 128)
   assert voc.PALETTE[20] == (0, 64, 128) and voc.CLASS_NAMES[20] == 'tvmonitor'
+
+
+def test_masks_saved_as_rgb_are_read_by_vocs_colours(root):
+  truth = [_source(root, 'train')[i]['label'] for i in range(3)]
+  for path in (root / 'voc/VOCdevkit/VOC2012/SegmentationClass').iterdir():
+    Image.open(path).convert('RGB').save(path)
+  again = _source(root, 'train')
+  for i in range(3):
+    np.testing.assert_array_equal(again[i]['label'], truth[i])

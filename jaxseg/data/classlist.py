@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from jaxseg.data import class_files, mask_files
+from jaxseg.data import class_files, mask_files, pages
 from jaxseg.data.class_files import Color, Entry
 from jaxseg.data.problems import some
 from jaxseg.types import VOID, UserError
 
 _MAX_CLASSES = 255
+VOC_VOID = (224, 224, 192)  # as PASCAL VOC's palette shows 255
 _UNNUMBERED = '__ignore__'  # labelme gives it 255, whatever line it stands on
 _VOID_NAMES = ('void', _UNNUMBERED)
+
+
+_BY_COLOR = {  # kinds of masks, by ClassList.by
+  'ids': (),
+  'colors': ('colour', 'index', 'grey', 'bit'),
+  'mixed': ('colour', 'index'),
+  'indices': ('colour',),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +37,16 @@ class ClassList:
     names: one a class.
     ids: (mask id, class or VOID) pairs; 255 is void unless the masks are binary.
     colors: (colour, class or VOID) pairs of colour masks; empty where ids are the only way.
+    by: what tells the classes: 'ids', 'colors', 'mixed' (ids of grey masks, colours of others),
+      'indices' (colours of RGB masks, ids of others), or 'alpha', the opacity, which `ids` are of.
+    threshold: values from it on are class 1, others 0; 0: `ids` say.
   """
 
   names: tuple[str, ...]
   ids: tuple[tuple[int, int], ...]
   colors: tuple[tuple[Color, int], ...] = ()
+  by: Literal['ids', 'colors', 'mixed', 'indices', 'alpha'] = 'ids'
+  threshold: int = 0
 
   @property
   def palette(self) -> tuple[Color, ...]:
@@ -49,6 +64,15 @@ class ClassList:
 def from_names(names: Sequence[str]) -> ClassList:
   """Returns the list in which mask id i is names[i]; the name 'void' makes an id void."""
   return _class_list([Entry(name) for name in names], 'classes')
+
+
+def from_colors(
+  names: Sequence[str], colors: Sequence[Color], void: Color | None = None
+) -> ClassList:
+  """Returns the list of classes with these colours; the colour `void` is none of them."""
+  entries = [Entry(name, tuple(color)) for name, color in zip(names, colors, strict=True)]
+  entries += [Entry('void', void)] if void is not None else []
+  return dataclasses.replace(_class_list(entries, 'colors'), by='colors')
 
 
 def read_file(path: Path) -> ClassList:
@@ -90,23 +114,42 @@ def _class_list(entries: Sequence[Entry], where: str) -> ClassList:
   return ClassList(names, tuple(sorted(ids.items())), tuple(colors.items()) if any(colored) else ())
 
 
-def read_label(path: Path, classes: ClassList) -> np.ndarray:
+def read_label(path: Path, classes: ClassList, orientation: int | None = None) -> np.ndarray:
   """Reads a mask as classes: uint8 [h, w] of 0..c-1 and VOID.
 
-  Where the classes have colours, RGB and palette masks are read by colour (palette index 255 is
-  void unless its colour is a class's); all other masks are read by id.
+  By colour, palette index and grey value 255 are void unless their colour is a class's.
+
+  Args:
+    path: the mask.
+    classes: say how.
+    orientation: EXIF's, that it is turned by; None: its own.
   """
-  if classes.colors:
-    mask = mask_files.read(path).upright()
-    if mask.kind in ('colour', 'index'):
-      return _label_of_colors(mask, dict(classes.colors))
-  return mask_files.map_ids(mask_files.read_ids(path), dict(classes.ids), path)
+  mask = mask_files.read(path)
+  turned = mask.orientation if orientation is None else orientation
+  if classes.by == 'alpha':
+    values = _opacity(path, turned)
+  else:
+    mask = mask.turned(turned)
+    if mask.kind in _BY_COLOR[classes.by] and not classes.threshold:
+      return label_of_colors(mask, dict(classes.colors))
+    values = mask.numbers()
+  if classes.threshold:
+    return (values >= classes.threshold).astype(np.uint8)
+  return mask_files.map_ids(values, dict(classes.ids), path)
 
 
-def _label_of_colors(mask: mask_files.Mask, colors: dict[Color, int]) -> np.ndarray:
+def _opacity(path: Path, orientation: int) -> np.ndarray:
+  page = pages.read(path)
+  if not page.header.alpha:
+    raise UserError(f'{path} has no opacity (alpha), which tells the classes of the other masks')
+  return pages.turned(page.values[..., -1], orientation)
+
+
+def label_of_colors(mask: mask_files.Mask, colors: Mapping[Color, int]) -> np.ndarray:
+  """Returns the classes of a mask's colours, uint8 [h, w]; see read_label."""
   codes, path = mask_files.color_codes(mask.colors()), mask.path
   table = {(r << 16) | (g << 8) | b: c for (r, g, b), c in colors.items()}
-  if mask.kind == 'index':
+  if mask.kind in ('index', 'grey'):
     unlisted = ~np.isin(codes, list(table))
     codes[unlisted & (mask.ids == 255)] = -1
     table[-1] = VOID

@@ -60,6 +60,15 @@ class Mask:
     }
     return dataclasses.replace(self, **planes, orientation=1)
 
+  def numbers(self) -> np.ndarray:
+    """Returns `ids`. Raises UserError for colours that are no greys."""
+    if self.ids is None:
+      raise UserError(
+        f'{self.path} is a mask of colours, not of class indices: save it as an 8-bit grey or palette '
+        "PNG, or give each class its colour ('name r g b' in classes.txt)"
+      )
+    return self.ids
+
   def colors(self) -> np.ndarray:
     """Returns the colour of each pixel, uint8 [h, w, 3]: of indices their palette's, of bits 0 or 255.
 
@@ -181,13 +190,7 @@ def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> 
   Palette masks give their indices (not their colours), 1-bit masks 0 and 1, grey masks their
   values, and so do colour masks that are grey at every pixel.
   """
-  mask = read(path, page, data).upright()
-  if mask.ids is None:
-    raise UserError(
-      f'{path} is a mask of colours, not of class indices: save it as an 8-bit grey or palette PNG, '
-      "or give each class its colour ('name r g b' in classes.txt)"
-    )
-  return mask.ids
+  return read(path, page, data).upright().numbers()
 
 
 def unique_ids(mask: np.ndarray) -> list[int]:

@@ -16,7 +16,7 @@ Splits, with their number of images where everything is complete:
   trainaug              train of VOC 2012 with its own labels, then every other image of SBD's two
                         lists that is not in val of VOC 2012: 10582, with SBD's labels.
 
-VOC's masks have a ring of 255 (void) around objects, SBD's have none. The labels of VOC's test
+VOC's masks are palette PNGs, and are read by VOC's colours where somebody saved them as RGB; they have a ring of 255 (void) around objects, SBD's have none. The labels of VOC's test
 images are hidden.
 """
 
@@ -43,6 +43,10 @@ YEARS = (2011, 2012)
 _ARCHIVES = {2011: 'VOCtrainval_25-May-2011.tar', 2012: 'VOCtrainval_11-May-2012.tar'}
 _SBD_ARCHIVES = ('benchmark.tgz', 'benchmark.tar')
 _TABLE = {**{i: i for i in range(NUM_CLASSES)}, VOID: VOID}
+_COLORS = {**{color: i for i, color in enumerate(PALETTE)}, classlist.VOC_VOID: VOID}
+_MASKS = classlist.ClassList(  # palette indices, or saved by some tool as RGB
+  CLASS_NAMES, tuple(_TABLE.items()), tuple(_COLORS.items()), by='indices'
+)
 
 
 def source(
@@ -63,8 +67,10 @@ def source(
 
 def read(raw: records.Raw) -> records.Example:
   """Reads an image and its label, a PNG of VOC or a .mat of SBD."""
-  ids = (_read_sbd if raw.label.suffix == '.mat' else mask_files.read_ids)(raw.label)
-  label = mask_files.map_ids(ids, _TABLE, raw.label)
+  if raw.label.suffix == '.mat':
+    label = mask_files.map_ids(_read_sbd(raw.label), _TABLE, raw.label)
+  else:
+    label = classlist.read_label(raw.label, _MASKS)
   return records.Example(image_files.encode_image(raw.image), label)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.config.parts import arguments, load, parameters
-from jaxseg.data import class_files, image_files, layouts, pages, threads
+from jaxseg.data import class_files, image_files, layouts, mask_set, pages, threads
 from jaxseg.data.archives import data_root
+from jaxseg.data.division import Division
 from jaxseg.data.formats.masks import find_files
 from jaxseg.data.pairing import WHOLE, Layout, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, some
@@ -20,7 +21,7 @@ from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
 from jaxseg.prepare.objects import are_numbers
 from jaxseg.prepare.recipe import OBJECTS
-from jaxseg.types import UserError
+from jaxseg.types import VOID, UserError
 
 _SHOWN = 6  # ids in a warning
 _FIFTH = 5  # parts, of which one is held out where a folder does not say what is 'val'
@@ -163,7 +164,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
     options |= {'folds': wish.folds}
   elif 'val' not in pairs.splits and WHOLE not in pairs.splits:
     options |= {'folds': min(_FIFTH, total)}
-  splits = folder.Division(layout, 'leave_out', options.get('folds', 0)).splits(root)
+  splits = Division(layout, 'leave_out', options.get('folds', 0)).splits(root)
   raws = [raw for of_split in splits.values() for raw in of_split]
   options |= _classes(root, raws, wish.options) | wish.options
   counts = {split: len(found) for split, found in splits.items()}
@@ -179,11 +180,23 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
 
 def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the options that say of classes what the folder's files do not say by themselves."""
-  names, binary = given.get('classes'), given.get('binary')
-  listed = folder.listed_classes(root, names, given.get('class_list', ''))
-  known = folder.resolve_classes(root, [raw.label for raw in raws], listed, binary=binary)
-  options: dict[str, Any] = {} if listed is not None else {'classes': known.names}
-  return options | ({'binary': True} if (255, 1) in known.ids else {})
+  choice = mask_set.Choice(
+    *(given.get(field.name) for field in dataclasses.fields(mask_set.Choice))
+  )
+  named = {key: given[key] for key in ('classes', 'class_list', 'colors') if key in given}
+  listed = folder.listed_classes(root, **named)
+  known = folder.known_classes([raw.label for raw in raws], raws, listed, choice)
+  options: dict[str, Any] = {}
+  if listed is None:
+    options['classes'] = known.names
+    if known.colors:
+      options['classes'] = tuple('void' if k == VOID else known.names[k] for _, k in known.colors)
+      options['colors'] = tuple(color for color, _ in known.colors)
+  if (255, 1) in known.ids and choice.binary is None:
+    options['binary'] = True
+  if known.by == 'alpha':
+    options['read_by'] = 'alpha'
+  return options
 
 
 def _pixels(images: Sequence[Path]) -> dict[str, Any]:
@@ -219,7 +232,12 @@ def _doubts(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tupl
   """Returns warnings about mask ids that look like slips, where nothing lists the classes."""
   if folder.listed_classes(root, class_list=options.get('class_list', '')) is not None:
     return ()
-  ids_of = folder.scan_ids([raw.label for raw in raws])
+  if options.keys() & {'colors', 'read_by', 'threshold'}:
+    return ()
+  try:
+    ids_of = {p: held.ids for p, held in mask_set.look([raw.label for raw in raws]).items()}
+  except BadFiles:  # told elsewhere
+    return ()
   counts = Counter(i for ids in ids_of.values() for i in ids)
   if counts.keys() <= {0, 255}:
     return ()

@@ -1,0 +1,112 @@
+"""Which of a folder's pairs are in which split: as the folder says, in folds, or a fifth held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from jaxseg.data import layouts, records
+from jaxseg.data.pairing import WHOLE, Layout, Pair, Pairs
+from jaxseg.data.problems import BadFiles, MissingSplit, tell
+from jaxseg.types import UserError
+
+Unpaired = Literal['refuse', 'leave_out']
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+  """How a folder's pairs are found and divided.
+
+  Attributes:
+    layout: patterns of data/pairing.py for images and masks, or `listed`, a CSV file of pairs in the folder with the
+      columns image, mask and perhaps split; an empty one is found from the names.
+    unpaired: 'leave_out' goes on without images that have no mask, and says so.
+    folds: divides what is not 'test' into so many parts, of which number `fold` is 'val'; 0: as the
+      folder says, and where it says nothing a fifth is 'val'.
+    fold: from 0.
+  """
+
+  layout: Layout = Layout()
+  unpaired: Unpaired = 'refuse'
+  folds: int = 0
+  fold: int = 0
+
+  def __post_init__(self):
+    folds, fold = self.folds, self.fold
+    if not (folds == fold == 0 or (2 <= folds and 0 <= fold < folds)):
+      raise UserError(
+        f'folder: got folds {folds} and fold {fold}; two or more, the first is fold 0'
+      )
+
+  def of(self, root: Path, split: str) -> tuple[list[records.Raw], list[Path]]:
+    """Returns the examples of a split, and the masks of all splits; raises as `splits` does."""
+    splits = self.splits(root)
+    if split not in splits:
+      there = ', '.join(splits) or 'none'
+      remedy = '; config.data.options.folds=5 holds a fifth of it out' if split == 'val' else ''
+      raise MissingSplit(f"{root} has no split '{split}'; splits found: {there}{remedy}")
+    return splits[split], [raw.label for of_split in splits.values() for raw in of_split]
+
+  def splits(self, root: Path) -> dict[str, list[records.Raw]]:
+    """Returns the examples of each split that there is.
+
+    Raises:
+      UserError: no layout is found, files without a partner, or too few to be divided.
+    """
+    pairs = self.pairs(root)
+    if self.unpaired == 'refuse':
+      _refuse_unpaired(root, pairs)
+    elif pairs.left_out():
+      tell([f'{root}: left out are {pairs.left_out()}'])
+    return {s: _raws(root, found) for s, found in self._divided(root, pairs.splits).items()}
+
+  def pairs(self, root: Path) -> Pairs:
+    layout = self.layout if self.layout.options() else layouts.find(root)
+    return layout.pairs(root)
+
+  def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
+    """Holds out one of the folds, or a fifth of what is not divided."""
+    pooled = [s for s in (WHOLE, 'train', 'val') if s in splits and (self.folds or s == WHOLE)]
+    pool = sorted((pair for split in pooled for pair in splits[split]), key=_name_hash)
+    if not pool:
+      return dict(splits)
+    if len(pool) < max(2, self.folds):
+      raise UserError(
+        f'{root} holds {len(pool)} pairs of image and mask: at least {max(2, self.folds)} are needed, '
+        'for one part of them is held out'
+      )
+    parts = self.folds or min(5, len(pool))
+    first, last = (fold * len(pool) // parts for fold in (self.fold, self.fold + 1))
+    held_out, rest = pool[first:last], pool[:first] + pool[last:]
+    return {k: v for k, v in splits.items() if k not in pooled} | {'train': rest, 'val': held_out}
+
+
+def _refuse_unpaired(root: Path, pairs: Pairs) -> None:
+  remedy = 'add or remove one, or leave such files out with config.data.options.unpaired=leave_out'
+  problems = [f'{root / path} has no mask: {remedy}' for path in pairs.without_mask]
+  problems += [f'{root / path} has no image: {remedy}' for path in pairs.without_image]
+  if problems:
+    raise BadFiles(problems)
+
+
+def _raws(root: Path, pairs: Sequence[Pair]) -> list[records.Raw]:
+  """Returns the examples in the order of their names; in full where the names of two are alike."""
+  names = [pair.name for pair in pairs]
+  if len(set(names)) < len(names):
+    names = [os.path.relpath(pair.image, root) for pair in pairs]
+  raws = (records.Raw(p.image, p.mask, n) for p, n in zip(pairs, names, strict=True))
+  return sorted(raws, key=lambda raw: unicodedata.normalize('NFC', _stem(raw.file_name)))
+
+
+def _stem(name: str) -> str:
+  return str(PurePosixPath(name).with_suffix(''))
+
+
+def _name_hash(pair: Pair) -> tuple[bytes, str]:
+  """Adding images moves few of the others from one split to the other."""
+  return hashlib.sha256(os.fsencode(_stem(pair.name))).digest(), str(pair.image)

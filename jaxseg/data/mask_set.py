@@ -1,0 +1,244 @@
+"""How the masks of a set are read, all of them alike: by numbers, colours or opacity.
+
+One mask does not say whether 255 is void or an object, or whether its palette is that of the others. So
+what every mask of all splits holds is looked at first (mask_files.Facts), and one reading is chosen for
+the set. Where two readings are possible, and they differ, the user is asked: a UserError has both and the
+key that chooses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jaxseg.data import cache, classlist, mask_files
+from jaxseg.data.classlist import ClassList
+from jaxseg.data.mask_files import Color, Facts
+from jaxseg.data.problems import read_all, some, tell
+from jaxseg.types import VOID, UserError
+
+By = Literal['ids', 'colors', 'alpha']
+_FORMAT = 3  # raise it when Facts change
+_MANY = (
+  32  # inferred classes; above it ids must not be mostly unused, and more colours are no classes
+)
+_KEY = '--config.data.options.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """What the user says of the masks; None leaves it to what they hold.
+
+  Attributes:
+    binary: of masks of two classes, True makes 255 the second, False makes it void.
+    threshold: makes two classes: values from it on are the second.
+    read_by: what tells the classes.
+  """
+
+  binary: bool | None = None
+  threshold: int | None = None
+  read_by: By | None = None
+
+  def __post_init__(self):
+    if self.threshold is not None and not 1 <= self.threshold <= 65535:
+      raise UserError(f'{_KEY}threshold={self.threshold}: from 1 to 65535 are allowed')
+
+
+def look(paths: Sequence[Path], cache_dir: str | os.PathLike | None = None) -> dict[Path, Facts]:
+  """Returns what every mask holds, by its file; remembered in the cache.
+
+  Raises:
+    BadFiles: masks that cannot be read.
+  """
+
+  def facts_of(path: Path) -> dict:
+    return dataclasses.asdict(mask_files.read_facts(path))
+
+  memory = (
+    cache.cache_root(cache_dir) / 'folder' / f'masks-{cache.fingerprint(paths, _FORMAT)}.json'
+  )
+  found = cache.remembered(memory, lambda: list(read_all(facts_of, paths, str, 'reading masks')))
+  return dict(zip(paths, map(Facts.of_json, found), strict=True))
+
+
+def decide(
+  facts: Mapping[Path, Facts],
+  listed: ClassList | None,
+  choice: Choice = Choice(),
+  num_classes: int | None = None,
+) -> ClassList:
+  """Returns the classes of a set and how its masks are read.
+
+  Args:
+    facts: of every mask of all splits.
+    listed: the classes, where something lists them; None: what the masks hold.
+    choice: the user's.
+    num_classes: how many there are; where nothing lists them, larger ids are no classes.
+
+  Raises:
+    UserError: two readings that differ, or nothing that can be told.
+  """
+  by = choice.read_by or _reading(facts, listed)
+  if choice.threshold:
+    names = ('background', 'foreground') if listed is None else listed.names
+    if len(names) != 2:
+      raise UserError(f'{_KEY}threshold makes two classes, but {len(names)} are listed')
+    two = listed or classlist.from_names(names)
+    return dataclasses.replace(two, by=by, threshold=choice.threshold)
+  if by == 'colors':
+    return _by_colors(facts, listed, choice)
+  ids_of = {path: one.alpha if by == 'alpha' else one.ids for path, one in facts.items()}
+  known = _by_ids(ids_of, listed, choice, num_classes, opaque=by == 'alpha')
+  return dataclasses.replace(known, by=by)
+
+
+def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:
+  """Returns what tells the classes apart where the user leaves it open."""
+  if _only_alpha(facts):
+    tell(['masks: only their opacity (alpha) differs, so it tells the classes'])
+    return 'alpha'
+  if listed is not None and listed.colors:
+    return 'colors'
+  if listed is None and not all(one.ids for one in facts.values()):
+    return 'colors'
+  _refuse_palettes(facts, listed)
+  return 'ids'
+
+
+def _only_alpha(facts: Mapping[Path, Facts]) -> bool:
+  """Returns whether nothing but the opacity of the masks differs between pixels."""
+  opaque = [path for path, one in facts.items() if one.alpha and len(one.colors) <= 1]
+  colors = {color for one in facts.values() for color in one.colors}
+  if opaque and len(colors) > 1:
+    raise UserError(
+      f'in {len(opaque)} masks, such as {opaque[0]}, only the opacity (alpha) differs, and colours differ '
+      f'between files: {_KEY}read_by=alpha takes the opacity, read_by=colors the colours'
+    )
+  return bool(opaque)
+
+
+def _refuse_palettes(facts: Mapping[Path, Facts], listed: ClassList | None) -> None:
+  """Refuses numbers that have other colours in other files: which of both means the classes?"""
+  first: dict[int, tuple[Color, Path]] = {}
+  remedy = 'with each class given its colour in the list, ' if listed else ''
+  for path, one in facts.items():
+    for number, color in zip(one.ids, one.colors, strict=False) if one.kind == 'index' else ():
+      known, where = first.setdefault(number, (color, path))
+      if known != color:
+        raise UserError(
+          f'the palettes of the masks differ: {number} is {known} in {where} and {color} in {path}; '
+          f'{_KEY}read_by=ids takes the numbers, {remedy}read_by=colors the colours'
+        )
+
+
+def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Choice) -> ClassList:
+  if choice.binary:
+    raise UserError(f'{_KEY}binary=True needs masks of 0 and 255, but these are read by colour')
+  if listed is not None and listed.colors:
+    greys = {path: one.ids for path, one in facts.items() if one.kind == 'grey'}
+    _refuse_soft(greys, sorted(set().union(*greys.values())), listed)
+    return dataclasses.replace(listed, by=_of_greys(facts.values(), listed))
+  if listed is not None:
+    raise UserError(f'{_KEY}read_by=colors needs the colour of each class: list them as name r g b')
+  colors = {
+    color
+    for one in facts.values()
+    for i, color in enumerate(one.colors)
+    if not (one.kind == 'index' and one.ids[i] == VOID)
+  }
+  if len(colors) > _MANY:
+    path = next(p for p, one in facts.items() if len(one.colors) > 1)
+    raise UserError(
+      f'{path} is a mask of colours, and the set has {len(colors)}{"+" * (len(colors) > 1000)} of '
+      "them: give each class its colour ('name r g b' in classes.txt), or save class indices"
+    )
+  order = {color: i for i, color in enumerate(classlist.voc_palette(256))}
+  if not colors <= order.keys():
+    order = {color: i for i, color in enumerate(sorted(colors))}
+  void = classlist.VOC_VOID if colors <= {*classlist.voc_palette(255), classlist.VOC_VOID} else None
+  chosen = sorted(colors - {void}, key=order.__getitem__)
+  tell(
+    [
+      f'masks: {len(chosen)} colours are {len(chosen)} classes; list them as name r g b to name them'
+    ]
+  )
+  return classlist.from_colors([f'color {r},{g},{b}' for r, g, b in chosen], chosen, void=void)
+
+
+def _of_greys(facts: Sequence[Facts], listed: ClassList) -> Literal['colors', 'mixed']:
+  """Returns how grey masks are read beside colours: by them where all their greys are listed."""
+  greys = {c for one in facts if one.kind in ('grey', 'bit') for c in one.colors}
+  known = {color for color, _ in listed.colors}
+  listed_too = greys - known <= {(255, 255, 255)} and greys & known
+  return 'colors' if listed_too or not greys else 'mixed'
+
+
+def _by_ids(
+  ids_of: Mapping[Path, Sequence[int]],
+  listed: ClassList | None,
+  choice: Choice,
+  num_classes: int | None,
+  *,
+  opaque: bool,
+) -> ClassList:
+  ids = sorted(set().union(*ids_of.values()))
+  if listed is not None and (choice.binary is not None or dict(listed.ids).get(255) != VOID):
+    return listed.as_binary() if choice.binary else listed
+  two_valued = ids == [0, 255] or opaque and ids == [255]
+  if choice.binary is None and (listed is None or len(listed.names) == 2):
+    _refuse_mixed(ids_of, ids)
+  _refuse_soft(ids_of, ids, listed)
+  if listed is None:
+    listed = _inferred(ids, two_valued and choice.binary is not False, num_classes)
+  if two_valued and choice.binary is None and len(listed.names) > 2:
+    raise UserError(
+      f'the masks hold only 0 and 255, and with {len(listed.names)} classes 255 is void: '
+      'nothing would be learnt; list two classes, or save masks with the ids of all'
+    )
+  return listed.as_binary() if choice.binary or (choice.binary is None and two_valued) else listed
+
+
+def _refuse_mixed(ids_of: Mapping[Path, Sequence[int]], ids: Sequence[int]) -> None:
+  """Refuses sets of which some masks say 1 and others 255 for what may be the same."""
+  if not {1, 255} <= set(ids) <= {0, 1, 255}:
+    return
+  ones, others = ([p for p, held in ids_of.items() if i in held] for i in (1, 255))
+  if not set(ones) & set(others):
+    raise UserError(
+      f'{len(ones)} masks hold 0 and 1 (such as {ones[0]}), {len(others)} hold 0 and 255 (such as '
+      f'{others[0]}): {_KEY}binary=True reads 1 and 255 as the object, binary=False 255 as void'
+    )
+
+
+def _refuse_soft(
+  ids_of: Mapping[Path, Sequence[int]], ids: Sequence[int], listed: ClassList | None
+) -> None:
+  """Refuses grey values all over 0..255 as two classes, which soft edges make of them."""
+  if listed is not None and len(listed.names) > 2:
+    return
+  if len(ids) > _MANY and any(191 < i < 255 for i in ids) and ids[-1] <= 255:
+    path = max(ids_of, key=lambda p: len(ids_of[p]))
+    raise UserError(
+      f'{path} holds {len(ids_of[path])} values from {ids[0]} to {ids[-1]}, as soft edges of two '
+      f'classes do: {_KEY}threshold=128 makes the values from 128 on the second class'
+    )
+
+
+def _inferred(ids: Sequence[int], two_valued: bool, num_classes: int | None) -> ClassList:
+  if two_valued:
+    return classlist.from_names(('background', 'foreground'))
+  if num_classes is not None and any(num_classes <= i != 255 for i in ids):
+    return classlist.from_names([f'class {i}' for i in range(num_classes)])
+  classes = [i for i in ids if i != 255]
+  count = max(classes, default=-1) + 1
+  remedy = "list the classes in classes.txt, or give the option 'classes'"
+  if not 2 <= count <= 255 or (count > _MANY and len(classes) < count / 2):
+    raise UserError(
+      f'cannot tell the classes from mask ids {some(ids)}; {remedy} (grey values as colours: '
+      "'name 127 127 127')"
+    )
+  tell([f'masks: {count} classes, the highest mask id + 1; {remedy} to name them'])
+  return classlist.from_names([f'class {i}' for i in range(count)])
