@@ -1,4 +1,4 @@
-"""The cache folder: where it is, what is in it complete, and keys that follow the files."""
+"""The cache folder: where it is, and what is in it complete."""
 
 import os
 import threading
@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jaxseg.data import cache
-from jaxseg.data.problems import BadFiles
 from jaxseg.types import UserError
 
 
@@ -49,22 +48,6 @@ def test_leftovers_of_killed_builds_go_after_a_day(tmp_path):
       os.utime(path, (now - age, now - age))
   cache.publish(tmp_path / 'done', lambda place: (place / 'y').write_text(''))
   assert sorted(p.name for p in tmp_path.iterdir()) == ['.building-new', 'done']
-
-
-def test_fingerprints_follow_names_sizes_times_and_facts(tmp_path):
-  (tmp_path / 'a').write_text('one')
-  (tmp_path / 'b').write_text('two')
-  paths = [tmp_path / 'a', tmp_path / 'b']
-  keys = [cache.fingerprint(paths, {'x': 1}) for _ in range(2)]
-  keys += [cache.fingerprint(paths[::-1], {'x': 1}), cache.fingerprint(paths, {'x': 2})]
-  os.utime(paths[0], ns=(1, 1))
-  keys.append(cache.fingerprint(paths, {'x': 1}))
-  assert keys[0] == keys[1] and len(set(keys)) == 4
-  paths[0].unlink()
-  paths[1].unlink()
-  with pytest.raises(BadFiles, match='missing file: .*a .and 1 more like it') as error:
-    cache.fingerprint(paths, None)
-  assert [p[-1] for p in error.value.problems] == ['a', 'b']
 
 
 def test_what_is_remembered_is_made_once(tmp_path):

@@ -162,8 +162,11 @@ def test_built_once_and_again_after_a_change(raws, tmp_path):
   assert sorted(read) == [f'{i}.png' for i in range(5)]
   assert build() == first and len(read) == 5
   assert build(options={'x': 1}) != first and len(read) == 10
-  assert build(dataclasses.replace(FACTS, version=2)) != first and len(read) == 15
+  assert build(dataclasses.replace(FACTS, name='other')) != first and len(read) == 15
   os.utime(raws[0].label, ns=(1, 1))
+  assert build() == first and len(read) == 15  # touched, and the same
+  mask = np.asarray(Image.open(raws[0].label)).copy()
+  Image.fromarray(np.where(mask == 1, 2, mask)).save(raws[0].label)
   assert build() != first and len(read) == 20
   assert not list((tmp_path / 'raw').glob('*/'))  # nothing is written beside the raw data
 

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from jaxseg import report
-from jaxseg.data import archives, image_files, label_check, raw_files, threads
+from jaxseg.data import archives, image_files, label_check, mask_set, raw_files, threads
 from jaxseg.data.frame import Frame
 from jaxseg.data.loader import eval_batches, train_batches
 from jaxseg.data.options import Data
-from jaxseg.datasets import folder
 from jaxseg.predict.evaluate import score_images
 from jaxseg.types import SizeRule, StuckError, UserError
 from tests.tiny_runs import make_experiment
@@ -177,13 +176,15 @@ def test_a_stuck_file_while_records_are_built(own, tmp_path):
   (own / 'classes.txt').write_text('ground 0 0 0\ndisc 1 1 1\n')
   line = stuck_in(lambda: experiment.source('train'), seconds=600.0)
   assert line.startswith(f'no data for 0.5 s, with {own / "train/images/5.png"} under way')
-  assert not [p for p in (tmp_path / 'cache').rglob('*') if p.is_file() or 'building' in p.name]
+  assert not list((tmp_path / 'cache').rglob('*building*')) + list(
+    (tmp_path / 'cache').rglob('rec*')
+  )
 
 
 def test_a_stuck_mask_while_its_ids_are_looked_for(own, tmp_path):
-  line = stuck_in(lambda: folder.scan_ids(own))
+  line = stuck_in(lambda: mask_set.look(sorted((own / 'train/masks').iterdir())))
   assert f'with {own / "train/masks/5.png"} under way' in line
-  assert not list((tmp_path / 'cache').rglob('*'))
+  assert not list((tmp_path / 'cache' / 'folder').rglob('*'))
 
 
 def test_a_data_folder_on_a_dead_disk(never, monkeypatch):

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxseg import files
-from jaxseg.data import cache, threads, unpacking
+from jaxseg.data import cache, fingerprint, threads, unpacking
 from jaxseg.data.problems import MissingSplit
 from jaxseg.types import UserError
 
@@ -79,7 +79,7 @@ def find(
 
 def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:
   """Unpacks a tar or zip archive into the cache, unless that was done before."""
-  key = cache.fingerprint([archive], 'unpacked')
+  key = fingerprint.of_files([archive], 'unpacked', cache_dir)
   folder = cache.cache_root(cache_dir) / 'unpacked' / f'{archive.name}-{key}'
   if not folder.is_dir():
     cache.publish(folder, partial(unpacking.unpack, archive))

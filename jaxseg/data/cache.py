@@ -1,17 +1,15 @@
 """The cache folder: named after what went in, filled aside, then renamed: complete or not there."""
 
-import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxseg import files
-from jaxseg.data.problems import BadFiles
 from jaxseg.types import UserError
 
 _STALE_SECONDS = 24 * 3600
@@ -58,28 +56,6 @@ def _remove_stale(parent: Path) -> None:
       continue
 
 
-def fingerprint(paths: Sequence[Path], facts: Any) -> str:
-  """Returns 16 hex digits of the files' paths, sizes and times, and of any JSON-able facts."""
-  digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-  problems = []
-  for path in paths:
-    try:
-      stat = path.stat()
-    except FileNotFoundError:
-      problems.append(f'missing file: {path}')
-      continue
-    except OSError as error:
-      problems.append(f'cannot read {path}: {error.strerror}')
-      continue
-    remote = files.is_remote(path)
-    size, changed = (stat.length, stat.mtime) if remote else (stat.st_size, stat.st_mtime_ns)
-    digest.update(os.fsencode(path if remote else path.absolute()))  # may be no valid Unicode
-    digest.update(f'|{size}|{changed}\n'.encode())
-  if problems:
-    raise BadFiles(problems)
-  return digest.hexdigest()[:16]
-
-
 def cache_root(cache_dir: str | os.PathLike | None) -> Path:
   """Returns the folder for everything that can be made again.
 
@@ -94,10 +70,22 @@ def cache_root(cache_dir: str | os.PathLike | None) -> Path:
 
 def remembered(path: Path, make: Callable[[], Any]) -> Any:
   """Returns the JSON-able value kept in the file `path`, made and written there where it is not."""
+  value = recalled(path)
+  if value is None:
+    value = make()
+    remember(path, value)
+  return value
+
+
+def recalled(path: Path) -> Any:
+  """Returns the value kept in a file, None where there is none or it is not what was written."""
   try:
     return files.read_json(path)
-  except (OSError, UserError):  # absent, or not what was written
-    value = make()
+  except (OSError, UserError):
+    return None
+
+
+def remember(path: Path, value: Any) -> None:
+  """Keeps a JSON-able value in a file."""
   make_folder(path.parent)
   files.write_text(path, json.dumps(value))
-  return value

@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jaxseg.data import cache, classlist, mask_files
+from jaxseg.data import cache, classlist, fingerprint, mask_files
 from jaxseg.data.classlist import ClassList
 from jaxseg.data.mask_files import Color, Facts
 from jaxseg.data.problems import read_all, some, tell
 from jaxseg.types import VOID, UserError
 
 By = Literal['ids', 'colors', 'alpha']
-_FORMAT = 3  # raise it when Facts change
 _MANY = (
   32  # inferred classes; above it ids must not be mostly unused, and more colours are no classes
 )
@@ -57,8 +56,11 @@ def look(paths: Sequence[Path], cache_dir: str | os.PathLike | None = None) -> d
   def facts_of(path: Path) -> dict:
     return dataclasses.asdict(mask_files.read_facts(path))
 
+  code = fingerprint.of_code(mask_files.read_facts)
   memory = (
-    cache.cache_root(cache_dir) / 'folder' / f'masks-{cache.fingerprint(paths, _FORMAT)}.json'
+    cache.cache_root(cache_dir)
+    / 'folder'
+    / f'masks-{fingerprint.of_files(paths, code, cache_dir)}.json'
   )
   found = cache.remembered(memory, lambda: list(read_all(facts_of, paths, str, 'reading masks')))
   return dict(zip(paths, map(Facts.of_json, found), strict=True))

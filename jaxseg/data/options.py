@@ -24,6 +24,7 @@ class Data:
     replacement: draw every training image at random with replacement instead of by epochs.
     num_threads: that decode and augment.
     timeout: seconds without any example finished until a run stops; 0 waits for ever.
+    changed: whether a run may be resumed on other files than it began with.
     memory_mb: a set whose decoded examples fit in this many MB is decoded once.
   """
 
@@ -44,6 +45,7 @@ class Data:
   )
   channel_order: Literal['rgb', 'bgr'] = 'rgb'
   replacement: bool = False
+  changed: bool = False
   num_threads: int = within(1, 1024, default=2)
   timeout: float = within(0, 1e6, default=60.0)
   memory_mb: int = within(0, LARGEST, default=4096)

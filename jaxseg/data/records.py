@@ -1,13 +1,14 @@
 """Records: raw files written once as a TFDS dataset of array records, then read at random.
 
-TensorFlow is never needed. A build goes to a cache folder named after the raw files' names, sizes
-and times, the options and the dataset's version: a changed raw file makes a new folder. It is made
+TensorFlow is never needed. A build goes to a cache folder named after the raw files' names and content,
+the options and the code that reads: a changed file or reader makes a new folder. It is made
 under a temporary name and renamed when complete, so that a killed build leaves nothing that looks
 usable and two processes may build at once (the first to finish wins, the other uses its result).
 """
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -18,14 +19,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxseg.data import cache, image_files, mask_files
+from jaxseg.data import cache, fingerprint, image_files, mask_files
 from jaxseg.data.problems import read_all
 from jaxseg.data.source import OBJECTS, SPLIT, Facts, Source
 from jaxseg.types import VOID, UserError
 
 tfds.disable_progress_bar()
 
-_FORMAT = 2  # raise it when what a record holds changes
 _MAX_WEIGHT_CODE = 65535
 
 
@@ -99,9 +99,10 @@ def open_source(
   if not raws:
     raise UserError(f"{facts.name}: the split '{split}' has no examples")
   options = dict(options or {})
-  key = cache.fingerprint(
-    [file for raw in raws for file in raw.files], [_FORMAT, dataclasses.astuple(facts), options]
-  )
+  paths = [file for raw in raws for file in raw.files]
+  contents = fingerprint.contents(paths, cache_dir)
+  code = fingerprint.of_code(functools.partial(read, _build, **options))
+  key = fingerprint.of_contents(paths, contents, [code, dataclasses.astuple(facts), options])
   folder = cache.cache_root(cache_dir) / facts.name / f'records-{key}'
   if not folder.is_dir():
     build = functools.partial(_build, facts, raws, functools.partial(read, **options))
@@ -109,7 +110,19 @@ def open_source(
   info = next(folder.glob('*/*/dataset_info.json'), None)
   if info is None:
     raise UserError(f'the cache folder {folder} is damaged: delete it and run again')
-  return Source(info.parent, facts, split, indices)
+  how = json.dumps([facts.class_names, options], sort_keys=True, default=str)
+  digests = [(raw.file_name, d) for raw, d in zip(raws, _digests(raws, contents, how), strict=True)]
+  return Source(info.parent, facts, split, indices, digests)
+
+
+def _digests(raws: Sequence[Raw], contents: Sequence[str], how: str) -> Iterator[str]:
+  """Yields a digest of each example: its files' names and content, and how they are read."""
+  content = iter(contents)
+  for raw in raws:
+    digest = hashlib.blake2b(how.encode(), digest_size=8)
+    for path in raw.files:
+      digest.update(os.fsencode(f'|{path.name}={next(content)}'))
+    yield digest.hexdigest()
 
 
 def _build(facts: Facts, raws: Sequence[Raw], read: Callable[[Raw], Example], folder: Path) -> None:

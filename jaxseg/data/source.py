@@ -38,7 +38,6 @@ class Facts:
     entries: of an example beside image and label: 'weight', 'instances', and 'objects', tables of
       them, with which the instances lie in layers.
     dtype: of the images, one of image_files.TYPES.
-    version: raise it when what is read from the same files changes.
     category_ids: numbers that the data have for the classes, () where they are 0..c-1.
   """
 
@@ -48,7 +47,6 @@ class Facts:
   channels: int = 3
   entries: tuple[str, ...] = ()
   dtype: str = 'uint8'
-  version: int = 1
   category_ids: tuple[int | str, ...] = ()
 
 
@@ -64,15 +62,24 @@ class Source:
     name, split: the dataset's name and this split's.
     class_names, palette, num_classes, channels, dtype, category_ids: facts of the dataset.
     path: folder of the records (a TFDS dataset folder).
+    digests: the file name of each example with a digest of its raw files' names and content.
   """
 
-  def __init__(self, path: Path, facts: Facts, split: str, indices: Sequence[int] | None = None):
+  def __init__(
+    self,
+    path: Path,
+    facts: Facts,
+    split: str,
+    indices: Sequence[int] | None = None,
+    digests: Sequence[tuple[str, str]] = (),
+  ):
     self.path, self.split, self.name = path, split, facts.name
     self.class_names, self.palette, self.channels = facts.class_names, facts.palette, facts.channels
     self.num_classes, self.category_ids = len(facts.class_names), facts.category_ids
     self.dtype = facts.dtype
     self._lock, self._records = threading.Lock(), None
     self._indices = list(range(len(self._reader())) if indices is None else indices)
+    self.digests = tuple(digests[i] for i in self._indices) if digests else ()
 
   def __len__(self) -> int:
     return len(self._indices)

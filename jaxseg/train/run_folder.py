@@ -31,6 +31,7 @@ FREE_KEYS = (
   'data.num_threads',
   'data.timeout',
   'data.memory_mb',
+  'data.changed',
   'eval.every',
   'eval.batch_size',
   'eval.scales',

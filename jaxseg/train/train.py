@@ -21,7 +21,7 @@ from jaxseg.console import Progress
 from jaxseg.data import label_check, threads
 from jaxseg.data.loader import train_batches
 from jaxseg.data.views import Remembered
-from jaxseg.train import build, machine
+from jaxseg.train import build, machine, run_data
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.devices import hosts, parallel, spatial
@@ -103,11 +103,11 @@ def _train(
 
     init = make_init(experiment.model(), tx, shape)  # outside of the wrapper there is no axis
     shapes = jax.eval_shape(init, init_key)
-    checkpoints, first = _load_first(experiment, folder, init, init_key, shapes, at_end)
+    checkpoints, first = _load_first(experiment, folder, data, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
     profile = _profile(traced, folder, first, last, at_end)
     agreed['command'] = [stop_at, traced, _shared(experiment.config)]
-    agreed['data'] = [len(data.train), len(data.eval), data.labels]
+    agreed['data'] = [len(data.train), len(data.eval), data.labels, run_data.summary(data.held)]
 
   with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
     journal = _journal(experiment, folder, checkpoints, data, first, times, hooks, at_end)
@@ -146,6 +146,10 @@ class _Data:
   labels: list[str]
 
   @property
+  def held(self) -> run_data.Digests:
+    return run_data.digests(self.train, self.eval)
+
+  @property
   def classes(self) -> Classes:
     ids = getattr(self.train, 'category_ids', ())
     return Classes(self.train.class_names, self.train.palette, ids)
@@ -176,6 +180,7 @@ def _open(
 def _load_first(
   experiment: Experiment,
   folder: RunFolder | None,
+  data: _Data,
   init,
   key,
   shapes: State,
@@ -190,6 +195,8 @@ def _load_first(
   at_end.callback(checkpoints.close)
   state, restored = checkpoints.restore_newest(shapes)
   origin = f'resumed at step {restored}'
+  if restored and not experiment.data.changed:
+    run_data.check(folder.path, data.held)
   if restored is None:
     state, origin = _first_state(experiment, init, key, shapes)
   return checkpoints, {'state': to_state_dict(state), 'step': restored or 0, 'origin': origin}
@@ -222,6 +229,7 @@ def _journal(
 ) -> Journal | NoJournal:
   if not folder:
     return NoJournal()
+  run_data.write(folder.path, data.held)
   wandb, step = experiment.log.wandb, first['step']
   writer = Writer(folder.path, step, wandb=wandb, config=dict(experiment.config))
   progress = at_end.enter_context(Progress())

@@ -1,0 +1,69 @@
+"""A run is resumed on the files that it began with, or says what differs."""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg import config as configs
+from jaxseg.train import run_data, train
+from jaxseg.types import UserError
+from tests.bad_inputs import good_folder
+from tests.test_bad_input import CONFIG
+
+BEFORE = {'train': {'a': '1', 'b': '2', 'c': '3'}, 'val': {'x': '9'}}
+
+
+@pytest.mark.parametrize(
+  ('now', 'words'),
+  [
+    ({'a': '2', 'b': '1', 'c': '3'}, r'train: 2 other files or labels \(a, b\)'),
+    ({'a': '1', 'c': '3', 'd': '4'}, r'train: 1 new \(d\), 1 gone \(b\)'),
+    ({'b': '2', 'a': '1', 'c': '3'}, 'train: another order'),
+  ],
+)
+def test_what_differs_is_told(now, words, tmp_path):
+  run_data.write(tmp_path, BEFORE)
+  run_data.check(tmp_path, BEFORE)
+  with pytest.raises(UserError, match=f'not those .*{words}.*config.data.changed=True'):
+    run_data.check(tmp_path, {'train': now})
+  assert run_data.summary(BEFORE) != run_data.summary({**BEFORE, 'train': now})
+
+
+def test_splits_of_other_starts_are_kept_and_older_runs_compare_nothing(tmp_path):
+  run_data.check(tmp_path, BEFORE)  # kept nothing
+  run_data.write(tmp_path, BEFORE)
+  run_data.write(tmp_path, {'test': {'t': '5'}})
+  with pytest.raises(UserError, match=r'val: 1 gone'):
+    run_data.check(tmp_path, {'val': {}})
+  (tmp_path / 'data.json').write_text('[1')
+  run_data.check(tmp_path, {'val': {}})
+
+
+def test_generated_data_have_no_files():
+  assert run_data.digests(SimpleNamespace(split='train')) == {}
+
+
+def test_a_run_is_not_resumed_on_other_masks(tmp_path, monkeypatch):
+  """Two classes exchanged in one mask, behind the same size and time."""
+  monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
+  good_folder(tmp_path / 'own')
+  (tmp_path / 'config.py').write_text(CONFIG)
+  overrides = (f'data_dir={tmp_path}/own', 'model.depth=1', 'num_steps=4', 'cpu_devices=1')
+  config = configs.load(str(tmp_path / 'config.py'), overrides)
+  train.train(config, tmp_path / 'run', stop_at=1)
+  mask = tmp_path / 'own/train/masks/b.png'
+  times = mask.stat()
+  ids = np.asarray(Image.open(mask))
+  Image.fromarray(np.where(ids == 1, 2, np.where(ids == 2, 1, ids)).astype(np.uint8)).save(mask)
+  os.utime(mask, ns=(times.st_atime_ns, times.st_mtime_ns))
+  with pytest.raises(UserError, match=r'train: 1 other files or labels \(b.png\)'):
+    train.train(config, tmp_path / 'run', stop_at=2)
+  (tmp_path / 'own/classes.txt').write_text('road\nground\ncar\n')
+  with pytest.raises(UserError, match=r'train: 3 other files or labels .*val: 2 other files'):
+    train.train(config, tmp_path / 'run', stop_at=2)
+  allowed = configs.load(str(tmp_path / 'config.py'), (*overrides, 'data.changed=True'))
+  train.train(allowed, tmp_path / 'run', stop_at=2)
+  train.train(config, tmp_path / 'run', stop_at=3)  # these are the run's now
