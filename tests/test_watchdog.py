@@ -175,7 +175,7 @@ def test_a_stuck_file_while_records_are_built(own, tmp_path):
   )
   (own / 'classes.txt').write_text('ground 0 0 0\ndisc 1 1 1\n')
   line = stuck_in(lambda: experiment.source('train'), seconds=600.0)
-  assert line.startswith(f'no data for 0.5 s, with {own / "train/images/5.png"} under way')
+  assert line.startswith(f'no data for 0.5 s, with {own / "train/masks/5.png"} under way')
   assert not list((tmp_path / 'cache').rglob('*building*')) + list(
     (tmp_path / 'cache').rglob('rec*')
   )

@@ -114,39 +114,40 @@ def _class_list(entries: Sequence[Entry], where: str) -> ClassList:
   return ClassList(names, tuple(sorted(ids.items())), tuple(colors.items()) if any(colored) else ())
 
 
-def read_label(path: Path, classes: ClassList, orientation: int | None = None) -> np.ndarray:
-  """Reads a mask as classes: uint8 [h, w] of 0..c-1 and VOID.
+def read_label(path: Path, classes: ClassList) -> np.ndarray:
+  """Reads a mask as classes, turned as its own EXIF tag says; see label_of."""
+  return label_of(mask_files.read(path).upright(), classes)
+
+
+def label_of(mask: mask_files.Mask, classes: ClassList) -> np.ndarray:
+  """Returns a mask's classes: uint8 [h, w] of 0..c-1 and VOID.
 
   By colour, palette index and grey value 255 are void unless their colour is a class's.
-
-  Args:
-    path: the mask.
-    classes: say how.
-    orientation: EXIF's, that it is turned by; None: its own.
   """
-  mask = mask_files.read(path)
-  turned = mask.orientation if orientation is None else orientation
   if classes.by == 'alpha':
-    values = _opacity(path, turned)
+    values = _opacity(mask)
+  elif mask.kind in _BY_COLOR[classes.by] and not classes.threshold:
+    return label_of_colors(mask, dict(classes.colors))
   else:
-    mask = mask.turned(turned)
-    if mask.kind in _BY_COLOR[classes.by] and not classes.threshold:
-      return label_of_colors(mask, dict(classes.colors))
     values = mask.numbers()
   if classes.threshold:
     return (values >= classes.threshold).astype(np.uint8)
-  return mask_files.map_ids(values, dict(classes.ids), path)
+  return mask_files.map_ids(values, dict(classes.ids), mask.path)
 
 
-def _opacity(path: Path, orientation: int) -> np.ndarray:
-  page = pages.read(path)
+def _opacity(mask: mask_files.Mask) -> np.ndarray:
+  if mask.alpha is not None:
+    return mask.alpha
+  page = pages.read(
+    mask.path
+  )  # one opacity everywhere: a mask without an object, or with nothing else
   if not page.header.alpha:
-    raise UserError(f'{path} has no opacity (alpha), which tells the classes of the other masks')
-  return pages.turned(page.values[..., -1], orientation)
+    raise UserError(f'{mask.path} has no opacity (alpha), which tells the classes of other masks')
+  return np.full(mask.size, page.values[0, 0, -1])
 
 
 def label_of_colors(mask: mask_files.Mask, colors: Mapping[Color, int]) -> np.ndarray:
-  """Returns the classes of a mask's colours, uint8 [h, w]; see read_label."""
+  """Returns the classes of a mask's colours, uint8 [h, w]; see label_of."""
   codes, path = mask_files.color_codes(mask.colors()), mask.path
   table = {(r << 16) | (g << 8) | b: c for (r, g, b), c in colors.items()}
   if mask.kind in ('index', 'grey'):

@@ -87,7 +87,11 @@ def _known(path: Path, before: _Known) -> _Known:
 
 
 def _digest(path: Path, size: int) -> str:
+  """Returns the digest of a file's content, of a folder that of the names in it."""
   digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+  if path.is_dir():
+    digest.update(b'/'.join(os.fsencode(name) for name in sorted(os.listdir(path))))
+    return digest.hexdigest()
   with files.opened(path, _LIMIT) as file:
     if size <= _WHOLE:
       digest.update(file.read())

@@ -47,6 +47,11 @@ class Mask:
   alpha: np.ndarray | None = None
   orientation: int = 1
 
+  @property
+  def size(self) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    return (self.pixels if self.ids is None else self.ids).shape[:2]
+
   def upright(self) -> Mask:
     """Returns the mask turned as its own EXIF tag says."""
     return self.turned(self.orientation)
@@ -180,8 +185,7 @@ def read_facts(path: Path) -> Facts:
   else:
     colors = [(i * 255 if mask.kind == 'bit' else i,) * 3 for i in ids]
   alpha = () if mask.alpha is None else tuple(unique_ids(mask.alpha))
-  shape = (mask.pixels if mask.ids is None else mask.ids).shape[:2]
-  return Facts(mask.kind, ids, tuple(colors), alpha, mask.orientation, shape)
+  return Facts(mask.kind, ids, tuple(colors), alpha, mask.orientation, mask.size)
 
 
 def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> np.ndarray:

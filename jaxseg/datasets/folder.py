@@ -94,26 +94,27 @@ def read(
 ) -> records.Example:
   """Reads an image and its mask; for the options see source."""
   image = image_files.encode_image(raw.image, channels=channels, dtype=dtype)
-  return records.Example(image, classlist.read_label(raw.label, classes, _turned(raw, exif)))
+  mask = mask_files.read(raw.label)
+  mask = mask.turned(_orientation(raw, mask, exif))
+  return records.Example(image, classlist.label_of(mask, classes))
 
 
-def _turned(raw: records.Raw, exif: Exif | None) -> int | None:
-  """Returns the orientation that a mask is turned by, None for its own."""
-  image, mask = pages.read_header(raw.image), pages.read_header(raw.label)
+def _orientation(raw: records.Raw, mask: mask_files.Mask, exif: Exif | None) -> int:
+  """Returns EXIF's orientation that a mask is turned by: its own, or its image's."""
+  image = pages.read_header(raw.image)
   if image.orientation in (1, mask.orientation):
-    return None
-  stored = mask.size[::-1] if image.orientation > 4 else mask.size
-  fits = {
-    'stored': stored == image.upright_size,
-    'upright': mask.upright_size == image.upright_size,
-  }
+    return mask.orientation
+  stored, upright = (
+    mask.size[:: -1 if o > 4 else 1] for o in (image.orientation, mask.orientation)
+  )
+  fits = {'stored': stored == image.upright_size, 'upright': upright == image.upright_size}
   if all(fits.values()) and exif is None:
     raise UserError(
       f'{raw.image} is turned by its EXIF orientation {image.orientation}, {raw.label} is not: add '
       '--config.data.options.exif=upright if masks lie as viewers show the images, or exif=stored if '
       'they lie as the pixels in the files'
     )
-  return image.orientation if fits['stored'] and exif != 'upright' else None
+  return image.orientation if fits['stored'] and exif != 'upright' else mask.orientation
 
 
 def listed_classes(
