@@ -76,6 +76,24 @@ def test_a_row_says_what_the_run_says(run, file):
     assert words in row, words
 
 
+def test_every_mode_of_a_split_may_have_a_row(run, file):
+  """Plain first, then the others of the split; scores are those that all have."""
+  for name, mode, iou in (('test_flip', 'flip', 0.75), ('val', '', 0.1)):
+    result = {'split': name[:4].strip('_'), 'step': 30, 'images': 7, 'mode': mode, **SCORES}
+    text = json.dumps(result | {'mean_iou': iou, 'ece': 0.5, 'nll': 1.25})
+    (Path(run) / 'eval' / f'{name}.json').write_text(text)
+  launch('results', run, f'--output={file}', '--modes')
+  lines = [line.split(' | ') for line in file.read_text().splitlines() if 'shapes_run' in line]
+  assert [(line[0], line[4]) for line in lines] == [
+    ('| shapes_run', '12.5'),
+    ('| shapes_run flip', '75.0'),
+  ]
+  assert 'ECE' not in file.read_text()
+  (Path(run) / 'eval' / 'test.json').write_text(text.replace('"val"', '"test"'))
+  launch('results', run, f'--output={file}')
+  assert '| ECE | NLL | paper' in file.read_text() and '| 50.0 | 1.250 | none' in file.read_text()
+
+
 def test_a_file_may_hold_several_tables_of_one_split(run, file):
   file.write_text('<!-- results test -->\na\n<!-- end -->\n<!-- results cells -->\nb\n<!-- end -->')
   tables.write([run], str(file), 'test', table='cells')

@@ -1,6 +1,7 @@
 """Renews a table of docs/results.md from trained and evaluated workdirs.
 
-python launch/results.py DIR [DIR ...] --split=test --output=docs/results.md [--table=NAME --pictures=docs]
+python launch/results.py DIR [DIR ...] --split=test --output=docs/results.md
+    [--table=NAME --modes --pictures=docs]
 python launch/results.py --baselines [DIR ...]     every config's published number beside ours
 """
 
@@ -12,6 +13,7 @@ def main(parser: console.Parser) -> None:
   parser.add_argument('--split', default='test', help='the split whose eval/<split>.json is shown')
   parser.add_argument('--output', default='docs/results.md', help='Markdown file with the markers')
   parser.add_argument('--table', help='of several in the file; default: the one named as the split')
+  parser.add_argument('--modes', action='store_true', help='also of flips, ensembles, temperatures')
   parser.add_argument('--pictures', help='folder for one picture a run')
   parser.add_argument('--baselines', action='store_true', help="the table of the papers' recipes")
   flags = parser.parse()
@@ -23,6 +25,5 @@ def main(parser: console.Parser) -> None:
     return
   if not flags.workdirs:
     raise UserError('no workdir is given: name at least one, or --baselines')
-  tables.write(
-    flags.workdirs, flags.output, flags.split, table=flags.table, pictures=flags.pictures
-  )
+  options = dict(table=flags.table, modes=flags.modes, pictures=flags.pictures)
+  tables.write(flags.workdirs, flags.output, flags.split, **options)

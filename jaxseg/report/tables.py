@@ -33,6 +33,7 @@ def write(
   split: str,
   *,
   table: str | None = None,
+  modes: bool = False,
   pictures: str | None = None,
 ) -> None:
   """Writes the rows of several runs, with the scores that all have, into a Markdown file.
@@ -42,14 +43,17 @@ def write(
     output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`.
     split: whose numbers.
     table: which of the file's tables; None: the one named as the split.
+    modes: whether every evaluation of the split has a row, with scales, flips, other runs or a
+      temperature, and not only the plain one.
     pictures: folder for one strip (image, truth, prediction, errors) a run; None: none is drawn.
 
   Raises:
     UserError: a run that was not evaluated, or a file without the markers.
   """
   runs = [collect(Path(workdir)) for workdir in workdirs]
-  scores = common_scores(runs, split)
-  rows = [_row(run, split, scores, pictures and Path(pictures)) for run in runs]
+  shown = [(run, result) for run in runs for result in _evaluations(run, split, modes)]
+  scores = common_scores(shown)
+  rows = [_row(run, result, scores, pictures and Path(pictures)) for run, result in shown]
   head = ('run', 'split', *map(title, scores), 'paper', 'hardware', 'training', 'command')
   replace_table(output, table or split, head, rows)
 
@@ -106,24 +110,34 @@ def replace_table(
   files.write_text(file, '\n'.join([before + begin, *lines, end + after]))
 
 
-def common_scores(runs: Sequence[RunSummary], split: str) -> list[str]:
-  """Returns the scores that all runs have on a split.
+def _evaluations(run: RunSummary, split: str, modes: bool) -> list[Mapping]:
+  """Returns the plain evaluation of a split, or all of them, the plain one first.
 
   Raises:
-    UserError: a run without scores there, or without the one that the others go by.
+    UserError: there is none.
   """
-  for run in runs:
-    if split not in run.evaluations:
-      raise UserError(
-        f'{run.path} has no scores on {split}: python launch/evaluate.py --workdir={run.path} '
-        f'--split={split}'
-      )
-  results = [numbers(run.evaluations[split]) for run in runs]
+  if split not in run.evaluations:
+    raise UserError(
+      f'{run.path} has no scores on {split}: python launch/evaluate.py --workdir={run.path} '
+      f'--split={split}'
+    )
+  others = [r for name, r in run.evaluations.items() if r['split'] == split and name != split]
+  return [run.evaluations[split], *others * modes]
+
+
+def common_scores(shown: Sequence[tuple[RunSummary, Mapping]]) -> list[str]:
+  """Returns the scores that all evaluations of runs have.
+
+  Raises:
+    UserError: one without the score that the others go by.
+  """
+  results = [numbers(result) for _, result in shown]
   scores = [name for name in results[0] if all(name in result for result in results)]
   # Maps of classes can be scored as objects too, the other way round there is no way.
-  leading = min(runs, key=lambda run: run.experiment.task.maps).score
-  for run, result in zip(runs, results, strict=True):
+  leading = min((run for run, _ in shown), key=lambda run: run.experiment.task.maps).score
+  for (run, evaluation), result in zip(shown, results, strict=True):
     if leading not in result:
+      split = evaluation['split']
       raise UserError(
         f'{run.path}/eval/{split}.json has no {title(leading)}: python launch/evaluate.py '
         f'--workdir={run.path} --split={split} --instances'
@@ -131,20 +145,28 @@ def common_scores(runs: Sequence[RunSummary], split: str) -> list[str]:
   return scores
 
 
-def _row(run: RunSummary, split: str, scores: Sequence[str], pictures: Path | None) -> list[str]:
-  result = run.evaluations[split]
-  values, picture = numbers(result), ''
-  if pictures:
+def _row(
+  run: RunSummary, result: Mapping, scores: Sequence[str], pictures: Path | None
+) -> list[str]:
+  values, picture, split, mode = numbers(result), '', result['split'], result.get('mode')
+  if pictures and not mode:
     strip = pictures / f'{run.name}.png'
     _draw(run, split, strip)
     picture = f' ([picture]({strip.name}))'
   return [
-    f'{run.name}{picture}',
+    f'{run.name}{f" {mode}" if mode else ""}{picture}',
     f'{split}, {result["images"]} images, step {result["step"]}',
-    *('-' if values[name] is None else f'{100 * values[name]:.1f}' for name in scores),
+    *(_cell(name, values[name]) for name in scores),
     beside(run.settings.paper, result, scores),
     *_making(run),
   ]
+
+
+def _cell(name: str, value: float | None) -> str:
+  """Writes a score in per cent, a log-likelihood in nats."""
+  if value is None:
+    return '-'
+  return f'{value:.3f}' if name == 'nll' else f'{100 * value:.1f}'
 
 
 def _draw(run: RunSummary, split: str, file: Path) -> None:
