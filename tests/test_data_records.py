@@ -57,6 +57,7 @@ def test_round_trip(raws, tmp_path):
   assert (source.name, source.split, source.num_classes, source.channels) == ('tiny', 'train', 3, 3)
   for i, raw in enumerate(raws):
     example = source[i]
+    assert source.size(i) == example['image'].shape[:2] == (6 + i, 9)
     label = np.asarray(Image.open(raw.label))
     np.testing.assert_array_equal(example['image'], np.asarray(Image.open(raw.image)))
     np.testing.assert_array_equal(example['label'], label)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import operator
+import struct
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ OBJECTS = {  # tables with a row an object, by their keys in an example
   'area': np.float32,  # [n], pixels, as the annotators measured
   'instance_boxes': np.float32,  # [n, 4], their x0, y0, x1, y1 in pixels
 }
+_PNG_SIZE = 16  # bytes before width and height in a PNG
 _NOT_PICTURES = ('file_name', 'weight_unit', 'objects')
 
 
@@ -110,6 +112,11 @@ class Source:
   def label(self, index: int) -> np.ndarray:
     """Returns only the label, without decoding the image."""
     return self._decode(self._record(index)['label'], cv2.IMREAD_GRAYSCALE)
+
+  def size(self, index: int) -> tuple[int, int]:
+    """Returns only height and width, without decoding anything: the label is a PNG of that size."""
+    width, height = struct.unpack_from('>II', self._record(index)['label'], _PNG_SIZE)
+    return height, width
 
   def file_name(self, index: int) -> str:
     """Returns only the file name."""
