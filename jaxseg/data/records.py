@@ -9,23 +9,24 @@ usable and two processes may build at once (the first to finish wins, the other 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from jaxseg.data import cache, fingerprint, image_files, mask_files
 from jaxseg.data.problems import read_all
 from jaxseg.data.source import OBJECTS, SPLIT, Facts, Source
 from jaxseg.types import VOID, UserError
 
-tfds.disable_progress_bar()
-
+_VERSION = '1.0.0'  # of what a record holds, as TFDS wants one
+_IN_A_FILE, _AT_ONCE = 1 << 14, 64  # records of a file; of those handed to TFDS together
 _MAX_WEIGHT_CODE = 65535
 
 
@@ -126,106 +127,64 @@ def _digests(raws: Sequence[Raw], contents: Sequence[str], how: str) -> Iterator
 
 
 def _build(facts: Facts, raws: Sequence[Raw], read: Callable[[Raw], Example], folder: Path) -> None:
-  builder = _Builder(facts, raws, read, folder)
-  try:
-    builder.download_and_prepare(file_format='array_record')
-  except Exception:
-    if builder.error is not None:  # TFDS may have wrapped it
-      raise builder.error from None
-    raise
-  shutil.rmtree(folder / 'downloads', ignore_errors=True)  # TFDS makes it, and leaves it empty
+  """Writes the records in their order as they come: memory holds a few of them."""
+  place = folder / 'records' / _VERSION
+  place.mkdir(parents=True)
+  identity = DatasetIdentity('records', tfds.core.Version(_VERSION), str(place), __name__)
+  info = tfds.core.DatasetInfo(
+    builder=identity,
+    description=f'{facts.name}: {", ".join(facts.class_names)}',
+    features=_features(facts),
+    disable_shuffling=True,
+  )
+  writer = tfds.core.SequentialWriter(info, _IN_A_FILE, file_format='array_record')
+  writer.initialize_splits([SPLIT])
+  record = functools.partial(_record, facts, read)
+  records = read_all(record, raws, lambda raw: str(raw.image), f'preparing {facts.name}')
+  while some := list(itertools.islice(records, _AT_ONCE)):
+    writer.add_examples({SPLIT: some})
+  writer.close_all()
 
 
-class _Info(tfds.core.DatasetInfo):
-  """TFDS would ask its bucket what is known of the dataset, and leave a temporary folder behind."""
+def _features(facts: Facts) -> tfds.features.FeaturesDict:
+  def plane(dtype: Any) -> tfds.features.Image:
+    return tfds.features.Image(shape=(None, None, 1), dtype=dtype, encoding_format='png')
 
-  def initialize_from_bucket(self) -> None:
-    pass
+  features = {
+    'image': tfds.features.Image(shape=(None, None, facts.channels)),
+    'label': plane(np.uint8),
+    'file_name': tfds.features.Text(),
+  }
+  if 'weight' in facts.entries:
+    features |= {'weight': plane(np.uint16), 'weight_unit': tfds.features.Scalar(np.float32)}
+  if 'instances' in facts.entries:
+    features['instances'] = plane(np.uint16)
+  if 'objects' in facts.entries:
+    features['objects'] = tfds.features.Text()
+  return tfds.features.FeaturesDict(features)
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Raw examples -> array records: order, checks and encoding.
-
-  Attributes:
-    error: what ended the build.
-  """
-
-  name = 'records'
-  VERSION = tfds.core.Version('1.0.0')
-  url_infos = None  # nothing is ever downloaded; TFDS need not look for checksums
-
-  def __init__(self, facts: Facts, raws: Sequence[Raw], read: Callable, folder: Path):
-    self._facts, self._raws, self._read = facts, raws, read
-    self.error: Exception | None = None
-    super().__init__(data_dir=folder, file_format='array_record')
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    def plane(dtype: Any) -> tfds.features.Image:
-      return tfds.features.Image(shape=(None, None, 1), dtype=dtype, encoding_format='png')
-
-    features = {
-      'image': self._image(plane),
-      'label': plane(np.uint8),
-      'file_name': tfds.features.Text(),
-    }
-    if 'weight' in self._facts.entries:
-      features |= {'weight': plane(np.uint16), 'weight_unit': tfds.features.Scalar(np.float32)}
-    if 'instances' in self._facts.entries:
-      features['instances'] = plane(np.uint16)
-    if 'objects' in self._facts.entries:
-      features['objects'] = tfds.features.Text()
-    return _Info(
-      builder=self,
-      description=f'{self._facts.name}: {", ".join(self._facts.class_names)}',
-      features=tfds.features.FeaturesDict(features),
-      disable_shuffling=True,
+def _record(facts: Facts, read: Callable[[Raw], Example], raw: Raw) -> dict[str, Any]:
+  """Reads, checks and encodes one example."""
+  example, entries = read(raw), facts.entries
+  label, size = example.label, (example.image.height, example.image.width)
+  if label.shape != size:
+    raise UserError(
+      f'{raw.label} is {label.shape[1]} x {label.shape[0]} pixels, but its image {raw.image} is '
+      f'{size[1]} x {size[0]}: image and mask must have one size'
     )
-
-  def _image(self, plane: Callable[[Any], tfds.features.Image]) -> tfds.features.Image:
-    """Returns the feature of images: ordinary ones, or channels below each other; see image_files."""
-    facts = self._facts
-    if facts.dtype == 'uint8' and facts.channels in (1, 3):
-      return tfds.features.Image(shape=(None, None, facts.channels))
-    return plane(np.uint8 if facts.dtype == 'uint8' else np.uint16)
-
-  def _log_download_bytes(self) -> None:
-    pass  # TFDS would print that it downloads
-
-  def _log_download_done(self) -> None:
-    pass
-
-  def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-    del dl_manager
-    return {SPLIT: self._generate_examples()}
-
-  def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-    title = f'preparing {self._facts.name}'
-    try:
-      yield from enumerate(read_all(self._record, self._raws, lambda raw: str(raw.image), title))
-    except Exception as error:
-      self.error = error
-      raise
-
-  def _record(self, raw: Raw) -> dict[str, Any]:
-    example, entries = self._read(raw), self._facts.entries
-    label, size = example.label, (example.image.height, example.image.width)
-    if label.shape != size:
-      raise UserError(
-        f'{raw.label} is {label.shape[1]} x {label.shape[0]} pixels, but its image {raw.image} is '
-        f'{size[1]} x {size[0]}: image and mask must have one size'
-      )
-    valid = {i: i for i in (*range(len(self._facts.class_names)), VOID)}
-    mask_files.map_ids(label, valid, raw.label)
-    record = {'image': example.image.data, 'label': image_files.encode_png(label)}
-    record['file_name'] = os.fsencode(raw.file_name).decode('utf-8', 'replace')
-    if 'weight' in entries:
-      unit = np.float32(max(float(example.weight.max()), 1e-6) / _MAX_WEIGHT_CODE)
-      codes = np.rint(example.weight / unit).astype(np.uint16)
-      record |= {'weight': image_files.encode_png(codes), 'weight_unit': unit}
-    if 'instances' in entries:
-      layers = np.moveaxis(np.atleast_3d(example.instances), -1, 0)  # one below the other
-      record['instances'] = image_files.encode_png(layers.reshape(-1, layers.shape[2]))
-    if 'objects' in entries:
-      tables = {key: np.asarray(example.objects[key]).tolist() for key in OBJECTS}
-      record['objects'] = json.dumps(tables)
-    return record
+  valid = {i: i for i in (*range(len(facts.class_names)), VOID)}
+  mask_files.map_ids(label, valid, raw.label)
+  record = {'image': example.image.data, 'label': image_files.encode_png(label)}
+  record['file_name'] = os.fsencode(raw.file_name).decode('utf-8', 'replace')
+  if 'weight' in entries:
+    unit = np.float32(max(float(example.weight.max()), 1e-6) / _MAX_WEIGHT_CODE)
+    codes = np.rint(example.weight / unit).astype(np.uint16)
+    record |= {'weight': image_files.encode_png(codes), 'weight_unit': unit}
+  if 'instances' in entries:
+    layers = np.moveaxis(np.atleast_3d(example.instances), -1, 0)  # one below the other
+    record['instances'] = image_files.encode_png(layers.reshape(-1, layers.shape[2]))
+  if 'objects' in entries:
+    tables = {key: np.asarray(example.objects[key]).tolist() for key in OBJECTS}
+    record['objects'] = json.dumps(tables)
+  return record

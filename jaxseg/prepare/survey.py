@@ -88,7 +88,7 @@ def survey(source: Any, title: str) -> Survey:
   examples = threads.results(read, range(len(source)), name=getattr(source, 'file_name', None))
   for labels, size, values, digest, name, those in counted(title, examples, len(source)):
     histogram.add(labels)
-    counts.append(labels[: source.num_classes])
+    counts.append(labels[: source.num_classes].copy())  # a view would keep all 256 alive
     sizes[size] += 1
     channels += values
     digests.setdefault(digest, []).append(name)

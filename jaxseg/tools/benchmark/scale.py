@@ -28,7 +28,8 @@ SIDE, HELD_OUT = 16, 20
 COMMANDS = {
   'plan': 'data plan --folder=images --output=mine.py',
   'check': 'data check --config=mine.py --output=checked',
-  'first step': 'train --config=mine.py --workdir=run --stop_at=1 --config.log.figures=0',
+  'first step': 'train --config=mine.py --workdir=run --stop_at=1 --config.log.figures=0 '
+  '--config.compile_cache=programs',  # none of another run's
   'evaluation': 'evaluate --workdir=run --split=train --step=latest',
 }  # records are built by plan, which reads them first
 
