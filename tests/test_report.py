@@ -263,6 +263,22 @@ def test_the_images_on_which_runs_differ_stand_side_by_side(run, trained, monkey
   assert not comparison.show_alike([run, with_data(run, options=dict(size=64))])
 
 
+def test_where_the_time_went_is_shown_over_all_starts(run):
+  sessions = [
+    {'seconds': {'wall': 60.0, 'compile': 15.0, 'steps': 30.0, 'other': 15.0}},
+    {'command': 'killed before its first save'},
+    {'seconds': {'wall': 40.0, 'compile': 10.0, 'steps': 30.0, 'other': 0.0}},
+  ]
+  run = dataclasses.replace(run, provenance={'sessions': sessions})
+  table = single.page(run, None).split('Where the time went')[1].split('</table>')[0]
+  rows = dict(re.findall(r'<th scope="row">(.*?)</th>.*?(\d+%)', table))
+  assert (rows['compile'], rows['steps'], rows['other']) == ('25%', '60%', '15%')
+  assert '<td>1m40s</td>' in table and 'waiting for data' in rows
+  assert 'wall time' in compared(run, dataclasses.replace(run, path=run.path.with_name('b')))
+  older = dataclasses.replace(run, provenance={})
+  assert 'Where the time went' not in single.page(older, None)
+
+
 def test_only_what_is_scored_alike_has_a_best(run):
   better = evaluated(run, evaluation(run, 0.75), name='better')
   plain = evaluated(run, evaluation(run, 0.5))

@@ -13,6 +13,7 @@ from jaxseg.train.build import Experiment, load_experiment
 from jaxseg.train.initial import variable_shapes
 from jaxseg.train.run_folder import Classes, load_classes, load_run
 from jaxseg.train.state import parameter_count
+from jaxseg.train.times import total
 from jaxseg.train.writer import read_log
 from jaxseg.types import UserError
 
@@ -102,6 +103,11 @@ class RunSummary:
         total += (record['step'] - before) * self.settings.batch_size / rate
         before = record['step']
     return total
+
+  @property
+  def times(self) -> dict[str, float]:
+    """Seconds of wall time over all starts and of its parts, see train.times; {} for older runs."""
+    return total(self.provenance.get('sessions', ()))
 
   @property
   def environment(self) -> list[tuple[str, Any]]:
