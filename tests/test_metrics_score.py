@@ -120,6 +120,12 @@ def test_groups_are_scored_apart():
   for name, chosen in (('even', IMAGES[::2]), ('odd', IMAGES[1::2])):
     expected = {'images': 3, **score.numbers(scored('confusion', chosen).compute())}
     assert result['by_half'][name] == expected
+  void = {**IMAGES[0][0], 'label': np.full_like(IMAGES[0][0]['label'], VOID)}
+  alone = make()
+  alone.add(void, IMAGES[0][1])
+  assert (
+    alone.compute()['by_half']['even']['pixel_accuracy'] is None
+  )  # and no NaN, which JSON lacks
   assert score.numbers(result) == {} and score.columns(result) == {}
   assert score.breakdowns({**result, 'mean_iou': 0.5}) == {'half': result['by_half']}
 

@@ -1,7 +1,6 @@
 """Several runs as one: means by hand, one alone, what does not belong together, folds, temperatures."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from jaxseg.metrics.temperature import tempered
 from jaxseg.predict import ensemble, evaluate, runs, temperature
 from jaxseg.predict.ensemble import Ensemble
 from jaxseg.predict.options import Options
+from jaxseg.train.build import load_experiment
 from jaxseg.train.run_folder import Classes
 from jaxseg.types import UserError
 from tests.test_launch import launch
@@ -161,14 +161,11 @@ def test_out_of_fold_scores_are_those_of_all_images_each_by_its_own_run(tmp_path
   assert 'fold' in capsys.readouterr().out
   with pytest.raises(UserError, match=r'different images in val.*--out_of_fold'):
     evaluate.evaluate_workdir(workdirs)
+  again = make_workdir(tmp_path / 'again', load_experiment(workdirs[0]))
   with pytest.raises(UserError, match='both hold out one0.png'):
-    evaluate.evaluate_out_of_fold([workdirs[0], make_copy(tmp_path / 'one')])
+    evaluate.evaluate_out_of_fold([workdirs[0], again])
   with pytest.raises(UserError, match='name the run of every fold'):
     evaluate.evaluate_out_of_fold(workdirs[:1])
-
-
-def make_copy(workdir):
-  return shutil.copytree(workdir, workdir.with_name('copy'))
 
 
 def test_runs_that_do_not_belong_together_are_refused(pair, tmp_path):

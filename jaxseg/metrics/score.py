@@ -149,7 +149,8 @@ class Groups:
         found = numbers(score.compute())
       except UserError:  # nothing there to score
         found = {}
-      rows[group] = {'images': self._images[group], **found}
+      known = {name: _known(value) for name, value in found.items()}
+      rows[group] = {'images': self._images[group], **known}
     return {f'by_{self._title}': rows}
 
   def _of(self, group: str) -> Score:
@@ -176,9 +177,12 @@ def of_image(score: Score, example: Example, prediction: Prediction, name: str) 
   """Returns the number `name` of one image alone, by a new score; None where it shows nothing."""
   score.add(example, prediction)
   try:
-    value = score.compute()[name]
+    return _known(score.compute()[name])
   except UserError:
     return None
+
+
+def _known(value: float | None) -> float | None:
   return None if value is None or np.isnan(value) else value
 
 
