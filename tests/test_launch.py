@@ -188,20 +188,21 @@ def files_in(folder):
 
 
 def test_a_refused_command_leaves_the_workdir_to_the_corrected_one(tmp_path, capsys):
-  command = [f'--config={ROOT}/configs/unet_shapes.py:smoke', f'--workdir={tmp_path}']
+  workdir = tmp_path / 'runs' / 'one'
+  command = [f'--config={ROOT}/configs/unet_shapes.py:smoke', f'--workdir={workdir}']
   for mistake in MISTAKES:
     with pytest.raises(SystemExit) as stop:
       launch('train', *command, *(f'--config.{key}' for key in mistake.split()))
     assert stop.value.code == 2, mistake
     assert capsys.readouterr().err.startswith('error: '), mistake
-    assert files_in(tmp_path) <= {'.lock'}, mistake
+    assert not list(tmp_path.iterdir()), mistake
   launch('train', *command, '--config.num_steps=1', '--config.log.figures=0')
-  assert files_in(tmp_path) >= {'config.json', 'classes.json', 'run.json', 'metrics.jsonl'}
-  assert len(json.loads((tmp_path / 'run.json').read_text())['sessions']) == 1
-  before = files_in(tmp_path)
+  assert files_in(workdir) >= {'config.json', 'classes.json', 'run.json', 'metrics.jsonl'}
+  assert len(json.loads((workdir / 'run.json').read_text())['sessions']) == 1
+  before = files_in(workdir)
   with pytest.raises(SystemExit):  # of a run with a checkpoint nothing is replaced either
     launch('train', *command, '--config.num_steps=1', '--config.init_from=/nope', '--config.seed=1')
-  assert 'seed: 0 there, 1 now' in capsys.readouterr().err and files_in(tmp_path) == before
+  assert 'seed: 0 there, 1 now' in capsys.readouterr().err and files_in(workdir) == before
 
 
 def heeds_interrupts():

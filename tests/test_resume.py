@@ -161,12 +161,24 @@ def test_the_order_of_transforms_and_each_argument_count():
   assert argument == {'augment.crop.size': ((8, 8), (8, 4))}
 
 
-def test_longer_is_the_same_run_only_at_a_constant_rate():
+def test_longer_is_the_same_run_where_no_rate_depends_on_it():
   def config(steps, schedule):
     return {'num_steps': steps, 'optim': {'schedule': schedule}}
 
-  assert not workdirs.differences(config(5, 'constant'), config(9, 'constant'))
-  assert workdirs.differences(config(5, 'poly'), config(9, 'poly')) == {'num_steps': (5, 9)}
+  for schedule in ('constant', 'step'):
+    assert not workdirs.differences(config(5, schedule), config(9, schedule))
+  for schedule in ('poly', 'cosine'):
+    assert workdirs.differences(config(5, schedule), config(9, schedule)) == {'num_steps': (5, 9)}
+
+
+def test_how_to_train_longer_is_told(straight):
+  with pytest.raises(UserError) as error:
+    train.train(tiny('num_steps=9'), straight)
+  assert str(error.value) == (
+    f'--workdir={straight} is a run of 6 steps, and so is its rate (optim.schedule=cosine): to train '
+    f'longer, start another from it with --workdir=NEW --config.init_from={straight}, or go on with '
+    '--config.num_steps=6; runs of --config.optim.schedule=constant or step can be extended'
+  )
 
 
 def test_a_run_knows_where_its_time_went(tmp_path, capsys):
@@ -251,6 +263,18 @@ def test_a_second_process_is_refused(tmp_path):
     RunFolder(tmp_path, {})
   first.close()
   RunFolder(tmp_path, {}).close()
+
+
+def test_a_start_that_writes_nothing_leaves_nothing(tmp_path):
+  workdir = tmp_path / 'a' / 'b'
+  folder = RunFolder(workdir, {})
+  (workdir / 'checkpoints').mkdir()
+  folder.close()
+  assert not list(tmp_path.iterdir())
+  folder = RunFolder(workdir, {})
+  (workdir / 'notes').write_text('of somebody else')
+  folder.close()
+  assert [p.name for p in workdir.iterdir()] == ['notes']
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

@@ -15,6 +15,7 @@ from jaxseg.types import UserError
 
 _SHOWN, _LONGEST = 3, 60  # differences of two configs in a line; characters of each value
 _LARGEST = 64 << 20  # bytes of a run's own JSON files
+EXTENDABLE = ('constant', 'step')  # schedules of which no rate depends on the number of steps
 # Keys that may differ when a run is resumed: none of them changes what is computed.
 FREE_KEYS = (
   'data_dir',
@@ -84,6 +85,15 @@ class RunFolder:
     if next(steps, None) is None:
       return
     changed = differences(self._complete(load_config(self.path)), self._config)
+    if set(changed) == {'num_steps'}:
+      old, new = changed['num_steps']
+      raise UserError(
+        f'--workdir={self.path} is a run of {old} steps, and so is its rate (optim.schedule='
+        f'{self._config["optim"]["schedule"]}): to train {"longer" if new > old else "less"}, start '
+        f'another from it with --workdir=NEW --config.init_from={self.path}, or go on with '
+        f'--config.num_steps={old}; runs of --config.optim.schedule={" or ".join(EXTENDABLE)} can be '
+        'extended'
+      )
     if changed:
       raise UserError(
         f'--workdir={self.path} belongs to another run ({_listed(changed)}): use another --workdir, '
@@ -139,7 +149,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
   changed = {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
   if 'augment' in changed:  # other transforms: their arguments say no more
     changed = {key: pair for key, pair in changed.items() if not key.startswith('augment.')}
-  if set(changed) == {'num_steps'} and new['optim']['schedule'] == 'constant':
+  if set(changed) == {'num_steps'} and new['optim']['schedule'] in EXTENDABLE:
     return {}  # longer or shorter, every step that both take is the same
   return changed
 
