@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import importlib.metadata
 import io
 import math
 import os
 import select
+import shlex
 import signal
 import stat
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -244,7 +247,7 @@ def _message(error: BaseException) -> str | None:
   if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
     return 'the system allows this process no more threads: raise the limit (ulimit -u)'
   if isinstance(error, ImportError) and 'gcsfs' in str(error):
-    return "gs:// needs Google's libraries: pip install 'jaxseg[gcs]'"
+    return f"gs:// needs Google's libraries: {installing('gcs')}"
   return None
 
 
@@ -259,6 +262,16 @@ def _of_the_system(error: OSError) -> str | None:
   if error.filename is not None and (isinstance(error, kinds) or error.errno in _OF_A_NAME):
     return f'{error.filename}: {error.strerror}'
   return None
+
+
+def installing(extra: str) -> str:
+  """Returns the command that installs an extra of setup.py: of the clone that is used, else its packages."""
+  root = Path(__file__).resolve().parents[1]
+  if (root / 'setup.py').is_file():
+    return f"pip install -e '{'.' if Path.cwd() == root else root}[{extra}]'"
+  listed = (line.partition(';') for line in importlib.metadata.requires('jaxseg') or ())
+  packages = [name.strip() for name, _, condition in listed if f'"{extra}"' in condition]
+  return f'pip install {shlex.join(packages)}'
 
 
 def plain(text: str) -> str:

@@ -86,3 +86,17 @@ def test_streams_that_are_closed_or_full(streams, status, tmp_path):
   assert done.stderr.count('\n') == (status == 2) and 'Traceback' not in done.stderr
   if not status:
     assert (tmp_path / 'a').read_text() == 'whole'
+
+
+def test_an_extra_is_installed_from_the_clone_or_by_its_packages(tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert console.installing('wandb') == "pip install -e '.[wandb]'"
+  monkeypatch.chdir(tmp_path)
+  assert console.installing('gcs') == f"pip install -e '{ROOT}[gcs]'"
+  package = tmp_path / 'site-packages' / 'jaxseg'
+  monkeypatch.setattr(console, '__file__', str(package / 'console.py'))
+  listed = ['numpy>=2.0', 'gcsfs>=2024.9; extra == "gcs"', 'wandb>=0.18; extra == "wandb"']
+  listed.append('google-cloud-storage>=2.18; extra == "gcs"')
+  monkeypatch.setattr(console.importlib.metadata, 'requires', lambda name: listed)
+  told = console.installing('gcs')
+  assert told == "pip install 'gcsfs>=2024.9' 'google-cloud-storage>=2.18'"

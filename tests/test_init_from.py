@@ -76,7 +76,7 @@ def test_a_run_that_does_not_fit(stage32, tmp_path, capsys):
   error = capsys.readouterr().err
   assert stop.value.code == 2 and error.count('\n') == 1 and error.startswith(f'error: {stage32}: ')
   assert '2 missing in the weights: params/score_pool4/bias (4,)' in error
-  assert not os.listdir(tmp_path / 'run' / 'checkpoints')
+  assert not os.listdir(tmp_path)
 
 
 def start(file, *overrides):
@@ -141,6 +141,21 @@ def test_several_names_in_one_flag(tmp_path):
   save_file(vgg(**{'params/conv1_1/bias': None}), tmp_path / 'w')
   _, report = start(tmp_path / 'w', 'init.unused=fc8', 'init.new=score_.*,conv1_1/bias')
   assert '29 matched, 3 new' in report
+
+
+def test_all_that_fine_tuning_needs_is_told_at_once(stage32):
+  """Another number of classes, other pixels: with the flags of the one line it loads."""
+  other = ('num_classes=3', 'data.options.num_classes=3', 'data.std=9,9,9', 'init.new=()')
+  with pytest.raises(UserError) as refused:
+    start(stage32, *other)
+  told = str(refused.value)
+  assert told.startswith(
+    f'{stage32}: the weights do not fit (30 names match). 2 of another shape: '
+  )
+  assert 'add --config.init.new=score_fr, which' in told and told.count(str(stage32)) == 1
+  assert 'these weights were trained with another std: add --config.data.std=1,1,1, or' in told
+  _, report = start(stage32, *other, 'init.new=score_fr', 'data.std=1,1,1')
+  assert '30 matched, 2 new, 2 unused' in report
 
 
 def test_a_name_that_is_neither_a_file_nor_a_run(tmp_path):

@@ -192,6 +192,15 @@ def test_devices_are_the_largest_number_that_divides_the_batch():
   assert [parallel.largest_divisor(n, 8) for n in (1, 6, 7, 8, 12, 13)] == [1, 6, 7, 8, 6, 1]
 
 
+def test_half_of_the_devices_without_work_are_told():
+  told = parallel.idle(share=12, used=4, available=8)
+  assert told.startswith(
+    '4 of 8 devices are idle, because a (micro-)batch of 12 is shared evenly: 8 or 16'
+  )
+  assert '1 of 2 devices' in parallel.idle(3, 1, 2) and ': 8 images' in parallel.idle(7, 7 // 7, 8)
+  assert not parallel.idle(15, 5, 8) and not parallel.idle(1, 1, 1)
+
+
 @pytest.mark.parametrize('mesh', ['data:3', 'data:16', 'rows:2', 'data:0', 'data'])
 def test_a_mesh_that_cannot_be_is_refused(mesh):
   with pytest.raises(UserError, match='config.mesh'):

@@ -17,7 +17,7 @@ from fsspec.registry import _registry
 from orbax.checkpoint._src.path import gcs_utils
 from PIL import Image
 
-from jaxseg import files
+from jaxseg import console, files
 from jaxseg.types import UserError
 from tests.bad_inputs import ROOT, good_folder
 from tests.test_launch import launch
@@ -151,9 +151,8 @@ def test_what_a_bucket_needs_is_told(capsys):
   with pytest.raises(SystemExit) as stop:
     launch('train', f'--config={ROOT}/configs/unet_shapes.py:smoke', '--workdir=gs://nobody/run')
   assert stop.value.code == 2
-  assert capsys.readouterr().err == (
-    "error: gs:// needs Google's libraries: pip install 'jaxseg[gcs]'\n"
-  )
+  told = capsys.readouterr().err
+  assert told == f"error: gs:// needs Google's libraries: {console.installing('gcs')}\n"
 
 
 def test_the_cache_must_be_local():

@@ -42,5 +42,5 @@ def test_wandb_gets_scalars_and_pictures_when_asked(tmp_path, monkeypatch):
 
 def test_wandb_missing_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', None)
-  with pytest.raises(UserError, match=r"pip install -e '.\[wandb\]'"):
+  with pytest.raises(UserError, match=r"pip install -e '.*\[wandb\]'"):
     Writer(tmp_path, wandb='seg')

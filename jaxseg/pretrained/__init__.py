@@ -1,16 +1,17 @@
 """Published weights into our networks: read a file, translate its names, load it, report it."""
 
-from jaxseg.pretrained.load import Report, flatten, load_file, load_into, matches
+from jaxseg.pretrained.load import LoadReport, flatten, load_file, load_into, matches, open_weights
 from jaxseg.pretrained.names import Converted, convert
 from jaxseg.pretrained.readers import read
 
 __all__ = [
   'Converted',
-  'Report',
+  'LoadReport',
   'convert',
   'flatten',
   'load_file',
   'load_into',
   'matches',
+  'open_weights',
   'read',
 ]

@@ -6,9 +6,11 @@ never loaded; so whatever is missing, left over or of another shape must be anno
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.pretrained.names import convert
+from jaxseg.pretrained.names import Converted, convert
 from jaxseg.pretrained.readers import read
 from jaxseg.types import Array, UserError
 
@@ -25,7 +27,7 @@ _Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class LoadReport:
   """What became of every name; shapes by full name such as 'params/conv1_1/kernel'.
 
   Attributes:
@@ -36,7 +38,7 @@ class Report:
     unexpected: the tensors have them, the network does not: a surprise.
     mismatched: name -> (shape in the network, shape of the tensor): a surprise.
     source: naming of the weights, where a file was read.
-    needs: fields of Model and values that make the network that source's, see sources.Source.
+    needs: fields of Model and values that make the network that source's, see sources.Naming.
   """
 
   matched: _Shapes = dataclasses.field(default_factory=dict)
@@ -71,7 +73,7 @@ def load_into(
   *,
   allow_new: Sequence[str] = (),
   allow_unused: Sequence[str] = (),
-) -> tuple[dict[str, Any], Report]:
+) -> tuple[dict[str, Any], LoadReport]:
   """Returns the variables with the tensors in place of the values of the same name.
 
   A pattern is a regular expression that must match all of a name or all of one of its leading
@@ -86,7 +88,7 @@ def load_into(
 
   Returns:
     variables: the same nesting, numpy arrays where loaded, otherwise the very values passed in.
-    report: see Report; without surprises.
+    report: see LoadReport; without surprises.
 
   Raises:
     UserError: a name is missing, unexpected or of another shape and not allowed to be; a tensor
@@ -94,7 +96,7 @@ def load_into(
   """
   old = flatten(variables)
   _check_patterns(allow_new, old)
-  report = Report()
+  report = LoadReport()
   for name, value in old.items():
     shape = tuple(value.shape)
     if matches(name, allow_new):
@@ -110,7 +112,7 @@ def load_into(
       expected = name in report.new or matches(name, allow_unused)
       (report.unused if expected else report.unexpected)[name] = tuple(value.shape)
   if report.surprises:
-    raise UserError(_complaint(report))
+    raise UserError(_complaint(report, allow_new, allow_unused))
   loaded = {name: _cast(name, tensors[name], old[name].dtype) for name in report.matched}
   return traverse_util.unflatten_dict(old | loaded, sep='/'), report
 
@@ -121,7 +123,7 @@ def load_file(
   *,
   allow_new: Sequence[str] = (),
   allow_unused: Sequence[str] = (),
-) -> tuple[dict[str, Any], Report, Preprocessing | None]:
+) -> tuple[dict[str, Any], LoadReport, Preprocessing | None]:
   """Reads a weight file, translates its names and loads it: `read`, `convert`, `load_into`.
 
   Heads that only classified ImageNet may go unused without being named.
@@ -137,19 +139,36 @@ def load_file(
   Raises:
     UserError: as read, convert and load_into.
   """
-  try:
-    converted = convert(read(path))
-    if converted.is_backbone and 'backbone' in variables.get('params', {}):
-      converted = converted.under('backbone')
-    allow_unused = (*allow_unused, *converted.optional)
+  converted = open_weights(path, variables)
+  allow_unused = (*allow_unused, *converted.optional)
+  with _named(path):
     loaded, report = load_into(
       variables, converted.tensors, allow_new=allow_new, allow_unused=allow_unused
     )
+  report = dataclasses.replace(report, source=converted.source, needs=converted.needs)
+  return loaded, report, converted.preprocessing
+
+
+def open_weights(path: str | Path, variables: Mapping[str, Any]) -> Converted:
+  """Reads a weight file and translates its names, a backbone's to where the network has its own.
+
+  Raises:
+    UserError: as read and convert.
+  """
+  with _named(path):
+    converted = convert(read(path))
+  inside = converted.is_backbone and 'backbone' in variables.get('params', {})
+  return converted.under('backbone') if inside else converted
+
+
+@contextlib.contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+  """Has a mistake name the file."""
+  try:
+    yield
   except UserError as error:
     message = str(error)
     raise UserError(message if str(path) in message else f'{path}: {message}') from None
-  report = dataclasses.replace(report, source=converted.source, needs=converted.needs)
-  return loaded, report, converted.preprocessing
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Array]:
@@ -198,7 +217,7 @@ def _described(name, value) -> str:
   return f'{name} {value}'
 
 
-def _complaint(report: Report) -> str:
+def _complaint(report: LoadReport, allow_new: Sequence[str], allow_unused: Sequence[str]) -> str:
   parts = []
   for title, group in (
     ('missing in the weights', report.missing),
@@ -209,8 +228,20 @@ def _complaint(report: Report) -> str:
       names = [_described(*item) for item in sorted(group.items())]
       more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
       parts.append(f'{len(names)} {title}: {", ".join(names[:_SHOWN])}{more}')
+  new = _flag('init.new', allow_new, {**report.missing, **report.mismatched})
+  unused = _flag('init.unused', allow_unused, report.unexpected)
+  both = ' '.join(filter(None, (new, unused)))
   return (
-    f'the weights do not fit ({len(report.matched)} names match). {"; ".join(parts)}. List names '
-    'that shall start anew in config.init.new (allow_new), names to be ignored in config.init.unused '
-    '(allow_unused)'
+    f'the weights do not fit ({len(report.matched)} names match). {"; ".join(parts)}: add '
+    f'{both}, which lists what shall start anew (new) and what is to be ignored (unused)'
   )
+
+
+def _flag(key: str, before: Sequence[str], names: Iterable[str]) -> str:
+  """Returns the flag that also allows the layers of these names, '' where there are none."""
+  layers = dict.fromkeys('/'.join(name.split('/')[1:-1]) or name for name in sorted(names))
+  if not layers:
+    return ''
+  if len(layers) > _SHOWN:
+    return f'--config.{key}=PATTERNS'
+  return shlex.quote(f'--config.{key}={",".join([*before, *layers])}')

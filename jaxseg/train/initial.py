@@ -1,7 +1,8 @@
 """The parameters of a trained run, and the first ones of a run that starts from it or from published weights."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,21 +72,37 @@ def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[
       weights were trained with other pixels, or in a network that the same names do not tell apart.
   """
   path, options = files.place(experiment.settings.init_from), experiment.init
-  announced = dict(allow_new=options.new, allow_unused=options.unused)
   if path.is_dir():
     given, step = load_variables(path)
-    try:
-      loaded, report = pretrained.load_into(variables, pretrained.flatten(given), **announced)
-    except UserError as e:
-      raise UserError(f'{path}: {e}') from None
-    report = dataclasses.replace(report, source=f'{path} at step {step}')
-    pixels = load_experiment(path).preprocess
+    tensors, pixels = pretrained.flatten(given), load_experiment(path).preprocess
+    found = pretrained.Converted(tensors, f'{path} at step {step}', pixels)
   else:
-    loaded, report, pixels = pretrained.load_file(variables, path, **announced)
-    check_network(experiment, report.needs)
-  if pixels is not None:
-    check_pixels(experiment, pixels)
-  return loaded, f'init_from {report}'
+    found = pretrained.open_weights(path, variables)
+  problems: list[str] = []  # all of them are told: each may need a flag
+  with _noted(problems, path):
+    loaded, report = pretrained.load_into(
+      variables,
+      found.tensors,
+      allow_new=options.new,
+      allow_unused=(*options.unused, *found.optional),
+    )
+  with _noted(problems, path):
+    check_network(experiment, found.needs)
+  if found.preprocessing is not None:
+    with _noted(problems, path):
+      check_pixels(experiment, found.preprocessing)
+  if problems:
+    raise UserError(f'{path}: {"; and ".join(problems)}')
+  return loaded, f'init_from {dataclasses.replace(report, source=found.source, needs=found.needs)}'
+
+
+@contextlib.contextmanager
+def _noted(problems: list[str], path: Path) -> Iterator[None]:
+  """Keeps what a user must mend, without the name of the weights."""
+  try:
+    yield
+  except UserError as error:
+    problems.append(str(error).removeprefix(f'{path}: '))
 
 
 def check_network(experiment: Experiment, needs: Mapping[str, Any]) -> None:

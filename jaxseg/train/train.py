@@ -314,6 +314,9 @@ def _header(
   yield f'data      {experiment.data.name}: {numbers}'
   micro = f' in {settings.accumulate} micro-batches' if settings.accumulate > 1 else ''
   yield f'devices   {wrapper.describe()} of {jax.device_count()}; batch {settings.batch_size}{micro}'
+  share, used = settings.batch_size // settings.accumulate, len(wrapper.devices)
+  if idle := parallel.idle(share, used, jax.device_count()) if not settings.mesh else '':
+    yield f'warning: {idle}'
   yield f'workdir   {folder.path if folder else ""}'
   yield f'labels    {"; ".join(data.labels)}'
   yield from (*rows.splitlines(), *origin.splitlines())

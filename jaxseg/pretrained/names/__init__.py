@@ -16,20 +16,20 @@ import numpy as np
 
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.pretrained.names import caffe, keras, layouts, maskrcnn, torch
-from jaxseg.pretrained.names.sources import Source, Tensors
+from jaxseg.pretrained.names.sources import Naming, Tensors
 from jaxseg.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-  """Tensors under our names with what belongs to them; see Source for the other fields."""
+  """Tensors under our names with what belongs to them; see Naming for the other fields."""
 
   tensors: dict[str, np.ndarray]
   source: str
   preprocessing: Preprocessing | None
-  optional: tuple[str, ...]
-  is_backbone: bool
-  needs: Mapping[str, Any]
+  optional: tuple[str, ...] = ()
+  is_backbone: bool = False
+  needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def under(self, scope: str) -> Converted:
     """Returns the same with every layer inside `scope`: 'params/fc/bias', 'params/scope/fc/bias'."""
@@ -69,7 +69,7 @@ def convert(tensors: Tensors) -> Converted:
   )
 
 
-def _translate(source: Source, tensors: Tensors) -> dict[str, np.ndarray]:
+def _translate(source: Naming, tensors: Tensors) -> dict[str, np.ndarray]:
   try:
     return source.translate(tensors)
   except (KeyError, IndexError, ValueError) as error:
@@ -94,7 +94,7 @@ def _is_ours(tensors: Tensors) -> bool:
 
 
 SOURCES = (
-  Source('jaxseg', _is_ours, dict, None),
+  Naming('jaxseg', _is_ours, dict, None),
   *maskrcnn.SOURCES,
   *torch.SOURCES,
   *caffe.SOURCES,

@@ -10,7 +10,7 @@ from jaxseg.pretrained.names.sources import (
   FCN,
   FULLY_CONNECTED,
   SEGNET,
-  Source,
+  Naming,
   Tensors,
   has,
 )
@@ -53,25 +53,25 @@ def _translate(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 SOURCES = (
-  Source('Caffe SegNet', has('conv1_1/0', 'conv1_1_bn/0', 'conv1_1_D/0'), _translate, SEGNET),
-  Source(
+  Naming('Caffe SegNet', has('conv1_1/0', 'conv1_1_bn/0', 'conv1_1_D/0'), _translate, SEGNET),
+  Naming(
     'Caffe SegNet-Basic', has('conv1/0', 'conv1_bn/0', 'conv_classifier/0'), _translate, SEGNET
   ),
-  Source(
+  Naming(
     'Caffe Bayesian SegNet-Basic',
     has('conv1/0', 'conv1_bn/0', 'dense_softmax_inner_prod/0'),
     _translate,
     SEGNET,
   ),
-  Source(
+  Naming(
     'Caffe FCN-8s at once',
     has('conv1_1/0', 'score_fr/0', 'scale_pool3/0'),
     _translate,
     FCN,
     needs={'at_once': True},
   ),
-  Source('Caffe FCN-32s, 16s or 8s', has('conv1_1/0', 'score_fr/0'), _translate, FCN),
-  Source(
+  Naming('Caffe FCN-32s, 16s or 8s', has('conv1_1/0', 'score_fr/0'), _translate, FCN),
+  Naming(
     'Caffe VGG_ILSVRC_16_layers',
     has('conv1_1/0', 'conv5_3/0'),
     _translate,

@@ -12,7 +12,7 @@ from jaxseg.pretrained.names.sources import (
   CAFFE,
   FULLY_CONNECTED,
   KERAS_MOBILENET,
-  Source,
+  Naming,
   Tensors,
   has_layer,
 )
@@ -103,14 +103,14 @@ def _translate_resnet(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 SOURCES = (
-  Source(
+  Naming(
     'Keras vgg16',
     has_layer('block5_conv3'),
     _translate_vgg,
     CAFFE,
     classifier=('fc6', 'fc7', 'fc8'),
   ),
-  Source(
+  Naming(
     'Keras resnet50',
     has_layer('conv5_block1_0_conv', 'res5a_branch1'),
     _translate_resnet,
@@ -118,7 +118,7 @@ SOURCES = (
     classifier=('fc',),
     needs={'backbone': 'resnet50_v1'},  # the stride is on the first 1x1 of a block
   ),
-  Source(
+  Naming(
     'Keras mobilenet',
     has_layer('conv_dw_13'),
     lambda tensors: _names(_layers(tensors, lambda layer: layer)),

@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from jaxseg.pretrained.names import layouts
-from jaxseg.pretrained.names.sources import TORCHVISION, Source, Tensors, has
+from jaxseg.pretrained.names.sources import TORCHVISION, Naming, Tensors, has
 
 _COCO_OUTPUTS = 91
 _COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -72,14 +72,14 @@ _HEADS = ('roi_heads.box_head.fc6.weight', 'roi_heads.mask_predictor.conv5_mask.
 _NEEDS = {'aligned': False, 'anchors_rounded': True}
 
 SOURCES = (
-  Source(
+  Naming(
     'torchvision maskrcnn_resnet50_fpn, published',
     has('backbone.body.conv1.weight', 'rpn.head.conv.weight', *_HEADS),
     _translate_published,
     TORCHVISION,
     needs=_NEEDS,
   ),
-  Source(
+  Naming(
     'torchvision maskrcnn_resnet50_fpn',
     has('backbone.body.conv1.weight', 'rpn.head.conv.0.0.weight', *_HEADS),
     _translate,

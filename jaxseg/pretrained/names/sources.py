@@ -27,7 +27,7 @@ KERAS_MOBILENET = Preprocessing((127.5,), (127.5,))
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Naming:
   """A naming of published weights.
 
   Attributes:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxseg.nn.backbones.vgg import STAGES
 from jaxseg.pretrained.names import layouts
-from jaxseg.pretrained.names.sources import FULLY_CONNECTED, TORCHVISION, Source, Tensors, has
+from jaxseg.pretrained.names.sources import FULLY_CONNECTED, TORCHVISION, Naming, Tensors, has
 
 _VGG_CLASSIFIER = {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'fc8'}
 # The stem of semseg is one sequence, in which ReLU and pooling have numbers too.
@@ -57,42 +57,42 @@ def _translate_semseg(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 SOURCES = (
-  Source(
+  Naming(
     'torchvision fcn_resnet50 or 101',
     has('backbone.layer4.0.conv1.weight', 'classifier.4.weight'),
     _translate_fcn,
     TORCHVISION,
     optional=('aux_classifier_.*',),
   ),
-  Source(
+  Naming(
     'torchvision resnet50 or 101',
     has('conv1.weight', 'layer4.0.conv3.weight'),
     layouts.from_torch,
     TORCHVISION,
     classifier=('fc',),
   ),
-  Source(
+  Naming(
     'torchvision mobilenet_v2',
     has('features.0.0.weight', 'features.1.conv.0.0.weight', 'features.18.0.weight'),
     layouts.from_torch,
     TORCHVISION,
     classifier=('classifier_1',),
   ),
-  Source(
+  Naming(
     'torchvision vgg16_bn',
     has('features.1.running_mean', 'features.40.weight'),
     _translate_vgg,
     TORCHVISION,
     classifier=('fc6', 'fc7', 'fc8'),
   ),
-  Source(
+  Naming(
     'torchvision vgg16',
     has('features.0.weight', 'features.28.weight'),
     _translate_vgg,
     TORCHVISION,
     classifier=('fc6', 'fc7', 'fc8'),
   ),
-  Source(
+  Naming(
     'semseg pspnet50 or 101',
     has('layer0.0.weight', 'ppm.features.0.1.weight', 'cls.4.weight'),
     _translate_semseg,

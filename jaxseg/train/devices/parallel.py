@@ -188,6 +188,23 @@ def build(
   return OnMesh(jax.make_mesh(sizes, names, axis_types=kinds, devices=chosen))
 
 
+def idle(share: int, used: int, available: int) -> str:
+  """Says that half of the devices or more have nothing to do, and which batches use all; '' where not.
+
+  Args:
+    share: images of a micro-batch.
+    used, available: devices.
+  """
+  if 2 * used > available:
+    return ''
+  near = [n for n in (share - share % available, share + -share % available) if n]
+  return (
+    f'{available - used} of {available} devices are idle, because a (micro-)batch of {share} is shared evenly: '
+    f'{" or ".join(map(str, dict.fromkeys(near)))} images use all of them (config.batch_size over '
+    'config.accumulate)'
+  )
+
+
 def _put(state: Any, sharding: NamedSharding) -> Any:
   """The first step takes the memory, an original's too that lay there: do not use that again.
 
