@@ -193,3 +193,21 @@ def test_transforms_that_are_no_pairs(augment):
   config.augment = augment
   with pytest.raises(UserError, match=r'config.augment: give \(name, dict\(...\)\) for each'):
     configs.settings(configs.plain(config))
+
+
+def test_a_path_may_hold_colons(tmp_path):
+  folder = tmp_path / 'a:b'
+  folder.mkdir()
+  body = "  c = base()\n  c.seed = 7 if variant == 'x,y' else 1\n  return c\n"
+  path = written(folder, body)
+  assert configs.load(path).seed == 1 and configs.load(f'{path}:x,y').seed == 7
+  (folder / 'own.py').rename(folder / 'own:x.py')
+  assert configs.load(f'{folder}/own:x.py').seed == 1
+  with pytest.raises(UserError, match='no config file'):
+    configs.load(f'{folder}/gone.py:x')
+
+
+def test_a_config_needs_no_ending(tmp_path):
+  path = written(tmp_path, '  return base()\n')
+  (tmp_path / 'own.py').rename(tmp_path / 'recipe')
+  assert configs.load(path.removesuffix('own.py') + 'recipe').seed == 0

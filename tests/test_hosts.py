@@ -270,6 +270,27 @@ def test_a_mistake_on_one_host_ends_all_with_its_line(tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_of_different_numbers_of_devices(tmp_path):
+  run = training(tmp_path / 'run', host1='cpu_devices=2')
+  assert run.statuses() == [2, 2], run.said(0) + run.said(1)
+  assert 'error: host 1 has 2 devices and host 0 has 1: give every host the same' in run.said(0)
+  assert 'Traceback' not in run.said(0) + run.said(1) and not (tmp_path / 'run').exists()
+  ROWS['1 device on host 0, 2 on host 1'] = 'both ended with status 2, host 0 told why'
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_one_host_stops_all(tmp_path):
+  many = ('num_steps=100000', 'eval.every=100000', 'log.checkpoint_every=100000')
+  run = training(tmp_path / 'run', *many)
+  run.wait_for('step 3/')
+  run.processes[1].send_signal(signal.SIGINT)
+  assert run.statuses() == [0, 130], run.said(0) + run.said(1)
+  step = int(run.said(0).split('stopped and saved at step ')[1].split(';')[0])
+  assert [int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir()] == [step]
+  ROWS['Ctrl-C on host 1 of 2'] = 'both stopped at one step and saved, that host with status 130'
+
+
+@pytest.mark.slow
 def test_two_hosts_evaluate_every_image_once(alone, tmp_path):
   run = Hosts(2, 'evaluate', lambda host: [f'--workdir={alone}', '--split=test'], 1, tmp_path)
   assert run.statuses() == [0, 0], run.said(0) + run.said(1)
@@ -312,6 +333,17 @@ def test_every_host_gives_the_same_number_of_devices():
   for counts, batch_size, count in (((4, 4), 5, None), ((4, 4), 8, 3), ((4, 2), 8, 6)):
     with pytest.raises(UserError, match='hosts'):
       chosen(counts, batch_size, count)
+
+
+def test_every_host_needs_as_many_devices_as_the_others():
+  def devices(*counts):
+    return [SimpleNamespace(process_index=h) for h, n in enumerate(counts) for _ in range(n)]
+
+  hosts._check_devices(devices(2, 2, 2))
+  with pytest.raises(
+    hosts.SharedError, match=r'host 1 has 1 devices and host 0 has 4: .*devices=1'
+  ):
+    hosts._check_devices(devices(4, 1, 4))
 
 
 @pytest.mark.parametrize(
@@ -368,7 +400,7 @@ def test_the_table_is_written():
   """Last in this file: by now every row is there, where all of it was run."""
   rows = [f'| {what} | {outcome} |' for what, outcome in ROWS.items()]
   if os.environ.get(TABLE):
-    assert len(rows) == 13, 'the table needs all of this file, in one process'
+    assert len(rows) == 15, 'the table needs all of this file, in one process'
   heading = (
     'Processes that talk over loopback, beside the same training by one process;\n'
     f'`{TABLE}=docs/reliability.md pytest -m "slow or not slow" -n0 tests/test_hosts.py`.\n'

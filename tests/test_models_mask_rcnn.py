@@ -4,6 +4,7 @@ import functools
 from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -108,6 +109,9 @@ def test_what_it_refuses():
   ):
     with pytest.raises(UserError, match=message):
       abstract(Model(2, **options), (1, 64, side, 3))
+  height, width = jax.export.symbolic_shape('32*h, 32*w')
+  with pytest.raises(UserError, match='Mask R-CNN has a program for each image size'):
+    abstract(Model(2), (1, height, width, 3))
   with pytest.raises(UserError, match="config.task='instance'"):
     Model(2, **TINY).init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=True)
 

@@ -365,14 +365,6 @@ def at_the_end(run, trained, tmp_path):
     yield RunView(run.experiment, trained, None, run.classes, None, progress)
 
 
-def test_a_failing_report_loses_no_training(at_the_end, monkeypatch, capsys):
-  monkeypatch.setattr(report, 'collect', lambda folder: 1 / 0)
-  report.Report().ended(at_the_end)
-  out = capsys.readouterr().out
-  assert out.count('\n') == 1 and out.startswith('no report: ZeroDivisionError')
-  assert f'python launch/report.py {at_the_end.folder}' in out
-
-
 def test_where_no_figures_are_wanted_no_image_is_scored(at_the_end):
   log = dataclasses.replace(at_the_end.experiment.log, figures=0)
   experiment = dataclasses.replace(at_the_end.experiment, log=log)

@@ -200,8 +200,8 @@ def test_a_run_knows_where_its_time_went(tmp_path, capsys):
   assert sum(v for k, v in seconds.items() if k != 'wall') == pytest.approx(
     seconds['wall'], abs=1e-6
   )
-  assert seconds['wall'] == pytest.approx(outside, rel=0.01, abs=0.05)
-  assert 0.8 <= seconds['figures'] < 1 and seconds['compile'] > 0.1 and seconds['evaluation'] > 0
+  assert seconds['wall'] == pytest.approx(outside, rel=0.01, abs=0.2)
+  assert 0.8 <= seconds['figures'] < 2 and seconds['compile'] > 0.1 and seconds['evaluation'] > 0
   assert 'time      ' in capsys.readouterr().out.splitlines()[-1]
 
 

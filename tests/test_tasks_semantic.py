@@ -78,12 +78,11 @@ def test_dice_is_a_term_of_its_own():
   np.testing.assert_allclose(total(terms), PLAIN + (2 - dice_0 - dice_1) / 2, rtol=1e-5)
 
 
-def test_auxiliary_term_is_scaled_in_its_sum_and_only_when_training():
+def test_auxiliary_term_is_scaled_in_its_sum():
   outputs = {**OUTPUTS, 'aux_logits': jnp.zeros((1, 2, 2, 2))}
   terms = Task(2).losses(outputs, BATCH)
   np.testing.assert_allclose(terms['aux/xent'], [0.4 * 3 * LOG(2), 3], rtol=1e-6)
   np.testing.assert_allclose(total(terms), PLAIN / 3 + 0.4 * LOG(2), rtol=1e-6)
-  assert list(Task(2).losses(outputs, BATCH, train=False)) == ['xent']
   assert list(Task(2, aux_weight=0.0).losses(outputs, BATCH)) == ['xent']
 
 

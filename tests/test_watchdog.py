@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxseg import report
 from jaxseg.data import archives, image_files, label_check, mask_set, raw_files, threads
 from jaxseg.data.frame import Frame
 from jaxseg.data.loader import eval_batches, train_batches
@@ -233,17 +232,6 @@ def test_a_time_limit_holds_inside_of_it_and_may_be_none(never):
   with threads.time_limit(0.1):
     wait = threading.Event().wait
     assert list(threads.results(lambda i: wait(0.3), [0], timeout=0)) == [False]
-
-
-def test_a_stuck_report_ends_the_training_that_it_belongs_to(monkeypatch, tmp_path):
-  """Its thread would keep a process that only tells of it."""
-
-  def stuck(workdir):
-    raise StuckError('no data')
-
-  monkeypatch.setattr(report, 'collect', stuck)
-  with pytest.raises(StuckError):
-    report.Report().ended(SimpleNamespace(folder=tmp_path))
 
 
 @pytest.mark.parametrize(

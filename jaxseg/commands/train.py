@@ -25,8 +25,10 @@ def main(parser: console.Parser) -> None:
   parser.add_hosts()
   flags = parser.parse()
   settings = config.load(flags.config, flags.overrides)
-  from jaxseg.train.devices import hosts  # JAX starts only once the config is known to be right
+  from jaxseg.train import build
+  from jaxseg.train.devices import hosts
 
+  build.experiment(settings).check_data()  # before JAX starts, and before hosts wait for each other
   with hosts.joined(flags.coordinator, flags.processes, flags.process):
     from jaxseg import report
     from jaxseg.train.train import train

@@ -162,6 +162,8 @@ class Model(nn.Module):
       raise UserError(
         f'anchor_sizes={tuple(self.anchor_sizes)}: one for each of {stages} stages, or one more'
       )
+    if not all(isinstance(side, int) for side in image.shape[1:3]):
+      raise UserError('Mask R-CNN has a program for each image size: its anchors are laid out once')
     if train and truth is None:
       raise UserError("Mask R-CNN trains on the truth of a batch: use config.task='instance'")
     if rows_are_split():

@@ -16,7 +16,7 @@ from jaxseg.report import comparison, images, single
 from jaxseg.report.figures import Figures
 from jaxseg.report.runs import RunSummary, collect
 from jaxseg.train.journal import Hook, RunView
-from jaxseg.types import StuckError, UserError
+from jaxseg.types import UserError
 
 __all__ = ['RunSummary', 'collect', 'hooks', 'write']
 
@@ -76,25 +76,19 @@ def hooks() -> list[Hook]:
 
 
 class Report:
-  """Writes the report of a run that has reached its last step; a failure is told, never raised.
+  """Writes the report of a run that has reached its last step.
 
   With config.log.figures 0 no image is scored.
   """
+
+  remedy = 'launch/report.py writes it'
 
   def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
     """Waits for the end."""
 
   def ended(self, run: RunView) -> None:
-    """Raises StuckError for a read that is stuck: the process would never end."""
-    try:
-      if collect(run.folder).last_step < run.experiment.settings.num_steps:
-        return
-      count = images.MAX_IMAGES if run.experiment.log.figures else 0
-      file = write([run.folder], max_images=count, seconds=60.0, progress=run.progress)
-      run.say(f'report    {file}')
-    except StuckError:  # its thread is still there: see jaxseg.console.run
-      raise
-    except Exception as e:  # whatever it is, the training is done and saved
-      reason = ' '.join(str(e).split())[:160]
-      remedy = f'try python launch/report.py {run.folder}'
-      run.say(f'no report: {type(e).__name__}: {reason}; {remedy}')
+    if collect(run.folder).last_step < run.experiment.settings.num_steps:
+      return
+    count = images.MAX_IMAGES if run.experiment.log.figures else 0
+    file = write([run.folder], max_images=count, seconds=60.0, progress=run.progress)
+    run.say(f'report    {file}')

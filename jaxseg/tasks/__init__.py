@@ -50,7 +50,7 @@ class Task(Protocol):
   def model_inputs(self, batch: Batch) -> dict[str, Any]:
     """Returns what the network takes in training beside the image."""
 
-  def losses(self, outputs: Outputs, batch: Batch, *, train: bool = True) -> Losses:
+  def losses(self, outputs: Outputs, batch: Batch) -> Losses:
     """Returns name -> (sum, weight), float32 scalars to be added over devices before the division.
 
     The loss is the sum over terms of sum / (weight where positive, else 1).

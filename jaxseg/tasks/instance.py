@@ -66,13 +66,12 @@ class Task:
       )
     return {'truth': {name: batch[name] for name in TRUTH}}
 
-  def losses(self, outputs: Outputs, batch: Batch, *, train: bool = True) -> Losses:
+  def losses(self, outputs: Outputs, batch: Batch) -> Losses:
     """The terms of the loss, see jaxseg.tasks.
 
     Args:
       outputs: of models.mask_rcnn in training, where they are described.
       batch: unused; the network has sampled from it.
-      train: unused.
 
     Returns:
       'rpn/objectness' (binary cross-entropy) and 'rpn/box' (L1) over the sampled anchors, both
@@ -80,7 +79,7 @@ class Task:
       class) both divided by the number of sampled regions; 'mask' (binary cross-entropy of the true
       class), the mean over the cells of positive regions.
     """
-    del batch, train
+    del batch
     anchors = jnp.float32(outputs['rpn_labels'].size)
     objectness, moves = _proposal_sums(outputs)
     labels = outputs['roi_classes']

@@ -82,14 +82,13 @@ class Task:
     del batch
     return {}
 
-  def losses(self, outputs: Outputs, batch: Batch, *, train: bool = True) -> Losses:
+  def losses(self, outputs: Outputs, batch: Batch) -> Losses:
     """The terms of the loss, see jaxseg.tasks.
 
     Args:
       outputs: 'logits' [b, h', w', num_outputs]; when training also 'aux_logits', if the network
         has them.
       batch: 'label' integers [b, h, w], h >= h'; 'weight' float [b, h, w] if pixel_weights.
-      train: whether the auxiliary term is wanted.
 
     Returns:
       'xent'; 'dice' for 'softmax_dice'; 'aux/xent', its sum already multiplied by aux_weight.
@@ -98,7 +97,7 @@ class Task:
     if self.name == 'softmax_dice':
       label = align(batch['label'], outputs['logits'])
       terms['dice'] = losses.soft_dice(outputs['logits'], label)
-    if train and self.aux_weight and outputs.get('aux_logits') is not None:
+    if self.aux_weight and outputs.get('aux_logits') is not None:
       total, weight = self._cross_entropy(outputs['aux_logits'], batch)
       terms['aux/xent'] = (self.aux_weight * total, weight)
     return terms

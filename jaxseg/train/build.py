@@ -5,7 +5,7 @@ Shared by training, evaluation and prediction, so that a run is read exactly as 
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,18 +95,9 @@ class Experiment:
       UserError: no such dataset, split, folder or option, or another number of classes.
       StuckError: a read that does not end within data.timeout seconds.
     """
-    settings, dataset = self.settings, load('datasets', self.data.name)
-    options = dict(self.data.options)
-    if dataset.NUM_CLASSES is None:  # all follows from the user's files, which may have mistakes
-      told = {'num_classes': settings.num_classes, 'channels': self.channels}
-      told = told | {'dtype': self.data.dtype}
-      taken = parameters(dataset.source)
-      options = {key: value for key, value in told.items() if key in taken} | options
-    options = arguments(dataset.source, options, 'config.data.options', _OF_SOURCE)
+    settings, open_split = self.settings, self._opener()
     with threads.time_limit(self.data.timeout):
-      source = dataset.source(
-        split, data_dir=settings.data_dir or None, cache_dir=self.cache_dir, **options
-      )
+      source = open_split(split)
     dtype = getattr(source, 'dtype', 'uint8')
     for key, here, have, advice in (
       ('num_classes', settings.num_classes, source.num_classes, 'add --config.num_classes={}'),
@@ -117,6 +108,23 @@ class Experiment:
         advice = advice.format(have)
         raise UserError(f'config.{key}={here}, but {self.data.name} has {have}: {advice}')
     return Resized(source, self.data.image_size) if self.data.image_size else source
+
+  def check_data(self) -> None:
+    """Raises UserError for a dataset, or an option of it, that there is not; nothing is read."""
+    self._opener()
+
+  def _opener(self) -> Callable[[str], Any]:
+    """Returns the function that opens a split."""
+    settings, dataset = self.settings, load('datasets', self.data.name)
+    options = dict(self.data.options)
+    if dataset.NUM_CLASSES is None:  # all follows from the user's files, which may have mistakes
+      told = {'num_classes': settings.num_classes, 'channels': self.channels}
+      told = told | {'dtype': self.data.dtype}
+      taken = parameters(dataset.source)
+      options = {key: value for key, value in told.items() if key in taken} | options
+    options = arguments(dataset.source, options, 'config.data.options', _OF_SOURCE)
+    folders = dict(data_dir=settings.data_dir or None, cache_dir=self.cache_dir)
+    return partial(dataset.source, **folders, **options)
 
   @property
   def cache_dir(self) -> str | None:

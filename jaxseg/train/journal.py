@@ -39,7 +39,10 @@ class RunView:
 
 
 class Hook(Protocol):
-  """What is shown of a run, such as figures and a report; on the first host alone."""
+  """What is shown of a run, such as figures and a report; on the first host alone.
+
+  A `remedy`, where a hook has one, says what to do when it failed.
+  """
 
   def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
     """Called after each evaluation, when its checkpoint is saved."""
@@ -133,7 +136,8 @@ class Journal:
       raise
     except Exception as e:
       name, reason = type(hook).__name__.lower(), ' '.join(str(e).split())[:160]
-      self.say(f'warning: no {name} {when}: {type(e).__name__}: {reason}')
+      remedy = getattr(hook, 'remedy', '')
+      self.say(f'warning: no {name} {when}: {type(e).__name__}: {reason}{remedy and f"; {remedy}"}')
 
 
 class NoJournal:

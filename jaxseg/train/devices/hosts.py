@@ -18,7 +18,8 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -183,12 +184,14 @@ def together() -> Iterator[dict[str, Any]]:
   A host puts what must be the same on all into the dict that it is given: {name: JSON-able value}.
 
   Raises:
-    SharedError: on every host, where one raised a UserError in the block, or their facts differ.
+    SharedError: on every host, where one raised a UserError in the block, or their facts or numbers of
+      devices differ.
   """
   facts: dict[str, Any] = {}
   if count() == 1:
     yield facts
     return
+  _check_devices(jax.devices())
   problem = ''
   try:
     yield facts
@@ -209,6 +212,17 @@ def together() -> Iterator[dict[str, Any]]:
           f'host {host} has another {name} than host 0: start all hosts with one command and one '
           'copy of the data'
         )
+
+
+def _check_devices(devices: Sequence[jax.Device]) -> None:
+  """Raises SharedError where the hosts have other numbers of devices: JAX exchanges nothing then."""
+  counts = Counter(device.process_index for device in devices)
+  for host, number in sorted(counts.items()):
+    if number != counts[0]:
+      raise SharedError(
+        f'host {host} has {number} devices and host 0 has {counts[0]}: give every host the same number (of '
+        f'CPUs: --config.cpu_devices={min(counts.values())})'
+      )
 
 
 def _meet() -> None:
