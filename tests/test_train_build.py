@@ -37,6 +37,17 @@ def test_a_saved_config_names_every_default_and_builds_the_same():
   assert again == experiment and again.config == experiment.config
 
 
+def test_another_network_is_chosen_with_its_own_options():
+  segnet = make_experiment('model=segnet', 'model.width=4').config['model']
+  assert segnet == make_experiment(model={'name': 'segnet', 'width': 4}).config['model']
+  with pytest.raises(UserError) as refused:
+    make_experiment('model.name=segnet')
+  assert str(refused.value) == (
+    'config.model.batch_norm: segnet has no such option, fcn has: --config.model=segnet takes that network '
+    'without the options of another'
+  )
+
+
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import files, models, tasks
 from jaxseg.config import Settings
-from jaxseg.config.parts import arguments, coerced, defaults, load, parameters
+from jaxseg.config.parts import arguments, coerced, defaults, load, names, parameters
 from jaxseg.data import augment, label_check, threads, transforms
 from jaxseg.data.frame import Frame
 from jaxseg.data.options import Data
@@ -240,6 +240,13 @@ def _model_options(given: Mapping[str, Any]) -> dict[str, Any]:
   name = coerced(given.get('name', 'unet'), str, 'config.model.name')
   cls = models.load(name)
   options = {k: v for k, v in given.items() if k != 'name'}
+  for key in (key for key in options if key not in parameters(cls)):
+    others = (other for other in names('models') if key in parameters(models.load(other)))
+    if other := next(others, None):
+      raise UserError(
+        f'config.model.{key}: {name} has no such option, {other} has: --config.model={name} takes that '
+        'network without the options of another'
+      )
   return {'name': name} | defaults(cls) | arguments(cls, options, 'config.model')
 
 
