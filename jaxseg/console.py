@@ -72,12 +72,16 @@ class Parser(argparse.ArgumentParser):
     add('--workdir', required=True, type=folders, help=f'{one}; several with commas: their mean')
     add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
 
-  def parse(self) -> argparse.Namespace:
-    """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value."""
+  def parse(self, without_config: str = '') -> argparse.Namespace:
+    """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value.
+
+    The job `without_config` takes these alone, others with the config that they change.
+    """
     argv, prefix = self._argv, '--config.'
     flags = self.parse_args([a for a in argv if not a.startswith(prefix)])
     flags.overrides = [a[len(prefix) :] for a in argv if a.startswith(prefix)]
-    if flags.overrides and not getattr(flags, 'config', None):
+    alone = without_config and flags.job == without_config
+    if flags.overrides and not alone and not getattr(flags, 'config', None):
       raise UserError(f'--config.{flags.overrides[0]} needs --config=configs/NAME.py')
     return flags
 

@@ -24,7 +24,7 @@ def main(parser: console.Parser) -> None:
   plans.add_argument('--model', default='', help='network; default: one that suits the data')
   plans.add_argument('--folds', type=int, default=0, help='parts, each to be held out once')
   plans.add_argument('--overwrite', action='store_true', help='replace the file')
-  flags = parser.parse()
+  flags = parser.parse(without_config='plan')
   if flags.job == 'plan':
     parser.require(flags, 'output')
     from jaxseg.prepare import own_data, plan
