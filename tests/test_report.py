@@ -14,16 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import report
+from jaxseg import config, report
 from jaxseg.console import Progress
 from jaxseg.datasets import shapes
 from jaxseg.predict.ensemble import load
 from jaxseg.report import comparison, images, render, single
+from jaxseg.train import build
 from jaxseg.train.journal import RunView
+from jaxseg.train.run_folder import Classes
 from jaxseg.train.writer import read_records
 from jaxseg.types import UserError
 from tests.browser import Browser
 from tests.test_launch import launch
+from tests.tiny_runs import make_workdir
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = f'--config={ROOT}/configs/unet_shapes.py:smoke'
@@ -422,17 +425,50 @@ def test_numbers_and_names_by_hand():
   assert render.plain({'size': (2, 0.5), 'name': ''}) == "size=(2, 0.5), name=''"
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize('width', [390, 1280])
-def test_it_looks_right_in_a_browser(width, trained, run, tmp_path):
-  """No error, no request, no scrolling sideways, nothing cut off; one run and two."""
-  pages = {'one': trained / 'report.html', 'two': tmp_path / 'two.html'}
+def page_of_one(run):
+  """A semantic run with everything that an evaluation can measure."""
+  rows = {f'site {i}': dict(images=5, mean_iou=0.5, mean_accuracy=0.5) for i in range(3)}
+  bins = {'confidence': [0.4, 0.9], 'accuracy': [0.5, 0.8], 'share': [0.25, 0.75]}
+  curve = {'coverage': [0.5, 1.0], 'risk': [0.1, 0.25]}
+  more = dict(ece=0.1, reliability=bins, risk_coverage=curve, by_site=rows, by_camera=rows)
+  return single.page(
+    evaluated(run, evaluation(run, 0.5, **more)), images.score(run, 'best', 8, 60, print)
+  )
+
+
+def page_of_instances(folder):
+  """A run of Mask R-CNN that found its objects a little to the left."""
+  experiment = build.experiment(config.load(f'{ROOT}/configs/mask_rcnn_dsb2018.py:smoke'))
+  source, task = experiment.source('val'), experiment.task
+  run = report.collect(
+    make_workdir(folder, experiment, Classes(source.class_names, source.palette))
+  )
+  shots = []
+  for i in range(3):
+    prediction = {'ids': np.roll(source[i]['instances'], -3 * i, axis=1)}
+    shots.append(images._shot(source[i], [0.5], task.draw(source[i], prediction, run.classes)))
+  found = images.Images('val', 1, 3, (0.5,) * 3, {'per_class_ap': {'disc': 0.5}}, tuple(shots))
+  return single.page(run, found)
+
+
+def page_of_two(run):
   other = dataclasses.replace(
     run, path=run.path.with_name('a_rather_long_name_of_another_run_' * 2)
   )
-  pages['two'].write_text(compared(run, other, other))
+  named = comparison.named([run, other])
+  found = images.compare(dict.fromkeys(named, run), 'best', 8, 60, print)
+  return comparison.page(named, found)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [390, 1280])
+def test_it_looks_right_in_a_browser(width, run, tmp_path):
+  """No error, no request, no scrolling sideways, nothing cut off, no hole; one run, of objects too, and two."""
+  texts = page_of_one(run), page_of_instances(tmp_path / 'instances'), page_of_two(run)
   with Browser(width) as browser:
-    for file in pages.values():
+    for i, text in enumerate(texts):
+      file = tmp_path / f'{i}.html'
+      file.write_text(text)
       browser.open(file)
       assert browser.errors == []
       outside = [u for u in browser.requests if not u.startswith('data:')]
@@ -440,6 +476,7 @@ def test_it_looks_right_in_a_browser(width, trained, run, tmp_path):
       assert browser.run('return innerWidth') == width
       assert browser.run('return document.documentElement.scrollWidth') <= width
       assert browser.run(_OVERFLOWING) == []
+      assert browser.run(_HOLES) == []
       background = browser.run('return getComputedStyle(document.body).backgroundColor')
       assert background == 'rgb(245, 246, 248)'  # the policy lets the style in
       assert browser.run('return [...document.images].every(i => i.naturalWidth > 0)')
@@ -453,4 +490,21 @@ return [...document.querySelectorAll('main *')].filter(e => {
   const box = e.getBoundingClientRect();
   return box.right > document.documentElement.clientWidth + 1 && !e.closest('.scroll');
 }).map(e => e.outerHTML.slice(0, 80));
+"""
+
+# Cards and columns without content, pictures beside nothing, plots that leave some of their card empty, names that are
+# not below their pictures.
+_HOLES = """
+const inner = e => e.clientWidth - parseFloat(getComputedStyle(e).paddingLeft) * 2;
+const empty = [...document.querySelectorAll('.card, .stack, .charts, figcaption')]
+  .filter(e => e.offsetHeight < 12 || !(e.textContent.trim() || e.querySelector('img')));
+const alone = [...document.querySelectorAll('.views')].filter(e => {
+  const last = e.lastElementChild.getBoundingClientRect();
+  return last.right < e.getBoundingClientRect().right - 2;
+});
+const narrow = [...document.querySelectorAll('.card img.plot')]
+  .filter(e => e.offsetWidth < inner(e.closest('.scroll') || e.closest('.card')) - 2);
+const above = [...document.querySelectorAll('.shot figcaption')]
+  .filter(e => e.getBoundingClientRect().top < e.previousElementSibling.getBoundingClientRect().bottom);
+return [...empty, ...alone, ...narrow, ...above].map(e => e.outerHTML.slice(0, 120));
 """
