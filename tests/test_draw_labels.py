@@ -83,7 +83,8 @@ def test_legend_of_many_classes_names_those_that_occur():
   assert found == [(f'class {k}', (k, 0, 0)) for k in (3, 7, 149)] + [('void', VOID_COLOR)]
 
 
-def test_a_picture_makes_its_folder(tmp_path):
-  labels.save(tmp_path / 'new' / 'a.png', np.full((2, 3, 3), 9, np.uint8))
-  with Image.open(tmp_path / 'new' / 'a.png') as picture:
+def test_a_picture_is_a_png(tmp_path):
+  labels.save(tmp_path / 'a', np.full((2, 3, 3), 9, np.uint8))
+  with Image.open(tmp_path / 'a') as picture:
+    assert picture.format == 'PNG'
     np.testing.assert_array_equal(picture, np.full((2, 3, 3), 9))

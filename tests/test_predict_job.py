@@ -253,7 +253,7 @@ def test_an_interrupted_prediction_says_how_to_go_on_and_does(workdir, tmp_path)
   process = subprocess.Popen(
     command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_interrupts
   )
-  while process.poll() is None and not list(out.glob('*.png')):
+  while process.poll() is None and not list(out.glob('[!.]*.png')):
     time.sleep(0.01)
   process.send_signal(signal.SIGINT)
   _, error = process.communicate(timeout=120)

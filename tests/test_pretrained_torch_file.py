@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxseg.pretrained.readers import torch
+from jaxseg.pretrained.readers import pickles, torch
 from jaxseg.types import UserError
 
 # A small assembler for the pickle machine: each function returns the bytes that push one object.
@@ -207,9 +207,8 @@ def test_arbitrary_objects_are_refused_and_never_built(tmp_path):
   ],
 )
 def test_only_the_listed_names_are_found(module, attribute):
-  unpickler = torch._Unpickler(io.BytesIO(stream(name(module, attribute))))
   with pytest.raises(UserError, match='could run any code'):
-    unpickler.load()
+    pickles.load(io.BytesIO(stream(name(module, attribute))), torch._ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +227,7 @@ def test_only_the_listed_names_are_found(module, attribute):
 def test_a_tensor_outside_its_storage_is_refused(tmp_path, offset, size, stride):
   tree = {'w': tensor(storage('FloatStorage', '0', 6), offset, size, stride)}
   path = write_zip(tmp_path / 'a.pth', tree, {'0': SIX.tobytes()})
-  with pytest.raises(UserError, match='a tensor'):
+  with pytest.raises(UserError, match=r'a tensor|its tensors'):
     torch.read(path)
 
 

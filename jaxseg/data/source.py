@@ -5,7 +5,7 @@ import json
 import operator
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,25 @@ class Source:
     return len(self._indices)
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray | str]:
+    return self._read(index, self._example)
+
+  def _read(self, index: int, read: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """Returns what `read` makes of a record."""
     record = self._record(index)
+    try:
+      return read(record)
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error, cv2.error) as error:
+      if isinstance(error, UserError):
+        raise
+      raise self._damaged() from error
+
+  def _example(self, record: Mapping[str, Any]) -> dict[str, np.ndarray | str]:
     image = image_files.decode(record['image'], channels=self.channels, dtype=self.dtype)
     if image is None:
       raise self._damaged()
     label = self._decode(record['label'], cv2.IMREAD_GRAYSCALE)
+    if image.shape[:2] != label.shape:
+      raise self._damaged()
     example = {'image': image, 'label': label}
     if 'weight' in record:
       example['weight'] = self._decode(record['weight']) * np.float32(record['weight_unit'])
@@ -111,16 +125,16 @@ class Source:
 
   def label(self, index: int) -> np.ndarray:
     """Returns only the label, without decoding the image."""
-    return self._decode(self._record(index)['label'], cv2.IMREAD_GRAYSCALE)
+    return self._read(index, lambda record: self._decode(record['label'], cv2.IMREAD_GRAYSCALE))
 
   def size(self, index: int) -> tuple[int, int]:
     """Returns only height and width, without decoding anything: the label is a PNG of that size."""
-    width, height = struct.unpack_from('>II', self._record(index)['label'], _PNG_SIZE)
-    return height, width
+    sides = self._read(index, lambda record: struct.unpack_from('>II', record['label'], _PNG_SIZE))
+    return sides[1], sides[0]
 
   def file_name(self, index: int) -> str:
     """Returns only the file name."""
-    return self._record(index)['file_name'].decode()
+    return self._read(index, lambda record: record['file_name'].decode())
 
   @property
   def identity(self) -> str:
@@ -149,11 +163,17 @@ class Source:
   def _reader(self) -> Any:
     with self._lock:
       if self._records is None:
-        builder = tfds.builder_from_directory(self.path)
-        pictures = [k for k in builder.info.features if k not in _NOT_PICTURES]
-        as_stored = dict.fromkeys(pictures, tfds.decode.SkipDecoding())
-        self._records = builder.as_data_source(split=SPLIT, decoders=as_stored)
+        self._records = self._open()
       return self._records
+
+  def _open(self) -> Any:
+    try:
+      builder = tfds.builder_from_directory(self.path)
+      pictures = [k for k in builder.info.features if k not in _NOT_PICTURES]
+      as_stored = dict.fromkeys(pictures, tfds.decode.SkipDecoding())
+      return builder.as_data_source(split=SPLIT, decoders=as_stored)
+    except Exception as error:  # TFDS raises many kinds on damaged files
+      raise self._damaged() from error
 
   def __getstate__(self) -> dict[str, Any]:
     return {**self.__dict__, '_lock': None, '_records': None}

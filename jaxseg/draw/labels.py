@@ -7,8 +7,8 @@ uint8 [h, w, 3].
 
 import functools
 import itertools
-import os
 from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -103,13 +103,12 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
   return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def save(path: str | os.PathLike, picture: np.ndarray) -> None:
-  """Writes a picture as an image file; its folder is made if need be."""
-  os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-  Image.fromarray(picture).save(path)
+def save(file: BinaryIO, picture: np.ndarray) -> None:
+  """Writes a picture as a PNG."""
+  Image.fromarray(picture).save(file, 'PNG')
 
 
-def save_palette_png(path: str | os.PathLike, label: np.ndarray, palette: Palette) -> None:
+def save_palette_png(file: BinaryIO, label: np.ndarray, palette: Palette) -> None:
   """Writes a label as a palette PNG: one byte a pixel, the class itself, void 255.
 
   Entry 255 of the palette is VOID_COLOR, unused ones are black.
@@ -123,7 +122,7 @@ def save_palette_png(path: str | os.PathLike, label: np.ndarray, palette: Palett
     table[VOID] = VOID_COLOR
   picture = Image.fromarray(np.ascontiguousarray(label, np.uint8))
   picture.putpalette(table.tobytes())
-  picture.save(path, format='PNG')
+  picture.save(file, format='PNG')
 
 
 def _is_class(label: np.ndarray, palette: Palette) -> np.ndarray:

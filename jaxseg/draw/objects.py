@@ -1,9 +1,8 @@
 """Pictures of objects, each in a colour of its own."""
 
 import colorsys
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -96,9 +95,9 @@ def colors_of(count: int) -> np.ndarray:
   return np.rint(255 * np.array([(0, 0, 0), *colors])).astype(np.uint8)
 
 
-def save_numbers(path: str | os.PathLike, numbers: np.ndarray) -> None:
+def save_numbers(file: BinaryIO, numbers: np.ndarray) -> None:
   """Writes uint16 [h, w] as a grey PNG of 16 bits."""
-  Image.fromarray(np.ascontiguousarray(numbers, np.uint16)).save(path, format='PNG')
+  Image.fromarray(np.ascontiguousarray(numbers, np.uint16)).save(file, format='PNG')
 
 
 def _outlines(ids: np.ndarray) -> np.ndarray:

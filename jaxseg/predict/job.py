@@ -17,7 +17,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ from jaxseg.predict import coco_json
 from jaxseg.predict.base import BasePredictor
 from jaxseg.predict.ensemble import load
 from jaxseg.predict.inputs import (
+  IN_THE_WAY,
   Item,
   any_size,
   header_size,
@@ -46,6 +47,7 @@ from jaxseg.types import UserError
 
 MAX_PROGRAMS = 8  # different image sizes that are each compiled for as they are; with more ...
 BUCKET = 64  # ... sizes are rounded up to a multiple of this
+PROBABILITY = np.dtype('<f2')
 _ROWS = 1024  # that an overlay is blended in at a time
 
 
@@ -125,7 +127,8 @@ def predict_files(
     todo = [i for i in items if not (skip_existing and _is_done(i, folder, wanted, known))]
     if todo and not predictor.options.multiple:
       predictor = share_programs(predictor, items)  # alike, whichever of them are still to do
-    bad = _Job(predictor, folder, wanted, known, keep=skip_existing).run(todo) if todo else {}
+    existing = 'replace' if overwrite else 'keep' if skip_existing else 'refuse'
+    bad = _Job(predictor, folder, wanted, known, existing).run(todo) if todo else {}
   if len(bad) == len(items):
     first = next(iter(bad.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {first}')
@@ -176,7 +179,8 @@ class _Job:
     output: a folder.
     wanted: what is written beside the masks.
     log: gets the detections.
-    keep: whether files that are there stay as they are.
+    existing: what is done where a file is there by the time that its successor is whole: 'replace' it,
+      'keep' it, or 'refuse' to go on.
   """
 
   def __init__(
@@ -185,11 +189,10 @@ class _Job:
     output: Path,
     wanted: Wanted,
     log: coco_json.Log | None = None,
-    *,
-    keep: bool = False,
+    existing: Literal['replace', 'keep', 'refuse'] = 'refuse',
   ):
     self._predictor, self._output, self._wanted = predictor, output, wanted
-    self._log, self._keep = log, keep
+    self._log, self._existing = log, existing
 
   def run(self, items: Sequence[Item]) -> dict[str, str]:
     """Returns what could not be predicted, by name, with the reason."""
@@ -250,35 +253,46 @@ class _Job:
         rows = slice(band.top, band.top + len(band.mask))
         mask[rows], uncertainty[rows] = band.mask, band.uncertainty
         if probabilities is not None:
-          probabilities[rows] = band.probabilities
+          probabilities.write(np.ascontiguousarray(band.probabilities, PROBABILITY))
     return {'mask': mask, 'uncertainty': uncertainty}
 
   @contextlib.contextmanager
-  def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[np.ndarray | None]:
-    """Gives an array [h, w, k] that lies in the output file, None where it is not wanted."""
+  def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[BinaryIO | None]:
+    """Gives the open file of an array [h, w, k], which wants its rows, None where it is not wanted."""
     file = self._output / f'{item.stem}_probabilities.npy'
     if not self._wanted.probabilities or self._stays(file):
       yield None
       return
     shape = (*size, self._predictor.experiment.settings.num_classes)
-    with writing(file), files.whole_file(file) as part:
-      array = np.lib.format.open_memmap(part, mode='w+', dtype=np.float16, shape=shape)
-      yield array
-      array.flush()
+    header = {'descr': PROBABILITY.str, 'fortran_order': False, 'shape': shape}
+    with self._new(file) as part:  # not mapped into memory: a full disk would end the process
+      np.lib.format.write_array_header_1_0(part, header)
+      yield part
+
+  @contextlib.contextmanager
+  def _new(self, file: Path) -> Iterator[BinaryIO]:
+    """Gives an open file that appears under its name once it is whole."""
+    with writing(file):
+      try:
+        with files.new_file(file, replace=self._existing == 'replace') as part:
+          yield part
+      except FileExistsError:
+        if self._existing == 'refuse':
+          raise UserError(f'{file} {IN_THE_WAY}') from None
 
   def _stays(self, file: Path) -> bool:
-    return self._keep and file.exists()
+    return self._existing == 'keep' and file.exists()
 
   def _write(self, item: Item, image: np.ndarray, prediction: dict[str, Any]) -> None:
     for ending, save in self._writers(image, prediction):
       file = self._output / f'{item.stem}{ending}'
       if not self._stays(file):
-        with writing(file), files.whole_file(file) as part:
+        with self._new(file) as part:
           save(part)
 
   def _writers(
     self, image: np.ndarray, prediction: dict[str, Any]
-  ) -> Iterator[tuple[str, Callable[[Path], None]]]:
+  ) -> Iterator[tuple[str, Callable[[BinaryIO], None]]]:
     """Yields endings and what writes such a file; the mask is the last: all the rest is there."""
     classes, mask = self._predictor.classes, prediction['mask']
     if self._wanted.overlay:

@@ -99,7 +99,7 @@ def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dic
     files.write_text(file, json.dumps(result, indent=2) + '\n')
     title = ', '.join(filter(None, (result['split'], result['mode'])))
     if 'confusion' in result:
-      with files.whole_file(picture) as part:
+      with files.new_file(picture) as part:
         save_confusion(part, np.array(result['confusion']), class_names, title=title)
   return result
 

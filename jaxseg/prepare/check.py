@@ -15,6 +15,7 @@ from rich.table import Table
 
 from jaxseg import files
 from jaxseg.config.parts import load
+from jaxseg.console import plain
 from jaxseg.data import label_check, threads
 from jaxseg.data.objects import Objects
 from jaxseg.data.problems import BadFiles, MissingSplit
@@ -24,6 +25,8 @@ from jaxseg.prepare.survey import Survey, survey
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
+_REPORT = 'data.json'
+_WRITTEN = (_REPORT, 'samples.png', 'augmented.png')
 _SAMPLES = 12
 _DRAWS = 2  # augmented views of each sample
 _JOINED = 'all'  # a dataset's name for its other splits together
@@ -61,14 +64,15 @@ def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str
     train = experiment.data.train_split
     first = train if train in sources else next(iter(sources))
     report['class_weights'] = list(surveys[first].class_weights)
+  files.write_text(folder / _REPORT, json.dumps(report, indent=2) + '\n')
+  if sources:
     _print_tables(console, experiment, surveys, report)
     for remark in remarks(experiment, surveys, report):
-      console.print(f'note: {remark}', soft_wrap=True)
+      console.print(f'note: {plain(remark)}', soft_wrap=True)
     _draw(experiment, sources[first], surveys[first].counts, folder)
     console.print(f'samples of {first}: {folder / "samples.png"}, {folder / "augmented.png"}')
-  files.write_text(folder / 'data.json', json.dumps(report, indent=2) + '\n')
   for problem in problems:
-    console.print(f'bad: {problem}', soft_wrap=True)
+    console.print(f'bad: {plain(problem)}', soft_wrap=True)
   if problems:
     raise BadFiles(problems)
   return report
@@ -229,7 +233,9 @@ def _save_sheet(
   task, captions = experiment.task, [_caption(example) for example in examples]
   if not task.class_colors:
     examples = [{**e, 'image': task.draw(e, None, source)['truth']} for e in examples]
-  labels.save(file, contact_sheet(examples, source.palette, source.class_names, captions))
+  sheet = contact_sheet(examples, source.palette, source.class_names, captions)
+  with files.new_file(file) as part:
+    labels.save(part, sheet)
 
 
 def _caption(example: Mapping[str, Any]) -> str:
@@ -238,8 +244,20 @@ def _caption(example: Mapping[str, Any]) -> str:
   return f'{example["file_name"]}  {height}x{width}{weight}'
 
 
+def _is_report(file: Path) -> bool:
+  try:
+    return {'splits', 'duplicates', 'problems'} <= files.read_json(file).keys()
+  except (OSError, UserError, AttributeError):
+    return False
+
+
 def _make_folder(output: str | Path) -> Path:
-  folder = Path(output).expanduser()
+  folder = files.place(output)
+  others = [name for name in _WRITTEN if (folder / name).exists()]
+  if others and not _is_report(folder / _REPORT):
+    raise UserError(
+      f'--output={output} holds a {others[0]} that no check wrote: choose another folder'
+    )
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):

@@ -18,6 +18,8 @@ from jaxseg.report.runs import RunSummary, collect
 from jaxseg.train.journal import Hook, RunView
 from jaxseg.types import UserError
 
+_MARK = b'<footer>Written by jaxseg.'  # at the end of every page
+
 __all__ = ['RunSummary', 'collect', 'hooks', 'write']
 
 
@@ -49,25 +51,39 @@ def write(
   folders = [files.absolute(w) for w in workdirs]
   if len(set(folders)) < len(folders):
     raise UserError('a folder is given twice: give each run once')
+  default = (
+    folders[0] / 'report.html' if len(folders) == 1 else folders[0].parent / 'comparison.html'
+  )
+  file = files.absolute(output) if output else default
+  replace = _is_report(file)
   runs = [collect(folder) for folder in folders]
   with contextlib.nullcontext(progress) if progress else Progress() as shown:
     scored, limits = None, (step, max_images, seconds, shown.show)
     if len(runs) == 1:
       if max_images:
         scored = images.score(runs[0], *limits)
-      text, default = single.page(runs[0], scored), folders[0] / 'report.html'
+      text = single.page(runs[0], scored)
     else:
       named = comparison.named(runs)
       if max_images and comparison.show_alike(runs):
         scored = images.compare(named, *limits)
-      text, default = comparison.page(named, scored), folders[0].parent / 'comparison.html'
-  file = files.absolute(output) if output else default
+      text = comparison.page(named, scored)
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(file, text)
+    files.write_text(file, text, replace=replace)
   except OSError as e:
     raise UserError(f'--output={file}: {e.strerror}; choose a file that can be written') from e
   return file
+
+
+def _is_report(file: Path) -> bool:
+  """Whether a page of before may be replaced. Raises UserError where the file is anything else."""
+  try:
+    if _MARK in files.read_bytes(file):
+      return True
+  except FileNotFoundError:
+    return False
+  raise UserError(f'--output={file} is there, and is no report: choose another name')
 
 
 def hooks() -> list[Hook]:

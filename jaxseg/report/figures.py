@@ -39,13 +39,13 @@ class Figures:
     folder.mkdir(parents=True, exist_ok=True)
     if run.experiment.log.figures and len(run.source):
       picture = self._predictions(run, variables)
-      with files.whole_file(folder / 'predictions.png') as part:
+      with files.new_file(folder / 'predictions.png') as part:
         labels.save(part, picture)
       run.writer.picture(step, 'predictions', picture)
-    with files.whole_file(folder / 'curves.png') as part:
+    with files.new_file(folder / 'curves.png') as part:
       plots.save_curves(part, read_records(run.folder))
     for name, column in list(columns(summary).items())[:1]:
-      with files.whole_file(folder / 'classes.png') as part:
+      with files.new_file(folder / 'classes.png') as part:
         title = f'{render.title(name)} at step {step}'
         values, axis = [*column.values()], render.title(name)
         plots.save_class_bars(part, values, [*column], title=title, axis=axis)

@@ -101,7 +101,7 @@ def replace_table(
     UserError: the file has no such markers.
   """
   file, begin, end = Path(output), f'<!-- results {table} -->', '<!-- end -->'
-  before, _, rest = file.read_text(encoding='utf-8').partition(begin)
+  before, _, rest = files.read_text(file).partition(begin)
   if end not in rest:
     raise UserError(f'{output} needs the lines {begin} and {end}: the table goes between them')
   lines = [f'| {" | ".join(cells)} |' for cells in (head, *rows)]
@@ -174,7 +174,10 @@ def _draw(run: RunSummary, split: str, file: Path) -> None:
   source = run.experiment.source(split)
   example = source[len(source) // 2]
   predict = load(run.path, 'latest').predict
-  labels.save(file, draw(run.experiment.task, predict, [example], run.classes))
+  picture = draw(run.experiment.task, predict, [example], run.classes)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  with files.new_file(file) as part:
+    labels.save(part, picture)
 
 
 def beside(paper: Mapping | None, result: Mapping, shown: Sequence[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
+from jaxseg import files
 from jaxseg.pretrained.readers import caffe, keras, safetensors, torch
 from jaxseg.types import UserError
 
@@ -26,15 +28,16 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     UserError: there is no such file, or it is none of the formats, or it is broken.
   """
   path = Path(path)
-  if not path.is_file():
-    raise UserError(f'there is no weight file {path}: give the path of one ({FORMATS})')
-  with path.open('rb') as file:
-    head = file.read(16)
+  try:
+    with files.opened(path) as file:
+      head, size = file.read(16), os.fstat(file.fileno()).st_size
+  except FileNotFoundError:
+    raise UserError(f'there is no weight file {path}: give the path of one ({FORMATS})') from None
   if head.startswith((torch.ZIP_MAGIC, torch.PICKLE_MAGIC)):
     return torch.read(path)
   if head.startswith(keras.MAGIC):
     return keras.read(path)
-  if safetensors.is_safetensors(head, path.stat().st_size):
+  if safetensors.is_safetensors(head, size):
     return safetensors.read(path)
   if caffe.is_caffemodel(head):
     return caffe.read(path)

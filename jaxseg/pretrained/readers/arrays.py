@@ -7,6 +7,16 @@ import numpy as np
 from jaxseg.types import UserError
 
 _BFLOAT16 = 'bfloat16'
+# Bytes that arrays may have for each of their file's own, and what those of any file may have.
+_MOST_TIMES, _MOST_ANYWAY = 4, 1 << 20
+
+
+def check_size(wanted: int, size: int, what: str) -> None:
+  """Raises UserError where what a file claims, `wanted` bytes, is much more than its own `size`."""
+  if wanted > _MOST_TIMES * size + _MOST_ANYWAY:
+    raise UserError(
+      f'its {what} would have {wanted:,} bytes, more than {_MOST_TIMES} times the file: it is damaged'
+    )
 
 
 def item_size(dtype: str) -> int:

@@ -8,15 +8,19 @@ height, width = 1..4 (legacy), data = 5, shape = 7, double_data = 8; BlobShape.d
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from jaxseg import files
 from jaxseg.types import UserError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIRST_BYTES = (b'\x0a', b'\x12', b'\xa2')  # name, layers or layer as the file's first field
+_MOST_FIELDS = 1 << 20  # of a message; a network of a thousand layers has 50,000 in all
+_MOST_SIDES = 32
 _LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net -> fields of name and blobs in it
 
 
@@ -40,7 +44,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
   """
   tensors = {}
   try:
-    for number, wire, value in _fields(memoryview(Path(path).read_bytes())):
+    for number, wire, value in _fields(memoryview(files.read_bytes(Path(path)))):
       if number in _LAYERS and wire == _BYTES:
         tensors |= _read_layer(value, *_LAYERS[number])
   except (_WireError, UnicodeDecodeError) as error:
@@ -74,6 +78,8 @@ def _read_blob(message) -> np.ndarray:
   if shape is None:
     shape = [legacy.get(i, 0) for i in (1, 2, 3, 4)] if legacy else []
   flat = pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.float32), *pieces])
+  if len(shape) > _MOST_SIDES or max(shape, default=0) > sys.maxsize:
+    raise _WireError(f'a blob of {len(shape)} sides, the longest {max(shape)}')
   if math.prod(shape) != flat.size:
     raise _WireError(f'a blob of shape {tuple(shape)} holds {flat.size} values')
   return flat.reshape(shape)
@@ -104,9 +110,11 @@ def _numbers(value, wire, dtype) -> np.ndarray:
 
 def _fields(message) -> Iterator[tuple[int, int, object]]:
   """Yields (field number, wire type, value); runs of equal fixed-size fields come as one array."""
-  at = 0
+  at = count = 0
   while at < len(message):
-    start = at
+    start, count = at, count + 1
+    if count > _MOST_FIELDS:
+      raise _WireError(f'more than {_MOST_FIELDS} fields')
     tag, at = _varint(message, at)
     number, wire = tag >> 3, tag & 7
     if number == 0:

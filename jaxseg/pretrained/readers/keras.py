@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jaxseg import files
+from jaxseg.pretrained.readers import arrays
 from jaxseg.types import UserError
 
 MAGIC = b'\x89HDF\r\n\x1a\n'
@@ -25,29 +31,55 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
   except ImportError:
     raise UserError(f'{path} is an HDF5 file, and h5py is missing: pip install h5py') from None
   try:
+    with files.opened(Path(path)) as raw:  # a file, and of a size that is read
+      size = os.fstat(raw.fileno()).st_size
     with h5py.File(path, 'r') as file:
-      root = file['model_weights'] if 'model_weights' in file else file
-      tensors = {}
-      for layer in _names(root, 'layer_names', path):
-        for weight in _names(root[layer], 'weight_names', path):
-          tensors[f'{layer}/{weight}'] = np.asarray(root[layer][weight])
-      return tensors
-  except (OSError, KeyError) as error:
+      root = _own(file, 'model_weights') if 'model_weights' in file else file
+      weights = {}
+      for layer in _names(root, 'layer_names', path, size):
+        group = _own(root, layer)
+        for name in _names(group, 'weight_names', path, size):
+          weights[f'{layer}/{name}'] = _own(group, name)
+      _check(weights, size)
+      return {name: np.asarray(weight) for name, weight in weights.items()}
+  except (UserError, MemoryError):
+    raise
+  except Exception as error:  # HDF5's library tells of damage by many kinds
     reason = str(error).replace('\n', ' ')
     raise UserError(f'{path} is a broken or foreign HDF5 file: {reason}') from None
 
 
-def _names(group, attribute, path) -> list[str]:
+def _own(group: Any, path: str) -> Any:
+  """Returns what lies under a path; a link could lead to another file, or in a circle."""
+  for part in filter(None, path.split('/')):
+    link = group.get(part, getlink=True)
+    if type(link).__name__ != 'HardLink':
+      raise ValueError(f'{part} is {"a link" if link is not None else "not there"}')
+    group = group[part]
+  return group
+
+
+def _check(weights: Mapping[str, Any], size: int) -> None:
+  """Raises ValueError for what is no array of numbers that can lie in a file of this size."""
+  for name, weight in weights.items():
+    if weight.dtype.kind not in 'fiub' or weight.external or weight.is_virtual:
+      raise ValueError(f'{name} holds no numbers of its own')
+  arrays.check_size(sum(w.size * w.dtype.itemsize for w in weights.values()), size, 'weights')
+
+
+def _names(group: Any, attribute: str, path: str | Path, size: int) -> list[str]:
   """Reads a list of names; long ones are spread over attributes numbered from 0 by Keras."""
-  if attribute in group.attrs:
-    chunks = [group.attrs[attribute]]
-  else:
-    numbered = range(len(group.attrs))
-    chunks = [group.attrs[f'{attribute}{i}'] for i in numbered if f'{attribute}{i}' in group.attrs]
-    if not chunks:
-      raise UserError(
-        f'{path}: group {group.name} has no attribute {attribute}, so it is no Keras .h5 weight '
-        'file: save with model.save_weights(path) of Keras 2 (HDF5 format)'
-      )
-  names = [name for chunk in chunks for name in chunk]
+  found = [attribute] if attribute in group.attrs else []
+  if not found:
+    numbered = (f'{attribute}{i}' for i in range(len(group.attrs)))
+    found = [name for name in numbered if name in group.attrs]
+  if not found:
+    raise UserError(
+      f'{path}: group {group.name} has no attribute {attribute}, so it is no Keras .h5 weight '
+      'file: save with model.save_weights(path) of Keras 2 (HDF5 format)'
+    )
+  stored = [group.attrs.get_id(name) for name in found]
+  if sum(math.prod(s.shape or ()) * s.dtype.itemsize for s in stored) > size:
+    raise ValueError(f'{attribute} is longer than the file')
+  names = [name for chunk in found for name in group.attrs[chunk]]
   return [name.decode() if isinstance(name, bytes) else str(name) for name in names]

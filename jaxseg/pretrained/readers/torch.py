@@ -1,28 +1,29 @@
 """Reads PyTorch's .pth/.pt files, old pickle format and new zip format, without PyTorch.
 
-A .pth file is a pickle, and a pickle can run any code. The unpickler here knows the dozen names
-that a dictionary of tensors needs and refuses every other: nothing else is imported or called.
+A .pth file is a pickle, and a pickle can run any code: see `pickles`, which never runs one. What a file
+claims is added up and compared with its own bytes before anything of that size is made.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import io
 import math
-import pickle
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from jaxseg.pretrained.readers import arrays
+from jaxseg import files
+from jaxseg.pretrained.readers import arrays, pickles
+from jaxseg.pretrained.readers.pickles import PickleError, whole_numbers
 from jaxseg.types import UserError
 
 ZIP_MAGIC = b'PK\x03\x04'
 PICKLE_MAGIC = b'\x80'
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 _LEGACY_PROTOCOL = 1001
-_MAX_EXPANSION = 1 << 28  # values; a tensor with stride 0 can claim any size
 # Where training scripts keep the weights among the rest of a checkpoint.
 _NESTED_KEYS = ('state_dict', 'model', 'model_state_dict', 'model_state', 'net', 'weights')
 
@@ -48,27 +49,32 @@ class _Tensor:
   size: tuple[int, ...]
   stride: tuple[int, ...]
 
-  def array(self) -> np.ndarray:
-    """Returns the values; every claim of the file is checked before memory is looked at."""
+  def checked_bytes(self) -> int:
+    """Returns the size of the values; every claim of the file is checked before memory is looked at."""
     flat, integers = self.storage.flat(), (self.offset, *self.size, *self.stride)
     if flat is None or len(self.size) != len(self.stride):
       raise UserError('a tensor has no values, or its size and stride differ in length')
-    if not all(isinstance(i, int) and i >= 0 for i in integers):
+    if not all(type(i) is int and i >= 0 for i in integers):
       raise UserError('a tensor has a negative or odd offset, size or stride')
     count = math.prod(self.size)
     last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-    if count and (last >= flat.size or count > max(flat.size, _MAX_EXPANSION)):
+    if count and last >= flat.size:
       raise UserError(f'a tensor of size {self.size} reaches beyond its {flat.size} stored values')
+    return count * flat.itemsize
+
+  def array(self) -> np.ndarray:
+    """Returns the values, of a tensor that was checked."""
+    flat = self.storage.flat()
     strides = [s * flat.itemsize for s in self.stride]
-    start = flat[self.offset :] if count else flat[:0]
+    start = flat[self.offset :] if math.prod(self.size) else flat[:0]
     view = np.lib.stride_tricks.as_strided(start, self.size, strides, writeable=False)
     return np.ascontiguousarray(view).reshape(self.size)
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_unused) -> _Tensor:
   if not isinstance(storage, _Storage):
-    raise pickle.UnpicklingError('a tensor is built on something that is no storage')
-  return _Tensor(storage, offset, tuple(size), tuple(stride))
+    raise PickleError('a tensor is built on something that is no storage')
+  return _Tensor(storage, offset, whole_numbers(size), whole_numbers(stride))
 
 
 def _rebuild_parameter(tensor, *_unused):
@@ -88,34 +94,13 @@ _STORAGES = {
   'BoolStorage': 'bool',
 }
 _ALLOWED = {
-  ('collections', 'OrderedDict'): collections.OrderedDict,
+  ('collections', 'OrderedDict'): pickles.ordered,
   ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
   ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
   ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
-  ('torch', 'Size'): tuple,
+  ('torch', 'Size'): whole_numbers,
   **{('torch', name): dtype for name, dtype in _STORAGES.items()},  # a plain word: not callable
 }
-
-
-class _Unpickler(pickle.Unpickler):
-  """Finds the allowed names only, and hands persistent ids to a function."""
-
-  def __init__(self, file, persistent=None):
-    super().__init__(file, encoding='utf-8')
-    self._persistent = persistent
-
-  def find_class(self, module, name):
-    if (module, name) not in _ALLOWED:
-      raise UserError(
-        f'it holds a Python object of type {module}.{name}, which could run any code: only '
-        'tensors in dictionaries are read; save the state_dict alone'
-      )
-    return _ALLOWED[module, name]
-
-  def persistent_load(self, saved_id):
-    if self._persistent is None:
-      raise pickle.UnpicklingError('a persistent id where none belongs')
-    return self._persistent(saved_id)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -128,25 +113,32 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     UserError: the file is broken, is no PyTorch file, or holds anything but plain containers,
       numbers, strings and dense tensors; no such object is ever built.
   """
-  with open(path, 'rb') as file:
-    head = file.read(4)
   try:
-    tree = _load_zip(path) if head == ZIP_MAGIC else _load_legacy(path)
-    return {name: tensor.array() for name, tensor in _find_tensors(tree).items()}
+    with files.opened(Path(path)) as file:
+      size, is_zip = os.fstat(file.fileno()).st_size, file.read(4) == ZIP_MAGIC
+      file.seek(0)
+      tree = _load_zip(file, size) if is_zip else _load_legacy(file.read(size))
+    tensors = _find_tensors(tree)
+    wanted = sum(tensor.checked_bytes() for tensor in tensors.values())
+    arrays.check_size(wanted, size, 'tensors')
+    return {name: tensor.array() for name, tensor in tensors.items()}
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
-  except Exception as error:  # a broken pickle can raise nearly anything
+  except MemoryError:
+    raise
+  except Exception as error:  # a damaged archive can raise nearly anything
     reason = str(error).replace('\n', ' ')
     raise UserError(f'{path} is no PyTorch file or a broken one: {reason}') from None
 
 
-def _load_zip(path):
+def _load_zip(file, size):
   """Reads '<name>/data.pkl' and, for each storage key, '<name>/data/<key>'."""
-  with zipfile.ZipFile(path) as archive:
-    pickles = [n for n in archive.namelist() if n.endswith('/data.pkl') and n.count('/') == 1]
-    if len(pickles) != 1:
+  with zipfile.ZipFile(file) as archive:
+    arrays.check_size(sum(info.file_size for info in archive.infolist()), size, 'parts')
+    found = [n for n in archive.namelist() if n.endswith('/data.pkl') and n.count('/') == 1]
+    if len(found) != 1:
       raise UserError('a zip archive without data.pkl, so no PyTorch file')
-    root = pickles[0].removesuffix('data.pkl')
+    root = found[0].removesuffix('data.pkl')
     order = archive.read(root + 'byteorder') if root + 'byteorder' in archive.namelist() else b''
     storages = {}
 
@@ -160,11 +152,10 @@ def _load_zip(path):
         storages[key] = _Storage(dtype, size, values[:size])
       return storages[key]
 
-    with archive.open(pickles[0]) as file:
-      return _Unpickler(file, persistent).load()
+    return pickles.load(io.BytesIO(archive.read(found[0])), _ALLOWED, persistent)
 
 
-def _load_legacy(path):
+def _load_legacy(data: bytes):
   """Reads magic, protocol, system, the pickle, the storage keys, then each storage's values."""
   storages = {}
 
@@ -180,29 +171,31 @@ def _load_legacy(path):
     part = _Storage(dtype, view_size, base=storage, start=start)
     return storages.setdefault((key, view_key), part)
 
-  with open(path, 'rb') as file:
-    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
-      raise UserError('a pickle without the magic number of PyTorch, so no PyTorch file')
-    system = _Unpickler(file).load()
-    tree = _Unpickler(file, persistent).load()
-    for key in _Unpickler(file).load():
-      _fill(storages[key], file, big_endian=not system.get('little_endian', True))
+  file = io.BytesIO(data)
+  magic = [pickles.load(file, _ALLOWED) for _ in range(2)]
+  if magic != [_LEGACY_MAGIC, _LEGACY_PROTOCOL]:
+    raise UserError('a pickle without the magic number of PyTorch, so no PyTorch file')
+  system = pickles.load(file, _ALLOWED)
+  tree = pickles.load(file, _ALLOWED, persistent)
+  for key in pickles.load(file, _ALLOWED):
+    _fill(storages[key], file, data, big_endian=not system.get('little_endian', True))
   return tree
 
 
-def _fill(storage, file, *, big_endian):
+def _fill(storage, file, data, *, big_endian):
   size = int.from_bytes(file.read(8), 'big' if big_endian else 'little')
-  wanted = size * arrays.item_size(storage.dtype)
-  data = file.read(wanted) if size == storage.size else b''
-  if size != storage.size or len(data) != wanted:
+  start, wanted = file.tell(), size * arrays.item_size(storage.dtype)
+  if size != storage.size or start + wanted > len(data):
     raise UserError(f'the file is cut short: a storage of {storage.size} values is incomplete')
-  storage.values = arrays.from_bytes(data, storage.dtype, big_endian=big_endian)
+  part = memoryview(data)[start : start + wanted]
+  storage.values = arrays.from_bytes(part, storage.dtype, big_endian=big_endian)
+  file.seek(start + wanted)
 
 
 def _storage_id(saved_id) -> tuple[str, str, int]:
   kind, dtype, key, _location, size, *_view = saved_id
   if kind != 'storage' or dtype not in _STORAGES.values() or not isinstance(size, int) or size < 0:
-    raise pickle.UnpicklingError(f'persistent id {kind!r} is not understood')
+    raise PickleError(f'persistent id {kind!r} is not understood')
   return dtype, str(key), size
 
 
@@ -214,7 +207,7 @@ def _find_tensors(tree) -> dict[str, _Tensor]:
     for key in _NESTED_KEYS:
       if isinstance(tree.get(key), dict):
         return _find_tensors(tree[key])
-  got = sorted(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
+  got = sorted(map(str, tree))[:20] if isinstance(tree, dict) else type(tree).__name__
   raise UserError(
     f'no dictionary of tensors at the top or under {", ".join(_NESTED_KEYS)}; got {got}: '
     'save the state_dict alone'

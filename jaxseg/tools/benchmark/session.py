@@ -7,6 +7,7 @@ import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -59,6 +60,8 @@ def run(
     UserError: an unknown mode or comparison, a size the network cannot take, data that is missing.
   """
   compare = options.get('compare', ())
+  if json_file and not _is_result(files.place(json_file)):
+    raise UserError(f'--json={json_file} is there, and no benchmark wrote it: choose another name')
   _check('mode', modes, (*MODES, *TABLES))
   _check('compare', compare, COMPARE)
   if 'torch' in compare:
@@ -79,6 +82,16 @@ def run(
   if json_file:
     files.write_text(files.place(json_file), json.dumps(result, indent=2) + '\n')
   return result
+
+
+def _is_result(file: Path) -> bool:
+  """Whether a file is free or a benchmark's."""
+  try:
+    return bool(files.read_json(file).keys() & {*MODES, *TABLES})
+  except (UserError, AttributeError):
+    return False
+  except FileNotFoundError:
+    return True
 
 
 def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
