@@ -19,6 +19,7 @@ from jaxseg import config as configs
 from jaxseg import console
 from jaxseg.config import parts
 from jaxseg.data import augment, transforms
+from jaxseg.predict.options import Options
 from jaxseg.train import build
 from jaxseg.train.devices import parallel
 from jaxseg.train.evaluator import make_scores
@@ -166,6 +167,36 @@ def test_every_argument_of_a_transform(name, kind):
     for word, value in ODD.items():
       given = configs.plain({**sure, option: value})
       walk.attempt(f'{option}={word}', lambda g=given: attempt(g))
+  assert not walk.wrong, '\n'.join(walk.wrong)
+
+
+@pytest.mark.parametrize('name', parts.names('datasets'))
+def test_every_option_of_a_dataset(name, tmp_path):
+  """Where there are no data; tests/test_datasets_*.py have the rest."""
+  source = importlib.import_module(f'jaxseg.datasets.{name}').source
+  folders = dict(data_dir=str(tmp_path), cache_dir=str(tmp_path / 'cache'))
+  walk = Walk(f'data.options of {name}')
+  for option in parts.parameters(source).keys() - {'split', *folders}:
+    walk.key()
+    for word, value in ODD.items():
+      values = {option: configs.plain(value)}
+      walk.attempt(
+        f'{option}={word}',
+        lambda v=values: source('train', **folders, **parts.arguments(source, v, 'it', ('split',))),
+      )
+  assert not walk.wrong, '\n'.join(walk.wrong)
+
+
+def test_every_option_of_a_prediction():
+  walk = Walk('jaxseg.load(WORKDIR, ...)')
+  for option in parts.parameters(Options):
+    walk.key()
+    for word, value in ODD.items():
+      values = {option: configs.plain(value)}
+      walk.attempt(
+        f'{option}={word}',
+        lambda v=values: Options(**parts.arguments(Options, v, 'prediction')).describe(),
+      )
   assert not walk.wrong, '\n'.join(walk.wrong)
 
 
