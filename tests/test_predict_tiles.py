@@ -25,6 +25,16 @@ def test_default_steps_are_half_a_tile_or_what_joins():
   assert tiles.make_tiling(ANY, (20, 1)).step == (10, 1)
 
 
+def test_no_tile_is_larger_than_its_image_needs():
+  tiling = tiles.make_tiling(ANY, (16384, 64), (9999, 32), (100, 200))
+  assert (tiling.tile, tiling.step) == ((100, 64), (32, 32))
+  tiling = tiles.make_tiling(
+    UNET, (16380, 572), (388 // 16 * 16, 16), (20, 4000)
+  )  # 20 + 2 * 92 fit in 204
+  assert (tiling.tile, tiling.step) == ((204, 572), (16, 16))
+  assert tiles.make_tiling(ANY, (64, 64), (32, 48), (64, 65)).step == (32, 48)
+
+
 @pytest.mark.parametrize(
   ('tile', 'step', 'message'),
   [

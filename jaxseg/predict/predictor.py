@@ -187,10 +187,8 @@ class Predictor(BasePredictor):
     return geometry.resize_image(tiles.joined(self._run(tiling), scaled, tiling), size)
 
   def _tiling(self, size: Size, frame: Frame) -> tiles.Tiling:
-    if self.options.tile:
-      return tiles.make_tiling(frame, self.options.tile, self.options.tile_step)
-    largest = frame.rule.at_least(AUTO_TILE)
-    return tiles.make_tiling(frame, tuple(min(largest, side) for side in frame.input(size)))
+    tile = self.options.tile or (frame.rule.at_least(AUTO_TILE),) * 2
+    return tiles.make_tiling(frame, tile, self.options.tile_step, size)
 
   def _run(self, tiling: tiles.Tiling) -> tiles.Run:
     """Returns the averaged network of one tile; every tile draws its own dropout."""

@@ -45,7 +45,9 @@ class Tiling:
     return tuple(side - 2 * self.frame.rule.margin for side in self.tile)
 
 
-def make_tiling(frame: Frame, tile: Size, step: Size | None = None) -> Tiling:
+def make_tiling(
+  frame: Frame, tile: Size, step: Size | None = None, size: Size | None = None
+) -> Tiling:
   """Returns the checked tiling.
 
   Args:
@@ -53,6 +55,7 @@ def make_tiling(frame: Frame, tile: Size, step: Size | None = None) -> Tiling:
     tile: input size of a tile.
     step: distance between tiles; None: half a tile (to a multiple of 32), or with a margin the
       output's size (to a multiple of the stride).
+    size: of the image, where it is known: no tile is larger than what the network gets of it.
 
   Raises:
     UserError: a tile that the network cannot take, or a step that leaves gaps or is out of its grid.
@@ -64,7 +67,12 @@ def make_tiling(frame: Frame, tile: Size, step: Size | None = None) -> Tiling:
     if rule.margin and side - 2 * rule.margin < rule.multiple:
       least = rule.at_least(2 * rule.margin + rule.multiple)
       raise UserError(f'a tile side of {side} predicts too little: take {least} or more')
-  step = tuple(step or (_default_step(rule, side) for side in tile))
+  asked, steps = tile, step or (None, None)
+  tile = tuple(map(min, frame.input(size), tile)) if size else tuple(tile)
+  step = tuple(
+    _default_step(rule, side) if distance is None or side < wanted else distance
+    for distance, side, wanted in zip(steps, tile, asked, strict=True)
+  )
   for side, distance in zip(tile, step, strict=True):
     most = side - 2 * rule.margin
     if not 1 <= distance <= most:
@@ -73,7 +81,7 @@ def make_tiling(frame: Frame, tile: Size, step: Size | None = None) -> Tiling:
       raise UserError(
         f'a tile step of {distance}: tiles of this network join only at multiples of {rule.multiple}'
       )
-  return Tiling(frame, tuple(tile), step)
+  return Tiling(frame, tile, step)
 
 
 def _default_step(rule: SizeRule, side: int) -> int:

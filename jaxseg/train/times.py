@@ -92,7 +92,7 @@ def told(seconds: Mapping[str, float], starts: int) -> str:
 
 
 class Profile:
-  """Writes a trace of some steps for XProf (`xprof FOLDER`, or TensorBoard's profiler).
+  """Writes a trace of some steps for XProf (`xprof --logdir=FOLDER`).
 
   Args:
     steps: (first, last), counted from 1; None: no trace.
