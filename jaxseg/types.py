@@ -68,13 +68,13 @@ class Detections:
     boxes: float32 [n, 4], x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
     scores: float32 [n].
     classes: int32 [n], 1..c-1.
-    masks: bool [n, h, w].
+    masks: bool [n, h, w], an array or data.outlines.Masks, which acts as one.
   """
 
   boxes: np.ndarray
   scores: np.ndarray
   classes: np.ndarray
-  masks: np.ndarray
+  masks: Any
 
   def __len__(self) -> int:
     return len(self.scores)

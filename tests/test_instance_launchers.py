@@ -307,3 +307,18 @@ def test_resume_is_bit_identical(tmp_path):
   assert a.keys() == b.keys() and len(a) > 50
   assert all((a[name] == b[name]).all() for name in a)
   assert lines(tmp_path / 'straight') == lines(tmp_path / 'stopped')
+
+
+def test_objects_of_tiles(predictor):
+  """A tile as large as the image is the image; small ones give objects of its size."""
+  image = random_image(64, 96)
+  whole = predictor.predict(image)
+  same = predictor.replace(tile=(64, 96)).predict(image)
+  np.testing.assert_array_equal(same['ids'], whole['ids'])
+  np.testing.assert_allclose(same['detections'].boxes, whole['detections'].boxes)
+  tiled = predictor.replace(tile=(32, 32)).predict(image)
+  assert tiled['mask'].shape == (64, 96) and tiled['detections'].masks.shape[1:] == (64, 96)
+  with pytest.raises(UserError, match='must overlap by a quarter'):
+    predictor.replace(tile=(32, 32), tile_step=(32, 32))
+  with pytest.raises(UserError, match='2 rotations: config.task=instance predicts no maps'):
+    predictor.replace(rotations=2)

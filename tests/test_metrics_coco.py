@@ -10,7 +10,8 @@ from pycocotools import mask as rle_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jaxseg.metrics import components
+from jaxseg.data import outlines
+from jaxseg.metrics import coco, components
 from jaxseg.metrics.coco import Score, results_of
 from jaxseg.types import Detections, UserError
 
@@ -286,3 +287,17 @@ def test_components_as_objects_by_hand():
   score = components.Score(NAMES)
   score.add(example, {'mask': mask, 'probabilities': probabilities})
   assert score.compute()['per_class_ap'] == {'disc': pytest.approx(1), 'square': pytest.approx(1)}
+
+
+def test_run_lengths_are_pycocotools():
+  """Of the pixels of a window: empty, full, single ones, at every border."""
+  rng = np.random.default_rng(0)
+  for share in (0, 0.05, 0.5, 1):
+    for _ in range(10):
+      size = tuple(int(n) for n in rng.integers(1, 12, 2))
+      mask = np.zeros(size, bool)
+      top, left = (int(rng.integers(0, n)) for n in size)
+      mask[top:, left:] = rng.random(mask[top:, left:].shape) < share
+      expected = rle_masks.encode(np.asfortranarray(mask, np.uint8))
+      assert coco.encode(outlines.tight(mask), size) == expected
+      assert coco.encode(outlines.Piece(0, 0, mask), size) == expected

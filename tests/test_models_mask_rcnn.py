@@ -11,7 +11,6 @@ import optax
 import pytest
 
 from jaxseg.models.mask_rcnn import Model
-from jaxseg.nn.detection.masks import paste
 from jaxseg.nn.layers import BatchNorm
 from jaxseg.pretrained import convert, flatten
 from jaxseg.tasks.instance import Task
@@ -19,6 +18,7 @@ from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError
 from tests.networks import abstract, size
+from tests.test_nn_masks import paste
 from tests.test_parallel import PREPROCESS, wrappers
 
 TINY = dict(

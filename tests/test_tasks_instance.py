@@ -172,7 +172,7 @@ def test_a_mask_belongs_to_its_whole_box():
   mask[:, :14] = 1
   rows = row([[0, 0, 16, 8]], [0.9], [1], [mask])
   found = Task(3).in_image(rows, Frame(SizeRule(multiple=16)), (8, 8))['detections']
-  assert found.masks.all() and found.boxes.tolist() == [[0, 0, 8, 8]]
+  assert np.asarray(found.masks).all() and found.boxes.tolist() == [[0, 0, 8, 8]]
 
 
 def test_painted_with_the_best_on_top():

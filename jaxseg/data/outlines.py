@@ -234,3 +234,44 @@ def union(pieces: Sequence[Piece]) -> Piece:
   for piece in pieces:
     mask[Piece(piece.top - top, piece.left - left, piece.mask).window][piece.mask] = True
   return tight(mask, int(top), int(left))
+
+
+class Masks:
+  """The pixels of the objects of one image, as an array bool [n, h, w] would hold them, in less memory.
+
+  An object's mask is `masks[i]`, bool [h, w]; slices and arrays of bools choose some of them; np.asarray
+  gives the whole array.
+
+  Args:
+    pieces: one an object.
+    size: (height, width) of the image.
+  """
+
+  def __init__(self, pieces: Sequence[Piece], size: Size):
+    self.pieces, self.size = tuple(pieces), tuple(size)
+
+  @classmethod
+  def of(cls, masks: Masks | np.ndarray) -> Masks:
+    """Returns these of an array bool [n, h, w], or as they are."""
+    return masks if isinstance(masks, cls) else cls([tight(m) for m in masks], masks.shape[1:])
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    return len(self.pieces), *self.size
+
+  def __len__(self) -> int:
+    return len(self.pieces)
+
+  def __getitem__(self, chosen: Any) -> np.ndarray | Masks:
+    if isinstance(chosen, (int, np.integer)):
+      piece, mask = self.pieces[chosen], np.zeros(self.size, bool)
+      mask[piece.window] = piece.mask
+      return mask
+    return Masks([self.pieces[i] for i in np.arange(len(self))[chosen]], self.size)
+
+  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    del copy  # it is always new
+    stack = np.zeros(self.shape, bool if dtype is None else dtype)
+    for mask, piece in zip(stack, self.pieces, strict=True):
+      mask[piece.window] = piece.mask
+    return stack

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle_masks
 from pycocotools.cocoeval import COCOeval
+from scipy import ndimage
 
+from jaxseg.data.outlines import Masks, Piece
 from jaxseg.metrics.score import Example, Prediction, Result
 from jaxseg.types import Detections, UserError
 
@@ -137,18 +139,25 @@ def truths_of(example: Example, num_classes: int) -> list[dict[str, Any]]:
       f'{num_classes - 1}'
     )
   layers = np.moveaxis(np.atleast_3d(example['instances']), -1, 0)
-  masks = {int(i): layer == i for layer in layers for i in np.unique(layer) if i}
-  empty = np.zeros(layers.shape[1:], bool)
+  pieces = {i: piece for layer in layers for i, piece in _numbered(layer)}
+  empty, size = Piece(0, 0, np.zeros((0, 0), bool)), layers.shape[1:]
   numbers = range(1, len(classes) + 1)
   return [
-    _annotation(example, i - 1, masks.get(i, empty))
+    _annotation(example, i - 1, encode(pieces.get(i, empty), size))
     for i in numbers
-    if i in masks or 'area' in example
+    if i in pieces or 'area' in example
   ]
 
 
-def _annotation(example: Example, i: int, mask: np.ndarray) -> dict[str, Any]:
-  code, crowd = encode(mask), int('crowd' in example and example['crowd'][i])
+def _numbered(layer: np.ndarray) -> Iterator[tuple[int, Piece]]:
+  """Yields the numbers of a map and their pixels."""
+  for i, window in enumerate(ndimage.find_objects(layer), start=1):
+    if window:
+      yield i, Piece(window[0].start, window[1].start, layer[window] == i)
+
+
+def _annotation(example: Example, i: int, code: Mapping[str, Any]) -> dict[str, Any]:
+  crowd = int('crowd' in example and example['crowd'][i])
   boxes, areas = example.get('instance_boxes'), example.get('area')
   return {
     'category_id': int(example['instance_classes'][i]),
@@ -162,21 +171,29 @@ def _annotation(example: Example, i: int, mask: np.ndarray) -> dict[str, Any]:
 
 def results_of(detections: Detections) -> list[dict[str, Any]]:
   """Returns detections in COCO's result format: category_id, score, bbox, segmentation (RLE)."""
-  d = detections
+  d, masks = detections, Masks.of(detections.masks)
   return [
     {
       'category_id': int(kind),
       'score': float(score),
       'bbox': _corner_and_size(box),
-      'segmentation': encode(mask),
+      'segmentation': encode(piece, masks.size),
     }
-    for box, score, kind, mask in zip(d.boxes, d.scores, d.classes, d.masks, strict=True)
+    for box, score, kind, piece in zip(d.boxes, d.scores, d.classes, masks.pieces, strict=True)
   ]
 
 
-def encode(mask: np.ndarray) -> dict[str, Any]:
-  """Returns a mask bool [h, w] as COCO's compressed run lengths: 'size' and 'counts', bytes."""
-  return rle_masks.encode(np.asfortranarray(mask, np.uint8))
+def encode(piece: Piece, size: tuple[int, int]) -> dict[str, Any]:
+  """Returns pixels of an image as COCO's compressed run lengths: 'size' and 'counts', bytes."""
+  height, width = size
+  columns, rows = np.nonzero(piece.mask.T)
+  places = (columns + piece.left) * height + rows + piece.top  # down the columns, rising
+  starts = places[np.diff(places, prepend=-2) != 1]
+  ends = places[np.diff(places, append=-2) != 1] + 1
+  edges = np.stack([starts, ends], axis=1).ravel()
+  runs = np.diff(edges, prepend=0, append=height * width)
+  counts = runs[:-1] if len(runs) > 1 and not runs[-1] else runs
+  return rle_masks.frPyObjects({'size': [height, width], 'counts': counts.tolist()}, height, width)
 
 
 def _corner_and_size(box: np.ndarray) -> list[float]:

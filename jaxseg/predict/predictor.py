@@ -14,14 +14,14 @@ import numpy as np
 from jaxseg.data import geometry
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
-from jaxseg.predict import averages, tiles
+from jaxseg.predict import averages, seams, tiles
 from jaxseg.predict.averages import Band
 from jaxseg.predict.base import BasePredictor, checked
 from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment
 from jaxseg.train.run_folder import Classes
 from jaxseg.train.step import make_predict_step
-from jaxseg.types import UserError
+from jaxseg.types import Detections, UserError
 
 AUTO_TILE = 1024  # side of the tiles of large images, or the next larger that the network takes
 
@@ -30,7 +30,8 @@ class Predictor(BasePredictor):
   """Predicts with one network.
 
   One plain pass does what evaluation in training does: the image is placed by the experiment's frame,
-  and the task reads the outputs. Averages and tiles are for tasks that predict maps.
+  and the task reads the outputs. Averages are for tasks that predict maps, tiles for these and for those
+  that find objects.
 
   Args:
     experiment: of the run.
@@ -70,6 +71,8 @@ class Predictor(BasePredictor):
 
   def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
     image = checked(image, self.experiment.data)
+    if self._tells_objects and self._needs_tiles(image.shape[:2], self.frame()):
+      return self._task.of_objects(self._joined_objects(image))
     if not self._is_plain(image):
       return super().predict(image, maps=maps)
     prediction = self._plain(image, maps=maps and self._task.maps)
@@ -112,13 +115,16 @@ class Predictor(BasePredictor):
 
   def _check(self) -> None:
     options = self.options
-    if not self._task.maps and not options.is_one_pass:
+    one_tile = replace(options, tile=None, tile_step=None) if self._tells_objects else options
+    if not self._task.maps and not one_tile.is_one_pass:
       raise UserError(
         f'{options.describe()}: config.task={self.experiment.settings.task} predicts no maps that '
         'could be averaged or joined: leave out scales, flips, rotations, samples and tiles'
       )
     if options.tile:
-      tiles.make_tiling(self.frame(), options.tile, options.tile_step)
+      tiling = tiles.make_tiling(self.frame(), options.tile, options.tile_step)
+      if self._tells_objects:
+        seams.check(tiling)
     if options.samples:
       averages.check_dropout(self._model, self.variables, self.experiment.channels)
 
@@ -126,6 +132,10 @@ class Predictor(BasePredictor):
     experiment = self.experiment
     step = make_predict_step(self._model, self._task, experiment.preprocess, size=size, maps=maps)
     return step(variables, {'image': image})
+
+  @property
+  def _tells_objects(self) -> bool:
+    return hasattr(self._task, 'of_objects')
 
   @property
   def _trained_size(self) -> Size | None:
@@ -141,11 +151,22 @@ class Predictor(BasePredictor):
 
   def _needs_tiles(self, size: Size, frame: Frame) -> bool:
     pixels = np.prod(frame.input(size), dtype=np.int64)
-    return self._task.maps and bool(self.options.tile or pixels > self.options.max_pixels)
+    fits = self._task.maps or (self._tells_objects and not frame.short_side)
+    return fits and bool(self.options.tile or pixels > self.options.max_pixels)
 
   def _plain(self, image: np.ndarray, *, maps: bool) -> dict[str, Any]:
     """Returns the task's prediction of one pass, its probabilities as they are."""
     return self._task.in_image(self.row(image, maps=maps), self.frame(), image.shape[:2])
+
+  def _joined_objects(self, image: np.ndarray) -> Detections:
+    """Returns the objects of an image, found in overlapping tiles of it."""
+    size, frame = image.shape[:2], self.frame()
+    tiling = self._tiling(size, frame)
+    found = [
+      seams.Tile(top, left, window, self._plain(part, maps=False)['detections'])
+      for top, left, window, part in seams.windows(image, tiling, frame.scale)
+    ]
+    return seams.join(found, size)
 
   def _band(self, prediction: Mapping[str, np.ndarray]) -> Band:
     return Band(0, prediction['mask'], prediction['probabilities'], self._task.num_classes)

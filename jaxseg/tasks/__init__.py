@@ -72,7 +72,8 @@ class Task(Protocol):
     """Returns what one row says of its image of `size`, without the canvas around it: on the host.
 
     'mask' uint8 [h, w] always; with maps 'probabilities' [h, w, num_classes]; of objects
-    'detections' (types.Detections) and 'ids' uint16 [h, w].
+    'detections' (types.Detections) and 'ids' uint16 [h, w]. A task of objects has `of_objects` too,
+    which gives the same of detections alone: those of tiles are joined before.
     """
 
   def scorer(self, class_names: Sequence[str], **options: Any) -> Score:

@@ -14,6 +14,7 @@ import optax
 from jaxseg.data import objects
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
+from jaxseg.data.outlines import Masks, Piece
 from jaxseg.draw import objects as pictures
 from jaxseg.draw.labels import Color
 from jaxseg.metrics import coco
@@ -111,10 +112,13 @@ class Task:
     """
     used, (y, x) = row['scores'] > 0, frame.factor(size)
     boxes = row['boxes'][used] * np.array([x, y, x, y], np.float32)
-    masks = paste(row['masks'][used], boxes, size)
+    pieces = [Piece(*pasted) for pasted in paste(row['masks'][used], boxes, size)]
     boxes = np.clip(boxes, 0, np.array(size[::-1] * 2, np.float32))
-    detections = Detections(boxes, row['scores'][used], row['classes'][used], masks)
-    detections = detections[masks.any(axis=(1, 2))]
+    detections = Detections(boxes, row['scores'][used], row['classes'][used], Masks(pieces, size))
+    return self.of_objects(detections[np.array([bool(p.mask.any()) for p in pieces], bool)])
+
+  def of_objects(self, detections: Detections) -> Prediction:
+    """Returns what `in_image` does, of an image's objects."""
     ids, mask = painted(detections)
     return {'mask': mask, 'detections': detections, 'ids': ids}
 
@@ -139,9 +143,10 @@ def painted(detections: Detections, least: float = MIN_SCORE) -> tuple[np.ndarra
   Returns:
     uint16 [h, w], the number of each pixel's detection from 1, 0 for none; uint8 [h, w], its class.
   """
-  ids = np.zeros(detections.masks.shape[1:], np.uint16)
+  masks = Masks.of(detections.masks)
+  ids = np.zeros(masks.size, np.uint16)
   for i in np.flatnonzero(detections.scores >= least)[::-1]:
-    ids[detections.masks[i]] = i + 1
+    ids[masks.pieces[i].window][masks.pieces[i].mask] = i + 1
   classes = np.concatenate([[0], detections.classes]).astype(np.uint8)
   return ids, classes[ids]
 

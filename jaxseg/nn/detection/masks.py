@@ -47,7 +47,9 @@ def _neighbours(start: Array, end: Array, size: int, length: int) -> list[tuple[
   return [(low, 1 - weight), (jnp.minimum(low + 1, length - 1), weight)]
 
 
-def paste(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def paste(
+  masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
+) -> list[tuple[int, int, np.ndarray]]:
   """Puts masks back into their image, bilinearly; NumPy, for the host.
 
   A pixel belongs to the object where the mask, interpolated at the pixel's centre, is at least 0.5;
@@ -59,19 +61,19 @@ def paste(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.nda
     size: (height, width) of the image.
 
   Returns:
-    bool [n, height, width].
+    Of each the row and the column of its first pixel, and its pixels, bool [h, w].
   """
   masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float64)
-  out = np.zeros((len(masks), *size), bool)
-  for pasted, mask, box in zip(out, masks, boxes, strict=True):
+  pasted = []
+  for mask, box in zip(masks, boxes, strict=True):
     if min(box[2:] - box[:2]) <= 0:
+      pasted.append((0, 0, np.zeros((0, 0), bool)))
       continue
     (top, rows), (left, columns) = (
       _weights(box[axis], box[axis + 2], mask.shape[1 - axis], size[1 - axis]) for axis in (1, 0)
     )
-    inside = rows @ mask @ columns.T
-    pasted[top : top + len(rows), left : left + len(columns)] = inside >= 0.5
-  return out
+    pasted.append((top, left, rows @ mask @ columns.T >= 0.5))
+  return pasted
 
 
 def _weights(start: float, end: float, cells: int, length: int) -> tuple[int, np.ndarray]:
