@@ -94,3 +94,12 @@ def test_the_canvas_is_the_output_over_scale_and_holds_the_image(scale, margin):
     np.testing.assert_allclose(canvas, output / scale, atol=0.5)
     assert (canvas >= size).all()
     np.testing.assert_allclose(frame.factor(size), canvas / output)
+
+
+def test_the_extent_is_the_image_without_padding():
+  rule = SizeRule(multiple=32)
+  assert Frame(rule).extent((40, 50)) == (0, 0, 50, 40)
+  assert Frame(rule, scale=0.5).extent((40, 50)) == (0, 0, 25, 20)
+  # the shorter side becomes 80, on a canvas of multiples of 128
+  assert Frame(rule, short_side=80).extent((40, 50)) == (0, 0, 100, 80)
+  assert Frame(rule, short_side=80, multiple=1).extent((30, 60)) == (0, 0, 160, 80)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from jaxseg.data import transforms
+from jaxseg.data import geometry, transforms
 from jaxseg.data.loader import train_batches
-from jaxseg.data.objects import Objects, measure
+from jaxseg.data.objects import CELLS, Objects, measure
 from jaxseg.datasets import shapes
+from jaxseg.nn.detection.masks import crop
 from jaxseg.types import UserError
 
 MAP = np.array(
@@ -32,17 +33,20 @@ def test_rows_by_hand():
   made = Objects(4)(example_of(), None)
   assert made['boxes'].tolist() == [[0, 0, 1, 1], [1, 1, 4, 3], [4, 3, 5, 4], [0, 0, 0, 0]]
   assert made['classes'].tolist() == [2, 1, 2, 0]
-  assert made['ids'].tolist() == [1, 3, 5, 0]
   assert made['crowd'].tolist() == [False] * 4
-  kinds = {'boxes': 'f4', 'classes': 'i4', 'ids': 'i4', 'crowd': 'b1', 'instances': 'u2'}
-  assert {key: made[key].dtype for key in Objects.makes} == kinds
-  np.testing.assert_array_equal(made['instances'], MAP[..., None])
+  np.testing.assert_array_equal(made['mask_boxes'], made['boxes'])
+  assert made['extent'].tolist() == [0, 0, 5, 4]
+  kinds = {'boxes': 'f4', 'classes': 'i4', 'crowd': 'b1', 'masks': 'u1', 'mask_boxes': 'f4'}
+  assert {key: made[key].dtype for key in Objects.makes} == kinds | {'extent': 'f4'}
+  assert made['masks'].shape == (4, CELLS, CELLS) and not made['masks'][3].any()
+  # of 3 x 2 pixels the second and third of the first row, the first and second of the other
+  corners = made['masks'][1][[9, 9, 46, 46], [9, 46, 9, 46]] > 127
+  assert corners.tolist() == [False, True, True, False]
 
 
-def test_small_objects_have_no_row_but_stay_in_the_map():
+def test_small_objects_have_no_row():
   made = Objects(2, min_area=2)(example_of(), None)
-  assert (made['ids'].tolist(), made['classes'].tolist()) == ([3, 0], [1, 0])
-  np.testing.assert_array_equal(made['instances'], MAP[..., None])
+  assert (made['boxes'][0].tolist(), made['classes'].tolist()) == ([1, 1, 4, 3], [1, 0])
 
 
 def test_a_crowd_has_a_box_and_no_class():
@@ -53,20 +57,93 @@ def test_a_crowd_has_a_box_and_no_class():
   assert made['boxes'][1].tolist() == [1, 1, 4, 3]
 
 
-def test_layers_are_of_a_fixed_number():
+def test_layers_beyond_the_last_are_painted_over_it():
   other = np.zeros_like(MAP)
   other[0, :3] = 2
   third = np.zeros_like(MAP)
   third[0, 2:4] = 4
   layered = np.stack([MAP, other, third], axis=-1)
   made = Objects(5, max_layers=4)(example_of(layered), None)
-  np.testing.assert_array_equal(made['instances'][..., :3], layered)
-  assert made['instances'].shape == (4, 5, 4) and not made['instances'][..., 3].any()
+  assert made['boxes'][1].tolist() == [0, 0, 3, 1]
   made = Objects(5, max_layers=2)(example_of(layered), None)
-  np.testing.assert_array_equal(made['instances'][..., 0], MAP)
-  assert made['instances'][0, :, 1].tolist() == [2, 2, 4, 4, 0]  # 4 lies over 2
-  assert made['ids'].tolist() == [1, 2, 3, 4, 5]
   assert made['boxes'][1].tolist() == [0, 0, 2, 1]  # of what is left of it
+  assert made['boxes'][3].tolist() == [2, 0, 4, 1]
+
+
+DRAWN = np.array([[1.25, 0.5, 3.5, 2.75], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]])
+ONE = np.zeros((4, 6), np.uint16)
+ONE[0:3, 1:4] = 1
+
+
+def annotated(transform, seed=0, **more):
+  """One object of an image 6 x 4, which its annotator has outlined at 1.25, .5, 3.5, 2.75."""
+  example = example_of(ONE, instance_boxes=DRAWN.astype(np.float32), **more)
+  return Objects(2)(transform(example, np.random.default_rng(seed)), None)
+
+
+def test_boxes_are_the_annotators_moved_as_the_image():
+  moves = [
+    ((2.5, 1, 7, 5.5), transforms.Resize((8, 12))),
+    ((3.25, 3.5, 5.5, 5.75), transforms.Pad((10, 10))),
+    ((2.5, 0.5, 4.75, 2.75), lambda e, _: geometry.flip(e, True, False)),
+    ((1.25, 1.25, 3.5, 3.5), lambda e, _: geometry.flip(e, False, True)),
+    ((0.5, 2.5, 2.75, 4.75), lambda e, _: geometry.rotate90(e, 1)),
+    ((2.5, 1.25, 4.75, 3.5), lambda e, _: geometry.rotate90(e, 2)),
+    ((1.25, 1.25, 3.5, 3.5), lambda e, _: geometry.rotate90(e, 3)),
+    ((0.25, 0.5, 2.5, 2.75), lambda e, _: geometry.crop(e, 0, 1, 3, 4)),
+  ]
+  for box, move in moves:
+    np.testing.assert_allclose(annotated(move)['boxes'][0], box, atol=1e-6)
+
+
+def test_the_border_measures_what_it_cuts():
+  """From column 2 on: two of three columns are left; and again where that is padded."""
+  cut = lambda e, _: geometry.crop(e, 0, 2, 3, 4)  # noqa: E731
+  made = annotated(cut)
+  assert made['boxes'][0].tolist() == [0, 0, 2, 3] and made['mask_boxes'][0].tolist() == [
+    -1,
+    0,
+    2,
+    3,
+  ]
+  assert made['extent'].tolist() == [0, 0, 4, 3]
+  made = annotated(lambda e, r: geometry.pad(cut(e, r), 0, 0, 5, 0))
+  assert made['boxes'][0].tolist() == [5, 0, 7, 3] and made['extent'].tolist() == [5, 0, 9, 3]
+
+
+def test_warps_measure_what_is_left():
+  made = annotated(transforms.Elastic(0.0))
+  assert made['boxes'][0].tolist() == made['mask_boxes'][0].tolist() == [1, 0, 4, 3]
+
+
+@pytest.mark.parametrize('move', ['flip', 'rotate90'])
+def test_masks_turn_as_the_image(move):
+  shape = np.zeros((8, 8), np.uint16)
+  shape[1:4, 2:7] = shape[1:7, 2] = 1  # an angle
+  for a in range(4):
+    moved = (
+      geometry.flip(example_of(shape), bool(a & 1), bool(a & 2))
+      if move == 'flip'
+      else geometry.rotate90(example_of(shape), a)
+    )
+    made = Objects(2)(moved, None)
+    plain = Objects(2)({**example_of(moved['instances'])}, None)
+    np.testing.assert_array_equal(made['masks'], plain['masks'])
+    np.testing.assert_array_equal(made['mask_boxes'], plain['mask_boxes'])
+
+
+def test_targets_are_those_of_the_outline():
+  """A disc of ten pixels, seen by the network at one and two thirds its size: 28 cells of its box."""
+  cells = (np.arange(28) + 0.5) / 28 * 2 - 1
+  disc = cells[:, None] ** 2 + cells[None] ** 2 <= 1
+  fine = (np.arange(320) + 0.5) / 32
+  covered = ((fine[:, None] - 5) ** 2 + (fine[None] - 5) ** 2 <= 25).reshape(10, 32, 10, 32)
+  shape = np.pad(covered.mean(axis=(1, 3)) >= 0.5, 3).astype(np.uint16)
+  box = np.array([[3, 3, 13, 13]], np.float32)
+  example = example_of(shape, instance_boxes=np.repeat(box, 5, axis=0))
+  made = Objects(1)(transforms.Resize((27, 27))(example, None), None)
+  found = np.asarray(crop(made['masks'], made['mask_boxes'], made['boxes'], 28)[0])
+  assert (found & disc).sum() / (found | disc).sum() > 0.93
 
 
 def test_measure():
@@ -84,7 +161,7 @@ def test_mistakes_are_told():
     Objects(2)(example_of(), None)
   with pytest.raises(UserError, match='a.png: its dataset does not number objects'):
     Objects(2)({'image': MAP, 'file_name': 'a.png'}, None)
-  with pytest.raises(UserError, match=r'config.loss.max_layers=0: must be at least 1'):
+  with pytest.raises(UserError, match=r'config.loss.max_layers=0: must be between 1 and 64'):
     Objects(max_layers=0)
 
 
@@ -147,13 +224,12 @@ def test_batches_hold_what_the_transform_makes():
   assert batch.keys() == {*plain, *Objects.makes}
   for key, values in plain.items():
     np.testing.assert_array_equal(batch[key], values)
-  assert batch['boxes'].shape == (3, 7, 4) and batch['instances'].shape == (3, 32, 32, 1)
-  for boxes, ids, classes, layers, label in zip(
-    *(batch[k] for k in ('boxes', 'ids', 'classes', 'instances', 'label')), strict=True
+  assert batch['boxes'].shape == (3, 7, 4) and batch['masks'].shape == (3, 7, 56, 56)
+  for boxes, classes, masks, label in zip(
+    *(batch[k] for k in ('boxes', 'classes', 'masks', 'label')), strict=True
   ):
-    for box, i, kind in zip(boxes, ids, classes, strict=True):
-      assert (i == 0) == (kind == 0)
-      if i:
-        rows, columns = np.nonzero(layers[..., 0] == i)
-        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        assert set(label[rows, columns]) <= {kind, 255}
+    for box, kind, mask in zip(boxes.astype(int), classes, masks, strict=True):
+      assert mask.any() == (kind > 0)
+      if kind:
+        inside = label[box[1] : box[3], box[0] : box[2]]
+        assert kind in inside

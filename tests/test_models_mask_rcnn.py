@@ -71,9 +71,9 @@ def test_training_outputs_have_fixed_shapes():
   truth = {
     'boxes': jnp.zeros((2, 7, 4)),
     'classes': jnp.zeros((2, 7), jnp.int32),
-    'ids': jnp.zeros((2, 7), jnp.int32),
     'crowd': jnp.zeros((2, 7), bool),
-    'instances': jnp.zeros((2, 256, 320, 3), jnp.uint16),
+    'masks': jnp.zeros((2, 7, 56, 56), jnp.uint8),
+    'mask_boxes': jnp.zeros((2, 7, 4)),
   }
 
   def run(variables, truth):
@@ -139,6 +139,9 @@ def batch_of(step, count=8, side=32):
     'ids': ids,
     'classes': (ids > 0).astype(np.int32),
     'crowd': np.zeros((count, 4), bool),
+    'masks': np.full((count, 4, 8, 8), 255, np.uint8),  # squares fill their boxes
+    'mask_boxes': boxes,
+    'extent': np.tile(np.array([0, 0, side, side], np.float32), (count, 1)),
   }
 
 

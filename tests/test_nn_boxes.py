@@ -28,8 +28,12 @@ def test_iou_by_hand():
 
 
 def test_clip_knows_height_from_width():
-  found = box.clip(rows((-3, -1, 30, 30), (2, 3, 4, 5)), (10, 20))
-  np.testing.assert_array_equal(found, [[0, 0, 20, 10], [2, 3, 4, 5]])
+  boxes, extent = rows((-3, -1, 30, 30), (2, 3, 4, 5)), jnp.array((0.0, 0, 20, 10))
+  np.testing.assert_array_equal(box.clip(boxes, extent), [[0, 0, 20, 10], [2, 3, 4, 5]])
+  inner = jnp.array((3.0, 0, 20, 4))
+  np.testing.assert_array_equal(box.clip(boxes, inner), [[3, 0, 20, 4], [3, 3, 4, 4]])
+  assert box.centred_in(boxes, inner).tolist() == [False, True]
+  assert box.whole(jnp.zeros((2, 10, 20, 3))).tolist() == [[0, 0, 20, 10]] * 2
 
 
 def test_encode_by_hand():

@@ -56,6 +56,9 @@ def test_best_fills_up_with_nothing():
   np.testing.assert_array_equal(scores, (3, 1, -np.inf, -np.inf))
 
 
+EXTENT = jnp.array((0.0, 0, 40, 50))
+
+
 def test_proposals_by_hand():
   """Level 0: the better of two alike, its neighbour moved by its delta; level 1: clipped, and empty."""
   anchors = (
@@ -64,10 +67,10 @@ def test_proposals_by_hand():
   )
   logits = rows(2, 3, 1), rows(-1, 9)
   deltas = [jnp.zeros((3, 4)).at[2, 0].set(0.5), jnp.zeros((2, 4))]
-  found, scores = propose(anchors, logits, deltas, (50, 40), candidates=3, count=4, threshold=0.7)
+  found, scores = propose(anchors, logits, deltas, EXTENT, candidates=3, count=4, threshold=0.7)
   np.testing.assert_array_equal(scores, (3, 1, -1, -np.inf))
   np.testing.assert_allclose(found[:3], [(0, 0, 10, 9), (25, 0, 35, 10), (30, 30, 40, 50)])
-  _, scores = propose(anchors, logits, deltas, (50, 40), candidates=1, count=2, threshold=0.7)
+  _, scores = propose(anchors, logits, deltas, EXTENT, candidates=1, count=2, threshold=0.7)
   np.testing.assert_array_equal(scores, (3, -np.inf))  # of level 1 the best is outside
 
 
@@ -78,7 +81,9 @@ def detections(**changes):
   chances = rows((0.1, 0.8, 0.1), (0.2, 0.2, 0.6), (0.7, 0.25, 0.05), (0.0, 1.0, 0.0))
   deltas = jnp.zeros((4, 2, 4)).at[2, 0, 1].set(0.1)
   valid = jnp.array([True, True, True, False])
-  return detect(proposals, valid, jnp.log(chances + 1e-9), deltas, (40, 40), **options)
+  return detect(
+    proposals, valid, jnp.log(chances + 1e-9), deltas, jnp.array((0.0, 0, 40, 40)), **options
+  )
 
 
 def test_detections_by_hand():

@@ -15,6 +15,7 @@ def rows(*values):
 
 
 TRUTH = rows((0, 0, 10, 10), (20, 0, 30, 10), (0, 0, 0, 0))
+EXTENT = jnp.array((0.0, 0, 100, 100))
 VALID, NO_CROWD = jnp.array([True, True, False]), jnp.zeros(3, bool)
 # overlaps: 1 with the first; .8; .4 with the first; .5 with the second (its best); none
 CANDIDATES = rows((0, 0, 10, 10), (0, 0, 8, 10), (0, 0, 4, 10), (20, 0, 25, 10), (50, 50, 60, 60))
@@ -93,23 +94,37 @@ def test_negatives_fill_up_and_what_is_missing_is_not_valid():
 
 
 def truth(**changes):
-  return dict(
-    boxes=TRUTH, classes=jnp.array([2, 1, 0]), ids=jnp.array([7, 9, 0]), crowd=jnp.zeros(3, bool)
-  ) | {name: jnp.array(values) for name, values in changes.items()}
+  return dict(boxes=TRUTH, classes=jnp.array([2, 1, 0]), crowd=jnp.zeros(3, bool)) | {
+    name: jnp.array(values) for name, values in changes.items()
+  }
 
 
 def test_anchor_targets_by_hand():
   """All five are sampled: two foreground, one background and two places left empty."""
-  found = anchor_targets(jax.random.key(0), CANDIDATES, truth(), count=5, most_positive=4)
+  found = anchor_targets(jax.random.key(0), CANDIDATES, truth(), EXTENT, count=5, most_positive=4)
   labels = dict(zip(found['index'].tolist(), found['labels'].tolist(), strict=True))
   assert labels[0] == labels[1] == labels[3] == 1 and labels[4] == 0 and labels[2] == VOID
   at = found['index'].tolist().index(1)
   np.testing.assert_allclose(found['targets'][at], (1 / 8, 0, np.log(10 / 8), 0), atol=1e-6)
 
 
+def test_anchors_beyond_the_image_stand_for_nothing():
+  """Centres: (5, 5), (4, 5), (2, 5), (22.5, 5) and (55, 55); the image ends at 22 x 50."""
+  extent = jnp.array((0.0, 0, 22, 50))
+  options = dict(count=5, most_positive=4)
+  found = anchor_targets(jax.random.key(0), CANDIDATES, truth(), extent, **options)
+  labels = dict(zip(found['index'].tolist(), found['labels'].tolist(), strict=True))
+  assert labels[0] == labels[1] == 1 and labels[2] == labels[3] == labels[4] == VOID
+  # the next best of the second object, .1 of it, is in its place
+  more = jnp.concatenate([CANDIDATES, rows((19, 0, 21, 10))])
+  found = anchor_targets(jax.random.key(0), more, truth(), extent, count=6, most_positive=4)
+  labels = dict(zip(found['index'].tolist(), found['labels'].tolist(), strict=True))
+  assert labels[5] == 1 and labels[3] == VOID
+
+
 def test_anchors_on_a_crowd_are_not_background():
   crowd = truth(boxes=TRUTH.at[2].set(jnp.array((40, 40, 80, 80))), crowd=[False, False, True])
-  found = anchor_targets(jax.random.key(0), CANDIDATES, crowd, count=5, most_positive=4)
+  found = anchor_targets(jax.random.key(0), CANDIDATES, crowd, EXTENT, count=5, most_positive=4)
   labels = dict(zip(found['index'].tolist(), found['labels'].tolist(), strict=True))
   assert labels[4] == VOID
 
@@ -124,15 +139,16 @@ def test_roi_targets_by_hand():
     for box, kind, number in zip(
       np.asarray(found['rois']).tolist(),
       found['classes'].tolist(),
-      found['ids'].tolist(),
+      found['rows'].tolist(),
       strict=True,
     )
     if kind != VOID
   ]
-  positive = [((0, 0, 8, 10), 2, 7), ((20, 0, 25, 10), 1, 9)]
-  positive += [((0, 0, 10, 10), 2, 7), ((20, 0, 30, 10), 1, 9)]
+  positive = [((0, 0, 8, 10), 2, 0), ((20, 0, 25, 10), 1, 1)]
+  positive += [((0, 0, 10, 10), 2, 0), ((20, 0, 30, 10), 1, 1)]
   assert drawn[:4] == positive
-  assert sorted(drawn[4:]) == [((0, 0, 4, 10), 0, 0), ((50, 50, 60, 60), 0, 0)]
+  rest = [(box, kind) for box, kind, _ in drawn[4:]]
+  assert sorted(rest) == [((0, 0, 4, 10), 0), ((50, 50, 60, 60), 0)]
   at = [tuple(box) for box, *_ in drawn].index((20, 0, 25, 10))
   expected = (10 * 2.5 / 5, 0, 5 * np.log(2), 0)
   np.testing.assert_allclose(found['targets'][at], expected, atol=1e-5)
@@ -148,6 +164,6 @@ def test_a_crowd_has_no_positive_regions():
     most_positive=8,
     weights=(1, 1, 1, 1),
   )
-  assert set(found['ids'].tolist()) == {0, 9}
+  assert set(found['classes'].tolist()) == {0, 1, VOID}
   kept = np.asarray(found['rois'])[np.asarray(found['classes']) == 0].tolist()
   assert kept == [[50, 50, 60, 60]]  # those inside of the crowd are not background either

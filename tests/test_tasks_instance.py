@@ -97,10 +97,10 @@ def test_classes_outside_are_counted():
 
 
 def test_what_the_network_takes():
-  batch = {name: np.zeros(1) for name in (*TRUTH, 'image', 'label')}
+  batch = {name: np.zeros(1) for name in (*TRUTH, 'extent', 'image', 'label')}
   assert set(Task(2).model_inputs(batch)['truth']) == set(TRUTH)
-  with pytest.raises(UserError, match='the batch has no ids: use a dataset with instances'):
-    Task(2).model_inputs({name: 0 for name in TRUTH if name != 'ids'})
+  with pytest.raises(UserError, match='the batch has no masks: use a dataset with instances'):
+    Task(2).model_inputs({name: 0 for name in (*TRUTH, 'extent') if name != 'masks'})
   assert tasks.load('semantic')(2).model_inputs(batch) == {}
 
 

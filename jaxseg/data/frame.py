@@ -71,6 +71,11 @@ class Frame:
     sides = zip(self.canvas(size), size, self._resized(size), self.output(size), strict=True)
     return tuple(canvas * own / resized / output for canvas, own, resized, output in sides)
 
+  def extent(self, size: Size) -> tuple[float, float, float, float]:
+    """Returns x0, y0, x1, y1 of an image in what the network gives, whose margin is cut off."""
+    (height, width), (y, x) = size, self.factor(size)
+    return 0.0, 0.0, width / x, height / y
+
   def place(self, image: np.ndarray) -> np.ndarray:
     """Returns an image uint8 [h, w, c] as the network gets it, uint8 [H, W, c]."""
     size, margin = image.shape[:2], self.rule.margin

@@ -8,6 +8,13 @@ through untouched:
   weight     float32 [h,w]   bilinear; new ground is 0
   instances  uint16 [h,w]    nearest; new ground is 0; also [h,w,layers], where objects overlap
 
+Of examples with instances it notes how they came to lie, so that boxes and masks can be made of what was
+drawn rather than of what is left of it:
+
+  drawn      the instances before anything was moved
+  place      float [2,3], where corners of pixels (x, y, 1) of `drawn` are now; None after a warp
+  extent     float [4], x0, y0, x1, y1 of the image's own ground; what is beyond is padding
+
 Both interpolations put samples at pixel centres: output pixel i looks at (i + 0.5) * n / m - 0.5.
 """
 
@@ -32,11 +39,24 @@ def size_of(example: Example) -> Size:
   return example['image'].shape[:2]
 
 
-def move(example: Example, function: Callable, fill: Fill = (0,), label: int = VOID) -> Example:
+def _any_size(example: Example) -> Size:
+  """Returns them also where there is no image."""
+  arrays = (example.get(key) for key in ('image', 'label', 'weight', 'instances'))
+  return next(array.shape[:2] for array in arrays if array is not None)
+
+
+def move(
+  example: Example,
+  function: Callable,
+  fill: Fill = (0,),
+  label: int = VOID,
+  matrix: Sequence | None = None,
+) -> Example:
   """Applies `function(array, nearest, ground)` to every entry that has pixels.
 
   `nearest` says that values must not be mixed; `ground` is what new ground holds, one value for
-  each channel: `fill` for the image, `label` for the label, 0 for the others.
+  each channel: `fill` for the image, `label` for the label, 0 for the others. `matrix` says where corners
+  of pixels go, [2,3] of (x, y, 1); None where axes do not stay axes.
   """
   grounds = {'image': fill, 'label': (label,), 'weight': (0.0,), 'instances': (0,)}
   moved = dict(example)
@@ -44,7 +64,34 @@ def move(example: Example, function: Callable, fill: Fill = (0,), label: int = V
     array = example.get(key)
     if array is not None:
       moved[key] = function(array, key in _NEAREST, _per_channel(ground, array))
+  if example.get('instances') is not None:
+    moved |= _noted(example, moved['instances'].shape[:2], matrix)
   return moved
+
+
+def _noted(example: Example, size: Size, matrix: Sequence | None) -> Example:
+  """Returns `drawn`, `place` and `extent` of an example that is moved to another size."""
+  drawn, extent, place = drawn_of(example)
+  height, width = size
+  if matrix is not None:
+    matrix = np.array(matrix, np.float64)
+    extent = np.clip(move_boxes(extent[None], matrix)[0], 0, (width, height, width, height))
+  place = None if place is None or matrix is None else matrix @ np.vstack([place, (0, 0, 1)])
+  return {'drawn': drawn, 'extent': extent, 'place': place}
+
+
+def drawn_of(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+  """Returns the three, also of an example that was not moved yet."""
+  if 'drawn' in example:
+    return example['drawn'], example['extent'], example['place']
+  height, width = example['instances'].shape[:2]
+  return example['instances'], np.array([0, 0, width, height], np.float64), np.eye(2, 3)
+
+
+def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+  """Returns boxes [n, 4] where a matrix [2, 3] without slant puts them."""
+  corners = [boxes[:, i : i + 2] @ matrix[:, :2].T + matrix[:, 2] for i in (0, 2)]
+  return np.concatenate([np.minimum(*corners), np.maximum(*corners)], axis=1)
 
 
 def _per_channel(fill: Fill, array: np.ndarray) -> Fill:
@@ -104,7 +151,8 @@ def resize(example: Example, size: Size) -> Example:
   def function(array, nearest, _):
     return resize_label(array, size) if nearest else resize_image(array, size)
 
-  return move(example, function)
+  y, x = (new / old for new, old in zip(size, _any_size(example), strict=True))
+  return move(example, function, matrix=((x, 0, 0), (0, y, 0)))
 
 
 def by_short_side(size: Size, short: int, longest: int) -> Size:
@@ -115,7 +163,8 @@ def by_short_side(size: Size, short: int, longest: int) -> Size:
 
 def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
   """Cuts a window that lies inside the image (a view, nothing is copied)."""
-  return move(example, lambda array, *_: array[top : top + height, left : left + width])
+  part = lambda array, *_: array[top : top + height, left : left + width]  # noqa: E731
+  return move(example, part, matrix=((1, 0, -left), (0, 1, -top)))
 
 
 def cut(
@@ -161,7 +210,8 @@ def pad(
     sides = (top, bottom, left, right, cv2.BORDER_CONSTANT)
     return cv2.copyMakeBorder(part, *sides, value=value)
 
-  return move(example, lambda array, _, ground: _opencv(array, border, ground), fill, label)
+  bordered = lambda array, _, ground: _opencv(array, border, ground)  # noqa: E731
+  return move(example, bordered, fill, label, ((1, 0, left), (0, 1, top)))
 
 
 def mirror_array(array: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
@@ -181,12 +231,23 @@ def flip(example: Example, horizontal: bool, vertical: bool) -> Example:
   if not (horizontal or vertical):
     return example
   code = -1 if horizontal and vertical else 1 if horizontal else 0
-  return move(example, lambda array, *_: _opencv(array, lambda part, _: cv2.flip(part, code)))
+  height, width = _any_size(example)
+  x, y = (-1, 0, width) if horizontal else (1, 0, 0), (0, -1, height) if vertical else (0, 1, 0)
+  flipped = lambda array, *_: _opencv(array, lambda part, _: cv2.flip(part, code))  # noqa: E731
+  return move(example, flipped, matrix=(x, y))
 
 
 def rotate90(example: Example, turns: int) -> Example:
   """Turns everything counter-clockwise by `turns` quarter turns."""
-  return move(example, lambda array, *_: np.ascontiguousarray(np.rot90(array, turns)))
+  height, width = _any_size(example)
+  matrix = (
+    ((1, 0, 0), (0, 1, 0)),
+    ((0, 1, 0), (-1, 0, width)),
+    ((-1, 0, width), (0, -1, height)),
+    ((0, -1, height), (1, 0, 0)),
+  )[turns % 4]
+  turned = lambda array, *_: np.ascontiguousarray(np.rot90(array, turns))  # noqa: E731
+  return move(example, turned, matrix=matrix)
 
 
 def affine(example: Example, matrix: np.ndarray, fill: Fill | None) -> Example:

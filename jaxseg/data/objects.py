@@ -1,4 +1,4 @@
-"""The objects of an image as a training step takes them: boxes, classes and ids of fixed shapes."""
+"""The objects of an image as a training step takes them: boxes, classes and masks of fixed shapes."""
 
 import dataclasses
 from typing import ClassVar
@@ -7,35 +7,50 @@ import numpy as np
 from scipy import ndimage
 
 from jaxseg.config.fields import check_fields, within
-from jaxseg.data.geometry import Example
+from jaxseg.data.geometry import Example, drawn_of, move_boxes
 from jaxseg.types import LARGEST, UserError
+
+CELLS = 56  # along a side of an object's mask: twice those of the mask that a network draws
+_SLACK = 0.5  # pixels by which a box may reach over the border of its image
 
 
 @dataclasses.dataclass(frozen=True)
 class Objects:
-  """Measures the objects that the transforms before it have left; the last of a training's.
+  """Finds the objects that the transforms before it have left; the last of a training's.
 
   An example has 'instances' uint16 [h,w] or [h,w,l], ids from 1, and 'instance_classes' uint8 [n],
   the class of id i at place i - 1; perhaps 'crowd' bool [n], regions of objects that nobody told
-  apart. Made of them, a row for each object with pixels left, by rising id, the rest zero:
+  apart, and 'instance_boxes' float32 [n,4]. Made of them, a row for each object with pixels left, by
+  rising id, the rest zero:
 
-    boxes      float32 [max_instances,4]  x0, y0, x1, y1: tight, in pixels, x1 and y1 exclusive
-    classes    int32 [max_instances]      1..c-1; 0 for an unused row and for a crowd
-    ids        int32 [max_instances]      its number in the map
-    crowd      bool [max_instances]
-    instances  uint16 [h,w,layers]        as it was; layers beyond `max_layers` are painted over the
-                                          last, and missing ones are empty
+    boxes       float32 [max_instances,4]  x0, y0, x1, y1 in pixels
+    classes     int32 [max_instances]      1..c-1; 0 for an unused row and for a crowd
+    crowd       bool [max_instances]
+    masks       uint8 [max_instances,56,56]  how much of each cell of `mask_boxes` the object covers
+    mask_boxes  float32 [max_instances,4]  of the whole object, also where it reaches over the border
+    extent      float32 [4]                x0, y0, x1, y1 of the image; what is beyond is padding
+
+  A box is what the annotators have drawn, moved as the image was; it is measured in what is left of the
+  object where the image's border cuts it, and after a warp. Masks are those of the data at their own
+  size, not of a map that was resized, unless the image was warped.
 
   Attributes:
     max_instances: rows. More objects are a UserError.
-    max_layers: of a map that has layers; one without gets one.
-    min_area: objects of fewer pixels are left out of the rows.
+    max_layers: of a map that has layers; those beyond are painted over the last.
+    min_area: objects of which fewer pixels are left are left out.
   """
 
   max_instances: int = within(1, 10_000, default=100)
   max_layers: int = within(1, 64, default=4)
   min_area: int = within(1, LARGEST, default=1)
-  makes: ClassVar[tuple[str, ...]] = ('boxes', 'classes', 'ids', 'crowd', 'instances')
+  makes: ClassVar[tuple[str, ...]] = (
+    'boxes',
+    'classes',
+    'crowd',
+    'masks',
+    'mask_boxes',
+    'extent',
+  )
 
   def __post_init__(self):
     check_fields(self, 'config.loss')
@@ -45,8 +60,11 @@ class Objects:
       raise UserError(
         f'{_name(example)}: its dataset does not number objects, which config.task=instance needs'
       )
-    layers = _layered(example['instances'], self.max_layers)
-    boxes, areas = measure(layers, len(example['instance_classes']))
+    layers, count = (
+      _layered(example['instances'], self.max_layers),
+      len(example['instance_classes']),
+    )
+    left, areas = measure(layers, count)
     ids = np.flatnonzero(areas >= self.min_area)
     if len(ids) > self.max_instances:
       raise UserError(
@@ -55,19 +73,39 @@ class Objects:
       )
     crowd = np.asarray(example.get('crowd', np.zeros(len(areas), bool)))[ids]
     classes = np.where(crowd, 0, example['instance_classes'][ids])
+    drawn, extent, place = drawn_of(example)
+    boxes = mask_boxes = left[ids].astype(np.float32)
+    if place is None:
+      masks = [_soft(part) for part in _parts(layers, left, ids)]
+    else:
+      drawn = _layered(drawn, self.max_layers)
+      tight, _ = measure(drawn, count)
+      masks = [_turned(_soft(part), place) for part in _parts(drawn, tight, ids)]
+      mask_boxes = move_boxes(tight[ids].astype(np.float64), place)
+      own = example.get('instance_boxes', tight)[ids].astype(np.float64)
+      boxes = _whole(move_boxes(own, place), boxes, extent)
     return {
       **example,
-      'boxes': self._rows(boxes[ids], np.float32),
+      'boxes': self._rows(boxes, np.float32),
       'classes': self._rows(classes, np.int32),
-      'ids': self._rows(ids + 1, np.int32),
       'crowd': self._rows(crowd, np.bool_),
-      'instances': layers,
+      'masks': self._rows(np.array(masks).reshape(-1, CELLS, CELLS), np.uint8),
+      'mask_boxes': self._rows(mask_boxes, np.float32),
+      'extent': extent.astype(np.float32),
     }
 
   def _rows(self, values: np.ndarray, dtype) -> np.ndarray:
     rows = np.zeros((self.max_instances, *values.shape[1:]), dtype)
     rows[: len(values)] = values
     return rows
+
+
+def _whole(moved: np.ndarray, left: np.ndarray, extent: np.ndarray) -> np.ndarray:
+  """Returns the moved boxes of objects that the image shows to their end, else what is left of them."""
+  low, high = extent[:2] - _SLACK, extent[2:] + _SLACK
+  inside = (moved[:, :2] >= low).all(axis=1) & (moved[:, 2:] <= high).all(axis=1)
+  inside &= (moved[:, 2:] > moved[:, :2]).all(axis=1)
+  return np.where(inside[:, None], np.clip(moved, [*extent[:2]] * 2, [*extent[2:]] * 2), left)
 
 
 def measure(layers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,12 +135,45 @@ def measure(layers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
   return boxes, areas[1:]
 
 
+def _parts(layers: np.ndarray, boxes: np.ndarray, ids: np.ndarray) -> list[np.ndarray]:
+  """Returns the pixels of objects in their boxes, bool [h, w] each; `ids` count from 0."""
+  parts = []
+  for i in ids:
+    x0, y0, x1, y1 = boxes[i]
+    parts.append((layers[y0:y1, x0:x1] == i + 1).any(axis=2))
+  return parts
+
+
+def _soft(part: np.ndarray) -> np.ndarray:
+  """Returns how much of each of 56 x 56 cells is covered, uint8: bilinear, averaging where it shrinks."""
+  rows, columns = (_weights(length) for length in part.shape)
+  return np.rint(255 * (rows @ part.astype(np.float32) @ columns.T)).astype(np.uint8)
+
+
+def _weights(length: int) -> np.ndarray:
+  """Returns the weight of each of `length` pixels in each cell, [56, length]; around them is nothing."""
+  points = (np.arange(CELLS) + 0.5) * length / CELLS - 0.5
+  spread = max(1.0, length / CELLS)
+  distance = np.abs(points[:, None] - np.arange(length)) / spread
+  return (np.maximum(0, 1 - distance) / spread).astype(np.float32)
+
+
+def _turned(mask: np.ndarray, place: np.ndarray) -> np.ndarray:
+  """Flips and turns the cells of a mask as `place` does."""
+  (a, b, _), (c, d, _) = place
+  swapped = abs(b) > abs(a)
+  mask = mask.T if swapped else mask
+  x, y = (b, c) if swapped else (a, d)
+  return mask[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+
 def _layered(instances: np.ndarray, most: int) -> np.ndarray:
-  """Returns uint16 [h, w, 1] of a plain map, and [h, w, most] of one that has layers."""
+  """Returns uint16 [h, w, 1] of a plain map, and at most `most` layers of one that has layers."""
   if instances.ndim == 2:
     return instances[..., None]
-  kept = np.zeros((*instances.shape[:2], most), instances.dtype)
-  kept[..., : instances.shape[2]] = instances[..., :most]
+  if instances.shape[2] <= most:
+    return instances
+  kept = instances[..., :most].copy()
   for layer in range(most, instances.shape[2]):
     further = instances[..., layer]
     np.copyto(kept[..., -1], further, where=further > 0)

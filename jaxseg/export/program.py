@@ -18,7 +18,7 @@ from jax import lax
 from jaxseg.data.frame import Frame
 from jaxseg.nn.layers import resize_bilinear
 from jaxseg.train.build import Experiment
-from jaxseg.train.step import make_predict_step
+from jaxseg.train.step import make_predict_step, predict_batch
 from jaxseg.types import Array, UserError
 
 Length = Any  # an int, or a dimension expression of jax.export
@@ -41,7 +41,12 @@ def make_program(experiment: Experiment) -> Callable[[dict[str, Array], Array], 
   def predict(variables: dict[str, Any], image: Array, frame: Frame) -> dict[str, Array]:
     pixels, output, canvas = network_input(frame, image)
     step = make_predict_step(model, task, experiment.preprocess, size=canvas, maps=task.maps)
-    return in_image(step(variables, {'image': pixels}), image.shape[1:3], canvas, output)
+    size = image.shape[1:3]
+    sides = zip(size, output, canvas, strict=True)
+    height, width = (jnp.float32(n) * jnp.float32(o) / jnp.float32(c) for n, o, c in sides)
+    extent = jnp.stack([jnp.zeros_like(width), jnp.zeros_like(width), width, height])
+    extent = jnp.broadcast_to(extent[None], (image.shape[0], 4))
+    return in_image(step(variables, predict_batch(task, pixels, extent)), size, canvas, output)
 
   def program(weights: dict[str, Array], image: Array) -> dict[str, Array]:
     variables = traverse_util.unflatten_dict(weights, sep='/')

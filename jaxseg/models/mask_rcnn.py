@@ -31,10 +31,11 @@ from jaxseg.models import channels, check_options, check_size, stages
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
 from jaxseg.nn.backbones.fpn import FPN
 from jaxseg.nn.detection import masks
-from jaxseg.nn.detection.boxes import make_anchors
+from jaxseg.nn.detection.boxes import make_anchors, whole
+from jaxseg.nn.detection.heads import RPN, BoxHead, MaskHead
 from jaxseg.nn.detection.nms import detect, propose
 from jaxseg.nn.detection.targets import anchor_targets, roi_targets
-from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose
+from jaxseg.nn.layers import BatchNorm
 from jaxseg.nn.layers.roi_align import level_of, roi_align
 from jaxseg.nn.layers.split_rows import rows_are_split
 from jaxseg.types import LONGEST, Array, Outputs, SizeRule, UserError
@@ -42,9 +43,6 @@ from jaxseg.types import LONGEST, Array, Outputs, SizeRule, UserError
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's deltas
 
 _rows = partial(within, 1, 100_000)  # of lists of boxes
-_normal = nn.initializers.normal
-_xavier = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
-_msra = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class Model(nn.Module):
@@ -121,15 +119,21 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Array, *, train: bool, truth: Mapping[str, Array] | None = None
+    self,
+    image: Array,
+    *,
+    train: bool,
+    truth: Mapping[str, Array] | None = None,
+    extent: Array | None = None,
   ) -> Outputs:
     """Maps image [b,h,w,c], preprocessed, to detections, or in training to what the losses need.
 
     Args:
       image: of a size that size_rule allows.
       train: whether to sample and to return what tasks.instance.Task.losses takes.
-      truth: for training: 'boxes' float32 [b,n,4], 'classes' int32 [b,n] (0: unused row), 'ids' int32
-        [b,n], 'crowd' bool [b,n] and 'instances' integers [b,h,w,layers].
+      truth: for training: 'boxes' float32 [b,n,4], 'classes' int32 [b,n] (0: unused row), 'crowd' bool
+        [b,n], 'masks' uint8 [b,n,m,m] and 'mask_boxes' float32 [b,n,4], see data.objects.
+      extent: float32 [b,4], x0, y0, x1, y1 of the image without padding; None: there is none.
 
     Returns:
       With d = `detections`: 'boxes' float32 [b,d,4] in pixels of the image, 'scores' float32 [b,d],
@@ -141,18 +145,18 @@ class Model(nn.Module):
         training, or rows of an image split over devices.
     """
     self._check(image, train, truth)
-    size = image.shape[1:3]
+    extent = whole(image) if extent is None else extent
     maps = self._pyramid(image, train)
     anchors = self._anchors(maps)
     logits, deltas = RPN(self.features, len(self.anchor_ratios), self.dtype, name='rpn')(maps)
-    proposals, scores = self._propose(anchors, logits, deltas, size, train)
+    proposals, scores = self._propose(anchors, logits, deltas, extent, train)
     self.sow('intermediates', 'proposals', proposals)
     self.sow('intermediates', 'proposal_scores', scores)
     heads = self._heads(maps)
     if not train:
-      return self._detect(heads, proposals, scores, size)
+      return self._detect(heads, proposals, scores, extent)
     rpn = (jnp.concatenate(anchors), *(jnp.concatenate(x, axis=1) for x in (logits, deltas)))
-    return self._sampled(heads, rpn, proposals, scores > -jnp.inf, truth)
+    return self._sampled(heads, rpn, proposals, scores > -jnp.inf, truth, extent)
 
   def _check(self, image, train, truth) -> None:
     check_options(self)
@@ -194,12 +198,12 @@ class Model(nn.Module):
       for level, stride, size in levels
     ]
 
-  def _propose(self, anchors, logits, deltas, size, train: bool) -> tuple[Array, Array]:
+  def _propose(self, anchors, logits, deltas, extent, train: bool) -> tuple[Array, Array]:
     """Returns proposals [b,r,4] and their logits [b,r]; no gradient flows through them."""
     phase = 0 if train else 1
     counts = dict(candidates=self.pre_nms[phase], count=self.post_nms[phase])
-    one = partial(propose, size=size, threshold=0.7, **counts)
-    return jax.vmap(partial(one, anchors))(*jax.lax.stop_gradient((logits, deltas)))
+    one = partial(propose, anchors, threshold=0.7, **counts)
+    return jax.vmap(one)(*jax.lax.stop_gradient((logits, deltas)), extent)
 
   def _heads(self, maps: Sequence[Array]) -> tuple[Callable, Callable]:
     """Returns (boxes [b,r,4] -> logits, deltas) and (boxes -> mask logits)."""
@@ -218,18 +222,19 @@ class Model(nn.Module):
 
     return lambda boxes: box_head(cut(boxes, 7)), lambda boxes: mask_head(cut(boxes, 14))
 
-  def _detect(self, heads, proposals: Array, scores: Array, size) -> Outputs:
+  def _detect(self, heads, proposals: Array, scores: Array, extent: Array) -> Outputs:
     box_head, mask_head = heads
     one = partial(
       detect,
-      size=size,
       weights=BOX_WEIGHTS,
       candidates=self.candidates,
       count=self.detections,
       score=self.score,
       threshold=self.nms,
     )
-    boxes, scores, classes = jax.vmap(one)(proposals, scores > -jnp.inf, *box_head(proposals))
+    boxes, scores, classes = jax.vmap(one)(
+      proposals, scores > -jnp.inf, *box_head(proposals), extent
+    )
     cells = mask_head(boxes).astype(jnp.float32)
     chosen = jnp.maximum(classes - 1, 0)[:, :, None, None, None]
     cells = jnp.take_along_axis(cells, chosen, axis=-1)[..., 0]
@@ -237,7 +242,7 @@ class Model(nn.Module):
     probability = jnp.where(used, jax.nn.sigmoid(cells), 0.0)
     return {'boxes': boxes, 'scores': scores, 'classes': classes, 'masks': probability}
 
-  def _sampled(self, heads, rpn, proposals: Array, valid: Array, truth) -> Outputs:
+  def _sampled(self, heads, rpn, proposals: Array, valid: Array, truth, extent) -> Outputs:
     """What the network said of its samples, and what it should have said.
 
     Returns:
@@ -248,19 +253,20 @@ class Model(nn.Module):
       them: no others are positive. Targets carry no gradient.
     """
     anchors, logits, deltas = rpn
-    rows = {name: truth[name] for name in ('boxes', 'classes', 'ids', 'crowd')}
+    rows = {name: truth[name] for name in ('boxes', 'classes', 'crowd')}
     keys = jax.random.split(self.make_rng('sample'), (len(logits), 2))
     positives = int(self.roi_samples * self.roi_share)
 
-    def assign(keys, proposals, valid, rows):
+    def assign(keys, proposals, valid, rows, extent):
       count = min(self.rpn_samples, len(anchors))
-      first = anchor_targets(keys[0], anchors, rows, count=count, most_positive=count // 2)
+      first = anchor_targets(keys[0], anchors, rows, extent, count=count, most_positive=count // 2)
       options = dict(count=self.roi_samples, most_positive=positives, weights=BOX_WEIGHTS)
       return first, roi_targets(keys[1], proposals, valid, rows, **options)
 
-    first, second = jax.vmap(assign)(keys, proposals, valid, rows)
-    ids, boxes = second['ids'][:, :positives], second['rois'][:, :positives]
-    mask_targets = jax.vmap(partial(masks.crop, size=28))(truth['instances'], ids, boxes)
+    first, second = jax.vmap(assign)(keys, proposals, valid, rows, extent)
+    row, boxes = second['rows'][:, :positives], second['rois'][:, :positives]
+    drawn = (jax.vmap(lambda a, i: a[i])(truth[name], row) for name in ('masks', 'mask_boxes'))
+    mask_targets = jax.vmap(partial(masks.crop, size=28))(*drawn, boxes)
     box_head, mask_head = heads
     class_logits, box_deltas = box_head(second['rois'])
     index = first['index']
@@ -281,69 +287,3 @@ class Model(nn.Module):
 
 def _strides(maps: Sequence[Array]) -> list[int]:
   return [4 * 2**i for i in range(len(maps))]
-
-
-class RPN(nn.Module):
-  """Region proposal network: one head over all levels (arXiv:1506.01497)."""
-
-  features: int
-  shapes: int  # anchors of a cell
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, maps: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Maps [b,h,w,c] of each level to logits [b,h*w*shapes] and deltas [b,h*w*shapes,4], float32."""
-    options = dict(dtype=self.dtype, kernel_init=_normal(0.01))
-    conv = Conv(self.features, (3, 3), padding=1, name='conv', **options)
-    score = Conv(self.shapes, (1, 1), name='cls_logits', **options)
-    move = Conv(4 * self.shapes, (1, 1), name='bbox_pred', **options)
-    logits, deltas = [], []
-    for level in maps:
-      x = nn.relu(conv(level))
-      logits.append(score(x).reshape(len(x), -1).astype(jnp.float32))
-      deltas.append(move(x).reshape(len(x), -1, 4).astype(jnp.float32))
-    return logits, deltas
-
-
-class BoxHead(nn.Module):
-  """Two fully connected layers, class scores and a box of each class but background."""
-
-  num_classes: int
-  features: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Array) -> tuple[Array, Array]:
-    """[b,r,s,s,c] -> logits [b,r,num_classes] and deltas [b,r,num_classes-1,4]."""
-    x = x.reshape(*x.shape[:2], -1)
-    for name in ('fc6', 'fc7'):
-      x = nn.relu(self._dense(x, self.features, _xavier, name))
-    logits = self._dense(x, self.num_classes, _normal(0.01), 'cls_score')
-    deltas = self._dense(x, 4 * (self.num_classes - 1), _normal(0.001), 'bbox_pred')
-    return logits, deltas.reshape(*deltas.shape[:2], -1, 4)
-
-  def _dense(self, x: Array, features: int, init: Callable, name: str) -> Array:
-    return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)(x)
-
-
-class MaskHead(nn.Module):
-  """Convolutions, a doubling one, and a mask of each class but background."""
-
-  num_classes: int
-  features: int
-  layers: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """[b,r,s,s,c] -> logits [b,r,2s,2s,num_classes-1]."""
-    count, x = x.shape[:2], x.reshape(-1, *x.shape[2:])
-    options = dict(dtype=self.dtype, kernel_init=_msra)
-    for i in range(1, self.layers + 1):
-      x = nn.relu(Conv(self.features, (3, 3), padding=1, name=f'mask_fcn{i}', **options)(x))
-    up = ConvTranspose(
-      self.features, (2, 2), strides=(2, 2), padding='VALID', name='conv5_mask', **options
-    )
-    options = dict(dtype=self.dtype, kernel_init=_normal(0.001))
-    x = Conv(self.num_classes - 1, (1, 1), name='mask_fcn_logits', **options)(nn.relu(up(x)))
-    return x.reshape(*count, *x.shape[1:])

@@ -20,7 +20,7 @@ from jaxseg.predict.base import BasePredictor, checked
 from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment
 from jaxseg.train.run_folder import Classes
-from jaxseg.train.step import make_predict_step
+from jaxseg.train.step import make_predict_step, predict_batch
 from jaxseg.types import Detections, UserError
 
 AUTO_TILE = 1024  # side of the tiles of large images, or the next larger that the network takes
@@ -84,8 +84,10 @@ class Predictor(BasePredictor):
   def row(self, image: np.ndarray, *, maps: bool = False) -> dict[str, np.ndarray]:
     """Returns what one plain pass gives on the canvas, a row of the task's `predict`."""
     image = checked(image, self.experiment.data)
-    options = dict(size=self.frame().canvas(image.shape[:2]), maps=maps)
-    rows = self._step(self.variables, self.frame().place(image)[None], **options)
+    frame, size = self.frame(), image.shape[:2]
+    extent = np.array([frame.extent(size)], np.float32)
+    options = dict(size=frame.canvas(size), maps=maps)
+    rows = self._step(self.variables, frame.place(image)[None], extent, **options)
     return {name: values[0] for name, values in jax.device_get(rows).items()}
 
   def frame(self, scale: float | None = None) -> Frame:
@@ -104,7 +106,7 @@ class Predictor(BasePredictor):
     )
     # The network is only traced.
     step = functools.partial(self._step, size=frame.canvas((32, 32)), maps=self._task.maps)
-    rows = jax.eval_shape(step, self.variables, frame.place(image)[None])
+    rows = jax.eval_shape(step, self.variables, frame.place(image)[None], np.zeros((1, 4), 'f4'))
     row = {name: np.zeros(values.shape[1:], values.dtype) for name, values in rows.items()}
     return frozenset(self._task.in_image(row, frame, (32, 32)))
 
@@ -128,10 +130,12 @@ class Predictor(BasePredictor):
     if options.samples:
       averages.check_dropout(self._model, self.variables, self.experiment.channels)
 
-  def _rows(self, variables: dict, image: jax.Array, *, size: Size, maps: bool) -> dict:
+  def _rows(
+    self, variables: dict, image: jax.Array, extent: jax.Array, *, size: Size, maps: bool
+  ) -> dict:
     experiment = self.experiment
     step = make_predict_step(self._model, self._task, experiment.preprocess, size=size, maps=maps)
-    return step(variables, {'image': image})
+    return step(variables, predict_batch(self._task, image, extent))
 
   @property
   def _tells_objects(self) -> bool:

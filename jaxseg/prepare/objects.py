@@ -27,6 +27,7 @@ import numpy as np
 from scipy import ndimage
 
 from jaxseg.data import mask_files, threads
+from jaxseg.data.objects import CELLS
 from jaxseg.data.source import Source
 from jaxseg.models import mask_rcnn
 from jaxseg.prepare.recipe import OBJECTS, Machine, Recipe, power_of_two, step_bytes
@@ -125,7 +126,7 @@ def make_recipe(source: Source, device: Machine) -> tuple[Recipe, tuple[int, ...
   model = _network(max(len(b) for b in known.boxes), *anchors, fast=fast)
   rows = _rows(known, [side / _CROP_SCALE[0] / scale for side in crop])
   network = mask_rcnn.Model(source.num_classes, **model)
-  fixed, each = step_bytes(network, crop, source.channels, partial(_truth, rows, crop))
+  fixed, each = step_bytes(network, crop, source.channels, partial(_truth, rows))
   fits = (device.budget - fixed) / each * device.count
   batch = max(power_of_two(min(fits, most_images, len(source))), 1)
   crops = len(source) * max(math.prod(image) / math.prod(crop), 1)
@@ -168,11 +169,11 @@ def _rows(known: _Measured, window: Sequence[float]) -> dict[str, Any]:
   return dict(max_instances=max(shown, 1), max_layers=known.layers, min_area=4)
 
 
-def _truth(rows: Mapping[str, Any], crop: tuple[int, int], batch: int) -> dict[str, Any]:
+def _truth(rows: Mapping[str, Any], batch: int) -> dict[str, Any]:
   """Returns the shapes of what the network takes to train, beside images."""
   count = rows['max_instances']
-  shapes = dict(boxes=((count, 4), 'f4'), classes=((count,), 'i4'), ids=((count,), 'i4'))
-  shapes |= dict(crowd=((count,), bool), instances=((*crop, rows['max_layers']), 'u2'))
+  shapes = dict(boxes=((count, 4), 'f4'), classes=((count,), 'i4'), crowd=((count,), bool))
+  shapes |= dict(masks=((count, CELLS, CELLS), 'u1'), mask_boxes=((count, 4), 'f4'))
   named = {k: jax.ShapeDtypeStruct((batch, *s), jnp.dtype(d)) for k, (s, d) in shapes.items()}
   return {'truth': named}
 

@@ -29,6 +29,7 @@ class Task(Protocol):
     weights_from_labels: whether the losses' weights depend on labels alone, which accumulation needs.
     maps: whether predictions are maps of class probabilities, which may be averaged over views and
       joined from tiles.
+    takes_extent: whether its network wants to know what of its canvas is the image.
     class_colors: whether its pictures show classes in their colours.
     num_outputs: channels of the network's output.
     transforms: what a training example goes through last; one with `makes` names further entries of
@@ -39,6 +40,7 @@ class Task(Protocol):
   headline: str
   weights_from_labels: bool
   maps: bool
+  takes_extent: bool
   class_colors: bool
 
   @property

@@ -23,7 +23,7 @@ from jaxseg.nn.detection.masks import paste
 from jaxseg.tasks import Pictures, Row
 from jaxseg.types import VOID, Array, Batch, Detections, Losses, Outputs, UserError
 
-TRUTH = ('boxes', 'classes', 'ids', 'crowd', 'instances')  # what the network needs to sample
+TRUTH = ('boxes', 'classes', 'crowd', 'masks', 'mask_boxes')  # what the network needs to sample
 MIN_SCORE = 0.5  # of what is painted into masks and pictures; the lists have all detections
 
 
@@ -43,6 +43,7 @@ class Task:
   headline: ClassVar[str] = 'mask_ap'
   weights_from_labels: ClassVar[bool] = False  # how many regions are positive depends on proposals
   maps: ClassVar[bool] = False
+  takes_extent: ClassVar[bool] = True
   class_colors: ClassVar[bool] = False
 
   def __post_init__(self):
@@ -58,14 +59,14 @@ class Task:
   def transforms(self) -> tuple:
     return (objects.Objects(self.max_instances, self.max_layers, self.min_area),)
 
-  def model_inputs(self, batch: Batch) -> dict[str, dict[str, Array]]:
-    """Returns 'truth'. Raises UserError where the batch holds no instances."""
-    missing = [name for name in TRUTH if name not in batch]
+  def model_inputs(self, batch: Batch) -> dict[str, Any]:
+    """Returns 'truth' and 'extent'. Raises UserError where the batch holds no instances."""
+    missing = [name for name in (*TRUTH, 'extent') if name not in batch]
     if missing:
       raise UserError(
         f'the batch has no {", ".join(missing)}: use a dataset with instances (dsb2018, coco, shapes)'
       )
-    return {'truth': {name: batch[name] for name in TRUTH}}
+    return {'truth': {name: batch[name] for name in TRUTH}, 'extent': batch['extent']}
 
   def losses(self, outputs: Outputs, batch: Batch) -> Losses:
     """The terms of the loss, see jaxseg.tasks.

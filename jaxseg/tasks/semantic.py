@@ -50,6 +50,7 @@ class Task:
   headline: ClassVar[str] = 'mean_iou'
   weights_from_labels: ClassVar[bool] = True
   maps: ClassVar[bool] = True
+  takes_extent: ClassVar[bool] = False
   class_colors: ClassVar[bool] = True
   transforms: ClassVar[tuple] = ()
 

@@ -12,7 +12,7 @@ from jaxseg.metrics import score as scores
 from jaxseg.metrics.score import Score
 from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts, parallel
-from jaxseg.train.step import make_predict_step
+from jaxseg.train.step import make_predict_step, predict_batch
 from jaxseg.types import UserError
 
 
@@ -99,9 +99,17 @@ class Evaluator:
     variables = self._wrapper.place_state(variables)
     for batch in self.batches():
       step = self._step_of(self._frame.canvas_of(batch['image'].shape[1:3]))
-      rows = step(variables, self._wrapper.place_batch({'image': batch['image']}))
+      placed = predict_batch(self._experiment.task, batch['image'], self._extents(batch))
+      rows = step(variables, self._wrapper.place_batch(placed))
       for i, example in enumerate(batch['examples']):
         yield example, {name: values[i] for name, values in rows.items()}
+
+  def _extents(self, batch: dict[str, Any]) -> np.ndarray:
+    """Returns where the images lie on their canvas, float32 [b, 4]; rows that fill up have no place."""
+    extents = np.zeros((len(batch['image']), 4), np.float32)
+    for row, example in zip(extents, batch['examples'], strict=False):
+      row[:] = self._frame.extent(example['image'].shape[:2])
+    return extents
 
   def batches(self) -> Iterator[dict[str, Any]]:
     """Yields the padded batches; see jaxseg.data.loader.eval_batches."""

@@ -146,7 +146,7 @@ def make_predict_step(
   size: tuple[int, int],
   maps: bool = False,
 ) -> Callable[[dict, Batch], dict[str, Array]]:
-  """Makes step(variables, {'image': ...}) -> the task's predictions, a row an image.
+  """Makes step(variables, batch of `predict_batch`) -> the task's predictions, a row an image.
 
   Args:
     model, task, preprocess: see make_train_step.
@@ -155,10 +155,19 @@ def make_predict_step(
   """
 
   def step(variables: dict, batch: Batch) -> dict[str, Array]:
-    outputs = model.apply(variables, preprocess(batch['image']), train=False)
+    further = {name: value for name, value in batch.items() if name != 'image'}
+    outputs = model.apply(variables, preprocess(batch['image']), train=False, **further)
     return task.predict(outputs, size, maps=maps)
 
   return step
+
+
+def predict_batch(task, image: Array, extent: Array) -> dict[str, Array]:
+  """Returns what a prediction step takes of images [b,h,w,c] on a canvas.
+
+  `extent` is float32 [b,4], x0, y0, x1, y1 of each image without padding, for tasks that ask for it.
+  """
+  return {'image': image} | ({'extent': extent} if getattr(task, 'takes_extent', False) else {})
 
 
 def _nonzero(weight: Array) -> Array:

@@ -73,10 +73,23 @@ def iou(a: Array, b: Array) -> Array:
   return shared / jnp.where(union > 0, union, 1)
 
 
-def clip(boxes: Array, size: tuple[int, int]) -> Array:
-  """Moves what is outside of an image of (height, width) to its border."""
-  height, width = size
-  return jnp.clip(boxes, 0, _row((width, height, width, height), boxes))
+def clip(boxes: Array, extent: Array) -> Array:
+  """Moves what is outside of an image, x0, y0, x1, y1, to its border."""
+  low, high = (jnp.concatenate([extent[i : i + 2]] * 2) for i in (0, 2))
+  shape = (1,) * (boxes.ndim - 1) + (4,)
+  return jnp.clip(boxes, low.reshape(shape), high.reshape(shape))
+
+
+def whole(image: Array) -> Array:
+  """Returns float32 [b, 4], x0, y0, x1, y1 of images [b, h, w, c] without padding."""
+  count, height, width, _ = image.shape
+  return jnp.tile(jnp.array([[0, 0, width, height]], jnp.float32), (count, 1))
+
+
+def centred_in(boxes: Array, extent: Array) -> Array:
+  """Returns bool [n]: whether the centres of boxes [n, 4] lie in an image, x0, y0, x1, y1."""
+  centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+  return jnp.all((centres >= extent[None, :2]) & (centres <= extent[None, 2:]), axis=1)
 
 
 def encode(

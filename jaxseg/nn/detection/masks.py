@@ -1,4 +1,4 @@
-"""Masks of a few cells inside boxes: cut from a map of instances for training, pasted for results."""
+"""Masks of a few cells inside boxes: cut from the truth for training, pasted for results."""
 
 from __future__ import annotations
 
@@ -7,44 +7,37 @@ import numpy as np
 
 from jaxseg.types import Array
 
-_SAMPLES = 2  # points along a side of a cell
 
-
-def crop(instances: Array, ids: Array, boxes: Array, size: int) -> Array:
-  """Cuts the objects out of an image's map, as seen through boxes (arXiv:1703.06870, section 3.1).
+def crop(masks: Array, frames: Array, boxes: Array, size: int) -> Array:
+  """Cuts objects out as seen through boxes (arXiv:1703.06870, section 3.1).
 
   Args:
-    instances: integers [h, w, layers], an object's id where it is.
-    ids: integers [n], the object that each box looks for; 0 finds nothing.
-    boxes: float32 [n, 4].
-    size: cells along a side.
+    masks: uint8 [n, m, m], how much of each cell of its frame an object covers, 255 all.
+    frames: float32 [n, 4], where they lie; beyond them is nothing of the object.
+    boxes: float32 [n, 4], that look at them.
+    size: cells along a side of the result.
 
   Returns:
-    bool [n, size, size]: whether the object covers at least half of a cell, by bilinear interpolation
-    (pixels are areas) at 2 x 2 points of it.
+    bool [n, size, size]: whether the object covers at least half of a cell, by bilinear interpolation,
+    averaged where cells of the box are wider than those of the frame.
   """
-  height, width, _ = instances.shape
-  rows = _neighbours(boxes[:, 1], boxes[:, 3], size, height)
-  columns = _neighbours(boxes[:, 0], boxes[:, 2], size, width)
-  wanted = ids.astype(jnp.int32).reshape(-1, 1, 1, 1)
-  cover = 0.0
-  for row, row_weight in rows:
-    for column, column_weight in columns:
-      pixels = instances[row[:, :, None], column[:, None]].astype(jnp.int32)
-      hit = jnp.any((pixels == wanted) & (wanted > 0), axis=-1)
-      cover += hit * row_weight[:, :, None] * column_weight[:, None]
-  cells = cover.reshape(-1, size, _SAMPLES, size, _SAMPLES).mean(axis=(2, 4))
-  return cells >= 0.5
+  cells = masks.shape[-1]
+  rows, columns = (
+    _shares(boxes[:, i], boxes[:, i + 2], frames[:, i], frames[:, i + 2], size, cells)
+    for i in (1, 0)
+  )
+  cover = jnp.einsum('nim,nmk,njk->nij', rows, masks.astype(jnp.float32), columns)
+  return cover >= 127.5
 
 
-def _neighbours(start: Array, end: Array, size: int, length: int) -> list[tuple[Array, Array]]:
-  """Returns the two pixels beside each of size * 2 points [n, size * 2], and their weights."""
-  share = (jnp.arange(size * _SAMPLES, dtype=jnp.float32) + 0.5) / (size * _SAMPLES)
-  points = start[:, None] + (end - start)[:, None] * share[None] - 0.5
-  points = jnp.clip(points, 0, length - 1)
-  low = jnp.floor(points).astype(jnp.int32)
-  weight = points - low
-  return [(low, 1 - weight), (jnp.minimum(low + 1, length - 1), weight)]
+def _shares(start: Array, end: Array, first: Array, last: Array, size: int, cells: int) -> Array:
+  """Returns the weight of each of a frame's cells in each of a box's, [n, size, cells]."""
+  unit = cells / jnp.maximum(last - first, 1e-3)
+  step = (end - start) * unit / size  # of the box's cells, in the frame's
+  points = ((start - first) * unit)[:, None] + step[:, None] * (jnp.arange(size) + 0.5)[None] - 0.5
+  spread = jnp.maximum(step, 1.0)[:, None, None]
+  distance = jnp.abs(points[:, :, None] - jnp.arange(cells, dtype=jnp.float32)[None, None])
+  return jnp.maximum(0.0, 1 - distance / spread) / spread
 
 
 def paste(

@@ -58,7 +58,7 @@ def propose(
   anchors: Sequence[Array],
   logits: Sequence[Array],
   deltas: Sequence[Array],
-  size: tuple[int, int],
+  extent: Array,
   *,
   candidates: int,
   count: int,
@@ -69,7 +69,7 @@ def propose(
 
   Args:
     anchors, logits, deltas: one entry a level: [a, 4], [a] and [a, 4].
-    size: (height, width) of the image; boxes are clipped to it.
+    extent: float32 [4], x0, y0, x1, y1 of the image; boxes are clipped to it before suppression.
     candidates: of each level, those with the highest logits, enter its suppression.
     count: of proposals, the best of all levels.
     threshold: see suppress.
@@ -81,7 +81,7 @@ def propose(
 
   def thin_out(anchors, logits, deltas):
     logits, rows = jax.lax.top_k(logits.astype(jnp.float32), min(candidates, len(logits)))
-    boxes = box.clip(box.decode(deltas[rows], anchors[rows]), size)
+    boxes = box.clip(box.decode(deltas[rows], anchors[rows]), extent)
     scores = jnp.where(box.are_large(boxes, smallest), logits, -jnp.inf)
     return boxes, jnp.where(suppress(boxes, scores, threshold), scores, -jnp.inf)
 
@@ -96,7 +96,7 @@ def detect(
   valid: Array,
   logits: Array,
   deltas: Array,
-  size: tuple[int, int],
+  extent: Array,
   *,
   weights: tuple[float, float, float, float],
   candidates: int,
@@ -110,7 +110,7 @@ def detect(
   Args:
     proposals: float32 [r, 4]; valid: bool [r].
     logits: [r, c], background first. deltas: [r, c - 1, 4], of each class but background.
-    size: (height, width) of the image; boxes are clipped to it.
+    extent: float32 [4], x0, y0, x1, y1 of the image; boxes are clipped to it before suppression.
     weights: see boxes.decode.
     candidates: the likeliest pairs of proposal and class enter suppression. The papers' programs let
       every pair above `score` enter; with more of them than this, the least likely are lost.
@@ -126,7 +126,7 @@ def detect(
   chance = jnp.where(valid[:, None] & (chance > score), chance, -jnp.inf).reshape(-1)
   chance, pairs = jax.lax.top_k(chance, min(candidates, len(chance)))
   row, kind = pairs // classes, pairs % classes
-  boxes = box.clip(box.decode(deltas[row, kind], proposals[row], weights), size)
+  boxes = box.clip(box.decode(deltas[row, kind], proposals[row], weights), extent)
   chance = jnp.where(box.are_large(boxes, smallest), chance, -jnp.inf)
   rows, scores = best(suppress(boxes, chance, threshold, kind), chance, count)
   used = scores > -jnp.inf

@@ -107,6 +107,7 @@ def anchor_targets(
   key: Array,
   anchors: Array,
   truth: Mapping[str, Array],
+  extent: Array,
   *,
   count: int,
   most_positive: int,
@@ -118,6 +119,7 @@ def anchor_targets(
   Args:
     anchors: float32 [a, 4], of all levels.
     truth: 'boxes' float32 [n, 4], 'classes' int32 [n] (0: padding), 'crowd' bool [n].
+    extent: float32 [4], the image; anchors around places beyond it stand for nothing.
     count: of anchors; most_positive: at most so many stand for an object.
     foreground, background: overlaps, see match.
 
@@ -125,8 +127,9 @@ def anchor_targets(
     'index' int32 [count] into the anchors; 'labels' int32 [count]: 1 object, 0 background, VOID where
     there was nothing left to sample; 'targets' float32 [count, 4], deltas to the object's box.
   """
+  inside = box.centred_in(anchors, extent)
   row, positive, negative = match(
-    anchors,
+    jnp.where(inside[:, None], anchors, 0.0),  # without area it overlaps nothing
     truth['boxes'],
     _usable(truth),
     truth['crowd'],
@@ -134,7 +137,7 @@ def anchor_targets(
     background=background,
     best_of_each=True,
   )
-  index, is_positive, valid = sample(key, positive, negative, count, most_positive)
+  index, is_positive, valid = sample(key, positive, negative & inside, count, most_positive)
   return {
     'index': index,
     'labels': jnp.where(valid, is_positive, VOID).astype(jnp.int32),
@@ -157,14 +160,14 @@ def roi_targets(
 
   Args:
     proposals: float32 [r, 4]; valid: bool [r].
-    truth: as in anchor_targets, and 'ids' int32 [n].
+    truth: as in anchor_targets.
     count: of regions; most_positive: at most so many are foreground, and these come first.
     weights: see boxes.encode.
     foreground: overlap from which a region stands for an object; below, it is background.
 
   Returns:
-    'rois' float32 [count, 4]; 'classes' int32 [count], 0 background, VOID unused; 'ids' int32
-    [count], 0 where no object; 'targets' float32 [count, 4], deltas to the object's box.
+    'rois' float32 [count, 4]; 'classes' int32 [count], 0 background, VOID unused; 'rows' int32
+    [count], of the object in the truth; 'targets' float32 [count, 4], deltas to its box.
   """
   usable = _usable(truth)
   proposals = jnp.concatenate([proposals, truth['boxes']])
@@ -180,7 +183,7 @@ def roi_targets(
   return {
     'rois': rois,
     'classes': jnp.where(drawn, classes, VOID).astype(jnp.int32),
-    'ids': jnp.where(is_positive, truth['ids'][row], 0).astype(jnp.int32),
+    'rows': row,
     'targets': box.encode(truth['boxes'][row], rois, weights),
   }
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from jaxseg.nn.backbones import STAGE_SIZES
+from jaxseg.nn.detection.masks import paste
 from jaxseg.tools.benchmark import torch_detection, torch_side
 from jaxseg.tools.benchmark.torch_pspnet import conv_bn, stage
 from jaxseg.types import UserError
@@ -175,8 +176,10 @@ class ResNet(nn.Module):
 def _target(batch, image, device):
   """One image's objects as torchvision takes them."""
   used = np.flatnonzero(batch['classes'][image] > 0)
-  ids, layers = batch['ids'][image][used], batch['instances'][image]
-  masks = np.stack([(layers == i).any(-1) for i in ids]) if len(ids) else layers[None, :0, :, 0]
+  masks = np.zeros((len(used), *batch['image'].shape[1:3]), bool)
+  shown = batch['masks'][image][used] / 255, batch['mask_boxes'][image][used]
+  for mask, (top, left, part) in zip(masks, paste(*shown, masks.shape[1:]), strict=True):
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
   arrays = {
     'boxes': batch['boxes'][image][used],
     'labels': batch['classes'][image][used].astype(np.int64),
