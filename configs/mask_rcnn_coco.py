@@ -17,9 +17,10 @@ of val2017); torchvision's own weights have 34.6 and 37.9.
 Its recipe: 16 images, SGD 0.02 with momentum 0.9 and decay 1e-4, warmed up over 1000 steps, divided by
 ten at 60,000 and at 80,000; flipped left to right; batch norm, the stem and the first stage frozen.
 The shorter side is one of 640, 672 ... 800 pixels, the longer at most 1333. Differences: its backbone is
-MSRA's (stride on the first 1x1, BGR, deviation 1); a batch of it is padded to its largest image, here
-every image to 1344 x 1344, so that shapes are fixed; its warm-up starts at 1/1000 of the rate, ours at
-0. Hours are not measured; where 16 images do not fit in memory: --config.model.remat=True.
+MSRA's (stride on the first 1x1, BGR, deviation 1); a batch of it, of wide or of tall images, is padded to
+its largest image, here to 800 x 1344 or 1344 x 800, so that there are two shapes; its warm-up starts at
+1/1000 of the rate, ours at 0. Hours are not measured; where 16 images do not fit in memory:
+--config.model.remat=True.
 """
 
 from jaxseg.config import base, on_shapes, variants
@@ -43,7 +44,7 @@ def get_config(variant=None):
   config.data = dict(name='coco', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
   config.augment = (
     ('short_side', dict(sides=(640, 672, 704, 736, 768, 800), longest=1333)),
-    ('crop', dict(size=(1344, 1344))),
+    ('crop', dict(size=(800, 1344), turned=True)),
     ('flip', {}),
   )
   config.model = dict(name='mask_rcnn', backbone=backbone)

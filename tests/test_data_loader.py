@@ -272,3 +272,33 @@ def test_what_is_remembered_gives_the_same_batches_to_many_threads():
   kept = Remembered(images(7))
   assert_same(take(12, kept, num_threads=8), take(12, images(7), num_threads=0))
   assert kept.held_bytes == 7 * 20 * 30 * 4
+
+
+def test_wide_and_tall_images_make_batches_of_their_own():
+  """Of 12 images four are tall: of three steps one is of tall ones, and each image comes once an epoch."""
+
+  class Sizes(list):
+    def size(self, index):
+      return self[index]['image'].shape[:2]
+
+  def example(i):
+    size = (10, 6) if i % 3 == 0 else (6, 10)
+    return {'image': np.full((*size, 3), i, np.uint8), 'label': np.zeros(size, np.uint8)}
+
+  source = Sizes(map(example, range(12)))
+  step = transforms.Crop((8, 12), turned=True)
+  options = dict(seed=5, batch_size=2, num_threads=0)
+  batches = [
+    next(loader.train_batches(source, (step,), **options, start_step=start)) for start in range(12)
+  ]
+  shapes = [batch['image'].shape[1:3] for batch in batches]
+  assert set(shapes) == {(8, 12), (12, 8)} and shapes.count((12, 8)) == 4
+  for shape, expected in (((12, 8), [0, 3, 6, 9]), ((8, 12), [1, 2, 4, 5, 7, 8, 10, 11])):
+    seen = [
+      i for b, s in zip(batches, shapes, strict=True) if s == shape for i in b['index'].tolist()
+    ]
+    assert sorted(seen) == sorted(2 * expected)
+    assert sorted(seen[: len(expected)]) == expected
+  stream = loader.train_batches(source, (step,), **options)
+  for batch in batches:  # one stream, or resumed at every step
+    np.testing.assert_array_equal(next(stream)['index'], batch['index'])

@@ -6,7 +6,8 @@ A batch's way from the files to the loss:
   data/records.py      has stored that in the cache, once, and decodes example i for whoever asks
   data/views.py        Resized gives all one size (data.image_size); Remembered keeps what is read
   data/transforms.py   the config's augmentation, then what the task adds (data/objects.py)
-  here                 `train_batches` says which example comes next and with which random numbers,
+  data/order.py        says which example comes next
+  here                 `train_batches` gives each its random numbers,
                        `_stack` lays b of them into arrays [b, h, w, ...], Grain's threads do so for
                        some batches ahead, and `Batches` waits for them, but not without end
   train/loop.py        takes the next batch, places it on the devices and calls
@@ -18,7 +19,6 @@ JAX: the host's number and count are arguments, batches are numpy arrays.
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +32,7 @@ from jaxseg.data import threads
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Example, size_of
 from jaxseg.data.image_files import TYPES
+from jaxseg.data.order import Order, kinds
 from jaxseg.types import UserError
 
 _TRAIN_KEYS = ('image', 'label', 'weight', 'index')
@@ -109,7 +110,8 @@ def train_batches(
 
   It does not depend on threads, hosts or where a run was interrupted: position p of the endless
   stream of examples has its own generator, derived from (seed, p). Each epoch is a fresh permutation
-  of the data; batches run across the ends of epochs, so that a set smaller than a batch works too.
+  of the data; batches run across the ends of epochs, so that a set smaller than a batch works too. All
+  images of a batch have one size; where there are two (Crop's `turned`), each makes batches of its own.
 
   Args:
     source: random access to examples, `len(source)` and `source[i]`.
@@ -129,14 +131,14 @@ def train_batches(
     where the source has weights 'weight' float32 [b,h,w].
   """
   local = _local_size(batch_size, shard_index, shard_count)
-  count = len(source)
-  if not count:
+  if not len(source):
     raise UserError('the training set holds no image: check data_dir and the split')
+
+  order = Order(seed, kinds(source, transforms, timeout), batch_size, replacement)
 
   def example(position: int) -> Example:
     rng = np.random.default_rng([seed, 1, position])
-    epoch, rest = divmod(position, count)
-    index = int(rng.integers(count) if replacement else _order(seed, epoch, count)[rest])
+    index = order.index(position, rng)
     with activity.making(index):
       result = {**_read(source, index), 'index': np.int64(index)}
       for transform in transforms:
@@ -151,12 +153,6 @@ def train_batches(
   activity = threads.Activity(getattr(source, 'file_name', None))
   steps = range(start_step, sys.maxsize)
   return Batches(_ahead(batch, steps, num_threads, prefetch), activity, timeout)
-
-
-# Not Grain's shuffle: it takes 0.1 to 5 ms an example where there are fewer than 1000 of them.
-@functools.lru_cache(maxsize=8)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-  return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
 def eval_batches(

@@ -175,6 +175,8 @@ class Crop(Transform):
     mirror: pixels of the result by which windows may reach over the image's border; there the
       image is mirrored, the label void. For networks that lose a margin: U-Net's 572 x 572 windows
       of 512 x 512 images need 92 (arXiv:1505.04597, figure 2).
+    turned: tall images get a tall window, `size` with its sides exchanged, and batches of their own, so
+      that little of a window is beyond the image (Detectron2 groups images so).
   """
 
   size: Size = _pixels()
@@ -185,15 +187,21 @@ class Crop(Transform):
   )
   fill: Fill = _colour(default=(0,))
   mirror: int = within(0, LONGEST, default=0)
+  turned: bool = False
+
+  def kind(self, size: Size) -> int:
+    """Returns 1 for an image that gets the turned window, else 0."""
+    return int(self.turned and size[0] > size[1])
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     scale = rng.uniform(*self.scale)
-    window = [max(1, round(side / scale)) for side in self.size]
+    size = self.size[::-1] if self.kind(size_of(example)) else self.size
+    window = [max(1, round(side / scale)) for side in size]
     if self.mirror:
       example = geometry.mirror(example, *[round(self.mirror / scale)] * 4)
     spare = [have - need for have, need in zip(size_of(example), window, strict=True)]
     start = [int(rng.integers(min(s, 0), max(s, 0), endpoint=True)) for s in spare]
-    return geometry.cut(example, start, window, self.size, self.fill)
+    return geometry.cut(example, start, window, size, self.fill)
 
 
 @dataclasses.dataclass(frozen=True)
