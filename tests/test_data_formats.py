@@ -70,12 +70,14 @@ def test_coco_optional_keys_follow_from_the_outline(root):
 def test_coco_matches_and_tells(root, capsys):
   odd = [entry(1, image='1', category='3'), entry(1, image=2), entry(5, image=9)]
   write_coco(root, odd)
+  photo(root / 'images' / 'other.jpg')
   source = opened(root)
   assert [len(example['area']) for example in source] == [1, 1]
   told = capsys.readouterr().err
   assert '1 annotations name their image by text where its id is a number' in told
   assert '1 annotation ids stand for several objects, all of them read: 1' in told
   assert 'left out: the first is annotation 5 of image 9' in told
+  assert 'images: 1 images are in no list and left out: other.jpg' in told
 
 
 WRONG_COCO = {

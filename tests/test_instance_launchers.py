@@ -157,8 +157,7 @@ def test_files_of_prediction(trained, tmp_path):
     np.testing.assert_array_equal(files[2], overlay(image, ids))
   for more, words in (
     ((), 'there already'),
-    (('--overwrite', '--flip'), 'predicts no maps'),
-    (('--overwrite', '--tile=64,64'), 'tiles of 64x64: config.task=instance predicts no maps'),
+    (('--overwrite', '--flip'), 'flip: config.task=instance predicts no maps'),
     (('--overwrite', '--probabilities'), 'leave out --probabilities'),
   ):
     assert refused('predict', *flags, *more, words=words)

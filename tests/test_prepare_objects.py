@@ -1,5 +1,7 @@
 """launch/data.py plan for objects: sizes that follow from theirs, and a config that is built as it is."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,7 +77,7 @@ def test_the_same_data_train_a_network_of_pixels(tmp_path):
 def test_folds_of_objects(tmp_path):
   root = tmp_path / 'own'
   Writer(root, ('cat', 'dog')).yolo('train', images())
-  plan.plan(Wish(folder=str(root), folds=3), tmp_path / 'mine.py')
+  plan.plan(Wish(folder=str(root), folds=3, model='unet'), tmp_path / 'mine.py')
   held_out = []
   for fold in range(3):
     experiment = build.experiment(configs.load(f'{tmp_path}/mine.py:fold={fold}'))
@@ -144,9 +146,7 @@ def test_numbers_are_told_from_classes(tmp_path):
   assert not objects.are_numbers(many)
 
 
-def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path, capsys):
-  import json
-
+def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path):
   root = tmp_path / 'own'
   for split in ('train', 'val'):
     Writer(root, ('cat', 'dog')).coco(split, images())
@@ -155,9 +155,7 @@ def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path, ca
     for one in content['annotations']:
       one['iscrowd'] = 1
     file.write_text(json.dumps(content))
-  plan.plan(Wish(folder=str(root)), tmp_path / 'mine.py')
-  assert (
-    'warning   ' in (text := capsys.readouterr().out) and '4 of 4 annotations are crowds' in text
-  )
-  experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
-  assert experiment.data.options == {'format': 'coco', 'crowds': 'objects'}
+  found = own_data.find(Wish(folder=str(root)))
+  assert found.options == {'format': 'coco', 'crowds': 'objects'}
+  [doubt] = found.doubts
+  assert doubt.startswith('warning   ') and '4 of 4 annotations are crowds' in doubt

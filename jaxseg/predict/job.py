@@ -229,8 +229,8 @@ class _Job:
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      maps = self._predictor.experiment.task.maps
-      way = '--tile=512,512' if maps else 'a smaller copy of it'
+      whole = self._predictor.experiment.eval.short_side  # what the network sees is not larger
+      way = 'a smaller copy of it' if whole else '--tile=512,512'
       return f'{item.name}: the device has too little memory for it: try {way}'
     backlog.submit(self._write, item, image, prediction)
     return ''

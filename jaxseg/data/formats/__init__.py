@@ -1,0 +1,1 @@
+"""The formats of annotation tools: each a file with `find(root)`, which returns an annotations.Layout."""

@@ -64,6 +64,7 @@ def find(root: Path, *, crowds: str | None = None) -> Layout | None:
     parts.setdefault(split, []).extend(raws(content, folder))
   shown = ', '.join(str(file.relative_to(root)) for file in found)
   notes = tuple(note for content in contents for note in content.notes)
+  notes += pictures.left_out([raw for part in parts.values() for raw in part])
   read_it = partial(read, classes=class_numbers(ids), crowds=crowds)
   return Layout(f"COCO's JSON ({shown})", parts, names, read_it, ids, notes)
 
@@ -82,10 +83,13 @@ def _files(root: Path) -> list[Path]:
 
 
 def _is_coco(file: Path) -> bool:
+  """Whether it has COCO's keys; a file that says so by its name, or is none at all, is read to its end."""
+  if file.stem.startswith('instances'):
+    return True
   try:
     content = files.read_json(file)
   except UserError:
-    return True  # whoever reads it says what is wrong
+    return True
   if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
     return False
   listed = content['annotations']  # captions are another kind of file
@@ -118,7 +122,8 @@ def load(file: Path) -> Content:
       raise UserError(f"{file}: {_name(one, number)} has no 'image_id': it belongs to no image")
     if key not in objects_of and str(key) in as_text:
       key, matched = as_text[str(key)], matched + 1
-    objects_of.get(key, orphans).append({'number': number, **one})
+    one['_number'] = number
+    objects_of.get(key, orphans).append(one)
   if matched:
     notes.append(
       f'{matched} annotations name their image by text where its id is a number, or the '
@@ -259,7 +264,7 @@ def read(raw: records.Raw, *, classes: Mapping[Any, int], crowds: str | None = N
 def _annotation(
   one: Mapping[str, Any], raw: records.Raw, classes: Mapping[Any, int], crowds: str | None
 ) -> Annotation:
-  name = _name(one, one['number'])
+  name = _name(one, one['_number'])
   where, category = f'{raw.label}, {name} of {raw.file_name}', one.get('category_id')
   if not _is_id(category) or str(category) not in classes:
     raise UserError(f'{where}: category {category!r} is none of the {len(classes)} listed')

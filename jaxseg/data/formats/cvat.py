@@ -45,7 +45,8 @@ def find(root: Path) -> Layout | None:
     raise UserError(f'{parsed[0][1]} names no label: there is nothing to learn')
   names = ('background', *(name for name in labels if name.lower() != 'background'))
   words = f"CVAT's XML ({', '.join(str(file.relative_to(root)) for _, file, _ in parsed)})"
-  return Layout(words, parts, names, partial(read, names=names))
+  notes = pictures.left_out([raw for part in parts.values() for raw in part])
+  return Layout(words, parts, names, partial(read, names=names), notes=notes)
 
 
 def _parse(file: Path) -> Tree | None:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from jaxseg.data import pages, raw_files
+from jaxseg.data import pages, raw_files, records
 from jaxseg.data.geometry import Size
 from jaxseg.data.pairing import SUFFIXES
+from jaxseg.data.problems import some
 
 
 def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
   """Returns the files of a folder that end so, by name; none where there is no such folder."""
   return raw_files.list_images(folder, suffixes) if folder.is_dir() else []
+
+
+def left_out(raws: Sequence[records.Raw]) -> tuple[str, ...]:
+  """Returns a line about each folder that holds images beside those that annotations name."""
+  known = {raw.image for raw in raws}
+  notes = []
+  for folder in dict.fromkeys(raw.image.parent for raw in raws):
+    if others := [path.name for path in listed(folder) if path not in known]:
+      notes.append(f'{folder}: {len(others)} images are in no list and left out: {some(others, 3)}')
+  return tuple(notes)
 
 
 def stored_size(path: Path) -> tuple[Size, int]:
