@@ -109,9 +109,8 @@ def train_batches(
   """Endless training batches; batch `step` is a pure function of seed, step and data.
 
   It does not depend on threads, hosts or where a run was interrupted: position p of the endless
-  stream of examples has its own generator, derived from (seed, p). Each epoch is a fresh permutation
-  of the data; batches run across the ends of epochs, so that a set smaller than a batch works too. All
-  images of a batch have one size; where there are two (Crop's `turned`), each makes batches of its own.
+  stream of examples has its own generator, derived from (seed, p), and its place in data/order.py:
+  batches run across the ends of epochs, so that a set smaller than a batch works too.
 
   Args:
     source: random access to examples, `len(source)` and `source[i]`.

@@ -3,9 +3,9 @@
 What reaches the inner border of a tile may go on beyond it. So tiles overlap, by half unless said
 otherwise, and an object that is no larger than the overlap is whole in one of them:
 
-  1. of objects that are whole in several tiles, the one farthest from its tile's borders is kept: there
-     the network has seen the most around it. They are the same where they share more than half of the
-     smaller one's pixels;
+  1. of objects that are whole in several tiles, the best is kept; one that is nearer to its tile's borders
+     than a quarter of the tile counts less: the network has seen little around it. They are the same
+     where they share more than half of the smaller one's pixels;
   2. a part of an object that is whole elsewhere goes;
   3. parts that are left are of objects larger than the overlap: those that agree where their tiles
      overlap are joined, with the best of their scores.
@@ -94,7 +94,8 @@ def join(tiles: Sequence[Tile], size: Size) -> Detections:
   whole = [one for one in found if one.room > margins[one.tile]]
   parts = [one for one in found if one.room <= margins[one.tile]]
   kept = _Kept()
-  for one in sorted(whole, key=lambda one: (-one.room, -one.score)):
+  quarters = [min(tile.size) / 4 for tile in tiles]
+  for one in sorted(whole, key=lambda one: -one.score * min(1.0, one.room / quarters[one.tile])):
     if not any(_same(one, other) for other in kept.near(one)):
       kept.add(one)
   parts = [part for part in parts if not any(_same(part, other) for other in kept.near(part))]
