@@ -94,6 +94,16 @@ def test_every_layout_gives_this_score(tmp_path):
     assert summary == first, layout
 
 
+def test_another_class_in_the_table_is_read_anew(tmp_path):
+  """objects.csv is no file of an image, and names and number of the classes stay."""
+  source = sources(tmp_path, 'ids', miniature())['val']
+  assert source[0]['instance_classes'].tolist() == [1, 2]
+  table = tmp_path / 'ids' / 'objects.csv'
+  table.write_text(table.read_text().replace('a,1,cat', 'a,1,dog').replace('c,1,dog', 'c,1,cat'))
+  again = objects.source('val', data_dir=tmp_path / 'ids', cache_dir=tmp_path / 'cache')
+  assert again[0]['instance_classes'].tolist() == [2, 2]
+
+
 NUCLEI_IOU = 0.93  # of each nucleus of 12 pixels or more, its polygon filled again
 
 

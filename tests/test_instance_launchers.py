@@ -266,7 +266,7 @@ def test_predictor_refuses_what_objects_have_not(predictor):
     predictor.replace(scales=(0.5, 1))
   with pytest.raises(UserError, match='3 samples'):
     predictor.replace(samples=3)
-  with pytest.raises(UserError, match='float64 with 3 channels'):
+  with pytest.raises(UserError, match='image is float64, and uint8 is wanted'):
     predictor.instances(image.astype(float))
 
 

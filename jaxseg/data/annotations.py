@@ -58,6 +58,7 @@ class Layout:
     read: what the files of a Raw say; it follows from them, the names and the format alone.
     category_ids: the data's own numbers of the classes, () where they are those of the names.
     notes: lines for people about what is odd and how it was read.
+    key: what else `read` follows from, of other files.
   """
 
   words: str
@@ -66,6 +67,7 @@ class Layout:
   read: Callable[[records.Raw], Annotated]
   category_ids: tuple[int, ...] = ()
   notes: tuple[str, ...] = ()
+  key: Any = None
 
 
 def example(

@@ -2,7 +2,8 @@
 
 Content is read once. A file is read again only where its size, its time, or the time that its file system
 keeps of any change (which programs cannot set) is another: a file whose size and time were kept while its
-bytes changed is seen. Files above a megabyte are sampled, at both ends and at fifteen places between.
+bytes changed is seen. Files above a megabyte are sampled, at both ends and at fifteen places between; text, in
+which a digit may be all that changed, is not.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from jaxseg.types import UserError
 
 _WHOLE = 1 << 20  # bytes; of larger files samples are read
 _SAMPLES, _SAMPLE = 16, 1 << 14
+_TEXT = ('.json', '.xml', '.csv', '.txt')
 _LIMIT = 1 << 50
 _Known = list[Any]  # what the file system says of a file, and the digest of its content
 
@@ -93,8 +95,9 @@ def _digest(path: Path, size: int) -> str:
     digest.update(b'/'.join(os.fsencode(name) for name in sorted(os.listdir(path))))
     return digest.hexdigest()
   with files.opened(path, _LIMIT) as file:
-    if size <= _WHOLE:
-      digest.update(file.read())
+    if size <= _WHOLE or path.suffix.lower() in _TEXT:
+      while part := file.read(_WHOLE):
+        digest.update(part)
       return digest.hexdigest()
     for i in range(_SAMPLES + 1):
       file.seek((size - _SAMPLE) * i // _SAMPLES)

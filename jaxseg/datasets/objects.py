@@ -99,7 +99,12 @@ def source(
     division[split],
     functools.partial(annotations.example, read=layout.read),
     cache_dir,
-    options={'exif': exif, 'channels': channels, 'dtype': dtype, 'key': [found, options]},
+    options={
+      'exif': exif,
+      'channels': channels,
+      'dtype': dtype,
+      'key': [found, options, layout.key],
+    },
   )
 
 

@@ -52,7 +52,7 @@ def find_files(root: Path) -> Layout | None:
     return None
   names, classes = _classes(root)
   read = partial(read_files, names=names, classes=classes)
-  return Layout('a mask file for each object', parts, names, read)
+  return Layout('a mask file for each object', parts, names, read, key=sorted(classes.items()))
 
 
 def _stages(root: Path) -> dict[str, Path]:
@@ -79,7 +79,9 @@ def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None)
   if divisor is not None and names == _ONE_CLASS:
     raise UserError(f'{root}: divisor={divisor} needs classes.txt, whose line k names class k')
   read = partial(read_ids, names=names, classes=classes, divisor=divisor, void=void)
-  return Layout('a map of numbered objects for each image', parts, names, read)
+  return Layout(
+    'a map of numbered objects for each image', parts, names, read, key=sorted(classes.items())
+  )
 
 
 def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
