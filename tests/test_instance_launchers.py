@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -121,12 +122,8 @@ def test_report_and_table(trained, tmp_path):
 
 
 def make_copy(workdir, folder):
-  """A run of another name with the same records."""
-  other = folder / 'other'
-  other.mkdir()
-  for name in ('config.json', 'classes.json', 'run.json', 'metrics.jsonl'):
-    (other / name).write_text((workdir / name).read_text())
-  return other
+  """The same run under another name."""
+  return shutil.copytree(workdir, folder / 'other')
 
 
 def test_files_of_prediction(trained, tmp_path):

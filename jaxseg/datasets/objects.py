@@ -89,12 +89,8 @@ def source(
   division = divided(layout, folds=folds, fold=fold, without=without)
   if not division.get(split):
     raise MissingSplit(f"{root} has no split '{split}'; there are {', '.join(division)}")
-  palette, entries = classlist.voc_palette(len(layout.names)), ('instances', 'objects')
-  facts = Facts(
-    'objects', layout.names, palette, channels, entries, dtype, category_ids=layout.category_ids
-  )
   return records.open_source(
-    facts,
+    _facts(layout, channels, dtype),
     split,
     division[split],
     functools.partial(annotations.example, read=layout.read),
@@ -106,6 +102,12 @@ def source(
       'key': [found, options, layout.key],
     },
   )
+
+
+def _facts(layout: Layout, channels: int, dtype: str) -> Facts:
+  palette, entries = classlist.voc_palette(len(layout.names)), ('instances', 'objects')
+  ids = layout.category_ids
+  return Facts('objects', layout.names, palette, channels, entries, dtype, category_ids=ids)
 
 
 class NoObjects(UserError):
