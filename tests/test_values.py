@@ -205,8 +205,8 @@ class Parsed(Exception):
 
 
 class Parser(console.Parser):
-  def parse(self):
-    super().parse()
+  def parse(self, **options):
+    super().parse(**options)
     raise Parsed
 
 

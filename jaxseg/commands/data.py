@@ -22,7 +22,9 @@ def main(parser: console.Parser) -> None:
   )
   plans.add_argument('--list', default='', help='CSV file: image, mask and perhaps split')
   plans.add_argument('--model', default='', help='network; default: one that suits the data')
-  plans.add_argument('--folds', type=int, default=0, help='parts, each to be held out once')
+  plans.add_argument(
+    '--folds', type=console.whole(0, 1000), default=0, help='parts, each to be held out once'
+  )
   plans.add_argument('--overwrite', action='store_true', help='replace the file')
   flags = parser.parse(without_config='plan')
   if flags.job == 'plan':
