@@ -1,5 +1,6 @@
 """Several runs as one: means by hand, one alone, what does not belong together, folds, temperatures."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 from jaxseg.metrics import confidence
 from jaxseg.metrics.temperature import tempered
 from jaxseg.predict import ensemble, evaluate, runs, temperature
+from jaxseg.predict.averages import Band
+from jaxseg.predict.base import BasePredictor
 from jaxseg.predict.ensemble import Ensemble
 from jaxseg.predict.options import Options
 from jaxseg.train.build import load_experiment
@@ -16,10 +19,8 @@ from jaxseg.train.run_folder import Classes
 from jaxseg.types import UserError
 from tests.test_launch import launch
 from tests.test_predict_evaluate import assert_same_scores, scores_by_hand
-from tests.test_predict_predictor import SHALLOW, VALID, predictor_of
+from tests.test_predict_predictor import SHALLOW, predictor_of
 from tests.tiny_runs import CLASSES, make_experiment, make_workdir, random_image
-
-DEEP = dict(name='unet', width=4, depth=2, padding='same', batch_norm=True)
 
 
 @pytest.fixture(scope='module')
@@ -28,52 +29,84 @@ def pair(tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs')
   return [
     str(make_workdir(folder / name, make_experiment(model=model)))
-    for name, model in (('deep', DEEP), ('shallow', SHALLOW))
+    for name, model in (('deep', {**SHALLOW, 'width': 5}), ('shallow', SHALLOW))
   ]
 
 
+class Fixed(BasePredictor):
+  """Says the same of every image: maps [h, w, k], cut into bands at some rows."""
+
+  experiment, classes = make_experiment(), CLASSES
+  entries = frozenset({'mask'})
+
+  def __init__(self, maps, cuts=(), options=None):
+    self.maps, self.cuts, self.options = maps, cuts, options or Options()
+
+  def canvas(self, height, width):
+    return height, width
+
+  def replace(self, **options):
+    return Fixed(self.maps, self.cuts, dataclasses.replace(self.options, **options))
+
+  def _bands(self, image):
+    for top, rows in zip((0, *self.cuts), np.split(self.maps, self.cuts), strict=True):
+      yield Band.of_maps(top, rows, 4)
+
+
+def random_maps(seed, channels=4):
+  rng = np.random.default_rng(seed)
+  maps = rng.dirichlet(np.ones(4), (9, 5)).astype(np.float32)
+  return np.concatenate([maps, rng.random((9, 5, channels - 4), np.float32)], axis=-1)
+
+
+IMAGE = random_image(9, 5)
+
+
 def test_probabilities_are_the_mean_and_the_mask_is_its_largest():
-  members = predictor_of(SHALLOW), predictor_of(VALID)
-  image = random_image(30, 41)
-  both = Ensemble(members).predict(image, maps=True)
-  mean = sum(member.probabilities(image) for member in members) / 2
-  np.testing.assert_array_equal(both['probabilities'], mean)
-  np.testing.assert_array_equal(both['mask'], mean.argmax(axis=-1))
-  np.testing.assert_allclose(both['uncertainty'], confidence.entropy(mean), rtol=1e-6)
-
-
-def test_an_ensemble_of_one_equals_its_member_exactly():
-  member, image = predictor_of(DEEP), random_image(30, 41)
-  alone = Ensemble([member])
-  for name, values in member.predict(image, maps=True).items():
-    np.testing.assert_array_equal(alone.predict(image, maps=True)[name], values)
-  np.testing.assert_array_equal(alone(image), member(image))
+  maps = [random_maps(seed) for seed in range(3)]
+  found = Ensemble([Fixed(m) for m in maps]).predict(IMAGE, maps=True)
+  np.testing.assert_allclose(found['probabilities'], np.mean(maps, axis=0), rtol=1e-6)
+  np.testing.assert_array_equal(found['mask'], np.mean(maps, axis=0).argmax(axis=-1))
+  entropy = confidence.entropy(np.mean(maps, axis=0))
+  np.testing.assert_allclose(found['uncertainty'], entropy, rtol=1e-5)
 
 
 def test_members_that_cut_an_image_differently_still_meet():
-  """Tiles of 32 rows end elsewhere in a network with a margin; the samples' variance comes along."""
-  options = Options(tile=(48, 48), samples=2)
-  members = predictor_of(SHALLOW, options), predictor_of(VALID, options)
-  image = random_image(70, 50)
-  cuts = [[band.top for band in member.bands(image)] for member in members]
-  assert cuts[0] != cuts[1]
-  bands = list(Ensemble(members).bands(image))
-  assert [band.top for band in bands] == sorted({*cuts[0], *cuts[1]})
-  assert sum(len(band.mask) for band in bands) == 70
-  assert bands[0].variance.shape[-1] == 4 and bands[0].variance.max() > 0
+  """The samples' variances come along."""
+  maps = [random_maps(seed, channels=8) for seed in range(3)]
+  cuts = [(4,), (), (2, 4, 8)]
+  bands = list(Ensemble(list(map(Fixed, maps, cuts))).bands(IMAGE))
+  assert [band.top for band in bands] == [0, 2, 4, 8]
+  joined = np.concatenate([band.maps for band in bands])
+  np.testing.assert_allclose(joined, np.mean(maps, axis=0), rtol=1e-6)
+  np.testing.assert_allclose(bands[1].variance, np.mean(maps, axis=0)[2:4, :, 4:], rtol=1e-6)
 
 
 def test_the_temperature_is_of_the_mean_not_of_the_members():
-  members = [predictor_of(model, Options(temperature=2.0)) for model in (SHALLOW, DEEP)]
-  image, both = random_image(24, 24), Ensemble(members)
-  plain = both.replace(temperature=1.0).probabilities(image)
-  np.testing.assert_array_equal(both.probabilities(image), tempered(plain, 2.0))
-  np.testing.assert_array_equal(both(image), both.replace(temperature=1.0)(image))
-  single = members[0].predict(image, maps=True)
-  cold = tempered(members[0].replace(temperature=1.0).probabilities(image), 2.0)
-  np.testing.assert_array_equal(single['probabilities'], cold)
-  np.testing.assert_array_equal(members[0].probabilities(image), cold)
-  np.testing.assert_allclose(single['uncertainty'], confidence.entropy(cold), rtol=1e-6)
+  members = [Fixed(random_maps(seed), options=Options(temperature=2.0)) for seed in range(2)]
+  both = Ensemble(members)
+  plain = both.replace(temperature=1.0)
+  cold = tempered(plain.probabilities(IMAGE), 2.0)
+  np.testing.assert_array_equal(both.probabilities(IMAGE), cold)
+  np.testing.assert_array_equal(both(IMAGE), plain(IMAGE))
+  sampled = Fixed(random_maps(0, channels=8), options=Options(temperature=2.0))
+  band = next(sampled.bands(IMAGE))
+  np.testing.assert_array_equal(band.probabilities, tempered(random_maps(0), 2.0))
+  np.testing.assert_array_equal(band.variance, random_maps(0, channels=8)[..., 4:])
+
+
+def test_an_ensemble_of_one_equals_its_member_exactly():
+  """Also at a temperature; probabilities of a plain pass have it too."""
+  member, image = predictor_of(SHALLOW, Options(temperature=2.0)), random_image(24, 24)
+  alone, expected = Ensemble([member]), member.predict(image, maps=True)
+  for name, values in alone.predict(image, maps=True).items():
+    np.testing.assert_array_equal(values, expected[name])
+  np.testing.assert_array_equal(alone(image), member(image))
+  entropy = confidence.entropy(expected['probabilities'])
+  np.testing.assert_allclose(expected['uncertainty'], entropy, rtol=1e-6)
+  row = member.row(image, maps=True)
+  plain = member.experiment.task.in_image(row, member.frame(), (24, 24))['probabilities']
+  np.testing.assert_array_equal(expected['probabilities'], tempered(plain, 2.0))
 
 
 def test_evaluate_scores_what_predict_writes(pair, tmp_path, capsys):
