@@ -177,8 +177,8 @@ def test_equal_tasks_are_one_key():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'name': 'dice'}, "name is 'dice'; use one of softmax, sigmoid, softmax_dice"),
-    ({'normalize': 'mean'}, "normalize is 'mean'; use one of weights, pixels, sum"),
+    ({'name': 'dice'}, "config.loss.name='dice': choose one of softmax, sigmoid, softmax_dice"),
+    ({'normalize': 'mean'}, "config.loss.normalize='mean': choose one of weights, pixels, sum"),
     ({'name': 'sigmoid'}, "'sigmoid' is for 2 classes, got 3"),
     ({'class_weights': (1.0, 2.0)}, '2 numbers for 3 classes'),
     ({'class_weights': (1.0, 2.0, -1.0)}, 'give one a class, none negative and not all 0'),
@@ -205,3 +205,30 @@ def test_weights_that_follow_from_the_data_are_needed_for_a_loss_alone():
     task.losses(OUTPUTS, BATCH)
   with pytest.raises(UserError, match='config.loss.class_weights='):
     arguments(Task, {'class_weights': 'mean_frequency'}, 'config.loss', ('num_classes',))
+
+
+def focal(logits, label, *, class_weights, pixel_weights):
+  """A loss of one's own: (1 - p)^2 times the cross-entropy of the true class."""
+  del class_weights, pixel_weights
+  valid = label != VOID
+  truth = jnp.where(valid, label, 0).astype(jnp.int32)
+  log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), truth[..., None], axis=-1)[..., 0]
+  return jnp.sum(jnp.where(valid, -((1 - jnp.exp(log_p)) ** 2) * log_p, 0)), jnp.sum(valid * 1.0)
+
+
+def test_a_loss_of_ones_own_is_named_by_its_path():
+  """One void pixel and one of two even classes: (1 - 0.5)^2 log 2."""
+  task = Task(2, name='tests.test_tasks_semantic.focal', aux_weight=0.5)
+  logits = jnp.zeros((1, 1, 2, 2))
+  batch = {'label': jnp.array([[[1, VOID]]], jnp.int32)}
+  terms = task.losses({'logits': logits, 'aux_logits': logits}, batch)
+  assert terms.keys() == {'focal', 'aux/focal'}
+  total, weight = terms['focal']
+  np.testing.assert_allclose([total, weight], [0.25 * np.log(2), 1], rtol=1e-6)
+  np.testing.assert_allclose(terms['aux/focal'][0], 0.125 * np.log(2), rtol=1e-6)
+  for name, reason in (
+    ('tests.test_tasks_semantic.none', 'no function'),
+    ('not.there', 'cannot be'),
+  ):
+    with pytest.raises(UserError, match=f'loss {name!r}.* {reason}'):
+      Task(2, name=name)

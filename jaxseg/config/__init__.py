@@ -16,18 +16,15 @@ of one function or dataclass. That one's signature is the only place for their d
 
 import ast
 import dataclasses
-import importlib.util
-import os
-import traceback
 import typing
 from collections.abc import Iterable, Mapping
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
+from jaxseg.config import config_files
+from jaxseg.config.config_files import UnknownVariant
 from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.config.flat import NEW_NAMES
 from jaxseg.config.parts import arguments, coerced, did_you_mean
@@ -139,8 +136,9 @@ def variants(argument: str | None, **defaults: Any) -> SimpleNamespace:
     name, equals, value = item.strip().partition('=')
     if name not in defaults or bool(equals) == isinstance(defaults[name], bool):
       allowed = ', '.join(k if isinstance(v, bool) else f'{k}=...' for k, v in defaults.items())
-      raise UserError(
-        f'unknown variant {item!r}; this config has: {allowed}{did_you_mean(name, defaults)}'
+      raise UnknownVariant(
+        f'unknown variant {item!r}; this config has: {allowed}{did_you_mean(name, defaults)}',
+        tuple(allowed.split(', ')) if allowed else (),
       )
     default = defaults[name]
     chosen[name] = coerced(_literal(value), type(default), name, default) if equals else True
@@ -159,19 +157,8 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
   Raises:
     UserError: no such file, variant or key, or a value of the wrong type.
   """
-  path, argument = _found(spec)
-  name = f'jaxseg_config_{Path(path).stem}'
-  module_spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, path))
-  module = importlib.util.module_from_spec(module_spec)
-  try:
-    module_spec.loader.exec_module(module)
-    config = module.get_config(argument or None)
-  except UserError as e:
-    raise UserError(f'{path}: {e}') from None
-  except Exception as e:  # it is the user's own code
-    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
-    where = f'{path}, line {lines[-1]}' if lines else path
-    raise UserError(f'{where}: {type(e).__name__}: {" ".join(str(e).split())}') from e
+  path, argument = config_files.found(spec)
+  config = config_files.made(path, argument)
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'{path}: get_config returned {config!r}: return what jaxseg.config.base() gave'
@@ -180,28 +167,6 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     override(config, assignment)
   settings(plain(config))
   return config.lock()
-
-
-def _found(spec: str) -> tuple[str, str]:
-  """Returns a config's file and what stands behind the colon; the file's own name may have colons too."""
-  words = spec.split(':')
-  for count in range(len(words), 0, -1):
-    path, argument = ':'.join(words[:count]), ':'.join(words[count:])
-    own = [path] if Path(path).parent.name not in ('', 'configs') else [path, *_shipped(path)]
-    if file := next(filter(os.path.isfile, own), None):
-      return file, argument
-  path = words[0]
-  near = [*Path(path).parent.glob('*.py'), *_shipped('*')]
-  near += [Path(file).stem for file in _shipped('*')]
-  raise UserError(f'no config file {path!r}{did_you_mean(path, map(str, near))}')
-
-
-def _shipped(pattern: str) -> list[str]:
-  """Returns the configs of this name that come with jaxseg: beside its modules, in a clone beside these."""
-  package = Path(__file__).resolve().parent.parent
-  name = f'{Path(pattern).name.removesuffix(".py")}.py'
-  folders = (folder for folder in (package, package.parent) if (folder / 'configs').is_dir())
-  return sorted(str(file) for file in (next(folders, package) / 'configs').glob(name))
 
 
 def settings(config: Mapping[str, Any]) -> Settings:

@@ -65,11 +65,20 @@ def own_class(name: str, kind: str) -> type:
   Raises:
     UserError: there is none, or its module is no package's own; see `imported`.
   """
+  return _own(name, kind, lambda found: isinstance(found, type) and _is_called(found), 'class')
+
+
+def own_function(name: str, kind: str) -> Callable:
+  """Returns a function of the user's own by its dotted path; raises as `own_class`."""
+  return _own(name, kind, inspect.isfunction, 'function')
+
+
+def _own(name: str, kind: str, fits: Callable[[Any], bool], what: str) -> Any:
   module, _, own = name.rpartition('.')
   found = getattr(imported(module, kind, name), own, None)
   package = getattr(found, '__module__', '').split('.')[0]
-  if not isinstance(found, type) or package != module.split('.')[0] or not _is_called(found):
-    raise UserError(f'{kind} {name!r}: {module} has no class of this name that can be called')
+  if package != module.split('.')[0] or not fits(found):
+    raise UserError(f'{kind} {name!r}: {module} has no {what} of this name that can be called')
   return found
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import losses
+from jaxseg.config import parts
 from jaxseg.config.fields import check_fields, within
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
@@ -31,7 +32,8 @@ class Task:
   Attributes:
     num_classes: classes in the labels, 2 for 'sigmoid'.
     name: 'softmax'; 'sigmoid', one output channel, the log-odds of class 1; 'softmax_dice', softmax
-      cross-entropy + (1 - soft Dice), each under its own name.
+      cross-entropy + (1 - soft Dice), each under its own name; or the dotted path of a function of your
+      own with the arguments and the result of `losses.softmax_cross_entropy`.
     normalize: what the cross-entropy is divided by, over the global batch: 'weights', the sum of
       the weights of the valid pixels; 'pixels', their number (SegNet's Caffe loss); 'sum', nothing
       (FCN's, U-Net's). Soft Dice is always a mean over images and classes.
@@ -42,7 +44,7 @@ class Task:
   """
 
   num_classes: int
-  name: Loss = 'softmax'
+  name: Loss | str = 'softmax'
   normalize: Normalize = 'weights'
   class_weights: tuple[float, ...] | Literal['median_frequency'] | None = None
   pixel_weights: bool = False
@@ -56,7 +58,10 @@ class Task:
 
   def __post_init__(self):
     check_fields(self, 'config.loss')
-    _check_choice('name', self.name, get_args(Loss))
+    if '.' in self.name:
+      parts.own_function(self.name, 'loss')  # told before anything is read
+    else:
+      _check_choice('name', self.name, get_args(Loss))
     _check_choice('normalize', self.normalize, get_args(Normalize))
     if not 2 <= self.num_classes <= VOID:
       raise UserError(f'num_classes is {self.num_classes}; a task has from 2 to {VOID} classes')
@@ -92,15 +97,17 @@ class Task:
       batch: 'label' integers [b, h, w], h >= h'; 'weight' float [b, h, w] if pixel_weights.
 
     Returns:
-      'xent'; 'dice' for 'softmax_dice'; 'aux/xent', its sum already multiplied by aux_weight.
+      'xent' (of a loss of one's own, the function's name); 'dice' for 'softmax_dice'; the first again
+      under 'aux/', its sum already multiplied by aux_weight.
     """
-    terms = {'xent': self._cross_entropy(outputs['logits'], batch)}
+    own = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
+    terms = {own: self._cross_entropy(outputs['logits'], batch)}
     if self.name == 'softmax_dice':
       label = align(batch['label'], outputs['logits'])
       terms['dice'] = losses.soft_dice(outputs['logits'], label)
     if self.aux_weight and outputs.get('aux_logits') is not None:
       total, weight = self._cross_entropy(outputs['aux_logits'], batch)
-      terms['aux/xent'] = (self.aux_weight * total, weight)
+      terms[f'aux/{own}'] = (self.aux_weight * total, weight)
     return terms
 
   def invalid(self, batch: Batch) -> Array:
@@ -163,7 +170,9 @@ class Task:
     if self.name == 'sigmoid':
       total, weight = losses.sigmoid_cross_entropy(logits[..., 0], label, **options)
     else:
-      total, weight = losses.softmax_cross_entropy(logits, label, **options)
+      own = '.' in self.name
+      loss = parts.own_function(self.name, 'loss') if own else losses.softmax_cross_entropy
+      total, weight = loss(logits, label, **options)
     if self.normalize == 'pixels':
       count = jnp.sum(losses.is_valid(label, self.num_classes), dtype=jnp.int32)
       weight = count.astype(jnp.float32)
@@ -199,4 +208,4 @@ def _weight_map(batch: Batch) -> Array:
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]):
   if value not in allowed:
-    raise UserError(f'{name} is {value!r}; use one of {", ".join(allowed)}')
+    raise UserError(f'config.loss.{name}={value!r}: choose one of {", ".join(allowed)}')

@@ -1,0 +1,70 @@
+"""Config files: where one of a name is, what it gives, and which variants it has."""
+
+import importlib.util
+import os
+import traceback
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+from jaxseg.config.parts import did_you_mean
+from jaxseg.types import UserError
+
+
+class UnknownVariant(UserError):
+  """Something after a config's colon that it does not have; `known` are those it has."""
+
+  def __init__(self, message: str, known: tuple[str, ...]):
+    super().__init__(message)
+    self.known = known
+
+
+def made(path: str, argument: str) -> Any:
+  """Returns what a config file's get_config gives."""
+  name = f'jaxseg_config_{Path(path).stem}'
+  module_spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, path))
+  module = importlib.util.module_from_spec(module_spec)
+  try:
+    module_spec.loader.exec_module(module)
+    return module.get_config(argument or None)
+  except UnknownVariant as e:
+    raise UnknownVariant(f'{path}: {e}', e.known) from None
+  except UserError as e:
+    raise UserError(f'{path}: {e}') from None
+  except Exception as e:  # it is the user's own code
+    lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
+    where = f'{path}, line {lines[-1]}' if lines else path
+    raise UserError(f'{where}: {type(e).__name__}: {" ".join(str(e).split())}') from e
+
+
+def listed() -> dict[str, tuple[str, ...]]:
+  """Returns the names of the configs that come with jaxseg, with their variants."""
+  known = {}
+  for file in _shipped('*'):
+    try:
+      made(file, '?')  # no config has it, and says so
+    except UnknownVariant as e:
+      known[Path(file).stem] = e.known
+  return known
+
+
+def found(spec: str) -> tuple[str, str]:
+  """Returns a config's file and what stands behind the colon; the file's own name may have colons too."""
+  words = spec.split(':')
+  for count in range(len(words), 0, -1):
+    path, argument = ':'.join(words[:count]), ':'.join(words[count:])
+    own = [path] if Path(path).parent.name not in ('', 'configs') else [path, *_shipped(path)]
+    if file := next(filter(os.path.isfile, own), None):
+      return file, argument
+  path = words[0]
+  near = [*Path(path).parent.glob('*.py'), *_shipped('*')]
+  near += [Path(file).stem for file in _shipped('*')]
+  raise UserError(f'no config file {path!r}{did_you_mean(path, map(str, near))}')
+
+
+def _shipped(pattern: str) -> list[str]:
+  """Returns the configs of this name that come with jaxseg: beside its modules, in a clone beside these."""
+  package = Path(__file__).resolve().parent.parent
+  name = f'{Path(pattern).name.removesuffix(".py")}.py'
+  folders = (folder for folder in (package, package.parent) if (folder / 'configs').is_dir())
+  return sorted(str(file) for file in (next(folders, package) / 'configs').glob(name))
