@@ -224,8 +224,8 @@ def test_detectors_are_timed_on_a_grid_of_objects():
   np.testing.assert_array_equal(
     batch['boxes'][1], [(0, 0, 32, 32), (32, 0, 64, 32), (0, 32, 32, 64)]
   )
-  np.testing.assert_array_equal(batch['classes'][1], [1, 1, 1])
-  assert (batch['instances'][0, 32:, 32:] == 0).all()  # the fourth would be one too many
+  np.testing.assert_array_equal(batch['classes'][1], [1, 1, 1])  # a fourth would be one too many
+  assert batch['masks'].shape == (2, 3, 56, 56) and (batch['masks'] > 127).all()
   assert set(make_batch(make_experiment(), (1, 8, 8, 3))) == {'image', 'label'}
 
 
