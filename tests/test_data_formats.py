@@ -68,11 +68,12 @@ def test_coco_optional_keys_follow_from_the_outline(root):
 
 
 def test_coco_matches_and_tells(root, capsys):
-  odd = [entry(1, image='1', category='3'), entry(1, image=2), entry(5, image=9)]
+  odd = [entry(1, image='1', category='3'), entry(1, image=2.0, category=3.0), entry(5, image=9)]
   write_coco(root, odd)
   photo(root / 'images' / 'other.jpg')
   source = opened(root)
   assert [len(example['area']) for example in source] == [1, 1]
+  assert source[0]['instance_classes'].tolist() == source[1]['instance_classes'].tolist() == [1]
   told = capsys.readouterr().err
   assert '1 annotations name their image by text where its id is a number' in told
   assert '1 annotation ids stand for several objects, all of them read: 1' in told
@@ -226,6 +227,14 @@ def test_yolo_by_hand(root, capsys):
   assert example['instance_boxes'].tolist() == [[3, 2, 6, 4]]
   assert example['instance_classes'].tolist() == [2]
   assert '1 images have no label file, so no objects: b.jpg' in capsys.readouterr().err
+  inner = root / 'inner'
+  inner.mkdir()
+  for part in ('images', 'labels'):
+    (root / part).rename(inner / part)
+  (root / 'data.yaml').write_text('path: inner\nnames: [cat, dog]\n')
+  assert len(opened(root)) == len(opened(root, 'val')) == 1
+  for part in ('images', 'labels'):
+    (inner / part).rename(root / part)
   (root / 'data.yaml').unlink()
   (root / 'classes.txt').write_text('cat\ndog\n')
   assert opened(root).class_names == ('background', 'cat', 'dog')

@@ -115,13 +115,13 @@ def load(file: Path) -> Content:
     known[category['id']] = str(category.get('name', f'category {category["id"]}'))
   notes, objects_of = [], {key: [] for key in by_id}
   orphans, matched = [], 0
-  as_text = {str(key): key for key in by_id}
+  as_text = {_as_text(key): key for key in by_id}
   for number, one in enumerate(listed):
     key = one.get('image_id')
     if not _is_id(key):
       raise UserError(f"{file}: {_name(one, number)} has no 'image_id': it belongs to no image")
-    if key not in objects_of and str(key) in as_text:
-      key, matched = as_text[str(key)], matched + 1
+    if key not in objects_of and _as_text(key) in as_text:
+      key, matched = as_text[_as_text(key)], matched + 1
     one['_number'] = number
     objects_of.get(key, orphans).append(one)
   if matched:
@@ -157,7 +157,14 @@ def _rows(content: Any, key: str, file: Path) -> list[dict]:
 
 
 def _is_id(key: Any) -> bool:
+  """Whether it numbers or names something; tables write whole numbers as 1.0."""
+  if isinstance(key, float):
+    return key.is_integer()
   return isinstance(key, (int, str)) and not isinstance(key, bool)
+
+
+def _as_text(key: Any) -> str:
+  return str(int(key) if isinstance(key, float) else key)
 
 
 def _unique(rows: Sequence[dict], what: str, file: Path) -> dict[Any, dict]:
@@ -203,7 +210,7 @@ def classes(contents: Sequence[Content]) -> tuple[tuple[str, ...], tuple]:
 def class_numbers(ids: Sequence[Any]) -> dict[Any, int]:
   """Returns category id -> class, of ids with the background's in front; text stands for its number."""
   numbers = {key: i for i, key in enumerate(ids) if i}
-  return {str(key): i for key, i in numbers.items()}
+  return {_as_text(key): i for key, i in numbers.items()}
 
 
 def check_crowds(content: Content, crowds: str | None) -> None:
@@ -266,7 +273,7 @@ def _annotation(
 ) -> Annotation:
   name = _name(one, one['_number'])
   where, category = f'{raw.label}, {name} of {raw.file_name}', one.get('category_id')
-  if not _is_id(category) or str(category) not in classes:
+  if not _is_id(category) or _as_text(category) not in classes:
     raise UserError(f'{where}: category {category!r} is none of the {len(classes)} listed')
   outline, box, crowd = one.get('segmentation'), one.get('bbox'), one.get('iscrowd', 0)
   if crowd not in (0, 1):
@@ -275,7 +282,7 @@ def _annotation(
     raise UserError(f"{where}: it has no 'segmentation': a box alone is no object with a mask")
   return Annotation(
     name,
-    classes[str(category)],
+    classes[_as_text(category)],
     outline,
     crowd=bool(crowd) and crowds != 'objects',
     area=one.get('area'),

@@ -28,9 +28,17 @@ _PIXELS = 1.1  # a share above it is a number of pixels
 def find(root: Path) -> Layout | None:
   """Returns the layout of a folder of images/ and labels/, None where there is none."""
   folders = _image_folders(root)
+  try:
+    told = _settings(root)
+  except UserError:
+    if folders:
+      raise
+    return None  # it may be of another format
+  inner = told.get('path')
+  if not folders and isinstance(inner, str) and (root / inner).is_dir():
+    folders = _image_folders(root / inner)
   if not folders:
     return None
-  told = _settings(root)
   parts = {split: _pairs(folder) for split, folder in folders.items()}
   everything = [raw for pairs in parts.values() for raw in pairs]
   without = [raw.file_name for raw in everything if not raw.extra]
