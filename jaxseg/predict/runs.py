@@ -46,11 +46,12 @@ def open_runs(workdirs: Workdirs) -> list[Run]:
       ('the task', lambda r: r.task),
       ('the classes', lambda r: ', '.join(r.classes.names)),
       ('channels', lambda r: r.experiment.channels),
+      ('pixels of', lambda r: r.experiment.data.dtype),
     ):
       if of(run) != of(runs[0]):
         raise UserError(
           f'{run.path} has {what} {of(run)}, {runs[0].path} has {of(runs[0])}: only runs of one task '
-          'and the same classes and channels predict together'
+          'and the same classes, channels and pixels predict together'
         )
   return runs
 
