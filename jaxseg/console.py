@@ -268,10 +268,19 @@ def _of_the_system(error: OSError) -> str | None:
   return None
 
 
+def command(name: str) -> str:
+  """Returns what one types for a command: in the clone that is used its launcher, else as it is installed."""
+  return f'python launch/{name}.py' if _clone() else f'jaxseg {name}'
+
+
+def _clone() -> Path | None:
+  root = Path(__file__).resolve().parents[1]
+  return root if (root / 'setup.py').is_file() else None
+
+
 def installing(extra: str) -> str:
   """Returns the command that installs an extra of setup.py: of the clone that is used, else its packages."""
-  root = Path(__file__).resolve().parents[1]
-  if (root / 'setup.py').is_file():
+  if root := _clone():
     return f"pip install -e '{'.' if Path.cwd() == root else root}[{extra}]'"
   listed = (line.partition(';') for line in importlib.metadata.requires('jaxseg') or ())
   packages = [name.strip() for name, _, condition in listed if f'"{extra}"' in condition]

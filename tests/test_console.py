@@ -90,6 +90,7 @@ def test_streams_that_are_closed_or_full(streams, status, tmp_path):
 
 def test_an_extra_is_installed_from_the_clone_or_by_its_packages(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
+  assert console.command('train') == 'python launch/train.py'
   assert console.installing('wandb') == "pip install -e '.[wandb]'"
   monkeypatch.chdir(tmp_path)
   assert console.installing('gcs') == f"pip install -e '{ROOT}[gcs]'"
@@ -100,3 +101,4 @@ def test_an_extra_is_installed_from_the_clone_or_by_its_packages(tmp_path, monke
   monkeypatch.setattr(console.importlib.metadata, 'requires', lambda name: listed)
   told = console.installing('gcs')
   assert told == "pip install 'gcsfs>=2024.9' 'google-cloud-storage>=2.18'"
+  assert console.command('train') == 'jaxseg train'

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from jaxseg import console
 from jaxseg.data import threads
 from jaxseg.data.progress import counted
 from jaxseg.types import UserError
@@ -25,7 +26,9 @@ class BadFiles(UserError):
   def __init__(self, problems: Sequence[str], items: Sequence[Any] = ()):
     self.problems, self.items = tuple(problems), tuple(items)
     more = len(self.problems) - 1
-    listed = f' (and {more} more like it: launch/data.py check lists them)' if more else ''
+    listed = (
+      f' (and {more} more like it: {console.command("data")} check lists them)' if more else ''
+    )
     super().__init__(self.problems[0] + listed)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg import files
+from jaxseg import console, files
 from jaxseg.metrics import confidence
 from jaxseg.metrics.temperature import Score, tempered
 from jaxseg.predict.inputs import writing
@@ -45,7 +45,7 @@ def resolved(options: Options, runs: Sequence[Run], steps: Sequence[int]) -> Opt
     there = f'was fitted at step {_listed(entry["steps"])}' if entry else 'was fitted'
     raise UserError(
       f'{runs[0].path}: {"a" if entry else "no"} temperature {there}, wanted is step {_listed(steps)}, '
-      f'{key}: python launch/evaluate.py --fit_temperature with the same --workdir, --step and options'
+      f'{key}: {console.command("evaluate")} --fit_temperature with the same --workdir, --step and options'
     )
   return dataclasses.replace(options, temperature=entry['temperature'])
 

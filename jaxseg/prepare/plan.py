@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg import files
+from jaxseg import console, files
 from jaxseg.prepare import config_text, objects, own_data
 from jaxseg.prepare.config_text import Plan
 from jaxseg.prepare.own_data import Wish
@@ -103,14 +103,16 @@ def _bad(made: Plan) -> list[str]:
     return []
   more = len(made.problems) - _SHOWN
   lines = [f'bad       {problem}' for problem in made.problems[:_SHOWN]]
-  lines += [f'bad       {more} more: launch/data.py check lists them'] if more > 0 else []
+  lines += (
+    [f'bad       {more} more: {console.command("data")} check lists them'] if more > 0 else []
+  )
   return [*lines, 'bad       mend these files, or name them in config.data.options.without']
 
 
 def _command(file: Path, made: Plan) -> str:
   fold = ':fold=0' if made.folds else ''
   config, workdir = (shlex.quote(f'{p}') for p in (f'{file}{fold}', f'{file.with_suffix("")}_run'))
-  return f'python launch/train.py --config={config} --workdir={workdir}'
+  return f'{console.command("train")} --config={config} --workdir={workdir}'
 
 
 def _description(made: Plan) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
-from jaxseg.console import Progress
+from jaxseg.console import Progress, command
 from jaxseg.report import comparison, images, single
 from jaxseg.report.figures import Figures
 from jaxseg.report.runs import RunSummary, collect
@@ -97,7 +97,7 @@ class Report:
   With config.log.figures 0 no image is scored.
   """
 
-  remedy = 'launch/report.py writes it'
+  remedy = f'{command("report")} writes it'
 
   def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
     """Waits for the end."""

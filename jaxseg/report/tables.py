@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxseg import config as configs
-from jaxseg import files
+from jaxseg import console, files
 from jaxseg.console import duration
 from jaxseg.draw import labels
 from jaxseg.metrics.score import numbers, published
@@ -118,7 +118,7 @@ def _evaluations(run: RunSummary, split: str, modes: bool) -> list[Mapping]:
   """
   if split not in run.evaluations:
     raise UserError(
-      f'{run.path} has no scores on {split}: python launch/evaluate.py --workdir={run.path} '
+      f'{run.path} has no scores on {split}: {console.command("evaluate")} --workdir={run.path} '
       f'--split={split}'
     )
   others = [r for name, r in run.evaluations.items() if r['split'] == split and name != split]
@@ -139,7 +139,7 @@ def common_scores(shown: Sequence[tuple[RunSummary, Mapping]]) -> list[str]:
     if leading not in result:
       split = evaluation['split']
       raise UserError(
-        f'{run.path}/eval/{split}.json has no {title(leading)}: python launch/evaluate.py '
+        f'{run.path}/eval/{split}.json has no {title(leading)}: {console.command("evaluate")} '
         f'--workdir={run.path} --split={split} --instances'
       )
   return scores
@@ -226,7 +226,7 @@ def _baseline(spec: str, heading: str, run: RunSummary | None) -> list[str]:
     return [*row, 'not run', '-', '-', command]
   if not run.evaluations:
     raise UserError(
-      f'{run.path} has no scores: python launch/evaluate.py --workdir={run.path} --step=latest'
+      f'{run.path} has no scores: {console.command("evaluate")} --workdir={run.path} --step=latest'
     )
   result = run.headline
   counted = f'({result["split"]}, {result["images"]} images, step {result["step"]})'

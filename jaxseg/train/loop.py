@@ -221,7 +221,7 @@ class Signals:
     return self
 
   def _catch(self, number, frame) -> None:
-    self.caught = signal.Signals(number).name
+    self.caught = self.caught or signal.Signals(number).name  # the first says how it ends
     if number == signal.SIGHUP:
       leave_terminal()
 
