@@ -130,6 +130,13 @@ def test_groups_are_scored_apart():
   assert score.breakdowns({**result, 'mean_iou': 0.5}) == {'half': result['by_half']}
 
 
+def test_of_many_groups_the_lowest_are_shown():
+  rows = {f'day {i}': {'images': 1, 'iou': None if i == 7 else i / 100} for i in range(60, 0, -1)}
+  ((title, shown),) = score.breakdowns({'by_day': rows, 'by_none': {}}).items()
+  assert title == 'day, the lowest 40 of 60'
+  assert [*shown] == [f'day {i}' for i in range(1, 42) if i != 7]
+
+
 def test_numbers_and_columns_need_no_table_of_names():
   result = {
     'split': 'val',

@@ -25,6 +25,7 @@ Example = Prediction = Mapping[str, Any]
 Result = dict[str, Any]
 
 _PER_CLASS, _BY = 'per_class_', 'by_'
+_MOST_ROWS = 40  # of a breakdown that is shown
 
 
 class Score(Protocol):
@@ -203,9 +204,25 @@ def columns(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def breakdowns(result: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float | None]]]:
-  """Returns what a result says of parts of the data: title -> {row: {column: number}}."""
+  """Returns what a result says of parts of the data: title -> {row: {column: number}}.
+
+  Of many rows those with the lowest score are there.
+  """
   tables = {k: v for k, v in result.items() if k.startswith(_BY) and isinstance(v, Mapping)}
-  return {k.removeprefix(_BY).replace('_', ' '): dict(rows) for k, rows in tables.items() if rows}
+  shown = {}
+  for key, rows in tables.items():
+    title, names = key.removeprefix(_BY).replace('_', ' '), [*rows]
+    if len(rows) > _MOST_ROWS:
+      title += f', the lowest {_MOST_ROWS} of {len(rows)}'
+      names = sorted(rows, key=lambda name: _first(rows[name]))[:_MOST_ROWS]
+    if names:
+      shown[title] = {name: rows[name] for name in names}
+  return shown
+
+
+def _first(row: Mapping[str, float | None]) -> float:
+  """Returns the first score of a row, none counting as the highest."""
+  return next((value for value in row.values() if isinstance(value, float)), np.inf)
 
 
 def published(paper: Mapping[str, Any] | None) -> dict[str, float]:
