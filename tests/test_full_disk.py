@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.writer import read_records
@@ -14,15 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 import resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
+from PIL import Image
 from jaxseg import console
+
+FOLDER = Path(sys.argv[2])
+NOISE = np.random.default_rng(0).integers(0, 256, (400, 300, 3), np.uint8)  # no format makes it small
 
 def fill_the_disk():  # no file may grow beyond 64 KiB from here on
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 def save():
   from jaxseg.train.checkpoint import Checkpoints
-  checkpoints = Checkpoints(Path(sys.argv[2]))
+  checkpoints = Checkpoints(FOLDER)
   state = {'w': np.random.default_rng(0).random(100_000)}
   checkpoints.save(1, state)
   checkpoints.wait()
@@ -35,22 +41,114 @@ def save():
 
 def log():
   from jaxseg.train.writer import Writer
-  writer = Writer(Path(sys.argv[2]))
+  writer = Writer(FOLDER)
   fill_the_disk()
   for step in range(1, 2000):
     writer.write(step, {'train/loss': 1.0, 'train/grad_norm': 2.0})
 
-console.run({'save': save, 'log': log}[sys.argv[1]])
+def records():
+  from jaxseg.data import records
+  from jaxseg.data.source import Facts
+  image, mask = Path(sys.argv[3], 'a.png'), Path(sys.argv[3], 'm.png')
+  Image.fromarray(NOISE).save(image)
+  Image.fromarray(NOISE[..., 0] % 2).save(mask)
+  raws = [records.Raw(image, mask, f'{i}.png') for i in range(3)]
+  facts = Facts('noise', ('a', 'b'), ((0, 0, 0), (1, 1, 1)))
+  fill_the_disk()
+  records.open_source(facts, 'train', raws, records_read, cache_dir=FOLDER)
+
+def records_read(raw):
+  from jaxseg.data import records
+  return records.read_ids(raw, table={0: 0, 1: 1})
+
+def archive():
+  import tarfile
+  from jaxseg.data import archives
+  packed = Path(sys.argv[3], 'a.tar')
+  Path(sys.argv[3], 'big').write_bytes(NOISE)
+  with tarfile.open(packed, 'w') as file:
+    file.add(Path(sys.argv[3], 'big'), 'big')
+  fill_the_disk()
+  archives.unpack(packed, FOLDER)
+
+def predictions(**wanted):
+  from jaxseg.predict import job
+  from tests.tiny_runs import CLASSES, make_experiment
+  band = SimpleNamespace(top=0, mask=NOISE[..., 0] % 4, uncertainty=np.float32(NOISE[..., 1]))
+  band.probabilities = np.float32(NOISE)
+  predictor = SimpleNamespace(experiment=make_experiment(), classes=CLASSES)
+  predictor.options = SimpleNamespace(samples=0)
+  predictor.bands, predictor.predict = lambda image: [band], lambda image: vars(band)
+  predictor.comes_in_bands = lambda size: False
+  image = Path(sys.argv[3], 'a.png')
+  Image.fromarray(NOISE).save(image)
+  fill_the_disk()
+  job._Job(predictor, FOLDER, job.Wanted(**wanted)).run([job.Item(image, 'a')])
+
+def probabilities():
+  predictions(probabilities=True)
+
+def uncertainty():
+  predictions(uncertainty=True)
+
+def overlay():
+  predictions(overlay=True)
+
+def exported():
+  from safetensors.numpy import save_file
+  from jaxseg.export.folder import replacing
+  fill_the_disk()
+  with replacing(FOLDER / 'export') as new:
+    new.mkdir()
+    (new / 'card.json').write_text('{}')
+    save_file({'w': NOISE}, new / 'weights.safetensors')
+
+def picture():
+  from jaxseg import files
+  from jaxseg.draw import labels
+  fill_the_disk()
+  with files.new_file(FOLDER / 'a.png') as part:
+    labels.save(part, NOISE)
+
+def page():
+  from jaxseg import files
+  fill_the_disk()
+  files.write_text(FOLDER / 'report.html', 'x' * 99999)
+
+console.run(globals()[sys.argv[1]])
 """
 
 
-def run(job: str, folder: Path) -> subprocess.CompletedProcess:
+def run(job: str, folder: Path, inputs: Path | None = None) -> subprocess.CompletedProcess:
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
-  command = [sys.executable, '-c', SCRIPT, job, str(folder)]
+  command = [sys.executable, '-W', 'ignore', '-c', SCRIPT, job, str(folder), str(inputs)]
   done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
   assert done.returncode == 2, done.stderr
   assert [line for line in done.stderr.splitlines() if line.startswith('error: ')], done.stderr
   return done
+
+
+WRITERS = (
+  'records',
+  'archive',
+  'probabilities',
+  'uncertainty',
+  'overlay',
+  'exported',
+  'picture',
+  'page',
+)
+
+
+@pytest.mark.parametrize('writer', WRITERS)
+def test_every_writer_ends_in_one_line_and_leaves_nothing(writer, tmp_path):
+  (out := tmp_path / 'out').mkdir()
+  (inputs := tmp_path / 'in').mkdir()
+  done = run(writer, out, inputs)
+  [line] = [text for text in done.stderr.splitlines() if not text.startswith('preparing')]
+  assert line.startswith('error: ') and 'File too large' in line and str(out) in line, done.stderr
+  left = [path for path in out.rglob('*') if path.is_file() and path.parent.name != 'digests']
+  assert not left
 
 
 def test_a_save_that_fails_leaves_the_ones_before(tmp_path):
@@ -59,6 +157,7 @@ def test_a_save_that_fails_leaves_the_ones_before(tmp_path):
   assert len(done.stderr.splitlines()) == 1, done.stderr
   assert f'a checkpoint cannot be written to {folder}: File too large' in done.stderr
   assert 'make room there, and the same command goes on from step 1' in done.stderr
+  assert [path.name for path in folder.iterdir()] == ['1']  # no half of one
   checkpoints = Checkpoints(folder)
   state = {'w': np.zeros(100_000)}
   state, step = checkpoints.restore_newest(state)

@@ -22,7 +22,8 @@ def publish(folder: Path, make: Callable[[Path], None]) -> None:
   building = folder.parent / f'.building-{uuid.uuid4().hex}'
   building.mkdir()  # not mkdtemp: the folder is to be as readable as any other
   try:
-    make(building)
+    with files.full_disk_told(folder.parent):
+      make(building)
     try:
       building.rename(folder)
     except OSError:  # a folder that is not empty cannot be replaced: another process was first

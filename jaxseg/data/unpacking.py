@@ -76,8 +76,7 @@ def unpack(archive: Path, folder: Path) -> None:
       _write(members(path, folder), folder)
   except OSError as error:
     if error.errno in files.FULL:
-      error.filename = str(folder.parent)
-      raise
+      raise OSError(error.errno, error.strerror, str(folder.parent)) from None
     raise _told(archive, error.strerror or str(error)) from None
   except MemoryError:
     raise

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxseg import files
 from jaxseg.types import UserError
 
 FORMAT = 'jaxseg export, version 1'
@@ -25,7 +25,7 @@ def replacing(output: str | Path) -> Iterator[Path]:
     UserError: it holds anything else, before and after the new folder is filled, or it cannot be
       made or replaced; what was there then stays as it is.
   """
-  output = Path(os.path.realpath(Path(output).expanduser()))
+  output = Path(os.path.realpath(files.place(output)))
   _refuse_others(output)
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,8 @@ def replacing(output: str | Path) -> Iterator[Path]:
     ) from None
   with scratch:
     new, earlier = Path(scratch.name) / 'export', Path(scratch.name) / 'earlier'
-    yield new
+    with files.full_disk_told(output.parent):
+      yield new
     _refuse_others(output)
     try:
       if output.exists():
@@ -64,9 +65,9 @@ def _refuse_others(output: Path) -> None:
 def _files_of_export(file: Path) -> set[str]:
   """Returns the names of an export's files by its card, none where that is not ours."""
   try:
-    card = json.loads(file.read_text(encoding='utf-8'))
+    card = files.read_json(file)
     if card['format'] == FORMAT:
       return {file.name, card['weights'], *(entry['file'] for entry in card['programs'])}
-  except (OSError, ValueError, LookupError, TypeError):
+  except (OSError, ValueError, LookupError, TypeError, AttributeError):
     pass
   return set()

@@ -17,6 +17,7 @@ from jaxseg.files.reading import opened, parsed, read_bytes, read_json, read_tex
 from jaxseg.files.writing import (
   FULL,
   Appended,
+  full_disk_told,
   new_file,
   remove_stale,
   whole_file,
@@ -29,6 +30,7 @@ __all__ = [
   'Appended',
   'absolute',
   'for_libraries',
+  'full_disk_told',
   'is_remote',
   'local_copy',
   'new_file',

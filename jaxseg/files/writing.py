@@ -15,6 +15,7 @@ from typing import BinaryIO
 from jaxseg.files.places import is_remote
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says where nothing more fits
+_SAID = tuple(os.strerror(number) for number in FULL)
 _PART = '.jaxseg-'  # begins the names of files that are not whole yet
 _LONGEST_SUFFIX = 16
 _STALE_SECONDS = 24 * 3600
@@ -53,8 +54,8 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     else:
       _take_free_name(part, path)
   except OSError as error:
-    if error.filename in (None, str(part)):
-      error.filename, error.filename2 = str(path), None
+    if error.errno and error.filename in (None, str(part)):
+      raise OSError(error.errno, error.strerror, str(path)) from None
     raise
   finally:
     part.unlink(missing_ok=True)
@@ -107,6 +108,19 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
   """Writes a file in UTF-8 in one move, names that are no Unicode escaped; see `whole_file`."""
   write_bytes(path, text.encode('utf-8', 'backslashreplace'), replace=replace)
+
+
+@contextlib.contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+  """Turns what a library makes of a full disk, while it writes to a folder, into an OSError."""
+  try:
+    yield
+  except Exception as error:
+    texts = [str(e) for e in (error, error.__cause__, error.__context__) if e]
+    for number, said in zip(FULL, _SAID, strict=True):
+      if any(said in text for text in texts):
+        raise OSError(number, said, str(folder)) from error
+    raise
 
 
 def remove_stale(folder: Path) -> None:

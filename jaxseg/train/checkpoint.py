@@ -49,10 +49,7 @@ class Checkpoints:
     _mend_metrics(self._folder, metric, read_only)
     if not read_only:
       self._folder.mkdir(parents=True, exist_ok=True)
-      # Orbax can do it too, in a thread that fails noisily where the process ends before it.
-      for half in self._folder.glob('*.orbax-checkpoint-tmp*'):
-        with contextlib.suppress(OSError):
-          files.remove_folder(half)
+      self._remove_halves()
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda m: m[metric], reverse=False, n=1, keep_checkpoints_without_metrics=False
@@ -107,6 +104,12 @@ class Checkpoints:
         metrics={self._metric: float(metrics[self._metric])} if metrics else None,
       )
 
+  def _remove_halves(self) -> None:
+    """Orbax can do it too, in a thread that fails noisily where the process ends before it."""
+    for half in self._folder.glob('*.orbax-checkpoint-tmp*'):
+      with contextlib.suppress(OSError):
+        files.remove_folder(half)
+
   @contextlib.contextmanager
   def _failure_told(self) -> Iterator[None]:
     """A checkpoint appears by a rename at its end: whatever failed, those that are there are whole."""
@@ -114,7 +117,8 @@ class Checkpoints:
       yield
     except Exception as e:  # an OSError, or what tensorstore makes of one
       self._failed = True
-      there = sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
+      self._remove_halves()
+      there = sorted(int(p.name) for p in self._folder.glob('*') if p.name.isdigit())
       rest = (
         f'from step {there[-1]}' if there else 'from the beginning, no checkpoint was saved yet'
       )

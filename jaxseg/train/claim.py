@@ -21,6 +21,7 @@ _WRITTEN = (
   'checkpoints',
   'classes.json',
   'config.json',
+  'data.json',
   'events.out.tfevents.*',
   'metrics.jsonl',
   'run.json',
