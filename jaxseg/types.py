@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,11 @@ Losses = Mapping[str, tuple[Array, Array]]  # name -> (sum, weight), both scalar
 
 class UserError(ValueError):
   """A mistake of the user's: one line saying what was got, what is allowed and what to do."""
+
+
+def is_word(name: str) -> bool:
+  """Whether a name can be shown: it is not empty and holds no control character, such as NUL or a newline."""
+  return bool(name) and not any(unicodedata.category(c) in ('Cc', 'Cs') for c in name)
 
 
 class StuckError(UserError):

@@ -173,3 +173,52 @@ def test_every_command_has_a_launcher_that_is_nothing_else():
     about, importing, running = tree.body
     wanted = f"from jaxseg import commands\nif __name__ == '__main__':\n    commands.run({name!r})"
     assert '\n'.join(map(ast.unparse, (importing, running))) == wanted
+
+
+# What else opens files for writing: records and programs of libraries, in folders that are published
+# whole; the lock; the streams of the process; and the kernel's own files.
+WRITE_THEMSELVES = {
+  'console',
+  'data.unpacking',
+  'export.programs',
+  'export.write',
+  'train.claim',
+  'tools.benchmark.footprint',
+}
+
+
+def writes_itself(node: ast.AST) -> bool:
+  """Whether this is a call that opens or writes a file, and none of jaxseg.files."""
+  if not isinstance(node, ast.Call):
+    return False
+  called = ast.unparse(node.func)
+  if called.startswith('files.'):
+    return False
+  texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+  if called == 'open' or called.endswith('.open'):
+    return any(set(text) <= set('rwxab+t') and set(text) & set('wxa+') for text in texts)
+  return called.rpartition('.')[2] in (
+    'write_text',
+    'write_bytes',
+    'open_memmap',
+    'memmap',
+    'tofile',
+    'savez',
+    'savez_compressed',
+    'extractall',
+    'imwrite',
+    'mkstemp',
+    'NamedTemporaryFile',
+  )
+
+
+@pytest.mark.parametrize('module', [m for m in MODULES if m.split('.')[0] != 'files'])
+def test_files_are_written_in_one_place(module):
+  calls = [node for node in ast.walk(TREES[module]) if writes_itself(node)]
+  assert not calls or module in WRITE_THEMSELVES, ast.unparse(calls[0])
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_nothing_is_unpickled_but_what_hosts_of_one_run_send(module):
+  names = {i for i in imports(TREES[module]) if i.split('.')[0] in ('pickle', 'dill', 'joblib')}
+  assert not names or module == 'train.devices.hosts'

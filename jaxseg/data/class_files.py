@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxseg import files
 from jaxseg.data import raw_files
 from jaxseg.types import UserError
 
@@ -84,7 +84,7 @@ def read(path: Path) -> list[Entry]:
   text = raw_files.read_text(path).strip()
   if text[:1] in ('{', '['):
     try:
-      return _of_json(json.loads(text), str(path))
+      return _of_json(files.parsed(text), str(path))
     except ValueError as error:
       raise UserError(
         f'{path} is no JSON ({error}): restore it, or write one class a line'

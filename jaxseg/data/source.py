@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxseg.data import image_files
-from jaxseg.types import UserError
+from jaxseg.types import UserError, is_word
 
 cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
 
@@ -50,6 +50,13 @@ class Facts:
   entries: tuple[str, ...] = ()
   dtype: str = 'uint8'
   category_ids: tuple[int | str, ...] = ()
+
+  def __post_init__(self):
+    for name in self.class_names:
+      if not is_word(name):
+        raise UserError(
+          f'{self.name}: the class name {name!r} is empty or holds control characters: correct the list'
+        )
 
 
 class Source:

@@ -10,6 +10,7 @@ interrupted can go on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,9 +48,10 @@ class Log:
     others = not path.exists() or self.results.keys() - set(stems)
     if goes_on and others and (folder / NAME).exists():
       raise UserError(f'{folder / NAME} tells of other images: choose another --output')
-    lines = map(_line, self.results, self.results.values())
-    files.write_text(path, ''.join(lines))  # without a line that was cut short
-    self._file = files.Appended(path)
+    if not goes_on:
+      files.write_text(path, '')
+    self._path, self._file = path, files.Appended(path)
+    self._file.write(b'\n')  # behind a line that may have been cut short
 
   def add(self, stem: str, detections: Detections) -> None:
     """Notes the objects of an image."""
@@ -61,6 +63,7 @@ class Log:
 
   def __exit__(self, *_) -> None:
     self._file.close()
+    self.results = _read_log(self._path) | self.results  # another prediction may be at it too
 
 
 def _as_text(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,9 +77,13 @@ def _line(stem: str, results: Results) -> str:
 
 
 def _read_log(path: Path) -> dict[str, Results]:
-  """Returns what the complete lines say, {} where there is no file."""
-  lines = path.read_text(encoding='utf-8').splitlines(keepends=True) if path.exists() else []
-  return dict(json.loads(line) for line in lines if line.endswith('\n'))
+  """Returns what the whole lines say, {} where there is no file."""
+  results = {}
+  for line in files.read_bytes(path).splitlines() if path.exists() else ():
+    with contextlib.suppress(ValueError, TypeError):  # one that was cut short
+      stem, objects = files.parsed(line)
+      results[stem] = list(objects)
+  return results
 
 
 def write(

@@ -44,7 +44,7 @@ def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
   Raises:
     UserError: the folder cannot be used, or the file cannot be written.
   """
-  file = Path(output).expanduser()
+  file = files.place(output)
   if file.exists() and not overwrite:
     raise UserError(f'--output={output} exists: choose another name, or add --overwrite')
   if file.suffix != '.py' or not file.absolute().parent.is_dir():
@@ -54,8 +54,7 @@ def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
   made = make_plan(wish, machine())
   command = _command(file, made)
   try:
-    with files.whole_file(file) as part:
-      part.write_text(config_text.write(made, command), encoding='utf-8')
+    files.write_text(file, config_text.write(made, command), replace=overwrite)
   except OSError as error:
     raise UserError(f'--output={output}: {error.strerror}; choose another folder') from None
   print(_description(made), *made.data.doubts, *_bad(made), sep='\n')

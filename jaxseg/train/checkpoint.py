@@ -6,7 +6,6 @@ bytes either, so every checkpoint carries a checksum of its arrays.
 """
 
 import contextlib
-import json
 import logging
 import re
 import zlib
@@ -255,7 +254,7 @@ def _mend_metrics(folder: Path, metric: str, read_only: bool) -> None:
   """Orbax fails as a whole where one checkpoint's metrics cannot be read; without them it goes on."""
   for file in folder.glob('[0-9]*/metrics/metrics'):
     try:
-      json.loads(file.read_text(encoding='utf-8'))[metric]
+      files.read_json(file)[metric]
     except (OSError, ValueError, KeyError, TypeError):
       step = file.parent.parent
       if read_only:

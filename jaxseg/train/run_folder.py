@@ -11,7 +11,7 @@ from jaxseg import files
 from jaxseg.config import flat
 from jaxseg.train import provenance
 from jaxseg.train.claim import Claim
-from jaxseg.types import UserError
+from jaxseg.types import UserError, is_word
 
 _SHOWN, _LONGEST = 3, 60  # differences of two configs in a line; characters of each value
 _LARGEST = 64 << 20  # bytes of a run's own JSON files
@@ -206,7 +206,7 @@ def load_classes(workdir: str | Path) -> Classes:
 
 def _classes(saved: Any) -> Classes:
   names, palette = saved['names'], saved['palette']
-  if not names or not all(isinstance(name, str) and name.isprintable() for name in names):
+  if not names or not all(isinstance(name, str) and is_word(name) for name in names):
     raise ValueError('the names of the classes must be words')
   if len(set(names)) < len(names) or len(names) != len(palette):
     raise ValueError(f'{len(set(names))} different names and {len(palette)} colours')
