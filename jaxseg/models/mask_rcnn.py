@@ -11,7 +11,8 @@ Departures, and the option that gives each:
   aligned=False, anchors_rounded=True  torchvision's, for its weights.
   background is class 0, not the last one; there are no boxes and masks of it.
   candidates  only so many pairs of proposal and class, the likeliest, enter the last suppression.
-  anchors on crowds are never background (Detectron2 drops crowds from the truth).
+  anchors on crowds are never background (Detectron2 drops crowds from the truth), and those centred
+  beyond the image neither (there they are).
   frozen_norm=False, frozen_stages=0, width, features ...  small networks from scratch.
 All shapes are fixed: lists of boxes have as many rows as they may need, the unused ones are masked.
 """
