@@ -449,6 +449,9 @@ def test_numbers_that_hold_their_class(root):
   with pytest.raises(UserError, match='nothing says which of 2 classes object'):
     opened(root)
   assert opened(root, divisor=1000)[0]['instance_classes'].tolist() == [1, 2]
+  for divisor in (0, -3, 1 << 60):
+    with pytest.raises(UserError, match=f'got divisor {divisor}; 2 to'):
+      opened(root, divisor=divisor)
   write_ids(root, numbered(5001, dtype=np.uint16), 'c')
   with pytest.raises(UserError, match='object 5001 is of class 5; 1 to 2 are named'):
     [opened(root, split, divisor=1000) for split in ('train', 'val')]

@@ -25,7 +25,7 @@ from jaxseg.data.annotations import Layout
 from jaxseg.data.formats import coco, cvat, labelme, masks, splits, yolo
 from jaxseg.data.problems import MissingSplit, check_choice, check_split, tell
 from jaxseg.data.source import Facts, Source
-from jaxseg.types import UserError
+from jaxseg.types import LARGEST, UserError
 
 SPLITS = ('train', 'val', 'test')
 NUM_CLASSES = None  # the folder's own, see source(...).num_classes
@@ -137,6 +137,9 @@ def layout_of(
   """
   check_choice('objects', 'format', format, (None, *FORMATS))
   check_choice('objects', 'crowds', crowds, (None, *coco.CROWDS))
+  for name, value, least in (('divisor', divisor, 2), ('void', void, -1)):
+    if value is not None and not least <= value <= LARGEST:
+      raise UserError(f'objects: got {name} {value}; {least} to {LARGEST} are allowed')
   takes = {'coco': ('crowds',), 'ids': ('divisor', 'void')}
   options = {'crowds': crowds, 'divisor': divisor, 'void': void}
   given = {name: value for name, value in options.items() if value is not None}
