@@ -7,43 +7,13 @@ images as the others.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from jaxseg.tools.benchmark import ours
+from jaxseg.tools.slices import SLICES, Slice
 from jaxseg.train.build import Experiment
-from jaxseg.train.devices.parallel import largest_divisor
 from jaxseg.types import UserError
-
-# FLOP/s of a chip in bfloat16, as the maker publishes them.
-PEAK = {'v4': 275e12, 'v5e': 197e12, 'v6e': 918e12}
-
-
-@dataclasses.dataclass(frozen=True)
-class Slice:
-  """What can be rented as one: a name, the kind of its chips, their number, and its hosts'."""
-
-  name: str
-  kind: str
-  chips: int
-  hosts: int
-
-  def busy(self, batch_size: int) -> int | None:
-    """Returns how many chips a batch keeps busy; None where the hosts cannot share it."""
-    if batch_size % self.hosts:
-      return None
-    return self.hosts * largest_divisor(batch_size // self.hosts, self.chips // self.hosts)
-
-
-# v4 names count cores, two a chip; v5e and v6e names count chips.
-SLICES = (
-  Slice('v4-8', 'v4', 4, 1),
-  Slice('v5e-8', 'v5e', 8, 1),
-  Slice('v6e-8', 'v6e', 8, 1),
-  Slice('v5e-256', 'v5e', 256, 64),
-)
-
 
 def table(
   experiment: Experiment,
@@ -95,7 +65,7 @@ def table(
 
 
 def _needed(rented: Slice, seconds: float, batch_size: int, price: float | None) -> dict[str, Any]:
-  busy, chip_hours = rented.busy(batch_size), seconds / PEAK[rented.kind] / 3600
+  busy, chip_hours = rented.busy(batch_size), seconds / rented.chip.flops / 3600
   hours = chip_hours / busy if busy else None
   return {
     'slice': rented.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +17,8 @@ from jaxseg.train.build import Experiment
 from jaxseg.train.build import experiment as build
 from jaxseg.train.devices import parallel
 from jaxseg.train.state import make_init, parameter_count
-from jaxseg.train.step import make_train_step
-from jaxseg.types import Array, UserError
+from jaxseg.train.step import make_predict_step, make_train_step
+from jaxseg.types import Array, Batch, UserError
 
 
 def changed(
@@ -66,17 +66,25 @@ class Workload:
     experiment: its `batch_size` is the images a step.
     size: (height, width) of the images.
     stock_layers: Flax's and lax's layers instead of ours.
+    devices: to compile for, which need not be there; default: those of this machine.
 
   Raises:
     UserError: a size that the network cannot take.
   """
 
-  def __init__(self, experiment: Experiment, size: tuple[int, int], *, stock_layers: bool = False):
+  def __init__(
+    self,
+    experiment: Experiment,
+    size: tuple[int, int],
+    *,
+    stock_layers: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+  ):
     settings, optim = experiment.settings, experiment.optim
     self.experiment, self._stock = experiment, stock_layers
     self.shape = (settings.batch_size, *size, experiment.channels)
     micro = settings.batch_size // settings.accumulate
-    self.wrapper = parallel.build(settings.parallel, settings.mesh, micro)
+    self.wrapper = parallel.build(settings.parallel, settings.mesh, micro, devices)
     axis_name = self.wrapper.axis_name
     self.model, plain = experiment.model(axis_name), experiment.model()
     rule = self.model.size_rule
@@ -109,15 +117,13 @@ class Workload:
 
   def train_program(self) -> Program:
     """The step: images to the network's range, forward, backward, update."""
-    batch = self.wrapper.place_batch(self.batch)
-    step = self.wrapper.wrap_train(self._step)
-    compiled, seconds = self._compile(step, self._shapes, batch, self._key)
+    compiled, seconds = self._compile(self.lower_train)
 
     @functools.cache  # nothing is allocated before the first call
     def carry():
       (_, batch_sharding, _), _ = compiled.input_shardings
       state = self.wrapper.place_state(make_state(self._shapes))
-      return [state, jax.device_put(batch, batch_sharding)]
+      return [state, jax.device_put(self.wrapper.place_batch(self.batch), batch_sharding)]
 
     def call():
       carry()[0], metrics = compiled(*carry(), self._key)
@@ -132,12 +138,8 @@ class Workload:
       outputs = self._apply(variables, batch['image'])
       return outputs.get('logits', outputs)
 
-    if isinstance(self.wrapper, parallel.Pmap):
-      wrapped = jax.pmap(infer, 'data', in_axes=(None, 0), devices=self.wrapper.devices)
-    else:
-      wrapped = jax.jit(infer)
     batch = self.wrapper.place_batch({'image': self.batch['image']})
-    compiled, seconds = self._compile(wrapped, self._shapes.variables, batch)
+    compiled, seconds = self._compile(lambda: self.lower_infer(infer))
 
     @functools.cache
     def placed():
@@ -148,6 +150,35 @@ class Workload:
       jax.block_until_ready(compiled(*placed()))
 
     return Program(call, compiled, seconds, len(self.wrapper.devices))
+
+  def lower_train(self) -> jax.stages.Lowered:
+    """The step, lowered from shapes alone."""
+    step = self.wrapper.wrap_train(self._step)
+    key = jax.ShapeDtypeStruct((), self._key.dtype)
+    with stock.layers(self._stock):
+      return step.lower(self._shapes, self._batch_shapes(self.batch), key)
+
+  def lower_infer(self, step: Callable[[Any, Batch], Any]) -> jax.stages.Lowered:
+    """step(variables, {'image': ...}) of the same images, lowered from shapes alone."""
+    batch = self._batch_shapes({'image': self.batch['image']})
+    with stock.layers(self._stock):
+      return self.wrapper.map_predict(step).lower(self._shapes.variables, batch)
+
+  def predict_step(self, *, maps: bool) -> Callable[[Any, Batch], Any]:
+    """What evaluation (with `maps`, prediction) runs; see train.step.make_predict_step."""
+    task, preprocess = self.experiment.task, self.experiment.preprocess
+    return make_predict_step(self.model, task, preprocess, size=self.shape[1:3], maps=maps)
+
+  def _batch_shapes(self, batch: Batch) -> Any:
+    """Shapes of a placed batch, of all hosts."""
+    shapes = jax.eval_shape(lambda: batch)
+    if isinstance(self.wrapper, parallel.Pmap):
+      n = len(self.wrapper.devices)
+      split = lambda a: jax.ShapeDtypeStruct((n, a.shape[0] // n, *a.shape[1:]), a.dtype)  # noqa: E731
+    else:
+      place = self.wrapper.batch_sharding
+      split = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place(a))  # noqa: E731
+    return jax.tree.map(split, shapes)
 
   def loop_step(self) -> tuple[Callable, Any, Array]:
     """The step as the training loop calls it: step(state, placed batch, key), the state, the key."""
@@ -167,13 +198,12 @@ class Workload:
   def _apply(self, variables: Any, image: Array) -> Any:
     return self.model.apply(variables, self.experiment.preprocess(image), train=False)
 
-  def _compile(self, wrapped: Any, *arguments: Any) -> tuple[Any, float]:
+  def _compile(self, lower: Callable[[], jax.stages.Lowered]) -> tuple[Any, float]:
     cached = jax.config.jax_enable_compilation_cache
     jax.config.update('jax_enable_compilation_cache', False)
     begin = time.perf_counter()
     try:
-      with stock.layers(self._stock):
-        compiled = wrapped.lower(*arguments).compile()
+      compiled = lower().compile()
     finally:
       jax.config.update('jax_enable_compilation_cache', cached)
     return compiled, time.perf_counter() - begin

@@ -60,9 +60,12 @@ class Pmap:
       step, axis_name=self.axis_name, in_axes=(None, 0), out_axes=None, devices=self.devices
     )
 
+  def map_predict(self, step: Callable) -> Callable:
+    return jax.pmap(step, axis_name=self.axis_name, in_axes=(None, 0), devices=self.devices)
+
   def wrap_predict(self, step: Callable) -> Callable:
     """Of a step whose results have a row an image: (variables, batch) -> this host's rows, numpy."""
-    mapped = jax.pmap(step, axis_name=self.axis_name, in_axes=(None, 0), devices=self.devices)
+    mapped = self.map_predict(step)
     return lambda variables, batch: jax.tree.map(_rows_by_device, mapped(variables, batch))
 
   def describe(self) -> str:
@@ -125,13 +128,16 @@ class OnMesh:
       out_shardings=self._replicated,
     )
 
-  def wrap_predict(self, step: Callable) -> Callable:
-    """Of a step whose results have a row an image: (variables, batch) -> this host's rows, numpy."""
+  def map_predict(self, step: Callable) -> Callable:
     by_image = NamedSharding(self.mesh, PartitionSpec('data'))
-    jitted = jax.jit(
+    return jax.jit(
       self._traced(step), in_shardings=(self._replicated, None), out_shardings=by_image
     )
-    return lambda variables, batch: jax.tree.map(_own_rows, jitted(variables, batch))
+
+  def wrap_predict(self, step: Callable) -> Callable:
+    """Of a step whose results have a row an image: (variables, batch) -> this host's rows, numpy."""
+    mapped = self.map_predict(step)
+    return lambda variables, batch: jax.tree.map(_own_rows, mapped(variables, batch))
 
   def _traced(self, step: Callable) -> Callable:
     """The step, its layers knowing of split rows."""

@@ -1,0 +1,307 @@
+"""What launch/compile.py does: compiles a config's programs for a slice, says what they need and cost."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from jaxseg import files
+from jaxseg.tools.benchmark import ours
+from jaxseg.tools.benchmark.collectives import collectives
+from jaxseg.tools.compile import account, topology
+from jaxseg.tools.slices import Slice, slice_of
+from jaxseg.train import build
+from jaxseg.train.build import Experiment
+from jaxseg.types import UserError
+
+MODES = ('train', 'eval', 'predict')
+_DEAREST = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One program on one slice; counts are of one chip.
+
+  Attributes:
+    batch: images over all chips.
+    needed_bytes: arguments, results and what lies in between, at once.
+    flops: counted on the program before optimisation.
+    cycles: by the compiler's estimates, operations without one by their bytes; see account.
+    unestimated_cycles: the share of these.
+    layers: cycles of the dearest layers, largest first.
+    exchanged: bytes by kind of collective.
+  """
+
+  slice: str
+  mode: str
+  batch: int
+  chips: int
+  size: tuple[int, int]
+  needed_bytes: int
+  flops: float
+  cycles: float
+  unestimated_cycles: float
+  layers: dict[str, float]
+  exchanged: dict[str, int]
+  compile_seconds: float
+
+  @property
+  def seconds(self) -> float:
+    return self.cycles / slice_of(self.slice).chip.clock
+
+  @property
+  def share_of_peak(self) -> float:
+    return self.flops / self.seconds / slice_of(self.slice).chip.flops
+
+  @property
+  def fits(self) -> bool:
+    return self.needed_bytes <= slice_of(self.slice).chip.memory
+
+
+def run(
+  config: Mapping[str, Any],
+  name: str,
+  *,
+  mode: str = 'train',
+  batch: int | None = None,
+  size: tuple[int, int] | None = None,
+  stock_layers: bool = False,
+  json_file: str | None = None,
+) -> Result:
+  """Compiles one program and prints what the compiler says of it.
+
+  Args:
+    config: of jaxseg.config.load.
+    name: of the slice, such as 'v5e-8'.
+    mode: of MODES: the training step, or what evaluation or prediction runs.
+    batch: images over all chips; default: the config's.
+    size: (height, width) of the images; default: the training's.
+    stock_layers: Flax's and lax's layers in place of ours, to compare.
+    json_file: where to write the result.
+
+  Raises:
+    UserError: it does not fit; says what does, found by compiling.
+  """
+  rented = slice_of(name)
+  experiment = build.experiment(config)
+  size = size or training_size(experiment)
+  experiment = ours.changed(experiment, batch_size=batch or experiment.settings.batch_size)
+  try:
+    result = compiled(experiment, rented, mode, size, stock_layers=stock_layers)
+  except OutOfMemory as error:
+    raise UserError(f'{error}; {_what_fits(experiment, rented, mode, size)}') from None
+  for line in report(result):
+    print(line)
+  if json_file:
+    files.write_text(files.place(json_file), json.dumps(as_json(result), indent=2) + '\n')
+  return result
+
+
+def as_json(result: Result) -> dict[str, Any]:
+  """Returns the attributes, with seconds, share_of_peak and 'estimated': everything but bytes and FLOPs."""
+  derived = {'seconds': result.seconds, 'share_of_peak': result.share_of_peak}
+  return {**dataclasses.asdict(result), **derived, 'estimated': True}
+
+
+class OutOfMemory(Exception):
+  """The program needs more memory than a chip has."""
+
+
+def training_size(experiment: Experiment) -> tuple[int, int]:
+  """Returns (height, width) of a training image.
+
+  Raises:
+    UserError: neither the config nor the data at hand say it.
+  """
+  config = experiment.config
+  steps = dict(config['augment'])
+  sizes = (steps.get('crop', {}).get('size'), steps.get('pad', {}).get('size'))
+  known = next((size for size in (*sizes, config['data'].get('image_size')) if size), None)
+  if known:
+    return tuple(known)
+  try:
+    return tuple(experiment.source(experiment.data.train_split)[0]['image'].shape[:2])
+  except UserError as error:
+    raise UserError(f'give --crop=HEIGHT,WIDTH, for the images are not at hand: {error}') from None
+
+
+def compiled(
+  experiment: Experiment,
+  rented: Slice,
+  mode: str,
+  size: tuple[int, int],
+  *,
+  stock_layers: bool = False,
+) -> Result:
+  """Compiles for the slice.
+
+  Raises:
+    OutOfMemory: the program does not fit a chip.
+  """
+  chips = topology.devices(rented)
+  workload = ours.Workload(experiment, size, stock_layers=stock_layers, devices=chips)
+  begin = time.perf_counter()
+  if mode == 'train':
+    lowered = workload.lower_train()
+  else:
+    lowered = workload.lower_infer(workload.predict_step(maps=mode == 'predict'))
+  try:
+    program = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
+      raise
+    used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w)', str(error))
+    needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
+    raise OutOfMemory(f'{_title(experiment, rented, mode, size)} needs {needs} on a chip') from None
+  seconds, text, memory = time.perf_counter() - begin, program.as_text(), program.memory_analysis()
+  needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
+  layers: dict[str, float] = collections.Counter()
+  unestimated = 0.0
+  for operation in account.operations(text):
+    cycles = operation.estimate(rented.chip)
+    layers[operation.layer] += cycles
+    unestimated += cycles if operation.cycles is None else 0
+  exchanged: dict[str, int] = collections.Counter()
+  for one in collectives(text):
+    exchanged[one.kind] += one.bytes
+  busy = len(workload.wrapper.devices)
+  return Result(
+    rented.name,
+    mode,
+    workload.shape[0],
+    busy,
+    tuple(size),
+    needed,
+    ours.flops(experiment, size, train=mode == 'train') / busy,
+    sum(layers.values()),
+    unestimated,
+    dict(sorted(layers.items(), key=lambda item: -item[1])[:_DEAREST]),
+    dict(exchanged),
+    seconds,
+  )
+
+
+def report(result: Result) -> Iterator[str]:
+  """Yields what is known of a program, in lines; every figure of time says that it is an estimate."""
+  chip = slice_of(result.slice).chip
+  yield (
+    f'{result.mode}: {result.batch} x {result.size[0]}x{result.size[1]} on {result.chips} of the '
+    f'chips of {result.slice} (compiled in {result.compile_seconds:.0f} s)'
+  )
+  verdict = 'fits' if result.fits else 'does not fit'
+  yield f'memory    {result.needed_bytes / 2**30:.2f} of {chip.memory >> 30} GiB a chip: {verdict}'
+  yield (
+    f'time      {result.seconds * 1e3:.2f} ms, {result.cycles / 1e6:.2f} M cycles (the compiler\'s '
+    f'estimate; {result.unestimated_cycles / result.cycles:.0%} of it bounded by bytes)'
+  )
+  yield (
+    f'work      {result.flops / 1e9:.1f} GFLOP a chip, {result.share_of_peak:.1%} of its peak in '
+    'bfloat16 (estimated)'
+  )
+  sent = ', '.join(f'{kind} {n / 2**20:.2f} MiB' for kind, n in sorted(result.exchanged.items()))
+  yield f'exchanged {sent or "nothing"}'
+  yield 'dearest layers, in M cycles (estimated):'
+  for layer, cycles in result.layers.items():
+    yield f'  {cycles / 1e6:8.2f}  {cycles / result.cycles:4.0%}  {layer}'
+
+
+def _title(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
+  batch = experiment.settings.batch_size
+  return f'{experiment.name}, {mode} of {batch} x {size[0]}x{size[1]} on {rented.name}:'
+
+
+def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
+  """Says which change makes it fit: the first, of those that keep most, with which it compiles."""
+  for words, changed in _smaller(experiment, mode):
+    try:
+      if compiled(changed, rented, mode, size).fits:
+        return f'it fits with {words}'
+    except OutOfMemory:
+      continue
+  return 'nothing tried fits: take a smaller --crop, or split rows, as --config.mesh=data:1,spatial:4'
+
+
+def _smaller(experiment: Experiment, mode: str) -> Iterator[tuple[str, Experiment]]:
+  settings, batch = experiment.settings, experiment.settings.batch_size
+  if mode == 'train':
+    if not experiment.config['model'].get('remat', True):
+      yield '--config.model.remat=True', ours.changed(experiment, {'remat': True})
+    accumulate = 2 * settings.accumulate
+    while experiment.task.weights_from_labels and accumulate <= batch:
+      if batch % accumulate == 0:
+        words = f'--config.accumulate={accumulate}'
+        yield words, ours.changed(experiment, accumulate=accumulate)
+      accumulate *= 2
+  while batch > 1:
+    batch //= 2
+    yield f'--batch={batch}', ours.changed(experiment, batch_size=batch)
+
+
+def table(
+  experiments: Sequence[tuple[str, Callable[[], Experiment]]],
+  names: Sequence[str],
+  modes: Sequence[str],
+  json_file: str | None,
+  size: tuple[int, int] | None = None,
+) -> list[dict[str, Any]]:
+  """Compiles many, prints a table in Markdown, and goes on where an earlier call was ended.
+
+  Args:
+    experiments: name and how it is built, of each.
+    names: of the slices.
+    modes: of MODES.
+    json_file: holds the rows that are done; those in it are not compiled again.
+    size: (height, width) of the images; default: each training's.
+  """
+  rows = json.loads(files.read_text(files.place(json_file))) if _exists(json_file) else []
+  done = {(row['config'], row['slice'], row['mode']): row for row in rows}
+  print('estimates of the TPU compiler, nothing was run')
+  print('| config | mode | slice | images | chips busy | GiB a chip | ms (estimated) | of peak |')
+  print('|---|---|---|---|---|---|---|---|')
+  for title, make in experiments:
+    for name, mode in ((name, mode) for name in names for mode in modes):
+      key = title, name, mode
+      if key not in done:
+        done[key] = _row(make, slice_of(name), mode, size) | dict(zip(_KEYS, key, strict=True))
+        if json_file:
+          text = json.dumps(list(done.values()), indent=1) + '\n'
+          files.write_text(files.place(json_file), text)
+      print(_line(done[key]), flush=True)
+  return list(done.values())
+
+
+_KEYS = ('config', 'slice', 'mode')
+
+
+def _exists(json_file: str | None) -> bool:
+  return bool(json_file) and files.place(json_file).exists()
+
+
+def _row(
+  make: Callable[[], Experiment], rented: Slice, mode: str, size: tuple[int, int] | None
+) -> dict[str, Any]:
+  try:
+    experiment = make()
+    if rented.busy(experiment.settings.batch_size) is None:
+      return {'problem': f'{rented.hosts} hosts cannot share {experiment.settings.batch_size}'}
+    return as_json(compiled(experiment, rented, mode, size or training_size(experiment)))
+  except (UserError, OutOfMemory) as error:
+    return {'problem': str(error)}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+  begin = f'| {row["config"]} | {row["mode"]} | {row["slice"]} '
+  if 'problem' in row:
+    return f'{begin}| {row["problem"]} | | | | |'
+  return (
+    f'{begin}| {row["batch"]} x {"x".join(map(str, row["size"]))} | {row["chips"]} '
+    f'| {row["needed_bytes"] / 2**30:.2f} | {row["seconds"] * 1e3:.1f} | {row["share_of_peak"]:.0%} |'
+  )

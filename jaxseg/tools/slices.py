@@ -1,0 +1,83 @@
+"""TPU slices that can be rented, and what their makers say of the chips."""
+
+import dataclasses
+
+from jaxseg.train.devices.parallel import largest_divisor
+from jaxseg.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """A kind of TPU chip, as its maker describes it.
+
+  Attributes:
+    flops: FLOP/s in bfloat16.
+    memory: bytes.
+    bandwidth: of the memory, bytes/s.
+    clock: cycles/s. FLOP/s over it are what the matrix units do in a cycle.
+    hosts_chips: chips of one host in a slice of several.
+  """
+
+  flops: float
+  memory: int
+  bandwidth: float
+  clock: float
+  hosts_chips: int = 4
+
+
+CHIPS = {
+  'v4': Chip(275e12, 32 << 30, 1228e9, 1.05e9),
+  'v5e': Chip(197e12, 16 << 30, 819e9, 1.5e9),
+  'v5p': Chip(459e12, 95 << 30, 2765e9, 1.75e9),
+  'v6e': Chip(918e12, 32 << 30, 1640e9, 1.75e9),
+}
+
+_SHAPES = {  # of the chips in a slice: v4 and v5p lie in a cube, v5e and v6e in a plane
+  'v4': {4: '2x2x1', 8: '2x2x2', 16: '2x2x4', 32: '2x4x4', 64: '4x4x4'},
+  'v5e': {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'},
+}
+_SHAPES |= {'v5p': _SHAPES['v4'], 'v6e': _SHAPES['v5e']}
+_CORES = {'v4': 2, 'v5p': 2}  # a name such as v4-8 counts cores
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+  """What can be rented as one: a name, the kind of its chips, their number, and its hosts'."""
+
+  name: str
+  kind: str
+  chips: int
+  hosts: int
+
+  @property
+  def chip(self) -> Chip:
+    return CHIPS[self.kind]
+
+  @property
+  def shape(self) -> str:
+    """How the chips lie, such as '2x4'."""
+    return _SHAPES[self.kind][self.chips]
+
+  def busy(self, batch_size: int) -> int | None:
+    """Returns how many chips a batch keeps busy; None where the hosts cannot share it."""
+    if batch_size % self.hosts:
+      return None
+    return self.hosts * largest_divisor(batch_size // self.hosts, self.chips // self.hosts)
+
+
+def slice_of(name: str) -> Slice:
+  """Returns the slice of a name such as 'v5e-8' or 'v4-8' (eight cores, which are four chips).
+
+  Raises:
+    UserError: no such kind of chip, or no slice of that many.
+  """
+  kind, _, number = name.partition('-')
+  known = [f'{k}-{n * _CORES.get(k, 1)}' for k, shapes in _SHAPES.items() for n in shapes]
+  if name not in known:
+    raise UserError(f'--topology={name}: choose one of {", ".join(known)}')
+  chips = int(number) // _CORES.get(kind, 1)
+  one_host = 8 if kind in ('v5e', 'v6e') else 4  # chips that a single host may have
+  return Slice(name, kind, chips, 1 if chips <= one_host else chips // CHIPS[kind].hosts_chips)
+
+
+SLICES = tuple(map(slice_of, ('v4-8', 'v5e-8', 'v6e-8', 'v5e-256')))
