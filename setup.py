@@ -45,6 +45,7 @@ setup(
   ],
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],
+    'compile': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda12]>=0.10'],
     'gcs': ['gcsfs>=2024.9', 'google-cloud-storage>=2.18'],
     'wandb': ['wandb>=0.18'],

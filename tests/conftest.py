@@ -15,6 +15,17 @@ jax.devices()  # from here on a launcher that runs in this process cannot change
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(params=['default', 'tpu'])
+def form(request, monkeypatch):
+  """What is computed on other platforms, or what a TPU's program would hold, on this machine."""
+
+  def chosen(*args, default, **forms):
+    return forms.get(request.param, default)(*args)
+
+  monkeypatch.setattr(jax.lax, 'platform_dependent', chosen)
+  return request.param
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
   """The folder of real data beside the checkout; tests that need it skip where it is absent."""

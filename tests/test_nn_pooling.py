@@ -12,17 +12,6 @@ from jax.sharding import PartitionSpec as P
 from jaxseg.nn.layers import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
 
 
-@pytest.fixture(params=['default', 'tpu'])
-def form(request, monkeypatch):
-  """What is computed on other platforms, or what a TPU's program would hold, on this machine."""
-
-  def chosen(*args, default, **forms):
-    return forms.get(request.param, default)(*args)
-
-  monkeypatch.setattr(lax, 'platform_dependent', chosen)
-  return request.param
-
-
 def _map(rows, dtype=jnp.float32):
   return jnp.array(rows, dtype)[None, :, :, None]
 

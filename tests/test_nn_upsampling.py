@@ -40,14 +40,14 @@ def _value_and_gradients(fn, *args):
   return jax.jit(run)(args, _normal(9, y.shape, y.dtype))
 
 
-def test_worked_example():
+def test_worked_example(form):
   x = jnp.array([5.0, 8.0]).reshape(1, 1, 2, 1)
   kernel = jnp.array([1.0, 2.0, 1.0]).reshape(1, 3, 1, 1)
   y = conv_transpose(x, kernel, (1, 2), 'VALID')
   np.testing.assert_array_equal(y.reshape(-1), [5, 10, 13, 16, 8])
 
 
-def test_worked_example_gradient_in_two_dimensions():
+def test_worked_example_gradient_in_two_dimensions(form):
   x = jnp.array([[5.0, 8.0], [0.0, 0.0]]).reshape(1, 2, 2, 1)
   kernel = jnp.array([[1.0, 2, 1], [0, 0, 0], [0, 0, 0]]).reshape(3, 3, 1, 1)[::-1]
   weight = jnp.arange(25.0).reshape(1, 5, 5, 1)  # only its first row meets x's first row
@@ -64,7 +64,7 @@ def test_worked_example_gradient_in_two_dimensions():
   np.testing.assert_array_equal(dkernel[:, :, 0, 0], [row + 13 * 10, row + 13 * 5, row])
 
 
-def test_two_by_two_is_blocks_of_the_flipped_kernel():
+def test_two_by_two_is_blocks_of_the_flipped_kernel(form):
   x = jnp.array([[1.0, 10.0]]).reshape(1, 1, 2, 1)
   kernel = jnp.array([[1.0, 2], [3, 4]]).reshape(2, 2, 1, 1)
   want = [[4, 3, 40, 30], [2, 1, 20, 10]]
@@ -159,7 +159,7 @@ def test_bilinear_kernel_by_hand():
   assert bilinear_kernel(4).dtype == np.float32
 
 
-def test_upsample_by_hand():
+def test_upsample_by_hand(form):
   x = jnp.array([4.0, 8.0]).reshape(1, 1, 2, 1)
   y = upsample_bilinear(x, 2)
   row = np.array([1, 3, 5, 7, 6, 2])  # 4 * [1,3,3,1]/4 and, two further, 8 * [1,3,3,1]/4
@@ -177,7 +177,7 @@ def _depthwise(x, factor):
 
 
 @pytest.mark.parametrize('factor', [2, 3, 8, 32])
-def test_upsample_equals_the_transposed_convolution(factor):
+def test_upsample_equals_the_transposed_convolution(factor, form):
   x = _normal(0, (1, 2, 3, 2))
   got, want = (
     _value_and_gradients(lambda x, f=f: f(x, factor), x) for f in (upsample_bilinear, _depthwise)
@@ -197,7 +197,7 @@ def test_upsample_crops():
     upsample_bilinear(x, 2, size=(9, 8))
 
 
-def test_resize_by_hand():
+def test_resize_by_hand(form):
   x = jnp.array([0.0, 4.0]).reshape(1, 1, 2, 1)
   np.testing.assert_array_equal(resize_bilinear(x, (1, 4)).reshape(-1), [0, 1, 3, 4])
   aligned = resize_bilinear(x, (1, 5), align_corners=True).reshape(-1)

@@ -17,7 +17,7 @@ from jaxseg.data.geometry import Size
 from jaxseg.draw import labels
 from jaxseg.metrics import confusion
 from jaxseg.metrics.score import Example, Prediction
-from jaxseg.nn.layers.upsampling import resize_bilinear
+from jaxseg.nn.layers.bilinear import resize_bilinear
 from jaxseg.tasks import Pictures, Row
 from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 

@@ -1,15 +1,10 @@
 """Layers that every network shares; each equals its lax or flax namesake, only faster on a CPU."""
 
+from jaxseg.nn.layers.bilinear import bilinear_kernel, resize_bilinear, upsample_bilinear
 from jaxseg.nn.layers.convolution import Conv, conv_general_dilated
 from jaxseg.nn.layers.norm import BatchNorm, local_response_norm
 from jaxseg.nn.layers.pooling import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
-from jaxseg.nn.layers.upsampling import (
-  ConvTranspose,
-  bilinear_kernel,
-  conv_transpose,
-  resize_bilinear,
-  upsample_bilinear,
-)
+from jaxseg.nn.layers.transposed import ConvTranspose, conv_transpose
 
 __all__ = [
   'BatchNorm',

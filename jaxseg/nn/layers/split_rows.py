@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.types import Array
@@ -103,3 +104,10 @@ def by_rows(x: Array, reach: int = 0) -> Array:
   """
   on_map = _on_map.get()
   return x if on_map is None else on_map(x, reach)
+
+
+def shifted(x: Array, axis: int, n: int) -> Array:
+  """x[i + n] at i along an axis, zeros beyond the ends."""
+  pads = [(0, 0, 0)] * x.ndim
+  pads[axis] = (-n, n, 0)
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), pads) if n else x

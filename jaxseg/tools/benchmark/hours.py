@@ -15,6 +15,7 @@ from jaxseg.tools.slices import SLICES, Slice
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
+
 def table(
   experiment: Experiment,
   size: tuple[int, int],

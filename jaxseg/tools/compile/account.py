@@ -2,7 +2,8 @@
 
 Most instructions carry the compiler's estimate in cycles. Where one has none (copies, windows, exchanges),
 the bytes that it reads and writes in the chip's memory over the memory's rate are the least that it takes.
-The body of a loop is counted once, and what overlaps is added up: compare programs, not seconds.
+The body of a loop is counted once, and copies that run beside the computation are not: compare programs,
+not seconds.
 """
 
 import dataclasses
@@ -18,7 +19,11 @@ _ARRAY = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([\d,]*)([^}]*)\})?'
 _CALLED = re.compile(r'(?:calls|to_apply)=%?([\w.\-]+)')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _NAME = re.compile(r'op_name="([^"]*)"')
-_WRAPPED = re.compile(r'\b(?:jit|jvp|vmap|checkpoint|remat|pmap|shard_map|_fun|rematted_computation)\b')
+_WRAPPER = re.compile(r'\w+\(|[()]')  # jit(...), jvp(...), transpose(...) around a name
+# What JAX puts between a layer and its primitive: branches, loops, the methods of the network.
+_BETWEEN = re.compile(
+  r'(Model(\.\w+)*|cond|branch_\d+_fun|while|body|closed_call|remat\w*|checkpoint|shard_map)$'
+)
 # Instructions that name, group or wait, and move nothing themselves.
 _FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional')
 _FREE += ('call', 'after-all', 'partition-id', 'replica-id', 'iota', 'opt-barrier')
@@ -48,7 +53,9 @@ class Operation:
 
 def operations(text: str) -> list[Operation]:
   """Reads `compiled.as_text()`: the instructions that run, those of loops and branches once."""
-  inner = set(_CALLED.findall(text))  # bodies of fusions and reductions: their callers have the cost
+  inner = set(
+    _CALLED.findall(text)
+  )  # bodies of fusions and reductions: their callers have the cost
   result: list[Operation] = []
   for name, lines in _computations(text):
     if name not in inner:
@@ -76,7 +83,7 @@ def _read(lines: list[str]) -> Iterator[Operation]:
       continue
     name, types, kind, rest = match.groups()
     sizes[name] = sum(map(_memory_bytes, _ARRAY.finditer(types)))
-    if kind in _FREE or kind.endswith('-done'):
+    if kind in _FREE or kind.endswith(('-start', '-done')):  # they run beside the others
       continue
     operands = re.findall(r'%([\w.\-]+)', rest.split(')', 1)[0])
     cycles = _CYCLES.search(line)
@@ -109,7 +116,6 @@ def _layer(line: str) -> str:
   if not name:
     return 'layout'
   path, backward = name.group(1), 'transpose(' in name.group(1)
-  path = re.sub(r'[()]', '/', _WRAPPED.sub('', path.replace('transpose(', '(')))
-  parts = [part for part in path.split('/') if part and part not in ('train_step', 'step', 'fn')]
-  where, last = '/'.join(parts[:-1]), parts[-1] if parts else 'layout'
-  return f'{where} {last}'.strip() + (', backward' if backward else '')
+  parts = _WRAPPER.sub('', path).split('/')[1:]  # the first is the whole program's name
+  parts = [part for part in parts if part and not _BETWEEN.match(part)] or ['layout']
+  return ' '.join(['/'.join(parts[:-1]), parts[-1]]).strip() + (', backward' if backward else '')

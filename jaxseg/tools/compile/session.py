@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
-from jaxseg import files
+from jaxseg import config, files
+from jaxseg.report.tables import baselines
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.benchmark.collectives import collectives
 from jaxseg.tools.compile import account, topology
@@ -66,48 +68,82 @@ class Result:
 
 
 def run(
-  config: Mapping[str, Any],
-  name: str,
+  spec: str | None,
+  overrides: Sequence[str] = (),
   *,
-  mode: str = 'train',
+  every_baseline: bool = False,
+  slices: Sequence[str],
+  modes: Sequence[str] = ('train',),
   batch: int | None = None,
   size: tuple[int, int] | None = None,
-  stock_layers: bool = False,
+  layers: str = 'ours',
+  program_file: str | None = None,
   json_file: str | None = None,
-) -> Result:
-  """Compiles one program and prints what the compiler says of it.
+) -> None:
+  """Compiles one program and prints what the compiler says of it, or a table of many.
 
   Args:
-    config: of jaxseg.config.load.
-    name: of the slice, such as 'v5e-8'.
-    mode: of MODES: the training step, or what evaluation or prediction runs.
+    spec: of jaxseg.config.load, with `overrides`.
+    every_baseline: a table of the configs' baselines in place of `spec`.
+    slices: names such as 'v5e-8'.
+    modes: of MODES: the training step, or what evaluation or prediction runs.
     batch: images over all chips; default: the config's.
     size: (height, width) of the images; default: the training's.
-    stock_layers: Flax's and lax's layers in place of ours, to compare.
-    json_file: where to write the result.
+    layers: 'ours', or 'stock': Flax's and lax's in place of ours.
+    program_file: where to write the compiled program, XLA's text.
+    json_file: where to write the figures; a table goes on with what is missing there.
 
   Raises:
-    UserError: it does not fit; says what does, found by compiling.
+    UserError: options that do not go together; or the program does not fit, with what does.
   """
-  rented = slice_of(name)
-  experiment = build.experiment(config)
+  _check('mode', modes, MODES)
+  _check('layers', [layers], ('ours', 'stock'))
+  if bool(spec) == every_baseline:
+    raise UserError('give --config=FILE, or --all for every baseline')
+  rented = [slice_of(name) for name in slices]
+  topology.prepare()
+  if every_baseline:
+    table(rented, modes, overrides, json_file, size)
+    return
+  if len(rented) != 1 or len(modes) != 1:
+    raise UserError('several of --topology or --mode are for --all only')
+  experiment = build.experiment(config.load(spec, overrides))
   size = size or training_size(experiment)
   experiment = ours.changed(experiment, batch_size=batch or experiment.settings.batch_size)
+  target = (rented[0], modes[0], size)
   try:
-    result = compiled(experiment, rented, mode, size, stock_layers=stock_layers)
+    program = compiled(experiment, *target, stock_layers=layers == 'stock')
   except OutOfMemory as error:
-    raise UserError(f'{error}; {_what_fits(experiment, rented, mode, size)}') from None
-  for line in report(result):
+    raise UserError(f'{error}; {_what_fits(experiment, *target)}') from None
+  for line in report(program.result):
     print(line)
+  if program_file:
+    files.write_text(files.place(program_file), program.text)
   if json_file:
-    files.write_text(files.place(json_file), json.dumps(as_json(result), indent=2) + '\n')
-  return result
+    _write_json(json_file, as_json(program.result))
+
+
+def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
+  for word in words:
+    if word not in known:
+      raise UserError(f'--{flag}={word}: choose of {", ".join(known)}')
+
+
+def _write_json(json_file: str, figures: Any) -> None:
+  files.write_text(files.place(json_file), json.dumps(figures, indent=2) + '\n')
 
 
 def as_json(result: Result) -> dict[str, Any]:
   """Returns the attributes, with seconds, share_of_peak and 'estimated': everything but bytes and FLOPs."""
   derived = {'seconds': result.seconds, 'share_of_peak': result.share_of_peak}
   return {**dataclasses.asdict(result), **derived, 'estimated': True}
+
+
+class Compiled(NamedTuple):
+  """What is known of a program, and its text."""
+
+  result: Result
+  text: str
 
 
 class OutOfMemory(Exception):
@@ -139,7 +175,7 @@ def compiled(
   size: tuple[int, int],
   *,
   stock_layers: bool = False,
-) -> Result:
+) -> Compiled:
   """Compiles for the slice.
 
   Raises:
@@ -173,7 +209,7 @@ def compiled(
   for one in collectives(text):
     exchanged[one.kind] += one.bytes
   busy = len(workload.wrapper.devices)
-  return Result(
+  result = Result(
     rented.name,
     mode,
     workload.shape[0],
@@ -187,6 +223,7 @@ def compiled(
     dict(exchanged),
     seconds,
   )
+  return Compiled(result, text)
 
 
 def report(result: Result) -> Iterator[str]:
@@ -199,7 +236,7 @@ def report(result: Result) -> Iterator[str]:
   verdict = 'fits' if result.fits else 'does not fit'
   yield f'memory    {result.needed_bytes / 2**30:.2f} of {chip.memory >> 30} GiB a chip: {verdict}'
   yield (
-    f'time      {result.seconds * 1e3:.2f} ms, {result.cycles / 1e6:.2f} M cycles (the compiler\'s '
+    f"time      {result.seconds * 1e3:.2f} ms, {result.cycles / 1e6:.2f} M cycles (the compiler's "
     f'estimate; {result.unestimated_cycles / result.cycles:.0%} of it bounded by bytes)'
   )
   yield (
@@ -222,11 +259,13 @@ def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int
   """Says which change makes it fit: the first, of those that keep most, with which it compiles."""
   for words, changed in _smaller(experiment, mode):
     try:
-      if compiled(changed, rented, mode, size).fits:
+      if compiled(changed, rented, mode, size).result.fits:
         return f'it fits with {words}'
     except OutOfMemory:
       continue
-  return 'nothing tried fits: take a smaller --crop, or split rows, as --config.mesh=data:1,spatial:4'
+  return (
+    'nothing tried fits: take a smaller --crop, or split rows, as --config.mesh=data:1,spatial:4'
+  )
 
 
 def _smaller(experiment: Experiment, mode: str) -> Iterator[tuple[str, Experiment]]:
@@ -246,35 +285,26 @@ def _smaller(experiment: Experiment, mode: str) -> Iterator[tuple[str, Experimen
 
 
 def table(
-  experiments: Sequence[tuple[str, Callable[[], Experiment]]],
-  names: Sequence[str],
+  slices: Sequence[Slice],
   modes: Sequence[str],
-  json_file: str | None,
+  overrides: Sequence[str] = (),
+  json_file: str | None = None,
   size: tuple[int, int] | None = None,
 ) -> list[dict[str, Any]]:
-  """Compiles many, prints a table in Markdown, and goes on where an earlier call was ended.
-
-  Args:
-    experiments: name and how it is built, of each.
-    names: of the slices.
-    modes: of MODES.
-    json_file: holds the rows that are done; those in it are not compiled again.
-    size: (height, width) of the images; default: each training's.
-  """
-  rows = json.loads(files.read_text(files.place(json_file))) if _exists(json_file) else []
-  done = {(row['config'], row['slice'], row['mode']): row for row in rows}
-  print('estimates of the TPU compiler, nothing was run')
+  """Compiles the baselines of configs/, and prints a table in Markdown; see `run`."""
+  rows = files.read_json(files.place(json_file)) if _exists(json_file) else []
+  done = {tuple(row[name] for name in _KEYS): row for row in rows}
+  print('estimates of the TPU compiler, nothing was run\n')
   print('| config | mode | slice | images | chips busy | GiB a chip | ms (estimated) | of peak |')
   print('|---|---|---|---|---|---|---|---|')
-  for title, make in experiments:
-    for name, mode in ((name, mode) for name in names for mode in modes):
-      key = title, name, mode
-      if key not in done:
-        done[key] = _row(make, slice_of(name), mode, size) | dict(zip(_KEYS, key, strict=True))
-        if json_file:
-          text = json.dumps(list(done.values()), indent=1) + '\n'
-          files.write_text(files.place(json_file), text)
-      print(_line(done[key]), flush=True)
+  specs = [spec for spec, _ in baselines('configs')]
+  for spec, rented, mode in itertools.product(specs, slices, modes):
+    key = spec, rented.name, mode
+    if key not in done:
+      done[key] = _row(spec, overrides, rented, mode, size) | dict(zip(_KEYS, key, strict=True))
+      if json_file:
+        _write_json(json_file, list(done.values()))
+    print(_line(done[key]), flush=True)
   return list(done.values())
 
 
@@ -286,13 +316,18 @@ def _exists(json_file: str | None) -> bool:
 
 
 def _row(
-  make: Callable[[], Experiment], rented: Slice, mode: str, size: tuple[int, int] | None
+  spec: str,
+  overrides: Sequence[str],
+  rented: Slice,
+  mode: str,
+  size: tuple[int, int] | None,
 ) -> dict[str, Any]:
   try:
-    experiment = make()
-    if rented.busy(experiment.settings.batch_size) is None:
-      return {'problem': f'{rented.hosts} hosts cannot share {experiment.settings.batch_size}'}
-    return as_json(compiled(experiment, rented, mode, size or training_size(experiment)))
+    experiment = build.experiment(config.load(spec, overrides))
+    batch = experiment.settings.batch_size
+    if rented.busy(batch) is None:
+      return {'problem': f'{rented.hosts} hosts cannot share {batch} images'}
+    return as_json(compiled(experiment, rented, mode, size or training_size(experiment)).result)
   except (UserError, OutOfMemory) as error:
     return {'problem': str(error)}
 

@@ -1,4 +1,8 @@
-"""Ways up: transposed convolution, FCN's fixed bilinear one, and bilinear resizing."""
+"""Transposed convolution, fast on a CPU too.
+
+On a TPU it is XLA's own: pixels are not interleaved by a reshape there, whose tiles are made of images and
+channels.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
+from jaxseg.nn.layers.split_rows import by_rows, rows_are_split, shifted
 from jaxseg.types import Array
-
-_FEW = 6  # rows or columns up to which resizing is one small product, also where rows are split
 
 
 class ConvTranspose(nn.ConvTranspose):
@@ -61,7 +62,9 @@ def conv_transpose(
   strides, sides = tuple(strides), kernel.shape[:2]
   if strides == sides and padding in ('SAME', 'VALID'):
     kernel = kernel.swapaxes(2, 3) if transpose_kernel else kernel[::-1, ::-1]
-    return by_rows(_spread_blocks(by_rows(x), kernel, precision))
+    blocks = functools.partial(_spread_blocks, precision=precision)
+    native = functools.partial(_native_blocks, precision=precision)
+    return by_rows(lax.platform_dependent(by_rows(x), kernel, tpu=native, default=blocks))
   if transpose_kernel:
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
   if rows_are_split() and padding == 'SAME':
@@ -86,7 +89,7 @@ def _transposed_by_rows(x: Array, kernel: Array, strides, precision) -> Array:
   x, zero = by_rows(x), jnp.zeros((), kernel.dtype)
   parts, kernels = [], []
   for offsets in itertools.product(*near):
-    parts.append(_shifted(_shifted(x, 1, offsets[0]), 2, offsets[1]))
+    parts.append(shifted(shifted(x, 1, offsets[0]), 2, offsets[1]))
     first = [s * d - cut for (_, s, cut), d in zip(axes, offsets, strict=True)]
     pads = [(low, s - k - low, 0) for (k, s, _), low in zip(axes, first, strict=True)]
     kernels.append(lax.pad(kernel, zero, (*pads, (0, 0, 0), (0, 0, 0))))
@@ -94,11 +97,10 @@ def _transposed_by_rows(x: Array, kernel: Array, strides, precision) -> Array:
   return by_rows(y)
 
 
-def _shifted(x: Array, axis: int, n: int) -> Array:
-  """x[i + n] at i along an axis, zeros beyond the ends."""
-  pads = [(0, 0, 0)] * x.ndim
-  pads[axis] = (-n, n, 0)
-  return lax.pad(x, jnp.zeros((), x.dtype), pads) if n else x
+def _native_blocks(x: Array, kernel: Array, precision) -> Array:
+  """The same as _spread_blocks."""
+  strides = kernel.shape[:2]
+  return lax.conv_transpose(x, kernel[::-1, ::-1], strides, 'VALID', precision=precision)
 
 
 def _spread_blocks(x: Array, kernel: Array, precision) -> Array:
@@ -165,144 +167,3 @@ def _cut_before(side: int, stride: int, padding: str) -> int:
   if padding == 'VALID' or stride > side - 1:
     return 0
   return side - 1 - -(-(side + stride - 2) // 2)
-
-
-def bilinear_kernel(size: int) -> np.ndarray:
-  """The bilinear filter of FCN (surgery.py): float32 [size,size]."""
-  line = _bilinear_line(size)
-  return np.outer(line, line)
-
-
-def _bilinear_line(size: int) -> np.ndarray:
-  """float32 [size]: 1 at the centre, falling to zero half a size away."""
-  half = (size + 1) // 2
-  centre = half - 1 if size % 2 else half - 0.5
-  return (1 - np.abs(np.arange(size) - centre) / half).astype(np.float32)
-
-
-def upsample_bilinear(
-  x: Array,
-  factor: int,
-  *,
-  size: tuple[int, int] | None = None,
-  offset: tuple[int, int] | None = None,
-) -> Array:
-  """FCN's fixed upsampling: depthwise transposed convolution, bilinear kernel 2 * factor, VALID.
-
-  Output (n - 1) * factor + 2 * factor = (n + 1) * factor long; it fades to zero at the border.
-
-  Args:
-    x: [b,h,w,c] float.
-    factor: how many times larger; 2, 8, 16 and 32 in the paper (kernels 4, 16, 32 and 64).
-    size: (height, width) to crop to; None keeps all.
-    offset: (row, column) where the crop starts; None centres it.
-
-  Returns:
-    [b,h',w',c] of x's dtype.
-  """
-  length = x.shape[1] * factor
-  if rows_are_split() and size and offset and (size[0], offset[0]) == (length, factor // 2):
-    x, offset = _rows_at(x, (np.arange(length) + 0.5) / factor - 0.5), (0, offset[1])
-  else:
-    x = _upsample_line(1, factor, x)
-  x = _upsample_line(2, factor, x)
-  if size is None:
-    return by_rows(x)
-  start = offset or tuple((have - want) // 2 for have, want in zip(x.shape[1:3], size, strict=True))
-  stop = tuple(first + want for first, want in zip(start, size, strict=True))
-  if min(start) < 0 or stop[0] > x.shape[1] or stop[1] > x.shape[2]:
-    raise ValueError(f'upsample_bilinear: no crop {size} at {start} in {tuple(x.shape[1:3])}')
-  return by_rows(x[:, start[0] : stop[0], start[1] : stop[1]])
-
-
-def _rows_at(x: Array, points: np.ndarray) -> Array:
-  """Rows of x [b,h,w,c] at fractional points, zeros beyond its ends, where rows are split.
-
-  All of a device's rows come from its own and one neighbour's: there are factor * h `points`, the
-  i-th within a row of i // factor.
-  """
-  b, h, w, c = x.shape
-  x, y = by_rows(x, 1), 0.0
-  for near in (-1, 0, 1):
-    distance = np.abs(points.reshape(h, -1) - np.arange(h)[:, None] - near)
-    weight = jnp.asarray(np.maximum(0, 1 - distance), x.dtype).reshape(1, h, -1, 1, 1)
-    y += _shifted(x, 1, near)[:, :, None] * weight
-  return by_rows(y.reshape(b, len(points), w, c))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _upsample_line(axis: int, factor: int, x: Array) -> Array:
-  """One axis: n -> (n + 1) * factor; every output mixes the pixel before and the one after.
-
-  Autodiff would reduce over the factor with a strided loop, some forty times slower on a CPU.
-  """
-  n = x.shape[axis]
-  pads = [(0, 0)] * x.ndim
-  pads[axis] = (1, 1)
-  padded = jnp.expand_dims(jnp.pad(x, pads), axis + 1)
-  before = lax.slice_in_dim(padded, 0, n + 1, axis=axis)
-  after = lax.slice_in_dim(padded, 1, n + 2, axis=axis)
-  shape = [1] * (x.ndim + 1)
-  shape[axis + 1] = factor
-  rising, falling = jnp.asarray(_bilinear_line(2 * factor), x.dtype).reshape(2, *shape)
-  y = after * rising + before * falling
-  return y.reshape(*x.shape[:axis], (n + 1) * factor, *x.shape[axis + 1 :])
-
-
-def _upsample_line_backward(axis: int, factor: int, _, g: Array) -> tuple[Array]:
-  n = g.shape[axis] // factor - 1
-  total = 0.0
-  for start, weight in enumerate(_bilinear_line(2 * factor).tolist()):
-    stop = start + (n - 1) * factor + 1
-    total += weight * lax.slice_in_dim(g, start, stop, factor, axis).astype(jnp.float32)
-  return (total.astype(g.dtype),)
-
-
-_upsample_line.defvjp(lambda *args: (_upsample_line(*args), None), _upsample_line_backward)
-
-
-def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool = False) -> Array:
-  """Bilinear resizing, never antialiased.
-
-  Args:
-    x: [b,h,w,c] float.
-    size: (height, width) of the output.
-    align_corners: False: pixels are areas, output i samples (i + 0.5) * n / m - 0.5, clamped;
-      True: corners keep their values, output i samples i * (n - 1) / (m - 1).
-
-  Returns:
-    [b,height,width,c] of x's dtype.
-  """
-  for axis, length in zip((1, 2), size, strict=True):
-    x = _resize_line(x, axis, length, align_corners)
-  return x
-
-
-def _resize_line(x: Array, axis: int, length: int, align_corners: bool) -> Array:
-  n = x.shape[axis]
-  factor, rest = divmod(length, n)
-  divides = isinstance(factor, int) and isinstance(rest, int) and rest == 0
-  if divides and factor == 1:
-    return x
-  if divides and axis == 1 and rows_are_split():
-    return _rows_at(x, _points(n, length, align_corners, np))
-  few = isinstance(n, int) and n <= _FEW
-  if divides and factor % 2 == 0 and not align_corners and not few:
-    # The transposed convolution on an image whose border is repeated samples the same points.
-    pads = [(0, 0)] * x.ndim
-    pads[axis] = (1, 1)
-    wide = _upsample_line(axis, factor, jnp.pad(x, pads, mode='edge'))
-    start = factor + factor // 2
-    return lax.slice_in_dim(wide, start, start + length, axis=axis)
-  points = _points(n, length, align_corners, jnp)
-  pixel = jnp.arange(n, dtype=jnp.float32)
-  weight = jnp.maximum(0, 1 - jnp.abs(points[:, None] - pixel[None])).astype(x.dtype)
-  return jnp.moveaxis(jnp.tensordot(x, weight, ((axis,), (1,))), -1, axis)
-
-
-def _points(n: int, length: int, align_corners: bool, xp) -> Array:
-  """Where each of `length` outputs samples the n inputs, with numpy or jax.numpy as `xp`."""
-  i = xp.arange(length, dtype=xp.float32)
-  if align_corners:
-    return i * xp.float32(n - 1) / xp.maximum(xp.float32(length - 1), 1)
-  return xp.clip((i + 0.5) * xp.float32(n) / xp.float32(length) - 0.5, 0, n - 1)

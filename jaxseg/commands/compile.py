@@ -1,0 +1,39 @@
+"""Compiles a config for a TPU slice that is not there: does it fit, and where do its cycles go.
+
+python launch/compile.py --config=configs/unet_dsb2018.py --topology=v5e-8 [--mode=train] [--batch=64]
+    [--crop=256,256] [--layers=stock] [--json=FILE] [--config.dtype=bfloat16 ...]
+python launch/compile.py --all --topology=v4-8,v5e-8,v6e-8 --json=FILE     every baseline, in a table
+
+Nothing is run or allocated. Times are estimates of the TPU's own compiler, of which the extra `compile` brings a
+copy; a program that does not fit ends with status 2 and with what would fit.
+"""
+
+from jaxseg import console
+
+
+def main(parser: console.Parser) -> None:
+  add, words = parser.add_argument, console.words
+  add('--config', help='configs/NAME.py[:variant,...]')
+  add('--all', action='store_true', help='every baseline of configs/ in place of --config')
+  add('--topology', type=words, required=True, help='slices such as v5e-8; several with --all')
+  add('--mode', type=words, default=('train',), help='of train,eval,predict; several with --all')
+  add('--batch', type=console.whole(1), help="images over all chips; default: the config's")
+  add('--crop', type=console.size, help="size of the images; default: the training's")
+  add('--layers', default='ours', help="ours, or stock: Flax's and lax's in their place")
+  add('--program', help="write the compiled program, XLA's text, to this file")
+  add('--json', help='write the figures to this file; with --all, go on where it ends')
+  flags = parser.parse()
+  from jaxseg.tools.compile import session
+
+  session.run(
+    flags.config,
+    flags.overrides,
+    every_baseline=flags.all,
+    slices=flags.topology,
+    modes=flags.mode,
+    batch=flags.batch,
+    size=flags.crop,
+    layers=flags.layers,
+    program_file=flags.program,
+    json_file=flags.json,
+  )

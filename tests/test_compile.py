@@ -1,0 +1,113 @@
+"""Programs for TPU slices that are not there: what is read from the compiler's text, and one real compilation."""
+
+import importlib.util
+import json
+
+import pytest
+
+from jaxseg.tools import slices
+from jaxseg.tools.compile import account, session
+from jaxseg.types import UserError
+from tests.test_launch import launch
+
+TEXT = """\
+HloModule jit_step
+
+%fused (p: bf16[8,16,16,64]) -> bf16[8,16,16,64] {
+  %p = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} parameter(0)
+  ROOT %relu = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} maximum(%p, %p)
+}
+
+ENTRY %main (x: bf16[8,16,16,64]) -> bf16[8,16,16,64] {
+  %x = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} parameter(0)
+  %a = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} fusion(%x), kind=kLoop, calls=%fused, metadata={op_name="jit(step)/jvp(Model)/down_0/conv_general_dilated"}, backend_config={"estimated_cycles":"1000"}
+  %y = (bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)S(1)}, u32[]) copy-start(%a)
+  %z = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)S(1)} copy-done(%y)
+  ROOT %b = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} select-and-scatter(%a, %z), metadata={op_name="jit(step)/transpose(jvp(Model))/cond/branch_1_fun/select_and_scatter"}
+}
+"""
+
+
+def test_an_account_of_a_program_by_hand():
+  conv, pool = account.operations(TEXT)  # neither what a fusion holds nor what runs beside it
+  assert (conv.kind, conv.layer, conv.cycles) == ('fusion', 'down_0 conv_general_dilated', 1000)
+  # 64 channels fill half of a tile of 8 x 128; of the operands one lies in the core's own memory.
+  assert (pool.kind, pool.cycles) == ('select-and-scatter', None)
+  assert pool.bytes == 2 * 8 * 16 * 16 * 128 * 2
+  assert pool.layer == 'select_and_scatter, backward'
+  chip = slices.Chip(flops=1e12, memory=1, bandwidth=1e6, clock=1e3)
+  assert (conv.estimate(chip), pool.estimate(chip)) == (1000, pool.bytes / 1000)
+
+
+def test_slices_by_name():
+  names = ('v5e-1', 'v5e-8', 'v4-8', 'v5e-256')
+  found = [slices.slice_of(name) for name in names]
+  assert [(s.chips, s.hosts, s.shape) for s in found] == [
+    (1, 1, '1x1'),
+    (8, 1, '2x4'),
+    (4, 1, '2x2x1'),
+    (256, 64, '16x16'),
+  ]
+  assert slices.slice_of('v5e-8').busy(12) == 6
+  with pytest.raises(UserError, match=r'--topology=v5e-7: choose one of v4-8, '):
+    slices.slice_of('v5e-7')
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    (dict(spec=None), 'give --config=FILE, or --all'),
+    (dict(spec='configs/unet_shapes.py', modes=('fly',)), '--mode=fly: choose of train, eval, '),
+    (dict(spec='configs/unet_shapes.py', slices=('v4-8', 'v5e-8')), 'several of --topology'),
+    (dict(spec='configs/unet_shapes.py', layers='thick'), '--layers=thick: choose of ours, stock'),
+  ],
+)
+def test_odd_options_are_one_line(options, message, monkeypatch):
+  monkeypatch.setattr(session.topology, 'prepare', lambda: None)
+  with pytest.raises(UserError, match=message):
+    session.run(**{'slices': ('v5e-8',)} | options)
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch):
+  monkeypatch.setattr(session.topology.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'jaxseg\[compile\]'"):
+    session.run('configs/unet_shapes.py', slices=('v5e-8',))
+
+
+@pytest.mark.tpu
+@pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs the extra `compile`')
+@pytest.mark.parametrize(
+  ('options', 'chips', 'exchanged'),
+  [
+    (('--topology=v5e-8',), 8, {'all-reduce'}),
+    (('--topology=v5e-256', '--batch=256'), 256, {'all-reduce'}),
+    (
+      ('--topology=v4-8', '--config.parallel=mesh', '--config.mesh=data:2,spatial:2'),
+      4,
+      {'all-reduce', 'collective-permute'},
+    ),
+    (('--topology=v6e-8', '--mode=predict'), 8, set()),
+  ],
+)
+def test_a_tiny_network_is_compiled_for_chips_that_are_not_there(
+  tmp_path, options, chips, exchanged, capsys
+):
+  tiny = ('--config.model.width=4', '--config.model.depth=1', '--batch=8', '--crop=32,32')
+  spec = 'configs/unet_shapes.py:smoke'
+  launch('compile', f'--config={spec}', *tiny, *options, f'--json={tmp_path}/figures.json')
+  figures = json.loads((tmp_path / 'figures.json').read_text())
+  assert figures['chips'] == chips and set(figures['exchanged']) == exchanged
+  assert figures['estimated'] and figures['cycles'] > 1000
+  said = capsys.readouterr().out
+  assert 'GiB a chip: fits' in said and "(the compiler's estimate" in said
+
+
+@pytest.mark.tpu
+@pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs the extra `compile`')
+def test_what_does_not_fit_says_what_does():
+  tiny = ('model.width=4', 'model.depth=1', 'model.remat=True')
+  large = dict(batch=8, size=(8192, 4096), slices=('v5e-1',))
+  with pytest.raises(
+    UserError, match=r'needs [\d.]+G of the .*: it fits with --config.accumulate='
+  ):
+    session.run('configs/unet_shapes.py:smoke', tiny, **large)
