@@ -59,7 +59,10 @@ def test_slices_by_name():
     (dict(spec=None), 'give --config=FILE, or --all'),
     (dict(spec='configs/unet_shapes.py', modes=('fly',)), '--mode=fly: choose of train, eval, '),
     (dict(spec='configs/unet_shapes.py', slices=('v4-8', 'v5e-8')), 'several of --topology'),
-    (dict(spec='configs/unet_shapes.py', layers='thick'), '--layers=thick: choose of ours, stock'),
+    (
+      dict(spec='configs/unet_shapes.py', layers='thick'),
+      '--layers=thick: choose of ours, stock, each',
+    ),
   ],
 )
 def test_odd_options_are_one_line(options, message, monkeypatch):
@@ -106,8 +109,8 @@ def test_a_tiny_network_is_compiled_for_chips_that_are_not_there(
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs the extra `compile`')
 def test_what_does_not_fit_says_what_does():
   tiny = ('model.width=4', 'model.depth=1', 'model.remat=True')
-  large = dict(batch=8, size=(8192, 4096), slices=('v5e-1',))
+  large = dict(batch=8, size=(4096, 2048), slices=('v5e-1',))
   with pytest.raises(
-    UserError, match=r'needs [\d.]+G of the .*: it fits with --config.accumulate='
+    UserError, match=r'needs [\d.]+G of the .* on a chip; it fits with --config.accumulate='
   ):
     session.run('configs/unet_shapes.py:smoke', tiny, **large)

@@ -3,6 +3,7 @@
 python launch/compile.py --config=configs/unet_dsb2018.py --topology=v5e-8 [--mode=train] [--batch=64]
     [--crop=256,256] [--layers=stock] [--json=FILE] [--config.dtype=bfloat16 ...]
 python launch/compile.py --all --topology=v4-8,v5e-8,v6e-8 --json=FILE     every baseline, in a table
+python launch/compile.py --layers=each --topology=v5e-1 --batch=8      every layer beside Flax's own
 
 Nothing is run or allocated. Times are estimates of the TPU's own compiler, of which the extra `compile` brings a
 copy; a program that does not fit ends with status 2 and with what would fit.
@@ -19,7 +20,7 @@ def main(parser: console.Parser) -> None:
   add('--mode', type=words, default=('train',), help='of train,eval,predict; several with --all')
   add('--batch', type=console.whole(1), help="images over all chips; default: the config's")
   add('--crop', type=console.size, help="size of the images; default: the training's")
-  add('--layers', default='ours', help="ours, or stock: Flax's and lax's in their place")
+  add('--layers', default='ours', help="ours, stock (Flax's and lax's), or each: a table of both")
   add('--program', help="write the compiled program, XLA's text, to this file")
   add('--json', help='write the figures to this file; with --all, go on where it ends')
   flags = parser.parse()

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxseg import config, files
 from jaxseg.report.tables import baselines
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.benchmark.collectives import collectives
 from jaxseg.tools.compile import account, topology
+from jaxseg.tools.compile import layers as each_layer
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
@@ -89,7 +91,8 @@ def run(
     modes: of MODES: the training step, or what evaluation or prediction runs.
     batch: images over all chips; default: the config's.
     size: (height, width) of the images; default: the training's.
-    layers: 'ours', or 'stock': Flax's and lax's in place of ours.
+    layers: 'ours', or 'stock': Flax's and lax's in place of ours; 'each': a table of every layer
+      beside its namesake, in place of `spec`, of `batch` (8) images in bfloat16.
     program_file: where to write the compiled program, XLA's text.
     json_file: where to write the figures; a table goes on with what is missing there.
 
@@ -97,11 +100,16 @@ def run(
     UserError: options that do not go together; or the program does not fit, with what does.
   """
   _check('mode', modes, MODES)
-  _check('layers', [layers], ('ours', 'stock'))
-  if bool(spec) == every_baseline:
-    raise UserError('give --config=FILE, or --all for every baseline')
+  _check('layers', [layers], ('ours', 'stock', 'each'))
+  if [bool(spec), every_baseline, layers == 'each'].count(True) != 1:
+    raise UserError('give --config=FILE, or --all for every baseline, or --layers=each')
   rented = [slice_of(name) for name in slices]
   topology.prepare()
+  if layers == 'each':
+    rows = each_layer.table(rented[0], batch or 8, jnp.bfloat16)
+    if json_file:
+      _write_json(json_file, rows)
+    return
   if every_baseline:
     table(rented, modes, overrides, json_file, size)
     return
@@ -193,7 +201,7 @@ def compiled(
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
       raise
-    used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w)', str(error))
+    used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
     needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
     raise OutOfMemory(f'{_title(experiment, rented, mode, size)} needs {needs} on a chip') from None
   seconds, text, memory = time.perf_counter() - begin, program.as_text(), program.memory_analysis()
