@@ -211,3 +211,12 @@ def test_a_config_needs_no_ending(tmp_path):
   path = written(tmp_path, '  return base()\n')
   (tmp_path / 'own.py').rename(tmp_path / 'recipe')
   assert configs.load(path.removesuffix('own.py') + 'recipe').seed == 0
+
+
+@pytest.mark.parametrize(
+  'spec', ['', ':', '*', 'u*', '[', '\x00', 'a' * 5000, 'x/' * 3000, '/', '..', 'configs', ':smoke']
+)
+def test_a_config_that_is_no_file(spec):
+  with pytest.raises(UserError, match='no config file') as error:
+    configs.load(spec)
+  assert '\n' not in str(error.value)

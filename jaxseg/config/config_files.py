@@ -40,7 +40,7 @@ def made(path: str, argument: str) -> Any:
 def listed() -> dict[str, tuple[str, ...]]:
   """Returns the names of the configs that come with jaxseg, with their variants."""
   known = {}
-  for file in _shipped('*'):
+  for file in _shipped():
     try:
       made(file, '?')  # no config has it, and says so
     except UnknownVariant as e:
@@ -50,21 +50,21 @@ def listed() -> dict[str, tuple[str, ...]]:
 
 def found(spec: str) -> tuple[str, str]:
   """Returns a config's file and what stands behind the colon; the file's own name may have colons too."""
-  words = spec.split(':')
+  words, known = spec.split(':'), {Path(file).stem: file for file in _shipped()}
   for count in range(len(words), 0, -1):
     path, argument = ':'.join(words[:count]), ':'.join(words[count:])
-    own = [path] if Path(path).parent.name not in ('', 'configs') else [path, *_shipped(path)]
-    if file := next(filter(os.path.isfile, own), None):
+    folder, name = os.path.split(path)
+    shipped = known.get(name.removesuffix('.py'), '') if folder in ('', 'configs') else ''
+    if file := next(filter(os.path.isfile, (path, shipped)), None):
       return file, argument
-  path = words[0]
-  near = [*Path(path).parent.glob('*.py'), *_shipped('*')]
-  near += [Path(file).stem for file in _shipped('*')]
-  raise UserError(f'no config file {path!r}{did_you_mean(path, map(str, near))}')
+  folder = os.path.dirname(words[0]) or '.'
+  beside = Path(folder).glob('*.py') if os.path.isdir(folder) else ()
+  near = [*map(str, beside), *known.values(), *known]
+  raise UserError(f'no config file {words[0]!r}{did_you_mean(words[0], near)}')
 
 
-def _shipped(pattern: str) -> list[str]:
-  """Returns the configs of this name that come with jaxseg: beside its modules, in a clone beside these."""
-  package = Path(__file__).resolve().parent.parent
-  name = f'{Path(pattern).name.removesuffix(".py")}.py'
-  folders = (folder for folder in (package, package.parent) if (folder / 'configs').is_dir())
-  return sorted(str(file) for file in (next(folders, package) / 'configs').glob(name))
+def _shipped() -> list[str]:
+  """Returns the configs that come with jaxseg: beside its modules, in a clone beside the package."""
+  package = Path(__file__).resolve().parents[1]
+  folders = (folder / 'configs' for folder in (package, package.parent))
+  return sorted(str(file) for file in next(filter(Path.is_dir, folders), package).glob('*.py'))
