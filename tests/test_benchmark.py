@@ -182,7 +182,7 @@ def test_the_bottleneck_in_one_line(result, word):
     (['--mode=trian'], 'choose from train, infer'),
     (['--compare=keras'], 'choose from torch, flax'),
     (['--crop=30,32'], '--crop=32,32'),
-    (['--batch=0'], 'whole numbers above 0'),
+    (['--batch=0'], "'0': give a whole number, 1 or more"),
     (['--batch=1,2'], '--mode=fit only'),
     (['--mode=detection'], 'unet has no proposals: use configs/mask_rcnn'),
   ],

@@ -66,13 +66,19 @@ def test_records_keep_their_scan_and_new_ones_are_scanned(tmp_path, monkeypatch)
     Image.fromarray(mask).convert('RGB').save(own / 'train' / 'images' / f'{i}.png')
     Image.fromarray(mask).save(own / 'train' / 'masks' / f'{i}.png')
   (own / 'classes.txt').write_text('ground\nroad\n')
-  source = folder.source('train', data_dir=own)
+  source = folder.source('train', data_dir=own, binary=False)
   first = label_check.scan(source)
   assert first.counts.tolist() == [720, 160] and first.void == 80
   monkeypatch.setattr(type(source), 'label', lambda self, i: pytest.fail('read again'))
-  assert label_check.scan(folder.source('train', data_dir=own)).counts.tolist() == [720, 160]
+  assert label_check.scan(folder.source('train', data_dir=own, binary=False)).counts.tolist() == [
+    720,
+    160,
+  ]
   monkeypatch.undo()
   monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
   masks[0, :, 11:] = 0
   Image.fromarray(masks[0]).save(own / 'train' / 'masks' / '0.png')
-  assert label_check.scan(folder.source('train', data_dir=own)).counts.tolist() == [864, 16]
+  assert label_check.scan(folder.source('train', data_dir=own, binary=False)).counts.tolist() == [
+    864,
+    16,
+  ]

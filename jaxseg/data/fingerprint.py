@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import os
 import sys
@@ -117,10 +116,16 @@ def of_code(function: Callable) -> str:
 
 
 def _typed_in(function: Callable) -> bytes:
-  try:
-    return inspect.getsource(function).encode()
-  except (OSError, TypeError):
-    return getattr(getattr(function, '__code__', None), 'co_code', b'')
+  code = getattr(function, '__code__', None)
+  return _compiled(code) if code else repr(type(function)).encode()
+
+
+def _compiled(code: types.CodeType) -> bytes:
+  """Returns what a function does, in bytes; its source may be anybody's where it came by `exec`."""
+  constants = (
+    _compiled(c) if isinstance(c, types.CodeType) else repr(c).encode() for c in code.co_consts
+  )
+  return b'|'.join([code.co_code, repr(code.co_names).encode(), *constants])
 
 
 def _functions(value: Any) -> list[Callable]:
