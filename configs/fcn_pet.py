@@ -6,6 +6,8 @@
 bare      MobileNetV2 with 1x1 scores of its last features at strides 32, 16 and 8, added after fixed
           bilinear upsampling.
 :resnet50 the same head on ResNet-50 (--config.init_from=resnet50.pth).
+:small    for 15 minutes on two CPU cores: from scratch, VGG16 at a quarter of its width, as in
+          fcn_camvid.py:small; not run, the data were not at hand.
 :smoke    seconds, on generated shapes.
 
 Nobody has published this baseline, so there is no number to reach. Nine in ten images of trainval
@@ -20,7 +22,7 @@ BASELINES = ('',)  # rows of docs/results.md
 
 
 def get_config(variant=None):
-  chosen = variants(variant, resnet50=False, smoke=False)
+  chosen = variants(variant, resnet50=False, small=False, smoke=False)
   config = base()
   config.num_classes = 3
   config.num_steps = 5000
@@ -37,9 +39,31 @@ def get_config(variant=None):
   config.optim = dict(name='adam', learning_rate=1e-3, schedule='cosine', warmup_steps=100)
   config.init = dict(new=('score_.*',))
 
+  if chosen.small:
+    small(config)
   if chosen.smoke:
     smoke(config)
   return config
+
+
+def small(config):
+  config.num_steps = 1000
+  config.batch_size = 8
+  config.augment = (
+    ('resize', dict(scale=0.5)),
+    ('crop', dict(size=(192, 256), scale=(0.75, 1.5))),
+    ('flip', {}),
+    ('photometric', dict(brightness=0.2, contrast=0.2)),
+  )
+  config.model = dict(
+    name='fcn', stride=8, width=16, batch_norm=True, aligned=True, dropout_rate=0.2
+  )
+  config.loss = dict(class_weights='median_frequency')
+  config.optim = dict(name='adam', learning_rate=2e-3, schedule='cosine', warmup_steps=30)
+  config.init = {}
+  config.eval = dict(every=500, scales=(0.5,))
+  config.log = dict(checkpoint_every=250)
+  config.paper = None
 
 
 def smoke(config):
