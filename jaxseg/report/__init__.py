@@ -13,6 +13,7 @@ from typing import Any
 from jaxseg import files
 from jaxseg.console import Progress, command
 from jaxseg.report import comparison, images, single
+from jaxseg.report.baseline import Baseline
 from jaxseg.report.figures import Figures
 from jaxseg.report.runs import RunSummary, collect
 from jaxseg.train.journal import Hook, RunView
@@ -87,8 +88,8 @@ def _is_report(file: Path) -> bool:
 
 
 def hooks() -> list[Hook]:
-  """Returns what training shows: figures at every evaluation, the report at its end."""
-  return [Figures(), Report()]
+  """Returns what training shows: figures at every evaluation, at the end what scores are worth and the report."""
+  return [Figures(), Baseline(), Report()]
 
 
 class Report:
