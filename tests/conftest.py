@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Tiny networks take longer to optimise than to run; processes that a test starts get the same.
+QUICKLY = '--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true'
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {QUICKLY}'.strip()
 
 import jax
 import pytest

@@ -49,6 +49,9 @@ def trained(tmp_path_factory):
 # Those whose network, task and pipeline another config's run has too.
 TWICE = (
   'mask_rcnn',  # tests/test_instance_launchers.py trains one
+  'segnet_camvid.py:basic',
+  'folder',
+  'unet_isbi2012.py:nvidia',
   'pspnet_ade20k',
   'pspnet_cityscapes',
   'pspnet_voc2012',

@@ -69,7 +69,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(model, side)
   'plain, side',
   [
     (unet.Model(2, width=2, depth=1, padding='same', batch_norm=True), 8),
-    (segnet.Model(2, variant='basic', width=2, bayesian=True), 9),
+    pytest.param(
+      segnet.Model(2, variant='basic', width=2, bayesian=True), 9, marks=pytest.mark.slow
+    ),
     (fcn.Model(2, width=1, aligned=True), 32),
     (pspnet.Model(2, **TINY), 9),
   ],

@@ -95,7 +95,9 @@ def wrappers():
   )
 
 
-@pytest.mark.parametrize('make_model', [make_unet, make_segnet])
+@pytest.mark.parametrize(
+  'make_model', [make_unet, pytest.param(make_segnet, marks=pytest.mark.slow)]
+)
 def test_one_device_pmap_and_mesh_agree(make_model):
   one, *others = (three_steps(make_model, w, class_weights=(1.0, 2.0, 0.5)) for w in wrappers())
   for state, losses in others:

@@ -79,7 +79,6 @@ WORST: dict[tuple[str, str], float] = {}  # network, mesh -> the largest differe
 QUICK = {
   ('unet', 'data:2,spatial:4'),
   ('segnet', 'data:1,spatial:2'),
-  ('segnet_basic', 'data:2,spatial:2'),
   ('fcn8s', 'data:1,spatial:2'),
 }
 
