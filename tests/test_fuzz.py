@@ -15,7 +15,7 @@ from tests import documents, fuzz
 from tests.fuzz_files import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
-COUNTS = {'run folder (JSON)': 1200, 'records': 600}
+COUNTS = {'run folder (JSON)': 400, 'records': 150}
 results = {}
 
 
@@ -24,7 +24,7 @@ results = {}
 def test_damaged_files_are_refused_in_one_line_or_read(kind, tmp_path):
   folder = tmp_path / 'files'
   folder.mkdir()
-  command = [sys.executable, '-m', 'tests.fuzz', kind, str(COUNTS.get(kind, 1500)), str(folder)]
+  command = [sys.executable, '-m', 'tests.fuzz', kind, str(COUNTS.get(kind, 500)), str(folder)]
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
   environment['JAXSEG_CACHE'] = str(tmp_path / 'cache')
   done = subprocess.run(
