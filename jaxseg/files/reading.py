@@ -104,9 +104,8 @@ def parsed(text: str | bytes) -> Any:
   """Returns JSON's value. Raises ValueError, also for NaN, Infinity and what is nested too deeply."""
   text = text if isinstance(text, str) else text.decode()
   doubtful = any(huge.search(text) for huge in _HUGE)  # else C reads all numbers
-  options = {'parse_float': _finite} if doubtful else {}
   try:
-    return json.loads(text, parse_constant=_refuse, **options)
+    return (_CAREFUL if doubtful else _FAST).decode(text)
   except RecursionError:
     raise ValueError('it is nested too deeply') from None
 
@@ -118,3 +117,7 @@ def _finite(text: str) -> float:
 
 def _refuse(name: str) -> NoReturn:
   raise ValueError(f'{name} is no number')
+
+
+_FAST = json.JSONDecoder(parse_constant=_refuse)
+_CAREFUL = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)

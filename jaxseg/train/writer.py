@@ -119,7 +119,8 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float] | None]]:
     try:
       record = files.parsed(line)
       sound = 0 <= operator.index(record['step']) <= LARGEST
-      sound = sound and all(type(v) in (int, float) and math.isfinite(v) for v in record.values())
+      sound = sound and {*map(type, record.values())} <= {int, float}
+      sound = sound and all(map(math.isfinite, record.values()))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
       sound = False
     yield line, record if sound else None
