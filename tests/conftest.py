@@ -5,8 +5,10 @@ from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tiny networks take longer to optimise than to run; processes that a test starts get the same.
-QUICKLY = '--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true'
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {QUICKLY}'.strip()
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '')
+  + ' --xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true'
+)
 
 import jax
 import pytest
