@@ -68,9 +68,23 @@ def test_errors_have_a_colour_that_no_class_has():
   np.testing.assert_array_equal(shown, [[labels.wrong_color(red)]])
 
 
-def test_images_of_other_channels_are_shown_by_their_first():
+def test_images_of_other_channels_are_shown_by_their_first_three_or_one():
   image = np.arange(8, dtype=np.uint8).reshape(1, 2, 4)
-  np.testing.assert_array_equal(labels.as_rgb(image), [[[0] * 3, [4] * 3]])
+  np.testing.assert_array_equal(labels.as_rgb(image), [[[0, 1, 2], [4, 5, 6]]])
+  np.testing.assert_array_equal(labels.as_rgb(image[..., :2]), [[[0] * 3, [4] * 3]])
+
+
+def test_images_of_other_types_are_spread_over_what_they_hold():
+  band = np.linspace(-1000, 3000, 101).astype(np.int16)[:, None]  # a per cent a step
+  shown = labels.as_rgb(band)[:, 0, 0]
+  assert (
+    shown.dtype == np.uint8 and shown[:2].tolist() == [0, 0] and shown[-2:].tolist() == [255] * 2
+  )
+  np.testing.assert_allclose(shown[1:-1], np.linspace(0, 255, 99), atol=0.6)
+  deep = np.dstack([band, 7 * band, np.zeros_like(band)])[..., :3].astype(np.float32)
+  spread = labels.as_rgb(deep)
+  np.testing.assert_array_equal(spread[..., 0], spread[..., 1])  # each channel by itself
+  assert not spread[..., 2].any()
 
 
 def test_legend_of_many_classes_names_those_that_occur():

@@ -1,5 +1,6 @@
 """The prediction job through its command line: every kind of image, its own size, nothing lost."""
 
+import dataclasses
 import io
 import os
 import signal
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxseg.draw.labels import heat
 from jaxseg.predict import coco_json, job
 from jaxseg.predict.ensemble import load
 from jaxseg.predict.inputs import Item, header_size, list_items, plan_outputs, read_image
-from jaxseg.predict.job import Wanted, heat, predict_files
+from jaxseg.predict.job import Wanted, predict_files
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
+from jaxseg.train.evaluator import Evaluator
 from jaxseg.types import UserError
 from tests.test_instance_launchers import tiny_experiment
 from tests.test_launch import ROOT, heeds_interrupts, launch
@@ -336,15 +339,115 @@ def test_inputs_are_never_replaced_and_names_never_clash(tmp_path):
     plan_outputs(list_items(tmp_path), tmp_path / 'o', ['.png', '_overlay.png'])
 
 
-def test_many_sizes_share_programs(predictor, tmp_path, capsys):
+def test_images_of_one_size_follow_each_other_and_many_sizes_are_told(predictor, tmp_path, capsys):
   items = []
-  for i in range(12):
-    save(tmp_path / f'{i}.png', random_image(16 + 4 * i, 40))
+  for i in range(20):
+    save(tmp_path / f'{i}.png', random_image(16 + 4 * (i % 10), 40))
     items.append(Item(tmp_path / f'{i}.png', str(i)))
-  assert job.share_programs(predictor, items[:8]) is predictor
-  shared = job.share_programs(predictor, items)
-  assert shared.options.multiple == 64 and '12 image sizes' in capsys.readouterr().out
-  assert {shared.canvas(*header_size(item)) for item in items} == {(64, 64)}
+  ordered = job.in_programs(predictor, items[:4] + items[10:14])
+  assert [item.stem for item in ordered] == ['0', '10', '1', '11', '2', '12', '3', '13']
+  assert not capsys.readouterr().out
+  assert len(job.in_programs(predictor, items)) == 20
+  assert '10 image sizes, each compiled for by itself as in evaluation: --multiple=64' in (
+    capsys.readouterr().out
+  )
+
+
+@pytest.mark.parametrize('task', ['semantic', pytest.param('instance', marks=pytest.mark.slow)])
+def test_predictions_of_twelve_sizes_are_those_that_evaluation_scores(task, tmp_path):
+  """To the bit, though evaluation has batches: masks, maps, detections, of files and of records."""
+  unet = dict(name='unet', width=2, depth=1, padding='same', batch_norm=True)
+  experiment = make_experiment(model=unet) if task == 'semantic' else tiny_experiment()
+  run = make_workdir(tmp_path / 'run', experiment)
+  source, kept = [], {}
+  (tmp_path / 'in').mkdir()
+  for i in range(12):
+    image = random_image(24 + 3 * i, 50 - 2 * i, seed=i)
+    save(tmp_path / 'in' / f'{i:02d}.png', image)
+    label = np.zeros(image.shape[:2], np.uint8)
+    source.append({'image': image, 'label': label, 'file_name': f'{i:02d}.png'})
+
+  class Keeper:
+    maps = experiment.task.maps
+
+    def add(self, example, prediction):
+      kept[example['file_name'][:2]] = prediction
+
+  loaded = load(run)
+  sized = dataclasses.replace(experiment, eval=dataclasses.replace(experiment.eval, batch_size=3))
+  Evaluator(sized, source, Keeper).score(loaded.variables)
+  predict_files(run, tmp_path / 'in', tmp_path / 'out', wanted=Wanted(probabilities=Keeper.maps))
+  assert len(kept) == 12 and any(len(np.unique(one['mask'])) > 1 for one in kept.values())
+  for stem, scored in kept.items():
+    np.testing.assert_array_equal(read(tmp_path / 'out' / f'{stem}.png')[1], scored['mask'])
+    if Keeper.maps:
+      written = np.load(tmp_path / 'out' / f'{stem}_probabilities.npy')
+      np.testing.assert_array_equal(written, scored['probabilities'].astype(np.float16))
+    else:
+      again = loaded.predict(tmp_path / 'in' / f'{stem}.png')
+      for name in ('boxes', 'scores', 'classes', 'masks'):
+        ours, theirs = (getattr(one['detections'], name) for one in (again, scored))
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+      numbers = read(tmp_path / 'out' / f'{stem}_instances.png')[1]
+      np.testing.assert_array_equal(numbers, scored['ids'])
+
+
+def test_folders_below_and_patterns_keep_their_places(workdir, predictor, tmp_path):
+  images = {
+    f'{name}.png': random_image(20, 24, seed=i) for i, name in enumerate(('a', 'x/a', 'x/y/b'))
+  }
+  for name, image in images.items():
+    (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+    save(tmp_path / 'in' / name, image)
+  (tmp_path / 'in' / '.cache').mkdir()
+  save(tmp_path / 'in' / '.cache' / 'c.png', images['a.png'])
+  out = tmp_path / 'in' / 'out'  # inside: what is written is no input of the next time
+  for _ in range(2):
+    assert predict_files(workdir, tmp_path / 'in', out, overwrite=True) == {}
+  written = sorted(str(p.relative_to(out)) for p in out.rglob('*.png'))
+  assert written == ['a.png', 'x/a.png', 'x/y/b.png']
+  for name, image in images.items():
+    np.testing.assert_array_equal(read(out / name)[1], predictor(image))
+
+  def found(pattern):
+    return [item.stem for item in list_items(f'{tmp_path}/in/{pattern}', out)]
+
+  assert found('**/*.png') == ['a', 'x/a', 'x/y/b'] and found('*/*.png') == ['x/a']
+  assert found('x/y/*') == ['b']
+  with pytest.raises(UserError, match='holds no image: no file fits the pattern'):
+    found('*.tif')
+  assert list_items(tmp_path / 'in', out)[2].file_name == 'x/y/b.png'
+
+
+def test_a_predictor_takes_paths_and_pillows_images_as_training_reads_them(predictor, tmp_path):
+  image = random_image(20, 24)
+  mask = predictor(image)
+  save(tmp_path / 'a.png', image, 'RGBA')
+  with Image.open(tmp_path / 'a.png') as opened:
+    np.testing.assert_array_equal(predictor(opened), mask)
+  for path in (tmp_path / 'a.png', str(tmp_path / 'a.png')):
+    np.testing.assert_array_equal(predictor(path), mask)
+  grey = random_image(20, 24, 1)[..., 0]
+  repeated = predictor(np.repeat(grey[..., None], 3, axis=-1))
+  for form in (grey, grey[..., None], Image.fromarray(grey)):
+    np.testing.assert_array_equal(predictor(form), repeated)
+  for wrong, words in (
+    (np.zeros((9, 9, 5), np.uint8), 'image has 5 channels, and 3 are wanted'),
+    (np.zeros((9, 9, 3), np.uint16), 'image is uint16, and uint8 is wanted'),
+    (np.zeros((9, 9, 3)), 'image is float64, and uint8 is wanted'),
+    (np.zeros((2, 9, 9, 3), np.uint8), r'has the shape \(2, 9, 9, 3\)'),
+    (np.zeros((0, 9, 3), np.uint8), r'has the shape \(0, 9, 3\)'),
+  ):
+    with pytest.raises(UserError, match=words):
+      predictor(wrong)
+
+
+def test_nothing_left_to_do_loads_no_network(workdir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', random_image(20, 20))
+  predict_files(workdir, tmp_path / 'a.png', tmp_path / 'out')
+  monkeypatch.setattr(job, 'load_runs', lambda *_, **__: pytest.fail('a network was loaded'))
+  assert predict_files(workdir, tmp_path / 'a.png', tmp_path / 'out', skip_existing=True) == {}
+  assert '0 of 1 images predicted' in capsys.readouterr().out
 
 
 def test_large_images_are_written_from_tiles(workdir, predictor, tmp_path):

@@ -183,6 +183,10 @@ def test_painted_with_the_best_on_top():
   assert ids.tolist() == [[1, 1, 2, 2], [0, 0, 0, 0]]
   assert classes.tolist() == [[3, 3, 1, 1], [0, 0, 0, 0]]
   assert painted(found, 0.4)[0].tolist() == [[1, 1, 2, 2], [3, 3, 3, 3]]
+  least = Task(num_classes=3).of_objects(found, 0.4)
+  assert least['ids'].tolist() == [[1, 1, 2, 2], [3, 3, 3, 3]] and len(least['detections']) == 3
+  surest = Task(num_classes=3).of_objects(found, float(found.scores[0]))
+  assert len(surest['detections']) == 1 and set(np.unique(surest['ids'])) == {0, 1}
 
 
 def test_predictions_are_scored_and_drawn():

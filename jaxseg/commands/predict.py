@@ -1,8 +1,8 @@
 """Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
 
-python launch/predict.py --workdir=DIR[,DIR...] --input=FILE|FOLDER|LIST.txt --output=FOLDER
+python launch/predict.py --workdir=DIR[,DIR...] --input=FILE|FOLDER|'PATTERN'|LIST.txt --output=FOLDER
     [--overlay --probabilities --uncertainty] [--skip_existing] [--overwrite] [--step=N|best]
-    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W --temperature]
+    [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W --temperature --score=.5]
 Several workdirs give the mean of their probabilities. A network that finds objects writes
 <name>_instances.png and one detections.json (COCO's format) too.
 """
@@ -15,7 +15,12 @@ from jaxseg.types import LONGEST
 def main(parser: console.Parser) -> None:
   add = parser.add_argument
   parser.add_runs()
-  add('--input', required=True, help='an image, a folder of images, or a .txt with a path a line')
+  add(
+    '--input',
+    required=True,
+    help="an image, a folder of images (with those below it), a pattern as 'DIR/**/*.tif', or a .txt "
+    'with a path a line',
+  )
   add('--output', required=True, help='a folder for <name>.png and what else is asked for')
   add('--overlay', action='store_true', help='also <name>_overlay.png: the image, tinted')
   add('--probabilities', action='store_true', help='also <name>_probabilities.npy, float16')
@@ -27,7 +32,12 @@ def main(parser: console.Parser) -> None:
     '--multiple',
     type=console.whole(0, LONGEST),
     default=0,
-    help='round sizes up to it; default: 64 for > 8 sizes',
+    help="share programs between sizes rounded up to it, at other numbers than evaluation's",
+  )
+  add(
+    '--score',
+    type=console.number(0, 1),
+    help='leave out objects below it; default: all are listed, those from 0.5 drawn',
   )
   flags = parser.parse()
   from jaxseg.predict import job

@@ -37,7 +37,7 @@ class Frame:
     long_side: the longer side's limit then.
     image_size: images are resized to this; () leaves them as they are.
     mirrored: mirror the image outwards; None: exactly where the network has a margin.
-    fill: colour of padding that is not mirrored, 0..255.
+    fill: colour of padding that is not mirrored.
   """
 
   rule: SizeRule
@@ -77,14 +77,36 @@ class Frame:
     return 0.0, 0.0, width / x, height / y
 
   def place(self, image: np.ndarray) -> np.ndarray:
-    """Returns an image uint8 [h, w, c] as the network gets it, uint8 [H, W, c]."""
+    """Returns an image [h, w, c] as the network gets it, [H, W, c] of the same type."""
     size, margin = image.shape[:2], self.rule.margin
     output = self.output(size)
     image = geometry.resize_image(image, self._resized(size))
     if self.scale != 1:
       image = self._scaled(image, self.canvas(size), output)
-    below, right = (out - have for out, have in zip(output, image.shape[:2], strict=True))
-    return self._border(image, margin, margin + below, margin, margin + right)
+    return self.window(image, (-margin, -margin), tuple(side + 2 * margin for side in output))
+
+  def window(self, image: np.ndarray, start: Size, size: Size) -> np.ndarray:
+    """Returns [*size, c] of the plane that an image lies on; beside it that is mirrored, or `fill`.
+
+    Args:
+      image: [h, w, c].
+      start: first row and column, also before the image or behind it.
+      size: height and width.
+    """
+    spans = [(at, at + length) for at, length in zip(start, size, strict=True)]
+    sides = list(zip(spans, image.shape[:2], strict=True))
+    if all(0 <= low and high <= have for (low, high), have in sides):
+      return image[tuple(slice(*span) for span in spans)]
+    if self.rule.margin > 0 if self.mirrored is None else self.mirrored:
+      rows, columns = (geometry.mirrored_indices(*span, have) for span, have in sides)
+      return image.take(rows, axis=0).take(columns, axis=1)
+    window = np.empty((*size, image.shape[2]), image.dtype)
+    window[:] = geometry.per_channel(self.fill, image)
+    inside = [(min(max(low, 0), have), min(max(high, 0), have)) for (low, high), have in sides]
+    part = image[tuple(slice(*span) for span in inside)]
+    there = (slice(span[0] - at, span[1] - at) for span, at in zip(inside, start, strict=True))
+    window[tuple(there)] = part
+    return window
 
   def cut(self, canvas: np.ndarray, size: Size) -> np.ndarray:
     """Cuts an image's own part, [*size, ...], out of what lies on its canvas.
@@ -108,13 +130,7 @@ class Frame:
 
   def _scaled(self, image: np.ndarray, canvas: Size, output: Size) -> np.ndarray:
     """Resizes image and canvas as one, so that the way back is exact, then drops the border."""
-    sides = list(zip(image.shape[:2], canvas, output, strict=True))
-    below, right = (full - have for have, full, _ in sides)
-    resized = geometry.resize_image(self._border(image, 0, below, 0, right), output)
+    resized = geometry.resize_image(self.window(image, (0, 0), canvas), output)
+    sides = zip(image.shape[:2], canvas, output, strict=True)
     height, width = (min(out, math.ceil(have * out / full)) for have, full, out in sides)
     return resized[:height, :width]
-
-  def _border(self, image: np.ndarray, *sides: int) -> np.ndarray:
-    if self.rule.margin > 0 if self.mirrored is None else self.mirrored:
-      return geometry.mirror_array(image, *sides)
-    return geometry.pad({'image': image}, *sides, self.fill)['image']

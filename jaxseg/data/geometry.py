@@ -3,7 +3,7 @@
 Every function takes and returns a dict and moves these entries where they exist; the others pass
 through untouched:
 
-  image      uint8 [h,w,c]   bilinear; new ground takes the `fill` colour
+  image      [h,w,c]         bilinear, of any type; new ground takes the `fill` colour
   label      uint8 [h,w]     nearest; new ground is void (255)
   weight     float32 [h,w]   bilinear; new ground is 0
   instances  uint16 [h,w]    nearest; new ground is 0; also [h,w,layers], where objects overlap
@@ -29,7 +29,9 @@ cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own w
 
 Example = dict  # 'image', 'label', and perhaps 'weight', 'instances', 'file_name', 'index'
 Size = tuple[int, int]  # height, width in pixels
-Fill = tuple[int, ...]  # a colour, 0..255: one value for all channels or one for each
+Fill = tuple[
+  float, ...
+]  # a colour in the image's units: one value for all channels or one for each
 
 _NEAREST = ('label', 'instances')
 
@@ -63,7 +65,7 @@ def move(
   for key, ground in grounds.items():
     array = example.get(key)
     if array is not None:
-      moved[key] = function(array, key in _NEAREST, _per_channel(ground, array))
+      moved[key] = function(array, key in _NEAREST, per_channel(ground, array))
   if example.get('instances') is not None:
     moved |= _noted(example, moved['instances'].shape[:2], matrix)
   return moved
@@ -94,7 +96,8 @@ def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
   return np.concatenate([np.minimum(*corners), np.maximum(*corners)], axis=1)
 
 
-def _per_channel(fill: Fill, array: np.ndarray) -> Fill:
+def per_channel(fill: Fill, array: np.ndarray) -> Fill:
+  """Returns a colour's value for each channel of an array. Raises UserError where they do not fit."""
   channels = 1 if array.ndim == 2 else array.shape[2]
   if len(fill) not in (1, channels):
     raise UserError(
@@ -119,7 +122,7 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
   """Bilinear at pixel centres; averages areas where it shrinks to less than half (no aliasing).
 
   Args:
-    image: [h,w] or [h,w,c], uint8 or float32.
+    image: [h,w] or [h,w,c], uint8, uint16, int16 or float32.
     size: new height and width, in pixels.
   """
   height, width = size
@@ -218,6 +221,13 @@ def mirror_array(array: np.ndarray, top: int, bottom: int, left: int, right: int
   """Mirrors the borders outwards without repeating the edge: c b [a b c] b a; any widths."""
   borders = (top, bottom, left, right, cv2.BORDER_REFLECT_101)
   return _opencv(array, lambda part, _: cv2.copyMakeBorder(part, *borders))
+
+
+def mirrored_indices(start: int, stop: int, length: int) -> np.ndarray:
+  """Returns where positions start..stop-1 of an axis lie on `length` values mirrored outwards."""
+  period = max(2 * (length - 1), 1)
+  positions = np.arange(start, stop) % period
+  return np.minimum(positions, period - positions)
 
 
 def mirror(example: Example, top: int, bottom: int, left: int, right: int) -> Example:

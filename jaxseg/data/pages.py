@@ -145,7 +145,10 @@ def read_header(path: Path, page: int = 0) -> Header:
     file.seek(0)
     if start.startswith(_TIFF):
       return Header('TIFF', **tiff_pages.open_page(file, page)[0])
-    return _header(_opened(path, file, start), start)
+    image = _opened(path, file, start)
+    if image.format == 'PNG' and not _has_late_tags(file):
+      image.info.setdefault('exif', b'')  # else Pillow decodes all to look for it
+    return _header(image, start)
 
 
 def of_picture(image: Image.Image) -> Page:
@@ -229,6 +232,19 @@ def _header(image: Image.Image, start: bytes) -> Header:
     lossy='' if start[12:16] == b'VP8L' else lossy,
     pages=1 if phone else getattr(image, 'n_frames', 1),
   )
+
+
+def _has_late_tags(file: BinaryIO) -> bool:
+  """Whether a PNG has text or EXIF behind its pixels."""
+  behind = False
+  file.seek(8)
+  while len(start := file.read(8)) == 8:
+    kind = start[4:]
+    behind |= kind == b'IDAT'
+    if behind and kind in (b'eXIf', b'iTXt', b'tEXt', b'zTXt'):
+      return True
+    file.seek(int.from_bytes(start[:4]) + 4, os.SEEK_CUR)
+  return False
 
 
 def _palette(image: Image.Image) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Pictures of labels: colours, overlays, errors.
 
 Void (255) is drawn in VOC's light (224, 224, 192), in palette files too; overlays leave the image
-there as it is. Images are uint8 [h, w], [h, w, 1] or [h, w, 3], labels integers [h, w], pictures
+there as it is. Images are [h, w] or [h, w, c] of any type, labels integers [h, w], pictures
 uint8 [h, w, 3].
 """
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
@@ -22,6 +23,12 @@ VOID_COLOR = (224, 224, 192)
 # Of errors, the first that no class is near to.
 _LOUD = ((230, 40, 40), (255, 0, 255), (0, 255, 255), (255, 255, 0), (0, 255, 0), (255, 128, 0))
 _FAR = 100  # distance of two colours that nobody takes for one
+_ROWS = 1024  # that are blended at a time
+_ENDS = (
+  1,
+  99,
+)  # per cent of an image's values that are drawn black and white, where they are no 8 bits
+_LOOK = 1 << 20  # pixels that are looked at to find these
 _MANY = 24  # classes, above which a legend has only those that occur
 
 
@@ -38,8 +45,12 @@ def overlay(
   image, label = as_rgb(image), np.asarray(label)
   if image.shape[:2] != label.shape:
     raise UserError(f'image {image.shape[:2]} and label {label.shape} must be of one size')
-  mixed = np.rint((1 - alpha) * image + alpha * colorize(label, palette)).astype(np.uint8)
-  return np.where(_is_class(label, palette)[..., None], mixed, image)
+  blended = np.empty(image.shape, np.uint8)
+  for top in range(0, len(label), _ROWS):  # a blend needs ten times the memory of its image
+    part, classes = image[top : top + _ROWS], label[top : top + _ROWS]
+    mixed = np.rint((1 - alpha) * part + alpha * colorize(classes, palette)).astype(np.uint8)
+    blended[top : top + _ROWS] = np.where(_is_class(classes, palette)[..., None], mixed, part)
+  return blended
 
 
 def error_map(
@@ -97,10 +108,36 @@ def legend(
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-  """Returns [h, w, 3] of an image with 3 channels, else of its first one (a view)."""
+  """Returns uint8 [h, w, 3] to look at: of the first three channels, or of the first where there are fewer.
+
+  Of uint8 it is a view; other types are spread between their first and last per cent, each channel
+  by itself.
+  """
   image = np.atleast_3d(image)
-  image = image if image.shape[-1] == 3 else image[..., :1]
+  image = image[..., : 3 if image.shape[-1] >= 3 else 1]
+  if image.dtype != np.uint8:
+    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _LOOK))
+    low, high = np.percentile(image[::step, ::step], _ENDS, axis=(0, 1)).astype(np.float32)
+    spread = (image.astype(np.float32) - low) * (255 / np.maximum(high - low, 1e-20))
+    image = np.rint(np.clip(spread, 0, 255)).astype(np.uint8)
   return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def heat(uncertainty: np.ndarray, num_classes: int, *, sampled: bool) -> np.ndarray:
+  """Draws uncertainty [h, w] as uint8 [h, w, 3], from black (0) to pale yellow.
+
+  Entropy is drawn up to log k, its largest possible value, alike for all images. The variance of
+  samples depends on the network's dropout by orders of magnitude: its square root is drawn, up to
+  the image's own largest.
+  """
+  from matplotlib import colormaps
+
+  if sampled:
+    shown = np.sqrt(uncertainty / max(float(uncertainty.max()), 1e-9))
+  else:
+    shown = uncertainty / np.log(num_classes)
+  table = (np.asarray(colormaps['inferno'].colors) * 255).round().astype(np.uint8)
+  return table[np.clip(shown * 255, 0, 255).astype(np.uint8)]
 
 
 def save(file: BinaryIO, picture: np.ndarray) -> None:

@@ -73,7 +73,7 @@ def overlay(image: np.ndarray, instances: np.ndarray, alpha: float = 0.5) -> np.
   """Tints every object in a colour of its own, its outline in full.
 
   Args:
-    image: uint8 [h, w], [h, w, 1] or [h, w, 3].
+    image: [h, w] or [h, w, c] of any type.
     instances: integers [h, w] or [h, w, layers], 0 for none; later layers are drawn over.
     alpha: share of the colour inside.
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from jaxseg import files
 from jaxseg.data import image_files, pages
+from jaxseg.data.geometry import Size
 from jaxseg.data.options import Data
 from jaxseg.metrics.temperature import tempered
 from jaxseg.predict.averages import Band
@@ -23,7 +24,10 @@ from jaxseg.types import Detections, UserError
 
 
 class BasePredictor(abc.ABC):
-  """Maps images uint8 [h, w, c] or [h, w] to what a run's task predicts: `mask = predictor(image)`.
+  """Maps images to what a run's task predicts: `mask = predictor(image)`.
+
+  An image is an array [h, w, c] or [h, w] of the type and channels that the run trained on, an image
+  of Pillow's or the path of a file; the last two are read as training reads files, see `checked`.
 
   Attributes:
     experiment: of the run; of several that of the first.
@@ -43,7 +47,7 @@ class BasePredictor(abc.ABC):
     """Returns the task's prediction, numpy: 'mask' uint8 [h, w], and what else the task gives.
 
     Args:
-      image: uint8 [h, w, c] or [h, w].
+      image: see the class.
       maps: whether 'probabilities' float32 [h, w, num_classes] and 'uncertainty' float32 [h, w] are
         wanted, where the task has maps.
     """
@@ -91,6 +95,10 @@ class BasePredictor(abc.ABC):
   @abc.abstractmethod
   def canvas(self, height: int, width: int) -> Any:
     """Returns what is the same for images, of these sizes, that run in the same programs."""
+
+  @abc.abstractmethod
+  def comes_in_bands(self, size: Size) -> bool:
+    """Whether an image of this size is predicted in parts, or only as maps."""
 
   @abc.abstractmethod
   def replace(self, **options: Any) -> Self:

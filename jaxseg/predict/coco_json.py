@@ -110,7 +110,7 @@ def write(
       kind = result['category_id']
       line = {
         'image_id': int(item.stem) if numbered else position,
-        'file_name': item.path.name,
+        'file_name': item.file_name,
         'id': number,
         'category_id': category_ids[kind],
         'category': class_names[kind],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.config import parts
+from jaxseg.data.geometry import Size
 from jaxseg.predict import temperature
 from jaxseg.predict.averages import Band
 from jaxseg.predict.base import BasePredictor
@@ -44,6 +45,9 @@ class Ensemble(BasePredictor):
 
   def canvas(self, height: int, width: int) -> tuple:
     return tuple(member.canvas(height, width) for member in self._members)
+
+  def comes_in_bands(self, size: Size) -> bool:
+    return True
 
   def replace(self, **options: Any) -> Ensemble:
     own = {'temperature': self.options.temperature, **options}
@@ -87,9 +91,13 @@ def load(workdirs: Workdirs, step: str = 'best', **options: Any) -> BasePredicto
     UserError: no run or step, runs that differ in task or classes, or options that there are not or
       that do not fit the network.
   """
+  return load_runs(open_runs(workdirs), step, **options)
+
+
+def load_runs(runs: Sequence[Run], step: str = 'best', **options: Any) -> BasePredictor:
+  """Returns the predictor of runs that are read already; see load."""
   given = Options(**parts.arguments(Options, options, 'prediction'))
-  runs = open_runs(workdirs)
-  loaded = [load_variables(run.path, step) for run in runs]
+  loaded = [load_variables(run.path, step, run.experiment) for run in runs]
   given = temperature.resolved(given, runs, [number for _, number in loaded])
   return join(runs, [variables for variables, _ in loaded], given)
 

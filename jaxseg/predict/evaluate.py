@@ -20,6 +20,7 @@ from jaxseg.predict.base import BasePredictor
 from jaxseg.predict.ensemble import join
 from jaxseg.predict.grouping import Grouping
 from jaxseg.predict.options import Options
+from jaxseg.predict.predictor import needs_tiles
 from jaxseg.predict.progress import Countdown
 from jaxseg.predict.runs import Run, Workdirs, check_apart, check_same_images, mode_of, open_runs
 from jaxseg.predict.show import print_scores
@@ -254,7 +255,7 @@ def _open(
   split, loaded = split or experiment.settings.eval_split, {}
   with hosts.together() as same:
     if hosts.first():
-      restored = [load_variables(run.path, step) for run in runs]
+      restored = [load_variables(run.path, step, run.experiment) for run in runs]
       steps = [number for _, number in restored]
       options = temperature.resolved(options, runs, steps)
       loaded = {str(i): variables for i, (variables, _) in enumerate(restored)}
@@ -292,15 +293,25 @@ def _make_scores(
 
 def _count(job: _Job) -> Score | None:
   """Returns the scores of all images; None on hosts that the others do without."""
-  if not (job.is_plain or hosts.first()):
+  plain = job.is_plain and not _needs_tiles(job)
+  if not (plain or hosts.first()):
     return None
   counting = Countdown('evaluated', len(job.source)) if hosts.first() else contextlib.nullcontext()
   with counting as show:
-    if job.is_plain:
+    if plain:
       evaluator = Evaluator(job.runs[0].experiment, job.source, job.make)
       return evaluator.score(job.variables[0], show)
     predictor = join(job.runs, job.variables, job.options)
     return score_images(predictor, job.source, job.make(), show)
+
+
+def _needs_tiles(job: _Job) -> bool:
+  """Whether an image is so large that prediction cuts it into tiles: what is scored is what it gives."""
+  experiment, size = job.runs[0].experiment, getattr(job.source, 'size', None)
+  if size is None:
+    return False
+  frame, sizes = experiment.frame(experiment.model()), {size(i) for i in range(len(job.source))}
+  return any(needs_tiles(experiment.task, job.options, one, frame) for one in sizes)
 
 
 def _longest_last(numbers: Result) -> Result:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -24,7 +26,7 @@ class Item:
 
   Attributes:
     path: its file.
-    stem: names its results.
+    stem: names its results, with the folders that they keep.
     page: of a TIFF with several.
     pages: how many the file has.
   """
@@ -36,41 +38,75 @@ class Item:
 
   @property
   def name(self) -> str:
-    """Returns what to call it in a message."""
+    """What to call it in a message."""
     return f'{self.path}, page {self.page}' if self.pages > 1 else str(self.path)
 
+  @property
+  def file_name(self) -> str:
+    """The file's name, with the folders that results keep."""
+    return (PurePosixPath(self.stem).parent / self.path.name).as_posix()
 
-def list_items(source: str | Path) -> list[Item]:
-  """Lists the images that are meant.
+
+def list_items(source: str | Path, results: str | Path | None = None) -> list[Item]:
+  """Lists the images that are meant, by name.
 
   Args:
-    source: an image; a folder, whose images are taken by name; a .txt file with a path a line,
-      relative to its own folder; a file that it names twice is taken once. Of a TIFF with several
-      pages each is an image, <stem>_00 and so on.
+    source: an image; a folder, with all below it; a pattern such as 'DIR/**/*.tif'; a .txt file with
+      a path a line, relative to its own folder; a file that it names twice is taken once. Results
+      keep the folders below the folder, or below the fixed part of the pattern. Of a TIFF with
+      several pages each is an image, <stem>_00 and so on.
+    results: a folder for these; what lies there, below the source, is no input.
 
   Raises:
     UserError: no such file, or no image in it.
   """
   source = files.place(source)
   if source.is_dir():
-    try:
-      paths = sorted(p for p in source.iterdir() if p.suffix.lower() in pages.SUFFIXES)
-    except OSError as error:
-      raise UserError(f'cannot read {source}: {error.strerror or error}') from None
-    paths = [p for p in paths if not p.name.startswith('.') and not p.is_dir()]
+    found, base = _below(source), source
     allowed = f'an image ends in {", ".join(pages.SUFFIXES)}'
+  elif not source.exists() and glob.has_magic(str(source)):
+    found = [Path(p) for p in sorted(glob.glob(str(source), recursive=True))]
+    found, base = [p for p in found if not p.is_dir()], _fixed_part(source)
+    allowed = 'no file fits the pattern'
   elif source.suffix.lower() == '.txt':
     lines = (line.strip() for line in raw_files.read_text(source).splitlines())
     named = [_beside(source, line) for line in lines if line]
-    paths = list({_resolved(path.parent) / path.name: path for path in named}.values())
-    allowed = 'one path a line, relative to its folder'
+    found = list({_resolved(path.parent) / path.name: path for path in named}.values())
+    base, results, allowed = None, None, 'one path a line, relative to its folder'
   else:
     if not source.exists():
       raise UserError(f'no such file or folder: {source}')
-    paths, allowed = [source], ''
-  if not paths:
+    found, base, results, allowed = [source], None, None, ''
+  if results is not None and (results := files.place(results)) != base:
+    found = [path for path in found if not path.is_relative_to(results)]
+  if not found:
     raise UserError(f'{source} holds no image: {allowed}')
-  return [item for path in paths for item in _pages(path)]
+  return [item for path in found for item in _pages(path, base or path.parent)]
+
+
+def _below(folder: Path) -> list[Path]:
+  """Returns the images below a folder, by name, but for hidden ones; links to folders are not followed."""
+  if files.is_remote(folder):
+    found = [path for path in folder.rglob('*') if not path.is_dir()]
+  else:
+    try:
+      walk = os.walk(folder, onerror=_raise)
+      found = [Path(root, name) for root, _, names in walk for name in names]
+    except OSError as error:
+      raise UserError(f'cannot read {error.filename}: {error.strerror or error}') from None
+  names = {path: path.relative_to(folder).parts for path in found}
+  shown = [p for p in found if not any(part.startswith('.') for part in names[p])]
+  return sorted(path for path in shown if path.suffix.lower() in pages.SUFFIXES)
+
+
+def _raise(error: OSError) -> None:
+  raise error
+
+
+def _fixed_part(pattern: Path) -> Path:
+  """Returns the folders of a pattern before the first that may be several."""
+  fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parent.parts)
+  return Path(*fixed)
 
 
 def _beside(source: Path, line: str) -> Path:
@@ -78,16 +114,16 @@ def _beside(source: Path, line: str) -> Path:
   return files.place(line) if files.is_remote(line) else source.parent / files.place(line)
 
 
-def _pages(path: Path) -> list[Item]:
-  count = 1
+def _pages(path: Path, base: Path) -> list[Item]:
+  count, stem = 1, path.relative_to(base).with_suffix('').as_posix()
   if path.suffix.lower() in ('.tif', '.tiff'):
     # Whoever reads a damaged file says what is wrong.
     with contextlib.suppress(UserError):
       count = pages.read_header(path).pages
   if count == 1:
-    return [Item(path, path.stem)]
+    return [Item(path, stem)]
   digits = max(2, len(str(count - 1)))
-  return [Item(path, f'{path.stem}_{i:0{digits}d}', i, count) for i in range(count)]
+  return [Item(path, f'{stem}_{i:0{digits}d}', i, count) for i in range(count)]
 
 
 def plan_outputs(
@@ -130,7 +166,8 @@ def plan_outputs(
     if not (overwrite or keep) and file.exists():
       raise UserError(f'{file} {IN_THE_WAY}')
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    for place in {file.parent for file in outputs}:
+      place.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(
       f'--output={folder}: {error.strerror}; choose a folder that can be made'

@@ -28,7 +28,7 @@ from jaxseg.data import threads
 from jaxseg.draw import labels, objects
 from jaxseg.predict import coco_json
 from jaxseg.predict.base import BasePredictor
-from jaxseg.predict.ensemble import load
+from jaxseg.predict.ensemble import load_runs
 from jaxseg.predict.inputs import (
   IN_THE_WAY,
   Item,
@@ -40,15 +40,14 @@ from jaxseg.predict.inputs import (
   writing,
 )
 from jaxseg.predict.options import Options
+from jaxseg.predict.predictor import entries_of
 from jaxseg.predict.progress import Countdown
-from jaxseg.predict.runs import Workdirs, open_runs
+from jaxseg.predict.runs import Run, Workdirs, open_runs
 from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.types import UserError
 
-MAX_PROGRAMS = 8  # different image sizes that are each compiled for as they are; with more ...
-BUCKET = 64  # ... sizes are rounded up to a multiple of this
+MANY_PROGRAMS = 8  # different image sizes; of more it is said that each costs a compilation
 PROBABILITY = np.dtype('<f2')
-_ROWS = 1024  # that an overlay is blended in at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,17 +90,14 @@ def predict_files(
   overwrite: bool = False,
   skip_existing: bool = False,
 ) -> dict[str, str]:
-  """Predicts a file, a folder of images or the files that a LIST.txt names.
+  """Predicts the images that inputs.list_items finds in `source`.
 
   Args:
     workdirs: of the trained network, or of several whose probabilities are averaged.
-    source, output: see inputs.list_items, and the folder for the results, made if it is absent.
-    step: 'best' | 'latest' | a number.
-    wanted: what is written beside the masks.
-    options: see predict.options and, where `multiple` is 0, share_programs.
+    source, output: the images, and the folder for the results, made if it is absent.
+    step, wanted, options: see ensemble.load, Wanted, Options.
     overwrite: whether files that are there may be replaced.
-    skip_existing: whether they stay, and only images that lack some are predicted; detections.json
-      is written anew, with what is known of the others.
+    skip_existing: whether they stay, and only images that lack some are predicted.
 
   Returns:
     The images that could not be predicted and why, {} where all could.
@@ -109,43 +105,47 @@ def predict_files(
   Raises:
     UserError: what inputs.py refuses, or nothing at all that could be predicted.
   """
-  items, folder = list_items(source), files.place(output)
   if overwrite and skip_existing:
     raise UserError('--overwrite replaces what --skip_existing keeps: give one of them')
-  experiment = open_runs(workdirs)[0].experiment
+  items, folder, runs = list_items(source, output), files.place(output), open_runs(workdirs)
+  experiment = runs[0].experiment
   wanted.check(experiment)
   plan = functools.partial(plan_outputs, items, folder, overwrite=overwrite, keep=skip_existing)
   plan(wanted.endings)  # before the network is loaded
   set_up_jax(experiment.settings)
-  predictor = load(workdirs, step, **vars(options or Options()))
-  wanted = dataclasses.replace(wanted, instances='detections' in predictor.entries)
+  finds = len(runs) == 1 and 'detections' in entries_of(experiment)
+  wanted = dataclasses.replace(wanted, instances=finds)
+  open_network = functools.partial(load_runs, runs, step, **vars(options or Options()))
+  predictor = None if skip_existing else open_network()  # perhaps there is nothing to do
   log = contextlib.nullcontext()
   if wanted.instances:
     plan(wanted.endings, shared=[coco_json.NAME])
     log = coco_json.Log(folder, [item.stem for item in items], goes_on=skip_existing)
   with log as known, any_size():
     todo = [i for i in items if not (skip_existing and _is_done(i, folder, wanted, known))]
-    if todo and not predictor.options.multiple:
-      predictor = share_programs(predictor, items)  # alike, whichever of them are still to do
     existing = 'replace' if overwrite else 'keep' if skip_existing else 'refuse'
-    bad = _Job(predictor, folder, wanted, known, existing).run(todo) if todo else {}
+    bad = {}
+    if todo:
+      predictor = predictor or open_network()
+      todo = in_programs(predictor, todo)
+      bad = _Job(predictor, folder, wanted, known, existing).run(todo)
   if len(bad) == len(items):
     first = next(iter(bad.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {first}')
   if known:
-    coco_json.write(folder, items, known.results, predictor.classes.names, _category_ids(predictor))
-  print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}', end='')
-  print(f', {len(items) - len(todo)} were there already' if skip_existing else '')
+    coco_json.write(folder, items, known.results, runs[0].classes.names, _category_ids(runs[0]))
+  there = f', {len(items) - len(todo)} were there already' if skip_existing else ''
+  print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}{there}')
   for reason in bad.values():
     print(f'  not {reason}')
   return bad
 
 
-def _category_ids(predictor: BasePredictor) -> Sequence[int | str]:
+def _category_ids(run: Run) -> Sequence[int | str]:
   """Returns the data's own numbers of the classes; runs of before keep none of COCO's."""
-  dataset = parts.load('datasets', predictor.experiment.data.name)
-  count = len(predictor.classes.names)
-  ids = predictor.classes.ids or getattr(dataset, 'CATEGORY_IDS', ())
+  dataset = parts.load('datasets', run.experiment.data.name)
+  count = len(run.classes.names)
+  ids = run.classes.ids or getattr(dataset, 'CATEGORY_IDS', ())
   return ids if len(ids) == count else range(count)
 
 
@@ -155,20 +155,22 @@ def _is_done(item: Item, folder: Path, wanted: Wanted, known: coco_json.Log | No
   return (known is None or item.stem in known.results) and all(path.exists() for path in paths)
 
 
-def share_programs(predictor: BasePredictor, items: Sequence[Item]) -> BasePredictor:
-  """Returns a predictor that needs few programs for these images, and says so if it rounds sizes.
-
-  Images of up to MAX_PROGRAMS different sizes are run as they are, more with sizes rounded up to
-  multiples of BUCKET.
-  """
-  few = len(items) <= MAX_PROGRAMS or predictor.options.tile
+def in_programs(predictor: BasePredictor, items: Sequence[Item]) -> list[Item]:
+  """Returns the images ordered so that those that run in one program follow each other."""
+  if len(items) < 2 or predictor.options.tile:
+    return list(items)
   options = dict(name=lambda item: item.name, timeout=predictor.experiment.data.timeout)
-  sizes = () if few else {*threads.results(header_size, items, **options)} - {None}
-  canvases = {predictor.canvas(*size) for size in sizes}
-  if len(canvases) <= MAX_PROGRAMS:
-    return predictor
-  print(f'{len(canvases)} image sizes: rounded up to multiples of {BUCKET} to share programs')
-  return predictor.replace(multiple=BUCKET)
+  sizes = threads.results(header_size, items, **options)
+  canvases = [predictor.canvas(*size) if size else () for size in sizes]
+  count = len(set(canvases))
+  if count > MANY_PROGRAMS and not predictor.options.multiple:
+    print(
+      f'{count} image sizes, each compiled for by itself as in evaluation: --multiple=64 would share '
+      'programs, with other numbers where padding reaches'
+    )
+  first = {canvas: i for i, canvas in reversed(list(enumerate(canvases)))}
+  order = sorted(range(len(items)), key=lambda i: first[canvases[i]])
+  return [items[i] for i in order]
 
 
 class _Job:
@@ -193,6 +195,7 @@ class _Job:
   ):
     self._predictor, self._output, self._wanted = predictor, output, wanted
     self._log, self._existing = log, existing
+    self._progress: Callable[[float], None] = lambda share: None  # of the image that is predicted
 
   def run(self, items: Sequence[Item]) -> dict[str, str]:
     """Returns what could not be predicted, by name, with the reason."""
@@ -200,12 +203,12 @@ class _Job:
     options = dict(name=lambda item: item.name, timeout=self._predictor.experiment.data.timeout)
     try:
       with Countdown('predicted', len(items)) as show, threads.Backlog() as backlog:
-        for done, (item, image) in enumerate(
-          threads.futures(self._read, items, **options), start=1
-        ):
+        for done, (item, image) in enumerate(threads.futures(self._read, items, **options)):
+          note = f'{len(bad)} bad' if bad else ''
+          self._progress = lambda share, done=done, note=note: show(done + share, note)
           problem = self._predict_or_tell(item, image, backlog)
           bad |= {item.name: problem} if problem else {}
-          show(done, f'{len(bad)} bad' if bad else '')
+          show(done + 1, f'{len(bad)} bad' if bad else '')
     except KeyboardInterrupt:
       raise KeyboardInterrupt(
         'the same command with --skip_existing goes on with what is missing'
@@ -238,23 +241,27 @@ class _Job:
   def _predict(self, item: Item, image: np.ndarray) -> dict[str, Any]:
     """Runs the network; probabilities go to disk as they come, detections to the log."""
     maps = self._wanted.probabilities or self._wanted.uncertainty
-    prediction = self._predict_bands(item, image) if maps else {}
-    if self._wanted.instances or not maps:
-      prediction |= self._predictor.predict(image)
+    if maps or self._predictor.comes_in_bands(image.shape[:2]):
+      return self._predict_bands(item, image)
+    prediction = self._predictor.predict(image)
     if self._log:
       self._log.add(item.stem, prediction['detections'])
     return prediction
 
   def _predict_bands(self, item: Item, image: np.ndarray) -> dict[str, np.ndarray]:
     size = image.shape[:2]
-    mask, uncertainty = np.empty(size, np.uint8), np.empty(size, np.float32)
+    prediction = {'mask': np.empty(size, np.uint8)}
+    if self._wanted.uncertainty:
+      prediction['uncertainty'] = np.empty(size, np.float32)
     with self._probabilities(item, size) as probabilities:
       for band in self._predictor.bands(image):
         rows = slice(band.top, band.top + len(band.mask))
-        mask[rows], uncertainty[rows] = band.mask, band.uncertainty
+        for name, whole in prediction.items():
+          whole[rows] = getattr(band, name)
         if probabilities is not None:
           probabilities.write(np.ascontiguousarray(band.probabilities, PROBABILITY))
-    return {'mask': mask, 'uncertainty': uncertainty}
+        self._progress(rows.stop / size[0])
+    return prediction
 
   @contextlib.contextmanager
   def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[BinaryIO | None]:
@@ -296,40 +303,15 @@ class _Job:
     """Yields endings and what writes such a file; the mask is the last: all the rest is there."""
     classes, mask = self._predictor.classes, prediction['mask']
     if self._wanted.overlay:
-      yield '_overlay.png', lambda part: labels.save(part, self._overlay(image, prediction))
+      overlay = functools.partial(labels.overlay, image, mask, classes.palette)
+      if 'ids' in prediction:
+        overlay = functools.partial(objects.overlay, image, prediction['ids'])
+      yield '_overlay.png', lambda part: labels.save(part, overlay())
     if self._wanted.uncertainty:
       sampled, uncertainty = self._predictor.options.samples > 0, prediction['uncertainty']
-      picture = functools.partial(heat, uncertainty, len(classes.names), sampled=sampled)
+      picture = functools.partial(labels.heat, uncertainty, len(classes.names), sampled=sampled)
       yield '_uncertainty.npy', lambda part: np.save(part, uncertainty)
       yield '_uncertainty.png', lambda part: labels.save(part, picture())
     if self._wanted.instances:
       yield '_instances.png', lambda part: objects.save_numbers(part, prediction['ids'])
     yield '.png', lambda part: labels.save_palette_png(part, mask, classes.palette)
-
-  def _overlay(self, image: np.ndarray, prediction: dict[str, Any]) -> np.ndarray:
-    """Blends some rows at a time: the blend needs ten times the memory of the image."""
-    if 'ids' in prediction:
-      return objects.overlay(image, prediction['ids'])
-    palette, mask = self._predictor.classes.palette, prediction['mask']
-    mixed = np.empty((*mask.shape, 3), np.uint8)
-    for top in range(0, len(mixed), _ROWS):
-      rows = slice(top, top + _ROWS)
-      mixed[rows] = labels.overlay(image[rows], mask[rows], palette)
-    return mixed
-
-
-def heat(uncertainty: np.ndarray, num_classes: int, *, sampled: bool) -> np.ndarray:
-  """Draws uncertainty [h, w] as uint8 [h, w, 3], from black (0) to pale yellow.
-
-  Entropy is drawn up to log k, its largest possible value, alike for all images. The variance of
-  samples depends on the network's dropout by orders of magnitude: its square root is drawn, up to
-  the image's own largest; the numbers are in the .npy file.
-  """
-  from matplotlib import colormaps
-
-  if sampled:
-    shown = np.sqrt(uncertainty / max(float(uncertainty.max()), 1e-9))
-  else:
-    shown = uncertainty / np.log(num_classes)
-  table = (np.asarray(colormaps['inferno'].colors) * 255).round().astype(np.uint8)
-  return table[np.clip(shown * 255, 0, 255).astype(np.uint8)]

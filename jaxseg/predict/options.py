@@ -28,13 +28,14 @@ class Options:
     tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
     tile_step: distance between tiles; None: that of tiles.make_tiling.
     multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
-      leaves the choice to the prediction job, and elsewhere to the config, see data.frame.
+      leaves the choice to the config, see data.frame: then predictions are what evaluation scores.
       What is added lies right and below. A network with a margin predicts the same within the image;
       one that pads has more of the fill colour there in place of its own zero padding, and
       differs only where its receptive field reaches the border.
     max_pixels: of a network's input, from which on tiles are used.
     temperature: of the probabilities, see metrics.temperature; 0: the fitted one, which whoever loads
       runs puts in its place.
+    score: objects below it are left out; None: all are listed, and the surer ones drawn.
   """
 
   scales: tuple[float, ...] = within(*SCALES, default=())
@@ -46,6 +47,7 @@ class Options:
   multiple: int = within(0, LONGEST, default=0)
   max_pixels: int = within(1, sys.maxsize, default=MAX_PIXELS)
   temperature: float = within(0, HOTTEST, default=1.0)
+  score: float | None = within(0, 1, default=None)
 
   def __post_init__(self):
     check_fields(self, 'prediction')
@@ -73,6 +75,7 @@ class Options:
       f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
       f'every {self.tile_step[0]}x{self.tile_step[1]}' if self.tile_step else '',
       f'temperature {self.temperature:.4g}' if self.temperature != 1 else '',
+      f'objects from a score of {self.score:g}' if self.score is not None else '',
     ]
     return ', '.join(filter(None, parts))
 

@@ -19,10 +19,12 @@ from jaxseg.predict.averages import Band
 from jaxseg.predict.base import BasePredictor, checked
 from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment
+from jaxseg.train.initial import variable_shapes
 from jaxseg.train.run_folder import Classes
 from jaxseg.train.step import make_predict_step, predict_batch
 from jaxseg.types import Detections, UserError
 
+PROGRAMS = 32  # image sizes whose compiled programs are kept
 AUTO_TILE = 1024  # side of the tiles of large images, or the next larger that the network takes
 
 
@@ -59,6 +61,7 @@ class Predictor(BasePredictor):
     self._step = jax.jit(self._rows, static_argnames=('size', 'maps'))
     network = averages.make_network(self._model, self._task, experiment.preprocess, self.options)
     self._network = jax.jit(network, static_argnames='size')
+    self._sizes: set[tuple[int, ...]] = set()  # of what these were compiled for
 
   @property
   def variables(self) -> dict[str, Any] | None:
@@ -72,10 +75,12 @@ class Predictor(BasePredictor):
   def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
     image = checked(image, self.experiment.data)
     if self._tells_objects and self._needs_tiles(image.shape[:2], self.frame()):
-      return self._task.of_objects(self._joined_objects(image))
-    if not self._is_plain(image):
+      return self._task.of_objects(self._joined_objects(image), self.options.score)
+    if not self._is_plain(image.shape[:2]):
       return super().predict(image, maps=maps)
     prediction = self._plain(image, maps=maps and self._task.maps)
+    if self.options.score is not None:
+      return self._task.of_objects(prediction['detections'], self.options.score)
     if 'probabilities' not in prediction:
       return prediction
     band = self._tempered(self._band(prediction))
@@ -87,7 +92,7 @@ class Predictor(BasePredictor):
     frame, size = self.frame(), image.shape[:2]
     extent = np.array([frame.extent(size)], np.float32)
     options = dict(size=frame.canvas(size), maps=maps)
-    rows = self._step(self.variables, frame.place(image)[None], extent, **options)
+    rows = self._step(self.variables, self._noted(frame.place(image)[None]), extent, **options)
     return {name: values[0] for name, values in jax.device_get(rows).items()}
 
   def frame(self, scale: float | None = None) -> Frame:
@@ -100,23 +105,32 @@ class Predictor(BasePredictor):
 
   @functools.cached_property
   def entries(self) -> frozenset[str]:
-    image, frame = (
-      np.zeros((32, 32, self.experiment.channels), self.experiment.data.dtype),
-      self.frame(),
-    )
-    # The network is only traced.
-    step = functools.partial(self._step, size=frame.canvas((32, 32)), maps=self._task.maps)
-    rows = jax.eval_shape(step, self.variables, frame.place(image)[None], np.zeros((1, 4), 'f4'))
-    row = {name: np.zeros(values.shape[1:], values.dtype) for name, values in rows.items()}
-    return frozenset(self._task.in_image(row, frame, (32, 32)))
+    return entries_of(self.experiment)
+
+  def comes_in_bands(self, size: Size) -> bool:
+    return self._task.maps and not self._is_plain(size)
 
   def replace(self, **options: Any) -> Predictor:
     return Predictor(
       self.experiment, self.variables, self.classes, replace(self.options, **options)
     )
 
+  def _noted(self, placed: np.ndarray) -> np.ndarray:
+    """Notes a size that is compiled for; with too many all are dropped, for each keeps megabytes."""
+    self._sizes.add(placed.shape)
+    if len(self._sizes) > PROGRAMS:
+      self._step.clear_cache()
+      self._network.clear_cache()
+      self._sizes = {placed.shape}
+    return placed
+
   def _check(self) -> None:
     options = self.options
+    if options.score is not None and not self._tells_objects:
+      raise UserError(
+        f'score={options.score:g} is for networks that find objects: config.task='
+        f'{self.experiment.settings.task} predicts {", ".join(sorted(self.entries))}'
+      )
     one_tile = replace(options, tile=None, tile_step=None) if self._tells_objects else options
     if not self._task.maps and not one_tile.is_one_pass:
       raise UserError(
@@ -147,16 +161,13 @@ class Predictor(BasePredictor):
     size = self.experiment.data.image_size
     return tuple(size) if size and self._task.maps else None
 
-  def _is_plain(self, image: np.ndarray) -> bool:
-    """Whether one pass over the image as it is gives the prediction."""
-    size = image.shape[:2]
+  def _is_plain(self, size: Size) -> bool:
+    """Whether one pass over an image of this size as it is gives the prediction."""
     resized = self._trained_size not in (None, size)
     return self.options.is_one_pass and not resized and not self._needs_tiles(size, self.frame())
 
   def _needs_tiles(self, size: Size, frame: Frame) -> bool:
-    pixels = np.prod(frame.input(size), dtype=np.int64)
-    fits = self._task.maps or (self._tells_objects and not frame.short_side)
-    return fits and bool(self.options.tile or pixels > self.options.max_pixels)
+    return needs_tiles(self._task, self.options, size, frame)
 
   def _plain(self, image: np.ndarray, *, maps: bool) -> dict[str, Any]:
     """Returns the task's prediction of one pass, its probabilities as they are."""
@@ -180,7 +191,7 @@ class Predictor(BasePredictor):
     streams = options.rotations == 1 and options.scales == (1.0,)
     if self._trained_size not in (None, image.shape[:2]):
       yield Band.of_maps(0, self._resized_maps(image), num_classes)
-    elif self._is_plain(image):
+    elif self._is_plain(image.shape[:2]):
       yield self._band(self._plain(image, maps=True))
     elif streams and self._needs_tiles(image.shape[:2], self.frame()):
       tiling = self._tiling(image.shape[:2], self.frame())
@@ -204,7 +215,7 @@ class Predictor(BasePredictor):
     """Returns the averaged network's maps of the image at a scale, float32 [h, w, k]."""
     frame, size = self.frame(scale), image.shape[:2]
     if not self._needs_tiles(size, frame):
-      placed = frame.place(image)[None]
+      placed = self._noted(frame.place(image)[None])
       maps = self._network(self.variables, placed, self._key, size=frame.canvas(size))
       return frame.cut(np.asarray(maps)[0], size)
     scaled = geometry.resize_image(image, tuple(max(1, round(side * scale)) for side in size))
@@ -221,6 +232,27 @@ class Predictor(BasePredictor):
 
     def run(tile: np.ndarray) -> jax.Array:
       key = jax.random.fold_in(self._key, next(numbers))
-      return self._network(self.variables, tile[None], key, size=tiling.output)[0]
+      return self._network(self.variables, self._noted(tile[None]), key, size=tiling.output)[0]
 
     return run
+
+
+def needs_tiles(task: Any, options: Options, size: Size, frame: Frame) -> bool:
+  """Whether an image of this size is cut into tiles."""
+  pixels = np.prod(frame.input(size), dtype=np.int64)
+  fits = task.maps or (hasattr(task, 'of_objects') and not frame.short_side)
+  return fits and bool(options.tile or pixels > options.max_pixels)
+
+
+def entries_of(experiment: Experiment) -> frozenset[str]:
+  """Returns what predictions of an experiment hold, see BasePredictor.entries; its network is only traced."""
+  model, task, size = experiment.model(), experiment.task, (32, 32)
+  frame = experiment.frame(model)
+  image = frame.place(np.zeros((*size, experiment.channels), experiment.data.dtype))
+  step = make_predict_step(
+    model, task, experiment.preprocess, size=frame.canvas(size), maps=task.maps
+  )
+  batch = predict_batch(task, image[None], np.zeros((1, 4), np.float32))
+  rows = jax.eval_shape(step, variable_shapes(experiment), batch)
+  row = {name: np.zeros(values.shape[1:], values.dtype) for name, values in rows.items()}
+  return frozenset(task.in_image(row, frame, size))

@@ -28,12 +28,14 @@ class Countdown:
   def __exit__(self, *error) -> None:
     self._progress.__exit__(*error)
 
-  def __call__(self, done: int, note: str = '') -> None:
-    """Shows the number of images done, and `note` behind their rate, if it is time to."""
+  def __call__(self, done: float, note: str = '') -> None:
+    """Shows the number of images done, also by parts, and `note` behind their rate, if it is time to."""
     now = time.perf_counter()
     if now - self._last < self._interval and done < self._total:
       return
     self._last, rate = now, done / max(now - self._start, 1e-9)
     rest = console.duration((self._total - done) / rate)
-    words = f'{self._verb} {done}/{self._total} images', f'{rate:.3g} img/s', note, f'ETA {rest}'
+    part = f', {done % 1:.1%} of the next' if done % 1 else ''
+    words = f'{self._verb} {int(done)}/{self._total} images{part}', f'{rate:.3g} img/s', note
+    words = *words, f'ETA {rest}'
     self._progress.show(' . '.join(filter(None, words)))

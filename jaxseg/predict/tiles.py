@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from jaxseg.data import geometry
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.types import Array, SizeRule, UserError
 
-Run = Callable[[np.ndarray], Array]  # uint8 [H, W, c] -> float [H - 2 margin, W - 2 margin, k]
+Run = Callable[[np.ndarray], Array]  # [H, W, c] -> float [H - 2 margin, W - 2 margin, k]
 
 # Steps of networks that pad: the deepest stride, so that pooling falls alike in all tiles.
 _ALIGN = 32
@@ -110,15 +109,18 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
 
   Args:
     run: the network on one tile; it may return before its result is computed.
-    image: uint8 [h, w, c].
+    image: [h, w, c].
     tiling: which tiles.
 
   Yields:
     (top, float32 [rows, w, k]), k as `run` has it; together they are [h, w, k].
   """
-  height, width = image.shape[:2]
-  canvas, size = _canvas(image, tiling)
-  (tall, wide), margin = tiling.output, tiling.frame.rule.margin
+  (height, width), (tall, wide) = image.shape[:2], tiling.output
+  frame, margin = tiling.frame, tiling.frame.rule.margin
+  size = tuple(
+    max(frame.rule.at_least(side + 2 * margin), tile) - 2 * margin
+    for side, tile in zip(image.shape[:2], tiling.tile, strict=True)
+  )
   rows, columns = (offsets(*sides) for sides in zip(size, tiling.output, tiling.step, strict=True))
   weight = (np.ones if margin else gaussian)((tall, wide)).astype(np.float32)[..., None]
   total = norm = None
@@ -126,7 +128,7 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
     if top >= height:
       return
     windows = (
-      (left, canvas[top : top + tiling.tile[0], left : left + tiling.tile[1]])
+      (left, frame.window(image, (top - margin, left - margin), tiling.tile))
       for left in columns
       if left < width
     )
@@ -145,20 +147,6 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
 def joined(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
   """Returns the tiled prediction of an image in one piece, float32 [h, w, k]."""
   return np.concatenate([rows for _, rows in bands(run, image, tiling)])
-
-
-def _canvas(image: np.ndarray, tiling: Tiling) -> tuple[np.ndarray, Size]:
-  """Pads the image to what the tiles cover; returns it and the size of the joined output."""
-  frame, margin = tiling.frame, tiling.frame.rule.margin
-  size = tuple(
-    max(frame.rule.at_least(side + 2 * margin), tile) - 2 * margin
-    for side, tile in zip(image.shape[:2], tiling.tile, strict=True)
-  )
-  below, right = (out - have for out, have in zip(size, image.shape[:2], strict=True))
-  borders = margin, margin + below, margin, margin + right
-  if margin > 0 if frame.mirrored is None else frame.mirrored:
-    return geometry.mirror_array(image, *borders), size
-  return geometry.pad({'image': image}, *borders, frame.fill)['image'], size
 
 
 def _one_behind(

@@ -118,9 +118,10 @@ class Task:
     detections = Detections(boxes, row['scores'][used], row['classes'][used], Masks(pieces, size))
     return self.of_objects(detections[np.array([bool(p.mask.any()) for p in pieces], bool)])
 
-  def of_objects(self, detections: Detections) -> Prediction:
-    """Returns what `in_image` does, of an image's objects."""
-    ids, mask = painted(detections)
+  def of_objects(self, detections: Detections, score: float | None = None) -> Prediction:
+    """Returns what `in_image` does, of an image's objects from a score on; None: of all."""
+    detections = detections[detections.scores >= (score or 0)]
+    ids, mask = painted(detections, MIN_SCORE if score is None else score)
     return {'mask': mask, 'detections': detections, 'ids': ids}
 
   def scorer(

@@ -17,12 +17,15 @@ from jaxseg.train.state import make_init
 from jaxseg.types import UserError
 
 
-def load_variables(workdir: str | Path, step: str = 'best') -> tuple[dict[str, Any], int]:
+def load_variables(
+  workdir: str | Path, step: str = 'best', experiment: Experiment | None = None
+) -> tuple[dict[str, Any], int]:
   """Restores the parameters and statistics of a run as numpy arrays.
 
   Args:
     workdir: written by training.
     step: 'best' (by the task's headline score) | 'latest' | a number.
+    experiment: the workdir's, where it was read already.
 
   Returns:
     {'params': ..., 'batch_stats': ...} and their step.
@@ -30,7 +33,7 @@ def load_variables(workdir: str | Path, step: str = 'best') -> tuple[dict[str, A
   Raises:
     UserError: no run, no checkpoint, or no such step (the message lists those there are).
   """
-  experiment, folder = load_experiment(workdir), files.place(workdir) / 'checkpoints'
+  experiment, folder = experiment or load_experiment(workdir), files.place(workdir) / 'checkpoints'
   if not folder.is_dir():
     raise UserError(f'no checkpoints in {workdir}: train first')
   checkpoints = Checkpoints(folder, metric=experiment.task.headline, read_only=True)

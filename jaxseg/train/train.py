@@ -6,14 +6,11 @@ is inside `hosts.together()` ends well on every host or on none.
 
 import contextlib
 import dataclasses
-import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
 
 from jaxseg import config as configs
@@ -21,7 +18,7 @@ from jaxseg.console import Progress
 from jaxseg.data import label_check, threads
 from jaxseg.data.loader import train_batches
 from jaxseg.data.views import Remembered
-from jaxseg.train import build, machine, run_data
+from jaxseg.train import batch_shape, build, machine, run_data
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.devices import hosts, parallel, spatial
@@ -97,7 +94,7 @@ def _train(
     task = experiment.task_for(data.train)
     schedule = experiment.optim.make_schedule(settings.num_steps)
     tx = experiment.optim.make_optimizer(schedule)
-    shape = _input_shape(experiment, model, data.train)
+    shape = batch_shape.check(experiment, model, task, data.train)
     accumulate = dict(accumulate=settings.accumulate)
     rows = spatial.check(wrapper, model, task, preprocess, shape, **accumulate)
 
@@ -264,37 +261,6 @@ def _batches(experiment: Experiment, source, start: int):
     timeout=data.timeout,
     **hosts.share(),
   )
-
-
-def _input_shape(experiment: Experiment, model, source) -> tuple[int, ...]:
-  """Returns [1, h, w, c] of a training image, and refuses a size that the network cannot take."""
-  [example] = threads.examples(source, [0])
-  rng = np.random.default_rng(0)
-  for transform in experiment.transforms:
-    example = transform(example, rng)
-  height, width, channels = example['image'].shape
-  rule = model.size_rule
-  for name, size in (('height', height), ('width', width)):
-    if not rule.allows(size):
-      raise UserError(
-        f'training images have {name} {size}, which {experiment.config["model"]["name"]} cannot take; '
-        f'the nearest it can: {rule.nearest(size)}: set --config.augment.crop.size=HEIGHT,WIDTH'
-      )
-  shape = (1, height, width, channels)
-  _check_memory(experiment, shape)
-  return shape
-
-
-def _check_memory(experiment: Experiment, shape: tuple[int, ...]) -> None:
-  """Refuses a batch of which not even the images fit in this machine's memory."""
-  batch = experiment.settings.batch_size // hosts.count()
-  needed, there = batch * math.prod(shape), os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  if needed > there:
-    raise UserError(
-      f'config.batch_size={experiment.settings.batch_size}: a batch of images of {shape[1]} x {shape[2]} '
-      f'pixels has {needed >> 20:,} MB, and this machine {there >> 20:,}: lower it, or '
-      'config.augment.crop.size'
-    )
 
 
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
