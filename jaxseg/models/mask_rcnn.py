@@ -161,6 +161,8 @@ class Model(nn.Module):
 
   def _check(self, image, train, truth) -> None:
     check_options(self)
+    if not all(isinstance(side, int) for side in image.shape[1:3]):
+      raise UserError('Mask R-CNN lays its anchors out for one height and width of images')
     check_size('Mask R-CNN', self.size_rule, image.shape)
     stages = len(self._stage_sizes)
     if len(self.anchor_sizes) not in (stages, stages + 1):
@@ -238,7 +240,7 @@ class Model(nn.Module):
     )
     cells = mask_head(boxes).astype(jnp.float32)
     chosen = jnp.maximum(classes - 1, 0)[:, :, None, None, None]
-    cells = jnp.take_along_axis(cells, chosen, axis=-1)[..., 0]
+    cells = jnp.take_along_axis(cells, chosen, axis=-1, mode='clip')[..., 0]
     used = (classes > 0)[:, :, None, None]
     probability = jnp.where(used, jax.nn.sigmoid(cells), 0.0)
     return {'boxes': boxes, 'scores': scores, 'classes': classes, 'masks': probability}
