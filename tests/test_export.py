@@ -126,7 +126,7 @@ def test_mask_rcnn_has_a_fixed_size_and_says_why(tmp_path):
   variables = jax.tree.map(lambda v: np.zeros(v.shape, np.float32), variable_shapes(experiment))
   card = write.write_programs(experiment, flatten(variables), (64, 64), tmp_path)
   assert [e['file'] for e in card['programs']] == ['64x64.jax_export', '64x64.mlirbc']
-  reason = 'Mask R-CNN lays its anchors out for one height and width of images'
+  reason = 'Mask R-CNN has a program for each image size: its anchors are laid out once'
   assert card['refused'] == [f'(b, h, w, {experiment.channels}): {reason}']
 
 

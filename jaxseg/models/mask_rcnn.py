@@ -161,8 +161,6 @@ class Model(nn.Module):
 
   def _check(self, image, train, truth) -> None:
     check_options(self)
-    if not all(isinstance(side, int) for side in image.shape[1:3]):
-      raise UserError('Mask R-CNN lays its anchors out for one height and width of images')
     check_size('Mask R-CNN', self.size_rule, image.shape)
     stages = len(self._stage_sizes)
     if len(self.anchor_sizes) not in (stages, stages + 1):
