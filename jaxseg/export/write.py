@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from jaxseg import config as configs
 from jaxseg import files
@@ -173,8 +173,7 @@ def write_export(
   folder.mkdir()
   experiment = predictor.experiment
   weights = {k: np.asarray(v, order='C') for k, v in flatten(predictor.variables).items()}
-  save_file(weights, folder / 'weights.safetensors')
-  (folder / 'weights.safetensors').chmod(0o644)  # safetensors makes it private
+  (folder / 'weights.safetensors').write_bytes(save(weights))  # save_file hides what the disk says
   shutil.copy(Path(__file__).with_name('run.py'), folder)
   images = dict(_with_other_sizes(experiment, images, forms.size))
   size = forms.size or next(iter(images.values())).shape[:2]
