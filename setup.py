@@ -49,6 +49,8 @@ setup(
     'cuda': ['jax[cuda12]>=0.10'],
     'gcs': ['gcsfs>=2024.9', 'google-cloud-storage>=2.18'],
     'wandb': ['wandb>=0.18'],
+    'onnx': ['onnx>=1.17', 'onnxruntime>=1.20'],
+    'iree': ['iree-base-compiler>=3.4', 'iree-base-runtime>=3.4'],
     'test': ['h5py>=3.12', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
     'parity': ['torch==2.13.0', 'torchvision==0.28.0'],
   },

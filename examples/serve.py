@@ -1,55 +1,171 @@
-"""Serves an exported folder over HTTP. Needs jax, flatbuffers, safetensors, pillow; not jaxseg.
+"""Serves an exported folder over HTTP. Needs pillow, tifffile and the runtime's packages; not jaxseg.
 
-python examples/serve.py FOLDER 8000
+python examples/serve.py FOLDER [PORT] [jax|onnx|iree]
 curl --data-binary @photo.jpg http://localhost:8000 > mask.png    # one class number a pixel
 
-It answers what launch/predict.py writes, one request after the other, and 400 for what is no image.
-It does not cut large images into tiles, refuse floating-point files, read later pages of a TIFF or
-serve networks of instances; it has no limits and no TLS: put it behind a server that has.
+Networks of objects answer JSON: class, score and box of each. Errors are JSON too: 400 what is no image
+of the network's type, 408 too slow, 411 no length, 413 too large. Pictures are predicted one after the
+other, whole; there is no TLS and nobody is asked who they are: put it behind a server that does.
 """
 
+import contextlib
 import http.server
 import io
 import json
 import pathlib
+import socket
 import sys
+import threading
 
-import jax
 import numpy as np
+import tifffile
 from PIL import Image, ImageOps
-from safetensors.numpy import load_file
 
-folder, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-card = json.loads((folder / 'card.json').read_text())
-weights = jax.device_put(load_file(folder / card['weights']))
-program = jax.export.deserialize(bytearray((folder / card['programs'][0]['file']).read_bytes()))
-run = jax.jit(program.call)  # compiles once for each size of image
+MOST_BYTES, MOST_PIXELS = 32 << 20, 1 << 24  # of a request, of a picture
+SECONDS = 10  # that a client may take to send it
+FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP')  # no other decoder sees what a stranger sends
+TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 
-def predict(data: bytes) -> Image.Image:
-  image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))  # upright
-  if image.mode[0] == 'I':  # 16 bits; Pillow alone would clip them at 255
-    grey = np.asarray(image, np.float32) * np.float32(255 / card['input']['white_of_16_bits'])
-    image = Image.fromarray(np.rint(grey.clip(0, 255)).astype(np.uint8))
-  image = image.convert('RGB' if card['input']['channels'] == 3 else 'L')
-  pixels = np.asarray(image).reshape(1, image.height, image.width, -1)
-  mask = Image.fromarray(np.asarray(run(weights, pixels)['classes'][0]))
-  mask.putpalette([value for entry in card['classes'] for value in entry['color']])
-  return mask
+class Refused(Exception):
+  """status, reason"""
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-  error_message_format, error_content_type = '%(explain)s\n', 'text/plain'
+def read(data, channels, dtype):
+  """Returns the picture [h,w,channels] of a type, upright, with the values of the file."""
+  if data[:4] in TIFF and (dtype != 'uint8' or channels not in (1, 3)):
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+      page = file.series[0]
+      check_size(page.sizes.get('height', 0), page.sizes.get('width', 0), page.nbytes)
+      values = page.asarray()
+    if values.ndim == 3 and values.shape[0] == channels != values.shape[2]:
+      values = np.moveaxis(values, 0, -1)
+  else:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+      check_size(image.height, image.width)
+      deep = image.mode.startswith(('I', 'F')) or image.format == 'PNG' and data[24] == 16
+      if deep and dtype == 'uint8':
+        raise Refused(400, 'more than 8 bits a channel; this network takes 8')
+      image = ImageOps.exif_transpose(image)
+      values = np.asarray(image if deep else image.convert('RGB' if channels == 3 else 'L'))
+  values = values[..., None] if values.ndim == 2 else values
+  if values.dtype.kind == 'f' and not np.isfinite(values).all():
+    raise Refused(400, 'it holds values that are no numbers')
+  if values.shape[2:] != (channels,) or dtype != 'float32' and values.dtype != dtype:
+    found = f'{values.dtype} {list(values.shape)}'
+    raise Refused(400, f'a picture of {found}; this network takes {dtype} with {channels} channels')
+  return values.astype(dtype)
 
-  def do_POST(self):
-    try:
-      mask = predict(self.rfile.read(int(self.headers['Content-Length'])))
-    except Exception as error:
-      return self.send_error(400, explain=f'cannot predict this: {" ".join(str(error).split())}')
-    self.send_response(200)
-    self.send_header('Content-Type', 'image/png')
-    self.end_headers()
-    mask.save(self.wfile, 'PNG')
+
+def check_size(height, width, nbytes=0):
+  if height * width > MOST_PIXELS or nbytes > 4 * MOST_BYTES:
+    raise Refused(413, f'{height} x {width} pixels; at most {MOST_PIXELS:,} are taken')
 
 
-http.server.HTTPServer(('localhost', port), Handler).serve_forever()
+def answer(outputs, card, size):
+  """Returns type and bytes: a PNG of classes in their colours, or what objects there are."""
+  if 'boxes' not in outputs:
+    mask, file = Image.fromarray(np.asarray(outputs['classes'][0])), io.BytesIO()
+    mask.putpalette([value for entry in card['classes'] for value in entry['color']])
+    mask.save(file, 'PNG')
+    return 'image/png', file.getvalue()
+  high = np.tile(size[::-1], 2)
+  rows = zip(*(np.asarray(outputs[k][0]) for k in ('classes', 'scores', 'boxes')), strict=True)
+  found = [
+    {'class': card['classes'][c]['name'], 'score': float(s), 'box': np.clip(b, 0, high).tolist()}
+    for c, s, b in rows
+    if s > 0
+  ]
+  return 'application/json', json.dumps({'objects': found}).encode()
+
+
+def make_handler(predict, card):
+  one_at_a_time = threading.Lock()
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    late = False
+
+    def setup(self):
+      """Whoever has not sent all in time finds the ear shut; the mouth can still say so."""
+      super().setup()
+      self.clock = threading.Timer(SECONDS, self.shut)
+      self.clock.daemon = True
+      self.clock.start()
+
+    def shut(self):
+      self.late = True
+      with contextlib.suppress(OSError):  # it may have gone
+        self.connection.shutdown(socket.SHUT_RD)
+
+    def finish(self):
+      """Hears out who was refused: on a closed line the answer would be lost."""
+      with contextlib.suppress(OSError):
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+        while self.rfile.read1(1 << 16):
+          pass
+      self.clock.cancel()
+      super().finish()
+
+    def reply(self, code, kind, content):
+      self.send_response(code)
+      self.send_header('Content-Type', kind)
+      self.send_header('Content-Length', str(len(content)))
+      self.end_headers()
+      self.wfile.write(content)
+
+    def send_error(self, code, message=None, explain=None):
+      code, message = (408, f'not sent in {SECONDS} s') if self.late else (code, message)
+      error = {'error': ' '.join(str(message).split())}
+      self.reply(code, 'application/json', json.dumps(error).encode() + b'\n')
+
+    def body(self):
+      length = self.headers['Content-Length'] or ''
+      if not length.isdecimal():
+        raise Refused(411, 'say Content-Length')
+      if int(length) > MOST_BYTES:
+        raise Refused(413, f'{length} bytes; at most {MOST_BYTES:,} are taken')
+      data = self.rfile.read(int(length))
+      self.clock.cancel()
+      if len(data) < int(length):
+        raise Refused(400, f'{len(data)} of {length} bytes came')
+      return data
+
+    def do_POST(self):
+      try:
+        data = self.body()
+        with one_at_a_time:
+          image = read(data, card['input']['channels'], card['input']['dtype'])
+          kind, content = answer(predict(image[None]), card, image.shape[:2])
+      except Refused as refused:
+        return self.send_error(*refused.args)
+      except Exception as error:
+        return self.send_error(400, f'cannot predict this: {error}')
+      self.reply(200, kind, content)
+
+  return Handler
+
+
+def main(folder, port='8000', runtime='jax'):
+  sys.path.insert(0, folder)
+  sys.dont_write_bytecode = True  # nothing is added to the folder
+  from run import load
+
+  card = json.loads((pathlib.Path(folder) / 'card.json').read_text(encoding='utf-8'))
+  predict = load(folder, runtime)
+  shape = next(e['shape'] for e in card['programs'] if e['runtime'] == runtime)
+  predict(
+    np.zeros([n if isinstance(n, int) else 32 for n in (1, *shape[1:])], card['input']['dtype'])
+  )
+  server = http.server.ThreadingHTTPServer(('localhost', int(port)), make_handler(predict, card))
+  print(f'serving {folder} in {runtime} on http://localhost:{port}', flush=True)
+  server.serve_forever()
+
+
+if __name__ == '__main__':
+  if not 2 <= len(sys.argv) <= 4:
+    sys.exit('usage: python serve.py FOLDER [PORT] [jax|onnx|iree]')
+  try:
+    main(*sys.argv[1:])
+  except (ImportError, OSError, ValueError) as error:
+    sys.exit(f'error: {error}')

@@ -181,6 +181,7 @@ WRITE_THEMSELVES = {
   'console',
   'data.unpacking',
   'export.programs',
+  'export.trial',
   'export.write',
   'train.claim',
   'tools.benchmark.footprint',

@@ -39,7 +39,7 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
     'format': FORMAT,
     'model': experiment.config['model'],
     'weights': 'weights.safetensors',
-    'platforms': list(PLATFORMS),
+    'script': 'run.py',
     'input': {
       'dtype': data.dtype,
       'layout': 'batch, height, width, channels',
@@ -47,10 +47,14 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
     }
     | ({'channel_order': 'rgb'} if data.channels == 3 else {})
     | ({'resize': f'before the program: {resize} pixels, bilinear'} if resize else {}),
-    'classes': [{'index': i, 'name': n, 'color': list(c)} for i, (n, c) in enumerate(entries)],
+    'classes': [
+      {'index': i, 'name': n, 'color': list(c)} | ({'id': classes.ids[i]} if classes.ids else {})
+      for i, (n, c) in enumerate(entries)
+    ],
     'void': VOID,
     'preprocessing': {
       'where': 'inside the programs: give the image as it is',
+      'units': 'mean, std and border: those of the image',
       'mean': list(preprocess.mean),
       'std': list(preprocess.std),
       'network_channel_order': preprocess.channel_order,
@@ -59,9 +63,16 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
       'network_sizes': vars(rule) | {'meaning': 'offset + multiple n, at least minimum'},
     },
     'paper': experiment.settings.paper,
+    'config': _without_places(experiment.config),
     'versions': {'jaxseg': __version__} | versions,
     **_validity(datetime.date.today(), versions['jaxlib']),
   }
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what makes the network, without the names of files and folders of this machine."""
+  places = {key: '' for key in ('data_dir', 'cache_dir', 'init_from', 'compile_cache')}
+  return {**config, **places, 'init': {}, 'log': {}, 'data': {**config['data'], 'options': {}}}
 
 
 def _validity(today: datetime.date, jaxlib: str) -> dict[str, Any]:
@@ -72,7 +83,7 @@ def _validity(today: datetime.date, jaxlib: str) -> dict[str, Any]:
       'how': f'day of export + {BACKWARD_MONTHS} months. jax.export promises that a JAX built up to '
       f'{BACKWARD_MONTHS} months after the exporting jaxlib ({jaxlib}) runs the programs; a wheel '
       'does not tell when it was built, so where an older jaxlib exported, its release day + 6 months '
-      'counts. The weights do not expire: export again from the workdir.',
+      'counts. Weights, ONNX and MLIR do not expire: launch/export.py --renew=FOLDER exports again.',
     },
   }
 

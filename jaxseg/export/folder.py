@@ -7,11 +7,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxseg import files
 from jaxseg.types import UserError
 
-FORMAT = 'jaxseg export, version 1'
+_FORMATS = 'jaxseg export, version '
+FORMAT = f'{_FORMATS}2'
 
 
 @contextlib.contextmanager
@@ -57,17 +59,28 @@ def _refuse_others(output: Path) -> None:
     return
   if not output.is_dir():
     raise UserError(f'--output={output} is a file: choose a new folder')
-  others = {path.name for path in output.iterdir()} - _files_of_export(output / 'card.json')
+  others = {path.name for path in output.iterdir()} - _files_of_export(output)
   if others:
     raise UserError(f'--output={output} holds other files ({min(others)}): choose a new folder')
 
 
-def _files_of_export(file: Path) -> set[str]:
-  """Returns the names of an export's files by its card, none where that is not ours."""
+def read_card(folder: str | Path) -> dict[str, Any]:
+  """Returns the card of an export. Raises UserError where there is none."""
+  file = files.place(folder) / 'card.json'
   try:
     card = files.read_json(file)
-    if card['format'] == FORMAT:
-      return {file.name, card['weights'], *(entry['file'] for entry in card['programs'])}
-  except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    if card['format'].startswith(_FORMATS):
+      return card
+  except (OSError, LookupError, TypeError, AttributeError):
     pass
-  return set()
+  raise UserError(f'no export in {folder} (no card.json of one): give the --output of an export')
+
+
+def _files_of_export(folder: Path) -> set[str]:
+  """Returns the names of an export's files by its card, none where that is not ours."""
+  try:
+    card = read_card(folder)
+    names = {'card.json', card['weights'], *(entry['file'] for entry in card['programs'])}
+    return names | ({card['script'], '__pycache__'} if 'script' in card else set())
+  except (UserError, LookupError, TypeError):
+    return set()

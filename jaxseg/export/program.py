@@ -1,4 +1,4 @@
-"""A trained network as one pure function of weights and a uint8 image of any size, for export.
+"""A trained network as one pure function of weights and an image of any size, for export.
 
 The geometry is that of `data.frame.Frame`, written once more in JAX because it has to be inside the
 program. A height or width may be a dimension variable of `jax.export`; every length below is then an
@@ -26,7 +26,7 @@ Size = tuple[Length, Length]
 
 
 def make_program(experiment: Experiment) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
-  """Makes program(weights, image), pure, of 'params/conv1/kernel' -> array and uint8 [b,h,w,c].
+  """Makes program(weights, image), pure, of 'params/conv1/kernel' -> array and the run's images [b,h,w,c].
 
   It returns what the task predicts, uint8 and float32: of a task with maps 'classes' [b,h,w], the
   likeliest class, and 'probabilities' [b,h,w,k], which sum to 1 and are averaged over the scales; of
@@ -117,38 +117,48 @@ def pad(frame: Frame, image: Array, size: Size, margin: int = 0) -> Array:
   mirrored = frame.rule.margin > 0 if frame.mirrored is None else frame.mirrored
   if not mirrored:
     below, right = (want - have for want, have in zip(size, image.shape[1:3], strict=True))
-    fill = jnp.asarray(frame.fill, jnp.uint8).reshape(1, 1, 1, -1)
     sides = ((0, 0, 0), (margin, below + margin, 0), (margin, right + margin, 0), (0, 0, 0))
-    return lax.pad(image - fill, jnp.uint8(0), sides) + fill  # uint8 wraps around: exact
+    zero, one = jnp.zeros((), image.dtype), jnp.ones((), image.dtype)
+    outside = lax.pad(jnp.zeros((1, *image.shape[1:3], 1), image.dtype), one, sides)
+    fill = jnp.asarray(frame.fill, image.dtype).reshape(1, 1, 1, -1)
+    return lax.pad(image, zero, sides) + outside * fill  # exact: one of the two is zero
   for axis, length in zip((1, 2), size, strict=True):
     n = image.shape[axis]
     period = jnp.maximum(2 * (n - 1), 1)
     index = jnp.mod(jnp.arange(length + 2 * margin) - margin, period)
-    image = jnp.take(image, jnp.minimum(index, period - index), axis=axis)
+    image = jnp.take(image, jnp.minimum(index, period - index), axis=axis, mode='clip')
   return image
 
 
 def resize_image(image: Array, size: Size) -> Array:
-  """`data.geometry.resize_image` of uint8 [b,h,w,c]: bilinear, areas below half; rounded.
+  """`data.geometry.resize_image` of [b,h,w,c]: bilinear, areas below half; integers are rounded.
 
   OpenCV's bilinear weights have 11 bits: a value may come out one grey level different, except at
   half and double size.
   """
-  values = image.astype(jnp.float32)
+  whole = jnp.issubdtype(image.dtype, jnp.integer)
+  # By way of int32: IREE 3.13 takes uint8 for signed where a product follows at once.
+  values = (image.astype(jnp.int32) if whole else image).astype(jnp.float32)
   if all(_shrinks(n, m) for n, m in zip(image.shape[1:3], size, strict=True)):
     for axis, length in zip((1, 2), size, strict=True):
       shares = _overlaps(image.shape[axis], length)
       values = jnp.moveaxis(jnp.tensordot(values, shares, ((axis,), (1,))), -1, axis)
-    values = jnp.round(values)
+    values = jnp.round(values) if whole else values
   else:
-    values = jnp.floor(resize_bilinear(values, size) + 0.5)
-  return jnp.clip(values, 0, 255).astype(jnp.uint8)
+    values = resize_bilinear(values, size)
+    if whole:  # OpenCV has fixed-point numbers for uint8, which rounds halves up
+      values = jnp.floor(values + 0.5) if image.dtype == jnp.uint8 else jnp.round(values)
+  if not whole:
+    return values
+  limits = jnp.iinfo(image.dtype)
+  return jnp.clip(values, limits.min, limits.max).astype(jnp.int32).astype(image.dtype)
 
 
 def _shrinks(n: Length, length: Length) -> bool:
   if isinstance(n, int):
     return n > 2 * length
-  return n // length > 2  # symbolic: an integer multiple, which divides to an int
+  ratio = n // length  # symbolic: an int where the one is a multiple of the other
+  return isinstance(ratio, int) and ratio > 2
 
 
 def _overlaps(n: Length, length: Length) -> Array:

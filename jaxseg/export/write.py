@@ -1,105 +1,188 @@
-"""A trained run as files that need none of our code: StableHLO programs, weights and a card.
+"""A trained run as files that need none of our code: programs, weights, a card and how to run them.
 
 FOLDER/
-  any_size.jax_export   batch, height and width free (where jax.export can prove every shape)
-  360x480.jax_export    one image of the evaluation's size: for compilers that want fixed shapes
+  any_size.jax_export   batch, height and width free (where JAX can prove every shape), for cpu, cuda, tpu
+  360x480.jax_export    one image of the evaluation's size, or of one's own
+  360x480.mlirbc        the same as StableHLO for one platform: for IREE and other compilers
+  any_size.onnx, 360x480.onnx   on request: weights inside, for ONNX Runtime and others
   weights.safetensors   'params/conv1_1/kernel' and so on; config.init_from takes it too
-  card.json             classes, colours, sizes, scores, versions, how long it is promised to load
+  run.py                loads any of them
+  card.json             arguments, classes, colours, sizes, scores, versions, how long it is promised to load
 
-A program maps (weights, uint8 image [b,h,w,c]) to what the task predicts, such as {'classes': uint8
-[b,h,w], 'probabilities': float32 [b,h,w,k]}, on cpu, cuda and tpu; padding, scale and normalisation
-are inside. The card says what each output means.
+A program maps weights and images [b,h,w,c] of the run's type to what the task predicts, such as
+{'classes': uint8 [b,h,w], 'probabilities': float32 [b,h,w,k]}; padding, scale and normalisation are
+inside. docs/export.md shows each; the card says what each output means.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax import export as jax_export
-from safetensors.numpy import save_file
+from flax import traverse_util
+from safetensors.numpy import load_file, save
 
+from jaxseg import config as configs
 from jaxseg import files
 from jaxseg.data import geometry, threads
-from jaxseg.export.card import PLATFORMS, describe_outputs, make_card, read_metrics
-from jaxseg.export.folder import replacing
-from jaxseg.export.program import in_image, make_program
+from jaxseg.export import trial
+from jaxseg.export.card import PLATFORMS, make_card, read_metrics
+from jaxseg.export.folder import read_card, replacing
+from jaxseg.export.programs import write_programs
 from jaxseg.predict.averages import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.pretrained import flatten
-from jaxseg.train.build import Experiment, load_experiment
+from jaxseg.train import build
+from jaxseg.train.build import Experiment
 from jaxseg.train.initial import load_variables
-from jaxseg.train.run_folder import load_classes
+from jaxseg.train.run_folder import Classes, load_classes
 from jaxseg.types import UserError
 
 CHECKED = 4  # images of the evaluation split
+_KEPT = ('trained', 'metrics')  # of the card, where an export is renewed
+
+
+@dataclasses.dataclass(frozen=True)
+class Forms:
+  """What an export holds beside the programs for JAX and the MLIR.
+
+  Attributes:
+    onnx: ONNX models, checked in ONNX Runtime.
+    iree: whether IREE is to compile and check the MLIR.
+    size: (height, width) of the programs with a fixed size; None: that of the first image.
+    python: interpreter that has ONNX Runtime and IREE, for the checks; '': this one.
+  """
+
+  onnx: bool = False
+  iree: bool = False
+  size: tuple[int, int] | None = None
+  python: str = ''
+
+  @property
+  def runtimes(self) -> dict[str, str]:
+    """What the programs are checked in, and with which interpreter."""
+    others = {'onnx': self.onnx, 'iree': self.iree}
+    python = self.python or sys.executable
+    return {'jax': sys.executable} | {runtime: python for runtime, on in others.items() if on}
 
 
 def export_workdir(
-  workdir: str | Path, output: str | Path, *, step: str = 'best'
+  workdir: str | Path, output: str | Path, *, step: str = 'best', forms: Forms | None = None
 ) -> dict[str, Any]:
-  """Exports a run's checkpoint, checks it in a fresh process, prints what there is, returns the card.
+  """Exports a run's checkpoint, checks it in fresh processes, prints what there is, returns the card.
 
   Args:
     workdir: written by training.
     output: a new folder, or one that holds an earlier export and nothing else.
     step: 'best' | 'latest' | a number.
+    forms: what is written.
 
   Raises:
     UserError: no run or checkpoint, a folder that holds something else, or a program whose result
       differs from the network's by more than the tolerance; then nothing is left behind, and an
       earlier export stays.
   """
-  experiment = load_experiment(workdir)
+  experiment = build.load_experiment(workdir)
   data, split = experiment.data, experiment.settings.eval_split
   with replacing(output) as folder, _on_cpu():
     variables, step = load_variables(workdir, step)
-    # A program never cuts an image into tiles, and pads it no more than it must.
-    options = Options(max_pixels=sys.maxsize, multiple=1)
-    predictor = Predictor(experiment, variables, load_classes(workdir), options)
+    predictor = _predictor(experiment, variables, load_classes(workdir))
     source = experiment.source(split)
     indices = sorted({int(i) for i in np.linspace(0, len(source) - 1, CHECKED)})
     examples = threads.examples(source, indices, timeout=data.timeout)
+    images = {str(e['file_name']): _resized(experiment, np.asarray(e['image'])) for e in examples}
     trained = {'dataset': data.name, 'split': data.train_split, 'step': step}
     card = {'trained': trained, 'metrics': read_metrics(files.place(workdir))}
-    card = write_export(folder, predictor, examples, card)
-  _report(Path(output).expanduser(), card)
+    card = write_export(folder, predictor, images, card, forms or Forms())
+  _report(files.place(output), card)
   return card
 
 
+def renew(folder: str | Path, forms: Forms) -> dict[str, Any]:
+  """Exports once more what an export holds, from its weights and card; prints and returns the card.
+
+  The run is not needed. The programs are checked on noise of the sizes that were checked before.
+
+  Args:
+    folder: of an export; it is replaced.
+    forms: what is written beside what was.
+
+  Raises:
+    UserError: it is no export, or one from before cards held the config.
+  """
+  old = read_card(folder)
+  place = files.place(folder)
+  if 'config' not in old:
+    raise UserError(f'{folder} is of an earlier format: export the run again')
+  shapes = [e['shape'] for e in old['programs'] if all(isinstance(n, int) for n in e['shape'])]
+  had = {entry['runtime'] for entry in old['programs']}
+  forms = dataclasses.replace(
+    forms, onnx=forms.onnx or 'onnx' in had, size=forms.size or tuple(shapes[0][1:3])
+  )
+  with replacing(folder) as new, _on_cpu():
+    experiment = build.experiment(configs.plain(old['config']))
+    variables = traverse_util.unflatten_dict(load_file(place / old['weights']), sep='/')
+    entries = old['classes']
+    names, colours = zip(*((e['name'], tuple(e['color'])) for e in entries), strict=True)
+    ids = tuple(e['id'] for e in entries if 'id' in e)
+    predictor = _predictor(experiment, variables, Classes(names, colours, ids))
+    images = {'noise': _noise(experiment, forms.size)}
+    card = write_export(new, predictor, images, {k: old[k] for k in _KEPT}, forms)
+  _report(place, card)
+  return card
+
+
+def _predictor(experiment: Experiment, variables: Any, classes: Classes) -> Predictor:
+  """A program never cuts an image into tiles, and pads it no more than it must."""
+  return Predictor(experiment, variables, classes, Options(max_pixels=sys.maxsize, multiple=1))
+
+
+def _noise(experiment: Experiment, size: tuple[int, int]) -> np.ndarray:
+  """Returns an image of `size` whose values are spread as the run's."""
+  preprocess, rng = experiment.preprocess, np.random.default_rng(0)
+  values = rng.normal(preprocess.mean, preprocess.std, (*size, experiment.channels))
+  if np.issubdtype(experiment.data.dtype, np.integer):
+    limits = np.iinfo(experiment.data.dtype)
+    values = np.clip(np.round(values), limits.min, limits.max)
+  return values.astype(experiment.data.dtype)
+
+
 def write_export(
-  folder: Path, predictor: Predictor, examples: Iterable[Mapping[str, Any]], card: Mapping[str, Any]
+  folder: Path,
+  predictor: Predictor,
+  images: Mapping[str, np.ndarray],
+  card: Mapping[str, Any],
+  forms: Forms,
 ) -> dict[str, Any]:
-  """Makes a folder of weights, programs and card, checks them in a fresh process, returns the card.
+  """Makes a folder of all that an export holds, checks it in fresh processes, returns the card.
 
   Args:
     folder: its name.
     predictor: of the run; what it says is expected of the programs.
-    examples: real images; the first one's size is that of the program with a fixed size.
+    images: [h,w,c] by name.
     card: what else the card is to say.
+    forms: what is written.
   """
   folder.mkdir()
   experiment = predictor.experiment
   weights = {k: np.asarray(v, order='C') for k, v in flatten(predictor.variables).items()}
-  save_file(weights, folder / 'weights.safetensors')
-  (folder / 'weights.safetensors').chmod(0o644)  # safetensors makes it private
-  images = {str(e['file_name']): _resized(experiment, np.asarray(e['image'])) for e in examples}
-  size = next(iter(images.values())).shape[:2]
+  (folder / 'weights.safetensors').write_bytes(save(weights))  # save_file hides what the disk says
+  shutil.copy(Path(__file__).with_name('run.py'), folder)
+  images = dict(_with_other_sizes(experiment, images, forms.size))
+  size = forms.size or next(iter(images.values())).shape[:2]
   card = make_card(experiment, predictor.classes) | dict(card)
   parameters = sum(v.size for k, v in weights.items() if k.startswith('params/'))
   card['model'] = {**card['model'], 'parameters': parameters}
-  card |= write_programs(experiment, weights, size, folder)
+  card |= write_programs(experiment, weights, size, folder, onnx=forms.onnx)
   _write_card(folder, card)  # the check reads it
-  card['check'] = _check(folder, predictor, images)
+  card['check'] = trial.check(folder, predictor, images, forms.runtimes)
   _write_card(folder, card)
   return card
 
@@ -116,104 +199,19 @@ def _resized(experiment: Experiment, image: np.ndarray) -> np.ndarray:
   return geometry.resize_image(image, geometry.by_short_side(image.shape[:2], short, longest))
 
 
-def write_programs(
-  experiment: Experiment, weights: Mapping[str, np.ndarray], size: tuple[int, int], folder: Path
-) -> dict[str, Any]:
-  """Writes the program with free sizes, if there is one, and the one for images of `size`.
-
-  Returns:
-    The card's 'programs'; 'refused', why freer forms than those written were; and 'output'.
-  """
-  program, channels = jax.jit(make_program(experiment)), experiment.channels
-  shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
-  n = max(experiment.model().size_rule.multiple, 32)
-  free = {'any_size': 'b, h, w', f'multiples_of_{n}': f'b, {n}*h, {n}*w'}
-  entries, refused = [], []
-  for stem, symbols in {} if experiment.data.image_size else free.items():
-    shape = jax_export.symbolic_shape(f'{symbols}, {channels}')
-    try:
-      entries.append(_write_program(program, shapes, shape, folder / f'{stem}.jax_export'))
-      break
-    except Exception as e:  # JAX raises TypeError, ValueError and other kinds
-      reason = (str(e).splitlines() or [''])[0][:300]  # a trace may follow
-      refused.append(f'({", ".join(map(str, shape))}): {type(e).__name__}: {reason}')
-  shape = (1, *size, channels)
-  file = folder / f'{size[0]}x{size[1]}.jax_export'
-  entries.append(_write_program(program, shapes, shape, file))
-  rows = jax.eval_shape(program, shapes, jax.ShapeDtypeStruct(shape, np.uint8))
-  return {'programs': entries, 'refused': refused, 'output': describe_outputs(rows, size)}
-
-
-def _write_program(program: Callable, weights, shape: Sequence[Any], file: Path) -> dict[str, Any]:
-  """Returns the card's entry; a side is a number, 'any' or '32*h'."""
-  image = jax.ShapeDtypeStruct(shape, np.uint8)
-  file.write_bytes(jax_export.export(program, platforms=PLATFORMS)(weights, image).serialize())
-  shape = [side if isinstance(side, int) else str(side) for side in shape]
-  sides = ['any' if side in ('b', 'h', 'w') else side for side in shape[:3]]
-  entry = dict(zip(('batch', 'height', 'width'), sides, strict=True))
-  return {'file': file.name, 'shape': shape, **entry}
-
-
-def _check(folder: Path, predictor: Predictor, images: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Compares the programs, run in a fresh process without jaxseg, with the predictor."""
-  name, image = next(iter(images.items()))
-  experiment = predictor.experiment
-  if not (experiment.data.image_size or experiment.eval.short_side):
+def _with_other_sizes(
+  experiment: Experiment, images: Mapping[str, np.ndarray], size: tuple[int, int] | None
+) -> Iterable[tuple[str, np.ndarray]]:
+  """Yields the images, the first also with odd sides, and where no other has it, of the asked size."""
+  yield from images.items()
+  (name, image), fixed = next(iter(images.items())), experiment.data.image_size
+  if fixed and size and size != fixed:
+    raise UserError(f'--size={size[0]},{size[1]}: this run takes images of {fixed[0]},{fixed[1]}')
+  if not (fixed or experiment.eval.short_side):
     odd = image[: (image.shape[0] - 2) | 1, : (image.shape[1] - 4) | 1]
-    images = {**images, f'{name}, cut to {odd.shape[0]}x{odd.shape[1]}': odd}
-  arrays = {}
-  for i, image in enumerate(images.values()):
-    expected = {'image': image, **_expected(predictor, image)}
-    arrays |= {f'{i} {name}': values for name, values in expected.items()}
-  results = _run_alone(folder, arrays)
-  worst = float(np.max([result['largest_difference'] for result in results.values()]))
-  allowed = tolerance(experiment)
-  if not worst <= allowed:  # nan fails too
-    raise UserError(
-      f'the exported programs differ from the network by {worst:.2g}, allowed is '
-      f'{allowed:g}: nothing was written; please report the config and the versions of jax and jaxlib'
-    )
-  facts = {'images': list(images), 'tolerance': allowed, 'largest_difference': worst}
-  return facts | {'programs': results}
-
-
-def _expected(predictor: Predictor, image: np.ndarray) -> dict[str, np.ndarray]:
-  """Returns a program's outputs for an image [h,w,c] as the predictor has them."""
-  if predictor.experiment.task.maps:
-    prediction = predictor.predict(image, maps=True)
-    return {'classes': prediction['mask'], 'probabilities': prediction['probabilities']}
-  size, frame = image.shape[:2], predictor.frame()
-  rows = {name: row[None] for name, row in predictor.row(image).items()}
-  outputs = in_image(rows, size, frame.canvas(size), frame.output(size))
-  return {name: np.asarray(row[0]) for name, row in outputs.items()}
-
-
-def _run_alone(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-  """Returns what check.py says of each program."""
-  with tempfile.TemporaryDirectory() as scratch:  # nothing of ours lies beside the script
-    script = shutil.copy(Path(__file__).with_name('check.py'), scratch)
-    np.savez(f'{scratch}/expected.npz', **arrays)
-    process = subprocess.run(
-      [sys.executable, '-I', script, str(folder), f'{scratch}/expected.npz'],
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-      cwd=scratch,
-      capture_output=True,
-      text=True,
-    )
-  if process.returncode:
-    reason = (process.stderr.strip().splitlines() or ['no message'])[-1]
-    raise UserError(f'the exported programs do not load in a fresh process: {reason}')
-  return json.loads(process.stdout.strip().splitlines()[-1])
-
-
-def tolerance(experiment: Experiment) -> float:
-  """Returns the largest difference of a probability that counts as equal.
-
-  Float32 programs differ in the order of sums only. bfloat16 rounds after every layer; and scales
-  other than a half, one and two may resize an image to a neighbouring grey level (see program.py).
-  """
-  exact_scales = set(experiment.eval.scales) <= {0.5, 1.0, 2.0}
-  return 1e-4 if exact_scales and experiment.settings.dtype == 'float32' else 5e-2
+    yield f'{name}, cut to {odd.shape[0]}x{odd.shape[1]}', odd
+  if size and all(i.shape[:2] != size for i in images.values()):
+    yield f'{name}, resized to {size[0]}x{size[1]}', geometry.resize_image(image, size)
 
 
 def _on_cpu():
@@ -227,20 +225,24 @@ def _on_cpu():
 def _report(output: Path, card: Mapping[str, Any]) -> None:
   print(f'exported step {card["trained"]["step"]} to {output}, for {", ".join(PLATFORMS)}')
   rows = 'detections' if 'boxes' in card['output'] else 'pixels'
+  check = card['check']
   for entry in card['programs']:
-    result = card['check']['programs'][entry['file']]
+    result = check['programs'].get(entry['file'])
     kilobytes = (output / entry['file']).stat().st_size / 1024
-    print(
-      f'  {entry["file"]}  [{", ".join(map(str, entry["shape"]))}]  {kilobytes:,.0f} KB  largest '
-      f'difference {result["largest_difference"]:.2g} on {result["images"]} images, '
-      f'{result["changed_pixels"]} {rows} of another class'
-    )
+    said = f'not run here (--{entry["runtime"]} checks it)'
+    if result:
+      said = (
+        f'largest difference {result["largest_difference"]:.2g} on {result["images"]} images, '
+        f'{result["changed_pixels"]} {rows} of another class'
+      )
+    shape = ', '.join(map(str, entry['shape']))
+    print(f'  {entry["file"]}  [{shape}]  {kilobytes:,.0f} KB  {said}')
   for reason in card['refused']:
     print(f'  no program for {reason}')
   megabytes = (output / card['weights']).stat().st_size / 2**20
   print(
     f'  {card["weights"]}  {megabytes:,.1f} MB\n'
-    'reloaded in a fresh process without jaxseg: largest difference '
-    f'{card["check"]["largest_difference"]:.2g} (allowed {card["check"]["tolerance"]:g})\n'
-    f'promised to load until {card["valid_until"]["date"]} (see card.json)'
+    f'run in fresh processes without jaxseg ({", ".join(check["runtimes"])}): largest difference '
+    f'{check["largest_difference"]:.2g} (allowed {check["tolerance"]:g})\n'
+    f'for JAX promised to load until {card["valid_until"]["date"]} (--renew={output} prolongs it)'
   )

@@ -238,7 +238,7 @@ class Model(nn.Module):
     )
     cells = mask_head(boxes).astype(jnp.float32)
     chosen = jnp.maximum(classes - 1, 0)[:, :, None, None, None]
-    cells = jnp.take_along_axis(cells, chosen, axis=-1)[..., 0]
+    cells = jnp.take_along_axis(cells, chosen, axis=-1, mode='clip')[..., 0]
     used = (classes > 0)[:, :, None, None]
     probability = jnp.where(used, jax.nn.sigmoid(cells), 0.0)
     return {'boxes': boxes, 'scores': scores, 'classes': classes, 'masks': probability}

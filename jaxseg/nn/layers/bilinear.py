@@ -197,4 +197,5 @@ def _points(n: int, length: int, align_corners: bool, xp) -> Array:
   i = xp.arange(length, dtype=xp.float32)
   if align_corners:
     return i * xp.float32(n - 1) / xp.maximum(xp.float32(length - 1), 1)
-  return xp.clip((i + 0.5) * xp.float32(n) / xp.float32(length) - 0.5, 0, n - 1)
+  ratio = xp.float32(n) / xp.float32(length)  # first: half and double sizes stay exact
+  return xp.clip((i + 0.5) * ratio - 0.5, 0, n - 1)

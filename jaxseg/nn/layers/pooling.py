@@ -200,7 +200,8 @@ _overlapping.defvjp(_overlapping_forward, _overlapping_backward)
 
 def _corners(x: Array, odd: tuple[int, int], fill) -> list[Array]:
   x = _pad(x, (0, odd[0]), (0, odd[1]), fill)
-  return [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+  starts = [(0, row, column, 0) for row in (0, 1) for column in (0, 1)]
+  return [lax.slice(x, start, x.shape, (1, 2, 2, 1)) for start in starts]  # of free sizes too
 
 
 def _select(index: Array, corners: list[Array]) -> Array:

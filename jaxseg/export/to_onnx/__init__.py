@@ -1,0 +1,11 @@
+"""A function of JAX as an ONNX model: its jaxpr, primitive by primitive, with the `onnx` package alone.
+
+Forward only, for what this library's networks and their programs are made of; sizes may be dimension
+variables of `jax.export`. No kept converter covers them: jax2onnx 0.17 refuses PSPNet, Mask R-CNN and
+every free size. What depends on weights alone is computed here, so that kernels are constants.
+
+  graph.py       nodes, constants, free sizes
+  jaxpr.py       the walk: calls, branches, loops, what is known beforehand
+  operators.py   a primitive each: elementwise, shapes, reductions, products
+  windows.py     convolution, pooling, padding, indexing
+"""

@@ -1,0 +1,103 @@
+"""Are the exported programs the network? Each runs in a fresh process, on real images."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.export.program import in_image
+from jaxseg.predict.predictor import Predictor
+from jaxseg.train.build import Experiment
+from jaxseg.types import UserError
+
+NEEDS = {  # packages of each runtime, beside NumPy
+  'jax': 'jax flatbuffers safetensors',
+  'onnx': 'onnxruntime',
+  'iree': 'iree-base-compiler iree-base-runtime safetensors',
+}
+
+
+def check(
+  folder: Path, predictor: Predictor, images: Mapping[str, np.ndarray], runtimes: Mapping[str, str]
+) -> dict[str, Any]:
+  """Compares an export's programs with the predictor; returns the card's 'check'.
+
+  Args:
+    folder: with all files of the export but this part of the card.
+    predictor: of the run.
+    images: [h,w,c] each, by name; a program takes those that fit it.
+    runtimes: of NEEDS, and the interpreter that has each.
+
+  Raises:
+    UserError: a runtime that is not installed, or a program that differs by more than the tolerance.
+  """
+  arrays = {}
+  for i, image in enumerate(images.values()):
+    expected = {'image': image, **_expected(predictor, image)}
+    arrays |= {f'{i} {name}': values for name, values in expected.items()}
+  results = {}
+  for runtime, python in runtimes.items():
+    results |= _run_alone(python, folder, runtime, arrays)
+  worst = float(np.max([result['largest_difference'] for result in results.values()]))
+  allowed = tolerance(predictor.experiment)
+  if not worst <= allowed:  # nan fails too
+    file = max(results, key=lambda f: np.nan_to_num(results[f]['largest_difference'], nan=np.inf))
+    raise UserError(
+      f'the exported programs differ from the network by {worst:.2g} ({file}), allowed is '
+      f'{allowed:g}: nothing was written; please report the config and the versions of jax and jaxlib'
+    )
+  facts = {'images': list(images), 'tolerance': allowed, 'largest_difference': worst}
+  return facts | {'runtimes': list(runtimes), 'programs': results}
+
+
+def _expected(predictor: Predictor, image: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns a program's outputs for an image [h,w,c] as the predictor has them."""
+  if predictor.experiment.task.maps:
+    prediction = predictor.predict(image, maps=True)
+    return {'classes': prediction['mask'], 'probabilities': prediction['probabilities']}
+  size, frame = image.shape[:2], predictor.frame()
+  rows = {name: row[None] for name, row in predictor.row(image).items()}
+  outputs = in_image(rows, size, frame.canvas(size), frame.output(size))
+  return {name: np.asarray(row[0]) for name, row in outputs.items()}
+
+
+def _run_alone(
+  python: str, folder: Path, runtime: str, arrays: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+  """Returns what check.py says of each program of a runtime."""
+  with tempfile.TemporaryDirectory() as scratch:  # nothing of ours lies beside the script
+    script = shutil.copy(Path(__file__).with_name('check.py'), scratch)
+    np.savez(f'{scratch}/expected.npz', **arrays)
+    process = subprocess.run(
+      [python, '-I', script, str(folder), runtime, f'{scratch}/expected.npz'],
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+      cwd=scratch,
+      capture_output=True,
+      text=True,
+    )
+  if process.returncode:
+    reason = (process.stderr.strip().splitlines() or ['no message'])[-1]
+    if reason.startswith('ModuleNotFoundError'):
+      raise UserError(f'the check in {runtime} needs: {python} -m pip install {NEEDS[runtime]}')
+    raise UserError(
+      f'the programs for {runtime} do not run in a fresh process, nothing was written: {reason}'
+    )
+  return json.loads(process.stdout.strip().splitlines()[-1])
+
+
+def tolerance(experiment: Experiment) -> float:
+  """Returns the largest difference of a probability that counts as equal.
+
+  Float32 programs differ in the order of sums only. bfloat16 rounds after every layer; and scales
+  other than a half, one and two may resize an image to a neighbouring grey level (see program.py).
+  """
+  exact_scales = set(experiment.eval.scales) <= {0.5, 1.0, 2.0}
+  return 1e-4 if exact_scales and experiment.settings.dtype == 'float32' else 5e-2

@@ -1,0 +1,145 @@
+"""examples/serve.py: one process, outside of the repository, with jaxseg made impossible to import."""
+
+import io
+import json
+import runpy
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.export import write
+from tests import tiny_runs
+from tests.test_launch import launch
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVE = ROOT / 'examples' / 'serve.py'
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+  """A server with small limits, of a run that is there too."""
+  folder = tmp_path_factory.mktemp('serve')
+  workdir = tiny_runs.make_workdir(folder / 'run', tiny_runs.make_experiment())
+  write.export_workdir(workdir, folder / 'exported')
+  (folder / 'jaxseg.py').write_text('raise ImportError("the example may not need this")')
+  text = SERVE.read_text()
+  for limit, lower in (
+    ('32 << 20', '1 << 16'),
+    ('1 << 24', '1 << 14'),
+    ('SECONDS = 10', 'SECONDS = 2'),
+  ):
+    assert text.count(limit) == 1
+    text = text.replace(limit, lower)
+  (folder / 'serve.py').write_text(text)
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  command = [sys.executable, 'serve.py', str(folder / 'exported'), str(port)]
+  with (folder / 'errors').open('w') as errors:
+    process = subprocess.Popen(
+      command, cwd=folder, stderr=errors, stdout=subprocess.PIPE, text=True
+    )
+  try:
+    assert process.stdout.readline().startswith('serving ')
+    yield SimpleNamespace(workdir=workdir, folder=folder, port=port)
+  finally:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+  assert 'Traceback' not in (folder / 'errors').read_text()
+  assert not (folder / 'exported' / '__pycache__').exists()
+
+
+def post(server, data):
+  """Returns status and content."""
+  request = urllib.request.Request(f'http://localhost:{server.port}', data)
+  try:
+    with urllib.request.urlopen(request, timeout=60) as answer:
+      return answer.status, answer.read()
+  except urllib.error.HTTPError as refused:
+    with refused:
+      return refused.code, refused.read()
+
+
+def encoded(pixels, kind='PNG', **options):
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, kind, **options)
+  return file.getvalue()
+
+
+def test_it_answers_what_predict_writes(server, tmp_path):
+  image = tiny_runs.random_image(21, 45)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # to be turned a quarter to the right
+  (folder := tmp_path / 'in').mkdir()
+  (folder / 'plain.png').write_bytes(encoded(image))
+  (folder / 'grey.bmp').write_bytes(encoded(image[..., 0], 'BMP'))
+  (folder / 'packed.tif').write_bytes(encoded(image, 'TIFF', compression='tiff_lzw'))
+  (folder / 'turned.jpg').write_bytes(encoded(image, 'JPEG', quality=95, exif=exif))
+  launch('predict', f'--workdir={server.workdir}', f'--input={folder}', f'--output={tmp_path}/out')
+  for file in sorted(folder.iterdir()):
+    status, content = post(server, file.read_bytes())
+    answer, written = (
+      Image.open(io.BytesIO(content)), Image.open(tmp_path / 'out' / f'{file.stem}.png')
+    )  # fmt: skip
+    assert status == 200
+    assert answer.size == written.size == ((21, 45) if file.stem == 'turned' else (45, 21))
+    np.testing.assert_array_equal(np.asarray(answer), np.asarray(written), file.name)
+    assert answer.getpalette()[:12] == written.getpalette()[:12]
+
+
+GREY = np.zeros((8, 8), np.uint8)
+PNG = encoded(tiny_runs.random_image(60, 64))
+
+
+@pytest.mark.parametrize(
+  ('data', 'status', 'words'),
+  [
+    (b'no image', 400, 'cannot predict this: cannot identify image file'),
+    (PNG[:300], 400, 'cannot predict this: '),
+    (encoded(GREY, 'GIF'), 400, 'cannot predict this: cannot identify image file'),
+    (encoded(GREY.astype(np.uint16)), 400, 'more than 8 bits a channel; this network takes 8'),
+    (encoded(np.zeros((129, 128), np.uint8)), 413, '129 x 128 pixels; at most 16,384 are taken'),
+    (bytes((1 << 16) + 1), 413, '65537 bytes; at most 65,536 are taken'),
+  ],
+)
+def test_what_is_refused_is_told_in_json(data, status, words, server):
+  code, content = post(server, data)
+  assert code == status and json.loads(content)['error'].startswith(words)
+
+
+def test_slow_and_odd_clients_are_ended_and_block_nobody(server):
+  idle, slow, silent = (
+    socket.create_connection(('localhost', server.port), timeout=30) for _ in range(3)
+  )
+  with idle, slow, silent:
+    slow.sendall(b'POST / HTTP/1.0\r\nContent-Length: 100\r\n\r\nhalf of it')
+    silent.sendall(b'POST / HTTP/1.0\r\n\r\n')
+    start = time.monotonic()
+    assert post(server, PNG)[0] == 200
+    assert time.monotonic() - start < 2 or idle.recv(1) == b''  # not after the others' time
+    head, _, body = b''.join(iter(lambda: slow.recv(4096), b'')).partition(b'\r\n\r\n')
+    assert b' 408 ' in head and json.loads(body) == {'error': 'not sent in 2 s'}
+    assert b' 411 ' in silent.recv(4096)
+    assert idle.recv(1) == b''  # it is hung up, in time
+
+
+def test_without_arguments_it_is_one_line(monkeypatch, tmp_path):
+  monkeypatch.setattr(sys, 'argv', ['serve.py'])
+  with pytest.raises(
+    SystemExit, match=r'^usage: python serve\.py FOLDER \[PORT\] \[jax\|onnx\|iree\]$'
+  ):
+    runpy.run_path(str(SERVE), run_name='__main__')
+  monkeypatch.setattr(sys, 'argv', ['serve.py', str(tmp_path)])
+  monkeypatch.delitem(sys.modules, 'run', raising=False)
+  with pytest.raises(SystemExit, match="^error: No module named 'run'$"):
+    runpy.run_path(str(SERVE), run_name='__main__')
