@@ -189,7 +189,7 @@ def test_export_says_what_the_network_says(trained, tmp_path, capsys):
   card = json.loads((tmp_path / 'export' / 'card.json').read_text())
   assert set(card['output']) == {'boxes', 'scores', 'classes', 'masks'}
   assert card['check']['largest_difference'] <= 1e-4
-  assert [entry['file'] for entry in card['programs']] == ['40x48.jax_export']
+  assert [entry['file'] for entry in card['programs']] == ['40x48.jax_export', '40x48.mlirbc']
   assert 'mask_ap' in card['metrics']['val'] if card['metrics'] else True
   assert 'exported step' in capsys.readouterr().out
 
