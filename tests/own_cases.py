@@ -361,7 +361,9 @@ def _tiff(
       values = bands(pixels, count, dtype, factor)
       return values if planes == 'contig' else np.moveaxis(values, -1, 0)
 
-    tags = ({'photometric': 'rgb' if count == 3 else 'minisblack', 'planarconfig': planes}, {})
+    tags = {'photometric': 'rgb' if count == 3 else 'minisblack'}
+    tags |= {'planarconfig': planes} if count > 1 else {}
+    tags = (tags, {})
     write_all(root, image=image, images='{split}/images/{i}.tif', tags=tags)
 
   CASES.append(Case(title, write, right, shared=shared))

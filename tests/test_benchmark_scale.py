@@ -37,7 +37,7 @@ def test_a_command_costs_time_and_memory_and_its_failure_is_told(tmp_path):
   with pytest.raises(UserError, match='jaxseg data plan: error: plan needs --output'):
     scale.measure(['data', 'plan'], str(tmp_path))
   cost = scale.measure(['--help'], str(tmp_path))
-  assert 0 < cost.cpu_seconds and 0 < cost.seconds < 60 and 5 << 20 < cost.peak_bytes < 1 << 30
+  assert 0 < cost.cpu_seconds and 0 < cost.seconds < 60 and cost.peak_bytes > 5 << 20
 
 
 @pytest.mark.slow

@@ -36,7 +36,10 @@ COMMANDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Of a command: seconds of the wall and of all cores, and the most memory that it held, in bytes."""
+  """Of a command: seconds of the wall and of all cores, and the most memory that it held, in bytes.
+
+  Linux counts no less than what its caller held when it started the command.
+  """
 
   seconds: float
   cpu_seconds: float
