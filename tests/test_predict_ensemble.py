@@ -45,6 +45,9 @@ class Fixed(BasePredictor):
   def canvas(self, height, width):
     return height, width
 
+  def comes_in_bands(self, size):
+    return False
+
   def replace(self, **options):
     return Fixed(self.maps, self.cuts, dataclasses.replace(self.options, **options))
 

@@ -85,22 +85,12 @@ def list_items(source: str | Path, results: str | Path | None = None) -> list[It
 
 
 def _below(folder: Path) -> list[Path]:
-  """Returns the images below a folder, by name, but for hidden ones; links to folders are not followed."""
-  if files.is_remote(folder):
-    found = [path for path in folder.rglob('*') if not path.is_dir()]
-  else:
-    try:
-      walk = os.walk(folder, onerror=_raise)
-      found = [Path(root, name) for root, _, names in walk for name in names]
-    except OSError as error:
-      raise UserError(f'cannot read {error.filename}: {error.strerror or error}') from None
-  names = {path: path.relative_to(folder).parts for path in found}
-  shown = [p for p in found if not any(part.startswith('.') for part in names[p])]
-  return sorted(path for path in shown if path.suffix.lower() in pages.SUFFIXES)
-
-
-def _raise(error: OSError) -> None:
-  raise error
+  """Returns the images below a folder, by name, but for hidden ones."""
+  try:
+    paths = sorted(folder / name for name in files.walk(folder))
+  except OSError as error:
+    raise UserError(f'cannot read {error.filename}: {error.strerror or error}') from None
+  return [path for path in paths if path.suffix.lower() in pages.SUFFIXES]
 
 
 def _fixed_part(pattern: Path) -> Path:
