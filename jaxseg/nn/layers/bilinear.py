@@ -152,7 +152,7 @@ def _weights(n: int, points: Array) -> Array:
 
 def _product(x: Array, axis: int, matrix: Array) -> Array:
   """matrix [m,n] times x along an axis of n; as exact as x's type, on every device."""
-  exact = dict(precision=lax.Precision.HIGHEST)
+  exact = dict(precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None)
   return jnp.moveaxis(jnp.tensordot(x, matrix.astype(x.dtype), ((axis,), (1,)), **exact), -1, axis)
 
 
