@@ -79,7 +79,7 @@ def nets(operators):
     ):
       layer.weight *= factor
   tensors = {name: t.numpy() for name, t in net.state_dict().items()}
-  model = Model(CLASSES, aligned=False, anchors_rounded=True, pre_nms=(0, 1000), post_nms=(0, 1000))
+  model = Model(CLASSES, aligned=False, anchors_rounded=True, pre_nms=(1, 1000), post_nms=(1, 1000))
   shapes = jax.eval_shape(
     lambda: model.init(jax.random.key(0), jnp.zeros((1, *SIZE, 3)), train=False)
   )
