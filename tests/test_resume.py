@@ -1,7 +1,6 @@
 """Straight 2N steps and N + resume + N end in the same bits; damaged checkpoints are told."""
 
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -77,15 +76,17 @@ def test_a_training_keeps_its_state_once(tmp_path, monkeypatch):
   alive, check = [], loop.Loop._check_last_step
 
   def spy(self):
-    gc.collect()  # what nobody holds and Python has not yet swept is no copy
-    mine = [array for array in jax.live_arrays() if id(array) not in others]
-    alive.append(sum(array.shape == (3, 3, 3, 2) for array in mine))
+    if self._unchecked:  # at every step, once the device has done it
+      jax.block_until_ready(self._unchecked[1])
+      mine = [array for array in jax.live_arrays() if id(array) not in others]
+      alive.append(sum(array.shape == (3, 3, 3, 2) for array in mine))
     check(self)
 
   monkeypatch.setattr(loop.Loop, '_check_last_step', spy)
   train.train(tiny('optim.name=adam'), tmp_path)
-  more = [n for n in alive if n != 3]  # at times the device still reads what a step has replaced
-  assert len(more) <= 2 < len(alive) / 2, str(alive)  # 3: the first kernel and Adam's two moments
+  # The first kernel and Adam's two moments. Beside the step after an evaluation two more are seen at
+  # times, and not at the next: known, and not understood.
+  assert alive[:3] + alive[4:] == [3] * 5 and alive[3] in (3, 5), str(alive)
 
 
 def test_a_workdir_holds_what_the_readme_says(straight):
