@@ -28,10 +28,11 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 
 again=''
+# Before the step begins, so that no signal finds them missing; $! is the step once there is one.
+trap 'kill -TERM "${!:-}" 2>/dev/null || true' TERM
+trap 'again=yes; kill -TERM "${!:-}" 2>/dev/null || true' USR1
 srun --kill-on-bad-exit=1 python launch/train.py "$@" &
 step=$!
-trap 'kill -TERM "$step" 2>/dev/null || true' TERM
-trap 'again=yes; kill -TERM "$step" 2>/dev/null || true' USR1
 
 status=0
 wait "$step" || status=$?

@@ -4,21 +4,29 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: launch/tpu_vm.sh create  --name=NAME --zone=ZONE --type=TYPE [--spot] [--version=RUNTIME]
+usage: launch/tpu_vm.sh create  --name=NAME --zone=ZONE --type=TYPE [--spot | --flex=HOURS]
+                                [--within=HOURS] [--every=SECONDS] [--version=RUNTIME]
        launch/tpu_vm.sh install --name=NAME --zone=ZONE
        launch/tpu_vm.sh run     --name=NAME --zone=ZONE -- python launch/train.py ...
        launch/tpu_vm.sh logs    --name=NAME --zone=ZONE [--worker=N]
-       launch/tpu_vm.sh resume  --name=NAME --zone=ZONE --type=TYPE [--spot] [--every=SECONDS]
-                                -- python launch/train.py ...
+       launch/tpu_vm.sh stop    --name=NAME --zone=ZONE [--kill]
+       launch/tpu_vm.sh resume  --name=NAME --zone=ZONE --type=TYPE [--spot | --flex=HOURS]
+                                [--every=SECONDS] -- python launch/train.py ...
+       launch/tpu_vm.sh status  --name=NAME --zone=ZONE
        launch/tpu_vm.sh delete  --name=NAME --zone=ZONE
 
-create   makes the TPU VM; TYPE is v4-8, v5e-8, v6e-8, v5e-256, ...; --spot is cheaper, may be taken away
+create   asks for the TPU VM and waits in the queue for it (after Ctrl-C the request stays there);
+         TYPE is v4-8, v5e-8, v6e-8, v5e-256, ...; --spot is cheaper and may be taken away; --flex
+         keeps it for so many hours; --within gives the request up after so many hours of waiting;
+         --every says how often it looks (20)
 install  copies the committed files of this checkout to all workers and installs them with jax[tpu]
 run      starts the command on all workers at once and returns; a command that is running stays as it is
 logs     streams the output of worker 0, or N, until Ctrl-C; the run goes on
+stop     ends the run on all workers: it saves first. --kill does not wait, for a worker that hangs
 resume   makes the VM again if it is gone, then runs the command again: a training goes on where it
          was saved. With --every it looks again every so many seconds, until the run has finished
-delete   deletes the VM and all that is on its disks
+status   prints the states of the request and of the VM
+delete   deletes the request, the VM and all that is on its disks
 
 always:  --project=PROJECT, --dry-run (prints the gcloud calls and runs none)
 TEXT
@@ -29,15 +37,16 @@ fail() {
   exit 2
 }
 
-name='' zone='' type='' version='' worker=0 every=0 dry='' command=''
-common=() spot=() program=()
+name='' zone='' type='' version='' worker=0 every=0 flex='' within='' dry='' command=''
+signal=TERM look=20
+common=() spot=() program=() preview=()
 
 parse() {
   case ${1:-} in
-    create | install | run | logs | resume | delete) command=$1 ;;
+    create | install | run | logs | stop | resume | status | delete) command=$1 ;;
     -h | --help) usage && exit 0 ;;
-    '') fail 'no command: give create, install, run, logs, resume or delete' ;;
-    *) fail "no command '$1': there are create, install, run, logs, resume, delete" ;;
+    '') fail 'no command: give create, install, run, logs, stop, resume, status or delete' ;;
+    *) fail "no command '$1': there are create, install, run, logs, stop, resume, status, delete" ;;
   esac
   shift
   while (($#)); do
@@ -48,6 +57,9 @@ parse() {
       --version=*) version=${1#*=} ;;
       --worker=*) worker=${1#*=} ;;
       --every=*) every=${1#*=} ;;
+      --flex=*) flex=${1#*=} ;;
+      --within=*) within=${1#*=} ;;
+      --kill) signal=KILL ;;
       --project=*) common+=("$1") ;;
       --spot) spot=(--spot) ;;
       --dry-run) dry=yes ;;
@@ -64,6 +76,9 @@ check() {
   [[ $name ]] || fail "$command needs --name=NAME"
   [[ $zone ]] || fail "$command needs --zone=ZONE, as in us-central2-b"
   [[ $every =~ ^[0-9]+$ ]] || fail "--every=$every: give whole seconds"
+  ((!every)) || look=$every
+  [[ $flex$within =~ ^[0-9]*$ ]] || fail "--flex=$flex --within=$within: give whole hours"
+  [[ -z $flex || ${#spot[@]} = 0 ]] || fail '--spot and --flex are two ways to pay: give one'
   case $command in
     create | resume) [[ $type ]] || fail "$command needs --type=TYPE, as in v4-8" ;;
   esac
@@ -73,9 +88,9 @@ check() {
   [[ $dry ]] || command -v gcloud >/dev/null || fail 'gcloud is not installed: https://cloud.google.com/sdk'
 }
 
-# Prints a call so that a shell can read it again, or makes it.
+# tpu tpu-vm|queued-resources VERB ...: prints a call so that a shell can read it again, or makes it.
 tpu() {
-  local call=(gcloud compute tpus tpu-vm "$@" "${common[@]}")
+  local call=(gcloud ${preview[@]+"${preview[@]}"} compute tpus "$@" "${common[@]}")
   if [[ $dry ]]; then
     quoted "${call[@]}"
     echo
@@ -98,7 +113,7 @@ quoted() {
 }
 
 on_workers() { # on_workers all|N COMMAND
-  tpu ssh "$name" "--worker=$1" "--command=$2"
+  tpu tpu-vm ssh "$name" "--worker=$1" "--command=$2"
 }
 
 create() {
@@ -112,7 +127,36 @@ create() {
       *) fail "--type=$type is not known here: give its --version=RUNTIME too" ;;
     esac
   fi
-  tpu create "$name" "--accelerator-type=$accelerator" "--version=$runtime" ${spot[@]+"${spot[@]}"}
+  local request=("--node-id=$name" "--accelerator-type=$accelerator" "--runtime-version=$runtime")
+  request+=(${spot[@]+"${spot[@]}"})
+  [[ -z $within ]] || request+=("--valid-until-duration=${within}h")
+  if [[ $flex ]]; then # only the preview of gcloud has it
+    preview=(alpha)
+    request+=(--provisioning-model=flex-start "--max-run-duration=${flex}h")
+  fi
+  tpu queued-resources create "$name" "${request[@]}" --async
+  preview=()
+  wait_in_queue
+}
+
+wait_in_queue() {
+  local last='' now
+  while true; do
+    now=$(request_state)
+    [[ $dry ]] && echo "$now" && return
+    [[ $now = "$last" ]] || echo "$name is ${now:-on its way to the queue}"
+    last=$now
+    case $now in
+      ACTIVE) return ;;
+      FAILED | SUSPENDED) echo "error: the request has ended $now; launch/tpu_vm.sh delete clears it" >&2 && return 1 ;;
+    esac
+    sleep "$look"
+  done
+}
+
+# Of the request: WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, FAILED, SUSPENDED, ...; nothing if there is none.
+request_state() {
+  tpu queued-resources describe "$name" '--format=value(state.state)' 2>/dev/null || true
 }
 
 install() {
@@ -121,13 +165,24 @@ install() {
   archive=${TMPDIR:-/tmp}/jaxseg.tar.gz
   [[ -e $root/.git ]] || fail 'install needs a git checkout: clone the repository'
   [[ $dry ]] || git -C "$root" archive --format=tar.gz --prefix=jaxseg/ -o "$archive" HEAD
-  tpu scp "$archive" "$name:jaxseg.tar.gz" --worker=all
+  # A VM that has just become ready may refuse its first connections.
+  again_if_it_fails tpu tpu-vm scp "$archive" "$name:jaxseg.tar.gz" --worker=all
   # The images bring Python 3.10; uv fetches a newer one.
   on_workers all "$(join_words ' && ' \
     'tar -xzf jaxseg.tar.gz' \
     'python3 -m pip install -q --user uv' \
     '(test -x jaxseg-venv/bin/python || python3 -m uv venv -q --python 3.12 jaxseg-venv)' \
-    "python3 -m uv pip install -q --python jaxseg-venv/bin/python -e './jaxseg[tpu,gcs]'")"
+    "python3 -m uv pip install -q --python jaxseg-venv/bin/python -e './jaxseg[tpu,gcs]'" \
+    'touch jaxseg.installed')"
+}
+
+again_if_it_fails() {
+  local attempt
+  for attempt in 1 2 3; do
+    "$@" && return
+    ((attempt == 3)) || { echo "failed; again in $look seconds" >&2 && sleep "$look"; }
+  done
+  return 1
 }
 
 join_words() { # join_words SEPARATOR WORD...
@@ -154,31 +209,54 @@ logs() {
   on_workers "$worker" 'tail -n 100 -F jaxseg/run.log'
 }
 
-delete() {
-  tpu delete "$name" --quiet
+# setsid made the run's process the first of its group: its number names all of them.
+stop() {
+  # shellcheck disable=SC2016 # the worker's own file
+  on_workers all 'kill -'"$signal"' -- -$(cat jaxseg/run.pid)'
 }
 
-state() {
-  tpu describe "$name" '--format=value(state)' 2>/dev/null || true
+status() {
+  local request
+  request=$(request_state)
+  [[ $dry ]] && echo "$request" && node_state && return
+  echo "request: ${request:-none}, VM: $(node_state)"
+}
+
+delete() {
+  tpu queued-resources delete "$name" --force --quiet
+}
+
+node_state() {
+  tpu tpu-vm describe "$name" '--format=value(state)' 2>/dev/null || echo none
 }
 
 resume_once() {
-  local found
-  found=$(state)
+  local request
+  request=$(request_state)
   if [[ $dry ]]; then
-    echo "$found" && delete && create && install && run
+    echo "$request" && delete && create && install && run
     return
   fi
-  case $found in
-    READY) ;;
-    CREATING | STARTING | RESTARTING | REPAIRING) echo "$name is $found: not ready yet" && return 1 ;;
-    '') echo "$name is not there: it is made" && again ;;
-    *) echo "$name is $found: it is made again" && delete && again ;;
-  esac && run
+  case $request in
+    ACTIVE) resume_active ;;
+    '') echo "$name is not there: it is made" && create && install && run ;;
+    FAILED | SUSPENDED) make_again "$request" ;;
+    *) echo "$name is $request: not ready yet" && return 1 ;;
+  esac
 }
 
-again() {
-  create && install
+resume_active() {
+  local node
+  node=$(node_state)
+  case $node in
+    READY) { on_workers all 'test -e jaxseg.installed' || install; } && run ;;
+    CREATING | STARTING | RESTARTING | REPAIRING) echo "$name is $node: not ready yet" && return 1 ;;
+    *) make_again "$node" ;;
+  esac
+}
+
+make_again() {
+  echo "$name is $1: it is made again" && delete && create && install && run
 }
 
 resume() {

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jaxseg.tools import slices
-from jaxseg.tools.compile import account, session
+from jaxseg.tools.compile import account, program, session
 from jaxseg.types import UserError
 from tests.test_launch import launch
 
@@ -51,6 +51,60 @@ def test_slices_by_name():
   assert slices.slice_of('v5e-8').busy(12) == 6
   with pytest.raises(UserError, match=r'--topology=v5e-7: choose one of v4-8, '):
     slices.slice_of('v5e-7')
+
+
+def result(**changes) -> program.Result:
+  values = dict(
+    slice='v5e-8',
+    mode='train',
+    batch=8,
+    chips=8,
+    size=(32, 48),
+    needed_bytes=3 << 30,
+    flops=197e9,
+    cycles=3e6,
+    unestimated_cycles=3e5,
+    layers={'conv': 2e6},
+    exchanged={'all-reduce': 1 << 20},
+    compile_seconds=5.0,
+    num_steps=900_000,
+  )
+  return program.Result(**values | changes)
+
+
+def test_what_is_said_of_a_program_by_hand():
+  assert list(program.report(result(), 1.5)) == [  # 3 M cycles at 1.5 GHz are 2 ms
+    'train: 8 x 32x48 on 8 of the chips of v5e-8 (compiled in 5 s)',
+    'memory    3.00 of 16 GiB a chip: fits',
+    "time      2.00 ms, 3.00 M cycles (the compiler's estimate; 10% of it bounded by bytes)",
+    'work      197.0 GFLOP a chip, 50.0% of its peak in bfloat16 (estimated)',
+    'training  900,000 steps: 0.5 hours (estimated), 6.00 for all chips',
+    'exchanged all-reduce 1.00 MiB',
+    'dearest layers, in M cycles (estimated):',
+    '      2.00   67%  conv',
+  ]
+  said = list(program.report(result(mode='eval', num_steps=None, needed_bytes=17 << 30)))
+  assert said[1].endswith('GiB a chip: does not fit') and not any('hours' in line for line in said)
+
+
+def test_a_table_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
+  asked = []
+
+  def compiled(experiment, rented, mode, size):
+    asked.append(rented.name)
+    if rented.name == 'v6e-8':
+      raise program.OutOfMemory('it needs 40G')
+    return program.Compiled(result(slice=rented.name, size=size), '')
+
+  monkeypatch.setattr(session, 'compiled', compiled)
+  monkeypatch.setattr(session, 'baselines', lambda folder: [('configs/unet_shapes.py:smoke', '')])
+  some = [slices.slice_of('v5e-8'), slices.slice_of('v6e-8'), slices.slice_of('v5e-256')]
+  for _ in range(2):
+    session.table(some, ('train',), json_file=str(tmp_path / 'rows.json'), size=(32, 48))
+  assert asked == ['v5e-8', 'v6e-8']  # 256 chips have 64 hosts, which cannot share 8 images
+  rows = capsys.readouterr().out.splitlines()[-3:]
+  assert rows[0].endswith('| v5e-8 | 8 x 32x48 | 8 | 3.00 | 2.0 | 50% | 0.5 |')
+  assert '| it needs 40G |' in rows[1] and '64 hosts cannot share 8 images' in rows[2]
 
 
 @pytest.mark.parametrize(

@@ -33,13 +33,21 @@ def call(*words: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def printed(*words: str) -> list[list[str]]:
-  """Returns the words of every call that a dry run prints, as a shell would read them."""
+  """Returns the words after `gcloud compute tpus` that a dry run prints, as a shell would read them."""
   done = call(*words, '--dry-run') if '--' not in words else call(words[0], '--dry-run', *words[1:])
   assert done.returncode == 0, done.stderr
   calls = [shlex.split(line) for line in done.stdout.splitlines()]
-  assert all(c[:4] == ['gcloud', 'compute', 'tpus', 'tpu-vm'] for c in calls)
+  assert all(c[:3] == ['gcloud', 'compute', 'tpus'] for c in calls if c[1] != 'alpha')
   assert all(c[-1] == '--zone=us-central2-b' for c in calls)
-  return [c[4:-1] for c in calls]
+  return [c[1:-1] if c[1] == 'alpha' else c[3:-1] for c in calls]
+
+
+LOOK = ['queued-resources', 'describe', 'seg', '--format=value(state.state)']
+
+
+def verbs(calls: list[list[str]]) -> str:
+  """Returns what is done, in a line: to the request in capitals, to the VM in small letters."""
+  return ' '.join(c[1].upper() if c[0] == 'queued-resources' else c[1] for c in calls)
 
 
 @pytest.mark.parametrize(
@@ -51,42 +59,64 @@ def printed(*words: str) -> list[list[str]]:
     ('v6e-8', 'v6e-8', 'v2-alpha-tpuv6e'),
   ],
 )
-def test_create_names_accelerator_and_runtime(type_, accelerator, runtime):
-  flags = [f'--accelerator-type={accelerator}', f'--version={runtime}']
-  assert printed('create', *WHERE, f'--type={type_}') == [['create', 'seg', *flags]]
-  assert printed('create', *WHERE, f'--type={type_}', '--spot') == [
-    ['create', 'seg', *flags, '--spot']
+def test_create_asks_for_accelerator_and_runtime_and_waits(type_, accelerator, runtime):
+  request = ['queued-resources', 'create', 'seg', '--node-id=seg']
+  request += [f'--accelerator-type={accelerator}', f'--runtime-version={runtime}']
+  assert printed('create', *WHERE, f'--type={type_}') == [[*request, '--async'], LOOK]
+  flags = ['--spot', '--valid-until-duration=6h', '--async']
+  assert printed('create', *WHERE, f'--type={type_}', '--spot', '--within=6') == [
+    [*request, *flags],
+    LOOK,
   ]
 
 
 def test_create_takes_another_runtime_and_project():
-  (call_,) = printed('create', '--project=p', *WHERE, '--type=v9-8', '--version=next')
-  assert call_ == ['create', 'seg', '--accelerator-type=v9-8', '--version=next', '--project=p']
+  (request, _) = printed('create', '--project=p', *WHERE, '--type=v9-8', '--version=next')
+  assert request[4:] == [
+    '--accelerator-type=v9-8',
+    '--runtime-version=next',
+    '--async',
+    '--project=p',
+  ]
+
+
+def test_flex_start_is_asked_of_the_preview_and_nothing_else_is():
+  request, look = printed('create', *WHERE, '--type=v5e-8', '--flex=8')
+  assert request[:5] == ['alpha', 'compute', 'tpus', 'queued-resources', 'create']
+  assert request[-3:] == ['--provisioning-model=flex-start', '--max-run-duration=8h', '--async']
+  assert look == LOOK
 
 
 def test_install_copies_and_installs_on_all_workers():
   copy, install = printed('install', *WHERE)
-  assert copy[:1] + copy[2:] == ['scp', 'seg:jaxseg.tar.gz', '--worker=all']
-  assert install[:3] == ['ssh', 'seg', '--worker=all']
-  assert 'pip install' in install[3] and 'jaxseg[tpu' in install[3]
+  assert copy[:2] + copy[3:] == ['tpu-vm', 'scp', 'seg:jaxseg.tar.gz', '--worker=all']
+  assert install[:4] == ['tpu-vm', 'ssh', 'seg', '--worker=all']
+  assert 'pip install' in install[4] and 'jaxseg[tpu' in install[4]
 
 
 def test_run_and_logs():
   ((*start, command),) = printed('run', *WHERE, '--', *PROGRAM)
-  assert start == ['ssh', 'seg', '--worker=all'] and command.startswith('--command=cd jaxseg && ')
+  assert start == ['tpu-vm', 'ssh', 'seg', '--worker=all']
+  assert command.startswith('--command=cd jaxseg && ')
   assert printed('logs', *WHERE, '--worker=3') == [
-    ['ssh', 'seg', '--worker=3', '--command=tail -n 100 -F jaxseg/run.log']
+    ['tpu-vm', 'ssh', 'seg', '--worker=3', '--command=tail -n 100 -F jaxseg/run.log']
   ]
 
 
 def test_resume_makes_the_vm_again_and_runs_the_same_command():
   calls = printed('resume', *WHERE, '--type=v4-8', '--spot', '--', *PROGRAM)
-  assert [c[0] for c in calls] == ['describe', 'delete', 'create', 'scp', 'ssh', 'ssh']
+  assert verbs(calls) == 'DESCRIBE DELETE CREATE DESCRIBE scp ssh ssh'
   assert '--spot' in calls[2] and calls[-1:] == printed('run', *WHERE, '--', *PROGRAM)
 
 
-def test_delete_asks_nothing():
-  assert printed('delete', *WHERE) == [['delete', 'seg', '--quiet']]
+def test_status_delete_and_stop():
+  assert verbs(printed('status', *WHERE)) == 'DESCRIBE describe'
+  assert printed('delete', *WHERE) == [
+    ['queued-resources', 'delete', 'seg', '--force', '--quiet']
+  ]  # the VM goes first; nothing is asked
+  for flags, name in (([], 'TERM'), (['--kill'], 'KILL')):
+    ((*_, command),) = printed('stop', *WHERE, *flags)
+    assert command == f'--command=kill -{name} -- -$(cat jaxseg/run.pid)'
 
 
 @pytest.mark.parametrize(
@@ -101,6 +131,8 @@ def test_delete_asks_nothing():
     (['run', *WHERE], 'a command after --'),
     (['run', *WHERE, 'python', 'launch/train.py'], "no flag 'python'"),
     (['resume', *WHERE, '--type=v4-8', '--every=soon', '--', 'x'], '--every=soon'),
+    (['create', *WHERE, '--type=v4-8', '--flex=long'], '--flex=long'),
+    (['create', *WHERE, '--type=v4-8', '--flex=8', '--spot'], 'give one'),
   ],
 )
 def test_a_mistake_is_one_line(words, says):
@@ -119,15 +151,25 @@ def test_help_and_a_missing_gcloud(tmp_path):
   assert done.returncode == 2 and 'gcloud is not installed' in done.stderr
 
 
+# Each look at a request moves it one state on, up to what `becomes` says.
 GCLOUD = """#!/bin/bash
-echo "$4" >> "$HOME/calls"
-case $4 in
-  describe) cat "$HOME/state" 2> /dev/null ;;
-  create) echo READY > "$HOME/state" ;;
-  delete) rm "$HOME/state" ;;
+cd "$HOME"
+test "$3" = queued-resources && word=${4^^} || word=$4
+echo "$word" >> calls
+case $word in
+  DESCRIBE)
+    cat request 2> /dev/null
+    case $(cat request 2> /dev/null) in
+      WAITING_FOR_RESOURCES) cat becomes > request ;;
+      PROVISIONING) echo ACTIVE > request; echo READY > node ;;
+    esac ;;
+  CREATE) echo WAITING_FOR_RESOURCES > request ;;
+  DELETE) rm -f request node ;;
+  describe) cat node ;;
+  scp) if test -e refuses; then rm refuses; exit 1; fi ;;
   ssh)
     for word; do case $word in --command=*) command=${word#*=} ;; esac; done
-    case $command in tar*) mkdir -p "$HOME/jaxseg" ;; *) cd "$HOME" && bash -c "$command" ;; esac ;;
+    case $command in tar*) mkdir -p jaxseg; touch jaxseg.installed ;; *) bash -c "$command" ;; esac ;;
 esac
 """
 PYTHON = """#!/bin/bash
@@ -144,6 +186,7 @@ def cloud(tmp_path) -> Path:
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text(text)
     (tmp_path / name).chmod(0o755)
+  (tmp_path / 'becomes').write_text('PROVISIONING\n')
   return tmp_path
 
 
@@ -177,30 +220,79 @@ def test_a_command_that_is_running_is_left_alone(cloud):
   assert not (cloud / 'jaxseg' / 'args').exists()
 
 
+MADE = 'CREATE DESCRIBE DESCRIBE DESCRIBE scp ssh ssh'  # waiting, provisioning, active
+
+
 @pytest.mark.parametrize(
-  'state, calls',
+  'request_, node, calls',
   [
-    ('READY', 'describe ssh'),
-    ('PREEMPTED', 'describe delete create scp ssh ssh'),
-    (None, 'describe create scp ssh ssh'),
+    ('ACTIVE', 'READY', 'DESCRIBE describe ssh ssh'),
+    ('ACTIVE', 'PREEMPTED', f'DESCRIBE describe DELETE {MADE}'),
+    ('SUSPENDED', None, f'DESCRIBE DELETE {MADE}'),
+    (None, None, f'DESCRIBE {MADE}'),
   ],
 )
-def test_resume_does_what_the_state_asks_for(cloud, state, calls):
+def test_resume_does_what_the_states_ask_for(cloud, request_, node, calls):
   (cloud / 'jaxseg').mkdir()
-  if state:
-    (cloud / 'state').write_text(f'{state}\n')
+  (cloud / 'jaxseg' / 'ended').touch()
+  (cloud / 'jaxseg.installed').touch()
+  for name, state in (('request', request_), ('node', node)):
+    if state:
+      (cloud / name).write_text(f'{state}\n')
+  done = on(cloud, 'resume', *WHERE, '--type=v4-8', '--every=1', '--', *PROGRAM)
+  assert done.returncode == 0, done.stderr
+  assert (cloud / 'calls').read_text().split()[: len(calls.split())] == calls.split()
+
+
+def test_a_vm_without_the_program_gets_it_before_the_run(cloud):
+  for name, state in (('request', 'ACTIVE'), ('node', 'READY')):
+    (cloud / name).write_text(f'{state}\n')
   done = on(cloud, 'resume', *WHERE, '--type=v4-8', '--', *PROGRAM)
   assert done.returncode == 0, done.stderr
-  assert (cloud / 'calls').read_text().split() == calls.split()
-  wait_for(cloud / 'jaxseg' / 'run.status')
+  assert (cloud / 'calls').read_text().split() == 'DESCRIBE describe ssh scp ssh ssh'.split()
+
+
+def test_a_request_that_still_waits_is_left_in_the_queue(cloud):
+  (cloud / 'request').write_text('PROVISIONING\n')
+  done = on(cloud, 'resume', *WHERE, '--type=v4-8', '--', *PROGRAM)
+  assert done.returncode == 1 and 'seg is PROVISIONING: not ready yet' in done.stdout
+  assert (cloud / 'calls').read_text().split() == ['DESCRIBE']
+
+
+def test_create_tells_the_states_and_ends_with_a_request_that_failed(cloud):
+  done = on(cloud, 'create', *WHERE, '--type=v4-8', '--every=1')
+  assert done.returncode == 0, done.stderr
+  assert [line.split()[-1] for line in done.stdout.splitlines()] == [
+    'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'
+  ]  # fmt: skip
+  assert on(cloud, 'status', *WHERE).stdout == 'request: ACTIVE, VM: READY\n'
+  (cloud / 'becomes').write_text('FAILED\n')
+  done = on(cloud, 'create', *WHERE, '--type=v4-8', '--every=1')
+  assert done.returncode == 1 and 'ended FAILED' in done.stderr
+
+
+def test_the_first_connections_may_be_refused(cloud):
+  (cloud / 'refuses').touch()
+  done = on(cloud, 'install', *WHERE, '--every=1')
+  assert done.returncode == 0 and 'again in 1 seconds' in done.stderr
+  assert (cloud / 'calls').read_text().split() == ['scp', 'scp', 'ssh']
+
+
+def test_stop_ends_all_processes_of_the_run(cloud):
+  (cloud / 'jaxseg').mkdir()
+  child = subprocess.Popen(['sleep', '60'], start_new_session=True)
+  (cloud / 'jaxseg' / 'run.pid').write_text(f'{child.pid}\n')
+  assert on(cloud, 'stop', *WHERE).returncode == 0
+  assert child.wait(10) == -signal.SIGTERM
 
 
 def test_resume_every_goes_on_until_the_run_has_finished(cloud):
   (cloud / 'jaxseg').mkdir()
-  (cloud / 'state').write_text('READY\n')
-  words = ('resume', *WHERE, '--type=v4-8', '--every=1', '--', *PROGRAM)
+  (cloud / 'jaxseg.installed').touch()
+  for name, state in (('request', 'ACTIVE'), ('node', 'READY')):
+    (cloud / name).write_text(f'{state}\n')
   (cloud / 'jaxseg' / 'ended').touch()
-  done = on(cloud, *words)
+  done = on(cloud, 'resume', *WHERE, '--type=v4-8', '--every=1', '--', *PROGRAM)
   assert done.returncode == 0 and 'the run has finished' in done.stdout
 
 

@@ -3,7 +3,6 @@
 python launch/benchmark.py --config=configs/unet_isbi2012.py [--mode=train,infer] [--batch=8]
     [--crop=H,W] [--compare=torch,flax] [--json=FILE]
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=fit --batch=1,2,4,8 --crop=572,572
-python launch/benchmark.py --config=configs/segnet_camvid.py --mode=hours --crop=360,480
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --batch=1 --crop=2048,1024
     --config.model.padding=same --config.cpu_devices=8
 python launch/benchmark.py --mode=scale --images=1000,10000     whole commands on that many made images
@@ -15,13 +14,13 @@ from jaxseg.types import LONGEST
 
 def main(parser: console.Parser) -> None:
   add, words = parser.add_argument, console.words
-  count, side, share = console.whole(1), console.whole(0, LONGEST), console.number(0.001, 1)
+  count, side = console.whole(1), console.whole(0, LONGEST)
   add('--config', help='configs/NAME.py[:variant,...]; all modes but scale need it')
   add(
     '--mode',
     type=words,
     default=(),
-    help='of train,infer,memory,input,loop (default: all), or fit, hours, spatial, detection, scale',
+    help='of train,infer,memory,input,loop (default: all), or fit, spatial, detection, scale',
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
   add('--batch', type=console.several(count), default=(), help="images; default: the config's")
@@ -30,8 +29,6 @@ def main(parser: console.Parser) -> None:
   add('--steps', type=count, default=20, help='of the training loop, and batches of input alone')
   add('--json', help='write the figures to this file')
   add('--matmul', type=side, default=0, help="side of the yardstick's matrix product")
-  add('--utilisation', type=share, default=0.3, help='of the peak, assumed for --mode=hours')
-  add('--price-per-chip-hour', type=console.number(0, 1e6), help='for the cost in --mode=hours')
   add('--images', type=console.several(count), default=(1000, 10000), help='for --mode=scale')
   flags = parser.parse()
   if flags.mode == ('scale',):

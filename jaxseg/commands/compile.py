@@ -21,6 +21,7 @@ def main(parser: console.Parser) -> None:
   add('--batch', type=console.whole(1), help="images over all chips; default: the config's")
   add('--crop', type=console.size, help="size of the images; default: the training's")
   add('--layers', default='ours', help="ours, stock (Flax's and lax's), or each: a table of both")
+  add('--price-per-chip-hour', type=console.number(0, 1e6), help='adds the cost of the steps')
   add('--program', help="write the compiled program, XLA's text, to this file")
   add('--json', help='write the figures to this file; with --all, go on where it ends')
   flags = parser.parse()
@@ -37,4 +38,5 @@ def main(parser: console.Parser) -> None:
     layers=flags.layers,
     program_file=flags.program,
     json_file=flags.json,
+    price_per_chip_hour=flags.price_per_chip_hour,
   )

@@ -18,7 +18,6 @@ from jaxseg.tools.benchmark import (
   detection,
   feed,
   footprint,
-  hours,
   needs,
   ours,
   timing,
@@ -30,7 +29,7 @@ from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
 MODES = ('train', 'infer', 'memory', 'input', 'loop')
-TABLES = ('fit', 'hours', 'spatial', 'detection')  # modes that are measured alone
+TABLES = ('fit', 'spatial', 'detection')  # modes that are measured alone
 COMPARE = ('torch', 'flax')
 
 
@@ -128,7 +127,6 @@ class Session:
     trials: rounds of which medians are taken.
     steps: training steps of the loop, and batches of the input alone.
     matmul_side: of the matrix product whose rate is the yardstick; 0: enough to fill the device.
-    utilisation, price_per_chip_hour: see `hours.table`.
   """
 
   experiment: Experiment
@@ -137,8 +135,6 @@ class Session:
   trials: int = 5
   steps: int = 20
   matmul_side: int = 0
-  utilisation: float = 0.3
-  price_per_chip_hour: float | None = None
 
   @functools.cached_property
   def _workload(self) -> ours.Workload:
@@ -172,10 +168,6 @@ class Session:
     result['bottleneck'] = feed.bottleneck(result)
     print(f'{"limit":9} {result["bottleneck"]}')
     return result
-
-  def measure_hours(self) -> dict[str, Any]:
-    options = dict(utilisation=self.utilisation, price=self.price_per_chip_hour)
-    return hours.table(self.experiment, self.size, **options)
 
   def measure_spatial(self) -> list[dict[str, Any]]:
     return needs.spatial_table(self.experiment, self.size)

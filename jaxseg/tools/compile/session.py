@@ -1,72 +1,26 @@
-"""What launch/compile.py does: compiles a config's programs for a slice, says what they need and cost."""
+"""What launch/compile.py does: one program of a config compiled and explained, or a table of many."""
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import itertools
 import json
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxseg import config, files
 from jaxseg.report.tables import baselines
 from jaxseg.tools.benchmark import ours
-from jaxseg.tools.benchmark.collectives import collectives
-from jaxseg.tools.compile import account, topology
 from jaxseg.tools.compile import layers as each_layer
+from jaxseg.tools.compile import topology
+from jaxseg.tools.compile.program import Compiled, OutOfMemory, as_json, compiled, in_hours, report
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
 MODES = ('train', 'eval', 'predict')
-_DEAREST = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """One program on one slice; counts are of one chip.
-
-  Attributes:
-    batch: images over all chips.
-    needed_bytes: arguments, results and what lies in between, at once.
-    flops: counted on the program before optimisation.
-    cycles: by the compiler's estimates, operations without one by their bytes; see account.
-    unestimated_cycles: the share of these.
-    layers: cycles of the dearest layers, largest first.
-    exchanged: bytes by kind of collective.
-  """
-
-  slice: str
-  mode: str
-  batch: int
-  chips: int
-  size: tuple[int, int]
-  needed_bytes: int
-  flops: float
-  cycles: float
-  unestimated_cycles: float
-  layers: dict[str, float]
-  exchanged: dict[str, int]
-  compile_seconds: float
-
-  @property
-  def seconds(self) -> float:
-    return self.cycles / slice_of(self.slice).chip.clock
-
-  @property
-  def share_of_peak(self) -> float:
-    return self.flops / self.seconds / slice_of(self.slice).chip.flops
-
-  @property
-  def fits(self) -> bool:
-    return self.needed_bytes <= slice_of(self.slice).chip.memory
 
 
 def run(
@@ -81,6 +35,7 @@ def run(
   layers: str = 'ours',
   program_file: str | None = None,
   json_file: str | None = None,
+  price_per_chip_hour: float | None = None,
 ) -> None:
   """Compiles one program and prints what the compiler says of it, or a table of many.
 
@@ -95,6 +50,7 @@ def run(
       beside its namesake, in place of `spec`, of `batch` (8) images in bfloat16.
     program_file: where to write the compiled program, XLA's text.
     json_file: where to write the figures; a table goes on with what is missing there.
+    price_per_chip_hour: adds what the training's steps cost, of all chips of the slice.
 
   Raises:
     UserError: options that do not go together; or the program does not fit, with what does.
@@ -116,19 +72,24 @@ def run(
   if len(rented) != 1 or len(modes) != 1:
     raise UserError('several of --topology or --mode are for --all only')
   experiment = build.experiment(config.load(spec, overrides))
-  size = size or training_size(experiment)
   experiment = ours.changed(experiment, batch_size=batch or experiment.settings.batch_size)
-  target = (rented[0], modes[0], size)
-  try:
-    program = compiled(experiment, *target, stock_layers=layers == 'stock')
-  except OutOfMemory as error:
-    raise UserError(f'{error}; {_what_fits(experiment, *target)}') from None
-  for line in report(program.result):
+  target = (rented[0], modes[0], size or training_size(experiment))
+  program = _fitting(experiment, target, stock_layers=layers == 'stock')
+  for line in report(program.result, price_per_chip_hour):
     print(line)
   if program_file:
     files.write_text(files.place(program_file), program.text)
   if json_file:
     _write_json(json_file, as_json(program.result))
+
+
+def _fitting(
+  experiment: Experiment, target: tuple[Slice, str, tuple[int, int]], *, stock_layers: bool
+) -> Compiled:
+  try:
+    return compiled(experiment, *target, stock_layers=stock_layers)
+  except OutOfMemory as error:
+    raise UserError(f'{error}; {_what_fits(experiment, *target)}') from None
 
 
 def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
@@ -139,23 +100,6 @@ def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
 
 def _write_json(json_file: str, figures: Any) -> None:
   files.write_text(files.place(json_file), json.dumps(figures, indent=2) + '\n')
-
-
-def as_json(result: Result) -> dict[str, Any]:
-  """Returns the attributes, with seconds, share_of_peak and 'estimated': everything but bytes and FLOPs."""
-  derived = {'seconds': result.seconds, 'share_of_peak': result.share_of_peak}
-  return {**dataclasses.asdict(result), **derived, 'estimated': True}
-
-
-class Compiled(NamedTuple):
-  """What is known of a program, and its text."""
-
-  result: Result
-  text: str
-
-
-class OutOfMemory(Exception):
-  """The program needs more memory than a chip has."""
 
 
 def training_size(experiment: Experiment) -> tuple[int, int]:
@@ -174,93 +118,6 @@ def training_size(experiment: Experiment) -> tuple[int, int]:
     return tuple(experiment.source(experiment.data.train_split)[0]['image'].shape[:2])
   except UserError as error:
     raise UserError(f'give --crop=HEIGHT,WIDTH, for the images are not at hand: {error}') from None
-
-
-def compiled(
-  experiment: Experiment,
-  rented: Slice,
-  mode: str,
-  size: tuple[int, int],
-  *,
-  stock_layers: bool = False,
-) -> Compiled:
-  """Compiles for the slice.
-
-  Raises:
-    OutOfMemory: the program does not fit a chip.
-  """
-  chips = topology.devices(rented)
-  workload = ours.Workload(experiment, size, stock_layers=stock_layers, devices=chips)
-  begin = time.perf_counter()
-  if mode == 'train':
-    lowered = workload.lower_train()
-  else:
-    lowered = workload.lower_infer(workload.predict_step(maps=mode == 'predict'))
-  try:
-    program = lowered.compile()
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
-      raise
-    used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
-    needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
-    raise OutOfMemory(f'{_title(experiment, rented, mode, size)} needs {needs} on a chip') from None
-  seconds, text, memory = time.perf_counter() - begin, program.as_text(), program.memory_analysis()
-  needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-  needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
-  layers: dict[str, float] = collections.Counter()
-  unestimated = 0.0
-  for operation in account.operations(text):
-    cycles = operation.estimate(rented.chip)
-    layers[operation.layer] += cycles
-    unestimated += cycles if operation.cycles is None else 0
-  exchanged: dict[str, int] = collections.Counter()
-  for one in collectives(text):
-    exchanged[one.kind] += one.bytes
-  busy = len(workload.wrapper.devices)
-  result = Result(
-    rented.name,
-    mode,
-    workload.shape[0],
-    busy,
-    tuple(size),
-    needed,
-    ours.flops(experiment, size, train=mode == 'train') / busy,
-    sum(layers.values()),
-    unestimated,
-    dict(sorted(layers.items(), key=lambda item: -item[1])[:_DEAREST]),
-    dict(exchanged),
-    seconds,
-  )
-  return Compiled(result, text)
-
-
-def report(result: Result) -> Iterator[str]:
-  """Yields what is known of a program, in lines; every figure of time says that it is an estimate."""
-  chip = slice_of(result.slice).chip
-  yield (
-    f'{result.mode}: {result.batch} x {result.size[0]}x{result.size[1]} on {result.chips} of the '
-    f'chips of {result.slice} (compiled in {result.compile_seconds:.0f} s)'
-  )
-  verdict = 'fits' if result.fits else 'does not fit'
-  yield f'memory    {result.needed_bytes / 2**30:.2f} of {chip.memory >> 30} GiB a chip: {verdict}'
-  yield (
-    f"time      {result.seconds * 1e3:.2f} ms, {result.cycles / 1e6:.2f} M cycles (the compiler's "
-    f'estimate; {result.unestimated_cycles / result.cycles:.0%} of it bounded by bytes)'
-  )
-  yield (
-    f'work      {result.flops / 1e9:.1f} GFLOP a chip, {result.share_of_peak:.1%} of its peak in '
-    'bfloat16 (estimated)'
-  )
-  sent = ', '.join(f'{kind} {n / 2**20:.2f} MiB' for kind, n in sorted(result.exchanged.items()))
-  yield f'exchanged {sent or "nothing"}'
-  yield 'dearest layers, in M cycles (estimated):'
-  for layer, cycles in result.layers.items():
-    yield f'  {cycles / 1e6:8.2f}  {cycles / result.cycles:4.0%}  {layer}'
-
-
-def _title(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
-  batch = experiment.settings.batch_size
-  return f'{experiment.name}, {mode} of {batch} x {size[0]}x{size[1]} on {rented.name}:'
 
 
 def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
@@ -303,8 +160,10 @@ def table(
   rows = files.read_json(files.place(json_file)) if _exists(json_file) else []
   done = {tuple(row[name] for name in _KEYS): row for row in rows}
   print('estimates of the TPU compiler, nothing was run\n')
-  print('| config | mode | slice | images | chips busy | GiB a chip | ms (estimated) | of peak |')
-  print('|---|---|---|---|---|---|---|---|')
+  print(
+    '| config | mode | slice | images | chips busy | GiB a chip | ms | of peak | hours of all steps |'
+  )
+  print('|---|---|---|---|---|---|---|---|---|')
   specs = [spec for spec, _ in baselines('configs')]
   for spec, rented, mode in itertools.product(specs, slices, modes):
     key = spec, rented.name, mode
@@ -343,8 +202,10 @@ def _row(
 def _line(row: Mapping[str, Any]) -> str:
   begin = f'| {row["config"]} | {row["mode"]} | {row["slice"]} '
   if 'problem' in row:
-    return f'{begin}| {row["problem"]} | | | | |'
+    return f'{begin}| {row["problem"]} | | | | | |'
+  hours = '-' if row['hours'] is None else in_hours(row['hours'])
   return (
     f'{begin}| {row["batch"]} x {"x".join(map(str, row["size"]))} | {row["chips"]} '
-    f'| {row["needed_bytes"] / 2**30:.2f} | {row["seconds"] * 1e3:.1f} | {row["share_of_peak"]:.0%} |'
+    f'| {row["needed_bytes"] / 2**30:.2f} | {row["seconds"] * 1e3:.1f} | {row["share_of_peak"]:.0%} '
+    f'| {hours} |'
   )

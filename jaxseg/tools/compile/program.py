@@ -1,0 +1,187 @@
+"""A config's program compiled for a slice: what it needs and costs by the compiler's account, in lines."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxseg.tools.benchmark import ours
+from jaxseg.tools.benchmark.collectives import collectives
+from jaxseg.tools.compile import account, topology
+from jaxseg.tools.slices import Slice, slice_of
+from jaxseg.train.build import Experiment
+
+_DEAREST = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One program on one slice; counts are of one chip.
+
+  Attributes:
+    batch: images over all chips.
+    needed_bytes: arguments, results and what lies in between, at once.
+    flops: counted on the program before optimisation.
+    cycles: by the compiler's estimates, operations without one by their bytes; see account.
+    unestimated_cycles: the share of these.
+    layers: cycles of the dearest layers, largest first.
+    exchanged: bytes by kind of collective.
+    num_steps: of the whole training; None in the other modes.
+  """
+
+  slice: str
+  mode: str
+  batch: int
+  chips: int
+  size: tuple[int, int]
+  needed_bytes: int
+  flops: float
+  cycles: float
+  unestimated_cycles: float
+  layers: dict[str, float]
+  exchanged: dict[str, int]
+  compile_seconds: float
+  num_steps: int | None
+
+  @property
+  def seconds(self) -> float:
+    return self.cycles / slice_of(self.slice).chip.clock
+
+  @property
+  def hours(self) -> float | None:
+    """Of all training steps; evaluation, compilation and waiting for data come on top."""
+    return None if self.num_steps is None else self.num_steps * self.seconds / 3600
+
+  @property
+  def share_of_peak(self) -> float:
+    return self.flops / self.seconds / slice_of(self.slice).chip.flops
+
+  @property
+  def fits(self) -> bool:
+    return self.needed_bytes <= slice_of(self.slice).chip.memory
+
+
+def as_json(result: Result) -> dict[str, Any]:
+  """Returns the attributes, with seconds, hours, share_of_peak and 'estimated': everything but bytes and FLOPs."""
+  derived = {name: getattr(result, name) for name in ('seconds', 'hours', 'share_of_peak')}
+  return {**dataclasses.asdict(result), **derived, 'estimated': True}
+
+
+class Compiled(NamedTuple):
+  """What is known of a program, and its text."""
+
+  result: Result
+  text: str
+
+
+class OutOfMemory(Exception):
+  """The program needs more memory than a chip has."""
+
+
+def compiled(
+  experiment: Experiment,
+  rented: Slice,
+  mode: str,
+  size: tuple[int, int],
+  *,
+  stock_layers: bool = False,
+) -> Compiled:
+  """Compiles for the slice.
+
+  Raises:
+    OutOfMemory: the program does not fit a chip.
+  """
+  chips = topology.devices(rented)
+  workload = ours.Workload(experiment, size, stock_layers=stock_layers, devices=chips)
+  begin = time.perf_counter()
+  if mode == 'train':
+    lowered = workload.lower_train()
+  else:
+    lowered = workload.lower_infer(workload.predict_step(maps=mode == 'predict'))
+  try:
+    program = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
+      raise
+    used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
+    needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
+    raise OutOfMemory(f'{_title(experiment, rented, mode, size)} needs {needs} on a chip') from None
+  seconds, text, memory = time.perf_counter() - begin, program.as_text(), program.memory_analysis()
+  needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
+  layers: dict[str, float] = collections.Counter()
+  unestimated = 0.0
+  for operation in account.operations(text):
+    cycles = operation.estimate(rented.chip)
+    layers[operation.layer] += cycles
+    unestimated += cycles if operation.cycles is None else 0
+  exchanged: dict[str, int] = collections.Counter()
+  for one in collectives(text):
+    exchanged[one.kind] += one.bytes
+  busy = len(workload.wrapper.devices)
+  result = Result(
+    rented.name,
+    mode,
+    workload.shape[0],
+    busy,
+    tuple(size),
+    needed,
+    ours.flops(experiment, size, train=mode == 'train') / busy,
+    sum(layers.values()),
+    unestimated,
+    dict(sorted(layers.items(), key=lambda item: -item[1])[:_DEAREST]),
+    dict(exchanged),
+    seconds,
+    experiment.settings.num_steps if mode == 'train' else None,
+  )
+  return Compiled(result, text)
+
+
+def _title(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
+  batch = experiment.settings.batch_size
+  return f'{experiment.name}, {mode} of {batch} x {size[0]}x{size[1]} on {rented.name}:'
+
+
+def report(result: Result, price_per_chip_hour: float | None = None) -> Iterator[str]:
+  """Yields what is known of a program, in lines; every figure of time says that it is an estimate."""
+  chip = slice_of(result.slice).chip
+  yield (
+    f'{result.mode}: {result.batch} x {result.size[0]}x{result.size[1]} on {result.chips} of the '
+    f'chips of {result.slice} (compiled in {result.compile_seconds:.0f} s)'
+  )
+  verdict = 'fits' if result.fits else 'does not fit'
+  yield f'memory    {result.needed_bytes / 2**30:.2f} of {chip.memory >> 30} GiB a chip: {verdict}'
+  yield (
+    f"time      {result.seconds * 1e3:.2f} ms, {result.cycles / 1e6:.2f} M cycles (the compiler's "
+    f'estimate; {result.unestimated_cycles / result.cycles:.0%} of it bounded by bytes)'
+  )
+  yield (
+    f'work      {result.flops / 1e9:.1f} GFLOP a chip, {result.share_of_peak:.1%} of its peak in '
+    'bfloat16 (estimated)'
+  )
+  if result.hours is not None:
+    yield _training(result, price_per_chip_hour)
+  sent = ', '.join(f'{kind} {n / 2**20:.2f} MiB' for kind, n in sorted(result.exchanged.items()))
+  yield f'exchanged {sent or "nothing"}'
+  yield 'dearest layers, in M cycles (estimated):'
+  for layer, cycles in result.layers.items():
+    yield f'  {cycles / 1e6:8.2f}  {cycles / result.cycles:4.0%}  {layer}'
+
+
+def _training(result: Result, price_per_chip_hour: float | None) -> str:
+  cost = ''
+  if price_per_chip_hour is not None:
+    chip_hours = result.hours * slice_of(result.slice).chips
+    cost = f', {price_per_chip_hour * chip_hours:,.2f} for all chips'
+  return f'training  {result.num_steps:,} steps: {in_hours(result.hours)} hours (estimated){cost}'
+
+
+def in_hours(hours: float) -> str:
+  """Returns two digits, or whole hours from ten on."""
+  return f'{hours:.2g}' if hours < 10 else f'{hours:,.0f}'
