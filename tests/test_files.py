@@ -1,5 +1,6 @@
 """The one place where files are read as a whole and written: what is refused, what is never lost."""
 
+import json
 import os
 import socket
 import subprocess
@@ -86,6 +87,9 @@ def test_text_and_json(tmp_path):
   for text, says in {
     '{"a": NaN}': 'NaN is no number',
     '[-Infinity]': '-Infinity is no number',
+    '["e000123", 1e999]': '1e999 is no number',
+    '[-1E+0400]': r'-1E\+0400 is no number',
+    f'[{"9" * 310}.5]': '9{20} is no number',
     '[' * 100_000: 'nested too deeply',
     '1' * 5000: 'digits',
     '{"a": 1': 'line 1',
@@ -93,6 +97,11 @@ def test_text_and_json(tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match=f'cannot be read as JSON: .*{says}'):
       files.read_json(path)
+
+
+def test_numbers_that_float_can_hold_are_as_json_reads_them():
+  for text in ('[1e300, 1E+007, -1e-999]', f'[{"9" * 300}.5]', '["frame000123", "0E9999x", 2.5]'):
+    assert files.parsed(text) == json.loads(text)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):

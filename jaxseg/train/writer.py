@@ -15,6 +15,8 @@ from jaxseg.console import installing
 from jaxseg.train.events import Events
 from jaxseg.types import LARGEST, UserError
 
+_NUMBERS = frozenset((int, float))
+
 
 class Writer:
   """Appends scalars to <workdir>/metrics.jsonl (one JSON object a line) and to TensorBoard.
@@ -115,12 +117,28 @@ def read_records(workdir: Path) -> list[dict[str, float]]:
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float] | None]]:
   """Yields the lines, and each as finite numbers by name, one of them 'step'; None of a damaged one."""
-  for line in files.read_bytes(path).splitlines():
-    try:
-      record = files.parsed(line)
-      sound = 0 <= operator.index(record['step']) <= LARGEST
-      sound = sound and {*map(type, record.values())} <= {int, float}
-      sound = sound and all(map(math.isfinite, record.values()))
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
-      sound = False
-    yield line, record if sound else None
+  lines = files.read_bytes(path).splitlines()
+  # All at once, which is much faster than each; where one is damaged, it may have eaten its neighbours.
+  records = _parsed(b'[' + b','.join(lines) + b']')
+  if len(lines) != len(records or ()) or not all(map(_is_sound, records, lines)):
+    each = zip(map(_parsed, lines), lines, strict=True)
+    records = [record if _is_sound(record, line) else None for record, line in each]
+  yield from zip(lines, records, strict=True)
+
+
+def _parsed(text: bytes) -> Any:
+  try:
+    return files.parsed(text)
+  except ValueError:
+    return None
+
+
+def _is_sound(record: Any, line: bytes) -> bool:
+  """Whether a line that was read holds finite numbers by their names, and their step."""
+  try:
+    values = record.values()
+    finite = math.isfinite(sum(values)) or all(map(math.isfinite, values))
+    finite = finite and _NUMBERS.issuperset(map(type, values)) and line.startswith(b'{')
+    return finite and 0 <= operator.index(record['step']) <= LARGEST
+  except (TypeError, LookupError, AttributeError, OverflowError):
+    return False
