@@ -178,7 +178,7 @@ def test_every_command_has_a_launcher_that_is_nothing_else():
 # What else opens files for writing: records and programs of libraries, in folders that are published
 # whole; the lock; the streams of the process; and the kernel's own files.
 WRITE_THEMSELVES = {
-  'console',
+  'console.ending',
   'data.unpacking',
   'export.programs',
   'export.trial',
@@ -223,3 +223,12 @@ def test_files_are_written_in_one_place(module):
 def test_nothing_is_unpickled_but_what_hosts_of_one_run_send(module):
   names = {i for i in imports(TREES[module]) if i.split('.')[0] in ('pickle', 'dill', 'joblib')}
   assert not names or module == 'train.devices.hosts'
+
+
+@pytest.mark.parametrize('module', [m for m in MODULES if m != 'console.speaking'])
+def test_what_a_terminal_shows_is_escaped_in_one_place(module):
+  """Names that others gave must not command a terminal; export.check answers its parent in JSON."""
+  called = {ast.unparse(n.func) for n in ast.walk(TREES[module]) if isinstance(n, ast.Call)}
+  prints = called & {'print', 'sys.stdout.write', 'sys.stderr.write', 'traceback.print_exc'}
+  assert not prints - ({'print'} if module == 'export.check' else set())
+  assert not {i for i in imports(TREES[module]) if i.split('.')[0] == 'rich'}

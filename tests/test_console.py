@@ -53,6 +53,22 @@ def test_a_name_cannot_command_the_terminal(capsys):
   assert console.plain('Fläche 12.png') == 'Fläche 12.png'
 
 
+def test_lines_tables_and_the_line_of_a_long_pass_show_names_as_they_are(capsys):
+  console.say('two', 'a\nb\x1b[2J')
+  console.say('\rerror', error=True)
+  console.overwrite('\x1b]8;;http://x\x07')
+  table = console.Table('class\x1b[8m', title='a\x9bb')
+  table.add_column('[b]:car:', justify='right')
+  table.add_row('x\ny', '\u202e')
+  console.say(table)
+  out, err = capsys.readouterr()
+  assert out.startswith('two\na\\nb\\x1b[2J\n')
+  assert err == '\\rerror\n\r\x1b[K\\x1b]8;;http://x\\x07'
+  for told in ('a\\x9bb', 'class\\x1b[8m', '[b]:car:', 'x\\ny', '\\u202e'):
+    assert told in out
+  assert not {c for c in out if not c.isprintable()} - {'\n'}
+
+
 CLOSED = """
 import os, sys
 from jaxseg import console
@@ -95,10 +111,10 @@ def test_an_extra_is_installed_from_the_clone_or_by_its_packages(tmp_path, monke
   monkeypatch.chdir(tmp_path)
   assert console.installing('gcs') == f"pip install -e '{ROOT}[gcs]'"
   package = tmp_path / 'site-packages' / 'jaxseg'
-  monkeypatch.setattr(console, '__file__', str(package / 'console.py'))
+  monkeypatch.setattr(console.speaking, '__file__', str(package / 'console' / 'speaking.py'))
   listed = ['numpy>=2.0', 'gcsfs>=2024.9; extra == "gcs"', 'wandb>=0.18; extra == "wandb"']
   listed.append('google-cloud-storage>=2.18; extra == "gcs"')
-  monkeypatch.setattr(console.importlib.metadata, 'requires', lambda name: listed)
+  monkeypatch.setattr(console.speaking.importlib.metadata, 'requires', lambda name: listed)
   told = console.installing('gcs')
   assert told == "pip install 'gcsfs>=2024.9' 'google-cloud-storage>=2.18'"
   assert console.command('train') == 'jaxseg train'

@@ -1,5 +1,6 @@
 """Where the time of a run goes: every second counts once; and which steps are traced."""
 
+import argparse
 import time
 from pathlib import Path
 
@@ -129,5 +130,5 @@ def test_a_trace_of_some_steps(tmp_path, monkeypatch):
 @pytest.mark.parametrize('text', ['', ':', 'x', '0:3', '5:4', '1:2:3', '-1:2', '²:3'])
 def test_a_span_of_steps_that_is_none(text):
   assert console.span('4:6') == (4, 6) and console.span('5') == (5, 5)
-  with pytest.raises(console.argparse.ArgumentTypeError, match='give '):
+  with pytest.raises(argparse.ArgumentTypeError, match='give '):
     console.span(text)

@@ -5,6 +5,7 @@
 renews the table of the counts. Keys and flags are found here by themselves.
 """
 
+import argparse
 import copy
 import functools
 import importlib
@@ -257,7 +258,7 @@ def test_every_flag_of_a_command(name):
 def test_what_a_flag_takes(kind, right, wrong):
   assert {text: kind(text) for text in right} == right
   for text in wrong:
-    with pytest.raises(console.argparse.ArgumentTypeError, match='give '):
+    with pytest.raises(argparse.ArgumentTypeError, match='give '):
       kind(text)
 
 

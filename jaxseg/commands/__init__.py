@@ -24,7 +24,7 @@ def _run(name: str, argv: list[str]) -> None:
     program = f'jaxseg {name}'
   known = parts.names('commands')
   if name in ('--help', '-h', 'help'):
-    print(_overview(known))
+    console.say(*_overview(known))
   elif name not in known:
     hint = parts.did_you_mean(name, known)
     raise UserError(f'no command {name!r}: choose one of {", ".join(known)}{hint}')
@@ -34,11 +34,11 @@ def _run(name: str, argv: list[str]) -> None:
     module.main(console.Parser(about, program, argv))
 
 
-def _overview(names: list[str]) -> str:
-  """Returns the first line of every command's help."""
+def _overview(names: list[str]) -> list[str]:
+  """Returns lines, among them the first of every command's help."""
   width = max(map(len, names))
   lines = ['usage: jaxseg COMMAND [--help | --flag=value ...]', '']
   for name in names:
     about = importlib.import_module(f'jaxseg.commands.{name}').__doc__.splitlines()[0]
     lines.append(f'  {name:{width}}  {about}')
-  return '\n'.join(lines)
+  return lines

@@ -18,4 +18,4 @@ def main(parser: console.Parser) -> None:
   flags = parser.parse()
   from jaxseg import report
 
-  print(report.write(flags.workdirs, flags.output, step=flags.step))
+  console.say(report.write(flags.workdirs, flags.output, step=flags.step))

@@ -1,7 +1,6 @@
 """What may be wrong with a dataset, as errors that a caller can tell apart."""
 
 import functools
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -80,9 +79,9 @@ def check_split(dataset: str, split: str, splits: Sequence[str], hidden: str = '
 def tell(lines: Iterable[str]) -> None:
   """Prints lines to standard error, each once: several splits of one folder say the same."""
   for line in lines:
-    _print_once(line)
+    _say_once(line)
 
 
 @functools.cache
-def _print_once(line: str) -> None:
-  print(line, file=sys.stderr)
+def _say_once(line: str) -> None:
+  console.say(line, error=True)

@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-T = TypeVar('T')
+from jaxseg.console import overwrite, say
 
-_ERASE = '\r\x1b[K'
+T = TypeVar('T')
 
 
 def counted(title: str, items: Iterable[T], total: int) -> Iterator[T]:
@@ -19,7 +19,7 @@ def counted(title: str, items: Iterable[T], total: int) -> Iterator[T]:
       yield item
       if time.monotonic() - shown > interval:
         shown, line = time.monotonic(), f'{title}: {done} of {total}'
-        print(f'{_ERASE}{line}' if live else f'{line}\n', end='', file=sys.stderr, flush=True)
+        overwrite(line) if live else say(line, error=True)
   finally:
     if live:
-      print(_ERASE, end='', file=sys.stderr, flush=True)
+      overwrite()

@@ -31,6 +31,7 @@ from safetensors.numpy import load_file, save
 
 from jaxseg import config as configs
 from jaxseg import files
+from jaxseg.console import say
 from jaxseg.data import geometry, threads
 from jaxseg.export import trial
 from jaxseg.export.card import PLATFORMS, make_card, read_metrics
@@ -223,7 +224,7 @@ def _on_cpu():
 
 
 def _report(output: Path, card: Mapping[str, Any]) -> None:
-  print(f'exported step {card["trained"]["step"]} to {output}, for {", ".join(PLATFORMS)}')
+  say(f'exported step {card["trained"]["step"]} to {output}, for {", ".join(PLATFORMS)}')
   rows = 'detections' if 'boxes' in card['output'] else 'pixels'
   check = card['check']
   for entry in card['programs']:
@@ -236,13 +237,13 @@ def _report(output: Path, card: Mapping[str, Any]) -> None:
         f'{result["changed_pixels"]} {rows} of another class'
       )
     shape = ', '.join(map(str, entry['shape']))
-    print(f'  {entry["file"]}  [{shape}]  {kilobytes:,.0f} KB  {said}')
+    say(f'  {entry["file"]}  [{shape}]  {kilobytes:,.0f} KB  {said}')
   for reason in card['refused']:
-    print(f'  no program for {reason}')
+    say(f'  no program for {reason}')
   megabytes = (output / card['weights']).stat().st_size / 2**20
-  print(
-    f'  {card["weights"]}  {megabytes:,.1f} MB\n'
+  say(
+    f'  {card["weights"]}  {megabytes:,.1f} MB',
     f'run in fresh processes without jaxseg ({", ".join(check["runtimes"])}): largest difference '
-    f'{check["largest_difference"]:.2g} (allowed {check["tolerance"]:g})\n'
-    f'for JAX promised to load until {card["valid_until"]["date"]} (--renew={output} prolongs it)'
+    f'{check["largest_difference"]:.2g} (allowed {check["tolerance"]:g})',
+    f'for JAX promised to load until {card["valid_until"]["date"]} (--renew={output} prolongs it)',
   )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxseg.config import parts
-from jaxseg.console import duration
+from jaxseg.console import duration, say
 from jaxseg.data import threads
 from jaxseg.metrics import score as scores
 from jaxseg.metrics import temperature as temperatures
@@ -209,8 +209,8 @@ def fit_temperature(
   changes = (
     f'{name.upper()} {entry[name]:.4f} to {entry[f"{name}_after"]:.4f}' for name in ('ece', 'nll')
   )
-  print(f'temperature {entry["temperature"]:.4g} on {job.split}: {", ".join(changes)}')
-  print(f'written to {temperature.file_of(runs)} in {duration(time.perf_counter() - start)}')
+  say(f'temperature {entry["temperature"]:.4g} on {job.split}: {", ".join(changes)}')
+  say(f'written to {temperature.file_of(runs)} in {duration(time.perf_counter() - start)}')
   return entry
 
 
@@ -336,5 +336,5 @@ def _publish(job: _Job, result: dict[str, Any], start: float, words: str = '') -
     file = result_file.place(job.runs[0].path, job.split, mode)
     result = result_file.write(result, file, job.source.class_names)
     print_scores(result, experiment.settings.paper)
-    print(f'written to {file} in {duration(time.perf_counter() - start)}')
+    say(f'written to {file} in {duration(time.perf_counter() - start)}')
   return result

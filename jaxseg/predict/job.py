@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxseg import files
 from jaxseg.config import parts
+from jaxseg.console import say
 from jaxseg.data import threads
 from jaxseg.draw import labels, objects
 from jaxseg.predict import coco_json
@@ -135,9 +136,9 @@ def predict_files(
   if known:
     coco_json.write(folder, items, known.results, runs[0].classes.names, _category_ids(runs[0]))
   there = f', {len(items) - len(todo)} were there already' if skip_existing else ''
-  print(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}{there}')
+  say(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}{there}')
   for reason in bad.values():
-    print(f'  not {reason}')
+    say(f'  not {reason}')
   return bad
 
 
@@ -164,7 +165,7 @@ def in_programs(predictor: BasePredictor, items: Sequence[Item]) -> list[Item]:
   canvases = [predictor.canvas(*size) if size else () for size in sizes]
   count = len(set(canvases))
   if count > MANY_PROGRAMS and not predictor.options.multiple:
-    print(
+    say(
       f'{count} image sizes, each compiled for by itself as in evaluation: --multiple=64 would share '
       'programs, with other numbers where padding reaches'
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from jaxseg.console import Table, say
 from jaxseg.metrics import score as scores
 
 _WIDTH = 80
@@ -14,11 +12,10 @@ _WIDTH = 80
 
 def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
   """Prints all numbers, the paper's beside them where it has them, the table by class, and breakdowns."""
-  console = Console(width=_WIDTH, markup=False, emoji=False)
   numbers, published = scores.numbers(result), scores.published(paper)
   published = {name: value for name, value in published.items() if name in numbers}
   title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
-  console.print(', '.join(filter(None, (title, result['mode']))), soft_wrap=True, highlight=False)
+  say(', '.join(filter(None, (title, result['mode']))))
   table = Table()
   table.add_column('')
   table.add_column('ours', justify='right')
@@ -28,15 +25,15 @@ def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
   for name, value in numbers.items():
     beside = [_text(published.get(name))] if published else []
     table.add_row(name.replace('_', ' '), _text(value), *beside)
-  console.print(table)
+  say(table, width=_WIDTH)
   if published:
-    console.print(f'paper: {paper["source"]}')
+    say(f'paper: {paper["source"]}')
   columns = scores.columns(result)
   if columns:
-    console.print(_by_class(columns))
+    say(_by_class(columns), width=_WIDTH)
   for title, rows in scores.breakdowns(result).items():
     table = _by_row(title, rows)
-    console.print(table, width=max(_WIDTH, 12 * len(table.columns)))
+    say(table, width=max(_WIDTH, 12 * len(table.columns)))
 
 
 def _by_class(columns: dict[str, dict[str, float | None]]) -> Table:

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from jaxseg import files
 from jaxseg.config.parts import load
-from jaxseg.console import plain
+from jaxseg.console import Table, say
 from jaxseg.data import label_check, threads
 from jaxseg.data.objects import Objects
 from jaxseg.data.problems import BadFiles, MissingSplit
@@ -47,8 +45,8 @@ def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str
   Raises:
     UserError: files that cannot be used or ids outside of the classes, after all were listed.
   """
-  console, folder = _console(), _make_folder(output)
-  sources, problems = open_splits(experiment, console)
+  folder = _make_folder(output)
+  sources, problems = open_splits(experiment)
   surveys = {}
   for split, source in sources.items():
     with threads.time_limit(experiment.data.timeout):
@@ -66,13 +64,13 @@ def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str
     report['class_weights'] = list(surveys[first].class_weights)
   files.write_text(folder / _REPORT, json.dumps(report, indent=2) + '\n')
   if sources:
-    _print_tables(console, experiment, surveys, report)
+    _print_tables(experiment, surveys, report)
     for remark in remarks(experiment, surveys, report):
-      console.print(f'note: {plain(remark)}', soft_wrap=True)
+      say(f'note: {remark}')
     _draw(experiment, sources[first], surveys[first].counts, folder)
-    console.print(f'samples of {first}: {folder / "samples.png"}, {folder / "augmented.png"}')
+    say(f'samples of {first}: {folder / "samples.png"}, {folder / "augmented.png"}')
   for problem in problems:
-    console.print(f'bad: {plain(problem)}', soft_wrap=True)
+    say(f'bad: {problem}')
   if problems:
     raise BadFiles(problems)
   return report
@@ -84,24 +82,18 @@ def prepare(experiment: Experiment) -> None:
   Raises:
     UserError: files that cannot be used, after all splits were tried.
   """
-  console = _console()
-  sources, problems = open_splits(experiment, console)
+  sources, problems = open_splits(experiment)
   for split, source in sources.items():
     where = 'generated when read'
     if hasattr(source, 'path'):
       size = sum(p.stat().st_size for p in source.path.iterdir())
       where = f'{size / 1e6:.1f} MB in {source.path}'
-    console.print(f'{split}: {len(source)} examples, {where}', soft_wrap=True)
+    say(f'{split}: {len(source)} examples, {where}')
   if problems:
     raise BadFiles(problems)
 
 
-def _console() -> Console:
-  """Returns what prints names of files and classes as they are: '[b]' and ':car:' are no markup."""
-  return Console(width=100, highlight=False, markup=False, emoji=False)
-
-
-def open_splits(experiment: Experiment, console: Console) -> tuple[dict[str, Any], list[str]]:
+def open_splits(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
   """Opens every split that there is; those that the experiment uses must be there.
 
   Returns:
@@ -116,7 +108,7 @@ def open_splits(experiment: Experiment, console: Console) -> tuple[dict[str, Any
     except MissingSplit as error:
       if split in used:
         raise
-      console.print(f'note: no split {split} ({error})', soft_wrap=True)
+      say(f'note: no split {split} ({error})')
     except BadFiles as error:
       problems += error.problems
   return sources, list(dict.fromkeys(problems))
@@ -157,7 +149,6 @@ def remarks(
 
 
 def _print_tables(
-  console: Console,
   experiment: Experiment,
   surveys: Mapping[str, Survey],
   report: Mapping[str, Any],
@@ -168,8 +159,8 @@ def _print_tables(
     mean, std = (' '.join(f'{v:.1f}' for v in facts[key]) for key in ('mean', 'std'))
     sizes = surveys[split].sizes_text()
     table.add_row(split, str(facts['images']), sizes, f'{facts["void"]:.1%}', mean, std)
-  console.print(table)
-  _print_objects(console, report)
+  say(table)
+  _print_objects(report)
   splits, weights = report['splits'].values(), report['class_weights']
   table = Table('class', *(f'{s}: pixels, images' for s in surveys), 'suggested weight')
   for k, name in enumerate(next(iter(splits))['pixels']):
@@ -178,17 +169,17 @@ def _print_tables(
       share = facts['pixels'][name] / max(sum(facts['pixels'].values()), 1)
       shares.append(f'{share:7.2%} {facts["images_with"][name]:6d}')
     table.add_row(name, *shares, f'{weights[k]:.4f}')
-  console.print(table)
+  say(table)
   given = {'mean': data.mean, 'std': data.std}
   if 'class_weights' in experiment.config['loss']:
     flag = ','.join(f'{w:g}' for w in weights)
-    console.print(f'suggested weights: --config.loss.class_weights={flag}', soft_wrap=True)
+    say(f'suggested weights: --config.loss.class_weights={flag}')
     given = {'class_weights': experiment.config['loss']['class_weights']} | given
   for key, values in given.items():
-    console.print(f'the config has {key} {_numbers(values)}', soft_wrap=True)
+    say(f'the config has {key} {_numbers(values)}')
 
 
-def _print_objects(console: Console, report: Mapping[str, Any]) -> None:
+def _print_objects(report: Mapping[str, Any]) -> None:
   """Prints what is known of objects, where they are numbered."""
   by_split = {k: facts['objects'] for k, facts in report['splits'].items() if 'objects' in facts}
   if not by_split:
@@ -200,7 +191,7 @@ def _print_objects(console: Console, report: Mapping[str, Any]) -> None:
     counts = (str(facts[key]) for key in ranges)
     sides = ', '.join(f'{side:g}' for side in facts['sides'])
     table.add_row(split, str(facts['objects']), str(facts['crowds']), middle, *counts, sides)
-  console.print(table)
+  say(table)
 
 
 def _numbers(values: str | Sequence[float] | None) -> str:

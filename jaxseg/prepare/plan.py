@@ -57,8 +57,8 @@ def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
     files.write_text(file, config_text.write(made, command), replace=overwrite)
   except OSError as error:
     raise UserError(f'--output={output}: {error.strerror}; choose another folder') from None
-  print(_description(made), *made.data.doubts, *_bad(made), sep='\n')
-  print(f'written to {file}; look at it, then\n  {command}')
+  console.say(*_description(made).splitlines(), *made.data.doubts, *_bad(made))
+  console.say(f'written to {file}; look at it, then', f'  {command}')
   return made
 
 

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxseg import files
+from jaxseg.console import say
 from jaxseg.types import UserError
 
 
@@ -197,7 +198,7 @@ class Checkpoints:
       try:
         restored = self.restore(state, step)
       except UserError as e:
-        print(f'warning: {e}; trying the one before', flush=True)
+        say(f'warning: {e}; trying the one before')
         problem = e
         continue
       for newer in self.steps():  # else the run could not save these steps again
@@ -215,7 +216,7 @@ class Checkpoints:
       files.remove_folder(aside)
     (self._folder / str(step)).rename(aside)
     self._manager.reload()
-    print(f'warning: checkpoint {step} is kept as {aside}', flush=True)
+    say(f'warning: checkpoint {step} is kept as {aside}')
 
   def window(self, step: int) -> list[dict[str, float]]:
     """Returns the scalars that were saved with a checkpoint; see `save`."""
@@ -259,7 +260,7 @@ def _mend_metrics(folder: Path, metric: str, read_only: bool) -> None:
       step = file.parent.parent
       if read_only:
         raise UserError(f'checkpoint {step} is damaged: remove this folder') from None
-      print(f'warning: the score of checkpoint {step} cannot be read and is dropped', flush=True)
+      say(f'warning: the score of checkpoint {step} cannot be read and is dropped')
       files.remove_folder(file.parent)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.console import say
 from jaxseg.nn.detection import nms
 from jaxseg.nn.layers.roi_align import level_of, roi_align
 from jaxseg.tools.benchmark import timing
@@ -27,7 +28,7 @@ def table(
   *,
   torch: bool = False,
   trials: int = 5,
-  say: Callable[[str], None] = print,
+  say: Callable[..., None] = say,
 ) -> dict[str, Any]:
   """Times both, in turn with PyTorch's where asked for.
 

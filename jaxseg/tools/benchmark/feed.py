@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxseg.console import say
 from jaxseg.data.loader import Batches, train_batches
 from jaxseg.data.views import Remembered
 from jaxseg.tools.benchmark.ours import Workload
@@ -24,7 +25,7 @@ def measure_input(experiment: Experiment, steps: int) -> dict[str, float]:
   next(batches)
   wall, cpu = _clocked(lambda i: next(batches), steps)
   batches.close()
-  print(
+  say(
     f'input     {images / wall:.4g} images/s, {images / cpu:.4g} per CPU-second; '
     f'read for the first time {count / first_cpu:.4g} per CPU-second'
   )
@@ -59,7 +60,7 @@ def measure_loop(workload: Workload, steps: int) -> dict[str, float]:
   waiting = (batches.waited_seconds - waited) / wall
   batches.close()
   rate = steps * workload.shape[0] / wall
-  print(f'loop      {rate:.4g} images/s, waiting for data {waiting:.1%}')
+  say(f'loop      {rate:.4g} images/s, waiting for data {waiting:.1%}')
   return {'images_per_second': rate, 'waiting': waiting}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxseg.console import say
 from jaxseg.tools.benchmark.collectives import collectives, total_bytes
 from jaxseg.tools.benchmark.ours import Program, Workload, changed
 from jaxseg.tools.benchmark.timing import device_limit_bytes
@@ -19,7 +20,7 @@ def fit_table(
   experiment: Experiment,
   batches: Sequence[int],
   sizes: Sequence[tuple[int, int]],
-  say: Callable[[str], None] = print,
+  say: Callable[..., None] = say,
 ) -> list[dict[str, Any]]:
   """Will it fit: batch x crop x remat against a device's memory.
 
@@ -76,7 +77,7 @@ def spatial_table(
   experiment: Experiment,
   size: tuple[int, int],
   devices: Sequence[int] = (1, 2, 4, 8),
-  say: Callable[[str], None] = print,
+  say: Callable[..., None] = say,
 ) -> list[dict[str, Any]]:
   """Rows of an image split over devices: what each one needs and sends.
 

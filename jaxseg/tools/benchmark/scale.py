@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from jaxseg import files
+from jaxseg.console import Table, say
 from jaxseg.types import UserError
 
 SIDE, HELD_OUT = 16, 20
@@ -62,9 +61,9 @@ def run(counts: Sequence[int], json_file: str | None = None) -> dict[int, dict[s
       start = time.perf_counter()
       make_images(Path(folder) / 'images' / 'train', count)
       make_images(Path(folder) / 'images' / 'val', HELD_OUT)
-      print(f'{count:,} images made in {time.perf_counter() - start:.1f} s', flush=True)
+      say(f'{count:,} images made in {time.perf_counter() - start:.1f} s')
       costs[count] = {name: measure(words.split(), folder) for name, words in COMMANDS.items()}
-  Console(width=100).print(table(costs))
+  say(table(costs))
   if json_file:
     plain = {n: {k: dataclasses.asdict(c) for k, c in row.items()} for n, row in costs.items()}
     files.write_text(files.place(json_file), json.dumps(plain, indent=2) + '\n')

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxseg import files
+from jaxseg.console import say
 from jaxseg.tools.benchmark import (
   detection,
   feed,
@@ -164,9 +165,9 @@ class Session:
       except UserError as e:
         if modes or mode not in ('input', 'loop'):
           raise
-        print(f'{mode:9} not measured: {e}')
+        say(f'{mode:9} not measured: {e}')
     result['bottleneck'] = feed.bottleneck(result)
-    print(f'{"limit":9} {result["bottleneck"]}')
+    say(f'{"limit":9} {result["bottleneck"]}')
     return result
 
   def measure_spatial(self) -> list[dict[str, Any]]:
@@ -180,9 +181,9 @@ class Session:
     load, workload = os.getloadavg()[0], self._workload
     options = dict(self.experiment.config['model'])
     dtype, (b, h, w, c) = self.experiment.settings.dtype, workload.shape
-    print(f'network   {self.experiment.name}, {workload.parameters:,} parameters')
-    print(f'shape     {b} x {h}x{w}x{c}, {dtype}, {workload.wrapper.describe()}')
-    print(f'machine   {os.cpu_count()} cores, load {load:.1f} before the start')
+    say(f'network   {self.experiment.name}, {workload.parameters:,} parameters')
+    say(f'shape     {b} x {h}x{w}x{c}, {dtype}, {workload.wrapper.describe()}')
+    say(f'machine   {os.cpu_count()} cores, load {load:.1f} before the start')
     return {
       'model': options.pop('name'),
       'model_options': options,
@@ -206,7 +207,7 @@ class Session:
     program = getattr(self._workload, f'{mode}_program')()
     kinds = zip(('arguments', 'temporary', 'new'), program.bytes.values(), strict=True)
     parts = ' + '.join(f'{name} {_mebibytes(count)}' for name, count in kinds)
-    print(f'{mode:9} compiled in {program.compile_seconds:.1f} s; a device needs {parts}')
+    say(f'{mode:9} compiled in {program.compile_seconds:.1f} s; a device needs {parts}')
     programs = {'ours': program.call}
     if 'torch' in self.compare:
       programs['torch'] = self._torch.program(mode)
@@ -221,8 +222,8 @@ class Session:
     images = {side: self._batch_size / times[side].wall for side in programs}
     for side in programs:
       line = timing.line(times[side], times['ours'])
-      print(f'{mode:9} {side:5} {images[side]:8.4g} images/s, {line}')
-    print(
+      say(f'{mode:9} {side:5} {images[side]:8.4g} images/s, {line}')
+    say(
       f'{"":9} {flops / 1e9:.4g} GFLOP, {utilisation:.0%} of the {rate / 1e9:,.0f} GFLOP/s of a '
       f'{dtype} matrix product in the same run'
     )
@@ -252,7 +253,7 @@ class Session:
       }
     for side, peak in peaks.items():
       first, steps = map(_mebibytes, peak.values())
-      print(f'memory    {side:5} peak {first}, once compiled {steps}')
+      say(f'memory    {side:5} peak {first}, once compiled {steps}')
     return peaks
 
   def measure_input(self) -> dict[str, float]:

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
+from jaxseg.console import say
 from jaxseg.nn import layers as fast
 from jaxseg.tools.benchmark import stock, timing
 from jaxseg.tools.compile import account, topology
@@ -82,7 +83,7 @@ def cases() -> Iterator[Case]:
 
 
 def table(
-  rented: Slice, batch: int, dtype: Any, trials: int = 5, say: Callable[[str], None] = print
+  rented: Slice, batch: int, dtype: Any, trials: int = 5, say: Callable[..., None] = say
 ) -> list[dict[str, Any]]:
   """Prints ours over stock, value and gradient, of each layer.
 
@@ -98,10 +99,11 @@ def table(
     (both estimated).
   """
   say(
-    f'{batch} images, {jnp.dtype(dtype).name}, value and gradient; of {rented.kind} the estimate\n'
+    f'{batch} images, {jnp.dtype(dtype).name}, value and gradient; of {rented.kind} the estimate',
+    '',
+    f'| layer | CPU, ours / stock | M cycles, ours | stock | {rented.kind}, ours / stock |',
+    '|---|---|---|---|---|',
   )
-  say(f'| layer | CPU, ours / stock | M cycles, ours | stock | {rented.kind}, ours / stock |')
-  say('|---|---|---|---|---|')
   chip, rows = topology.devices(rented)[0], []
   for case in cases():
     shape = (batch, case.side, case.side, case.channels)

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxseg import config, files
+from jaxseg.console import say
 from jaxseg.report.tables import baselines
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.compile import layers as each_layer
@@ -75,8 +76,7 @@ def run(
   experiment = ours.changed(experiment, batch_size=batch or experiment.settings.batch_size)
   target = (rented[0], modes[0], size or training_size(experiment))
   program = _fitting(experiment, target, stock_layers=layers == 'stock')
-  for line in report(program.result, price_per_chip_hour):
-    print(line)
+  say(*report(program.result, price_per_chip_hour))
   if program_file:
     files.write_text(files.place(program_file), program.text)
   if json_file:
@@ -159,11 +159,12 @@ def table(
   """Compiles the baselines of configs/, and prints a table in Markdown; see `run`."""
   rows = files.read_json(files.place(json_file)) if _exists(json_file) else []
   done = {tuple(row[name] for name in _KEYS): row for row in rows}
-  print('estimates of the TPU compiler, nothing was run\n')
-  print(
-    '| config | mode | slice | images | chips busy | GiB a chip | ms | of peak | hours of all steps |'
+  say(
+    'estimates of the TPU compiler, nothing was run',
+    '',
+    '| config | mode | slice | images | chips busy | GiB a chip | ms | of peak | hours of all steps |',
+    '|---' * 9 + '|',
   )
-  print('|---|---|---|---|---|---|---|---|---|')
   specs = [spec for spec, _ in baselines('configs')]
   for spec, rented, mode in itertools.product(specs, slices, modes):
     key = spec, rented.name, mode
@@ -171,7 +172,7 @@ def table(
       done[key] = _row(spec, overrides, rented, mode, size) | dict(zip(_KEYS, key, strict=True))
       if json_file:
         _write_json(json_file, list(done.values()))
-    print(_line(done[key]), flush=True)
+    say(_line(done[key]))
   return list(done.values())
 
 

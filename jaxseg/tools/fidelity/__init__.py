@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxseg.console import say
 from jaxseg.pretrained import matches
 from jaxseg.tools.examples import make_batch
 from jaxseg.tools.fidelity.layer import FIELDS, Layer
@@ -50,22 +51,21 @@ def report(config: Mapping[str, Any]) -> int:
   """
   experiment = build(config)
   paper, pairs = compare(experiment)
-  print(f'{paper.title} ({paper.source}), input {"x".join(map(str, paper.input_shape[1:]))}')
-  for line in _lines(pairs):
-    print(line)
+  say(f'{paper.title} ({paper.source}), input {"x".join(map(str, paper.input_shape[1:]))}')
+  say(*_lines(pairs))
   loaded = sum('loaded' in pair.ours.initial for pair in pairs if pair.ours)
   if loaded and not experiment.settings.init_from:
-    print(
+    say(
       f"note: config.init_from is empty; the {loaded} layers with 'loaded' are random until it is given"
     )
   different = [pair for pair in pairs if pair.differences]
   if not different:
     total = sum(pair.ours.parameters for pair in pairs)
-    print(f'{paper.title}: {len(pairs)} layers, {total:,} parameters: all equal')
+    say(f'{paper.title}: {len(pairs)} layers, {total:,} parameters: all equal')
     return 0
   named = ', '.join(f'{p.name} ({", ".join(p.differences)})' for p in different[:4])
   more = f' and {len(different) - 4} more' if len(different) > 4 else ''
-  print(f'{paper.title}: {len(different)} of {len(pairs)} layers differ: {named}{more}')
+  say(f'{paper.title}: {len(different)} of {len(pairs)} layers differ: {named}{more}')
   return 2
 
 

@@ -1,0 +1,120 @@
+"""What a terminal is shown: lines, tables and a live line, of texts that may hold anything.
+
+Names of files and classes, and what libraries say of them, are written by others: every character that a
+terminal would obey is escaped here, and nothing else prints.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import sys
+from pathlib import Path
+
+from rich import table as tables
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+_WIDTH = 100
+
+
+def plain(text: str) -> str:
+  """Returns a line of text with all escaped that a terminal would obey: names may hold anything."""
+  if text.isprintable():
+    return text
+  escaped = (c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+  return ''.join(escaped)
+
+
+class Table(tables.Table):
+  """A table of texts, which are shown as they are: '[b]' and ':car:' are no markup."""
+
+  def __init__(self, *headers: str, title: str = ''):
+    super().__init__(*headers, title=Text(plain(title)) if title else None)
+
+  def add_column(self, header: str = '', **options) -> None:
+    super().add_column(Text(plain(header)), **options)
+
+  def add_row(self, *cells: str) -> None:
+    super().add_row(*(Text(plain(cell)) for cell in cells))
+
+
+def say(*shown: str | Table, error: bool = False, width: int = _WIDTH) -> None:
+  """Shows texts, a line each, and tables, on standard output at once.
+
+  Args:
+    shown: in this order.
+    error: whether standard error is meant.
+    width: of tables, in columns.
+  """
+  stream = sys.stderr if error else sys.stdout
+  for one in shown:
+    if isinstance(one, str):
+      print(plain(one), file=stream, flush=True)
+    else:
+      Console(file=stream, width=width).print(one)
+
+
+def overwrite(line: str = '') -> None:
+  """Shows a line on standard error, a terminal, in place of the one before."""
+  print(f'\r\x1b[K{plain(line)}', end='', file=sys.stderr, flush=True)
+
+
+class Progress:
+  """One line that renews itself on a terminal; plain lines elsewhere, now and then."""
+
+  def __init__(self):
+    console = Console(file=sys.stdout)
+    self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+  def __enter__(self) -> Progress:
+    if self._live:
+      self._live.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._live:
+      self._live.stop()
+
+  def show(self, line: str) -> None:
+    if self._live:
+      self._live.update(Text(plain(line)))
+    else:
+      say(line)
+
+  def say(self, line: str) -> None:
+    """Shows a line that stays."""
+    if self._live:
+      self._live.console.print(Text(plain(line)))
+    else:
+      say(line)
+
+
+def command(name: str) -> str:
+  """Returns what one types for a command: in the clone that is used its launcher, else as it is installed."""
+  return f'python launch/{name}.py' if _clone() else f'jaxseg {name}'
+
+
+def _clone() -> Path | None:
+  root = Path(__file__).resolve().parents[2]
+  return root if (root / 'setup.py').is_file() else None
+
+
+def installing(extra: str) -> str:
+  """Returns the command that installs an extra of setup.py: of the clone that is used, else its packages."""
+  if root := _clone():
+    return f"pip install -e '{'.' if Path.cwd() == root else root}[{extra}]'"
+  listed = (line.partition(';') for line in importlib.metadata.requires('jaxseg') or ())
+  packages = [name.strip() for name, _, condition in listed if f'"{extra}"' in condition]
+  return f'pip install {shlex.join(packages)}'
+
+
+def duration(seconds: float) -> str:
+  """Writes seconds as '45s', '12m30s' or '2h13m'."""
+  seconds = int(seconds)
+  if seconds < 60:
+    return f'{seconds}s'
+  if seconds < 3600:
+    return f'{seconds // 60}m{seconds % 60:02d}s'
+  return f'{seconds // 3600}h{seconds % 3600 // 60:02d}m'
