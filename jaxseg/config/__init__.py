@@ -53,6 +53,8 @@ class Settings:
     batch_size: images per update, over all devices and micro-batches.
     accumulate: micro-batches per update; batch_size / accumulate images are in memory at once.
     dtype: of computation; parameters are always float32.
+    matmul_precision: of float32 in convolutions on a TPU or GPU: 'highest' is float32; 'high' TF32, on a
+      TPU three products of bfloat16; 'default' what is fastest, see jaxseg.nn.precision.
     num_classes: in the labels.
     task: a module of jaxseg.tasks.
     parallel: 'pmap' over devices | 'mesh', one jit-compiled program.
@@ -72,6 +74,7 @@ class Settings:
   batch_size: int = within(1, 1 << 16, default=8)
   accumulate: int = within(1, 1 << 16, default=1)
   dtype: Literal['float32', 'bfloat16'] = 'float32'
+  matmul_precision: Literal['highest', 'high', 'default'] = 'highest'
   num_classes: int = within(2, 255, default=2)
   task: str = 'semantic'
   parallel: Literal['pmap', 'mesh'] = 'pmap'

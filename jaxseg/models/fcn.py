@@ -217,4 +217,4 @@ def _bilinear_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32)
   del key
   size, _, channels, features = shape
   channel_map = jnp.eye(channels, features, dtype=dtype)
-  return jnp.einsum('hw,io->hwio', jnp.asarray(bilinear_kernel(size), dtype), channel_map)
+  return jnp.asarray(bilinear_kernel(size), dtype)[:, :, None, None] * channel_map

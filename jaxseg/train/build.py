@@ -25,6 +25,7 @@ from jaxseg.data.options import Data
 from jaxseg.data.statistics import median_frequency_weights
 from jaxseg.data.views import Resized
 from jaxseg.nn.layers.norm import BatchNorm
+from jaxseg.nn.precision import at_precision
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.train import machine
 from jaxseg.train.optim import Optim
@@ -81,12 +82,14 @@ class Experiment:
   def model(self, axis_name: str | None = None) -> nn.Module:
     """Returns the network; BatchNorm averages over `axis_name`, which the wrapper of the step has."""
     options = dict(self.config['model'])
-    return models.load(options.pop('name'))(
+    model = models.load(options.pop('name'))(
       num_classes=self.task.num_outputs,
       norm=partial(BatchNorm, axis_name=axis_name),
       dtype=jnp.dtype(self.settings.dtype),
       **options,
     )
+    settings = self.settings
+    return model if settings.dtype != 'float32' else at_precision(model, settings.matmul_precision)
 
   def source(self, split: str) -> Any:
     """Returns the dataset's split, checked against the config's classes and channels.

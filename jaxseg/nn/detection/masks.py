@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,7 +27,8 @@ def crop(masks: Array, frames: Array, boxes: Array, size: int) -> Array:
     _shares(boxes[:, i], boxes[:, i + 2], frames[:, i], frames[:, i + 2], size, cells)
     for i in (1, 0)
   )
-  cover = jnp.einsum('nim,nmk,njk->nij', rows, masks.astype(jnp.float32), columns)
+  exact = dict(precision=jax.lax.Precision.HIGHEST)
+  cover = jnp.einsum('nim,nmk,njk->nij', rows, masks.astype(jnp.float32), columns, **exact)
   return cover >= 127.5
 
 

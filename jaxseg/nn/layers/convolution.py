@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
+from jaxseg.nn.precision import chosen
 from jaxseg.types import Array
 
 _NHWC = ('NHWC', 'HWIO', 'NHWC')
@@ -53,6 +54,7 @@ def conv_general_dilated(
   Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
   CPU, and where rows are split over devices, all is native.
   """
+  options['precision'] = chosen(options.get('precision'))
   native = functools.partial(
     lax.conv_general_dilated, window_strides=window_strides, padding=padding, **options
   )
@@ -62,7 +64,7 @@ def conv_general_dilated(
   form = None
   if _is_covered(lhs, rhs, **options):
     form = _cpu_form(lhs, rhs, tuple(window_strides), padding)
-  return form(options.get('precision'), lhs, rhs) if form else native(lhs, rhs)
+  return form(options['precision'], lhs, rhs) if form else native(lhs, rhs)
 
 
 class Conv(nn.Conv):

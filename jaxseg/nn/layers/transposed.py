@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split, shifted
+from jaxseg.nn.precision import chosen
 from jaxseg.types import Array
 
 
@@ -59,7 +60,7 @@ def conv_transpose(
     padding: 'VALID' gives (n - 1) * stride + max(k, stride), 'SAME' n * stride; pairs as in lax.
     transpose_kernel: the kernel is [kh,kw,o,i] and flipped.
   """
-  strides, sides = tuple(strides), kernel.shape[:2]
+  strides, sides, precision = tuple(strides), kernel.shape[:2], chosen(precision)
   if strides == sides and padding in ('SAME', 'VALID'):
     kernel = kernel.swapaxes(2, 3) if transpose_kernel else kernel[::-1, ::-1]
     blocks = functools.partial(_spread_blocks, precision=precision)

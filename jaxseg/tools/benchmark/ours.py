@@ -29,6 +29,13 @@ def changed(
   return build({**config, 'model': {**config['model'], **model}})
 
 
+def _with_weights(task: Any) -> Any:
+  """Weights that would be computed from the labels are ones: their values cost nothing."""
+  if not isinstance(getattr(task, 'class_weights', None), str):
+    return task
+  return dataclasses.replace(task, class_weights=(1.0,) * task.num_classes)
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
   """A compiled program.
@@ -98,10 +105,10 @@ class Workload:
       self.model, plain = stock.with_stock_norm(self.model, axis_name), stock.with_stock_norm(plain)
     tx = optim.make_optimizer(optim.make_schedule(settings.num_steps))
     init = make_init(plain, tx, (1, *self.shape[1:]))
-    self._key = jax.random.key(settings.seed)
+    self._key, self._task = jax.random.key(settings.seed), _with_weights(experiment.task)
     self._step = make_train_step(
       self.model,
-      experiment.task,
+      self._task,
       tx,
       experiment.preprocess,
       axis_name=axis_name,
@@ -166,8 +173,8 @@ class Workload:
 
   def predict_step(self, *, maps: bool) -> Callable[[Any, Batch], Any]:
     """What evaluation (with `maps`, prediction) runs; see train.step.make_predict_step."""
-    task, preprocess = self.experiment.task, self.experiment.preprocess
-    return make_predict_step(self.model, task, preprocess, size=self.shape[1:3], maps=maps)
+    preprocess = self.experiment.preprocess
+    return make_predict_step(self.model, self._task, preprocess, size=self.shape[1:3], maps=maps)
 
   def _batch_shapes(self, batch: Batch) -> Any:
     """Shapes of a placed batch, of all hosts."""

@@ -1,0 +1,48 @@
+"""In what precision a network's convolutions multiply float32, on devices where that is not a matter of course."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+PRECISIONS = ('highest', 'high', 'default')
+
+
+def at_precision(model: nn.Module, precision: str) -> nn.Module:
+  """Returns the network with convolutions and dense layers that multiply float32 in this precision.
+
+  A TPU's matrix units multiply bfloat16 and a GPU's TF32, to which float32 is rounded unless told
+  otherwise. What is no convolution (coordinates, interpolation, boxes, counts) is exact whatever is
+  chosen here. bfloat16 is multiplied as it is, and a CPU is exact always.
+
+  Args:
+    model: any Flax module; parameters keep their names.
+    precision: 'highest', float32; 'high', TF32 on a GPU and three products of bfloat16 on a TPU;
+      'default', one product of bfloat16 on a TPU, TF32 on a GPU.
+  """
+  cls = _precise(type(model), precision)
+  fields = {name: getattr(model, name) for name in model.__dataclass_fields__}
+  return cls(**{name: value for name, value in fields.items() if name not in ('parent', 'name')})
+
+
+def chosen(precision: Any) -> Any:
+  """Returns the precision, or the network's where it is None: once, for value and gradient alike."""
+  return jax.config.jax_default_matmul_precision if precision is None else precision
+
+
+@functools.cache
+def _precise(cls: type[nn.Module], precision: str) -> type[nn.Module]:
+  """A subclass, the same for the same arguments, so that equal networks stay equal."""
+
+  def apply(self, *args, **options):
+    with jax.default_matmul_precision(precision):
+      return cls.apply(self, *args, **options)
+
+  def init_with_output(self, *args, **options):
+    with jax.default_matmul_precision(precision):
+      return cls.init_with_output(self, *args, **options)
+
+  return type(cls.__name__, (cls,), {'apply': apply, 'init_with_output': init_with_output})
