@@ -216,5 +216,5 @@ def _bilinear_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32)
   """Kernel [k,k,c,c] that interpolates each channel and mixes none."""
   del key
   size, _, channels, features = shape
-  channel_map = jnp.eye(channels, features, dtype=dtype)
+  channel_map = jnp.eye(channels, features, dtype=dtype)[None, None]
   return jnp.asarray(bilinear_kernel(size), dtype)[:, :, None, None] * channel_map
