@@ -36,8 +36,9 @@ def test_the_table_says_what_each_thousand_more_adds():
 def test_a_command_costs_time_and_memory_and_its_failure_is_told(tmp_path):
   with pytest.raises(UserError, match='jaxseg data plan: error: plan needs --output'):
     scale.measure(['data', 'plan'], str(tmp_path))
+  held = b'x' * (256 << 20)  # by the caller: not the command's
   cost = scale.measure(['--help'], str(tmp_path))
-  assert 0 < cost.cpu_seconds and 0 < cost.seconds < 60 and cost.peak_bytes > 5 << 20
+  assert 0 < cost.cpu_seconds and 0 < cost.seconds < 60 and 5 << 20 < cost.peak_bytes < len(held)
 
 
 @pytest.mark.slow
@@ -45,5 +46,7 @@ def test_whole_commands_run_on_made_images(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('TMPDIR', str(tmp_path))
   costs = scale.run([30], str(tmp_path / 'costs.json'))
   assert list(costs[30]) == list(scale.COMMANDS) and (tmp_path / 'costs.json').stat().st_size > 100
-  assert all(cost.seconds > 0 and cost.peak_bytes > 50 << 20 for cost in costs[30].values())
+  assert all(
+    cost.seconds > 0 and 50 << 20 < cost.peak_bytes < 4 << 30 for cost in costs[30].values()
+  )
   assert 'evaluation' in capsys.readouterr().out

@@ -24,7 +24,7 @@ import pytest
 from tests import documents
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 24
+STEPS = 48
 TABLE = 'KILL_TABLE'
 HEAD = (
   '| killed | newest checkpoint then | half of one left | resumed and ended |\n|---|---|---|---|'
@@ -38,7 +38,7 @@ OPTIONS = (
   'augment.photometric.brightness=0.3',
   f'num_steps={STEPS}',
   'batch_size=4',
-  'eval.every=8',
+  'eval.every=16',
   'log.checkpoint_every=1',  # so that a save is nearly always under way
   'log.every=3',  # so that most checkpoints are between two lines of the log
   'log.keep=3',
@@ -153,9 +153,13 @@ def straight(tmp_path_factory, cache) -> Path:
 
 
 def moments(seed: int, count: int) -> list[Moment]:
-  """Draws moments that lie later and later in a run, so that a run can be killed at all of them."""
+  """Draws moments that lie later and later in a run, so that a run can be killed at all of them.
+
+  In its first half: where the machine is busy, a run goes on while its line is read and it is killed, and
+  one that was saved at its last step prints no later line.
+  """
   rng = np.random.default_rng(seed)
-  steps = np.sort(rng.choice(np.arange(1, STEPS // 3), size=count, replace=False)) * 3
+  steps = np.sort(rng.choice(np.arange(1, STEPS // 6), size=count, replace=False)) * 3
   return [Moment(int(step), float(rng.uniform(0, 0.12))) for step in steps]
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grain
@@ -51,7 +51,7 @@ class Batches:
   def __init__(self, iterator: Iterator, activity: threads.Activity, timeout: float):
     self._iterator, self._activity, self._timeout = iterator, activity, timeout
     self._pool = ThreadPoolExecutor(1, 'batches')  # waits for Grain, which has no timeout
-    self._next = self._pool.submit(next, iterator)
+    self._next: Future | None = self._ahead()
     self.waited_seconds = 0.0
 
   def __iter__(self) -> Batches:
@@ -60,29 +60,33 @@ class Batches:
   def __next__(self) -> dict:
     begin = time.perf_counter()
     try:
-      if self._next is None:
+      if self._next is None or (batch := self._take()) is None:
         raise StopIteration
-      return self._take()
-    except Exception:  # the end (StopIteration) or a failure: either way it is over
+    except Exception:  # the end or a failure: either way it is over
       self.close()
       raise
     finally:
       self.waited_seconds += time.perf_counter() - begin
+    self._next = self._ahead()
+    return batch
 
-  def _take(self) -> dict:
+  def _ahead(self) -> Future:
+    """The next batch, or None: a StopIteration in a future would keep alive whoever asked for it."""
+    return self._pool.submit(next, self._iterator, None)
+
+  def _take(self) -> dict | None:
     self._activity.wait(self._next, self._timeout)
-    error = self._next.exception()
-    if error is None:
-      batch, self._next = self._next.result(), self._pool.submit(next, self._iterator)
-      return batch
-    if isinstance(error, Exception):
+    try:
+      return self._next.result()
+    except Exception as error:
       # Grain adds a remark of its own to whatever passes through it.
       error.__notes__ = [n for n in getattr(error, '__notes__', ()) if 'Grain' not in n]
-      raise error
-    raise UserError(
-      f'a thread that makes batches ended with {type(error).__name__}: {error}, with '
-      f'{self._activity.under_way()} under way: a dataset must not end the process'
-    ) from error
+      raise
+    except SystemExit as error:
+      raise UserError(
+        f'a thread that makes batches ended with {type(error).__name__}: {error}, with '
+        f'{self._activity.under_way()} under way: a dataset must not end the process'
+      ) from error
 
   def close(self) -> None:
     """Drops what is not yet made and lets the threads end; `next` finds the end from then on."""

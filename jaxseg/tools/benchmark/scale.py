@@ -21,6 +21,7 @@ from PIL import Image
 
 from jaxseg import files
 from jaxseg.console import Table, say
+from jaxseg.tools.benchmark.timing import resident_bytes
 from jaxseg.types import UserError
 
 SIDE, HELD_OUT = 16, 20
@@ -31,14 +32,18 @@ COMMANDS = {
   '--config.compile_cache=programs',  # none of another run's
   'evaluation': 'evaluate --workdir=run --split=train --step=latest',
 }  # records are built by plan, which reads them first
+# What Linux counts in ru_maxrss begins with the memory of the caller: a command keeps its own account.
+_RUN = """
+import atexit, pathlib, runpy, sys
+kept = pathlib.Path(sys.argv.pop(1))
+atexit.register(lambda: kept.write_bytes(pathlib.Path('/proc/self/status').read_bytes()))
+runpy.run_module('jaxseg', run_name='__main__', alter_sys=True)
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Of a command: seconds of the wall and of all cores, and the most memory that it held, in bytes.
-
-  Linux counts no less than what its caller held when it started the command.
-  """
+  """Of a command: seconds of the wall and of all cores, and the most memory that it held, in bytes."""
 
   seconds: float
   cpu_seconds: float
@@ -88,23 +93,26 @@ def make_images(folder: Path, count: int) -> None:
 def measure(words: Sequence[str], folder: str) -> Cost:
   """Runs a command of jaxseg in a folder; its records and compiled programs stay there."""
   env = {**os.environ, 'JAXSEG_CACHE': f'{folder}/cache'}
-  start = time.perf_counter()
-  process = subprocess.Popen(
-    [sys.executable, '-m', 'jaxseg', *words],
-    cwd=folder,
-    env=env,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  said = process.stderr.read()
-  _, status, usage = os.wait4(process.pid, 0)
-  process.returncode = os.waitstatus_to_exitcode(status)
-  if process.returncode:
-    raise UserError(f'jaxseg {" ".join(words)}: {" ".join(said.split())[-300:]}')
-  unit = 1 if sys.platform == 'darwin' else 1024
-  cpu = usage.ru_utime + usage.ru_stime
-  return Cost(time.perf_counter() - start, cpu, usage.ru_maxrss * unit)
+  with tempfile.TemporaryDirectory() as own:
+    status = Path(own, 'status')
+    on_linux = sys.platform == 'linux'
+    start = time.perf_counter()
+    process = subprocess.Popen(
+      [sys.executable, *(('-c', _RUN, str(status)) if on_linux else ('-m', 'jaxseg')), *words],
+      cwd=folder,
+      env=env,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    said = process.stderr.read()
+    _, code, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(code)
+    if process.returncode:
+      raise UserError(f'jaxseg {" ".join(words)}: {" ".join(said.split())[-300:]}')
+    peak = resident_bytes(peak=True, status=status) if on_linux else usage.ru_maxrss
+  return Cost(seconds, usage.ru_utime + usage.ru_stime, peak)
 
 
 def table(costs: Mapping[int, Mapping[str, Cost]]) -> Table:

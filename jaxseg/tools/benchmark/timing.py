@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -112,10 +113,10 @@ def matmul(
   return product, 2 * len(devices) * side**3
 
 
-def resident_bytes(*, peak: bool = False) -> int:
-  """Memory of this process, now or at most so far (Linux)."""
+def resident_bytes(*, peak: bool = False, status: str | Path = '/proc/self/status') -> int:
+  """Memory of this process, or of the one whose status it is, now or at most so far (Linux)."""
   name = 'VmHWM:' if peak else 'VmRSS:'
-  with open('/proc/self/status', encoding='ascii') as f:
+  with open(status, encoding='utf-8') as f:
     return next(int(line.split()[1]) << 10 for line in f if line.startswith(name))
 
 
