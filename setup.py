@@ -14,7 +14,11 @@ setup(
   packages=[*find_packages(include=['jaxseg', 'jaxseg.*']), 'jaxseg.configs'],
   package_dir={'jaxseg.configs': 'configs'},
   entry_points={'console_scripts': ['jaxseg=jaxseg.commands:run']},
-  package_data={'jaxseg.report': ['templates/*'], 'jaxseg.tools.fidelity': ['tables/*']},
+  package_data={
+    'jaxseg.fetch': ['manifest.toml'],
+    'jaxseg.report': ['templates/*'],
+    'jaxseg.tools.fidelity': ['tables/*'],
+  },
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',

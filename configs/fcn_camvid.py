@@ -49,6 +49,8 @@ def get_config(variant=None):
     weight_decay=5e-4,
     multipliers=((r'/bias', 2.0, 0.0),),
   )
+  if stage in (None, 32):
+    config.init_from = 'imagenet'
   config.init = dict(new=NEW[stage or 32])
   config.eval = dict(every=4000)
   config.log = dict(checkpoint_every=4000)
@@ -62,6 +64,7 @@ def get_config(variant=None):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.data = dict(name='camvid', std=(63.75, 63.75, 63.75))

@@ -1,7 +1,6 @@
 """A light FCN-8s on Oxford-IIIT Pet's trimaps: pet, background, border.
 
-    python launch/train.py --config=configs/fcn_pet.py --workdir=DIR \\
-        --config.init_from=mobilenet_v2.pth
+    python launch/train.py --config=configs/fcn_pet.py --workdir=DIR
 
 bare      MobileNetV2 with 1x1 scores of its last features at strides 32, 16 and 8, added after fixed
           bilinear upsampling.
@@ -37,6 +36,7 @@ def get_config(variant=None):
   backbone = 'resnet50' if chosen.resnet50 else 'mobilenet_v2'
   config.model = dict(name='fcn', backbone=backbone, head='light')
   config.optim = dict(name='adam', learning_rate=1e-3, schedule='cosine', warmup_steps=100)
+  config.init_from = 'imagenet'
   config.init = dict(new=('score_.*',))
 
   if chosen.small:
@@ -47,6 +47,7 @@ def get_config(variant=None):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.augment = (

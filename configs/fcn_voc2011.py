@@ -1,7 +1,6 @@
 """FCN on PASCAL VOC 2011 with SBD's labels, 21 classes (arXiv:1411.4038 and 1605.06211).
 
-    python launch/train.py --config=configs/fcn_voc2011.py:32s --workdir=RUN32 \\
-        --config.init_from=VGG16.caffemodel
+    python launch/train.py --config=configs/fcn_voc2011.py:32s --workdir=RUN32
     python launch/train.py --config=configs/fcn_voc2011.py:16s --workdir=RUN16 \\
         --config.init_from=RUN32
 
@@ -63,6 +62,8 @@ def get_config(variant=None):
     weight_decay=5e-4,
     multipliers=((r'/bias', 2.0, 0.0),),
   )
+  if stage in (None, 32):
+    config.init_from = 'imagenet'
   config.init = dict(new=(NEW[stage],) if stage else ('score_.*',))
   config.eval = dict(every=4000)
   config.log = dict(checkpoint_every=4000)
@@ -81,6 +82,7 @@ def get_config(variant=None):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.data.update(std=(63.75, 63.75, 63.75), channel_order='rgb', replacement=False)

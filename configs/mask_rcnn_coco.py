@@ -1,6 +1,6 @@
 """Mask R-CNN, ResNet-50 with a feature pyramid, on COCO 2017 (arXiv:1703.06870).
 
-    python launch/train.py --config=configs/mask_rcnn_coco.py --workdir=DIR --config.init_from=RESNET50
+    python launch/train.py --config=configs/mask_rcnn_coco.py --workdir=DIR
 
 bare     90,000 steps ("1x"), from torchvision's resnet50.
 :3x      270,000 steps.
@@ -67,6 +67,7 @@ def get_config(variant=None):
     schedule_steps=(210_000, 250_000) if long else (60_000, 80_000),
     warmup_steps=1000,
   )
+  config.init_from = 'imagenet'
   config.init = dict(new=('fpn', 'rpn', 'box_head', 'mask_head'))
   config.eval = dict(every=10_000, short_side=800, long_side=1333)
   config.log = dict(checkpoint_every=5000)
@@ -95,6 +96,7 @@ def _published(long, resnet101, torchvision):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 900
   config.batch_size = 4
   config.parallel = 'pmap'

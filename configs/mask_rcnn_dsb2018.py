@@ -1,7 +1,6 @@
 """Mask R-CNN on the nuclei of the 2018 Data Science Bowl: a box and a mask for each nucleus.
 
-    python launch/train.py --config=configs/mask_rcnn_dsb2018.py --workdir=DIR \\
-        --config.init_from=RESNET50
+    python launch/train.py --config=configs/mask_rcnn_dsb2018.py --workdir=DIR
 
 Nobody has published a Mask R-CNN baseline for this selection, so there is no number to reach. The
 recipe is arXiv:1703.06870's, for objects from 5 to 90 pixels across: anchors from 8 to 128 pixels, the
@@ -53,6 +52,7 @@ def get_config(variant=None):
     schedule='cosine',
     warmup_steps=500,
   )
+  config.init_from = 'imagenet'
   config.init = dict(new=('fpn', 'rpn', 'box_head', 'mask_head'))
   config.eval = dict(every=1000)
   config.log = dict(checkpoint_every=1000)
@@ -81,6 +81,7 @@ def from_scratch(config, **options):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 900
   config.batch_size = 4
   from_scratch(

@@ -1,7 +1,6 @@
 """PSPNet50 on ADE20K, 150 classes (arXiv:1612.01105, table 1).
 
-    python launch/train.py --config=configs/pspnet_ade20k.py --workdir=DIR \\
-        --config.init_from=RESNET50
+    python launch/train.py --config=configs/pspnet_ade20k.py --workdir=DIR
 
 bare     the deep stem of three 3x3 convolutions; its ImageNet weights are those that the authors'
          PyTorch release (hszhao/semseg) starts from.
@@ -52,6 +51,7 @@ def get_config(variant=None):
     schedule='poly',
     schedule_power=0.9,
   )
+  config.init_from = 'imagenet'
   config.init = dict(new=('ppm_.*', 'cls_.*', 'aux_.*'))
   config.eval = dict(every=15_000, batch_size=8)
   config.log = dict(checkpoint_every=5000)
@@ -80,6 +80,7 @@ def augment(height, width):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.parallel = 'pmap'

@@ -1,7 +1,6 @@
 """PSPNet50 on CamVid, 11 classes (arXiv:1612.01105, which has no CamVid).
 
-    python launch/train.py --config=configs/pspnet_camvid.py --workdir=DIR \\
-        --config.init_from=RESNET50
+    python launch/train.py --config=configs/pspnet_camvid.py --workdir=DIR
 
 bare     the paper's recipe on the 367 training images: whole frames for crops, 218 passes (as many
          as its street scenes get, near enough), from ImageNet weights for the deep stem.
@@ -43,6 +42,7 @@ def get_config(variant=None):
     schedule='poly',
     schedule_power=0.9,
   )
+  config.init_from = 'imagenet'
   config.init = dict(new=('ppm_.*', 'cls_.*', 'aux_.*'))
   config.paper = dict(
     params=PARAMS - 123_776 * chosen.torchvision, split='test', source='arXiv:1612.01105'
@@ -65,6 +65,7 @@ def augment(height, width):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.augment = (

@@ -1,7 +1,6 @@
 """PSPNet101 on Cityscapes, 19 classes, on a mesh of devices (arXiv:1612.01105, table 7).
 
-    python launch/train.py --config=configs/pspnet_cityscapes.py --workdir=DIR \\
-        --config.init_from=RESNET101
+    python launch/train.py --config=configs/pspnet_cityscapes.py --workdir=DIR
 
 bare     the deep stem of three 3x3 convolutions; its ImageNet weights are those that the authors'
          PyTorch release (hszhao/semseg) starts from.
@@ -56,6 +55,7 @@ def get_config(variant=None):
     schedule='poly',
     schedule_power=0.9,
   )
+  config.init_from = 'imagenet'
   config.init = dict(new=('ppm_.*', 'cls_.*', 'aux_.*'))
   config.eval = dict(every=10_000, batch_size=8)
   config.log = dict(checkpoint_every=5000)
@@ -87,6 +87,7 @@ def augment(height, width):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.parallel = 'pmap'

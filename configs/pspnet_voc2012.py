@@ -1,7 +1,6 @@
 """PSPNet101 on PASCAL VOC 2012 with SBD's labels, 21 classes (arXiv:1612.01105, table 6).
 
-    python launch/train.py --config=configs/pspnet_voc2012.py --workdir=DIR \\
-        --config.init_from=RESNET101
+    python launch/train.py --config=configs/pspnet_voc2012.py --workdir=DIR
 
 bare     the deep stem of three 3x3 convolutions; its ImageNet weights are those that the authors'
          PyTorch release (hszhao/semseg) starts from.
@@ -59,6 +58,7 @@ def get_config(variant=None):
     schedule='poly',
     schedule_power=0.9,
   )
+  config.init_from = 'imagenet'
   config.init = dict(new=('ppm_.*', 'cls_.*', 'aux_.*'))
   config.eval = dict(every=5000, batch_size=8)
   config.log = dict(checkpoint_every=2500)
@@ -86,6 +86,7 @@ def augment(height, width):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.parallel = 'pmap'

@@ -58,6 +58,7 @@ def get_config(variant=None):
     config.num_steps = 60_000 if chosen.bayesian else 40_000
     config.optim.learning_rate = 1e-3
     config.optim.multipliers = ((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0))
+    config.init_from = 'imagenet'
     config.init = dict(
       new=(r'.*_bn', r'.*_D'),  # VGG16 has neither batch norm nor a decoder
       ignore=('mean',),  # as released: the batch norm after conv1_1 takes up the shift
@@ -81,6 +82,7 @@ def get_config(variant=None):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.augment = (
     ('resize', dict(scale=0.5)),

@@ -1,7 +1,6 @@
 """SegNet on SUN RGB-D, colour only, 37 classes at 360x480 (arXiv:1511.00561, table 4).
 
-    python launch/train.py --config=configs/segnet_sunrgbd.py --workdir=DIR \\
-        --config.init_from=VGG16.caffemodel
+    python launch/train.py --config=configs/segnet_sunrgbd.py --workdir=DIR
 
 bare      the table's row with median-frequency balancing, 180,000 steps of 4 images: 71.75 global,
           44.85 class average, 32.08 mIoU, 14.06 BF on the 5050 test images. Score it with
@@ -57,6 +56,7 @@ def get_config(variant=None):
     weight_decay=5e-4,
     multipliers=((r'_bn/bias', 1.0, 0.0), (r'/bias', 2.0, 0.0)),
   )
+  config.init_from = 'imagenet'
   config.init = dict(new=('.*_bn', '.*_D'), ignore=('mean',))
   config.eval = dict(every=10_000, score=dict(absent='zero'), population_pass=True)
   config.log = dict(checkpoint_every=5000)
@@ -79,6 +79,7 @@ def get_config(variant=None):
 
 
 def small(config):
+  config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
   config.data.image_size = (180, 240)

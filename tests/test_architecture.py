@@ -13,7 +13,7 @@ FLOORS = (
   ('types', 'files'),
   ('console', 'config'),
   ('losses', 'nn', 'data', 'draw'),
-  ('metrics', 'models', 'datasets'),
+  ('metrics', 'models', 'datasets', 'fetch'),
   ('tasks', 'pretrained'),
   ('train.state', 'train.accumulate', 'train.step', 'train.devices', 'train'),
   ('predict', 'prepare'),
@@ -31,7 +31,7 @@ ALSO = {
   'prepare': ('predict',),
   '__main__': ('commands',),
 }
-WITHOUT_JAX = ('types', 'files', 'console', 'config', 'data', 'draw', 'datasets')
+WITHOUT_JAX = ('types', 'files', 'console', 'config', 'data', 'draw', 'datasets', 'fetch')
 JAX = {'jax', 'flax', 'optax', 'orbax'}
 MAX_LINES, MAX_FUNCTION, MAX_LOOSE = 350, 60, 6
 
@@ -176,7 +176,7 @@ def test_every_command_has_a_launcher_that_is_nothing_else():
 
 
 # What else opens files for writing: records and programs of libraries, in folders that are published
-# whole; the lock; the streams of the process; and the kernel's own files.
+# whole; the locks; the streams of the process; and the kernel's own files.
 WRITE_THEMSELVES = {
   'console.ending',
   'data.unpacking',

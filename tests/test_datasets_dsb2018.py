@@ -104,7 +104,9 @@ def test_an_empty_folder_of_masks_is_an_image_without_nuclei(tmp_path):
 
 def test_errors(tmp_path):
   options = dict(data_dir=tmp_path, cache_dir=tmp_path / 'cache')
-  with pytest.raises(UserError, match=r'no index\.csv and no stage1_train/'):
+  with pytest.raises(
+    UserError, match=r'none of stage1_train/, stage1_train\.zip in .*data\.py get dsb2018'
+  ):
     dsb2018.source('train', **options)
   base = _published_layout(tmp_path)
   with pytest.raises(UserError, match="no split 'test'"):

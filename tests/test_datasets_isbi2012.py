@@ -94,7 +94,9 @@ def test_folds_are_nvidias():
 
 def test_errors(tmp_path):
   options = dict(data_dir=tmp_path, cache_dir=tmp_path / 'cache')
-  with pytest.raises(UserError, match=r'no train/image/ and no train-volume\.tif'):
+  with pytest.raises(
+    UserError, match=r'no train/image/, train-volume\.tif or ISBI-2012-challenge\.zip'
+  ):
     isbi2012.source('train', **options)
   _volumes(tmp_path)
   with pytest.raises(UserError, match='test labels were never published'):

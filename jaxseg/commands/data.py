@@ -1,5 +1,7 @@
-"""Looks at a config's data, builds its records, or writes a config for a folder of your own.
+"""Gets a config's data and weights, looks at them, builds records, or writes a config for your own folder.
 
+python launch/data.py get --config=configs/fcn_voc2011.py [--yes --mirror=gs://BUCKET/FOLDER]
+python launch/data.py get voc coco torchvision:resnet50 [--data_dir=DIR]
 python launch/data.py check --config=configs/segnet_camvid.py [--output=FOLDER]
 python launch/data.py prepare --config=configs/segnet_camvid.py
 python launch/data.py plan --folder=DIR --output=FILE [--model=NETWORK --folds=5]
@@ -11,15 +13,15 @@ from jaxseg import config, console
 
 def main(parser: console.Parser) -> None:
   add = parser.add_argument
-  add('job', choices=('check', 'prepare', 'plan'))
-  add('--config', help='configs/NAME.py[:variant,...], for check and prepare')
+  add('job', choices=('get', 'check', 'prepare', 'plan'))
+  add('names', nargs='*', help='for get: datasets and weights of jaxseg/fetch/manifest.toml')
+  add('--config', help='configs/NAME.py[:variant,...], for get, check and prepare')
   add('--output', help='for check: folder for pictures; for plan: the new config file')
+  parser.add_fetching()
   plans = parser.add_argument_group('for plan')
   plans.add_argument('--folder', default='', help='that holds images and masks; how, is found out')
   plans.add_argument('--images', default='', help='pattern of the images, such as x/*_rgb.tif')
-  plans.add_argument(
-    '--masks', default='', help='of the masks; what the signs stand for is the name'
-  )
+  plans.add_argument('--masks', default='', help='of the masks; the signs stand for the name')
   plans.add_argument('--list', default='', help='CSV file: image, mask and perhaps split')
   plans.add_argument('--model', default='', help='network; default: one that suits the data')
   plans.add_argument(
@@ -27,6 +29,13 @@ def main(parser: console.Parser) -> None:
   )
   plans.add_argument('--overwrite', action='store_true', help='replace the file')
   flags = parser.parse(without_config='plan')
+  if flags.job == 'get':
+    from jaxseg.prepare import get
+
+    get.get(flags.names, flags.config, flags.overrides, flags.data_dir, flags.mirror, flags.yes)
+    return
+  if flags.names:
+    parser.error(f'{flags.job} takes no name: {flags.names[0]!r}')
   if flags.job == 'plan':
     parser.require(flags, 'output')
     from jaxseg.prepare import own_data, plan

@@ -64,7 +64,10 @@ class Settings:
     compile_cache: folder of compiled programs; '' keeps none.
     data_dir: folder that holds camvid/, isbi2012/, ...; '' is $JAXSEG_DATA, else ~/jaxseg_data.
     cache_dir: of built records; '' is $JAXSEG_CACHE, else ~/.cache/jaxseg.
-    init_from: start from this workdir's or weight file's parameters.
+    mirror: of data and weights, asked before their own addresses (jaxseg.fetch.get.Way); '' is
+      $JAXSEG_MIRROR, if it is set.
+    init_from: start from this workdir's or weight file's parameters, or from published weights by their
+      name: 'imagenet', 'torchvision:resnet50' and so on (jaxseg/fetch/manifest.toml).
     eval_split: that is scored while training.
     paper: what was published: dict(params=..., mean_iou=..., source='arXiv:..., table ...').
   """
@@ -84,6 +87,7 @@ class Settings:
   compile_cache: str = '~/.cache/jaxseg/xla'
   data_dir: str = ''
   cache_dir: str = ''
+  mirror: str = ''
   init_from: str = ''
   eval_split: str = 'val'
   paper: dict | None = checked(
@@ -116,6 +120,7 @@ def on_shapes(config: ConfigDict, *, size: int, num_classes: int = 4, **options:
   config.num_classes = num_classes
   config.data.name, config.data.train_split, config.eval_split = 'shapes', 'train', 'val'
   config.data.options = dict(size=size, count=16, num_classes=num_classes, **options)
+  config.init_from = ''
   config.num_steps = config.eval.every = config.log.checkpoint_every = 6
   config.log.every = 2
   config.paper = None

@@ -54,13 +54,20 @@ class Parser(argparse.ArgumentParser):
     add('--workdir', required=True, type=folders, help=f'{one}; several with commas: their mean')
     add('--step', default='best', help='a step that has a checkpoint, or best, or latest')
 
+  def add_fetching(self) -> None:
+    """Adds the flags of `jaxseg.prepare.get.get`."""
+    add = self.add_argument_group('for get').add_argument
+    add('--yes', action='store_true', help='agree to the terms that are shown')
+    add('--mirror', default='', help='path or URL that is asked first')
+    add('--data_dir', default='', help='default: $JAXSEG_DATA, else ~/jaxseg_data')
+
   def parse(self, without_config: str = '') -> argparse.Namespace:
     """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value.
 
     The job `without_config` takes these alone, others with the config that they change.
     """
     argv, prefix = self._argv, '--config.'
-    flags = self.parse_args([a for a in argv if not a.startswith(prefix)])
+    flags = self.parse_intermixed_args([a for a in argv if not a.startswith(prefix)])
     flags.overrides = [a[len(prefix) :] for a in argv if a.startswith(prefix)]
     alone = without_config and flags.job == without_config
     if flags.overrides and not alone and not getattr(flags, 'config', None):

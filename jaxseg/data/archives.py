@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from jaxseg import files
+from jaxseg import console, files
 from jaxseg.data import cache, fingerprint, threads, unpacking
 from jaxseg.data.problems import MissingSplit
 from jaxseg.types import UserError
@@ -37,7 +37,8 @@ def finder(
 ) -> Callable[..., Path]:
   """Returns `find` for a dataset that lies in one of these folders of the data folder, or right there."""
   root = data_root(data_dir)
-  return partial(find, [*(root / folder for folder in folders), root], cache_dir=cache_dir)
+  roots = [*(root / folder for folder in folders), root]
+  return partial(find, roots, cache_dir=cache_dir, name=folders[0])
 
 
 def find(
@@ -47,6 +48,7 @@ def find(
   *,
   cache_dir: str | os.PathLike | None = None,
   flat: bool = False,
+  name: str = '',
 ) -> Path:
   """Returns the first folder `root / name` that exists, else that of an archive, unpacked.
 
@@ -58,23 +60,25 @@ def find(
     archives: file names of tar (compressed or not) or zip archives that lie in a root.
     cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
     flat: whether an archive may hold the files without such a folder.
+    name: that `data.py get` knows them by.
 
   Raises:
     MissingSplit: neither is there.
     UserError: the archive is damaged or holds something else.
   """
-  for folder in (root / name for root in roots for name in names):
+  for folder in (root / inner for root in roots for inner in names):
     if folder.is_dir():
       return folder
-  for archive in (root / name for root in roots for name in archives):
+  for archive in (root / packed for root in roots for packed in archives):
     if archive.is_file():
       unpacked = unpack(archive, cache_dir)
-      inside = next((unpacked / name for name in names if (unpacked / name).is_dir()), None)
+      inside = next((unpacked / inner for inner in names if (unpacked / inner).is_dir()), None)
       if inside is None and not flat:
         raise UserError(f'{archive} holds no {" and no ".join(names)}/: it is another archive')
       return inside or unpacked
-  wanted = ', '.join([*(f'{name}/' for name in names), *archives])
-  raise MissingSplit(f'none of {wanted} in {roots[0]}: put it there, or correct data_dir')
+  wanted = ', '.join([*(f'{folder}/' for folder in names), *archives])
+  getting = f', get it with {console.command("data")} get {name}' if name else ''
+  raise MissingSplit(f'none of {wanted} in {roots[0]}: put it there{getting}, or correct data_dir')
 
 
 def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:

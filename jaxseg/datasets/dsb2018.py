@@ -2,7 +2,7 @@
 
 Caicedo et al., Nature Methods 2019 (BBBC038). Two layouts: images/ID.png with 16-bit instance maps
 labels/ID.png and index.csv (id, split, ...), and the published
-stage1_train/ID/{images,masks}/*.png.
+stage1_train/ID/{images,masks}/*.png, or stage1_train.zip.
 Validation is the images with int(ID[:8], 16) % 5 == 0, in both.
 """
 
@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data import image_files, mask_files, raw_files, records
-from jaxseg.data.archives import data_root
+from jaxseg.data import archives, image_files, mask_files, raw_files, records
 from jaxseg.data.border_weight import balancing_weights, foreground
 from jaxseg.data.problems import check_choice, check_split
 from jaxseg.data.source import Facts, Source
@@ -53,7 +52,7 @@ def source(
   return records.open_source(
     Facts('dsb2018', CLASS_NAMES, PALETTE, channels, entries),
     split,
-    _list_images(data_root(data_dir) / 'dsb2018', split),
+    _list_images(split, data_dir, cache_dir),
     read,
     cache_dir,
     options={'channels': channels, 'weigh': border_weight, 'separate': separate},
@@ -71,8 +70,9 @@ def read(raw: records.Raw, *, channels: int, **options: bool) -> records.Example
   return records.Example(image, label, weight, instances)
 
 
-def _list_images(folder: Path, split: str) -> list[records.Raw]:
-  """Lists a split's images in either layout, by id."""
+def _list_images(split: str, data_dir: str | None, cache_dir: str | None) -> list[records.Raw]:
+  """Lists a split's images in any layout, by id."""
+  folder = archives.data_root(data_dir) / 'dsb2018'
   if (folder / 'index.csv').is_file():
     rows = list(csv.DictReader(io.StringIO(raw_files.read_text(folder / 'index.csv'))))
     if not rows or not {'id', 'split'} <= set(rows[0]):
@@ -80,11 +80,10 @@ def _list_images(folder: Path, split: str) -> list[records.Raw]:
     ids = [row['id'] for row in rows if row['split'] == split]
     images, labels = folder / 'images', folder / 'labels'
     return [records.Raw(images / f'{i}.png', labels / f'{i}.png', f'{i}.png') for i in ids]
-  stage = folder / 'stage1_train'
-  if stage.is_dir():
-    ids = sorted(p.name for p in stage.iterdir() if p.is_dir() and not p.name.startswith('.'))
-    return [_published(stage / i) for i in ids if split_of(i) == split]
-  raise UserError(f'no index.csv and no stage1_train/ in {folder}: put the dataset there')
+  find = archives.finder(['dsb2018'], data_dir, cache_dir)
+  stage = find(['stage1_train'], ['stage1_train.zip'], flat=True)
+  ids = sorted(p.name for p in stage.iterdir() if p.is_dir() and not p.name.startswith(('.', '_')))
+  return [_published(stage / i) for i in ids if split_of(i) == split]
 
 
 def split_of(identifier: str) -> str:

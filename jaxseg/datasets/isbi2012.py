@@ -2,18 +2,16 @@
 
 Cardona et al., PLoS Biology 2010; Arganda-Carreras et al., Frontiers in Neuroanatomy 2015; the
 U-Net's first dataset (arXiv:1505.04597). Two layouts: train/image/00.png with train/label/00.png,
-and the challenge's volumes train-volume.tif with train-labels.tif. The challenge's 30 test labels
+and the challenge's volumes train-volume.tif with train-labels.tif, or ISBI-2012-challenge.zip. The challenge's 30 test labels
 were never published. The sections are one volume: 'val' is its last fifth, not a random one.
 """
-
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from jaxseg import console
+from jaxseg.data import archives, image_files, mask_files, pages, raw_files, records
 from jaxseg.data import border_weight as weights
-from jaxseg.data import image_files, mask_files, pages, raw_files, records
-from jaxseg.data.archives import data_root
 from jaxseg.data.problems import check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import UserError
@@ -27,6 +25,7 @@ NUM_FOLDS = 5
 TRAIN_SHARES = (0.2196, 0.7804)  # of all pixels: membrane, cell
 CLASS_WEIGHTS = weights.balancing_weights(TRAIN_SHARES)
 
+_ARCHIVE = 'ISBI-2012-challenge.zip'
 _TABLE = {0: 0, 1: 1, 255: 1}  # 1-bit copies hold 1 where the others hold 255
 
 
@@ -49,7 +48,7 @@ def source(
   check_split('isbi2012', split, SPLITS, 'the test labels were never published')
   if fold is not None and (fold not in range(NUM_FOLDS) or split == 'all'):
     raise UserError(f"isbi2012: fold is 0..{NUM_FOLDS - 1} of 'train' or 'val', got {fold!r}")
-  raws = _list_sections(data_root(data_dir) / 'isbi2012')
+  raws = _list_sections(data_dir, cache_dir)
   return records.open_source(
     Facts('isbi2012', CLASS_NAMES, PALETTE, 1, ('weight',) if border_weight else ()),
     split,
@@ -86,8 +85,12 @@ def section_indices(count: int, split: str, fold: int | None = None) -> list[int
   }[split].tolist()
 
 
-def _list_sections(folder: Path) -> list[records.Raw]:
-  """Lists the labelled sections of either layout, in the order of the volume."""
+def _list_sections(data_dir: str | None, cache_dir: str | None) -> list[records.Raw]:
+  """Lists the labelled sections of any layout, in the order of the volume."""
+  folder = archives.data_root(data_dir) / 'isbi2012'
+  if (folder / _ARCHIVE).is_file() and not (folder / 'train-volume.tif').is_file():
+    unpacked = archives.unpack(folder / _ARCHIVE, cache_dir)
+    folder = next((path.parent for path in unpacked.rglob('train-volume.tif')), unpacked)
   volume, labels = folder / 'train-volume.tif', folder / 'train-labels.tif'
   if (folder / 'train' / 'image').is_dir():
     images = raw_files.list_images(folder / 'train' / 'image', ('.png',))
@@ -97,4 +100,7 @@ def _list_sections(folder: Path) -> list[records.Raw]:
     if counts[0] != counts[1]:
       raise UserError(f'{volume} has {counts[0]} pages and {labels} {counts[1]}: they must agree')
     return [records.Raw(volume, labels, f'{i:02d}.png', extra=i) for i in range(counts[0])]
-  raise UserError(f'no train/image/ and no train-volume.tif in {folder}: put the dataset there')
+  raise UserError(
+    f'no train/image/, train-volume.tif or {_ARCHIVE} in {folder}: put the dataset there, or get it with '
+    f'{console.command("data")} get isbi2012'
+  )

@@ -71,7 +71,7 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns what makes the network, without the names of files and folders of this machine."""
-  places = {key: '' for key in ('data_dir', 'cache_dir', 'init_from', 'compile_cache')}
+  places = {key: '' for key in ('data_dir', 'cache_dir', 'mirror', 'init_from', 'compile_cache')}
   return {**config, **places, 'init': {}, 'log': {}, 'data': {**config['data'], 'options': {}}}
 
 

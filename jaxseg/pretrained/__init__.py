@@ -1,7 +1,7 @@
 """Published weights into our networks: read a file, translate its names, load it, report it."""
 
 from jaxseg.pretrained.load import LoadReport, flatten, load_file, load_into, matches, open_weights
-from jaxseg.pretrained.names import Converted, convert
+from jaxseg.pretrained.names import Converted, convert, pixels
 from jaxseg.pretrained.readers import read
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
   'load_into',
   'matches',
   'open_weights',
+  'pixels',
   'read',
 ]

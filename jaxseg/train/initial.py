@@ -10,6 +10,7 @@ import jax
 import optax
 
 from jaxseg import files, pretrained
+from jaxseg.fetch import get, manifest, weights
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.train.build import Experiment, load_experiment
 from jaxseg.train.checkpoint import Checkpoints
@@ -71,10 +72,10 @@ def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[
     The variables, and the report: how many names matched, and every name that did not.
 
   Raises:
-    UserError: a name is missing, unexpected or of another shape and was not announced; or the
-      weights were trained with other pixels, or in a network that the same names do not tell apart.
+    UserError: published weights that cannot be got; a name is missing, unexpected or of another shape
+      and was not announced; or the weights were trained with other pixels, or in a network that the same names do not tell apart.
   """
-  path, options = files.place(experiment.settings.init_from), experiment.init
+  path, options = first_weights(experiment, variables), experiment.init
   if path.is_dir():
     given, step = load_variables(path)
     tensors, pixels = pretrained.flatten(given), load_experiment(path).preprocess
@@ -97,6 +98,38 @@ def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[
   if problems:
     raise UserError(f'{path}: {"; and ".join(problems)}')
   return loaded, f'init_from {dataclasses.replace(report, source=found.source, needs=found.needs)}'
+
+
+def first_weights(
+  experiment: Experiment, variables: Mapping[str, Any], way: get.Way | None = None
+) -> Path:
+  """Returns the file or workdir of settings.init_from; published weights are got by their name.
+
+  Args:
+    variables: of the network, or their shapes.
+    way: how published weights are got; default: the config's.
+
+  Raises:
+    UserError: there are no such weights, or they cannot be got.
+  """
+  settings = experiment.settings
+  if not weights.is_name(settings.init_from):
+    return files.place(settings.init_from)
+
+  def suits(published: manifest.Weights) -> bool:
+    pixels = pretrained.pixels(published.naming)
+    different = experiment.preprocess.differences(pixels, experiment.channels) if pixels else ()
+    return not set(different) - set(experiment.init.ignore)
+
+  layers = {part for name in pretrained.flatten(variables) for part in name.split('/')}
+  published = weights.chosen(settings.init_from, _encoder(experiment.model()), layers, suits)
+  return weights.fetched(published, way or get.Way(settings.mirror, cache_dir=experiment.cache_dir))
+
+
+def _encoder(model: Any) -> str:
+  """Returns what the manifest calls a network's encoder, '' where it is its own."""
+  name = getattr(model, 'backbone', '') or getattr(model, 'variant', '')
+  return f'{name}_deep' if getattr(model, 'deep_stem', False) else name
 
 
 @contextlib.contextmanager

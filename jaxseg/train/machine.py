@@ -22,6 +22,7 @@ KEYS = (
   'data_dir',
   'cache_dir',
   'compile_cache',
+  'mirror',
   'cpu_devices',
   'data.num_threads',
   'data.timeout',

@@ -24,6 +24,7 @@ FREE_KEYS = (
   'mesh',
   'cpu_devices',
   'compile_cache',
+  'mirror',
   'init_from',
   'eval_split',
   'paper',

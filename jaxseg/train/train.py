@@ -34,7 +34,13 @@ from jaxseg.train.times import Profile, Times
 from jaxseg.train.writer import Writer
 from jaxseg.types import UserError
 
-_OF_THIS_HOST = ('data_dir', 'cache_dir', 'compile_cache', 'init_from')  # may differ between hosts
+_OF_THIS_HOST = (  # may differ between hosts
+  'data_dir',
+  'cache_dir',
+  'compile_cache',
+  'mirror',
+  'init_from',
+)
 
 
 def train(

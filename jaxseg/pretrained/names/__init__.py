@@ -69,6 +69,11 @@ def convert(tensors: Tensors) -> Converted:
   )
 
 
+def pixels(naming: str) -> Preprocessing | None:
+  """Returns what the weights of a naming were trained with, by the naming's name."""
+  return next(source.preprocessing for source in SOURCES if source.name == naming)
+
+
 def _translate(source: Naming, tensors: Tensors) -> dict[str, np.ndarray]:
   try:
     return source.translate(tensors)

@@ -1,0 +1,260 @@
+"""One file from the first of its addresses that gives it whole: resumed, checked, tried again.
+
+What has come lies in NAME.part beside the file, which several processes and hosts may want: whoever
+holds the lock on it receives, the others wait. The file gets its name when it is whole and checked.
+Where a file system knows no locks, two that receive at once spoil each other's file, and its checksum
+tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import os
+import re
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from jaxseg.files.part import Part, check_digest, claimed, part_of
+from jaxseg.files.places import is_remote, place
+from jaxseg.types import UserError
+
+_PAUSES = (0.0, 2.0, 10.0, 30.0)  # seconds before each round over the addresses
+_OFFLINE_ROUNDS = 2  # where no host has an address at all
+_TIMEOUT = 30.0  # seconds for a connection, and without a byte of it
+_SLOWEST, _WATCHED = 4096, 30.0  # bytes a second, over so many seconds: another address is better
+_CONTINUED = 20  # times that one address may break off and go on, in a round
+_NO_HOST = 'no such host, or no connection to the net'
+_PIECE = 1 << 18
+_SPARE = 64 << 20  # bytes that stay free
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # states of HTTP that may be another soon
+
+
+class NotFetched(UserError):
+  """No address gave the file.
+
+  Attributes:
+    reasons: of each address that was asked.
+  """
+
+  def __init__(self, name: str, reasons: dict[str, str]):
+    self.reasons = reasons
+    super().__init__(f'cannot fetch {name}: {"; ".join(f"{a}: {r}" for a, r in reasons.items())}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+  """Where a file came from.
+
+  Attributes:
+    address: '' where another process received it.
+    size: in bytes.
+    sha256: all 64 digits.
+  """
+
+  address: str
+  size: int
+  sha256: str
+
+
+class _Passing(Exception):
+  """An address that may give the file later."""
+
+
+class _Slow(_Passing):
+  """An address that others may be better than."""
+
+
+class _Refused(Exception):
+  """An address that does not have the file."""
+
+
+def measured(path: Path, digest: str = '') -> tuple[int, str, bool]:
+  """Returns a local file's bytes, its sha256, and whether it has `digest`; see download."""
+  with path.open('rb') as file:
+    part = Part(file, digest)
+    return part.size, part.sha256, part.fits
+
+
+def download(
+  addresses: Sequence[str],
+  path: Path,
+  *,
+  size: int | None = None,
+  digest: str = '',
+  watch: Callable[[int, int | None], None] = lambda done, total: None,
+) -> Origin:
+  """Fetches a file; what came before goes on where the file can be checked.
+
+  Args:
+    addresses: http and https URLs, paths, or URLs of a bucket, the best first.
+    path: local, in a folder that is there.
+    size: in bytes, None where it is not known.
+    digest: 'sha256:HEX' (or md5, sha1), perhaps its leading digits alone; '' where none is known.
+    watch: called with the bytes that are there and that there will be, None where nobody says.
+
+  Raises:
+    NotFetched: no address gave it.
+    UserError: the disk has too little room.
+    OSError: the folder cannot be written.
+  """
+  check_digest(digest)
+  with claimed(path, lambda done: watch(done, size)) as file:
+    if file is None:  # another process was first
+      return Origin('', *measured(path)[:2])
+    part = Part(file, digest)
+    _check_room(path, size, part.size)
+    try:
+      address = _received(addresses, part, path.name, size, watch)
+      os.fsync(file.fileno())
+    except OSError as error:
+      raise OSError(error.errno, error.strerror, str(path)) from None
+    os.replace(part_of(path), path)
+    return Origin(address, part.size, part.sha256)
+
+
+def _received(addresses, part: Part, name: str, size: int | None, watch) -> str:
+  """Fills the part and returns the address that gave its last byte."""
+  if part.digest and part.fits:  # whole already: it was only not renamed
+    return ''
+  reasons: dict[str, str] = {}
+  left = list(dict.fromkeys(addresses))
+  for number, pause in enumerate(_PAUSES):
+    if not left or (number >= _OFFLINE_ROUNDS and set(reasons.values()) == {_NO_HOST}):
+      break
+    time.sleep(pause)
+    for address in tuple(left):
+      if not (size or part.digest):
+        part.restart()  # nothing would tell that two halves are of one file
+      try:
+        for _ in {part.size, 0}:  # what others began may be the mistake
+          _receive_all(address, part, size, watch, patient=len(left) == 1)
+          if part.fits:
+            return address
+          part.restart()
+        raise _Refused('its bytes do not have the checksum of this file')
+      except _Refused as error:
+        reasons[address] = str(error)
+        left.remove(address)
+      except _Passing as error:
+        reasons[address] = str(error)
+  raise NotFetched(name, reasons)
+
+
+def _receive_all(address: str, part: Part, size: int | None, watch, patient: bool) -> None:
+  """Receives what is missing; a connection that breaks off is made again as long as bytes come."""
+  for _ in range(_CONTINUED):
+    before = part.size
+    try:
+      return _receive(address, part, size, watch, patient)
+    except _Slow:
+      raise
+    except _Passing:
+      if part.size <= before:
+        raise
+  raise _Passing(f'broke off {_CONTINUED} times')
+
+
+def _receive(address: str, part: Part, size: int | None, watch, patient: bool) -> None:
+  if size is not None and part.size == size:
+    return
+  if size is not None and part.size > size:
+    part.restart()
+  with contextlib.ExitStack() as stack:
+    with _told():
+      stream, begins, total = stack.enter_context(_opened(address, part.size))
+    if size is not None and total is not None and total != size:
+      raise _Refused(f'has {total:,} bytes and not {size:,}: another file')
+    if begins != part.size:
+      part.restart()
+    read, total = getattr(stream, 'read1', stream.read), total if size is None else size
+    since, then = time.monotonic(), part.size
+    while True:
+      with _told():
+        piece = read(_PIECE)
+      if not piece:
+        break
+      part.write(piece)
+      watch(part.size, total)
+      if total is not None and part.size > total:
+        part.restart()
+        raise _Refused(f'gives more than {total:,} bytes')
+      if (now := time.monotonic()) - since > _WATCHED:
+        if part.size - then < _SLOWEST * (now - since) and not patient:
+          raise _Slow(f'gives {(part.size - then) / (now - since):.0f} bytes a second')
+        since, then = now, part.size
+    if total is not None and part.size != total:
+      raise _Passing(f'broke off at {part.size:,} of {total:,} bytes')
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+  """Turns what a connection may meet into whether it is worth another try."""
+  try:
+    yield
+  except urllib.error.HTTPError as error:
+    kind = _Passing if error.code in _PASSING else _Refused
+    raise kind(f'HTTP {error.code} {error.reason}') from None
+  except urllib.error.URLError as error:
+    raise _Passing(_words(error.reason)) from None
+  except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    raise _Refused(error.strerror or str(error)) from None
+  except (OSError, http.client.HTTPException) as error:
+    raise _Passing(_words(error)) from None
+
+
+def _words(error: BaseException | str) -> str:
+  if isinstance(error, socket.gaierror):
+    return _NO_HOST
+  if isinstance(error, TimeoutError):
+    return f'nothing came for {_TIMEOUT:g} seconds'
+  return getattr(error, 'strerror', None) or str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _opened(address: str, start: int) -> Iterator[tuple[BinaryIO, int, int | None]]:
+  """Gives a stream, the place in the file at which it begins, and how long the whole file is."""
+  if not re.match('https?:', address):
+    path = place(address.removeprefix('file://'))
+    total = path.stat().length if is_remote(path) else path.stat().st_size
+    with path.open('rb') as file:
+      file.seek(min(start, total))
+      yield file, min(start, total), total
+    return
+  headers = {'User-Agent': 'jaxseg', 'Accept-Encoding': 'identity'}
+  if start:
+    headers['Range'] = f'bytes={start}-'
+  try:
+    request = urllib.request.Request(address, headers=headers)
+    response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+  except urllib.error.HTTPError as error:
+    if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+      raise
+    error.close()
+    with _opened(address, 0) as whole:
+      yield whole
+    return
+  with response:
+    if response.headers.get_content_type() == 'text/html':
+      raise _Refused('gives a web page')
+    if ranged := re.fullmatch(r'bytes (\d+)-\d+/(\d+)', response.headers.get('Content-Range', '')):
+      yield response, int(ranged[1]), int(ranged[2])
+    else:
+      length = response.headers.get('Content-Length', '')
+      yield response, 0, int(length) if length.isdigit() else None
+
+
+def _check_room(path: Path, size: int | None, there: int) -> None:
+  needed, free = (size or 0) - there + _SPARE, shutil.disk_usage(path.parent).free
+  if needed > free:
+    raise UserError(
+      f'{path.name} has {size or 0:,} bytes, of which {there:,} are here, and {free:,} are free in '
+      f'{path.parent}: make room there, or choose a folder on another disk'
+    )

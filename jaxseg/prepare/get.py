@@ -1,0 +1,73 @@
+"""Gets data and weights: those that a config needs, and any by their names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from jaxseg import config as configs
+from jaxseg import console, files
+from jaxseg.config.parts import defaults, did_you_mean, load
+from jaxseg.fetch import manifest, weights
+from jaxseg.fetch.get import Way, dataset
+from jaxseg.types import UserError
+
+
+def get(
+  names: Sequence[str] = (),
+  config: str | None = None,
+  overrides: Sequence[str] = (),
+  data_dir: str = '',
+  mirror: str = '',
+  yes: bool = False,
+) -> None:
+  """Gets what is named, all of it, and what a config is trained and scored on and starts from.
+
+  Args:
+    names: of datasets and weights in jaxseg/fetch/manifest.toml.
+    config, overrides: see config.load.
+    data_dir: folder that gets the datasets' folders; '' is the config's, else $JAXSEG_DATA, else
+      ~/jaxseg_data.
+    mirror, yes: see fetch.get.Way; where no mirror is given, the config's counts.
+
+  Raises:
+    UserError: neither, or a name that there is not; or as config.load and fetch.get.
+  """
+  datasets, published = manifest.datasets(), manifest.weights()
+  known = [*datasets, *published]
+  if unknown := next((name for name in names if name not in known), None):
+    close = did_you_mean(unknown, known)
+    raise UserError(f'nothing is called {unknown!r}: there are {", ".join(known)}{close}')
+  if not names and not config:
+    raise UserError(f'get needs --config=configs/NAME.py, or names: {", ".join(known)}')
+  way = Way(mirror, yes)
+  for name in names:
+    if name in published:
+      console.say(f'{name}: {weights.fetched(published[name], way)}')
+    else:
+      dataset(datasets[name], files.absolute(_root(data_dir)), way)
+  if config:
+    _of_config(config, overrides, data_dir, way)
+
+
+def _of_config(config: str, overrides: Sequence[str], data_dir: str, way: Way) -> None:
+  from jaxseg.train.build import experiment  # brings JAX, which names alone need not wait for
+  from jaxseg.train.initial import first_weights, variable_shapes
+
+  parts = experiment(configs.load(config, overrides))
+  settings, data = parts.settings, parts.data
+  way = Way(way.mirror or settings.mirror, way.yes, parts.cache_dir)
+  if weights.is_name(settings.init_from):
+    path = first_weights(parts, variable_shapes(parts), way)
+    console.say(f'{settings.init_from}: {path}')
+  if data.name not in manifest.datasets():
+    console.say(f'{data.name}: nothing to get')
+    return
+  options = defaults(load('datasets', data.name).source) | dict(data.options)
+  root = files.absolute(_root(data_dir or settings.data_dir))
+  splits = data.train_split, settings.eval_split
+  dataset(manifest.datasets()[data.name], root, way, splits, options)
+
+
+def _root(data_dir: str) -> str:
+  return data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data'
