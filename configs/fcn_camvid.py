@@ -2,7 +2,7 @@
 
     python launch/train.py --config=configs/fcn_camvid.py --workdir=DIR
 
-bare    FCN-8s on VGG16, trained at once from ImageNet weights: --config.init_from=FILE.
+bare    FCN-8s on VGG16, trained at once from ImageNet weights.
 :32s, :16s, :8s  the stages; each starts from the one before: --config.init_from=WORKDIR.
 :small  not the paper: what learns most in 15 minutes on two CPU cores (half size, a quarter of the
         width, batch norm, aligned same padding, Adam, mean loss, augmentation).

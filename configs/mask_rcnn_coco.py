@@ -6,7 +6,7 @@ bare     90,000 steps ("1x"), from torchvision's resnet50.
 :3x      270,000 steps.
 :resnet101  ResNet-101, from torchvision's; to be read beside 3x.
 :torchvision  anchors and RoIAlign as torchvision's maskrcnn_resnet50_fpn has them: for its published
-         weights, whose file --config.init_from takes whole (set --config.init.new=()).
+         weights: --config.init_from=torchvision:maskrcnn_resnet50_fpn '--config.init.new=()'
 :small   for 15 minutes on two CPU cores: the network of mask_rcnn_dsb2018.py:small with COCO's images at
          a quarter of their size; not run, the data were not at hand.
 :smoke   seconds, on generated shapes.

@@ -2,8 +2,9 @@
 
     python launch/train.py --config=configs/pspnet_ade20k.py --workdir=DIR
 
-bare     the deep stem of three 3x3 convolutions; its ImageNet weights are those that the authors'
-         PyTorch release (hszhao/semseg) starts from.
+bare     the deep stem of three 3x3 convolutions; its ImageNet weights are MIT's
+         (CSAILVision), of the network that the authors' PyTorch release (hszhao/semseg) starts from
+         too; its own lie where no program gets them.
 :torchvision  the 7x7 stem, for torchvision's resnet50; 123,776 parameters fewer.
 :small   for 15 minutes on two CPU cores, from scratch, as pspnet_camvid.py:small; not run, the data were
          not at hand.

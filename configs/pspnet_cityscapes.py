@@ -2,8 +2,9 @@
 
     python launch/train.py --config=configs/pspnet_cityscapes.py --workdir=DIR
 
-bare     the deep stem of three 3x3 convolutions; its ImageNet weights are those that the authors'
-         PyTorch release (hszhao/semseg) starts from.
+bare     the deep stem of three 3x3 convolutions; its ImageNet weights are MIT's
+         (CSAILVision), of the network that the authors' PyTorch release (hszhao/semseg) starts from
+         too; its own lie where no program gets them.
 :torchvision  the 7x7 stem, for torchvision's resnet101; 123,776 parameters fewer.
 :spatial not the paper: two devices share the rows of each crop, on any even number of devices N * 2
          (--config.mesh=data:N,spatial:2). Rows split evenly where crops are 704 x 704 and bilinear

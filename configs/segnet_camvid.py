@@ -3,7 +3,7 @@
     python launch/train.py --config=configs/segnet_camvid.py:basic --workdir=DIR
 
 bare      SegNet on VGG16: 40,000 steps of 4 images as in the released solver, about 2 hours on one
-          data-centre GPU. The paper starts from VGG16's ImageNet weights: --config.init_from=FILE.
+          data-centre GPU. It starts from VGG16's ImageNet weights, as the paper's.
           For the 367 training images alone it prints no number; its 60.1 mIoU took 3,433 images.
 :basic    SegNet-Basic from scratch, 10,000 steps of 4 as in the released solver. Table 1, with
           median-frequency balancing, gives 82.7 global, 62.0 class average, 47.7 mIoU on test; there
