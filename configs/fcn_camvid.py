@@ -3,7 +3,8 @@
     python launch/train.py --config=configs/fcn_camvid.py --workdir=DIR
 
 bare    FCN-8s on VGG16, trained at once from ImageNet weights.
-:32s, :16s, :8s  the stages; each starts from the one before: --config.init_from=WORKDIR.
+:32s, :16s, :8s  the stages; each starts from the last checkpoint of the one before:
+        --config.init_from=WORKDIR.
 :small  not the paper: what learns most in 15 minutes on two CPU cores (half size, a quarter of the
         width, batch norm, aligned same padding, Adam, mean loss, augmentation).
 :smoke  seconds, on generated shapes.
@@ -51,7 +52,7 @@ def get_config(variant=None):
   )
   if stage in (None, 32):
     config.init_from = 'imagenet'
-  config.init = dict(new=NEW[stage or 32])
+  config.init = dict(new=NEW[stage or 32], step='latest')
   config.eval = dict(every=4000)
   config.log = dict(checkpoint_every=4000)
   config.paper = dict(params=PARAMS[stride], split='test', source='arXiv:1605.06211')

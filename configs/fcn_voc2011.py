@@ -5,7 +5,7 @@
         --config.init_from=RUN32
 
 :32s, :16s, :8s  the stages of the reference release (fcn.berkeleyvision.org), 100,000 steps each;
-        each starts from the one before, the first from VGG16's ImageNet weights.
+        each starts from the last checkpoint of the one before, the first from VGG16's ImageNet weights.
 :atonce FCN-8s in one go, 300,000 steps, from VGG16; also the bare config.
 :small  for 15 minutes on two CPU cores, from scratch, as fcn_camvid.py:small; not run, the data were not
         at hand.
@@ -64,7 +64,7 @@ def get_config(variant=None):
   )
   if stage in (None, 32):
     config.init_from = 'imagenet'
-  config.init = dict(new=(NEW[stage],) if stage else ('score_.*',))
+  config.init = dict(new=(NEW[stage],) if stage else ('score_.*',), step='latest')
   config.eval = dict(every=4000)
   config.log = dict(checkpoint_every=4000)
   config.paper = dict(

@@ -20,8 +20,8 @@ Its recipe: 16 images, SGD 0.02 with momentum 0.9 and decay 1e-4, warmed up over
 ten at 60,000 and at 80,000; flipped left to right; batch norm, the stem and the first stage frozen.
 The shorter side is one of 640, 672 ... 800 pixels, the longer at most 1333. Differences: its backbone is
 MSRA's (stride on the first 1x1, BGR, deviation 1); a batch of it, of wide or of tall images, is padded to
-its largest image, here to 800 x 1344 or 1344 x 800, so that there are two shapes; its warm-up starts at
-1/1000 of the rate, ours at 0. Hours are not measured; where 16 images do not fit in memory:
+its largest image, here to 800 x 1344 or 1344 x 800, so that there are two shapes. Its warm-up
+starts at 1/1000 of the rate, as ours. Hours are not measured; where 16 images do not fit in memory:
 --config.model.remat=True.
 """
 

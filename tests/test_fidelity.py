@@ -200,6 +200,7 @@ def test_the_launcher_ends_with_0_where_all_is_equal_and_else_with_2(capsys):
   assert status == 0
   assert lines[0].startswith('SegNet-Basic (arXiv:1511.00561, ') and lines[0].endswith('360x480x3')
   assert lines[-1] == 'SegNet-Basic: 26 layers, 1,416,587 parameters: all equal'
+  assert lines[-2].startswith('not seen here: data and augmentation, the loss, optimiser')
   ours, paper = next((a, b) for a, b in zip(lines, lines[1:], strict=False) if a[:6] == 'conv1 ')
   words = '7x7 1 3 360x480x64 9,472 normal 2/in, 0 1, 2 1, 0'.split()
   assert ours.split() == ['conv1', *words, 'ours', '='] and paper.split() == [*words, 'paper']

@@ -49,6 +49,20 @@ def stage32(tmp_path_factory):
   return workdir
 
 
+def test_a_stage_of_fcn_starts_where_the_one_before_ended():
+  for name in ('fcn_camvid', 'fcn_voc2011'):
+    for stage in ('32s', '16s', '8s'):
+      config = configs.load(f'{ROOT}/configs/{name}.py:{stage}')
+      assert (config.init.step, config.init_from) == ('latest', 'imagenet' * (stage == '32s'))
+
+
+def test_another_checkpoint_of_a_run_is_named(stage32, tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    train('16s', tmp_path / '16s', f'--config.init_from={stage32}', '--config.init.step=7')
+  told = "error: no step '7': choose best, latest or one of the steps 1"
+  assert capsys.readouterr().err.strip() == told
+
+
 def test_three_stages(stage32, tmp_path, capsys):
   """A rate of 0 keeps what was loaded: so the checkpoint shows it."""
   frozen = '--config.optim.learning_rate=0.'

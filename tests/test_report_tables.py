@@ -157,6 +157,18 @@ def _rows():
   return [line for line in Path('results.md').read_text().splitlines() if 'toy' in line]
 
 
+def test_a_table_is_printed_and_nothing_replaced_unless_a_file_is_named(run, folder, capsys):
+  Path('docs').mkdir()
+  Path('docs/results.md').write_text('<!-- results test -->\nold\n<!-- end -->\n')
+  launch('results', run)
+  out = capsys.readouterr().out
+  assert out.startswith('| run | split | pixel accuracy |') and '\n|---|---|' in out
+  assert out.count('| shapes_run |') == 1
+  launch('results', '--baselines')
+  assert '| `toy:large` |' in capsys.readouterr().out
+  assert Path('docs/results.md').read_text() == '<!-- results test -->\nold\n<!-- end -->\n'
+
+
 def test_what_was_not_run_says_so(folder):
   launch('results', '--baselines', '--output=results.md')
   small, large = _rows()
@@ -182,7 +194,13 @@ def test_a_run_fills_the_row_of_its_baseline(folder):
 
 
 @pytest.mark.parametrize(
-  'flags', ['--config=configs/own.py', '--config=configs/toy.py:large --config.batch_size=2']
+  'flags',
+  [
+    '--config=configs/own.py',
+    '--config=configs/toy.py:large --config.batch_size=2',
+    "--config=configs/toy.py:large '--config.augment.crop.size=(188, 188)'",
+    "'--config=configs/toy.py:large",
+  ],
 )
 def test_a_run_of_something_else_is_no_baseline(folder, flags):
   run = make_run(folder / 'other', SCORES, flags=flags)

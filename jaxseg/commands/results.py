@@ -1,7 +1,7 @@
-"""Renews a table of docs/results.md from trained and evaluated workdirs.
+"""Prints a table of trained and evaluated workdirs, or renews it in a Markdown file (--output).
 
-python launch/results.py DIR [DIR ...] --split=test --output=docs/results.md
-    [--table=NAME --modes --pictures=docs]
+python launch/results.py DIR [DIR ...] --split=test [--modes]
+python launch/results.py DIR [DIR ...] --output=docs/results.md [--table=NAME --pictures=docs]
 python launch/results.py --baselines [DIR ...]     every config's published number beside ours
 """
 
@@ -11,7 +11,7 @@ from jaxseg import console
 def main(parser: console.Parser) -> None:
   parser.add_argument('workdirs', nargs='*', help='folders that launch/train.py has written')
   parser.add_argument('--split', default='test', help='the split whose eval/<split>.json is shown')
-  parser.add_argument('--output', default='docs/results.md', help='Markdown file with the markers')
+  parser.add_argument('--output', help='Markdown file whose table is replaced; default: print')
   parser.add_argument('--table', help='of several in the file; default: the one named as the split')
   parser.add_argument('--modes', action='store_true', help='also of flips, ensembles, temperatures')
   parser.add_argument('--pictures', help='folder for one picture a run')

@@ -1,6 +1,7 @@
 """The tables of docs/results.md, made from run folders: nothing is typed by hand."""
 
 import runpy
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -29,18 +30,19 @@ _BASELINES = (
 
 def write(
   workdirs: Sequence[str],
-  output: str,
+  output: str | None,
   split: str,
   *,
   table: str | None = None,
   modes: bool = False,
   pictures: str | None = None,
 ) -> None:
-  """Writes the rows of several runs, with the scores that all have, into a Markdown file.
+  """Prints the rows of several runs, with the scores that all have, or writes them into a Markdown file.
 
   Args:
     workdirs: trained folders in which eval/<split>.json stands (launch/evaluate.py).
-    output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`.
+    output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`, whose rows between
+      these are replaced; None: they are printed.
     split: whose numbers.
     table: which of the file's tables; None: the one named as the split.
     modes: whether every evaluation of the split has a row, with scales, flips, other runs or a
@@ -55,11 +57,13 @@ def write(
   scores = common_scores(shown)
   rows = [_row(run, result, scores, pictures and Path(pictures)) for run, result in shown]
   head = ('run', 'split', *map(title, scores), 'paper', 'hardware', 'training', 'command')
-  replace_table(output, table or split, head, rows)
+  _show(output, table or split, head, rows)
 
 
-def write_baselines(output: str, workdirs: Sequence[str] = (), folder: str = 'configs') -> None:
-  """Writes the papers' baselines: what was published, and our run of the same recipe or "not run".
+def write_baselines(
+  output: str | None, workdirs: Sequence[str] = (), folder: str = 'configs'
+) -> None:
+  """Prints or writes the papers' baselines: what was published, and our run of the same recipe or "not run".
 
   A baseline is a variant that a config file names in BASELINES; the table's marker is `baselines`.
 
@@ -80,7 +84,7 @@ def write_baselines(output: str, workdirs: Sequence[str] = (), folder: str = 'co
         f'{run.path} was not trained by a baseline of {folder}/ as it stands: leave it out here'
       )
   rows = [_baseline(spec, heading, runs.get(spec)) for spec, heading in known.items()]
-  replace_table(output, 'baselines', _BASELINES, rows)
+  _show(output, 'baselines', _BASELINES, rows)
 
 
 def baselines(folder: str) -> Iterator[tuple[str, str]]:
@@ -90,6 +94,20 @@ def baselines(folder: str) -> Iterator[tuple[str, str]]:
     heading = module['__doc__'].splitlines()[0].split(' (')[0].rstrip('.')
     for variant in module.get('BASELINES', ()):
       yield f'{folder}/{file.name}' + (f':{variant}' if variant else ''), heading
+
+
+def _show(
+  output: str | None, table: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+  if output:
+    replace_table(output, table, head, rows)
+  else:
+    console.say(*_lines(head, rows))
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+  lines = [f'| {" | ".join(cells)} |' for cells in (head, *rows)]
+  return [lines[0], '|---' * len(head) + '|', *lines[1:]]
 
 
 def replace_table(
@@ -104,10 +122,8 @@ def replace_table(
   before, _, rest = files.read_text(file).partition(begin)
   if end not in rest:
     raise UserError(f'{output} needs the lines {begin} and {end}: the table goes between them')
-  lines = [f'| {" | ".join(cells)} |' for cells in (head, *rows)]
-  lines.insert(1, '|---' * len(head) + '|')
   after = rest.partition(end)[2]
-  files.write_text(file, '\n'.join([before + begin, *lines, end + after]))
+  files.write_text(file, '\n'.join([before + begin, *_lines(head, rows), end + after]))
 
 
 def _evaluations(run: RunSummary, split: str, modes: bool) -> list[Mapping]:
@@ -239,6 +255,9 @@ def _listed(scores: Mapping[str, float | None]) -> list[str]:
 
 def _spec_of(run: RunSummary) -> str:
   """Returns what the run's command gave as --config, with every key that it changed."""
-  words = run.provenance.get('command', '').split()
+  try:
+    words = shlex.split(run.provenance.get('command', ''))
+  except ValueError:  # no command that was written down
+    return ''
   flags = [word for word in words if word.startswith(('--config=', '--config.'))]
   return ' '.join(flags).removeprefix('--config=')

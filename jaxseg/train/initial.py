@@ -45,7 +45,7 @@ def load_variables(
   named |= {'best': checkpoints.best_step(), 'latest': steps[-1]}
   if str(step) not in named:
     there = ', '.join(map(str, steps))
-    raise UserError(f'--step={step}: choose best, latest or one of the steps {there}')
+    raise UserError(f'no step {step!r}: choose best, latest or one of the steps {there}')
   chosen = named[str(step)]
   variables = checkpoints.restore_variables(variable_shapes(experiment), chosen)
   checkpoints.close()
@@ -61,7 +61,7 @@ def variable_shapes(experiment: Experiment) -> dict[str, Any]:
 
 
 def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[str, Any], str]:
-  """Replaces fresh variables by those of settings.init_from: a workdir's best checkpoint or a weight file.
+  """Replaces fresh variables by those of settings.init_from: a workdir's checkpoint or a weight file.
 
   Args:
     experiment: its `init` says which names only one of the two sides has, and what may differ.
@@ -77,7 +77,7 @@ def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[
   """
   path, options = first_weights(experiment, variables), experiment.init
   if path.is_dir():
-    given, step = load_variables(path)
+    given, step = load_variables(path, options.step)
     tensors, pixels = pretrained.flatten(given), load_experiment(path).preprocess
     found = pretrained.Converted(tensors, f'{path} at step {step}', pixels)
   else:

@@ -51,11 +51,13 @@ class InitOptions:
     new: patterns of parameter names that start anew; anything else must be in the weights.
     unused: patterns of names in the weights that this network may do without.
     ignore: of 'mean', 'std', 'channel_order' (of the pixels) and 'network' (its options).
+    step: which checkpoint of a workdir: 'best' | 'latest' | a number.
   """
 
   new: tuple[str, ...] = patterns(default=())
   unused: tuple[str, ...] = patterns(default=())
   ignore: tuple[str, ...] = words(*IGNORABLE, default=())
+  step: str = 'best'
 
   def __post_init__(self):
     check_fields(self, 'config.init')

@@ -19,6 +19,10 @@ from jaxseg.train.optim import multiplier_of
 
 _HEADS = ('layer', 'kernel', 'stride', 'padding', 'output', 'params', 'initial', 'lr', 'decay', '')
 _SILENT = '-'  # of a paper
+_UNSEEN = (
+  'not seen here: data and augmentation, the loss, optimiser, rate, schedule and steps, and how it is scored; '
+  "the first lines of the config say what differs from the paper's"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ def report(config: Mapping[str, Any]) -> int:
   experiment = build(config)
   paper, pairs = compare(experiment)
   say(f'{paper.title} ({paper.source}), input {"x".join(map(str, paper.input_shape[1:]))}')
-  say(*_lines(pairs))
+  say(*_lines(pairs), _UNSEEN)
   loaded = sum('loaded' in pair.ours.initial for pair in pairs if pair.ours)
   if loaded and not experiment.settings.init_from:
     say(
