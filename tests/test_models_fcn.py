@@ -46,10 +46,16 @@ def test_aligned_and_at_once_have_the_same_parameters():
 
 @pytest.mark.parametrize(
   'backbone, expected',
-  [('resnet50', 75327), ('mobilenet_v2', 29631), ('mobilenet_v1', 37695)],
+  [
+    ('resnet50', 75327),
+    ('mobilenet_v2', 29631),
+    ('mobilenet_v1', 37695),
+    ('efficientnet_lite0', (320 + 112 + 40 + 3) * 21),
+  ],
 )
 def test_parameter_counts_of_light_heads(backbone, expected):
   features = {'resnet50': 23508032, 'mobilenet_v2': 2223872, 'mobilenet_v1': 3206976}
+  features |= {'efficientnet_lite0': 2958848}
   model = Model(num_classes=21, backbone=backbone, head='light')
   outputs, variables = abstract(model, (1, 96, 128, 3))
   params = dict(variables['params'])

@@ -215,3 +215,66 @@ def test_monte_carlo_dropout_varies_while_batch_norm_stands_still():
   np.testing.assert_array_equal(one['logits'], two['logits'])  # no dropout, though training
   mean = stats['batch_stats']['enc0_bn1']['mean']
   assert jnp.abs(mean).max() > 0  # batch statistics entered the running averages
+
+
+@pytest.mark.parametrize(
+  ('backbone', 'channels'),
+  [
+    ('vgg16', (8, 16, 32, 64, 64)),
+    ('resnet50', (8, 32, 64, 128, 256)),
+    ('mobilenet_v2', (2, 3, 4, 12, 160)),
+    ('efficientnet_lite0', (2, 3, 5, 14, 40)),
+  ],
+)
+def test_a_backbone_gives_the_skips_of_each_stride(backbone, channels):
+  model = Model(3, width=2, backbone=backbone, backbone_width=8, batch_norm=True)
+  assert model.size_rule.multiple == 32 and model.size_rule.margin == 0
+  outputs, variables = abstract(model, (1, 96, 64, 3))
+  assert outputs['logits'].shape == (1, 96, 64, 3)
+  params = dict(variables['params'])
+  params.pop('backbone')
+  assert {name.split('_')[0] for name in params} == {'dec4', 'dec3', 'dec2', 'dec1', 'score'}
+  below = (
+    4,
+    8,
+    16,
+    32,
+    channels[-1],
+  )  # what each level gets from the one below, and gives: 2 * 2**l
+  for level in (1, 2, 3, 4):
+    gives = 2 * 2**level
+    assert params[f'dec{level}_up']['kernel'].shape == (2, 2, below[level], gives)
+    joined = gives + channels[level - 1]
+    assert params[f'dec{level}_conv1']['kernel'].shape == (3, 3, joined, gives)
+  assert params['score']['kernel'].shape == (1, 1, 4, 3)
+
+
+def test_a_frozen_norm_keeps_its_statistics_and_all_learns():
+  options = dict(width=1, backbone='vgg16', backbone_width=1, dropout_rate=0.0)
+  model = Model(2, frozen_norm=True, batch_norm=True, **options)
+  variables, image = draw(model, (1, 32, 32, 3)), image_of((2, 32, 32, 3))
+
+  @jax.jit
+  def run(params, image):
+    def loss(params):
+      logits = model.apply(
+        {**variables, 'params': params}, image, train=True, mutable=['batch_stats']
+      )
+      return jnp.square(logits[0]['logits']).mean(), logits[1]
+
+    (_, updated), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    return updated['batch_stats'], gradient
+
+  statistics, gradient = run(variables['params'], image)
+  assert jax.tree.all(jax.tree.map(lambda g: bool(np.isfinite(g).all()), gradient))
+  assert np.abs(gradient['backbone']['conv1_1']['kernel']).max() > 0
+  assert (
+    np.abs(statistics['dec1_bn1']['mean'] - variables['batch_stats']['dec1_bn1']['mean']).max() > 0
+  )
+  assert 'backbone' not in statistics  # this VGG16 has no batch norm
+
+
+@pytest.mark.parametrize('options', [dict(variant='keras'), dict(depth=3), dict(padding='valid')])
+def test_a_backbone_goes_without_what_describes_the_papers_path(options):
+  with pytest.raises(UserError, match="backbone='vgg16' goes without variant, depth and padding"):
+    abstract(Model(2, backbone='vgg16', **options), (1, 64, 64, 3))

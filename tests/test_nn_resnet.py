@@ -52,13 +52,15 @@ def test_feature_maps():
     'stage2': (29, 40, 512),
     'stage3': (15, 20, 1024),
     'stage4': (8, 10, 2048),
+    'stride2': (113, 160, 64),
     'stride4': (57, 80, 256),
     'stride8': (29, 40, 512),
     'stride16': (15, 20, 1024),
     'stride32': (8, 10, 2048),
   }
   dilated = shapes(ResNet(output_stride=8))
-  assert set(dilated) == {'stage1', 'stage2', 'stage3', 'stage4', 'stride4', 'stride8'}
+  strides = {'stride2', 'stride4', 'stride8'}
+  assert set(dilated) == {'stage1', 'stage2', 'stage3', 'stage4', *strides}
   assert dilated['stage3'] == (29, 40, 1024) and dilated['stage4'] == (29, 40, 2048)
   assert shapes(ResNet(output_stride=16))['stage4'] == (15, 20, 2048)
   with pytest.raises(UserError, match='output_stride=4'):

@@ -11,6 +11,10 @@ What others mean by "the U-Net" is a `variant`, see VARIANTS, or one of these op
   up='bilinear'      bilinear upsampling (corners aligned) and half as many channels going up; with
                      padding='same' and batch_norm this is milesial/Pytorch-UNet. The corners of
                      each tile being aligned, tiles do not join exactly.
+  backbone='resnet50'  a classification network for the contracting path, its features of strides 2 to
+                     32 for skips and bottom; the scores of stride 2 are enlarged bilinearly. No paper
+                     has it, most codebases do: start from ImageNet weights, and take
+                     batch_norm=True and a width of 8 to 32.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import jax.numpy as jnp
 
 from jaxseg.config.fields import within
 from jaxseg.models import channels, check_options, check_size, dropout
+from jaxseg.nn import backbones
 from jaxseg.nn.backbones.blocks import run_block
 from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose, max_pool, resize_bilinear
 from jaxseg.types import Array, Outputs, SizeRule, UserError
@@ -86,7 +91,8 @@ class Model(nn.Module):
   """U-Net with `depth` poolings; level l has width * 2**l channels.
 
   Parameters: enc{l}_conv1, enc{l}_conv2, bottom_conv1, bottom_conv2, dec{l}_up, dec{l}_conv1,
-  dec{l}_conv2, score; with batch norm enc{l}_bn1 and so on. Level 0 is the full resolution.
+  dec{l}_conv2, score; with batch norm enc{l}_bn1 and so on. Level 0 is the full resolution. A backbone
+  has its published names under 'backbone', and the decoder the levels 4 to 1.
 
   Attributes:
     width: channels of level 0.
@@ -97,6 +103,9 @@ class Model(nn.Module):
     variant: a key of VARIANTS.
     dropout_rate: the variant's main rate.
     remat: recompute the convolutions of each level in the backward pass.
+    backbone: one of jaxseg.nn.backbones, see above; None: the paper's own contracting path.
+    backbone_width: of it; 64 is the published network.
+    frozen_norm: the backbone's batch norm uses (and keeps) the statistics that it was loaded with.
   """
 
   num_classes: int
@@ -110,6 +119,9 @@ class Model(nn.Module):
   variant: Literal['paper', 'release', 'keras', 'nvidia'] = 'paper'
   dropout_rate: float = dropout(default=0.5)
   remat: bool = False
+  backbone: Literal[*backbones.NAMES] | None = None
+  backbone_width: int = channels(default=64)
+  frozen_norm: bool = False
 
   @nn.compact
   def __call__(self, image: Array, *, train: bool, dropout: bool | None = None) -> Outputs:
@@ -125,6 +137,8 @@ class Model(nn.Module):
     check_size('the U-Net', self.size_rule, image.shape)
     convolve = partial(self._convolve, train=train)
     drop = partial(self._drop, active=train if dropout is None else dropout)
+    if self.backbone:
+      return self._on_backbone(image, train, convolve, drop)
     narrow = 2 if self.up == 'bilinear' else 1  # there, no up-convolution halves the channels
 
     x, skips = jnp.asarray(image, self.dtype), []
@@ -141,6 +155,19 @@ class Model(nn.Module):
       channels = self.width * 2**level
       x = convolve(x, f'dec{level}', channels, channels // narrow if level else channels)
     return {'logits': self._conv(self.num_classes, 1, name='score')(x)}
+
+  def _on_backbone(self, image: Array, train: bool, convolve: Callable, drop: Callable) -> Outputs:
+    """The network of a backbone, whose level l has the stride 2**l."""
+    options = {name: getattr(self, name) for name in ('norm', 'dtype', 'remat')}
+    options |= dict(width=self.backbone_width, name='backbone')
+    backbone = backbones.build(self.backbone, **options)
+    taps = backbone(image, train=train and not self.frozen_norm)
+    x = drop(taps['stride32'], 'bottom', 'bottom')
+    for level in (4, 3, 2, 1):
+      x = self.join(self._upsample(x, level), taps[f'stride{2**level}'])
+      x = convolve(x, f'dec{level}', self.width * 2**level)
+    score = self._conv(self.num_classes, 1, name='score')(x)
+    return {'logits': resize_bilinear(score, image.shape[1:3])}
 
   def _convolve(
     self, x: Array, name: str, first: int, second: int | None = None, *, train: bool
@@ -195,7 +222,7 @@ class Model(nn.Module):
 
   @property
   def size_rule(self) -> SizeRule:
-    step = 2**self.depth
+    step = 32 if self.backbone else 2**self.depth
     if self._padding == 'SAME':
       return SizeRule(multiple=step, minimum=step)
     # An unpadded level eats 4 pixels before its pooling and 4 after its up-convolution.
@@ -204,10 +231,16 @@ class Model(nn.Module):
 
   @property
   def _padding(self) -> str:
-    return (self.padding or VARIANTS[self.variant].padding).upper()
+    default = 'same' if self.backbone else VARIANTS[self.variant].padding
+    return (self.padding or default).upper()
 
   def _check_options(self) -> None:
     check_options(self)
+    if self.backbone and (self.variant, self.depth, self._padding) != ('paper', 4, 'SAME'):
+      raise UserError(
+        f'backbone={self.backbone!r} goes without variant, depth and padding: got '
+        f'{self.variant!r}, {self.depth} and {self.padding!r}'
+      )
     if self.variant == 'keras' and self._padding == 'VALID':
       raise UserError("variant='keras' is padded: got padding='valid', leave it out or say 'same'")
     if self.variant != 'paper' and self.up == 'bilinear':

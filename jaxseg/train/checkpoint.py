@@ -95,7 +95,7 @@ class Checkpoints:
     """
     if step in self._manager.all_steps():
       return
-    tree = flax.serialization.to_state_dict(jax.device_get(state))
+    tree = _tree(jax.device_get(state))
     meta = {'step': step, 'checksums': checksums(tree), 'window': list(window)}
     with self._failure_told():
       self._manager.save(
@@ -137,10 +137,10 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint is damaged or belongs to another network.
     """
-    target = flax.serialization.to_state_dict(state)
+    target = _tree(state)
     target = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), target)
     tree = self._read(step, target, ocp.args.StandardRestore(target))
-    return flax.serialization.from_state_dict(state, tree)
+    return flax.serialization.from_state_dict(state, {'trained': {}} | tree)
 
   def restore_variables(self, variables: dict[str, Any], step: int) -> dict[str, Any]:
     """Returns parameters and statistics alone, as numpy arrays; the optimiser's state stays on disk.
@@ -231,6 +231,12 @@ class Checkpoints:
   def close(self) -> None:
     with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
       self._manager.close()
+
+
+def _tree(state: Any) -> dict[str, Any]:
+  """Returns a state's fields as nested dicts; what is trained is left out where there are no averages."""
+  tree = flax.serialization.to_state_dict(state)
+  return {name: values for name, values in tree.items() if name != 'trained' or values}
 
 
 def _reason(error: Exception) -> str:

@@ -41,6 +41,8 @@ class Optim:
     clip_norm: largest global norm of the gradient, 0 is off.
     apply_if_finite: steps in a row with a loss or gradient of NaN or infinity that are skipped before
       the run stops; 0: it stops at the first.
+    average: what the averages of parameters and statistics keep of their old value at each step, such as
+      0.99; then they are what is evaluated, saved for prediction and exported. 0: no averages.
   """
 
   name: Literal['sgd', 'caffe_sgd', 'adam', 'adamw'] = 'adam'
@@ -59,6 +61,7 @@ class Optim:
   )
   clip_norm: float = within(0, 1e12, default=0.0)
   apply_if_finite: int = within(0, _NEVER, default=0)
+  average: float = within(0, 0.999999, default=0.0)
 
   def __post_init__(self):
     check_fields(self, 'config.optim')

@@ -19,12 +19,15 @@ class State:
     params: float32 parameters.
     batch_stats: BatchNorm's population statistics, {} for a network without BatchNorm.
     opt_state: the optimiser's state.
+    trained: {'params': ..., 'batch_stats': ...} that the steps train, where those above are averages of
+      them over the steps (config.optim.average); {} where they are these themselves.
   """
 
   step: Array
   params: Any
   batch_stats: Any
   opt_state: Any
+  trained: Any = flax.struct.field(default_factory=dict)
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -32,18 +35,23 @@ class State:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def make_init(model, tx: optax.GradientTransformation, input_shape: tuple[int, ...]):
-  """Returns init(key) -> State for images of `input_shape` [b, h, w, c]; jit it once."""
+def make_init(
+  model, tx: optax.GradientTransformation, input_shape: tuple[int, ...], *, average: float = 0.0
+):
+  """Returns init(key) -> State for images of `input_shape` [b, h, w, c]; jit it once.
+
+  With `average` (see Optim) the state holds averages, and beside them what is trained.
+  """
 
   def init(key: Array) -> State:
     image = jnp.zeros(input_shape, jnp.float32)
     variables = model.init({'params': key}, image, train=False)
-    params = variables['params']
+    first = {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
     return State(
       step=jnp.zeros((), jnp.int32),
-      params=params,
-      batch_stats=variables.get('batch_stats', {}),
-      opt_state=tx.init(params),
+      opt_state=tx.init(first['params']),
+      trained=first if average else {},
+      **first,
     )
 
   return init

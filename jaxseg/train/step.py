@@ -32,6 +32,7 @@ def make_train_step(
   *,
   axis_name: str | None = None,
   accumulate: int = 1,
+  average: float = 0.0,
 ) -> Callable[[State, Batch, Array], tuple[State, dict[str, Array]]]:
   """Makes step(state, batch, key) -> (state, metrics).
 
@@ -42,6 +43,7 @@ def make_train_step(
     preprocess: maps the images of a batch to the model's float images.
     axis_name: the mapped axis under pmap, None under jit.
     accumulate: micro-batches of a step, see train.accumulate.
+    average: see Optim; for a state of averages alone.
 
   Returns:
     A pure function. Its metrics are float32 scalars: 'loss' (the total), 'loss/NAME' for each term,
@@ -60,11 +62,12 @@ def make_train_step(
     key = jax.random.fold_in(key, state.step)
     if axis_name:  # else every device would draw the same dropout mask
       key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    grads, batch_stats, terms = gradient(state.params, state.batch_stats, batch, key)
+    trained = state.trained or state.variables
+    grads, batch_stats, terms = gradient(trained['params'], trained['batch_stats'], batch, key)
     grads, terms = psum(grads), psum(terms)
     loss, norm = sum(terms.values()), optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    new_state, counts = _updated(state, grads, batch_stats, finite, tx)
+    new_state, counts = _updated(state, grads, batch_stats, finite, tx, average)
     metrics = {'loss': loss, 'grad_norm': norm, 'finite': finite.astype(jnp.float32)}
     metrics |= counts | {f'loss/{name}': value for name, value in terms.items()}
     metrics['invalid'] = psum(task.invalid(batch)).astype(jnp.float32)
@@ -118,24 +121,39 @@ def make_apply(model, task, preprocess: Callable[[Array], Array]) -> Callable:
 
 
 def _updated(
-  state: State, grads: Any, batch_stats: Any, finite: Array, tx: optax.GradientTransformation
+  state: State,
+  grads: Any,
+  batch_stats: Any,
+  finite: Array,
+  tx: optax.GradientTransformation,
+  average: float,
 ) -> tuple[State, dict[str, Array]]:
   """Returns the next state, where the step is finite, and the optimiser's counts of those that are not."""
   counts_skipped = isinstance(state.opt_state, optax.ApplyIfFiniteState)
   if counts_skipped:  # it looks at gradients alone, and the loss may overflow first
     grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
-  updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  updated = state.replace(
-    params=optax.apply_updates(state.params, updates),
-    batch_stats=batch_stats,
-    opt_state=opt_state,
-  )
+  params = (state.trained or state.variables)['params']
+  updates, opt_state = tx.update(grads, state.opt_state, params)
+  new = {'params': optax.apply_updates(params, updates), 'batch_stats': batch_stats}
+  if state.trained:
+    new = averaged(state.variables, new, state.step, average) | {'trained': new}
+  updated = state.replace(opt_state=opt_state, **new)
   kept = jax.tree.map(partial(jnp.where, finite), updated, state)
   if not counts_skipped:
     return kept, {}
   counts = {'skipped': opt_state.total_notfinite, 'skipped_in_a_row': opt_state.notfinite_count}
   counts = {name: count.astype(jnp.float32) for name, count in counts.items()}
   return kept.replace(opt_state=opt_state), counts  # the optimiser inside is as it was
+
+
+def averaged(averages: Any, values: Any, step: Array, keep: float) -> Any:
+  """Returns a tree of averages with new values added, after `step` updates before this one.
+
+  What is kept of the old average rises from 1/10 to `keep`: (1 + step) / (10 + step), so that the
+  beginning is soon forgotten (TensorFlow's ExponentialMovingAverage with num_updates).
+  """
+  keep = jnp.minimum(keep, (1.0 + step) / (10.0 + step))
+  return jax.tree.map(lambda old, new: new + keep * (old - new), averages, values)
 
 
 def make_predict_step(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
 
 from jaxseg import config as configs
@@ -104,7 +105,8 @@ def _train(
     accumulate = dict(accumulate=settings.accumulate)
     rows = spatial.check(wrapper, model, task, preprocess, shape, **accumulate)
 
-    init = make_init(experiment.model(), tx, shape)  # outside of the wrapper there is no axis
+    average = dict(average=experiment.optim.average)
+    init = make_init(experiment.model(), tx, shape, **average)  # outside of the wrapper is no axis
     shapes = jax.eval_shape(init, init_key)
     checkpoints, first = _load_first(experiment, folder, data, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
@@ -120,7 +122,8 @@ def _train(
   first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
   state = wrapper.place_state(from_state_dict(shapes, first.pop('state')))  # no copy stays behind
 
-  step = make_train_step(model, task, tx, preprocess, axis_name=wrapper.axis_name, **accumulate)
+  options = dict(axis_name=wrapper.axis_name, **accumulate, **average)
+  step = make_train_step(model, task, tx, preprocess, **options)
   if hosts.count() > 1:
     step = hosts.make_voting_step(step, wrapper.axis_name)
   batches = _batches(experiment, data.train, first['step'])
@@ -128,10 +131,8 @@ def _train(
 
   for line in _header(experiment, folder, wrapper, shapes, data, rows, first['origin']):
     journal.say(line)
-  averages = None
-  if experiment.eval.population_pass and shapes.batch_stats:
-    averages = PopulationPass(experiment, data.train)
-  loop = Loop(experiment, journal, times, profile, evaluator, schedule, data.train, averages)
+  population = _population_pass(experiment, data.train, shapes)
+  loop = Loop(experiment, journal, times, profile, evaluator, schedule, data.train, population)
   train_step = wrapper.wrap_train(step)
   summary = loop.run(train_step, wrapper, state, batches, step_key, first['step'], last)
   journal.ended()
@@ -211,7 +212,9 @@ def _first_state(experiment: Experiment, init, key, shapes: State) -> tuple[Stat
   if experiment.settings.init_from:  # read before anything is compiled: most mistakes show here
     given, report = start_from(experiment, shapes.variables)
   state = jax.jit(init)(key)
-  return state.replace(**{k: _filled(v, state.variables[k]) for k, v in given.items()}), report
+  state = state.replace(**{k: _filled(v, state.variables[k]) for k, v in given.items()})
+  trained = jax.tree.map(np.array, state.variables) if state.trained else {}
+  return state.replace(trained=trained), report
 
 
 def _filled(given: Any, fresh: Any) -> Any:
@@ -252,6 +255,11 @@ def _profile(
     return Profile()
   todo = range(first['step'] + 1, last + 1)
   return at_end.enter_context(Profile(traced, folder.path / 'profile', todo))
+
+
+def _population_pass(experiment: Experiment, source: Any, shapes: State) -> PopulationPass | None:
+  wanted = experiment.eval.population_pass and shapes.batch_stats
+  return PopulationPass(experiment, source) if wanted else None
 
 
 def _batches(experiment: Experiment, source, start: int):

@@ -61,14 +61,14 @@ class ResNet(nn.Module):
 
     Returns:
       'stage1' ... 'stage4' [b,h/s,w/s,4*width*2**i], of stride s = min(4 * 2**i, output_stride);
-      the same under 'stride4' ... 'stride32' where a stage has its undilated stride; and
-      'logits' [b,num_classes] of a classifier.
+      the same under 'stride4' ... 'stride32' where a stage has its undilated stride; 'stride2'
+      [b,h/2,w/2,width], the stem's; and 'logits' [b,num_classes] of a classifier.
     """
     if self.output_stride not in (8, 16, 32):
       raise UserError(f'output_stride={self.output_stride}: a ResNet has 8, 16 or 32')
     x = self._stem(jnp.asarray(image, self.dtype), train)
+    taps, stride, dilation = {'stride2': x}, 4, 1
     x = max_pool(x, window=3, stride=2, padding=((1, 1), (1, 1)))
-    taps, stride, dilation = {}, 4, 1
     for stage, count in enumerate(self.stage_sizes, start=1):
       nominal, first_stride, first_dilation = 2 ** (stage + 1), 1, dilation
       if stride < min(nominal, self.output_stride):

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.nn.layers.depthwise import depthwise
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
 from jaxseg.nn.precision import chosen
 from jaxseg.types import Array
@@ -50,7 +51,7 @@ def conv_general_dilated(
   Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o], stride 1, no dilation, no groups,
   float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps;
   in bfloat16 also kernels up to 3x3 on any map, from 128 channels; in float32 also 1x1 kernels of any
-  stride on any map.
+  stride on any map; and depthwise kernels [kh,kw,1,i] of any size and stride, see depthwise.py.
   Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
   CPU, and where rows are split over devices, all is native.
   """
@@ -61,9 +62,10 @@ def conv_general_dilated(
   if rows_are_split():
     reach = _reach(lhs, rhs, window_strides, padding, options.get('rhs_dilation'))
     return by_rows(native(by_rows(lhs, reach), rhs))
-  form = None
-  if _is_covered(lhs, rhs, **options):
-    form = _cpu_form(lhs, rhs, tuple(window_strides), padding)
+  form, groups = None, options.get('feature_group_count', 1)
+  if _is_covered(lhs, rhs, **options | {'feature_group_count': 1}):
+    cpu_form = _cpu_form if groups == 1 else _depthwise_form
+    form = cpu_form(lhs, rhs, tuple(window_strides), padding)
   return form(options['precision'], lhs, rhs) if form else native(lhs, rhs)
 
 
@@ -102,8 +104,22 @@ def _is_covered(
     and all(isinstance(size, int) for size in (*lhs.shape, *rhs.shape))
     and all(np.all(np.equal(n, 1)) for n in dilations_and_groups.values() if n is not None)
     and (lhs.dtype == jnp.float32 or lhs.dtype == jnp.bfloat16)
-    and (lhs.dtype == jnp.float32 or rhs.shape[2] >= _MIN_BFLOAT16_CHANNELS)
+    and (lhs.dtype == jnp.float32 or lhs.shape[3] >= _MIN_BFLOAT16_CHANNELS)
   )
+
+
+def _depthwise_form(lhs, rhs, strides, padding) -> Callable | None:
+  """The same of a convolution in groups: one channel in and out of each, and nothing cut away."""
+  pads = _pads(lhs, rhs, strides, padding)
+  if rhs.shape[2:] != (1, lhs.shape[3]) or min(map(min, pads)) < 0:
+    return None
+  return functools.partial(depthwise, strides, pads)
+
+
+def _pads(lhs, rhs, strides, padding) -> tuple[tuple[int, int], ...]:
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+  return tuple((int(low), int(high)) for low, high in padding)
 
 
 def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
@@ -114,9 +130,7 @@ def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
     return functools.partial(_convolve_pixels, strides)
   if strides != (1, 1):
     return None
-  if isinstance(padding, str):
-    padding = lax.padtype_to_pads(lhs.shape[1:3], sides, (1, 1), padding)
-  pads = tuple((int(low), int(high)) for low, high in padding)
+  pads = _pads(lhs, rhs, strides, padding)
   height, width = (
     n + sum(pad) - side + 1 for n, pad, side in zip(lhs.shape[1:3], pads, sides, strict=True)
   )

