@@ -115,12 +115,34 @@ FILES = {
   'names of categories must differ': dict(categories=[dict(id=i, name='cat') for i in (1, 3)]),
   '0 categories; 1 to 253 are allowed': dict(categories=[]),
   "no 'file_name' or no 'id'": dict(images=[dict(id=1)]),
+  'a category is named None': dict(categories=[dict(id=3, name=None)]),
   'which lie in none of': dict(images=[dict(id=1, file_name='gone.jpg')]),
   "the size 'wide' x 8": dict(images=[dict(id=1, file_name='1.jpg', width='wide', height=8)]),
   '1.jpg is 12 x 8 pixels, but its annotations are of 24 x 16': dict(
     images=[dict(id=1, file_name='1.jpg', width=24, height=16)]
   ),
 }
+
+
+@pytest.mark.parametrize('name', ['../outside.jpg', '{}/outside.jpg', 'images/../../outside.jpg'])
+def test_names_that_lead_out_of_the_data_are_refused(root, tmp_path, name):
+  photo(tmp_path / 'outside.jpg')
+  write_coco(root, [entry(1)])
+  content = json.loads((root / 'train.json').read_text())
+  content['images'] = [dict(id=1, file_name=name.format(tmp_path))]
+  (root / 'train.json').write_text(json.dumps(content))
+  with pytest.raises(UserError, match='outside.jpg is named by a file of .*own, and lies outside'):
+    opened(root)
+  content['images'][0]['file_name'] = 'images/../images/1.jpg'
+  (root / 'train.json').write_text(json.dumps(content))
+  assert opened(root)[0]['instance_classes'].tolist() == [1]
+  (root / 'train.json').unlink()
+  (root / 'val.json').unlink()
+  write_cvat(root, '')
+  file = root / 'annotations.xml'
+  file.write_text(file.read_text().replace('"a.jpg"', f'"{name.format(tmp_path)}"'))
+  with pytest.raises(UserError, match='outside.jpg is named by a file of .*own, and lies outside'):
+    opened(root)
 
 
 @pytest.mark.parametrize('words', FILES)
@@ -269,6 +291,10 @@ def test_yolo_refuses_a_folder(root):
     opened(root)
   (root / 'data.yaml').write_text('names: [cat\n')
   with pytest.raises(UserError, match='data.yaml is no valid YAML'):
+    opened(root)
+  references = 'a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\n'
+  (root / 'data.yaml').write_text(references)
+  with pytest.raises(UserError, match='no valid YAML: it refers to parts of itself'):
     opened(root)
   (root / 'data.yaml').unlink()
   with pytest.raises(UserError, match='nothing names the classes'):

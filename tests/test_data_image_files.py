@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import zlib
 
 import cv2
 import numpy as np
@@ -259,6 +260,45 @@ def test_a_damaged_tiff_is_named(tmp_path):
       path.write_bytes(data[:cut])
       with pytest.raises(UserError, match=r'cannot decode .*a\.tif: '):
         image_files.encode_image(path)
+
+
+@pytest.mark.parametrize('large', [False, True])
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_pages_in_a_circle_are_refused(tmp_path, order, large):
+  path = tmp_path / 'a.tif'
+  with tifffile.TiffWriter(path, byteorder=order, bigtiff=large) as file:
+    for _ in range(3):
+      file.write(RGB, photometric='rgb', metadata=None)
+  with tifffile.TiffFile(path) as file:
+    first, last = file.pages[0].offset, file.pages[2]
+    wide, counts, entry = (8, 8, 20) if large else (4, 2, 12)
+    at = last.offset + counts + entry * len(last.tags)
+  data = bytearray(path.read_bytes())
+  assert data[at : at + wide] == bytes(wide)
+  assert pages.read_header(path).pages == 3
+  data[at : at + wide] = first.to_bytes(wide, {'<': 'little', '>': 'big'}[order])
+  path.write_bytes(data)
+  for read in (image_files.read_image, pages.read_header):
+    with pytest.raises(UserError, match='its pages follow each other in a circle'):
+      read(path)
+
+
+def test_an_image_has_pixels_and_a_png_its_header_first(tmp_path):
+  path = tmp_path / 'a.tif'
+  tifffile.imwrite(path, RGB[..., 0], photometric='minisblack')
+  with tifffile.TiffFile(path) as file:
+    at = file.pages[0].tags[256].valueoffset
+  data = bytearray(path.read_bytes())
+  data[at : at + 4] = bytes(4)
+  path.write_bytes(data)
+  with pytest.raises(UserError, match='pixels; restore the file'):
+    image_files.encode_image(path)
+  data = _save(tmp_path / 'b.png', RGB).read_bytes()
+  chunk = bytes(3) + b'\4CgBI' + bytes(4) + zlib.crc32(b'CgBI' + bytes(4)).to_bytes(4, 'big')
+  (tmp_path / 'b.png').write_bytes(data[:8] + chunk + data[8:])
+  for read in (image_files.encode_image, pages.read_header):
+    with pytest.raises(UserError, match='its PNG does not begin with its header'):
+      read(tmp_path / 'b.png')
 
 
 def test_only_listed_formats_reach_a_decoder(tmp_path, monkeypatch):

@@ -99,6 +99,13 @@ def test_text_and_json(tmp_path):
       files.read_json(path)
 
 
+def test_a_folder_of_a_run_is_no_link(tmp_path):
+  assert files.own_folder(tmp_path / 'run' / 'eval').is_dir()
+  (tmp_path / 'run' / 'figures').symlink_to(tmp_path)
+  with pytest.raises(UserError, match='figures is a link, and nothing is written through it'):
+    files.own_folder(tmp_path / 'run' / 'figures')
+
+
 def test_numbers_that_float_can_hold_are_as_json_reads_them():
   for text in ('[1e300, 1E+007, -1e-999]', f'[{"9" * 300}.5]', '["frame000123", "0E9999x", 2.5]'):
     assert files.parsed(text) == json.loads(text)

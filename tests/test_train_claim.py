@@ -30,6 +30,23 @@ def test_somebodys_folder_is_no_workdir(mine, tmp_path, monkeypatch):
   assert names(tmp_path) == [mine]
 
 
+@pytest.mark.parametrize(
+  'name', ['.lock', 'metrics.jsonl', 'checkpoints', 'figures', 'config.json']
+)
+@pytest.mark.parametrize('there', [True, False])
+def test_nothing_is_written_through_a_link_of_somebodys_run(name, there, tmp_path):
+  folder = RunFolder(tmp_path / 'run', CONFIG)
+  folder.write_facts(CLASSES, 'no device')
+  folder.close()
+  if there:
+    (tmp_path / 'mine').write_text('mine')
+  (tmp_path / 'run' / name).unlink(missing_ok=True)
+  (tmp_path / 'run' / name).symlink_to(tmp_path / 'mine')
+  with pytest.raises(UserError, match=f'{name} in it is a link'):
+    RunFolder(tmp_path / 'run', CONFIG)
+  assert (tmp_path / 'mine').read_text() == 'mine' if there else not (tmp_path / 'mine').exists()
+
+
 def test_what_a_shell_has_opened_is_no_obstacle(tmp_path):
   for name in ('train.log', 'slurm-1.out', '.DS_Store'):
     (tmp_path / name).touch()

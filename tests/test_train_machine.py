@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jaxseg import config as configs
 from jaxseg.train import machine
 from jaxseg.train.build import load_experiment
 from jaxseg.train.evaluator import make_scores
@@ -80,6 +81,39 @@ def test_a_run_that_was_trained_here_has_this_machines_values(tmp_path):
   assert machine_values(load_experiment(folder)) == mine
   moved = folder.rename(tmp_path / 'moved')
   assert machine_values(load_experiment(moved)) == DEFAULTS
+
+
+OWN = {
+  'task': 'strange.task',
+  'model': {'name': 'strange.net'},
+  'data': {'name': 'strange.data'},
+  'loss': {'name': 'strange.loss'},
+  'augment': [['flip', {}], ['strange.Turn', {}]],
+  'eval': {'scores': ['dice', 'strange.score']},
+}
+
+
+@pytest.mark.parametrize('group', OWN)
+def test_a_received_run_imports_nothing(group, tmp_path, monkeypatch):
+  (tmp_path / 'strange.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+  monkeypatch.syspath_prepend(tmp_path)
+  folder = received(tmp_path / 'run', **{group: OWN[group]})
+  with pytest.raises(
+    UserError, match=r'names code of somebody \(strange\.\w+\) and was not trained'
+  ):
+    load_experiment(folder)
+  assert not (tmp_path / 'ran').exists()
+  saved = load_config(folder)
+  monkeypatch.setenv('JAXSEG_IMPORTS', 'mine,strange')
+  assert machine.adopted(folder, saved)[group] == configs.plain(OWN[group])
+  monkeypatch.delenv('JAXSEG_IMPORTS')
+  machine.remember(folder, saved)
+  assert machine.adopted(folder, saved)[group] == configs.plain(OWN[group])
+
+
+def test_scores_in_one_word_are_imported_too(tmp_path):
+  with pytest.raises(UserError, match=r'\(a\.b, c\.d\).*JAXSEG_IMPORTS=a,c'):
+    machine.adopted(tmp_path, {'eval': {'scores': 'dice,a.b, c.d'}})
 
 
 def test_without_a_cache_nothing_is_remembered(tmp_path, monkeypatch):

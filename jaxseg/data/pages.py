@@ -168,6 +168,8 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 def _check_size(path: Path, height: int, width: int, depth: int) -> None:
   """Raises UserError where pixels of `depth` bytes would be more than Pillow's limit, or than memory."""
   limit = Image.MAX_IMAGE_PIXELS
+  if not height * width:
+    raise ValueError(f'it has {height} x {width} pixels')
   if limit and height * width > 2 * limit:
     raise Image.DecompressionBombError
   if height * width * depth > _MOST_BYTES:
@@ -198,6 +200,8 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _opened(path: Path, file: BinaryIO, start: bytes) -> Image.Image:
   """Returns Pillow's image, not decoded yet, of a file of FORMATS but TIFF."""
+  if start.startswith(b'\x89PNG') and start[12:16] != b'IHDR':
+    raise ValueError('its PNG does not begin with its header')
   try:
     return Image.open(file, formats=_PILLOWS)
   except Image.UnidentifiedImageError:

@@ -24,6 +24,7 @@ _COMPRESSIONS = {
   50000: 'Zstandard',
 }
 _GREYS, _RGB, _PALETTE, _YCBCR, _LAB = (0, 1), 2, 3, 6, (8, 9, 10)
+_FURTHEST = 1 << 62
 _ALPHAS = (1, 2)  # of ExtraSamples: premultiplied or not
 
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters is raised
@@ -37,6 +38,7 @@ def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[],
   Raises:
     ValueError: no such page, or of a kind that is not read; tifffile raises others on damaged files.
   """
+  _check_chain(file)
   tiff = tifffile.TiffFile(file, name='file.tif')  # what is opened by a number has no name
   pages = [page for page in tiff.pages if not page.subfiletype & 5]
   stack = (tiff.imagej_metadata or {}).get('images', 1) if len(pages) == 1 else 1
@@ -54,6 +56,25 @@ def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[],
     return values.astype(facts['dtype'], copy=False).reshape(*facts['size'], facts['channels'])
 
   return facts, decode
+
+
+def _check_chain(file: BinaryIO) -> None:
+  """Raises ValueError where a page is followed by one before it: tifffile would go on for ever."""
+  order, version = {b'II': 'little', b'MM': 'big'}[file.read(2)], file.read(2)
+  large = 43 in version  # BigTIFF, whose counts and places have 8 bytes
+  wide, counts, entry = (8, 8, 20) if large else (4, 2, 12)
+  number = lambda size: int.from_bytes(file.read(size), order)  # noqa: E731
+  file.seek(8 if large else 4)
+  seen, place = set(), number(wide)
+  while place and place not in seen and place < _FURTHEST:
+    seen.add(place)
+    file.seek(place)
+    count = number(counts)
+    file.seek(min(place + counts + entry * count, _FURTHEST))
+    place = number(wide)
+  file.seek(0)
+  if place in seen:
+    raise ValueError('its pages follow each other in a circle')
 
 
 def _facts(page: tifffile.TiffPage) -> dict[str, Any]:

@@ -70,7 +70,9 @@ def source(
     format_.check_crowds(content, crowds)
   first = next((image['file_name'] for image in content.images), '')
   beside = not (images / first).is_file() and (images.parent / first).is_file()
-  raws = format_.raws(content, images.parent if beside else images)  # 'val2017/1.jpg', or '1.jpg'
+  raws = format_.raws(
+    content, images.parent if beside else images, images.parent
+  )  # 'val2017/1.jpg', or '1.jpg'
   if published and split == 'train':
     raws = [raw for raw in raws if any(not one.get('iscrowd') for one in raw.extra[1:])]
   read = partial(format_.read, classes=format_.class_numbers(ids), crowds=crowds)

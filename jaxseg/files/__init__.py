@@ -9,9 +9,11 @@ from jaxseg.files.places import (
   for_libraries,
   is_remote,
   local_copy,
+  own_folder,
   place,
   remove_folder,
   walk,
+  within,
 )
 from jaxseg.files.reading import opened, parsed, read_bytes, read_json, read_text
 from jaxseg.files.writing import (
@@ -35,6 +37,7 @@ __all__ = [
   'local_copy',
   'new_file',
   'opened',
+  'own_folder',
   'parsed',
   'place',
   'read_bytes',
@@ -44,6 +47,7 @@ __all__ = [
   'remove_stale',
   'walk',
   'whole_file',
+  'within',
   'write_bytes',
   'write_text',
 ]

@@ -74,6 +74,31 @@ def for_libraries(path: str | os.PathLike) -> Path:
   return found
 
 
+def within(root: Path, path: Path) -> Path:
+  """Returns a path that a file of the folder `root` names; its '..' or '/' could lead anywhere.
+
+  Raises:
+    UserError: it does not lie in that folder.
+  """
+  if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+    raise UserError(f'{path} is named by a file of {root}, and lies outside: move it there')
+  return path
+
+
+def own_folder(path: Path) -> Path:
+  """Returns a folder inside of a run, made if it is absent.
+
+  Raises:
+    UserError: it is a link: the run may be somebody's, and what is written there would go anywhere.
+  """
+  if not is_remote(path) and path.is_symlink():
+    raise UserError(
+      f'{path} is a link, and nothing is written through it: put the folder itself there'
+    )
+  path.mkdir(parents=True, exist_ok=True)
+  return path
+
+
 def walk(root: Path) -> list[str]:
   """Returns the files below a folder by their paths in it, 'a/b.png', sorted; none that is hidden.
 

@@ -95,7 +95,7 @@ def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dic
   result = result | _scored_before(file, result)
   picture = file.with_name(f'{file.stem}_confusion.png')
   with writing(file):
-    file.parent.mkdir(parents=True, exist_ok=True)
+    files.own_folder(file.parent)
     files.write_text(file, json.dumps(result, indent=2) + '\n')
     title = ', '.join(filter(None, (result['split'], result['mode'])))
     if 'confusion' in result:

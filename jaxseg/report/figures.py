@@ -35,8 +35,7 @@ class Figures:
       variables: {'params': ..., 'batch_stats': ...}.
       summary: of the evaluation.
     """
-    folder = run.folder / 'figures'
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = files.own_folder(run.folder / 'figures')
     if run.experiment.log.figures and len(run.source):
       picture = self._predictions(run, variables)
       with files.new_file(folder / 'predictions.png') as part:

@@ -7,7 +7,7 @@ taken by a start that failed is left as it was.
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,6 +53,8 @@ class Claim:
           f'--workdir={path} holds other files ({min(others)}) and no run: choose an empty or a new folder'
         )
       self._before = there
+      if not files.is_remote(path):
+        _refuse_links(path, there)
       if files.is_remote(path):
         path.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path / _LOCK, _MARK)
@@ -85,6 +87,15 @@ class Claim:
         files.remove_folder(path) if path.is_dir() else path.unlink()
     for folder in self._made:
       folder.rmdir()
+
+
+def _refuse_links(folder: Path, there: Iterable[str]) -> None:
+  """A run may be somebody's: what is written through its links would go anywhere."""
+  if links := [n for n in there if not n.endswith(_LOGS) and (folder / n).is_symlink()]:
+    raise UserError(
+      f'--workdir={folder}: {min(links)} in it is a link, and training would write through it: put the '
+      'file or folder itself there'
+    )
 
 
 def _is_marked(folder: Path) -> bool:

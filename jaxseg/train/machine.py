@@ -2,7 +2,8 @@
 
 A workdir may come from anybody, so its config.json is not asked for these. When a run is trained, this
 machine notes them in its own cache folder; whoever reads the run here gets them from there, and anywhere
-else the defaults.
+else the defaults. So it is with code: parts of the user's own are imported where this machine has trained
+the run with them, or where JAXSEG_IMPORTS, in the environment, lists their packages.
 """
 
 import contextlib
@@ -29,11 +30,13 @@ KEYS = (
   'data.memory_mb',
   'log.wandb',
 )
+_PACKAGES = 'JAXSEG_IMPORTS'  # of the environment: 'mine,theirs'
 
 
 def remember(workdir: str | Path, config: Mapping[str, Any]) -> None:
   """Notes the machine's keys of a run that is trained here; where the cache cannot be written, none."""
   values = {key: value for key, value in configs.flattened(config).items() if key in KEYS}
+  values['imports'] = sorted(_imports(config))
   with contextlib.suppress(UserError, OSError):
     file = _file(workdir)
     cache.make_folder(file.parent)
@@ -46,10 +49,20 @@ def adopted(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
   Args:
     workdir: that it lies in.
     config: nested, as `run_folder.load_config` gives it.
+
+  Raises:
+    UserError: it names code that was not trained with here.
   """
   known = {}
-  with contextlib.suppress(UserError, OSError):
-    known = configs.plain(files.read_json(_file(workdir)))
+  with contextlib.suppress(UserError, OSError, ValueError, TypeError):
+    known = dict(configs.plain(files.read_json(_file(workdir))))
+  allowed = os.environ.get(_PACKAGES, '').split(',')
+  strange = _imports(config) - {*known.get('imports', ())}
+  if packages := {name.partition('.')[0] for name in strange}.difference(allowed):
+    raise UserError(
+      f'{workdir} names code of somebody ({", ".join(sorted(strange))}) and was not trained here: if it is '
+      f'yours, set {_PACKAGES}={",".join(sorted(packages))} in the environment'
+    )
   config = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
   for key in KEYS:
     group, _, name = key.rpartition('.')
@@ -58,6 +71,18 @@ def adopted(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if key in known:
       values[name] = known[key]
   return config
+
+
+def _imports(config: Mapping[str, Any]) -> set[str]:
+  """Returns the dotted names of parts, which are imported, in a config of any form."""
+  groups = (config.get(name) for name in ('model', 'data', 'loss'))
+  named = [config.get('task'), *(g.get('name') for g in groups if isinstance(g, Mapping))]
+  steps, evaluation = config.get('augment'), config.get('eval')
+  scores = evaluation.get('scores') if isinstance(evaluation, Mapping) else ()
+  for listed in (steps, scores.split(',') if isinstance(scores, str) else scores):
+    for one in listed if isinstance(listed, (list, tuple)) else ():
+      named.append(one[0] if isinstance(one, (list, tuple)) and one else one)
+  return {name.strip() for name in named if isinstance(name, str) and '.' in name}
 
 
 def shared(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _open(
   """Opens the run folder, on the first host alone."""
   if not hosts.first():
     return None
-  complete = lambda config: build.experiment(config).config  # noqa: E731
+  complete = lambda saved: build.experiment(machine.adopted(workdir, saved)).config  # noqa: E731
   folder = RunFolder(workdir, experiment.config, complete)
   at_end.callback(folder.close)
   return folder

@@ -61,7 +61,7 @@ def find(root: Path, *, crowds: str | None = None) -> Layout | None:
     folder = _folder_of(content, root)
     split = splits.split_of(content.file.stem) or splits.split_of(content.file.parent.name)
     check_crowds(content, crowds)
-    parts.setdefault(split, []).extend(raws(content, folder))
+    parts.setdefault(split, []).extend(raws(content, folder, root))
   shown = ', '.join(str(file.relative_to(root)) for file in found)
   notes = tuple(note for content in contents for note in content.notes)
   notes += pictures.left_out([raw for part in parts.values() for raw in part])
@@ -112,7 +112,10 @@ def load(file: Path) -> Content:
   by_id = _unique(images, 'images', file)
   known = {}
   for category in _unique(categories, 'categories', file).values():
-    known[category['id']] = str(category.get('name', f'category {category["id"]}'))
+    name = category.get('name', f'category {category["id"]}')
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+      raise UserError(f'{file}: a category is named {str(name)[:60]}: give it a word')
+    known[category['id']] = str(name)
   notes, objects_of = [], {key: [] for key in by_id}
   orphans, matched = [], 0
   as_text = {_as_text(key): key for key in by_id}
@@ -224,11 +227,15 @@ def check_crowds(content: Content, crowds: str | None) -> None:
     )
 
 
-def raws(content: Content, folder: Path) -> list[records.Raw]:
-  """Lists the images, by id; `extra` is an image's entry, then its annotations."""
+def raws(content: Content, folder: Path, root: Path) -> list[records.Raw]:
+  """Lists the images, by id; `extra` is an image's entry, then its annotations.
+
+  Raises:
+    UserError: an image that lies in `folder` by its name, but outside of the data's `root`.
+  """
   return [
     records.Raw(
-      folder / image['file_name'].replace('\\', '/'),
+      files.within(root, folder / image['file_name'].replace('\\', '/')),
       content.file,
       image['file_name'],
       extra=(image, *content.objects_of[image['id']]),

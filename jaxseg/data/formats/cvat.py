@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from jaxseg import files
 from jaxseg.data import outlines, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
@@ -29,9 +30,9 @@ Tree = ElementTree.Element
 def find(root: Path) -> Layout | None:
   """Returns the layout of a folder with such files, None where it has none."""
   places = {WHOLE: root, **splits.folders(root)}
-  files = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
-  files += [('', f) for f in pictures.listed(root / 'annotations', ('.xml',))]
-  parsed = [(split, file, tree) for split, file in files if (tree := _parse(file)) is not None]
+  listed = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
+  listed += [('', f) for f in pictures.listed(root / 'annotations', ('.xml',))]
+  parsed = [(split, file, tree) for split, file in listed if (tree := _parse(file)) is not None]
   if not parsed:
     return None
   parts: dict[str, list] = {}
@@ -86,7 +87,7 @@ def _raw(image: Tree, file: Path, root: Path) -> records.Raw:
     raise UserError(
       f'{file} lists {name}, which lies in none of {some(sorted({str(p.parent) for p in places}), 4)}'
     )
-  return records.Raw(path, file, name, extra=image)
+  return records.Raw(files.within(root, path), file, name, extra=image)
 
 
 def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:

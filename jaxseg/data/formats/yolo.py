@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from jaxseg import files
 from jaxseg.data import raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
@@ -23,6 +24,15 @@ from jaxseg.types import UserError
 
 _LISTS = ('classes.txt', 'obj.names')
 _PIXELS = 1.1  # a share above it is a number of pixels
+
+
+class _Loader(yaml.SafeLoader):
+  """Reads YAML without references, by which a few lines become gigabytes."""
+
+  def compose_node(self, parent, index):
+    if self.check_event(yaml.AliasEvent):
+      raise yaml.YAMLError('it refers to parts of itself (*name)')
+    return super().compose_node(parent, index)
 
 
 def find(root: Path) -> Layout | None:
@@ -36,7 +46,7 @@ def find(root: Path) -> Layout | None:
     return None  # it may be of another format
   inner = told.get('path')
   if not folders and isinstance(inner, str) and (root / inner).is_dir():
-    folders = _image_folders(root / inner)
+    folders = _image_folders(files.within(root, root / inner))
   if not folders:
     return None
   parts = {split: _pairs(folder) for split, folder in folders.items()}
@@ -99,12 +109,12 @@ def _pairs(folder: Path) -> list[records.Raw]:
 
 def _settings(root: Path) -> dict[str, Any]:
   """Returns what data.yaml says, {} where there is none."""
-  files = [*pictures.listed(root, ('.yaml', '.yml'))]
-  if len(files) > 1:
-    files = [f for f in files if f.stem in ('data', 'dataset')][:1] or files[:1]
-  for file in files:
+  listed = [*pictures.listed(root, ('.yaml', '.yml'))]
+  if len(listed) > 1:
+    listed = [f for f in listed if f.stem in ('data', 'dataset')][:1] or listed[:1]
+  for file in listed:
     try:
-      told = yaml.safe_load(raw_files.read_text(file))
+      told = yaml.load(raw_files.read_text(file), _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
       reason = ' '.join(str(error).split())
       raise UserError(f'{file} is no valid YAML: {reason}') from None
@@ -125,15 +135,13 @@ def _names(root: Path, told: dict[str, Any]) -> tuple[str, ...]:
       )
     names = [names[key] for key in numbers]
   if names is None:
-    files = [root / name for name in _LISTS if (root / name).is_file()]
-    files += (
-      [root / 'labels' / 'classes.txt'] if (root / 'labels' / 'classes.txt').is_file() else []
-    )
-    if not files:
+    places = [*(root / name for name in _LISTS), root / 'labels' / 'classes.txt']
+    listed = [place for place in places if place.is_file()]
+    if not listed:
       raise UserError(
         f'{root}: nothing names the classes: put data.yaml with names, or classes.txt, there'
       )
-    names = [line.strip() for line in raw_files.read_text(files[0]).splitlines() if line.strip()]
+    names = [line.strip() for line in raw_files.read_text(listed[0]).splitlines() if line.strip()]
   if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
     raise UserError(
       f'{root}: the names of the classes must be a list of different words: {str(names)[:60]}'
