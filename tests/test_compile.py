@@ -159,11 +159,36 @@ def test_a_tiny_network_is_compiled_for_chips_that_are_not_there(
   assert 'GiB a chip: fits' in said and "(the compiler's estimate" in said
 
 
+@pytest.mark.parametrize(
+  'fits, advice',
+  [
+    (dict(remat=True, accumulate=1, batch_size=8), 'it fits with --config.model.remat=True'),
+    (dict(remat=False, accumulate=4, batch_size=8), 'it fits with --config.accumulate=4'),
+    (dict(remat=False, accumulate=1, batch_size=2), 'it fits with --batch=2'),
+    (None, 'nothing tried fits: take a smaller --crop, or split rows'),
+  ],
+)
+def test_the_advice_is_the_first_change_with_which_it_compiles(fits, advice, monkeypatch):
+  def compiled(experiment, rented, mode, size, **options):
+    settings = experiment.settings
+    remat = experiment.config['model']['remat']
+    given = dict(remat=remat, accumulate=settings.accumulate, batch_size=settings.batch_size)
+    if given != fits:
+      raise program.OutOfMemory('it needs 40G')
+    return program.Compiled(result(), '')
+
+  monkeypatch.setattr(session, 'compiled', compiled)
+  monkeypatch.setattr(session.topology, 'prepare', lambda: None)
+  with pytest.raises(UserError, match=f'it needs 40G; {advice}'):
+    session.run('configs/unet_shapes.py:smoke', batch=8, size=(32, 32), slices=('v5e-1',))
+
+
+@pytest.mark.slow
 @pytest.mark.tpu
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs the extra `compile`')
 def test_what_does_not_fit_says_what_does():
   tiny = ('model.width=4', 'model.depth=1', 'model.remat=True')
-  large = dict(batch=8, size=(4096, 2048), slices=('v5e-1',))
+  large = dict(batch=8, size=(2048, 2048), slices=('v5e-1',))
   with pytest.raises(
     UserError, match=r'needs [\d.]+G of the .* on a chip; it fits with --config.accumulate='
   ):

@@ -25,7 +25,8 @@ NETWORKS = {
   'mask_rcnn_coco.py:smoke': (64, 64),
 }
 DEFAULT = ('matmul_precision=default', 'parallel=mesh')
-CONVOLUTIONS = ('nn/layers/convolution.py', 'nn/layers/transposed.py', 'flax/linen/linear.py')
+CONVOLUTIONS = tuple(f'nn/layers/{name}.py' for name in ('convolution', 'products', 'transposed'))
+CONVOLUTIONS += ('flax/linen/linear.py',)
 
 
 def equations(jaxpr):

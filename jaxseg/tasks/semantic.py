@@ -17,7 +17,7 @@ from jaxseg.data.geometry import Size
 from jaxseg.draw import labels
 from jaxseg.metrics import confusion
 from jaxseg.metrics.score import Example, Prediction
-from jaxseg.nn.layers.bilinear import resize_bilinear
+from jaxseg.nn.layers import classes_in_front, resize_bilinear
 from jaxseg.tasks import Pictures, Row
 from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 
@@ -101,12 +101,13 @@ class Task:
       under 'aux/', its sum already multiplied by aux_weight.
     """
     own = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
-    terms = {own: self._cross_entropy(outputs['logits'], batch)}
+    logits = classes_in_front(outputs['logits'])
+    terms = {own: self._cross_entropy(logits, batch)}
     if self.name == 'softmax_dice':
-      label = align(batch['label'], outputs['logits'])
-      terms['dice'] = losses.soft_dice(outputs['logits'], label)
+      terms['dice'] = losses.soft_dice(logits, align(batch['label'], logits))
     if self.aux_weight and outputs.get('aux_logits') is not None:
-      total, weight = self._cross_entropy(outputs['aux_logits'], batch)
+      aux = classes_in_front(outputs['aux_logits'])
+      total, weight = self._cross_entropy(aux, batch)
       terms[f'aux/{own}'] = (self.aux_weight * total, weight)
     return terms
 

@@ -9,12 +9,12 @@ from unittest import mock
 
 import flax.linen as nn
 
-_HOLDERS = ('jaxseg.models.', 'jaxseg.nn.backbones.')
+_HOLDERS = ('jaxseg.models.', 'jaxseg.nn.backbones.', 'jaxseg.tasks.')
 
 
 @contextlib.contextmanager
 def stand_ins(functions: Mapping[Callable, Callable]) -> Iterator[None]:
-  """Lets models, backbones and Flax's namespace have a stand-in wherever they hold a function or class."""
+  """Lets models, backbones, tasks and Flax's namespace have a stand-in wherever they hold a function or class."""
   modules = [module for name, module in sys.modules.items() if name.startswith(_HOLDERS)]
   with contextlib.ExitStack() as stack:
     for module in (*modules, nn):

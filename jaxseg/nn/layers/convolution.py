@@ -24,13 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.nn.layers import products
 from jaxseg.nn.layers.depthwise import depthwise
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
 from jaxseg.nn.precision import chosen
 from jaxseg.types import Array
 
-_NHWC = ('NHWC', 'HWIO', 'NHWC')
 _MAX_KERNEL = 3  # larger kernels reuse each value often enough for XLA's own gradient
+_MAX_NARROW = 32  # features of a 1x1 convolution that are better off in front, on a TPU
 _MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows win
 _MAX_SMALL_MAP = 1024  # height * width of the output up to which a larger kernel is one product
 _MAX_WINDOW_BYTES = 2**26  # of all its windows, laid out in float32
@@ -53,7 +54,8 @@ def conv_general_dilated(
   in bfloat16 also kernels up to 3x3 on any map, from 128 channels; in float32 also 1x1 kernels of any
   stride on any map; and depthwise kernels [kh,kw,1,i] of any size and stride, see depthwise.py.
   Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
-  CPU, and where rows are split over devices, all is native.
+  CPU, and where rows are split over devices, all is native, but for 1x1 kernels to few features on a
+  TPU.
   """
   options['precision'] = chosen(options.get('precision'))
   native = functools.partial(
@@ -62,11 +64,16 @@ def conv_general_dilated(
   if rows_are_split():
     reach = _reach(lhs, rhs, window_strides, padding, options.get('rhs_dilation'))
     return by_rows(native(by_rows(lhs, reach), rhs))
-  form, groups = None, options.get('feature_group_count', 1)
-  if _is_covered(lhs, rhs, **options | {'feature_group_count': 1}):
-    cpu_form = _cpu_form if groups == 1 else _depthwise_form
-    form = cpu_form(lhs, rhs, tuple(window_strides), padding)
-  return form(options['precision'], lhs, rhs) if form else native(lhs, rhs)
+  strides, groups = tuple(window_strides), options.get('feature_group_count', 1)
+  if not _is_covered(lhs, rhs, **options | {'feature_group_count': 1}):
+    return native(lhs, rhs)
+  convolve, cpu_form = native, _cpu_form if groups == 1 else _depthwise_form
+  if form := cpu_form(lhs, rhs, strides, padding):
+    convolve = functools.partial(form, options['precision'])
+  narrow = groups == 1 and strides == (1, 1) and rhs.shape[3] <= _MAX_NARROW
+  if narrow and _is_of_pixels(rhs, padding):
+    return products.convolve_narrow(convolve, options['precision'], lhs, rhs)
+  return convolve(lhs, rhs)
 
 
 class Conv(nn.Conv):
@@ -97,7 +104,8 @@ def _is_covered(
   if preferred_element_type is not None or lhs.ndim != 4 or lhs.dtype != rhs.dtype:
     return False
   layout, nhwc = (
-    lax.conv_dimension_numbers(lhs.shape, rhs.shape, order) for order in (dimension_numbers, _NHWC)
+    lax.conv_dimension_numbers(lhs.shape, rhs.shape, order)
+    for order in (dimension_numbers, products.NHWC)
   )
   return (
     layout == nhwc
@@ -122,12 +130,16 @@ def _pads(lhs, rhs, strides, padding) -> tuple[tuple[int, int], ...]:
   return tuple((int(low), int(high)) for low, high in padding)
 
 
+def _is_of_pixels(rhs, padding) -> bool:
+  unpadded = padding in ('SAME', 'VALID') if isinstance(padding, str) else not np.any(padding)
+  return rhs.shape[:2] == (1, 1) and unpadded
+
+
 def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
   """Returns which form (precision, lhs, rhs) is fast on a CPU; None: lax's."""
   sides = rhs.shape[:2]
-  unpadded = padding in ('SAME', 'VALID') if isinstance(padding, str) else not np.any(padding)
-  if sides == (1, 1) and unpadded and lhs.dtype == jnp.float32:
-    return functools.partial(_convolve_pixels, strides)
+  if _is_of_pixels(rhs, padding) and lhs.dtype == jnp.float32:
+    return functools.partial(products.convolve_pixels, strides)
   if strides != (1, 1):
     return None
   pads = _pads(lhs, rhs, strides, padding)
@@ -142,84 +154,7 @@ def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
     return functools.partial(_convolve_blocks, pads) if large else None
   window_bytes = 4 * pixels * math.prod(rhs.shape[:3])
   small = height * width <= _MAX_SMALL_MAP and window_bytes <= _MAX_WINDOW_BYTES
-  return functools.partial(_convolve_windows, pads) if small else None
-
-
-def _native(pads, precision, x, kernel, strides=(1, 1)):
-  return lax.conv_general_dilated(
-    x, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision
-  )
-
-
-# A 1x1 kernel, and a large one over a small map: one product, differentiable as it stands.
-
-
-def _on_cpu(product: Callable, native: Callable) -> Callable:
-  """Returns a convolution of two forms (how, precision, x, kernel); each has its own gradient."""
-
-  @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-  def convolve(how, precision, x, kernel):
-    cpu, default = (functools.partial(form, how, precision) for form in (product, native))
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
-
-  def forward(how, precision, x, kernel):
-    return convolve(how, precision, x, kernel), (x, kernel)
-
-  def backward(how, precision, saved, g):
-    def gradient_of(form):
-      return lambda x, kernel, g: jax.vjp(functools.partial(form, how, precision), x, kernel)[1](g)
-
-    return lax.platform_dependent(*saved, g, cpu=gradient_of(product), default=gradient_of(native))
-
-  convolve.defvjp(forward, backward)
-  return convolve
-
-
-def _windows_product(pads, precision, x, kernel):
-  """The convolution as one float32 matrix product of all windows."""
-  kh, kw, inputs, features = kernel.shape
-  dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
-  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-  windows = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
-  return lax.dot_general(
-    jnp.concatenate(windows, axis=-1),
-    kernel.reshape(kh * kw * inputs, features),
-    (((3,), (0,)), ((), ())),
-    precision=precision,
-  ).astype(dtype)
-
-
-def _pixels_product(strides, precision, x, kernel):
-  """A 1x1 convolution as a matrix product: a stride only skips pixels."""
-  rows, columns = strides
-  x = x[:, ::rows, ::columns]
-  product = _matmul(precision, x.reshape(-1, x.shape[-1]), kernel[0, 0])
-  return product.reshape(*x.shape[:3], kernel.shape[3])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _matmul(precision, x, matrix):
-  return jnp.matmul(x, matrix, precision=precision)
-
-
-def _matmul_forward(precision, x, matrix):
-  return _matmul(precision, x, matrix), (x, matrix)
-
-
-def _matmul_backward(precision, saved, g):
-  """XLA copies the first factor of the matrix' gradient transposed: let it be the narrow one."""
-  x, matrix = saved
-  matmul = functools.partial(jnp.matmul, precision=precision)
-  narrow = x.shape[1] <= g.shape[1]
-  return matmul(g, matrix.T), matmul(x.T, g) if narrow else matmul(g.T, x).T
-
-
-_matmul.defvjp(_matmul_forward, _matmul_backward)
-_convolve_windows = _on_cpu(_windows_product, _native)
-_convolve_pixels = _on_cpu(
-  _pixels_product, lambda strides, *args: _native('VALID', *args, strides=strides)
-)
+  return functools.partial(products.convolve_windows, pads) if small else None
 
 
 # A small kernel over a large map: products of blocks of rows.
@@ -238,7 +173,7 @@ def _by_product(x: Array) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _convolve(pads, precision, x, kernel):
-  native = functools.partial(_native, pads, precision)
+  native = functools.partial(products.native, pads, precision)
   if not _by_product(x):
     return native(x, kernel)
   product = functools.partial(_product_of_blocks, pads, precision)
@@ -251,7 +186,7 @@ def _convolve_forward(pads, precision, x, kernel):
 
 def _convolve_backward(pads, precision, saved, g):
   x, kernel = saved
-  native = functools.partial(_native, pads, precision)
+  native = functools.partial(products.native, pads, precision)
 
   def dx(g, kernel):
     return jax.vjp(lambda x: native(x, kernel), x)[1](g)[0]

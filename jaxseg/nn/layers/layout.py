@@ -1,0 +1,33 @@
+"""How a TPU lays out what the loss reads."""
+
+from __future__ import annotations
+
+import jax
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from jaxseg.types import Array
+
+_LANES = 128  # that the last axis of an array fills in a TPU's memory
+
+
+@jax.custom_vjp
+def classes_in_front(logits: Array) -> Array:
+  """Returns [b,h,w,c] as it is; on a TPU each class lies there as a picture of its own.
+
+  Left to the compiler, channels are the lanes: of 21 classes' 107 stay empty in every pass of the
+  loss, and its reductions go across lanes. Rows fill them. The gradient is laid out alike.
+  For training alone: `jax.export` takes no program that says how arrays lie.
+  """
+  return _laid_out(logits)
+
+
+def _laid_out(logits: Array) -> Array:
+  if 2 * logits.shape[-1] > _LANES:
+    return logits
+  front = Layout(major_to_minor=(3, 0, 1, 2))
+  on_tpu = lambda x: with_layout_constraint(x, front)  # noqa: E731
+  return lax.platform_dependent(logits, tpu=on_tpu, default=lambda x: x)
+
+
+classes_in_front.defvjp(lambda x: (_laid_out(x), None), lambda _, g: (_laid_out(g),))

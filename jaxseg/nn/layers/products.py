@@ -1,0 +1,98 @@
+"""A convolution that is one matrix product: 1x1 kernels, and large ones over a small map."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
+def native(pads, precision, x, kernel, strides=(1, 1)):
+  return lax.conv_general_dilated(
+    x, kernel, strides, pads, dimension_numbers=NHWC, precision=precision
+  )
+
+
+def _by_platform(**forms: Callable) -> Callable:
+  """Returns a convolution of several forms (how, precision, x, kernel); each has its own gradient."""
+
+  @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+  def convolve(how, precision, x, kernel):
+    given = {name: functools.partial(form, how, precision) for name, form in forms.items()}
+    return lax.platform_dependent(x, kernel, **given)
+
+  def forward(how, precision, x, kernel):
+    return convolve(how, precision, x, kernel), (x, kernel)
+
+  def backward(how, precision, saved, g):
+    def gradient_of(form):
+      return lambda x, kernel, g: jax.vjp(functools.partial(form, how, precision), x, kernel)[1](g)
+
+    gradients = {name: gradient_of(form) for name, form in forms.items()}
+    return lax.platform_dependent(*saved, g, **gradients)
+
+  convolve.defvjp(forward, backward)
+  return convolve
+
+
+def _features_in_front(convolve, precision, x, kernel):
+  """A 1x1 convolution to few features on a TPU: as the last axis they would leave its lanes empty."""
+  del convolve
+  contract = (((0,), (3,)), ((), ()))
+  return jnp.moveaxis(lax.dot_general(kernel[0, 0], x, contract, precision=precision), 0, -1)
+
+
+def _windows_product(pads, precision, x, kernel):
+  """The convolution as one float32 matrix product of all windows."""
+  kh, kw, inputs, features = kernel.shape
+  dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  windows = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
+  return lax.dot_general(
+    jnp.concatenate(windows, axis=-1),
+    kernel.reshape(kh * kw * inputs, features),
+    (((3,), (0,)), ((), ())),
+    precision=precision,
+  ).astype(dtype)
+
+
+def _pixels_product(strides, precision, x, kernel):
+  """A 1x1 convolution as a matrix product: a stride only skips pixels."""
+  rows, columns = strides
+  x = x[:, ::rows, ::columns]
+  product = _matmul(precision, x.reshape(-1, x.shape[-1]), kernel[0, 0])
+  return product.reshape(*x.shape[:3], kernel.shape[3])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(precision, x, matrix):
+  return jnp.matmul(x, matrix, precision=precision)
+
+
+def _matmul_forward(precision, x, matrix):
+  return _matmul(precision, x, matrix), (x, matrix)
+
+
+def _matmul_backward(precision, saved, g):
+  """XLA copies the first factor of the matrix' gradient transposed: let it be the narrow one."""
+  x, matrix = saved
+  matmul = functools.partial(jnp.matmul, precision=precision)
+  narrow = x.shape[1] <= g.shape[1]
+  return matmul(g, matrix.T), matmul(x.T, g) if narrow else matmul(g.T, x).T
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)
+convolve_windows = _by_platform(cpu=_windows_product, default=native)
+convolve_pixels = _by_platform(
+  cpu=_pixels_product,
+  default=lambda strides, *args: native('VALID', *args, strides=strides),
+)
+convolve_narrow = _by_platform(
+  tpu=_features_in_front, default=lambda convolve, precision, x, kernel: convolve(x, kernel)
+)
