@@ -17,7 +17,7 @@ from jaxseg import config as configs
 from jaxseg.data import geometry
 from jaxseg.data.frame import Frame
 from jaxseg.export import card as cards
-from jaxseg.export import program, trial, write
+from jaxseg.export import check, program, trial, write
 from jaxseg.export.folder import FORMAT, replacing
 from jaxseg.predict.predictor import Predictor
 from jaxseg.pretrained import flatten, read
@@ -25,6 +25,7 @@ from jaxseg.train import build
 from jaxseg.train.initial import load_variables, variable_shapes
 from jaxseg.train.run_folder import Classes
 from jaxseg.types import SizeRule, UserError
+from tests import tiny_runs
 from tests.test_launch import launch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,14 +133,16 @@ def test_mask_rcnn_has_a_fixed_size_and_says_why(tmp_path):
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-  """A workdir trained for two steps, evaluated, and exported by the command line."""
+  """A workdir trained for two steps, evaluated, and exported at a fitted temperature by the command line."""
   workdir = tmp_path_factory.mktemp('run')
   config = f'--config={ROOT}/configs/unet_shapes.py:smoke'
   steps = ['--config.num_steps=2', '--config.eval.every=2', '--config.log.figures=0']
   launch('train', config, f'--workdir={workdir}', *steps)
   launch('evaluate', f'--workdir={workdir}')
   folder = workdir / 'exported'
-  launch('export', f'--workdir={workdir}', f'--output={folder}')
+  entry = {'temperature': 0.5, 'steps': [2]}
+  (workdir / 'temperature.json').write_text(json.dumps({'plain': entry}))
+  launch('export', f'--workdir={workdir}', f'--output={folder}', '--temperature')
   return SimpleNamespace(workdir=workdir, folder=folder)
 
 
@@ -154,7 +157,7 @@ def test_the_card_says_what_is_there(exported):
   assert card['classes'][1]['color'] == [230, 60, 60]
   assert card['preprocessing']['mean'] == [127.5] * 3 and card['trained']['step'] == 2
   scores = json.loads((exported.workdir / 'eval' / 'val.json').read_text())
-  assert card['metrics']['val']['mean_iou'] == scores['mean_iou']
+  assert card['metrics']['val']['mean_iou'] == scores['mean_iou'] and card['temperature'] == 0.5
   assert card['check']['largest_difference'] <= 1e-5 and len(card['check']['images']) == 5
   assert card['check']['programs']['any_size.jax_export']['images'] == 5
   assert (
@@ -170,6 +173,32 @@ def test_the_weights_are_the_checkpoints_and_can_be_started_from(exported):
     np.testing.assert_array_equal(tensors[name], value)
 
 
+def test_the_temperature_is_inside_the_programs(exported):
+  """p^(1/0.5), brought back to a sum of 1; the classes stay."""
+  variables = load_variables(exported.workdir)[0]
+  predictor = Predictor(build.load_experiment(exported.workdir), variables, CLASSES)
+  image = pictures(3, (32, 32))[0]
+  plain = predictor.predict(image, maps=True)
+  file = exported.folder / '32x32.jax_export'
+  program = jax_export.deserialize(bytearray(file.read_bytes()))
+  result = jax.jit(program.call)(read(exported.folder / 'weights.safetensors'), image[None])
+  squares = plain['probabilities'] ** 2
+  expected = squares / squares.sum(-1, keepdims=True)
+  np.testing.assert_allclose(result['probabilities'][0], expected, atol=1e-5)
+  np.testing.assert_array_equal(result['classes'][0], plain['mask'])
+
+
+def test_what_is_not_fitted_or_has_no_probabilities_gets_no_temperature(tmp_path):
+  run = tiny_runs.make_workdir(tmp_path / 'run', tiny_runs.make_experiment())
+  with pytest.raises(UserError, match='no temperature was fitted, wanted is step 1'):
+    write.export_workdir(run, tmp_path / 'out', forms=write.Forms(temperature=0))
+  objects = build.experiment(configs.load(str(ROOT / 'configs/mask_rcnn_dsb2018.py:smoke')))
+  tiny_runs.make_workdir(tmp_path / 'objects', objects)
+  with pytest.raises(UserError, match='config.task=instance has no probabilities'):
+    write.export_workdir(tmp_path / 'objects', tmp_path / 'out', forms=write.Forms(temperature=2))
+  assert not (tmp_path / 'out').exists()
+
+
 def test_a_program_that_differs_is_refused_and_nothing_is_left(
   exported, tmp_path, monkeypatch, capsys
 ):
@@ -177,6 +206,65 @@ def test_a_program_that_differs_is_refused_and_nothing_is_left(
   with pytest.raises(UserError, match='differ from the network by .* nothing was written'):
     write.export_workdir(exported.workdir, tmp_path / 'out')
   assert not list(tmp_path.iterdir())
+
+
+def test_differences_are_compared_by_hand():
+  image = np.zeros((4, 8, 3), np.uint8)
+  example = {
+    'image': image,
+    'boxes': np.float32([[0, 0, 8, 4]]),
+    'scores': np.float32([0.5]),
+    'classes': np.uint8([1]),
+  }
+  outputs = {k: v[None].copy() for k, v in example.items()}
+  outputs['boxes'] += np.float32([0, 0, 4, 0])  # half of the longer side
+  outputs['scores'] += np.float32(0.125)
+  result = check.compare(lambda images: outputs, [example] * 2, 0.2)
+  assert result == {
+    'images': 2, 'largest_difference': 0.5, 'beyond': 1 / 6, 'changed_pixels': 0, 'kinds': 1, 'spread': 12
+  }  # fmt: skip
+  outputs['classes'] += 1  # of no consequence for the difference where there is more than a class
+  assert check.compare(lambda images: outputs, [example], 0.2)['beyond'] == 2 / 6
+  outputs['scores'][:] = np.nan
+  result = check.compare(lambda images: outputs, [example], 0.2)
+  assert math.isnan(result['largest_difference']) and result['beyond'] == 3 / 6
+  classes = {'image': image, 'classes': np.uint8([1])}
+  assert check.compare(lambda images: outputs, [classes], 0.2)['largest_difference'] == 1
+
+
+class OfOneSum:
+  """Says class 1 in the right half where weights sum up to more than 0."""
+
+  experiment = SimpleNamespace(task=SimpleNamespace(maps=True))
+
+  def __init__(self, *weights):
+    self.variables = {'w': np.float32(weights)}
+
+  def predict(self, image, maps):
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[:, image.shape[1] // 2 :] = self.variables['w'].sum() > 0
+    return {'mask': mask, 'probabilities': np.stack([1 - mask, mask], -1).astype(np.float32)}
+
+
+def test_what_jumps_by_a_rounding_may_differ_there(monkeypatch, tmp_path):
+  image = np.zeros((2, 8, 3), np.uint8)
+  for weights, beyond in (((1, 2, -3), 0.5), ((1, 2, -2.99), 0)):
+    predictor = OfOneSum(*weights)
+    example = {'image': image, **trial._expected(predictor, image)}
+    assert trial._own(predictor, [example], 1e-4)['beyond'] == beyond
+    assert predictor.variables['w'].tolist() == np.float32(weights).tolist()
+  monkeypatch.setattr(trial, 'tolerance', lambda experiment: 1e-4)
+  for share, own, refused in ((0.01, 0.006, False), (0.01, 0.004, True), (0.1, 0.9, True)):
+    result = {'beyond': share, 'largest_difference': 0.3}
+    monkeypatch.setattr(trial, '_run_alone', lambda *args, result=result: {'p': result})
+    monkeypatch.setattr(trial, '_own', lambda *args, own=own: {'beyond': own})
+    if refused:
+      with pytest.raises(UserError, match=f'by 0.3, {share:.2%} of the values by more than the'):
+        trial.check(tmp_path, predictor, {'a': image}, {'jax': 'python'})
+    else:
+      assert (
+        trial.check(tmp_path, predictor, {'a': image}, {'jax': 'python'})['own']['beyond'] == own
+      )
 
 
 def test_an_export_is_renewed_from_its_own_weights(exported, tmp_path, capsys):
@@ -199,6 +287,7 @@ def test_an_export_is_renewed_from_its_own_weights(exported, tmp_path, capsys):
   [
     (['--renew=FOLDER', '--step=3'], '--renew takes all from the folder that it renews: leave out'),
     (['--renew=FOLDER'], 'no export in FOLDER (no card.json of one): give the --output of an'),
+    (['--renew=FOLDER', '--temperature'], 'leave out --temperature'),
     (['--output=FOLDER'], 'give --workdir and --output, or --renew'),
   ],
 )

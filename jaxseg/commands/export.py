@@ -1,12 +1,13 @@
 """Exports a trained workdir: StableHLO, ONNX, safetensors and a card; run without jaxseg.
 
-python launch/export.py --workdir=DIR --output=FOLDER [--step=N|best|latest] [--onnx] [--iree] [--size=H,W] [--python=PYTHON]
+python launch/export.py --workdir=DIR --output=FOLDER [--step=N|best|latest] [--onnx] [--iree] [--size=H,W] [--python=PYTHON] [--temperature]
 python launch/export.py --renew=FOLDER
 
 docs/export.md says what is in the folder and how it is run.
 """
 
 from jaxseg import console
+from jaxseg.predict import options
 
 
 def main(parser: console.Parser) -> None:
@@ -23,16 +24,18 @@ def main(parser: console.Parser) -> None:
   parser.add_argument(
     '--python', default='', help='interpreter that has what --onnx and --iree need'
   )
+  options.add_temperature(parser)
   parser.add_argument('--renew', help='export again what this folder holds, from its own weights')
   flags = parser.parse()
   given = [f'--{key}' for key in ('workdir', 'output', 'step') if getattr(flags, key) is not None]
+  given += ['--temperature'] * (flags.temperature != 1)
   if flags.renew and given:
     parser.error(f'--renew takes all from the folder that it renews: leave out {", ".join(given)}')
   if not flags.renew and not (flags.workdir and flags.output):
     parser.error('give --workdir and --output, or --renew')
   from jaxseg.export import write
 
-  forms = write.Forms(flags.onnx, flags.iree, flags.size, flags.python)
+  forms = write.Forms(flags.onnx, flags.iree, flags.size, flags.python, flags.temperature)
   if flags.renew:
     write.renew(flags.renew, forms)
   else:

@@ -1,12 +1,12 @@
 """Run by `jaxseg.export.trial` in a process of its own: do the exported files work without this package?
 
-    python check.py FOLDER RUNTIME EXPECTED.npz
+    python check.py FOLDER RUNTIME EXPECTED.npz TOLERANCE
 
 EXPECTED.npz holds, for each number of an image, 'N image' [h,w,c] and 'N OUTPUT' for what is expected.
 Prints one line of JSON: for every program of the runtime how many images it took, the largest difference
 of a probability, or of a box as a share of the image's side (1 where there is only a class, and it is
-another), the number of pixels (or detections) with another class, how many classes there are in all, and
-the range of the probabilities.
+another), the share of all values that differ by more than the tolerance, the number of pixels (or
+detections) with another class, how many classes there are in all, and the range of the probabilities.
 """
 
 import json
@@ -16,32 +16,36 @@ import sys
 import numpy as np
 
 
-def compare(predict, examples) -> dict:
+def compare(predict, examples, tolerance) -> dict:
   """Runs single images and compares with all that is expected of them."""
-  differences, spreads, classes, changed = [], [], set(), 0
+  largest, spread, classes, changed, beyond, count = 0.0, 0.0, set(), 0, 0, 0
   for example in examples:
     image = example['image']
     outputs = predict(image[None])
     for name in example.keys() - {'image'}:
       actual, expected = np.asarray(outputs[name])[0], example[name]
       if np.issubdtype(expected.dtype, np.integer):
-        changed += int((actual != expected).sum())
+        difference = (actual != expected).astype(float)
+        changed += int(difference.sum())
         classes.update(np.unique(actual).tolist())
       else:
-        difference = np.abs(actual - expected).max(initial=0.0)
-        differences.append(difference / (max(image.shape) if name == 'boxes' else 1))
-        spreads.append(np.ptp(actual) if actual.size else 0.0)
-  largest = float(np.max(differences or [changed > 0]))  # nan where one is
+        difference = np.abs(actual - expected) / (max(image.shape) if name == 'boxes' else 1)
+        spread = max(spread, float(np.ptp(actual)) if actual.size else 0.0)
+      if name != 'classes' or len(example) == 2:
+        largest = float(np.maximum(largest, difference.max(initial=0.0)))  # nan where one is
+      beyond += int((~(difference <= tolerance)).sum())
+      count += difference.size
   return {
     'images': len(examples),
     'largest_difference': largest,
+    'beyond': beyond / max(count, 1),
     'changed_pixels': changed,
     'kinds': len(classes),
-    'spread': float(np.max(spreads, initial=0.0)),
+    'spread': spread,
   }
 
 
-def main(folder: pathlib.Path, runtime: str, file: pathlib.Path) -> dict:
+def main(folder: pathlib.Path, runtime: str, file: pathlib.Path, tolerance: float) -> dict:
   blocked = {'jaxseg', 'flax', 'onnx'} | ({'jax'} if runtime != 'jax' else set())
   sys.modules.update(dict.fromkeys(blocked))  # an import of any fails from here on
   sys.path.insert(0, str(folder))
@@ -58,6 +62,7 @@ def main(folder: pathlib.Path, runtime: str, file: pathlib.Path) -> dict:
     entry['file']: compare(
       load(folder, runtime, entry['file']),
       [e for e in examples.values() if fits((1, *e['image'].shape), entry)],
+      tolerance,
     )
     for entry in card['programs']
     if entry['runtime'] == runtime
@@ -65,5 +70,5 @@ def main(folder: pathlib.Path, runtime: str, file: pathlib.Path) -> dict:
 
 
 if __name__ == '__main__':
-  folder, runtime, file = sys.argv[1:]
-  print(json.dumps(main(pathlib.Path(folder), runtime, pathlib.Path(file))))
+  folder, runtime, file, tolerance = sys.argv[1:]
+  print(json.dumps(main(pathlib.Path(folder), runtime, pathlib.Path(file), float(tolerance))))

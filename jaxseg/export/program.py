@@ -16,6 +16,7 @@ from flax import traverse_util
 from jax import lax
 
 from jaxseg.data.frame import Frame
+from jaxseg.metrics.temperature import tempered
 from jaxseg.nn.layers import resize_bilinear
 from jaxseg.train.build import Experiment
 from jaxseg.train.step import make_predict_step, predict_batch
@@ -25,11 +26,14 @@ Length = Any  # an int, or a dimension expression of jax.export
 Size = tuple[Length, Length]
 
 
-def make_program(experiment: Experiment) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
+def make_program(
+  experiment: Experiment, temperature: float = 1.0
+) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
   """Makes program(weights, image), pure, of 'params/conv1/kernel' -> array and the run's images [b,h,w,c].
 
   It returns what the task predicts, uint8 and float32: of a task with maps 'classes' [b,h,w], the
-  likeliest class, and 'probabilities' [b,h,w,k], which sum to 1 and are averaged over the scales; of
+  likeliest class, and 'probabilities' [b,h,w,k], which sum to 1, are averaged over the scales and then
+  brought to `temperature`; of
   objects 'boxes' [b,d,4] in pixels of the image (they may reach beyond it: masks are pasted first,
   boxes clipped then), 'scores' [b,d], falling, 0 unused, 'classes' [b,d] and 'masks' [b,d,28,28].
   Images come resized where the run resizes them to a size or a shorter side.
@@ -51,11 +55,13 @@ def make_program(experiment: Experiment) -> Callable[[dict[str, Array], Array], 
   def program(weights: dict[str, Array], image: Array) -> dict[str, Array]:
     variables = traverse_util.unflatten_dict(weights, sep='/')
     views = [predict(variables, image, frame) for frame in frames]
-    if len(views) == 1:  # its classes are those of the logits: probabilities may tie
+    if not task.maps:
       return views[0]
     probabilities = sum(view['probabilities'] for view in views) / len(views)
-    classes = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
-    return {'classes': classes, 'probabilities': probabilities}
+    classes = views[0]['classes']  # of one view those of the logits: probabilities may tie
+    if len(views) > 1:
+      classes = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
+    return {'classes': classes, 'probabilities': tempered(probabilities, temperature)}
 
   return program
 

@@ -26,6 +26,7 @@ def write_programs(
   folder: Path,
   *,
   onnx: bool = False,
+  temperature: float = 1.0,
 ) -> dict[str, Any]:
   """Writes the programs with free sizes, where there are such, and those for images of `size`.
 
@@ -35,11 +36,12 @@ def write_programs(
     size: (height, width) of the fixed ones.
     folder: where to.
     onnx: also as ONNX, which needs the package onnx.
+    temperature: of the probabilities.
 
   Returns:
     The card's 'programs'; 'refused', why freer forms than those written were; and 'output'.
   """
-  program, channels = jax.jit(make_program(experiment)), experiment.channels
+  program, channels = jax.jit(make_program(experiment, temperature)), experiment.channels
   shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
   image = jax.ShapeDtypeStruct((1, *size, channels), experiment.data.dtype)
   n = max(experiment.model().size_rule.multiple, 32)

@@ -7,17 +7,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxseg.export.check import compare
 from jaxseg.export.program import in_image
 from jaxseg.predict.predictor import Predictor
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
+DRAWS = 8
+MOST_BEYOND = 0.05  # share of values that may differ by more than the tolerance
 NEEDS = {  # packages of each runtime, beside NumPy
   'jax': 'jax flatbuffers safetensors',
   'onnx': 'onnxruntime',
@@ -37,25 +41,54 @@ def check(
     runtimes: of NEEDS, and the interpreter that has each.
 
   Raises:
-    UserError: a runtime that is not installed, or a program that differs by more than the tolerance.
+    UserError: a runtime that is not installed, or a program that differs by more than the tolerance
+      in more places than the network from itself, see `_own`.
   """
-  arrays = {}
-  for i, image in enumerate(images.values()):
-    expected = {'image': image, **_expected(predictor, image)}
-    arrays |= {f'{i} {name}': values for name, values in expected.items()}
+  allowed = tolerance(predictor.experiment)
+  examples = [{'image': image, **_expected(predictor, image)} for image in images.values()]
   results = {}
   for runtime, python in runtimes.items():
-    results |= _run_alone(python, folder, runtime, arrays)
+    results |= _run_alone(python, folder, runtime, examples, allowed)
+  file = max(results, key=lambda f: results[f]['beyond'])
   worst = float(np.max([result['largest_difference'] for result in results.values()]))
-  allowed = tolerance(predictor.experiment)
-  if not worst <= allowed:  # nan fails too
-    file = max(results, key=lambda f: np.nan_to_num(results[f]['largest_difference'], nan=np.inf))
-    raise UserError(
-      f'the exported programs differ from the network by {worst:.2g} ({file}), allowed is '
-      f'{allowed:g}: nothing was written; please report the config and the versions of jax and jaxlib'
-    )
   facts = {'images': list(images), 'tolerance': allowed, 'largest_difference': worst}
+  if beyond := results[file]['beyond']:
+    own = facts['own'] = _own(predictor, examples, allowed)
+    if beyond > min(2 * own['beyond'], MOST_BEYOND):
+      raise UserError(
+        f'the exported programs differ from the network by {worst:.2g}, {beyond:.2%} of the values by '
+        f'more than the allowed {allowed:g} ({file}): nothing was written; please report the config '
+        'and the versions of jax and jaxlib'
+      )
   return facts | {'runtimes': list(runtimes), 'programs': results}
+
+
+def _own(
+  predictor: Predictor, examples: Sequence[Mapping[str, np.ndarray]], allowed: float
+) -> dict[str, float]:
+  """Returns how far the network is from itself where its weights change in the last two bits.
+
+  Sums in another order change as much. Mostly that stays far below the tolerance; but which of two
+  nearly equal values a pooling finds the larger moves SegNet's value by a pixel, and detections may
+  swap places. The worst of DRAWS draws: 'largest_difference' and the share of values 'beyond' it.
+  """
+  variables, rng = predictor.variables, np.random.default_rng(0)
+
+  def moved(values):
+    values = np.asarray(values)
+    return (values * (1 + rng.uniform(-1, 1, values.shape) * 2.0**-21)).astype(values.dtype)
+
+  def predict(images):
+    return {name: values[None] for name, values in _expected(predictor, images[0]).items()}
+
+  draws = []
+  try:
+    for _ in range(DRAWS):
+      predictor.variables = jax.tree.map(moved, variables)
+      draws.append(compare(predict, examples, allowed))
+  finally:
+    predictor.variables = variables
+  return {k: max(draw[k] for draw in draws) for k in ('largest_difference', 'beyond')}
 
 
 def _expected(predictor: Predictor, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,14 +103,19 @@ def _expected(predictor: Predictor, image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _run_alone(
-  python: str, folder: Path, runtime: str, arrays: Mapping[str, np.ndarray]
+  python: str,
+  folder: Path,
+  runtime: str,
+  examples: Sequence[Mapping[str, np.ndarray]],
+  allowed: float,
 ) -> dict[str, dict[str, Any]]:
   """Returns what check.py says of each program of a runtime."""
   with tempfile.TemporaryDirectory() as scratch:  # nothing of ours lies beside the script
     script = shutil.copy(Path(__file__).with_name('check.py'), scratch)
+    arrays = {f'{i} {k}': v for i, example in enumerate(examples) for k, v in example.items()}
     np.savez(f'{scratch}/expected.npz', **arrays)
     process = subprocess.run(
-      [python, '-I', script, str(folder), runtime, f'{scratch}/expected.npz'],
+      [python, '-I', script, str(folder), runtime, f'{scratch}/expected.npz', str(allowed)],
       env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
       cwd=scratch,
       capture_output=True,

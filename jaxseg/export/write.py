@@ -39,6 +39,7 @@ from jaxseg.export.folder import read_card, replacing
 from jaxseg.export.programs import write_programs
 from jaxseg.predict.averages import Options
 from jaxseg.predict.predictor import Predictor
+from jaxseg.predict.temperature import fitted
 from jaxseg.pretrained import flatten
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
@@ -59,12 +60,14 @@ class Forms:
     iree: whether IREE is to compile and check the MLIR.
     size: (height, width) of the programs with a fixed size; None: that of the first image.
     python: interpreter that has ONNX Runtime and IREE, for the checks; '': this one.
+    temperature: of the probabilities; 0: the one fitted to the run.
   """
 
   onnx: bool = False
   iree: bool = False
   size: tuple[int, int] | None = None
   python: str = ''
+  temperature: float = 1.0
 
   @property
   def runtimes(self) -> dict[str, str]:
@@ -90,18 +93,21 @@ def export_workdir(
       differs from the network's by more than the tolerance; then nothing is left behind, and an
       earlier export stays.
   """
-  experiment = build.load_experiment(workdir)
+  experiment, forms = build.load_experiment(workdir), forms or Forms()
+  if forms.temperature != 1 and not experiment.task.maps:
+    raise UserError(f'config.task={experiment.settings.task} has no probabilities: no temperature')
   data, split = experiment.data, experiment.settings.eval_split
   with replacing(output) as folder, _on_cpu():
     variables, step = load_variables(workdir, step)
-    predictor = _predictor(experiment, variables, load_classes(workdir))
+    temperature = forms.temperature or fitted(workdir, step)
+    predictor = _predictor(experiment, variables, load_classes(workdir), temperature)
     source = experiment.source(split)
     indices = sorted({int(i) for i in np.linspace(0, len(source) - 1, CHECKED)})
     examples = threads.examples(source, indices, timeout=data.timeout)
     images = {str(e['file_name']): _resized(experiment, np.asarray(e['image'])) for e in examples}
     trained = {'dataset': data.name, 'split': data.train_split, 'step': step}
     card = {'trained': trained, 'metrics': read_metrics(files.place(workdir))}
-    card = write_export(folder, predictor, images, card, forms or Forms())
+    card = write_export(folder, predictor, images, card, forms)
   _report(files.place(output), card)
   return card
 
@@ -133,16 +139,20 @@ def renew(folder: str | Path, forms: Forms) -> dict[str, Any]:
     entries = old['classes']
     names, colours = zip(*((e['name'], tuple(e['color'])) for e in entries), strict=True)
     ids = tuple(e['id'] for e in entries if 'id' in e)
-    predictor = _predictor(experiment, variables, Classes(names, colours, ids))
+    classes = Classes(names, colours, ids)
+    predictor = _predictor(experiment, variables, classes, old.get('temperature', 1.0))
     images = {'noise': _noise(experiment, forms.size)}
     card = write_export(new, predictor, images, {k: old[k] for k in _KEPT}, forms)
   _report(place, card)
   return card
 
 
-def _predictor(experiment: Experiment, variables: Any, classes: Classes) -> Predictor:
+def _predictor(
+  experiment: Experiment, variables: Any, classes: Classes, temperature: float
+) -> Predictor:
   """A program never cuts an image into tiles, and pads it no more than it must."""
-  return Predictor(experiment, variables, classes, Options(max_pixels=sys.maxsize, multiple=1))
+  options = Options(max_pixels=sys.maxsize, multiple=1, temperature=temperature)
+  return Predictor(experiment, variables, classes, options)
 
 
 def _noise(experiment: Experiment, size: tuple[int, int]) -> np.ndarray:
@@ -181,7 +191,10 @@ def write_export(
   card = make_card(experiment, predictor.classes) | dict(card)
   parameters = sum(v.size for k, v in weights.items() if k.startswith('params/'))
   card['model'] = {**card['model'], 'parameters': parameters}
-  card |= write_programs(experiment, weights, size, folder, onnx=forms.onnx)
+  temperature = predictor.options.temperature
+  card |= {'temperature': temperature} if temperature != 1 else {}
+  options = dict(onnx=forms.onnx, temperature=temperature)
+  card |= write_programs(experiment, weights, size, folder, **options)
   _write_card(folder, card)  # the check reads it
   card['check'] = trial.check(folder, predictor, images, forms.runtimes)
   _write_card(folder, card)
@@ -236,14 +249,18 @@ def _report(output: Path, card: Mapping[str, Any]) -> None:
         f'largest difference {result["largest_difference"]:.2g} on {result["images"]} images, '
         f'{result["changed_pixels"]} {rows} of another class'
       )
+      if result['beyond']:
+        said += f', {result["beyond"]:.2%} of values beyond {check["tolerance"]:g}'
     shape = ', '.join(map(str, entry['shape']))
     say(f'  {entry["file"]}  [{shape}]  {kilobytes:,.0f} KB  {said}')
   for reason in card['refused']:
     say(f'  no program for {reason}')
+  own = check.get('own', {}).get('beyond', 0)
+  beyond = f'; of the network itself, with rounded weights, {own:.2%} are beyond' if own else ''
   megabytes = (output / card['weights']).stat().st_size / 2**20
   say(
     f'  {card["weights"]}  {megabytes:,.1f} MB',
     f'run in fresh processes without jaxseg ({", ".join(check["runtimes"])}): largest difference '
-    f'{check["largest_difference"]:.2g} (allowed {check["tolerance"]:g})',
+    f'{check["largest_difference"]:.2g} (allowed {check["tolerance"]:g}{beyond})',
     f'for JAX promised to load until {card["valid_until"]["date"]} (--renew={output} prolongs it)',
   )

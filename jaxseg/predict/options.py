@@ -103,7 +103,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     help='Monte-Carlo dropout: average this many draws',
   )
   add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
-  add(
+  add_temperature(parser)
+  add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
+
+
+def add_temperature(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
     '--temperature',
     type=console.number(0, HOTTEST),
     nargs='?',
@@ -111,7 +116,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     default=1.0,
     help='of the probabilities; without a number the one that evaluate --fit_temperature found',
   )
-  add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
 
 
 def from_flags(flags: argparse.Namespace) -> Options:
