@@ -173,9 +173,9 @@ def _(place):
   frames[0].save(place.image.with_suffix('.tif'), save_all=True, append_images=frames[1:])
 
 
-@case('image', 'GIF among the others', 'a.gif would be left out', job='check')
+@case('image', 'PPM among the others', 'a.ppm would be left out', job='check')
 def _(place):
-  resave(place.image, pixels_of(place.image), mode='P', name='a.gif')
+  resave(place.image, pixels_of(place.image), name='a.ppm')
 
 
 @case('image', 'floating-point TIFF', 'a.tif is float32, and uint8 is wanted')

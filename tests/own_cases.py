@@ -40,6 +40,7 @@ class Case:
     names: of the classes, where the folder tells them.
     asks: what the one line must hold, where the reading is not clear; then `answer` chooses.
     answer: options of the dataset.
+    listed: a file of pairs in the folder.
     shared: names of folders of ../shared/cases that are of this kind.
   """
 
@@ -52,6 +53,7 @@ class Case:
   names: tuple[str, ...] = ()
   asks: str = ''
   answer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  listed: str = ''
   shared: tuple[str, ...] = ()
 
 
@@ -276,7 +278,7 @@ def _(root):
 
 
 @case('photographs upside down by EXIF, masks without a tag', 'asked',
-      asks='orientation 3, .* is not: add .*exif=upright .*exif=stored', answer={'exif': 'stored'})  # fmt: skip
+      asks='orientation 3, .* has 1: add .*exif=upright .*exif=stored', answer={'exif': 'stored'})  # fmt: skip
 def _(root):
   write_all(root, tags=(tagged(3), {}))
 

@@ -15,7 +15,7 @@ import pytest
 from jaxseg.prepare import own_data
 from jaxseg.prepare.own_data import Wish
 from jaxseg.types import UserError
-from tests import documents
+from tests import documents, further_cases  # noqa: F401 (adds its own to CASES)
 from tests.own_cases import CASES, PIXELS, Case
 from tests.test_launch import ROOT, launch
 
@@ -69,9 +69,12 @@ def own_cache(tmp_path, monkeypatch):
   monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
 
 
-def examples(root: Path, **options) -> tuple[own_data.OwnData, tuple[str, ...], list[dict]]:
+def examples(
+  root: Path, listed: str = '', **options
+) -> tuple[own_data.OwnData, tuple[str, ...], list[dict]]:
   """Returns what plan finds in a folder, its classes and all examples of train and val."""
-  data = own_data.find(Wish(str(root), options=options))
+  where = {'listed': str(root / listed)} if listed else {'folder': str(root)}
+  data = own_data.find(Wish(**where, options=options))
   sources = [data.source(split) for split in ('train', 'val')]
   return data, sources[0].class_names, [source[i] for source in sources for i in range(len(source))]
 
@@ -97,10 +100,10 @@ def test_a_kind_is_read_rightly_or_asked_about(found, tmp_path):
   found.write(root)
   if found.asks:
     with pytest.raises(UserError, match=found.asks) as error:
-      examples(root)
+      examples(root, found.listed)
     said = 'asks: ' + re.sub(r'\S*/', '', str(error.value)).replace('|', '/')
   if not found.refused:
-    _, names, read = examples(root, **found.answer)
+    _, names, read = examples(root, found.listed, **found.answer)
     said = f'{said}; then ' * bool(said) + words(names, read)
     assert len(read) == 6 and (not found.names or names == found.names)
     check_pixels(found, names, read)
@@ -118,7 +121,7 @@ def check_pixels(found: Case, names: tuple[str, ...], read: list[dict]) -> None:
       continue
     assert tuple(counts[: len(names)]) == found.pixels
     wrong = shown(example['image'].astype(np.float64)) != (example['label'] != ground)
-    assert wrong.mean() <= (0.05 if example['file_name'].endswith('.jpg') else 0)
+    assert wrong.mean() <= (0.05 if example['file_name'].lower().endswith('.jpg') else 0)
 
 
 def shown(image: np.ndarray) -> np.ndarray:
@@ -195,7 +198,7 @@ def test_every_shared_case_has_its_kind():
 def table() -> str:
   """Returns what each kind gave, and from how many files."""
   lines = [
-    f'{len(CASES)} kinds, made anew by `tests/own_cases.py`, and {len(RIGHT)} folders of files that others have '
+    f'{len(CASES)} kinds, made anew by `tests/own_cases.py` and `tests/further_cases.py`, and {len(RIGHT)} folders of files that others have '
     'made; written by',
     f'`{TABLE}=docs/reliability.md pytest -n0 tests/test_cases.py`.',
     '',

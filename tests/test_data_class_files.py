@@ -19,6 +19,10 @@ FORMS = {
   'with a colon': 'cat: (48, 112, 32)\nroad works: (255, 0, 10)\n',
   "CamVid's": '48 112 32\tcat\n255 0 10\t\troad works\n',
   'hexadecimal': 'cat #307020\nroad works #FF000A\n',
+  'an opacity': 'cat 48 112 32 255\nroad works,255,0,10,255\n',
+  'an opacity in front of names': '48 112 32 255 cat\n255 0 10 255 road works\n',
+  'commas behind': '"cat": (48, 112, 32),\nroad works: [255, 0, 10],\n',
+  'comments': '// r g b\ncat 48 112 32\n// roads\nroad works 255 0 10\n',
   'JSON, colours by name': '{"cat": [48, 112, 32], "road works": "#ff000a"}',
   'JSON, objects': json.dumps(
     {
@@ -37,6 +41,7 @@ NUMBERED = {
   'id: name': '0: cat\n3: road works\n',
   'name,id': 'cat,0\nroad works,3\n',
   "Roboflow's": 'Pixel Value, Class\n0, cat\n3, road works\n',
+  'YAML, names by id': 'names:\n  0: cat\n  3: road works\nnc: 2\n',
   'JSON, ids by name': '{"cat": 0, "road works": 3}',
   'JSON, names by id': '{"0": "cat", "3": "road works"}',
   "JSON, COCO's": json.dumps(
@@ -46,9 +51,36 @@ NUMBERED = {
 NAMED = {
   'names': '\ufeffcat\nroad works\n',
   'names that end in numbers': 'cat\nroad works\nzone 2\n',
+  'names under a header': 'Name\ncat\nroad works\n',
+  'YAML': 'names:\n- cat\n- road works\n',
+  'YAML, in one line': 'names: [cat, road works]\nnc: 2\n',
+  'a list of dashes': '- cat\n- road works\n',
   'JSON': '["cat", "road works"]',
   "CVAT's without colours": 'cat:::\nroad works:::\n',
 }
+
+
+BOTH = (
+  '0 cat 48 112 32\n3 road works 255 0 10\n',
+  '0,48,112,32,cat\n3,255,0,10,road works\n',
+  'cat;0;48;112;32\nroad works;3;255;0;10\n',
+  'id,r,g,b,name\n0,48,112,32,cat\n3,255,0,10,road works\n',
+)
+
+
+@pytest.mark.parametrize('text', BOTH)
+def test_numbers_and_colours(text, tmp_path):
+  (tmp_path / 'list').write_text(text)
+  expected = [Entry('cat', CAT.color, 0), Entry('road works', ROAD.color, 3)]
+  assert class_files.read(tmp_path / 'list') == expected
+
+
+def test_numbers_that_belong_to_names_stay(tmp_path):
+  (tmp_path / 'list').write_text('zone 1 0 0 9\nzone 2 9 0 0\n')
+  assert class_files.read(tmp_path / 'list') == [
+    Entry('zone 1', (0, 0, 9)),
+    Entry('zone 2', (9, 0, 0)),
+  ]
 
 
 @pytest.mark.parametrize('form', [*FORMS, *NUMBERED, *NAMED])

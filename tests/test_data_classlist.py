@@ -17,6 +17,6 @@ def test_void_is_no_class_and_binary_masks_have_two():
   classes = classlist.from_names(('sky', 'void', 'car'))
   assert classes.names == ('sky', 'car')
   assert dict(classes.ids) == {0: 0, 1: VOID, 2: 1, 255: VOID}
-  assert dict(classes.as_binary().ids) == {0: 0, 1: 1, 255: 1}
+  assert dict(classes.as_binary().ids) == {0: 0, 1: 1, 255: 1, 65535: 1}
   with pytest.raises(UserError, match='binary masks have two classes, but 3 are listed'):
     classlist.from_names('abc').as_binary()

@@ -23,6 +23,10 @@ SHAPES = {
     'image/train/a.tif image/Validation/a.tif label/train/a.tif label/Validation/a.tif',
     ('image/{split}/**/*', 'label/{split}/**/*', {'train': 1, 'val': 1}),
   ),
+  'splits with years': (
+    'images/train2017/1.png images/eval2017/2.png annots/train2017/1.png annots/eval2017/2.png',
+    ('images/{split}2017/**/*', 'annots/{split}2017/**/*', {'train': 1, 'val': 1}),
+  ),
   'splits in the names of folders': (
     'train/a.png train/b.png trainannot/a.png trainannot/b.png test/c.png testannot/c.png',
     ('{split}/**/*', '{split}annot/**/*', {'train': 2, 'test': 1}),
@@ -114,6 +118,13 @@ def test_names_of_sub_folders_do_not_collide(tmp_path):
   ] == 'Truth/y/1.png'
 
 
+def test_splits_beside_further_folders_are_told_to_be_none(tmp_path, capsys):
+  write(tmp_path, 'train/images/1.png train/masks/1.png old/images/2.png old/masks/2.png')
+  [pairs] = layouts.find(tmp_path).pairs(tmp_path).splits.values()
+  assert len(pairs) == 2
+  assert f'{tmp_path}: train are taken for no splits' in capsys.readouterr().err
+
+
 def test_two_layouts_that_do_equally_well_are_asked_about(tmp_path):
   write(tmp_path, 'images/a.png labels_1/a.png labels_2/a.png')
   with pytest.raises(UserError, match=r"two ways: .*'labels_\d/\*\*/\*'.*--images and --masks"):
@@ -172,6 +183,7 @@ def test_what_a_pattern_means(pattern, path, split, key):
 LIST = {
   'with a header': 'mask,image,split\nm/1.png,1.jpg,train\nm/2.png,2.jpg,valid\n',
   'without': '1.jpg,m/1.png,train\n2.jpg,m/2.png,validation\n\n',
+  "with Windows' paths": 'File Name,Mask_Path,set\r\n1.jpg,m\\1.png,train\r\n2.jpg,m\\2.png,eval\r\n',
   'with semicolons': 'Image;Label;Subset\n1.jpg;m/1.png;train\n2.jpg;m/2.png;val\n',
 }
 
@@ -184,6 +196,12 @@ def test_a_list_of_pairs(kind, tmp_path):
     'train': [('1.jpg', tmp_path / 'm/1.png')],
     'val': [('2.jpg', tmp_path / 'm/2.png')],
   }
+
+
+def test_a_mask_of_several_images_is_told(tmp_path, capsys):
+  (tmp_path / 'list.csv').write_text('image,mask\na.png,m.png\nb.png,m.png\nc.png,n.png\n')
+  pairing.read_list(tmp_path / 'list.csv')
+  assert f'masks of several images: {tmp_path}/m.png (2)\n' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_grey_masks_are_read_by_listed_greys():
 
 
 def test_masks_of_0_and_255():
-  binary = ((0, 0), (1, 1), (255, 1))
+  binary = ((0, 0), (1, 1), (255, 1), (65535, 1))
   assert decide(grey(0, 255), grey(0)).ids == binary
   assert decide(grey(0, 255), listed=TWO).ids == binary
   assert decide(grey(0, 255), listed=TWO, binary=False).ids == TWO.ids
@@ -80,7 +80,7 @@ def test_many_classes_are_not_soft_edges():
 def test_opacity_tells_where_nothing_else_differs():
   facts = Facts('colour', (), (RED,), alpha=(0, 255)), Facts('colour', (), (RED,))
   known = decide(*facts, listed=colored(ground=BLACK, thing=RED))
-  assert known.by == 'alpha' and dict(known.ids) == {0: 0, 1: 1, 255: 1}
+  assert known.by == 'alpha' and dict(known.ids) == {0: 0, 1: 1, 255: 1, 65535: 1}
   with pytest.raises(UserError, match='only the opacity .*read_by=alpha .*read_by=colors'):
     decide(Facts('colour', (), (RED,), alpha=(0, 255)), colour(BLACK, GREEN))
   shown = Facts('colour', (), (BLACK, RED), alpha=(0, 255))

@@ -150,6 +150,16 @@ def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
   assert own_data.find(Wish(str(six))).doubts == ()  # listed: each is meant
 
 
+def test_a_plan_warns_of_colours_that_number_objects(tmp_path):
+  for i in range(4):
+    write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.zeros((8, 8)))
+    mask = np.zeros((8, 8, 3), np.uint8)
+    mask[:4], mask[4:6] = (40 * i, 9, 9), (9, 40 * i, 7)
+    Image.fromarray(mask).save(tmp_path / 'masks' / f'{i}.png')
+  [doubt] = own_data.find(Wish(str(tmp_path))).doubts
+  assert doubt.startswith('warning   8 of 9 colours are in one mask only: if each is an object')
+
+
 def test_masks_of_0_and_255_leave_no_doubt(tmp_path):
   for i in range(2):
     write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.full((8, 8), 255 * i))

@@ -15,6 +15,7 @@ from jaxseg.data.geometry import Size
 from jaxseg.data.outlines import Piece
 from jaxseg.types import VOID, UserError
 
+_SLACK, _FACTOR = 16, 4  # pixels, and times, by which a given area may differ from the outline's
 EXIF = ('upright', 'stored')  # what annotators saw: the image turned as its EXIF says, or not
 
 
@@ -41,10 +42,29 @@ class Annotation:
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
-  """All that is known of an image: its objects, and its size (h, w) as the annotators had it, if known."""
+  """All that is known of an image.
+
+  Attributes:
+    objects: on it.
+    size: (h, w) as the annotators had it, None where nothing tells.
+    in_shares: whether the polygons' x and y are shares of width and height.
+  """
 
   objects: Sequence[Annotation]
   size: Size | None = None
+  in_shares: bool = False
+
+  def in_pixels(self, size: Size) -> Sequence[Annotation]:
+    """Returns the objects with outlines in pixels of an image of this size."""
+    if not self.in_shares:
+      return self.objects
+    sides = size[::-1]
+    return [
+      dataclasses.replace(
+        one, outline=[[v * sides[i % 2] for i, v in enumerate(part)] for part in one.outline]
+      )
+      for one in self.objects
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +115,11 @@ def example(
   image = image_files.encode_image(raw.image, channels=channels, dtype=dtype)
   size, orientation = _frame(raw.image, annotated.size, exif)
   pieces, boxes, areas = [], [], []
-  for one in annotated.objects:
+  for one in annotated.in_pixels(size):
     try:
       piece = _pixels(one, size)
       box, area = _box(one, piece, size), _area(one, piece)
+      _compare(one, piece, box, area)
     except UserError as error:
       raise UserError(f'{raw.label}, {one.name} of {raw.file_name}: {error}') from None
     pieces.append(outlines.turn(piece, orientation, size))
@@ -168,6 +189,24 @@ def _box(one: Annotation, piece: Piece, size: Size) -> Sequence[float]:
   outlines.check_inside(box[0::2], box[1::2], size)
   height, width = size
   return np.clip(box, 0, (width, height, width, height))
+
+
+def _compare(one: Annotation, piece: Piece, box: Sequence[float], area: float) -> None:
+  """Refuses a box or an area that is clearly not the outline's, as of other units or another order."""
+  if one.crowd or not piece.mask.size:
+    return
+  count, told = np.count_nonzero(piece.mask), max(area, 0)
+  if not (count - _SLACK) / _FACTOR <= told <= _FACTOR * (count + _SLACK):
+    raise UserError(
+      f"its area is {area:g}, its outline has {count} pixels: correct 'area', or leave it out"
+    )
+  most = 2 + max(piece.mask.shape) / 8
+  if max(abs(a - b) for a, b in zip(box, piece.box, strict=True)) > most:
+    x0, y0, x1, y1 = piece.box
+    raise UserError(
+      f"its bbox (x, y, width, height) should be about {[x0, y0, x1 - x0, y1 - y0]}, as its outline's: "
+      "correct 'bbox', or leave it out"
+    )
 
 
 def paint(

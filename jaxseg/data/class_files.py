@@ -4,9 +4,10 @@
     name r g b           also name,r,g,b (with a header: any order of columns), r g b name, name:r,g,b::
                          (CVAT's labelmap), name #rrggbb
     id,name              also id name, id: name; Roboflow's `Pixel Value, Class`
-    JSON                 names; objects with name, color and id; {name: colour}, {name: id}, {id: name}
+    id name r g b        also id r g b name, name id r g b; a fourth 255 is the opacity
+    JSON, YAML           names; objects with name, color and id; {name: colour}, {name: id}, {id: name}
 
-Blank lines and lines that start with # are left out.
+Blank lines, lines that start with # or // and a first line 'name' or 'class' are left out.
 """
 
 from __future__ import annotations
@@ -43,10 +44,17 @@ _COLUMNS = {
   'g': ('g', 'green'),
   'b': ('b', 'blue'),
 }
+_HEADERS = (*_COLUMNS['name'], 'names', 'classes', 'labels', 'categories')
+_YAML = re.compile(r'(names|classes|labels|categories|class_names)\s*:.*')
 _HOLDERS = ('classes', 'labels', 'names', 'categories', 'class_names')
 _RGB = r'[(\[]?\s*(\d+)\s*[\s,;]\s*(\d+)\s*[\s,;]\s*(\d+)\s*[)\]]?'
+_OPAQUE = re.compile(r'(\D*(?:\d+[\s,;]+){3})255\b(\D*)')  # a colour's fourth number, the opacity
+_ID = r'(?P<id>\d+)[\s,:;=]+'
 _LINES = (  # the first that fits, with groups name, color or id
   re.compile(r'(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*'),
+  re.compile(rf'{_ID}(?P<name>\D.*?)[\s,:;=]+(?P<color>{_RGB})'),
+  re.compile(rf'{_ID}(?P<color>{_RGB})[\s,:;=]+(?P<name>\D.*)'),
+  re.compile(rf'(?P<name>\D*[^\d\s,:;=])[\s,:;=]+{_ID}(?P<color>{_RGB})'),
   re.compile(rf'(?P<name>.+?)[\s,:;=]+(?P<color>{_RGB})'),
   re.compile(r'(?P<name>.+?)[\s,:;=]+(?P<color>#[0-9a-fA-F]{6})'),
   re.compile(rf'(?P<color>{_RGB})[\s,:;=]+(?P<name>\D.*)'),
@@ -90,20 +98,34 @@ def read(path: Path) -> list[Entry]:
         f'{path} is no JSON ({error}): restore it, or write one class a line'
       ) from None
   lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1)]
-  lines = [(n, line) for n, line in lines if line and not line.startswith('#')]
+  lines = [
+    (n, line.rstrip(' ,;')) for n, line in lines if line and not line.startswith(('#', '//'))
+  ]
+  if all(_OPAQUE.fullmatch(line) for _, line in lines):
+    lines = [(n, _OPAQUE.sub(r'\1\2', line).rstrip(' ,;')) for n, line in lines]
+  if lines and (lines[0][1].startswith('- ') or _YAML.fullmatch(lines[0][1])):
+    return _of_json(raw_files.read_yaml(path), str(path))
   if lines and (table := _of_table(lines, path)):
     return table
+  if lines and lines[0][1].lower() in _HEADERS:
+    lines = lines[1:]
   entries = [_of_line(line, f'{path}, line {n}') for n, line in lines]
-  ids = [entry.id is not None for entry in entries]
-  if any(ids) and not all(ids):  # a name that begins or ends with a number, among others
+  numbered = [entry.id is not None for entry in entries]
+  same = len({entry.name for entry in entries}) < len(entries) and entries[0].color
+  if any(numbered) and (same or not all(numbered)):  # names that begin or end with a number
     return [
-      Entry(line) if told else e for (_, line), e, told in zip(lines, entries, ids, strict=True)
+      _of_line(line, '', numbers=False) if told else entry
+      for (_, line), entry, told in zip(lines, entries, numbered, strict=True)
     ]
   return entries
 
 
-def _of_line(line: str, where: str) -> Entry:
-  found = next((m for form in _LINES if (m := form.fullmatch(line))), None)
+def _of_line(line: str, where: str, *, numbers: bool = True) -> Entry:
+  """Returns what a line says; without `numbers` none of it is an id."""
+  forms = (form for form in _LINES if numbers or 'id' not in form.groupindex)
+  found = next((m for form in forms if (m := form.fullmatch(line))), None)
+  if not found and not numbers:
+    return Entry(line)
   if not found:
     raise UserError(
       f'{where}: got {line!r}; a line is name, name r g b, name,r,g,b, name:r,g,b:: or id,name'
@@ -165,7 +187,9 @@ def _of_json(value: Any, where: str) -> list[Entry]:
     holder = next((value[k] for k in _HOLDERS if isinstance(value.get(k), (list, Mapping))), None)
     if holder is not None:
       return _of_json(holder, where)
-    return [_of_item(key, item, where) for key, item in value.items()]
+    return [_of_item(str(key), item, where) for key, item in value.items()]
+  if not isinstance(value, list):
+    raise UserError(f'{where}: {str(value)[:40]!r} is no list of classes')
   return [_of_item(None, item, where) for item in value]
 
 

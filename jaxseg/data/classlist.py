@@ -40,6 +40,7 @@ class ClassList:
     by: what tells the classes: 'ids', 'colors', 'mixed' (ids of grey masks, colours of others),
       'indices' (colours of RGB masks, ids of others), or 'alpha', the opacity, which `ids` are of.
     threshold: values from it on are class 1, others 0; 0: `ids` say.
+    shown: whether masks of which viewers show 0 as white are inverted.
   """
 
   names: tuple[str, ...]
@@ -47,6 +48,7 @@ class ClassList:
   colors: tuple[tuple[Color, int], ...] = ()
   by: Literal['ids', 'colors', 'mixed', 'indices', 'alpha'] = 'ids'
   threshold: int = 0
+  shown: bool = False
 
   @property
   def palette(self) -> tuple[Color, ...]:
@@ -55,10 +57,10 @@ class ClassList:
     return tuple(own[i] for i in range(len(self.names))) if own else voc_palette(len(self.names))
 
   def as_binary(self) -> ClassList:
-    """Returns the same two classes for masks whose 255 (or 1) is the second class."""
+    """Returns the same two classes for masks whose 255 (or 1, or 65535) is the second class."""
     if len(self.names) != 2:
       raise UserError(f'binary masks have two classes, but {len(self.names)} are listed')
-    return dataclasses.replace(self, ids=((0, 0), (1, 1), (255, 1)))
+    return dataclasses.replace(self, ids=((0, 0), (1, 1), (255, 1), (65535, 1)))
 
 
 def from_names(names: Sequence[str]) -> ClassList:
@@ -124,6 +126,7 @@ def label_of(mask: mask_files.Mask, classes: ClassList) -> np.ndarray:
 
   By colour, palette index and grey value 255 are void unless their colour is a class's.
   """
+  mask = mask.as_shown() if classes.shown else mask
   if classes.by == 'alpha':
     values = _opacity(mask)
   elif mask.kind in _BY_COLOR[classes.by] and not classes.threshold:

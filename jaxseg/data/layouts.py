@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, Layout, list_files, meant
-from jaxseg.data.problems import some
+from jaxseg.data.problems import some, tell
 from jaxseg.types import UserError
 
 _MASK_WORDS = ('mask', 'label', 'annot', 'segm', 'truth', 'target', 'matte')  # anywhere in a name
@@ -29,7 +29,7 @@ _MOST = 24  # folder patterns that are tried for each side
 _SAMPLES, _NEAR, _AFFIXES = 40, 4, 6  # names looked at for what they do not share
 _SPLIT_PART = re.compile(
   rf'^(?:(.*)[_\-. ])?({"|".join(sorted(SPLIT_WORDS, key=len, reverse=True))})'
-  rf'(?:([_\-. ].*)|((?:annot|mask|label|image|img|gt|seg)\w*))?$',
+  rf'(?:([_\-. ].*|\d+)|((?:annot|mask|label|image|img|gt|seg)\w*))?$',
   re.IGNORECASE,
 )
 REMEDY = (
@@ -68,7 +68,20 @@ def find(root: Path) -> Layout:
         f"{root} can be read in two ways: images '{layout.images}' with masks '{layout.masks}', or "
         f"images '{other.images}' with masks '{other.masks}'; choose with --images and --masks"
       )
+  _tell_of_splits(root, layout, pairs)
   return layout
+
+
+def _tell_of_splits(root: Path, layout: Layout, images: Iterable[str]) -> None:
+  """Says so where folders are named after splits and are none, for there are others beside them."""
+  folders = {part for path in images for part in PurePosixPath(path).parts[:-1]}
+  named = sorted(part for part in folders if '{split}' in _with_split(part))
+  if named and '{split}' not in layout.images:
+    tell(
+      [
+        f'{root}: {some(named)} are taken for no splits, for images lie in other folders beside them'
+      ]
+    )
 
 
 def _keys(paths: Iterable[str], folder: str) -> Keyed:

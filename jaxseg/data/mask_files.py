@@ -37,6 +37,7 @@ class Mask:
     palette: uint8 [n, 3], of the kind 'index' alone.
     alpha: uint8 or uint16 [h, w], the opacity where it differs between pixels, else None.
     orientation: EXIF's, 1 to 8.
+    white_is_zero: whether viewers show 0 as white, of the kinds 'grey' and 'bit'.
   """
 
   path: Path
@@ -46,6 +47,7 @@ class Mask:
   palette: np.ndarray | None = None
   alpha: np.ndarray | None = None
   orientation: int = 1
+  white_is_zero: bool = False
 
   @property
   def size(self) -> tuple[int, int]:
@@ -64,6 +66,13 @@ class Mask:
       if name in ('ids', 'pixels', 'alpha')
     }
     return dataclasses.replace(self, **planes, orientation=1)
+
+  def as_shown(self) -> Mask:
+    """Returns the mask with the numbers that viewers show: those of which 0 is white are inverted."""
+    if not self.white_is_zero:
+      return self
+    highest = 1 if self.kind == 'bit' else np.iinfo(self.ids.dtype).max
+    return dataclasses.replace(self, ids=highest - self.ids, white_is_zero=False)
 
   def numbers(self) -> np.ndarray:
     """Returns `ids`. Raises UserError for colours that are no greys."""
@@ -103,6 +112,7 @@ class Facts:
     alpha: distinct values of an opacity that differs between pixels, else ().
     orientation: EXIF's.
     size: (height, width) as stored.
+    white_is_zero: see Mask.
   """
 
   kind: str
@@ -111,6 +121,7 @@ class Facts:
   alpha: tuple[int, ...] = ()
   orientation: int = 1
   size: tuple[int, int] = (0, 0)
+  white_is_zero: bool = False
 
   @classmethod
   def of_json(cls, values: Mapping[str, Any]) -> Facts:
@@ -168,7 +179,8 @@ def _of_numbers(
     values = values.astype(np.int32)
   ids = values[..., 0] if (values == values[..., :1]).all() else None
   if values.shape[2] == 1:
-    return Mask(path, 'bit' if header.bits == 1 else 'grey', ids, **common)
+    kind = 'bit' if header.bits == 1 else 'grey'
+    return Mask(path, kind, ids, white_is_zero=header.white_is_zero, **common)
   if values.dtype != np.uint8:
     raise UserError(f'{path} is a mask of {values.dtype} colours: save it with 8 bits a channel')
   return Mask(path, 'colour', ids, pixels=values, **common)
@@ -185,7 +197,8 @@ def read_facts(path: Path) -> Facts:
   else:
     colors = [(i * 255 if mask.kind == 'bit' else i,) * 3 for i in ids]
   alpha = () if mask.alpha is None else tuple(unique_ids(mask.alpha))
-  return Facts(mask.kind, ids, tuple(colors), alpha, mask.orientation, mask.size)
+  rest = mask.orientation, mask.size, mask.white_is_zero
+  return Facts(mask.kind, ids, tuple(colors), alpha, *rest)
 
 
 def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> np.ndarray:

@@ -21,6 +21,7 @@ from jaxseg.data.problems import read_all, some, tell
 from jaxseg.types import VOID, UserError
 
 By = Literal['ids', 'colors', 'alpha']
+Seen = Literal['stored', 'shown']
 _MANY = (
   32  # inferred classes; above it ids must not be mostly unused, and more colours are no classes
 )
@@ -35,11 +36,14 @@ class Choice:
     binary: of masks of two classes, True makes 255 the second, False makes it void.
     threshold: makes two classes: values from it on are the second.
     read_by: what tells the classes.
+    white_is_zero: of TIFF masks that viewers show with 0 as white, 'stored' takes the numbers of the file,
+      'shown' inverts them.
   """
 
   binary: bool | None = None
   threshold: int | None = None
   read_by: By | None = None
+  white_is_zero: Seen | None = None
 
   def __post_init__(self):
     if self.threshold is not None and not 1 <= self.threshold <= 65535:
@@ -83,6 +87,15 @@ def decide(
   Raises:
     UserError: two readings that differ, or nothing that can be told.
   """
+  if choice.white_is_zero is None:
+    _refuse_inverted(facts)
+  known = _decided(facts, listed, choice, num_classes)
+  return dataclasses.replace(known, shown=choice.white_is_zero == 'shown')
+
+
+def _decided(
+  facts: Mapping[Path, Facts], listed: ClassList | None, choice: Choice, num_classes: int | None
+) -> ClassList:
   by = choice.read_by or _reading(facts, listed)
   if choice.threshold:
     names = ('background', 'foreground') if listed is None else listed.names
@@ -95,6 +108,18 @@ def decide(
   ids_of = {path: one.alpha if by == 'alpha' else one.ids for path, one in facts.items()}
   known = _by_ids(ids_of, listed, choice, num_classes, opaque=by == 'alpha')
   return dataclasses.replace(known, by=by)
+
+
+def _refuse_inverted(facts: Mapping[Path, Facts]) -> None:
+  """Refuses masks that show 0 as white where that may mean something: of one bit, or beside others."""
+  by_sign = {path: one for path, one in facts.items() if one.kind in ('grey', 'bit')}
+  inverted = [path for path, one in by_sign.items() if one.white_is_zero]
+  if inverted and (len(inverted) < len(by_sign) or by_sign[inverted[0]].kind == 'bit'):
+    raise UserError(
+      f'{len(inverted)} of {len(by_sign)} masks, such as {inverted[0]}, are TIFF that viewers show with 0 '
+      f'as white: {_KEY}white_is_zero=stored takes the numbers in the files, white_is_zero=shown what '
+      'viewers show'
+    )
 
 
 def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:
@@ -189,7 +214,7 @@ def _by_ids(
   ids = sorted(set().union(*ids_of.values()))
   if listed is not None and (choice.binary is not None or dict(listed.ids).get(255) != VOID):
     return listed.as_binary() if choice.binary else listed
-  two_valued = ids == [0, 255] or opaque and ids == [255]
+  two_valued = ids in ([0, 255], [0, 65535]) or opaque and ids == [255]
   if choice.binary is None and (listed is None or len(listed.names) == 2):
     _refuse_mixed(ids_of, ids)
   _refuse_soft(ids_of, ids, listed)

@@ -91,6 +91,10 @@ def polygons(outline: Any, size: Size) -> list[np.ndarray]:
     check_inside(points[0::2], points[1::2], size)
     if len(points) >= 6:
       checked.append(points.reshape(-1, 2))
+  if outline and not checked:
+    raise UserError('its outline has fewer than three corners: draw or remove it')
+  if checked and min(size) > 2 and max(part.max() for part in checked) <= 1:
+    raise UserError('its corners lie between 0 and 1, as shares of the image do: pixels are needed')
   return checked
 
 

@@ -15,16 +15,17 @@ import dataclasses
 import functools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from jaxseg import files
 from jaxseg.data import raw_files
-from jaxseg.data.problems import some
+from jaxseg.data.problems import some, tell
 from jaxseg.types import UserError
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
-OTHER_SUFFIXES = ('.gif', '.webp', '.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.gif', '.webp')
+OTHER_SUFFIXES = ('.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
 SPLIT_WORDS = {
   'train': 'train',
   'training': 'train',
@@ -32,17 +33,20 @@ SPLIT_WORDS = {
   'valid': 'val',
   'validation': 'val',
   'dev': 'val',
+  'eval': 'val',
+  'evaluation': 'val',
   'test': 'test',
   'testing': 'test',
 }
 WHOLE = ''  # the split of examples that are not divided
 _WORDS = '|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))
 _PIECES = re.compile(r'(\{split\}|\*\*/|\*|\?|\[[^\]/]+\])')
-_COLUMNS = {
-  'image': ('image', 'images', 'img', 'file', 'filename', 'file_name', 'image_path', 'input'),
-  'mask': ('mask', 'masks', 'label', 'labels', 'segmentation', 'gt', 'mask_path', 'target'),
+_COLUMNS = {  # of a list; they may end in one of _ENDINGS
+  'image': ('image', 'images', 'img', 'imgs', 'file', 'filename', 'input', 'photo'),
+  'mask': ('mask', 'masks', 'label', 'labels', 'annotation', 'segmentation', 'gt', 'target'),
   'split': ('split', 'subset', 'set'),
 }
+_ENDINGS = re.compile(r'[ _-]?(names?|paths?|files?|filenames?)$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,12 +251,23 @@ def read_list(path: Path) -> Pairs:
     split = SPLIT_WORDS.get(cells[2].lower())
     if split is None and places[2] is not None:
       raise UserError(f'{where}: split {cells[2]!r}: use one of {", ".join(SPLIT_WORDS)}')
+    cells[:2] = (_with_slashes(path.parent, cell) for cell in cells[:2])
     if cells[0] in seen:
       raise UserError(f'{where}: {cells[0]} is listed a second time')
     seen.add(cells[0])
     pair = Pair(cells[0], *(path.parent / cell for cell in cells[:2]))
     splits.setdefault(split or WHOLE, []).append(pair)
+  masks = Counter(str(pair.mask) for found in splits.values() for pair in found)
+  if shared := [f'{mask} ({count})' for mask, count in masks.items() if count > 1]:
+    tell([f'{path}: masks of several images: {some(shared, 3)}'])
   return Pairs(splits)
+
+
+def _with_slashes(folder: Path, cell: str) -> str:
+  """Returns a path with / where it was written with Windows' \\, which other systems take for a letter."""
+  if '\\' not in cell or not files.is_remote(folder) and (folder / cell).exists():
+    return cell
+  return cell.replace('\\', '/')
 
 
 def read_column(path: Path, name: str) -> dict[str, str]:
@@ -268,7 +283,10 @@ def read_column(path: Path, name: str) -> dict[str, str]:
     there = ', '.join(header) if places else 'none, for its first line names no columns'
     raise UserError(f'{path} has no column {name!r}: it has {there}')
   column = header.index(name)
-  return {row[places[0]]: row[column] if column < len(row) else '' for row in rows[1:] if any(row)}
+  names = (_with_slashes(path.parent, row[places[0]]) if row else '' for row in rows[1:])
+  return {
+    n: r[column] if column < len(r) else '' for n, r in zip(names, rows[1:], strict=True) if n
+  }
 
 
 def _read_rows(path: Path) -> tuple[list[list[str]], str]:
@@ -281,7 +299,8 @@ def _read_rows(path: Path) -> tuple[list[list[str]], str]:
 
 def _columns(header: Sequence[str]) -> tuple[int, int, int | None] | None:
   """Returns where image, mask and split stand, None where the first line names no columns."""
+  cells = [_ENDINGS.sub('', cell) or cell for cell in header]
   places = [
-    next((i for i, cell in enumerate(header) if cell in names), None) for names in _COLUMNS.values()
+    next((i for i, cell in enumerate(cells) if cell in names), None) for names in _COLUMNS.values()
   ]
   return None if None in places[:2] else tuple(places)

@@ -4,8 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from jaxseg import files
 from jaxseg.types import UserError
+
+
+class _Loader(yaml.SafeLoader):
+  """Reads YAML without references, by which a few lines become gigabytes."""
+
+  def compose_node(self, parent, index):
+    if self.check_event(yaml.AliasEvent):
+      raise yaml.YAMLError('it refers to parts of itself (*name)')
+    return super().compose_node(parent, index)
 
 
 def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -32,6 +43,15 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
   """Returns the text of a UTF-8 file that must exist and hold something."""
   return _needed(path, files.read_text)
+
+
+def read_yaml(path: Path) -> Any:
+  """Returns what a YAML file says, as of read_text. Raises UserError where it is none."""
+  try:
+    return yaml.load(read_text(path), _Loader)
+  except (yaml.YAMLError, RecursionError, ValueError) as error:
+    reason = ' '.join(str(error).split())
+    raise UserError(f'{path} is no valid YAML: {reason}') from None
 
 
 def _needed(path: Path, read: Callable[[Path], Any]) -> Any:

@@ -48,6 +48,7 @@ def source(
   binary: bool | None = None,
   threshold: int | None = None,
   read_by: mask_set.By | None = None,
+  white_is_zero: mask_set.Seen | None = None,
   exif: Exif | None = None,
   channels: int = 3,
   dtype: str = 'uint8',
@@ -61,9 +62,9 @@ def source(
     images, masks, listed, unpaired, folds, fold: see data.division.Division.
     without: names of images that are left out.
     classes, colors, class_list: see `listed_classes`; without any, what the masks hold.
-    binary, threshold, read_by: see data.mask_set.Choice.
-    exif: where only the image carries a tag that turns it: 'stored', the mask lies as the file's pixels
-      do; 'upright', as viewers show the image; None: sizes tell.
+    binary, threshold, read_by, white_is_zero: see data.mask_set.Choice.
+    exif: where image and mask carry different tags that turn them: 'stored', their pixels lie alike in the
+      files; 'upright', viewers show them alike; None: sizes tell.
     channels: of the images, the config's; grey ones are repeated for 3, and RGB made grey for 1.
     dtype: their type, the config's: one of data.image_files.TYPES.
     num_classes: how many there should be (the config's); where nothing lists them, larger ids are
@@ -74,7 +75,7 @@ def source(
       split, a damaged file, sizes that differ, or a label outside of the classes.
   """
   check_split('folder', split, SPLITS)
-  root, choice = data_root(data_dir), mask_set.Choice(binary, threshold, read_by)
+  root, choice = data_root(data_dir), mask_set.Choice(binary, threshold, read_by, white_is_zero)
   raws, paths = Division(Layout(images, masks, listed), unpaired, folds, fold).of(root, split)
   raws = [raw for raw in raws if raw.file_name not in without]
   given = listed_classes(root, classes, class_list, colors)
@@ -102,7 +103,7 @@ def read(
 def _orientation(raw: records.Raw, mask: mask_files.Mask, exif: Exif | None) -> int:
   """Returns EXIF's orientation that a mask is turned by: its own, or its image's."""
   image = pages.read_header(raw.image)
-  if image.orientation in (1, mask.orientation):
+  if image.orientation == mask.orientation:
     return mask.orientation
   stored, upright = (
     mask.size[:: -1 if o > 4 else 1] for o in (image.orientation, mask.orientation)
@@ -110,9 +111,9 @@ def _orientation(raw: records.Raw, mask: mask_files.Mask, exif: Exif | None) -> 
   fits = {'stored': stored == image.upright_size, 'upright': upright == image.upright_size}
   if all(fits.values()) and exif is None:
     raise UserError(
-      f'{raw.image} is turned by its EXIF orientation {image.orientation}, {raw.label} is not: add '
-      '--config.data.options.exif=upright if masks lie as viewers show the images, or exif=stored if '
-      'they lie as the pixels in the files'
+      f'{raw.image} has the EXIF orientation {image.orientation}, {raw.label} has {mask.orientation}: add '
+      '--config.data.options.exif=upright if viewers show both alike, or exif=stored if the pixels in '
+      'the files lie alike'
     )
   return image.orientation if fits['stored'] and exif != 'upright' else mask.orientation
 

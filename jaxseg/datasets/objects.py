@@ -16,6 +16,7 @@ pixel, so that the same data train networks of either task: config.task says whi
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ _FORMATS: dict[str, Callable[..., Layout | None]] = {
   'ids': masks.find_ids,
 }
 FORMATS = tuple(_FORMATS)
+OUTLINED = ('coco', 'cvat', 'labelme', 'yolo')  # files that say where objects are, and no masks
 ManyCrowds = coco.ManyCrowds
 
 
@@ -54,6 +56,7 @@ def source(
   exif: str | None = None,
   divisor: int | None = None,
   void: int | None = None,
+  threshold: int | None = None,
   folds: int = 0,
   fold: int = 0,
   without: tuple[str, ...] = (),
@@ -70,7 +73,7 @@ def source(
     crowds: of COCO's files, see datasets.coco.
     exif: 'upright' or 'stored', what outlines were drawn on where images are turned by EXIF; None:
       their annotated size tells.
-    divisor, void: of maps of numbers, see formats.masks.
+    divisor, void: of maps of numbers, and threshold: of a file an object; see formats.masks.
     folds, fold: see formats.splits.divide.
     without: names of images that are left out.
     channels, dtype: of the images, the config's; see datasets.folder.
@@ -83,7 +86,7 @@ def source(
   check_split('objects', split, SPLITS)
   check_choice('objects', 'exif', exif, (None, *annotations.EXIF))
   root = archives.data_root(data_dir)
-  options = {'crowds': crowds, 'divisor': divisor, 'void': void}
+  options = {'crowds': crowds, 'divisor': divisor, 'void': void, 'threshold': threshold}
   found, layout = layout_of(root, format, **options)
   tell([f'{root}: {layout.words}', *layout.notes])
   division = divided(layout, folds=folds, fold=fold, without=without)
@@ -122,12 +125,24 @@ def divided(
   return {s: [raw for raw in raws if raw.file_name not in without] for s, raws in division.items()}
 
 
+def _check_once(layout: Layout) -> None:
+  """Refuses an image that a split lists twice: each entry would lack the other's objects."""
+  for raws in layout.splits.values():
+    counts = Counter(raw.image for raw in raws)
+    if twice := [raw for raw in raws if counts[raw.image] > 1]:
+      raise UserError(
+        f'{twice[0].label} lists {twice[0].file_name} {counts[twice[0].image]} times: give the image one '
+        'entry with all its objects'
+      )
+
+
 def layout_of(
   root: Path,
   format: str | None = None,
   crowds: str | None = None,
   divisor: int | None = None,
   void: int | None = None,
+  threshold: int | None = None,
 ) -> tuple[str, Layout]:
   """Returns the format of a folder and what it holds; for the options see source.
 
@@ -137,11 +152,15 @@ def layout_of(
   """
   check_choice('objects', 'format', format, (None, *FORMATS))
   check_choice('objects', 'crowds', crowds, (None, *coco.CROWDS))
-  for name, value, least in (('divisor', divisor, 2), ('void', void, -1)):
+  for name, value, least in (
+    ('divisor', divisor, 2),
+    ('void', void, -1),
+    ('threshold', threshold, 1),
+  ):
     if value is not None and not least <= value <= LARGEST:
       raise UserError(f'objects: got {name} {value}; {least} to {LARGEST} are allowed')
-  takes = {'coco': ('crowds',), 'ids': ('divisor', 'void')}
-  options = {'crowds': crowds, 'divisor': divisor, 'void': void}
+  takes = {'coco': ('crowds',), 'ids': ('divisor', 'void'), 'files': ('threshold',)}
+  options = {'crowds': crowds, 'divisor': divisor, 'void': void, 'threshold': threshold}
   given = {name: value for name, value in options.items() if value is not None}
   for name in (format,) if format else FORMATS:
     own = {key: value for key, value in given.items() if key in takes.get(name, ())}
@@ -149,6 +168,7 @@ def layout_of(
       continue
     if unused := given.keys() - own.keys():
       raise UserError(f'{root} is of the format {name}, which takes no {", ".join(unused)}')
+    _check_once(layout)
     return name, layout
   kinds = f'the format {format}' if format else f'any of the formats {", ".join(FORMATS)}'
   raise NoObjects(

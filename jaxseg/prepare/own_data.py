@@ -7,11 +7,20 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxseg.config.parts import arguments, load, parameters
-from jaxseg.data import class_files, image_files, layouts, mask_set, pages, threads
+from jaxseg.data import (
+  class_files,
+  image_files,
+  layouts,
+  mask_files,
+  mask_set,
+  pages,
+  pairing,
+  threads,
+)
 from jaxseg.data.archives import data_root
 from jaxseg.data.division import Division
 from jaxseg.data.formats.masks import find_files
@@ -122,9 +131,25 @@ def find(wish: Wish) -> OwnData:
     return _objects(root, wish, error)
   pairs = found.pairs(root)
   masks = [pair.mask for of_split in pairs.splits.values() for pair in of_split]
+  alone = max(len(pairs.without_mask), len(pairs.without_image))
+  if not layout.options() and len(masks) < alone and _has_outlines(root):
+    return _objects(root, wish)  # some of the annotated images look like pairs by chance
   if not (wish.model or layout.options() or class_files.find(root)) and are_numbers(masks):
     return _objects(root, wish)
   return _pairs(root, found, pairs, wish)
+
+
+def _has_outlines(root: Path) -> bool:
+  """Whether a folder has files of a tool that outlines objects."""
+  for name in objects.OUTLINED:
+    try:
+      objects.layout_of(root, name)
+    except objects.NoObjects:
+      continue
+    except UserError:  # whoever reads it says what is wrong
+      pass
+    return True
+  return False
 
 
 def _place(wish: Wish) -> tuple[Path, Layout]:
@@ -163,7 +188,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
   if wish.folds:
     options |= {'folds': wish.folds}
   elif 'val' not in pairs.splits and WHOLE not in pairs.splits:
-    options |= {'folds': min(_FIFTH, total)}
+    options |= {'folds': max(min(_FIFTH, total), 2)}
   splits = Division(layout, 'leave_out', options.get('folds', 0)).splits(root)
   raws = [raw for of_split in splits.values() for raw in of_split]
   options |= _classes(root, raws, wish.options) | wish.options
@@ -216,7 +241,9 @@ def _pixels(images: Sequence[Path]) -> dict[str, Any]:
     [(channels, dtype)] = files_of
   else:
     kinds = (f'{path} has {c} channels of {t}' for (c, t), path in sorted(files_of.items()))
-    raise UserError(f'images of a set must be of one kind, but {some(list(kinds), 2)}')
+    raise UserError(
+      f'images of a set must be of one kind, but {some(list(kinds), 2)}: save all as the same'
+    )
   return {'channels': channels, 'dtype': dtype}
 
 
@@ -232,14 +259,17 @@ def _doubts(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tupl
   """Returns warnings about mask ids that look like slips, where nothing lists the classes."""
   if folder.listed_classes(root, class_list=options.get('class_list', '')) is not None:
     return ()
-  if options.keys() & {'colors', 'read_by', 'threshold'}:
+  if options.keys() & {'read_by', 'threshold'}:
     return ()
   try:
-    ids_of = {p: held.ids for p, held in mask_set.look([raw.label for raw in raws]).items()}
+    facts = mask_set.look([raw.label for raw in raws])
   except BadFiles:  # told elsewhere
     return ()
+  if 'colors' in options:
+    return _lonely_colors(facts)
+  ids_of = {path: held.ids for path, held in facts.items()}
   counts = Counter(i for ids in ids_of.values() for i in ids)
-  if counts.keys() <= {0, 255}:
+  if counts.keys() <= {0, 255} or counts.keys() == {0, 65535}:
     return ()
   classes = sorted(counts.keys() - {255})
   absent = [str(k) for k in range(classes[-1]) if k not in counts]
@@ -251,6 +281,26 @@ def _doubts(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tupl
     for what, ids in (('ids in no mask, below others', absent), ('ids in one mask only', once))
     if ids
   )
+
+
+def _lonely_colors(facts: Mapping[Path, mask_files.Facts]) -> tuple[str, ...]:
+  """Returns a warning where most colours are in one mask alone, as those of numbered objects are."""
+  counts = Counter(color for held in facts.values() for color in held.colors)
+  once = [color for color, number in counts.items() if number == 1]
+  if len(facts) < 3 or 2 * len(once) <= len(counts):
+    return ()
+  return (
+    f'warning   {len(once)} of {len(counts)} colours are in one mask only: if each is an object, save its '
+    'number instead (16-bit PNG or TIFF) and plan again',
+  )
+
+
+def _unread(root: Path) -> str:
+  """Returns words about files that may be annotations, '' where there is none."""
+  endings = Counter(PurePosixPath(p).suffix.lower() for p in pairing.list_files(root))
+  found = [f'{endings[e]} {e}' for e in ('.json', '.xml') if endings[e]]
+  formats = ', '.join(objects.FORMATS)
+  return f'; its {" and ".join(found)} files are of none of the formats {formats}' if found else ''
 
 
 def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
@@ -266,7 +316,7 @@ def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
   except objects.NoObjects:
     if why is None:
       raise
-    raise why from None
+    raise UserError(f'{why}{_unread(root)}') from None
   options = {'format': found} | ({'folds': wish.folds} if wish.folds else {}) | options
   divided = objects.divided(layout, **options)
   counts = {split: len(raws) for split, raws in divided.items()}
@@ -276,5 +326,8 @@ def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
       'in classes.txt',
     )
   pixels = _pixels([raw.image for raws in divided.values() for raw in raws])
+  cased = Counter(name.casefold() for name in layout.names)
+  if alike := [name for name in layout.names if cased[name.casefold()] > 1]:
+    doubts += (f'warning   classes that differ in capitals alone: {some(alike)}',)
   notes = (*layout.notes, *doubts)
   return OwnData(root, 'objects', options, layout.words, counts, pixels, notes, tells_objects=True)

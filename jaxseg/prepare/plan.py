@@ -116,7 +116,9 @@ def _command(file: Path, made: Plan) -> str:
 
 def _description(made: Plan) -> str:
   recipe, device, data = made.recipe, made.machine, made.data
-  halved = ' of halved images' if recipe.scale != 1 else ''
+  seen = {1: '', 0.5: ' of halved images', 2: ' of doubled images'}.get(
+    recipe.scale, f' of images at scale {recipe.scale:g}'
+  )
   classes = zip(made.class_names, made.counts or made.weights, strict=True)
   classes = ', '.join(f'{name} {number:.4g}' for name, number in classes)
   options = ', '.join(f'{k} {v}' for k, v in recipe.model.items() if k != 'name')
@@ -130,5 +132,5 @@ classes   {classes} ({'objects' if made.counts else 'weights'})
 pixels    {len(made.mean)} channels of {data.pixels['dtype']}, mean {made.mean}, std {made.std}
 device    {device.count} x {device.kind}, {size(device.memory)} each; a step takes about \
 {size(recipe.step_bytes)}
-training  {recipe.model['name']} ({options}), crop {recipe.crop}{halved}, batch {recipe.batch_size}, \
+training  {recipe.model['name']} ({options}), crop {recipe.crop}{seen}, batch {recipe.batch_size}, \
 {recipe.num_steps} steps"""

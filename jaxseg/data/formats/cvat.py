@@ -59,6 +59,8 @@ def _parse(file: Path) -> Tree | None:
     tree = ElementTree.fromstring(text)
   except ElementTree.ParseError as error:
     raise UserError(f'{file} is no valid XML: {error}') from None
+  if tree.tag == 'annotations' and tree.find('track') is not None:
+    raise UserError(f"{file} is CVAT's for videos: export it as 'CVAT for images'")
   return tree if tree.tag == 'annotations' and tree.find('image') is not None else None
 
 
@@ -97,7 +99,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     int(_number(image, key, f'{raw.label}, image {raw.file_name}')) for key in ('height', 'width')
   )
   groups: dict[object, tuple[str, int, list]] = {}
-  shapes = [shape for shape in image if shape.tag in (*_SHAPES, 'polyline', 'points', 'cuboid')]
+  shapes = [shape for shape in image if shape.tag != 'tag']  # one is of the image as a whole
   for number, shape in enumerate(shapes, start=1):
     where, label = f'{raw.label}, {shape.tag} {number} of {raw.file_name}', shape.get('label')
     if label not in names[1:]:
@@ -130,14 +132,25 @@ def _outline(shape: Tree, size: tuple[int, int], where: str) -> list[float] | Pi
         raise UserError(f"{where}: its points are no 'x,y;x,y;...'") from None
     case 'box':
       x0, y0, x1, y1 = (_number(shape, key, where) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
-      return [x0, y0, x1, y0, x1, y1, x0, y1]
+      return _rotated([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], shape, where)
     case 'ellipse':
       x, y, a, b = (_number(shape, key, where) for key in ('cx', 'cy', 'rx', 'ry'))
       turns = (2 * math.pi * i / _CORNERS for i in range(_CORNERS))
-      return [c for t in turns for c in (x + a * math.cos(t), y + b * math.sin(t))]
+      return _rotated([(x + a * math.cos(t), y + b * math.sin(t)) for t in turns], shape, where)
     case 'mask':
       return _mask(shape, size, where)
   raise UserError(f'{where}: a {shape.tag} is no object with a mask: draw a polygon or a mask')
+
+
+def _rotated(corners: list[tuple[float, float]], shape: Tree, where: str) -> list[float]:
+  """Returns x, y, x, y ... of corners turned about their middle, clockwise by the shape's degrees."""
+  points = np.array(corners)
+  if shape.get('rotation'):
+    angle = math.radians(_number(shape, 'rotation', where))
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    points = (points - middle) @ turn + middle
+  return points.ravel().tolist()
 
 
 def _mask(shape: Tree, size: tuple[int, int], where: str) -> Piece:

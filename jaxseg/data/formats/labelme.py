@@ -1,5 +1,7 @@
 """labelme's JSON: NAME.json beside NAME.jpg (or in a folder of its own) with a list of shapes.
 
+Where no names agree, the files' own `imagePath` says which image is meant.
+
 Shapes are polygons, rectangles, circles and masks; those of one label and one group_id are one object.
 The label __ignore__ is a region that nobody counts, _background_ is none.
 """
@@ -9,9 +11,9 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxseg import files
@@ -56,6 +58,8 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
     listed = pictures.listed(images)
     for place in places if listed else ():
       by_stem = {file.stem: file for file in pictures.listed(place, ('.json',))}
+      if by_stem and not by_stem.keys() & {image.stem for image in listed}:
+        by_stem = _by_image(by_stem.values())
       pairs = [records.Raw(i, by_stem[i.stem], i.name) for i in listed if i.stem in by_stem]
       if pairs and is_labelme(pairs[0].label):
         lonely = sorted(by_stem.keys() - {image.stem for image in listed})
@@ -66,6 +70,17 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
           )
         return pairs, [i.name for i in listed if i.stem not in by_stem]
   return [], []
+
+
+def _by_image(files_: Iterable[Path]) -> dict[str, Path]:
+  """Returns labelme's files by the stems of the images that they name."""
+  found: dict[str, Path] = {}
+  for file in files_:
+    content = files.read_json(file)
+    name = content.get('imagePath') if isinstance(content, dict) and 'shapes' in content else None
+    if isinstance(name, str):
+      found[PurePosixPath(name.replace('\\', '/')).stem] = file
+  return found
 
 
 def is_labelme(file: Path) -> bool:
@@ -105,11 +120,11 @@ def _shapes(content: Any, file: Path) -> list[tuple[int, Mapping[str, Any]]]:
 
 def _label(shape: Mapping[str, Any], number: int, file: Path) -> str:
   label = shape.get('label')
-  if not isinstance(label, str) or not label:
+  if not isinstance(label, str) or not label.strip():
     raise UserError(
       f"{file}, shape {number}: its 'label' is {label!r}; the name of a class is needed"
     )
-  return label
+  return label.strip()
 
 
 def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
@@ -149,6 +164,8 @@ def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | Piec
   points = outlines.numbers([value for point in listed for value in point], "its 'points'").tolist()
   match kind, len(listed):
     case 'polygon' | None, count if count > 2:
+      return points
+    case (('rectangle' | 'rotation'), 4):  # as X-AnyLabeling writes them
       return points
     case 'rectangle', 2:
       x0, y0, x1, y1 = points

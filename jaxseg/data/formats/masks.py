@@ -37,8 +37,13 @@ _ONE_CLASS = ('background', 'object')
 Classes = Mapping[tuple[str, str], str]  # (image, id) -> class
 
 
-def find_files(root: Path) -> Layout | None:
-  """Returns the layout of a folder with a file for each object, None where it is none."""
+def find_files(root: Path, *, threshold: int | None = None) -> Layout | None:
+  """Returns the layout of a folder with a file for each object, None where it is none.
+
+  Args:
+    root: see above.
+    threshold: values from it on are the object; None: all but 0, and more than one such value is refused.
+  """
   parts: dict[str, list] = {}
   divided = splits.folders(root)
   for split, folder in {WHOLE: root, **divided, **_stages(root)}.items():
@@ -51,7 +56,7 @@ def find_files(root: Path) -> Layout | None:
   if not parts:
     return None
   names, classes = _classes(root)
-  read = partial(read_files, names=names, classes=classes)
+  read = partial(read_files, names=names, classes=classes, threshold=threshold)
   return Layout('a mask file for each object', parts, names, read, key=sorted(classes.items()))
 
 
@@ -177,11 +182,13 @@ def _kind(
   return kind
 
 
-def read_files(raw: records.Raw, *, names: Sequence[str], classes: Classes) -> Annotated:
-  """Reads the objects of an image, each in a file of its own."""
+def read_files(
+  raw: records.Raw, *, names: Sequence[str], classes: Classes, threshold: int | None = None
+) -> Annotated:
+  """Reads the objects of an image, each in a file of its own; see find_files."""
   objects, size = [], None
   for path in raw.extra:
-    mask = mask_files.read_ids(path) > 0
+    mask = _object(path, threshold)
     size = size or mask.shape
     if mask.shape != size:
       raise UserError(f'{path} is not of the size of {raw.extra[0]}: masks must have one size')
@@ -189,4 +196,23 @@ def read_files(raw: records.Raw, *, names: Sequence[str], classes: Classes) -> A
     told = names.index(max(starts, key=len)) if starts and not classes else None
     kind = _kind(raw, path.stem, names, classes, told)
     objects.append(Annotation(path.name, kind, outlines.tight(mask)))
+  if len(objects) > 1 and all(2 * one.outline.mask.sum() > np.prod(size) for one in objects):
+    raise UserError(
+      f'{raw.label}: each of {len(objects)} objects covers more than half of the image, as in inverted '
+      'masks: save them with 0 where the object is not'
+    )
   return Annotated(objects, size)
+
+
+def _object(path: Path, threshold: int | None) -> np.ndarray:
+  """Returns the pixels of the object of a file, bool [h, w]; where only the opacity differs, it tells."""
+  mask = mask_files.read(path).upright()
+  flat = mask.alpha is not None and mask.ids is not None and np.ptp(mask.ids) == 0
+  values = mask.alpha if flat else mask.numbers()
+  found = mask_files.unique_ids(values)
+  if threshold is None and len(set(found) - {0}) > 1:
+    raise UserError(
+      f'{path} holds {len(found)} values from {found[0]} to {found[-1]}, and one object has one: '
+      '--config.data.options.threshold=128 takes values from 128 on, threshold=1 all but 0'
+    )
+  return values >= (threshold or 1)

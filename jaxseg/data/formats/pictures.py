@@ -30,8 +30,3 @@ def stored_size(path: Path) -> tuple[Size, int]:
   """Returns an image's (height, width) as its file holds it, and its EXIF orientation, 1 for none."""
   header = pages.read_header(path)
   return header.size, header.orientation
-
-
-def upright_size(path: Path) -> Size:
-  """Returns the size of an image as its EXIF orientation turns it."""
-  return pages.read_header(path).upright_size

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from jaxseg import files
 from jaxseg.data import raw_files, records
@@ -24,15 +23,6 @@ from jaxseg.types import UserError
 
 _LISTS = ('classes.txt', 'obj.names')
 _PIXELS = 1.1  # a share above it is a number of pixels
-
-
-class _Loader(yaml.SafeLoader):
-  """Reads YAML without references, by which a few lines become gigabytes."""
-
-  def compose_node(self, parent, index):
-    if self.check_event(yaml.AliasEvent):
-      raise yaml.YAMLError('it refers to parts of itself (*name)')
-    return super().compose_node(parent, index)
 
 
 def find(root: Path) -> Layout | None:
@@ -64,23 +54,31 @@ def find(root: Path) -> Layout | None:
 def _image_folders(root: Path) -> dict[str, Path]:
   """Returns split -> a folder of images that has one of labels beside it."""
   found = {}
-  inner = root / 'images'
+  inner = _child(root, 'images')
   if inner.is_dir():
     found |= splits.folders(inner)
     found = found or {WHOLE: inner}
   for split, folder in splits.folders(root).items():
-    found[split] = folder / 'images' if (folder / 'images').is_dir() else folder
+    images = _child(folder, 'images')
+    found[split] = images if images.is_dir() else folder
   return {split: folder for split, folder in found.items() if _has_labels(_labels_of(folder))}
 
 
 def _labels_of(images: Path) -> Path:
   """Returns the folder of labels: the last 'images' in the path is 'labels'."""
-  parts = list(images.parts)
-  places = [i for i, part in enumerate(parts) if part == 'images']
+  parts = images.parts
+  places = [i for i, part in enumerate(parts) if part.lower() == 'images']
   if not places:
-    return images / 'labels' if (images / 'labels').is_dir() else images
-  parts[places[-1]] = 'labels'
-  return Path(*parts)
+    labels = _child(images, 'labels')
+    return labels if labels.is_dir() else images
+  return _child(Path(*parts[: places[-1]]), 'labels').joinpath(*parts[places[-1] + 1 :])
+
+
+def _child(folder: Path, name: str) -> Path:
+  """Returns the folder of this name in another, in capitals or not."""
+  if not folder.is_dir():
+    return folder / name
+  return next((p for p in sorted(folder.iterdir()) if p.name.lower() == name), folder / name)
 
 
 def _has_labels(folder: Path) -> bool:
@@ -97,7 +95,12 @@ def _pairs(folder: Path) -> list[records.Raw]:
     file = labels / f'{image.stem}.txt'
     has = file.is_file()
     raws.append(records.Raw(image, file if has else image, image.name, extra=has))
-  known = {raw.image.stem for raw in raws} | {Path(name).stem for name in _LISTS}
+  stems = Counter(raw.image.stem for raw in raws)
+  if twins := [raw.image.name for raw in raws if stems[raw.image.stem] > 1]:
+    raise UserError(
+      f'{folder} has several images of one name: {some(twins, 3)}; rename or remove one'
+    )
+  known = stems.keys() | {Path(name).stem for name in _LISTS}
   lonely = [p.name for p in pictures.listed(labels, ('.txt',)) if p.stem not in known]
   if lonely:
     raise UserError(
@@ -113,11 +116,7 @@ def _settings(root: Path) -> dict[str, Any]:
   if len(listed) > 1:
     listed = [f for f in listed if f.stem in ('data', 'dataset')][:1] or listed[:1]
   for file in listed:
-    try:
-      told = yaml.load(raw_files.read_text(file), _Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-      reason = ' '.join(str(error).split())
-      raise UserError(f'{file} is no valid YAML: {reason}') from None
+    told = raw_files.read_yaml(file)
     if isinstance(told, dict):
       return told
   return {}
@@ -126,14 +125,12 @@ def _settings(root: Path) -> dict[str, Any]:
 def _names(root: Path, told: dict[str, Any]) -> tuple[str, ...]:
   names = told.get('names')
   if isinstance(names, dict):
-    numbers = (
-      sorted(names, key=str) if not all(isinstance(k, int) for k in names) else sorted(names)
-    )
-    if numbers != list(range(len(names))):
+    by_number = {int(k) if str(k).isdecimal() else k: name for k, name in names.items()}
+    if set(by_number) != set(range(len(names))):
       raise UserError(
-        f"{root}: data.yaml's names are numbered {some(numbers)}; 0, 1, 2 ... is needed"
+        f"{root}: data.yaml's names are numbered {some([*by_number])}; 0, 1, 2 ... is needed"
       )
-    names = [names[key] for key in numbers]
+    names = [by_number[i] for i in range(len(names))]
   if names is None:
     places = [*(root / name for name in _LISTS), root / 'labels' / 'classes.txt']
     listed = [place for place in places if place.is_file()]
@@ -142,9 +139,11 @@ def _names(root: Path, told: dict[str, Any]) -> tuple[str, ...]:
         f'{root}: nothing names the classes: put data.yaml with names, or classes.txt, there'
       )
     names = [line.strip() for line in raw_files.read_text(listed[0]).splitlines() if line.strip()]
-  if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
+  words = {'background', *map(str, names)} if isinstance(names, list) else ()
+  if not names or len(words) != len(names) + 1:
     raise UserError(
-      f'{root}: the names of the classes must be a list of different words: {str(names)[:60]}'
+      f'{root}: the names of the classes must be a list of different words, none of them background: '
+      f'{str(names)[:60]}'
     )
   return tuple(map(str, names))
 
@@ -156,7 +155,6 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
   lines = _lines(raw.label)
   if not lines:
     return Annotated(())
-  height, width = pictures.upright_size(raw.image)
   objects = []
   for number, words in lines:
     where = f'{raw.label}, line {number}'
@@ -175,9 +173,8 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
         f'{where}: x and y of each corner are needed, as shares of the image from 0 to 1; got '
         f'{len(shares)} numbers up to {max(shares):g}'
       )
-    corners = [s * (height if i % 2 else width) for i, s in enumerate(shares)]
-    objects.append(Annotation(f'line {number}', int(kind) + 1, [corners]))
-  return Annotated(objects, (height, width))
+    objects.append(Annotation(f'line {number}', int(kind) + 1, [shares]))
+  return Annotated(objects, in_shares=True)
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
