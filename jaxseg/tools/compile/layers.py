@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
+from jaxseg import losses
 from jaxseg.console import say
 from jaxseg.nn import layers as fast
 from jaxseg.tools.benchmark import stock, timing
@@ -79,6 +80,13 @@ def cases() -> Iterator[Case]:
     64,
     lambda x: _convolve(fast.conv_general_dilated, x),
     lambda x: _convolve(lax.conv_general_dilated, x),
+  )
+  yield Case(
+    'score and loss of 12 classes, 128x128x64',
+    128,
+    64,
+    lambda x: _scored(fast.conv_general_dilated, fast.classes_in_front, x),
+    lambda x: _scored(lax.conv_general_dilated, lambda logits: logits, x),
   )
 
 
@@ -187,3 +195,10 @@ def _kernel(x: Array, side: int) -> Array:
 def _convolve(convolution: Callable, x: Array) -> Array:
   kernel = jnp.linspace(-1, 1, 9 * x.shape[-1] ** 2, dtype=x.dtype).reshape(3, 3, -1, x.shape[-1])
   return convolution(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def _scored(convolution: Callable, lay_out: Callable, x: Array) -> Array:
+  kernel = _kernel(x, 1)[..., :12]
+  logits = convolution(x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  label = lax.broadcasted_iota(jnp.uint8, x.shape[:3], 2) % 12
+  return losses.softmax_cross_entropy(lay_out(logits), label)[0]
