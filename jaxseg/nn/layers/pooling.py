@@ -163,7 +163,7 @@ def _overlapping(window, stride, pads, size, x):
 
 def _overlapping_forward(window, stride, pads, size, x):
   """Saves where in its window (row-major) each maximum was."""
-  x = _pad(x, *pads, _lowest(x.dtype))
+  dtype, x = x.dtype, _pad(_wide(x), *pads, _lowest(_wide(x).dtype))
   rows, columns = (max(0, n - window + 1) for n in x.shape[1:3])
   pooled = x[:, :rows:stride, :columns:stride]
   index = jnp.zeros(pooled.shape, jnp.uint8 if window < 16 else jnp.int32)
@@ -172,11 +172,17 @@ def _overlapping_forward(window, stride, pads, size, x):
     other = x[:, i : rows + i : stride, j : columns + j : stride]
     index = jnp.where(other > pooled, jnp.array(corner, index.dtype), index)
     pooled = jnp.maximum(pooled, other)
-  return pooled, index
+  return pooled.astype(dtype), index
+
+
+def _wide(x: Array) -> Array:
+  """A CPU compares and adds bfloat16 by way of float32, each time anew."""
+  return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def _overlapping_backward(window, stride, pads, size, index, g):
   """Adds up, for each pixel of a stride x stride block, the windows' corners that fall on it."""
+  dtype, g = g.dtype, _wide(g)
   reach = (window - 1) // stride  # blocks that a window extends over, beside its first
   empty = jnp.pad(jnp.zeros_like(g), ((0, 0), (0, reach), (0, reach), (0, 0)))
   blocks = [[empty] * stride for _ in range(stride)]
@@ -189,7 +195,7 @@ def _overlapping_backward(window, stride, pads, size, index, g):
   b, height, _, width, _, c = dx.shape
   dx = dx.reshape(b, height * stride, width * stride, c)
   edges = ((-low, low + n - m) for n, m, (low, _) in zip(size, dx.shape[1:3], pads, strict=True))
-  return (_pad(dx, *edges, 0),)
+  return (_pad(dx, *edges, 0).astype(dtype),)
 
 
 _overlapping.defvjp(_overlapping_forward, _overlapping_backward)
