@@ -114,6 +114,20 @@ def test_crop_of_a_smaller_image_pads_with_fill_void_and_no_weight():
   )
 
 
+def test_a_crop_of_one_class_is_drawn_again():
+  """Columns 0 0 1 255: [0 0] is of one class, [1 255] too, since void is none, [0 1] of two."""
+  example = example_of([[0, 0, 1, VOID]] * 2)
+  crop = transforms.Crop((2, 2), most=0.5)
+  cut = lambda *columns: crop(  # noqa: E731
+    example, Draws(1.0, *(n for column in columns for n in (0, column)))
+  )['label'][0].tolist()
+  assert cut(0, 2, 1, 0) == [0, 1]
+  assert cut(*[0] * 9, 2) == [1, VOID]  # the tenth is taken as it is
+  assert transforms.Crop((2, 2))(example, Draws(1.0, 0, 0))['label'][0].tolist() == [0, 0]
+  void = example_of([[VOID] * 3] * 2)
+  assert (crop(void, np.random.default_rng(0))['label'] == VOID).all()
+
+
 def test_crop_shrinks_a_small_image_before_it_pads():
   crop = transforms.Crop((4, 4), (0.5, 0.5))
   result = crop(example_of(LABEL), Draws(0.5, -2, -4))  # window 8 x 8 around the 4 x 4 image

@@ -1,5 +1,7 @@
 """FCN against the reference release: sizes, numbers of parameters, and where each score lands."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -235,3 +237,19 @@ def test_options_that_do_not_go_together_are_refused():
   ):
     with pytest.raises(UserError, match=message):
       abstract(Model(num_classes=2, **options), (1, 32, 32, 3))
+
+
+def test_frozen_norm_keeps_the_backbones_statistics():
+  """Its score layers are zero at first, so that what is shown is the statistics alone."""
+  options = dict(num_classes=2, width=1, batch_norm=True, head='light')
+  variables, image = draw(Model(**options), (1, 32, 32, 3)), image_of((1, 32, 32, 3))
+
+  @partial(jax.jit, static_argnums=0)
+  def statistics(frozen):
+    model = Model(frozen_norm=frozen, **options)
+    return model.apply(variables, image, train=True, mutable=['batch_stats'])[1]
+
+  same = lambda new: jax.tree.map(
+    np.array_equal, new.get('batch_stats', {}), variables['batch_stats']
+  )  # noqa: E731
+  assert jax.tree.all(same(statistics(True))) and not any(jax.tree.leaves(same(statistics(False))))

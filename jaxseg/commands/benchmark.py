@@ -50,7 +50,5 @@ def main(parser: console.Parser) -> None:
     trials=flags.trials,
     steps=flags.steps,
     matmul_side=flags.matmul,
-    utilisation=flags.utilisation,
-    price_per_chip_hour=flags.price_per_chip_hour,
     json_file=flags.json,
   )

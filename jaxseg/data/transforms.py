@@ -21,6 +21,7 @@ from jaxseg.data import geometry
 from jaxseg.data.geometry import Example, Fill, Size, size_of
 from jaxseg.types import LONGEST, SCALES, VOID, UserError
 
+_TRIES = 10  # of a window that is not to be of one class
 _GRAY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 
 
@@ -175,6 +176,8 @@ class Crop(Transform):
     mirror: pixels of the result by which windows may reach over the image's border; there the
       image is mirrored, the label void. For networks that lose a margin: U-Net's 572 x 572 windows
       of 512 x 512 images need 92 (arXiv:1505.04597, figure 2).
+    most: largest share that one class may have of a window's labelled pixels; others are drawn again, ten
+      times at most. 1: whatever comes.
     turned: tall images get a tall window, `size` with its sides exchanged, and batches of their own, so
       that little of a window is beyond the image (Detectron2 groups images so).
   """
@@ -188,6 +191,7 @@ class Crop(Transform):
   fill: Fill = _colour(default=(0,))
   mirror: int = within(0, LONGEST, default=0)
   turned: bool = False
+  most: float = within(0, 1, default=1.0)
 
   def kind(self, size: Size) -> int:
     """Returns 1 for an image that gets the turned window, else 0."""
@@ -200,8 +204,16 @@ class Crop(Transform):
     if self.mirror:
       example = geometry.mirror(example, *[round(self.mirror / scale)] * 4)
     spare = [have - need for have, need in zip(size_of(example), window, strict=True)]
-    start = [int(rng.integers(min(s, 0), max(s, 0), endpoint=True)) for s in spare]
+    for _ in range(1 if self.most == 1 else _TRIES):
+      start = [int(rng.integers(min(s, 0), max(s, 0), endpoint=True)) for s in spare]
+      if self.most == 1 or self._is_mixed(example['label'], start, window):
+        break
     return geometry.cut(example, start, window, size, self.fill)
+
+  def _is_mixed(self, label: np.ndarray, start: list[int], window: list[int]) -> bool:
+    rows, columns = (slice(max(0, a), a + n) for a, n in zip(start, window, strict=True))
+    counts = np.bincount(label[rows, columns].ravel(), minlength=VOID + 1)[:VOID]
+    return 0 < counts.max() <= self.most * counts.sum()
 
 
 @dataclasses.dataclass(frozen=True)

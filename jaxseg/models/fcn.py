@@ -66,6 +66,7 @@ class Model(nn.Module):
     dropout_rate: None is 0.5 after fc6 and fc7, 0.1 in torchvision's head.
     aux: also return 'aux_logits' (head='torchvision').
     remat: recompute each stage (VGG16) or block of the backbone in the backward pass.
+    frozen_norm: the backbone's batch norm uses (and keeps) the statistics that it was loaded with.
   """
 
   num_classes: int
@@ -82,6 +83,7 @@ class Model(nn.Module):
   dropout_rate: float | None = dropout(default=None)
   aux: bool = False
   remat: bool = False
+  frozen_norm: bool = False
 
   @property
   def size_rule(self) -> SizeRule:
@@ -144,6 +146,7 @@ class Model(nn.Module):
   def _features(self, image: Array, train: bool) -> dict[str, Array]:
     """Feature maps of the backbone by stride, of stages by number with a ResNet."""
     options = {name: getattr(self, name) for name in ('width', 'norm', 'dtype', 'remat')}
+    train = train and not self.frozen_norm
     if self.backbone == 'vgg16':
       padding = 1 if self._is_aligned else _IMAGE_PADDING
       vgg = VGG16(batch_norm=self.batch_norm, first_padding=padding, ceil=True, **options)
