@@ -249,7 +249,7 @@ def test_frozen_norm_keeps_the_backbones_statistics():
     model = Model(frozen_norm=frozen, **options)
     return model.apply(variables, image, train=True, mutable=['batch_stats'])[1]
 
-  same = lambda new: jax.tree.map(
-    np.array_equal, new.get('batch_stats', {}), variables['batch_stats']
-  )  # noqa: E731
+  def same(new):
+    return jax.tree.map(np.array_equal, new.get('batch_stats', {}), variables['batch_stats'])
+
   assert jax.tree.all(same(statistics(True))) and not any(jax.tree.leaves(same(statistics(False))))
