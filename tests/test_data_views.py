@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from jaxseg.data import geometry
 from jaxseg.data.views import Remembered, Resized
 
 
@@ -30,6 +31,21 @@ def test_by_hand():
   assert example['label'].tolist() == [[1, 3], [1, 3]]  # nearest: floor((i + .5) * 2) = 1, 3
   assert example['file_name'] == 'a' and resized[1]['image'].shape == (2, 2, 1)
   np.testing.assert_array_equal(resized.label(0), example['label'])
+
+
+def test_labels_by_shares():
+  resized = Resized(_source(), (4, 8), 'shares')
+  # columns 0 1 2 3 at twice the width look at -.25, .25, .75, 1.25 ...: the nearest class has 3/4
+  assert resized[0]['label'][0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+  halves = Resized(
+    _source(), (4, 2), 'shares'
+  )  # each looks between two, of which the higher counts
+  assert halves[0]['label'][0].tolist() == [1, 3]
+  assert halves.identity != Resized(_source(), (4, 2)).identity
+  np.testing.assert_array_equal(halves.label(0), halves[0]['label'])
+  edge = np.array([[1, 0, 0, 0]], np.uint8)  # 4 -> 2 columns: the first looks at 0 and 1
+  assert geometry.resize_label(edge, (1, 2), 'shares').tolist() == [[1, 0]]
+  assert geometry.resize_label(edge, (1, 2)).tolist() == [[0, 0]]
 
 
 def test_passes_on_what_it_does_not_change():

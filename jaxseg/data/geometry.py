@@ -4,7 +4,7 @@ Every function takes and returns a dict and moves these entries where they exist
 through untouched:
 
   image      [h,w,c]         bilinear, of any type; new ground takes the `fill` colour
-  label      uint8 [h,w]     nearest; new ground is void (255)
+  label      uint8 [h,w]     nearest (resized: or by shares); new ground is void (255)
   weight     float32 [h,w]   bilinear; new ground is 0
   instances  uint16 [h,w]    nearest; new ground is 0; also [h,w,layers], where objects overlap
 
@@ -133,14 +133,30 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
   return _opencv(image, lambda part, _: cv2.resize(part, (width, height), interpolation=mode))
 
 
-def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
-  """Nearest at pixel centres: row i reads row floor((i + 0.5) * n / m).
+def resize_label(label: np.ndarray, size: Size, by: str = 'nearest') -> np.ndarray:
+  """Resizes a label [h,w] without a value that was not there.
 
-  OpenCV's INTER_NEAREST looks at pixel corners, and its INTER_NEAREST_EXACT rounds in fixed point
-  and misses the formula for one pair of sizes in five, so the indices are computed here.
+  Args:
+    label: see the module's docstring.
+    size: new height and width, in pixels.
+    by: 'nearest' at pixel centres: row i reads row floor((i + 0.5) * n / m); or 'shares': the value whose
+      share is largest where each is interpolated bilinearly, of two alike the higher (of two classes:
+      the second where it has half or more).
   """
   if label.shape[:2] == tuple(size):
     return label
+  if by == 'shares':
+    values = np.unique(label)[::-1]
+    planes = ((label == value).astype(np.float32) for value in values)
+    shares = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_LINEAR) for p in planes]
+    return values[np.argmax(shares, axis=0)]
+  return _nearest(label, size)
+
+
+def _nearest(label: np.ndarray, size: Size) -> np.ndarray:
+  """OpenCV's INTER_NEAREST looks at pixel corners, and its INTER_NEAREST_EXACT rounds in fixed point
+  and misses the formula for one pair of sizes in five, so the indices are computed here.
+  """
   rows, columns = (
     ((2 * np.arange(new) + 1) * old) // (2 * new)
     for new, old in zip(size, label.shape[:2], strict=True)
@@ -148,14 +164,17 @@ def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
   return label.take(rows, axis=0).take(columns, axis=1)
 
 
-def resize(example: Example, size: Size) -> Example:
-  """Resizes everything to `size` = (height, width)."""
+def resize(example: Example, size: Size, labels: str = 'nearest') -> Example:
+  """Resizes everything to `size` = (height, width); `labels` as `by` of `resize_label`."""
 
   def function(array, nearest, _):
     return resize_label(array, size) if nearest else resize_image(array, size)
 
   y, x = (new / old for new, old in zip(size, _any_size(example), strict=True))
-  return move(example, function, matrix=((x, 0, 0), (0, y, 0)))
+  moved = move(example, function, matrix=((x, 0, 0), (0, y, 0)))
+  if labels != 'nearest' and example.get('label') is not None:
+    moved['label'] = resize_label(example['label'], size, labels)
+  return moved
 
 
 def by_short_side(size: Size, short: int, longest: int) -> Size:

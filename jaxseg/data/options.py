@@ -17,6 +17,7 @@ class Data:
     train_split: that is trained on.
     image_size: (height, width) that every image and label is resized to, in training and
       evaluation; () leaves them as they are.
+    resize_labels: to `image_size`, see geometry.resize_label.
     dtype: of the images' numbers, which are never scaled; float32 takes every type by its values.
     mean: subtracted from the image, one value a channel in its own units, red first.
     std: then divided by, likewise.
@@ -36,6 +37,7 @@ class Data:
     f'(height, width) in pixels, at most {LONGEST}, or () for none',
     default=(),
   )
+  resize_labels: Literal['nearest', 'shares'] = 'nearest'
   dtype: Literal['uint8', 'uint16', 'int16', 'float32'] = 'uint8'
   mean: tuple[float, ...] = within(-1e9, 1e9, some=True, default=(127.5, 127.5, 127.5))
   std: tuple[float, ...] = checked(

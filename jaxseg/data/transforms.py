@@ -11,7 +11,7 @@ gives its fields as arguments (augment.py). Nothing else lists them.
 import dataclasses
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -231,9 +231,13 @@ class Sides(Transform):
   """Moves each side of the image in by U[0, amount] of its length and resizes back.
 
   With 0.3 the crop of NVIDIA's U-Net recipe for ISBI 2012 (DeepLearningExamples, UNet_Medical).
+
+  Attributes:
+    labels: how these are resized, see geometry.resize_label.
   """
 
   amount: float = within(0, 0.45)
+  labels: Literal['nearest', 'shares'] = 'nearest'
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     height, width = size_of(example)
@@ -241,7 +245,8 @@ class Sides(Transform):
     top, left = round(top), round(left)
     rows = max(1, round(height - bottom) - top)
     columns = max(1, round(width - right) - left)
-    return geometry.resize(geometry.crop(example, top, left, rows, columns), (height, width))
+    part = geometry.crop(example, top, left, rows, columns)
+    return geometry.resize(part, (height, width), self.labels)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,17 +31,20 @@ class _View:
 
 
 class Resized(_View):
-  """All examples at `size`: images and weights bilinear, labels and instances nearest.
+  """All examples at `size`: images and weights bilinear, instances nearest.
 
   What is scored then is the resized label, as the recipes do that need this.
+
+  Args:
+    labels: how these are resized, see geometry.resize_label.
   """
 
-  def __init__(self, source: Any, size: Size):
+  def __init__(self, source: Any, size: Size, labels: str = 'nearest'):
     super().__init__(source)
-    self._size = (int(size[0]), int(size[1]))
+    self._size, self._labels = (int(size[0]), int(size[1])), labels
 
   def __getitem__(self, index: int) -> dict:
-    example = geometry.resize(self._source[index], self._size)
+    example = geometry.resize(self._source[index], self._size, self._labels)
     return {k: v for k, v in example.items() if k not in _IN_PIXELS}
 
   def size(self, index: int) -> Size:
@@ -53,12 +56,13 @@ class Resized(_View):
     """Returns only the label, uint8 [h, w]."""
     read = getattr(self._source, 'label', None)
     label = read(index) if read else self._source[index]['label']
-    return geometry.resize_label(label, self._size)
+    return geometry.resize_label(label, self._size, self._labels)
 
   @property
   def identity(self) -> str:
     """Text that is the same only for the same examples, in the same order and size."""
-    return f'{self._source.identity}|{self._size}'
+    by = '' if self._labels == 'nearest' else f'|{self._labels}'
+    return f'{self._source.identity}|{self._size}{by}'
 
 
 class Remembered(_View):

@@ -110,7 +110,8 @@ class Experiment:
       if here != have:
         advice = advice.format(have)
         raise UserError(f'config.{key}={here}, but {self.data.name} has {have}: {advice}')
-    return Resized(source, self.data.image_size) if self.data.image_size else source
+    size, by = self.data.image_size, self.data.resize_labels
+    return Resized(source, size, by) if size else source
 
   def check_data(self) -> None:
     """Raises UserError for a dataset, or an option of it, that there is not; nothing is read."""
