@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxseg.metrics import seg
+from jaxseg.metrics import seg, seg_field
 from jaxseg.types import UserError
 
 TRUTH = np.array([[1, 1, 1, 1, 0, 7, 7, 7, 7, 0, 9]])
@@ -51,6 +51,30 @@ def test_score_by_hand():
   assert seg.Score(('background', 'cell')).compute() == {'seg': None}
   with pytest.raises(UserError, match='needs data that number their objects'):
     score.add({'label': ids}, {'mask': ids})
+
+
+def test_field_and_least_area_by_hand():
+  ids = np.array([[1, 1, 1, 2, 2, 3]])
+  assert seg_field.without_small(ids, 2).tolist() == [[1, 1, 1, 2, 2, 0]]
+  frame = np.zeros((5, 5), int)
+  frame[0, :4], frame[1:3, 4], frame[4, 4], frame[3, 3] = 7, 8, 9, 9
+  kept = seg_field.in_field(frame, 1)  # the field is rows and columns 1 to 3
+  assert set(kept.ravel()) == {0, 9} and (kept == 9).sum() == 2
+
+
+def test_score_of_the_field():
+  truth, mask = np.zeros((120, 130), int), np.zeros((120, 130), np.uint8)
+  truth[55:65, 55:65] = 1  # inside: found with half of another
+  mask[55:65, 55:70] = 1
+  truth[0:20, 0:20] = 2  # in the strip of 50: not asked for
+  truth[40:52, 100:112] = 3  # in the strip
+  truth[60:66, 75:85] = 4  # inside, but what is found of it, four fifths, has 48 pixels
+  mask[60:66, 75:83] = 1
+  score = seg_field.Score(('background', 'cell'))
+  score.add({'instances': truth}, {'mask': mask})
+  assert score.compute() == {'seg_field': pytest.approx((100 / 150 + 0) / 2)}
+  with pytest.raises(UserError, match='needs data that number their objects'):
+    score.add({'label': mask}, {'mask': mask})
 
 
 def test_shapes_must_agree():
