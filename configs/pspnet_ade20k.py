@@ -13,10 +13,8 @@ bare     the deep stem of three 3x3 convolutions; its ImageNet weights are MIT's
 To reach on val, single scale: 41.68 mIoU and 80.04 pixel accuracy (the PyTorch release: 41.89).
 As the paper tests it, in mirrored pairs of windows that overlap by a third, and at six scales:
 
-    python launch/evaluate.py --workdir=DIR --flip --tile=473,473 --tile_step=316,316
-        [--scales=.5,.75,1,1.25,1.5,1.75]
-
-Only that the authors first resize every image's longer side to 512, and weigh windows equally.
+    python launch/evaluate.py --workdir=DIR --long_side=512 --flip --tile=473,473 --tile_step=316,316
+        --windows=even [--scales=.5,.75,1,1.25,1.5,1.75]
 
 150,000 steps of 16 crops of 473 x 473, batch norm over all of them; SGD, the rate falls with power
 0.9 at every step, what is not in the ResNet learns ten times as fast; the auxiliary loss counts 0.4.

@@ -17,7 +17,7 @@ The paper has 78.4 mIoU on the test set, whose labels are hidden, for training o
 (80.2 with the coarse ones too). To reach on val: the released Caffe network has 79.70 mIoU and 96.38
 pixel accuracy at one scale, 80.91 at six; the PyTorch release 78.63 and 79.29:
 
-    python launch/evaluate.py --workdir=DIR --flip --tile=713,713 --tile_step=476,476
+    python launch/evaluate.py --workdir=DIR --flip --tile=713,713 --tile_step=476,476 --windows=even
         [--scales=.5,.75,1,1.25,1.5,1.75]
 
 90,000 steps of 16 crops of 713 x 713, batch norm over all of them; SGD, the rate falls with power

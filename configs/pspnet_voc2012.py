@@ -13,10 +13,8 @@ bare     the deep stem of three 3x3 convolutions; its ImageNet weights are MIT's
 The paper has 82.6 mIoU on the test set, whose labels are hidden (85.4 with COCO's images). To reach
 on val, as the PyTorch release scores it: 79.07 at one scale, 79.63 at six:
 
-    python launch/evaluate.py --workdir=DIR --flip --tile=473,473 --tile_step=316,316
-        [--scales=.5,.75,1,1.25,1.5,1.75]
-
-Only that the authors first resize every image's longer side to 512, and weigh windows equally.
+    python launch/evaluate.py --workdir=DIR --long_side=512 --flip --tile=473,473 --tile_step=316,316
+        --windows=even [--scales=.5,.75,1,1.25,1.5,1.75]
 
 30,000 steps of 16 crops of 473 x 473 from the 10,582 images of trainaug, batch norm over all of
 them; SGD, the rate falls with power 0.9 at every step, what is not in the ResNet learns ten times as

@@ -28,6 +28,7 @@ PAPERS = {
   'segnet_camvid.py:bayesian': 'Bayesian SegNet',
   'segnet_camvid.py:basic': 'SegNet-Basic',
   'segnet_camvid.py:basic,bayesian': 'Bayesian SegNet-Basic',
+  'segnet_camvid.py:paper': 'SegNet-Basic',
   'pspnet_ade20k.py': 'PSPNet50',
   'pspnet_cityscapes.py': 'PSPNet101',
   'mask_rcnn_coco.py': 'Mask R-CNN R50-FPN',

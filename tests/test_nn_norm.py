@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.nn.layers import BatchNorm, local_response_norm, norm
+from jaxseg.nn.layers import BatchNorm, local_contrast_norm, local_response_norm, norm
 
 
 def _train(layer, variables, x, **options):
@@ -137,3 +137,26 @@ def test_local_response_norm_by_hand():
   gradient = jax.grad(lambda x: local_response_norm(x, size=1, alpha=1.0, beta=1.0).sum())(x)
   np.testing.assert_allclose(gradient.reshape(-1), [0, -3 / 25, -8 / 100], rtol=1e-5, atol=1e-7)
   assert local_response_norm(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_local_contrast_norm_by_hand():
+  """Three pixels in a row, two channels, and a window of three."""
+  x = np.array([[1.0, 3.0], [4.0, 4.0], [9.0, 5.0]], np.float32).reshape(1, 1, 3, 2)
+  side = np.exp(-0.5 * 2**2)  # one pixel away, of a deviation of half a pixel
+  weights = np.array([[1, side, 0], [side, 1, side], [0, side, 1]])
+  weights /= weights.sum(axis=1, keepdims=True)
+  v = x[0, 0] - (weights @ x[0, 0].mean(axis=1))[:, None]
+  deviation = np.sqrt(weights @ (v**2).mean(axis=1))
+  want = v / np.maximum(deviation, deviation.mean())[:, None]
+  np.testing.assert_allclose(local_contrast_norm(jnp.array(x), 3)[0, 0], want, rtol=1e-5)
+
+
+def test_local_contrast_norm_of_brighter_and_of_even_images():
+  x = jnp.array(np.random.default_rng(0).integers(0, 256, (2, 12, 15, 3)), jnp.float32)
+  y = local_contrast_norm(x)
+  np.testing.assert_allclose(local_contrast_norm(3 * x + 40), y, atol=1e-3)
+  even = local_contrast_norm(jnp.full((1, 12, 15, 3), 200.0))
+  assert jnp.isfinite(even).all() and jnp.abs(even).max() < 0.1
+  gradient = jax.grad(lambda x: local_contrast_norm(x)[0, 5, 5, 0])(jnp.full((1, 12, 15, 3), 7.0))
+  assert jnp.isfinite(gradient).all()
+  assert local_contrast_norm(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16

@@ -125,6 +125,23 @@ def test_what_fits_is_averaged_in_one_piece(monkeypatch):
   np.testing.assert_allclose(plain.replace(flip=True).probabilities(image), by_hand, atol=1e-6)
 
 
+def test_a_longer_side_is_a_scale_for_each_image():
+  plain = predictor_of(SHALLOW)
+  for size, scale in (((80, 60), 0.5), ((30, 40), 1), ((10, 20), 2)):
+    image = random_image(*size)
+    found = plain.replace(long_side=40).probabilities(image)
+    expected = plain.replace(scales=(scale,)).probabilities(image)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+  tiled = dict(tile=(16, 16), windows='even')
+  found = plain.replace(long_side=40, **tiled).probabilities(random_image(80, 60))
+  expected = plain.replace(scales=(0.5,), **tiled).probabilities(random_image(80, 60))
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  words = plain.replace(long_side=40, **tiled).options.describe()
+  assert words == 'tiles of 16x16, that count alike, longer side 40'
+  with pytest.raises(UserError, match='windows=even needs a tile'):
+    plain.replace(windows='even')
+
+
 def test_gaussian_tiles_of_a_padding_network_are_close_and_continuous():
   image = random_image(80, 80)
   whole = predictor_of(SHALLOW)

@@ -126,3 +126,33 @@ def test_a_network_with_a_margin_that_was_trained_on_a_canvas_sees_the_canvas():
   np.testing.assert_array_equal(
     seen[0][..., 0], [[7, 7, 7, 7], [7, 9, 9, 7], [7, 9, 9, 7], [7, 7, 7, 7]]
   )
+
+
+def test_even_tiles_count_alike():
+  """A row of 6 in tiles of 4, 2 apart: columns 2 and 3 are seen twice."""
+  answers = iter((1.0, 4.0))
+  tiling = tiles.make_tiling(ANY, (1, 4), (1, 2), even=True)
+  image = np.zeros((1, 6, 1), np.uint8)
+  found = tiles.joined(lambda _: np.full((1, 4, 1), next(answers), np.float32), image, tiling)
+  assert found[0, :, 0].tolist() == [1, 1, 2.5, 2.5, 4, 4]
+
+
+def test_an_image_that_is_smaller_than_an_even_tile_lies_in_its_middle():
+  seen = []
+
+  def run(tile):
+    seen.append(tile[..., 0].tolist())
+    return tile.astype(np.float32)
+
+  frame = Frame(SizeRule(8, offset=1), fill=(7,))  # PSPNet's sizes: 9, 17 ...
+  image = np.arange(1, 21, dtype=np.uint8).reshape(2, 10, 1)
+  tiling = tiles.make_tiling(frame, (9, 9), (6, 6), (2, 10), even=True)
+  assert tiling.tile == (9, 9)  # though less would do
+  np.testing.assert_array_equal(tiles.joined(run, image, tiling), image)
+  assert len(seen) == 2  # at columns 0 and 1: the last ends at the image's end
+  for tile, columns in zip(seen, (slice(0, 9), slice(1, 10)), strict=True):
+    assert tile == [[7] * 9] * 3 + image[:, columns, 0].tolist() + [[7] * 9] * 4
+
+
+def test_tiles_that_join_are_alike_anyway():
+  assert not tiles.make_tiling(UNET, (572, 572), even=True).even

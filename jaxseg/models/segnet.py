@@ -27,7 +27,14 @@ import jax.numpy as jnp
 
 from jaxseg.models import channels, check_options, check_size, dropout
 from jaxseg.nn.backbones.blocks import run_block
-from jaxseg.nn.layers import BatchNorm, Conv, local_response_norm, max_pool_argmax, max_unpool
+from jaxseg.nn.layers import (
+  BatchNorm,
+  Conv,
+  local_contrast_norm,
+  local_response_norm,
+  max_pool_argmax,
+  max_unpool,
+)
 from jaxseg.types import Array, Outputs, SizeRule
 
 # Convolutions (name, channels in units of `width`) of each encoder stage, finest first.
@@ -51,6 +58,8 @@ class Model(nn.Module):
 
   Attributes:
     variant: see above.
+    input_norm: of 'basic', before its first convolution: 'response' as released, or local 'contrast'
+      normalisation, as in the paper's comparison of variants (section 4.1).
     width: channels of the first convolution; all others scale with it.
     bayesian: dropout after poolings 3 and deeper and after the decoder stages 3 and deeper.
     dropout_rate: its rate.
@@ -62,6 +71,7 @@ class Model(nn.Module):
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
   variant: Literal['vgg16', 'basic'] = 'vgg16'
+  input_norm: Literal['response', 'contrast'] = 'response'
   width: int = channels(default=64)
   bayesian: bool = False
   dropout_rate: float = dropout(default=0.5)
@@ -85,7 +95,9 @@ class Model(nn.Module):
     encoder, memory = _ENCODERS[self.variant], []
     x = jnp.asarray(image, self.dtype)
     if self.variant == 'basic':
-      x = local_response_norm(image.astype(jnp.float32)).astype(self.dtype)
+      contrast = self.input_norm == 'contrast'
+      normalise = local_contrast_norm if contrast else local_response_norm
+      x = normalise(image.astype(jnp.float32)).astype(self.dtype)
     for stage, convolutions in enumerate(encoder, start=1):
       size = x.shape[1:3]
       encode = partial(Model._encode, convolutions=convolutions, train=train)

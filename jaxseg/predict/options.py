@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from jaxseg import console
 from jaxseg.config.fields import check_fields, within
@@ -27,6 +28,9 @@ class Options:
     samples: passes with dropout on, 0 is off.
     tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
     tile_step: distance between tiles; None: that of tiles.make_tiling.
+    windows: what a tile counts for where several overlap: 'gaussian', most in its middle, or 'even',
+      which also puts images that are smaller than a tile in its middle.
+    long_side: images are resized so that their longer side is this times the scale; 0: they are not.
     multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
       leaves the choice to the config, see data.frame: then predictions are what evaluation scores.
       What is added lies right and below. A network with a margin predicts the same within the image;
@@ -44,6 +48,8 @@ class Options:
   samples: int = within(0, MOST, default=0)
   tile: tuple[int, int] | None = within(1, LONGEST, default=None)
   tile_step: tuple[int, int] | None = within(1, LONGEST, default=None)
+  windows: Literal['gaussian', 'even'] = 'gaussian'
+  long_side: int = within(0, LONGEST, default=0)
   multiple: int = within(0, LONGEST, default=0)
   max_pixels: int = within(1, sys.maxsize, default=MAX_PIXELS)
   temperature: float = within(0, HOTTEST, default=1.0)
@@ -53,6 +59,8 @@ class Options:
     check_fields(self, 'prediction')
     if self.tile_step and not self.tile:
       raise UserError('tile_step needs a tile')
+    if self.windows == 'even' and not self.tile:
+      raise UserError('windows=even needs a tile')
 
   def beside(self, scales: Sequence[float]) -> Options:
     """Returns the options but for scales that are those of the config anyway."""
@@ -62,7 +70,7 @@ class Options:
   def is_one_pass(self) -> bool:
     """Whether nothing is averaged or cut, but for images that are too large."""
     averaged = len(self.scales) > 1 or self.flip or self.rotations > 1 or self.samples
-    return not (averaged or self.tile)
+    return not (averaged or self.tile or self.long_side)
 
   def describe(self) -> str:
     """Returns what differs from one plain pass, in words; '' where nothing does."""
@@ -74,6 +82,8 @@ class Options:
       f'{self.samples} samples' if self.samples else '',
       f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
       f'every {self.tile_step[0]}x{self.tile_step[1]}' if self.tile_step else '',
+      'that count alike' if self.windows == 'even' else '',
+      f'longer side {self.long_side}' if self.long_side else '',
       f'temperature {self.temperature:.4g}' if self.temperature != 1 else '',
       f'objects from a score of {self.score:g}' if self.score is not None else '',
     ]
@@ -105,6 +115,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
   add_temperature(parser)
   add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
+  add('--windows', default='gaussian', choices=('gaussian', 'even'), help='what tiles count for')
+  add(
+    '--long_side',
+    type=console.whole(0, LONGEST),
+    default=0,
+    help='resize so that the longer side is this times the scale',
+  )
 
 
 def add_temperature(parser: argparse.ArgumentParser) -> None:

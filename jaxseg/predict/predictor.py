@@ -188,7 +188,7 @@ class Predictor(BasePredictor):
 
   def _bands(self, image: np.ndarray) -> Iterator[Band]:
     options, num_classes = self.options, self._task.num_classes
-    streams = options.rotations == 1 and options.scales == (1.0,)
+    streams = options.rotations == 1 and options.scales == (1.0,) and not options.long_side
     if self._trained_size not in (None, image.shape[:2]):
       yield Band.of_maps(0, self._resized_maps(image), num_classes)
     elif self._is_plain(image.shape[:2]):
@@ -213,7 +213,10 @@ class Predictor(BasePredictor):
 
   def _maps(self, image: np.ndarray, scale: float) -> np.ndarray:
     """Returns the averaged network's maps of the image at a scale, float32 [h, w, k]."""
-    frame, size = self.frame(scale), image.shape[:2]
+    size = image.shape[:2]
+    if self.options.long_side:
+      scale *= self.options.long_side / max(size)
+    frame = self.frame(scale)
     if not self._needs_tiles(size, frame):
       placed = self._noted(frame.place(image)[None])
       maps = self._network(self.variables, placed, self._key, size=frame.canvas(size))
@@ -224,7 +227,8 @@ class Predictor(BasePredictor):
 
   def _tiling(self, size: Size, frame: Frame) -> tiles.Tiling:
     tile = self.options.tile or (frame.rule.at_least(AUTO_TILE),) * 2
-    return tiles.make_tiling(frame, tile, self.options.tile_step, size)
+    even = self.options.windows == 'even'
+    return tiles.make_tiling(frame, tile, self.options.tile_step, size, even=even)
 
   def _run(self, tiling: tiles.Tiling) -> tiles.Run:
     """Returns the averaged network of one tile; every tile draws its own dropout."""

@@ -4,7 +4,7 @@ Networks with a margin (the unpadded U-Net, arXiv:1505.04597, figure 2) take ove
 outputs join: borders are mirrored, tiles start at multiples of the network's stride, and the result
 is that of one pass over the whole image. Networks that pad have no exact joint: their tiles overlap,
 and each counts most in its middle (a Gaussian whose standard deviation is an eighth of the tile, as
-in nnU-Net).
+in nnU-Net), or all alike ('even', as PSPNet's authors test).
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ class Tiling:
     frame: sizes that the network takes, its margin, and what lies outside of the image.
     tile: input height and width of a tile, in pixels.
     step: distances between tiles.
+    even: whether all of a tile counts alike, and an image that is smaller lies in its middle.
   """
 
   frame: Frame
   tile: Size
   step: Size
+  even: bool = False
 
   @property
   def output(self) -> Size:
@@ -45,7 +47,12 @@ class Tiling:
 
 
 def make_tiling(
-  frame: Frame, tile: Size, step: Size | None = None, size: Size | None = None
+  frame: Frame,
+  tile: Size,
+  step: Size | None = None,
+  size: Size | None = None,
+  *,
+  even: bool = False,
 ) -> Tiling:
   """Returns the checked tiling.
 
@@ -54,7 +61,9 @@ def make_tiling(
     tile: input size of a tile.
     step: distance between tiles; None: half a tile (to a multiple of 32), or with a margin the
       output's size (to a multiple of the stride).
-    size: of the image, where it is known: no tile is larger than what the network gets of it.
+    size: of the image, where it is known: no tile is larger than what the network gets of it, unless
+      they are even.
+    even: see Tiling; tiles of networks with a margin join, and count alike anyway.
 
   Raises:
     UserError: a tile that the network cannot take, or a step that leaves gaps or is out of its grid.
@@ -67,7 +76,8 @@ def make_tiling(
       least = rule.at_least(2 * rule.margin + rule.multiple)
       raise UserError(f'a tile side of {side} predicts too little: take {least} or more')
   asked, steps = tile, step or (None, None)
-  tile = tuple(map(min, frame.input(size), tile)) if size else tuple(tile)
+  even = even and not rule.margin
+  tile = tuple(map(min, frame.input(size), tile)) if size and not even else tuple(tile)
   step = tuple(
     _default_step(rule, side) if distance is None or side < wanted else distance
     for distance, side, wanted in zip(steps, tile, asked, strict=True)
@@ -80,7 +90,7 @@ def make_tiling(
       raise UserError(
         f'a tile step of {distance}: tiles of this network join only at multiples of {rule.multiple}'
       )
-  return Tiling(frame, tile, step)
+  return Tiling(frame, tile, step, even)
 
 
 def _default_step(rule: SizeRule, side: int) -> int:
@@ -115,14 +125,19 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
   Yields:
     (top, float32 [rows, w, k]), k as `run` has it; together they are [h, w, k].
   """
+  if tiling.even and any(have < side for have, side in zip(image.shape, tiling.tile, strict=False)):
+    yield 0, _in_the_middle(run, image, tiling)
+    return
   (height, width), (tall, wide) = image.shape[:2], tiling.output
   frame, margin = tiling.frame, tiling.frame.rule.margin
   size = tuple(
-    max(frame.rule.at_least(side + 2 * margin), tile) - 2 * margin
+    max(side if tiling.even else frame.rule.at_least(side + 2 * margin), tile) - 2 * margin
     for side, tile in zip(image.shape[:2], tiling.tile, strict=True)
   )
   rows, columns = (offsets(*sides) for sides in zip(size, tiling.output, tiling.step, strict=True))
-  weight = (np.ones if margin else gaussian)((tall, wide)).astype(np.float32)[..., None]
+  weight = (np.ones if margin or tiling.even else gaussian)((tall, wide)).astype(np.float32)[
+    ..., None
+  ]
   total = norm = None
   for top, after in zip(rows, rows[1:] + [size[0]], strict=True):
     if top >= height:
@@ -142,6 +157,15 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
     finished = min(done, height - top)
     yield top, total[:finished, :width] / norm[:finished, :width]
     total, norm = (np.pad(a[done:], ((0, done), (0, 0), (0, 0))) for a in (total, norm))
+
+
+def _in_the_middle(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
+  """Returns the maps of an image that is lower or narrower than a tile, with as much on either side."""
+  size = image.shape[:2]
+  plane = tuple(map(max, size, tiling.tile))
+  top, left = ((whole - side) // 2 for whole, side in zip(plane, size, strict=True))
+  maps = joined(run, tiling.frame.window(image, (-top, -left), plane), tiling)
+  return maps[top : top + size[0], left : left + size[1]]
 
 
 def joined(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:

@@ -3,7 +3,7 @@
 from jaxseg.nn.layers.bilinear import bilinear_kernel, resize_bilinear, upsample_bilinear
 from jaxseg.nn.layers.convolution import Conv, conv_general_dilated
 from jaxseg.nn.layers.layout import classes_in_front
-from jaxseg.nn.layers.norm import BatchNorm, local_response_norm
+from jaxseg.nn.layers.norm import BatchNorm, local_contrast_norm, local_response_norm
 from jaxseg.nn.layers.pooling import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
 from jaxseg.nn.layers.transposed import ConvTranspose, conv_transpose
 
@@ -16,6 +16,7 @@ __all__ = [
   'classes_in_front',
   'conv_general_dilated',
   'conv_transpose',
+  'local_contrast_norm',
   'local_response_norm',
   'max_pool',
   'max_pool_argmax',

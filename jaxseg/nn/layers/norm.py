@@ -143,3 +143,41 @@ def local_response_norm(
   window, pads = (*ones, size), (*pads, (half, size - 1 - half))
   energy = lax.reduce_window(jnp.square(wide), 0.0, lax.add, window, (*ones, 1), pads)
   return (wide * (k + alpha / size * energy) ** -beta).astype(x.dtype)
+
+
+def local_contrast_norm(x: Array, size: int = 9) -> Array:
+  """Subtracts the local mean and divides by the local deviation (Jarrett et al., ICCV 2009, section 2.1).
+
+  v = x - mean of x, y = v / max(c, sqrt(mean of v^2)), where the means are over all channels of a
+  window, weighted by a Gaussian whose deviation is a sixth of it, and c is the deviations' mean over the
+  image, at least 1e-3 (an image of one colour is 0). At the border the weights of what is there sum to 1.
+
+  Args:
+    x: [b,h,w,c] float.
+    size: odd side of the window.
+
+  Returns:
+    The shape and dtype of x; computed in float32.
+  """
+  distance = (jnp.arange(size) - size // 2) / (size / 6)
+  weights = jnp.exp(-(distance**2) / 2)
+
+  def blur(plane: Array) -> Array:  # [b,h,w,1]
+    for shape in ((size, 1, 1, 1), (1, size, 1, 1)):
+      plane = lax.conv_general_dilated(
+        plane,
+        weights.reshape(shape),
+        (1, 1),
+        'SAME',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        precision=lax.Precision.HIGHEST,
+      )
+    return plane
+
+  wide = x.astype(jnp.float32)
+  there = blur(jnp.ones_like(wide[:1, ..., :1]))
+  wide -= blur(wide.mean(axis=-1, keepdims=True)) / there
+  energy = blur(jnp.square(wide).mean(axis=-1, keepdims=True)) / there
+  deviation = jnp.sqrt(energy + jnp.finfo(jnp.float32).tiny)  # a root of 0 has no gradient
+  least = jnp.maximum(deviation.mean(axis=(1, 2), keepdims=True), 1e-3)
+  return (wide / jnp.maximum(deviation, least)).astype(x.dtype)

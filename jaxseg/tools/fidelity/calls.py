@@ -43,6 +43,10 @@ def _response_norm(value, x, size=5, alpha=1e-4, beta=0.75, k=1.0) -> Layer:
   return Layer('norm', f'lrn {size}, {alpha:g}, {beta:g}, {k:g}')
 
 
+def _contrast_norm(value, x, size=9) -> Layer:
+  return Layer('norm', f'lcn {size}x{size}')
+
+
 def _double(value, x) -> Layer:
   return Layer('doubling#', lambda: probes.double(fpn.double), str(value.shape[1] // x.shape[1]))
 
@@ -57,6 +61,7 @@ DESCRIPTIONS = {
   layers.max_pool_argmax: _pool_argmax,
   layers.upsample_bilinear: _upsample,
   layers.resize_bilinear: _resize,
+  layers.local_contrast_norm: _contrast_norm,
   layers.local_response_norm: _response_norm,
   fpn.double: _double,
   roi_align: _align,
