@@ -6,6 +6,11 @@ bare     the deep stem of three 3x3 convolutions; its ImageNet weights are MIT's
          (CSAILVision), of the network that the authors' PyTorch release (hszhao/semseg) starts from
          too; its own lie where no program gets them.
 :torchvision  the 7x7 stem, for torchvision's resnet101; 123,776 parameters fewer.
+:caffe   the Caffe release's network and multipliers: stride on the first 1x1, no decay of batch norms,
+         the scores' biases at twenty times the rate, MSRA, running averages of 0.95, BGR. Its ImageNet
+         weights were not published: from scratch, or --config.init_from=FILE. It supervises at an eighth
+         of the size, here at all of it; evaluate it with --flip_by=logits. The bare recipe has the
+         paper's steps with semseg's network and multipliers.
 :small   for 15 minutes on two CPU cores, from scratch, as pspnet_camvid.py:small; not run, the data were
          not at hand.
 :smoke   seconds, on generated shapes.
@@ -32,7 +37,7 @@ PARAMS = 68_073_706
 
 
 def get_config(variant=None):
-  chosen = variants(variant, torchvision=False, small=False, smoke=False)
+  chosen = variants(variant, torchvision=False, caffe=False, small=False, smoke=False)
   config = base()
   config.num_classes = 21
   config.num_steps = 30_000
@@ -68,6 +73,8 @@ def get_config(variant=None):
     source='arXiv:1612.01105, table 6',
   )
 
+  if chosen.caffe:
+    caffe(config)
   if chosen.small:
     small(config)
   if chosen.smoke:
@@ -81,6 +88,18 @@ def augment(height, width):
     ('crop', dict(size=(height, width), scale=(0.5, 2.0))),
     ('flip', {}),
     ('blur', dict(share=0.5)),
+  )
+
+
+def caffe(config):
+  config.init_from = ''
+  config.data.update(mean=(123.68, 116.779, 103.939), std=(1.0, 1.0, 1.0), channel_order='bgr')
+  config.model.release = 'caffe'
+  config.optim.multipliers = (
+    (r'^(cls|aux)_4/bias', 20.0, 1.0),
+    (r'^(ppm_features_\d_2|cls_1|aux_1)/', 10.0, 0.0),
+    (r'^(ppm|cls|aux)_', 10.0, 1.0),
+    (r'^backbone/.*(bn\d|downsample_1)/', 1.0, 0.0),
   )
 
 

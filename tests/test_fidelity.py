@@ -31,6 +31,7 @@ PAPERS = {
   'segnet_camvid.py:paper': 'SegNet-Basic',
   'pspnet_ade20k.py': 'PSPNet50',
   'pspnet_cityscapes.py': 'PSPNet101',
+  'pspnet_ade20k.py:caffe': 'PSPNet50',
   'mask_rcnn_coco.py': 'Mask R-CNN R50-FPN',
   'unet_isbi2012.py': 'U-Net',
   'unet_isbi2012.py+model.variant=release': "U-Net, the authors' release",

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -241,3 +242,17 @@ def test_one_device_and_pmap_agree():
   assert all(total == pytest.approx(main + aux) for total, main, aux in losses)
   np.testing.assert_allclose(theirs, losses, rtol=1e-5)
   assert_same((state.params, state.batch_stats), (other.params, other.batch_stats))
+
+
+@pytest.mark.parametrize('release, kept', [('semseg', 0.9), ('caffe', 0.95)])
+def test_what_the_running_averages_of_a_release_keep(release, kept):
+  seen = set()
+
+  def note(call, args, options, context):
+    if isinstance(context.module, BatchNorm):
+      seen.add(context.module.momentum)
+    return call(*args, **options)
+
+  with nn.intercept_methods(note):
+    abstract(Model(2, release=release, **TINY), (2, 17, 17, 3))
+  assert seen == {kept}

@@ -125,6 +125,15 @@ def test_what_fits_is_averaged_in_one_piece(monkeypatch):
   np.testing.assert_allclose(plain.replace(flip=True).probabilities(image), by_hand, atol=1e-6)
 
 
+def test_logits_of_a_flip_are_added():
+  plain, image = predictor_of(SHALLOW), random_image(16, 24)
+  logits = [np.log(plain.probabilities(one)) for one in (image, image[:, ::-1])]
+  expected = jax.nn.softmax(logits[0] + logits[1][:, ::-1])
+  found = plain.replace(flip=True, flip_by='logits')
+  np.testing.assert_allclose(found.probabilities(image), expected, atol=1e-5)
+  assert found.options.describe() == 'flip of logits'
+
+
 def test_a_longer_side_is_a_scale_for_each_image():
   plain = predictor_of(SHALLOW)
   for size, scale in (((80, 60), 0.5), ((30, 40), 1), ((10, 20), 2)):

@@ -5,11 +5,12 @@ beside its features, one 3x3 convolution, and bilinear upsampling with aligned c
 8 n + 1 pixels high and wide, the features n + 1. In training a second, auxiliary head on stage 3 is
 supervised as well; the task weighs it (0.4).
 
-The paper leaves details open; they are those of the authors' PyTorch release (hszhao/semseg):
-  the stem is three 3x3 convolutions ('deep'), the stride of a bottleneck sits on its 3x3, and every
-  3x3 of a dilated stage has its stage's dilation (their Caffe release: stride on the first 1x1);
-  dropout drops whole channels (Caffe: single values);
-  both heads are supervised at the size of the image (Caffe: at an eighth of it).
+The paper leaves details open; they are those of one of the authors' two releases:
+  release='semseg'  PyTorch (hszhao/semseg): the stride of a bottleneck sits on its 3x3; dropout drops
+                   whole channels; new layers begin as PyTorch's; running averages keep 0.9.
+  release='caffe'  hszhao/PSPNet: the stride on the first 1x1; dropout of single values; MSRA; 0.95.
+In both the stem is three 3x3 convolutions ('deep'), and every 3x3 of a dilated stage has its stage's
+dilation. Both heads are supervised at the size of the image, as in semseg (Caffe: at an eighth of it).
 Departures, and the option that gives each:
   deep_stem=False  the 7x7 stem, for torchvision's ImageNet weights.
   aux=False        no auxiliary head: the network of inference.
@@ -21,6 +22,7 @@ Departures, and the option that gives each:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -34,7 +36,10 @@ from jaxseg.nn.layers import BatchNorm, Conv, adaptive_average_pool, resize_bili
 from jaxseg.nn.layers.split_rows import unsplit_rows
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
-_torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
+_INITIAL = {
+  'semseg': nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),  # PyTorch's default
+  'caffe': nn.initializers.variance_scaling(2.0, 'fan_in', 'normal'),  # MSRA
+}
 
 
 class Model(nn.Module):
@@ -46,7 +51,7 @@ class Model(nn.Module):
 
   Attributes:
     backbone: gives the bottlenecks in each stage.
-    deep_stem: see above.
+    release, deep_stem: see above.
     bins: bins along a side at each level of the pyramid; their number divides 32 * width.
     width: channels of the ResNet's first stage, 64 as published; the heads scale with it.
     stage_sizes: other bottlenecks in each of the four stages than the backbone's.
@@ -60,6 +65,7 @@ class Model(nn.Module):
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
   backbone: Literal[*STAGE_SIZES] = 'resnet50'
+  release: Literal['semseg', 'caffe'] = 'semseg'
   deep_stem: bool = True
   bins: tuple[int, ...] = within(1, 64, some=True, default=(1, 2, 3, 6))
   width: int = channels(default=64)
@@ -96,8 +102,9 @@ class Model(nn.Module):
       width=self.width,
       output_stride=8,
       dilate_first=True,
+      stride_first=self.release == 'caffe',
       deep_stem=self.deep_stem,
-      norm=self.norm,
+      norm=self._norm,
       dtype=self.dtype,
       remat=self.remat,
       name='backbone',
@@ -109,6 +116,10 @@ class Model(nn.Module):
       features = 4 * self.width
       outputs['aux_logits'] = self._head(taps['stage3'], features, 'aux', size, train, dropout)
     return outputs
+
+  @property
+  def _norm(self) -> Callable[..., nn.Module]:
+    return partial(self.norm, momentum=0.95) if self.release == 'caffe' else self.norm
 
   def _pyramid(self, x: Array, train: bool) -> Array:
     """[b,h,w,c] -> [b,h,w,2c]: x, then c / levels channels of each level of averages."""
@@ -128,13 +139,15 @@ class Model(nn.Module):
   ) -> Array:
     """[b,h,w,c] -> logits [b,*size,num_classes]."""
     x = self._conv_bn_relu(x, features, 3, (f'{name}_0', f'{name}_1'), train)
-    drop = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2), name=f'{name}_3')
+    shared = (1, 2) if self.release == 'semseg' else ()
+    drop = nn.Dropout(self.dropout_rate, broadcast_dims=shared, name=f'{name}_3')
     x = drop(x, deterministic=not dropout)
-    options = dict(dtype=self.dtype, kernel_init=_torch_init, name=f'{name}_4')
+    options = dict(dtype=self.dtype, kernel_init=_INITIAL[self.release], name=f'{name}_4')
     x = Conv(self.num_classes, (1, 1), **options)(x)
     x = resize_bilinear(x, size, align_corners=self.align_corners)
     self.sow('intermediates', f'{name}_upsampled', x)
     return x
 
   def _conv_bn_relu(self, x: Array, features: int, side: int, names: tuple, train: bool) -> Array:
-    return nn.relu(conv_norm(self, x, features, side, names, train, kernel_init=_torch_init))
+    options = dict(kernel_init=_INITIAL[self.release], norm=self._norm)
+    return nn.relu(conv_norm(self, x, features, side, names, train, **options))

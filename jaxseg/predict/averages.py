@@ -81,14 +81,21 @@ def make_network(model, task, preprocess: Callable, options: Options) -> Network
     options: see above.
   """
   dropout = {'dropout': True} if options.samples else {}
+  adds_logits = options.flip and options.flip_by == 'logits'
 
   def network(variables: dict, image: Array, key: Array, size: Size) -> Array:
-    rngs = {'dropout': key}
-    outputs = model.apply(variables, preprocess(image), train=False, rngs=rngs, **dropout)
+    def run(image: Array) -> dict:
+      rngs = {'dropout': key}
+      return model.apply(variables, preprocess(image), train=False, rngs=rngs, **dropout)
+
+    outputs = run(image)
+    if adds_logits:
+      mirrored = run(image[:, :, ::-1])
+      outputs = {**outputs, 'logits': outputs['logits'] + mirrored['logits'][:, :, ::-1]}
     return task.predict(outputs, size, maps=True)['probabilities']
 
   sampled = with_samples(network, options.samples) if options.samples else network
-  return with_flip(sampled) if options.flip else sampled
+  return with_flip(sampled) if options.flip and not adds_logits else sampled
 
 
 def with_flip(network: Network) -> Network:

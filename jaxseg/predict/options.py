@@ -24,6 +24,8 @@ class Options:
   Attributes:
     scales: of the image; (): the config's eval.scales.
     flip: also the image mirrored left to right.
+    flip_by: what of the two is averaged: 'probabilities', or 'logits', which are added before the softmax
+      (PSPNet's Caffe release).
     rotations: also the image turned, in all this many times (U-Net's 7); 1 is off.
     samples: passes with dropout on, 0 is off.
     tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
@@ -44,6 +46,7 @@ class Options:
 
   scales: tuple[float, ...] = within(*SCALES, default=())
   flip: bool = False
+  flip_by: Literal['probabilities', 'logits'] = 'probabilities'
   rotations: int = within(1, MOST, default=1)
   samples: int = within(0, MOST, default=0)
   tile: tuple[int, int] | None = within(1, LONGEST, default=None)
@@ -77,7 +80,7 @@ class Options:
     parts = [
       f'scales {", ".join(f"{s:g}" for s in self.scales)}' if len(self.scales) > 1 else '',
       f'scale {self.scales[0]:g}' if len(self.scales) == 1 and self.scales[0] != 1 else '',
-      'flip' if self.flip else '',
+      ('flip' + ' of logits' * (self.flip_by == 'logits')) if self.flip else '',
       f'{self.rotations} rotations' if self.rotations > 1 else '',
       f'{self.samples} samples' if self.samples else '',
       f'tiles of {self.tile[0]}x{self.tile[1]}' if self.tile else '',
@@ -100,6 +103,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     help="average these; default: the config's",
   )
   add('--flip', action='store_true', help='average with the image mirrored left to right')
+  add(
+    '--flip_by',
+    default='probabilities',
+    choices=('probabilities', 'logits'),
+    help='average these, or add logits',
+  )
   add(
     '--rotations',
     type=console.whole(1, MOST),

@@ -129,6 +129,7 @@ def first_weights(
 def _encoder(model: Any) -> str:
   """Returns what the manifest calls a network's encoder, '' where it is its own."""
   name = getattr(model, 'backbone', '') or getattr(model, 'variant', '')
+  name += '_v1' if getattr(model, 'release', '') == 'caffe' else ''
   return f'{name}_deep' if getattr(model, 'deep_stem', False) else name
 
 

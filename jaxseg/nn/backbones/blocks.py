@@ -22,6 +22,7 @@ def conv_norm(
   stride: int = 1,
   dilation: int = 1,
   epsilon: float = 1e-5,
+  norm: Callable[..., nn.Module] | None = None,
   **options: Any,
 ) -> Array:
   """A convolution without bias and its batch norm, in the compact method of `net` that calls this.
@@ -33,6 +34,7 @@ def conv_norm(
     side: of the kernel; padded alike on all sides, so that stride 1 keeps the size.
     names: of convolution and batch norm.
     train: normalise by the batch's statistics.
+    norm: another than the net's.
     options: further fields of Conv.
 
   Returns:
@@ -49,8 +51,8 @@ def conv_norm(
     name=names[0],
     **options,
   )(x)
-  norm = net.norm(epsilon=epsilon, dtype=net.dtype, name=names[1])
-  return norm(x, use_running_average=not train)
+  layer = (norm or net.norm)(epsilon=epsilon, dtype=net.dtype, name=names[1])
+  return layer(x, use_running_average=not train)
 
 
 def run_block(net: nn.Module, block: Callable[[nn.Module, Array], Any], x: Array) -> Any:

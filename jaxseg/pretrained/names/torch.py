@@ -119,5 +119,6 @@ SOURCES = (
     _translate_semseg,
     TORCHVISION,
     optional=('aux_.*',),
+    needs={'release': 'semseg'},
   ),
 )
