@@ -262,6 +262,20 @@ def test_a_damaged_tiff_is_named(tmp_path):
         image_files.encode_image(path)
 
 
+def test_a_stack_is_as_long_as_its_file(tmp_path):
+  path = tmp_path / 'a.tif'
+  tifffile.imwrite(path, np.stack([GREY] * 9), imagej=True, truncate=True)
+  assert pages.read_header(path).pages == 9
+  np.testing.assert_array_equal(pages.read(path, page=8).values[..., 0], GREY)
+  data = path.read_bytes()
+  assert b'images=9\n' in data
+  path.write_bytes(data.replace(b'images=9\n', b'images=7\n'))
+  assert pages.read_header(path).pages == 7
+  path.write_bytes(data.replace(b'images=9\nchannels=9\n', b'images=999999999\nx=9\n'))
+  with pytest.raises(UserError, match='claims 999,999,999 pages, and is too short for them'):
+    pages.read_header(path)
+
+
 @pytest.mark.parametrize('large', [False, True])
 @pytest.mark.parametrize('order', ['<', '>'])
 def test_pages_in_a_circle_are_refused(tmp_path, order, large):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -46,6 +47,8 @@ def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[],
     raise ValueError(f'there is no page {number}')
   page = pages[0] if stack > 1 else pages[number].aspage()
   facts = _facts(page) | {'pages': max(len(pages), stack)}
+  if stack > 1 and stack * page.nbytes > file.seek(0, os.SEEK_END):
+    raise ValueError(f'it claims {stack:,} pages, and is too short for them')
 
   def decode() -> np.ndarray:
     values = tiff.series[0].asarray() if stack > 1 else page.asarray()
