@@ -1,4 +1,7 @@
-"""A disk that is full: told in one line, status 2; what was saved before is whole and used again."""
+"""A disk that is full: told in one line, status 2; what was saved before is whole and used again.
+
+`DISK_TABLE=docs/reliability.md pytest -n0 tests/test_full_disk.py` renews the table.
+"""
 
 import os
 import subprocess
@@ -10,6 +13,7 @@ import pytest
 
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.writer import read_records
+from tests import documents
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
@@ -124,20 +128,23 @@ def run(job: str, folder: Path, inputs: Path | None = None) -> subprocess.Comple
   command = [sys.executable, '-W', 'ignore', '-c', SCRIPT, job, str(folder), str(inputs)]
   done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
   assert done.returncode == 2, done.stderr
-  assert [line for line in done.stderr.splitlines() if line.startswith('error: ')], done.stderr
+  [line] = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+  SAID[job] = line.removeprefix('error: ').replace(str(folder), 'out')
   return done
 
 
-WRITERS = (
-  'records',
-  'archive',
-  'probabilities',
-  'uncertainty',
-  'overlay',
-  'exported',
-  'picture',
-  'page',
-)
+SAID: dict[str, str] = {}  # of each job what it said
+WRITERS = {
+  'records': 'the records of a dataset',
+  'archive': 'what is unpacked',
+  'probabilities': 'probabilities of a prediction',
+  'uncertainty': 'its uncertainty',
+  'overlay': 'its overlay',
+  'exported': 'an export',
+  'picture': 'a picture',
+  'page': 'a report',
+}
+RUN = {'save': 'a checkpoint', 'log': 'the log of a training'}
 
 
 @pytest.mark.parametrize('writer', WRITERS)
@@ -174,3 +181,16 @@ def test_a_log_that_cannot_grow_ends_the_run_and_does_not_hang(tmp_path):
   assert 'cannot be written: File too large; make room there' in done.stderr
   steps = [record['step'] for record in read_records(tmp_path)]
   assert steps == list(range(1, len(steps) + 1)) and len(steps) > 100
+
+
+def test_the_table_shows_every_writer():
+  titles = WRITERS | RUN
+  if os.environ.get('DISK_TABLE'):
+    rows = [f'| {title} | {SAID[job]} |' for job, title in titles.items()]
+    head = '| what is written | the one line it ends with (status 2, nothing half is left) |'
+    about = (
+      f'{len(rows)} writers; `DISK_TABLE=docs/reliability.md pytest -n0 tests/test_full_disk.py`.'
+    )
+    table = '\n'.join([about, '', head, '|---|---|', *rows])
+    documents.renew('DISK_TABLE', 'Full disk', 'full disk', table)
+  assert all(f'| {title} |' in documents.section('full disk') for title in titles.values())

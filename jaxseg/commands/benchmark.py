@@ -6,6 +6,7 @@ python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=fit --batch=
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --batch=1 --crop=2048,1024
     --config.model.padding=same --config.cpu_devices=8
 python launch/benchmark.py --mode=scale --images=1000,10000     whole commands on that many made images
+python launch/benchmark.py --mode=reading                       careful readers beside plain ones
 """
 
 from jaxseg import config, console
@@ -15,12 +16,12 @@ from jaxseg.types import LONGEST
 def main(parser: console.Parser) -> None:
   add, words = parser.add_argument, console.words
   count, side = console.whole(1), console.whole(0, LONGEST)
-  add('--config', help='configs/NAME.py[:variant,...]; all modes but scale need it')
+  add('--config', help='configs/NAME.py[:variant,...]; all modes but scale and reading need it')
   add(
     '--mode',
     type=words,
     default=(),
-    help='of train,infer,memory,input,loop (default: all), or fit, spatial, detection, scale',
+    help='of train,infer,memory,input,loop (default: all), or fit, spatial, detection, scale, reading',
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
   add('--batch', type=console.several(count), default=(), help="images; default: the config's")
@@ -36,8 +37,13 @@ def main(parser: console.Parser) -> None:
 
     scale.run(flags.images, flags.json)
     return
+  if flags.mode == ('reading',):
+    from jaxseg.tools.benchmark import reading
+
+    reading.run(flags.trials, flags.json)
+    return
   if not flags.config:
-    parser.error('--config=configs/NAME.py is needed by all modes but scale')
+    parser.error('--config=configs/NAME.py is needed by all modes but scale and reading')
   settings = config.load(flags.config, flags.overrides)
   from jaxseg.tools.benchmark import session  # JAX starts only once the config is known to be right
 
