@@ -18,6 +18,7 @@ from orbax.checkpoint._src.path import gcs_utils
 from PIL import Image
 
 from jaxseg import console, files
+from jaxseg.fetch import get, manifest
 from jaxseg.types import UserError
 from tests.bad_inputs import ROOT, good_folder
 from tests.test_launch import launch
@@ -160,3 +161,16 @@ def test_the_cache_must_be_local():
 
   with pytest.raises(UserError, match=r'gs://bucket/c must be on this machine'):
     cache.cache_root('gs://bucket/c')
+
+
+def test_data_are_got_into_a_bucket_from_a_mirror_in_one(bucket, tmp_path):
+  item = manifest.Item('f.tar', bytes=5)
+  entry = manifest.Dataset('voc', 'CC BY 4.0', 'https://example.org', (item,))
+  there = bucket / 'mirror' / 'voc' / 'f.tar'
+  there.parent.mkdir(parents=True)
+  there.write_bytes(b'bytes')
+  way = get.Way('gs://bucket/mirror', yes=True, cache_dir=tmp_path / 'cache')
+  for _ in range(2):  # the second time it is there
+    get.dataset(entry, files.place('gs://bucket/data'), way)
+  assert (bucket / 'data' / 'voc' / 'f.tar').read_bytes() == b'bytes'
+  assert not list((tmp_path / 'cache' / 'staged').glob('f.tar'))

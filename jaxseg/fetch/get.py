@@ -101,7 +101,8 @@ def one(item: Item, folder: Path, group: str, way: Way) -> Path:
       )
   except download.NotFetched as error:
     raise UserError(
-      f'{error}: get {addresses[-1]} on a machine that can, put it at {path}, and run the same command again'
+      f'{error}: get {(item.addresses or addresses)[0]} on a machine that can, put it at {path}, and run the '
+      'same command again'
     ) from None
   except KeyboardInterrupt:
     raise KeyboardInterrupt(f'the same command goes on with {path}.part') from None
