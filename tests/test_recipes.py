@@ -47,6 +47,20 @@ def test_segnet_basic_gives_its_norms_no_multipliers():
   assert found == {'kernel': {(1, 1)}, 'bias': {(2, 0)}, **norm}
 
 
+def test_an_encoder_that_was_trained_before_learns_at_a_third_and_no_norm_decays():
+  """(rate, decay) of the U-Net on EfficientNet-Lite."""
+  rules = build('unet_camvid.py').optim.multipliers
+  for name, wanted in {
+    'backbone/blocks_3_depthwise_conv/kernel': (0.3, 1),
+    'backbone/blocks_3_bn1/scale': (0.3, 0),
+    'dec4_conv1/kernel': (1, 1),
+    'dec4_up/bias': (1, 0),
+    'dec4_bn1/scale': (1, 0),
+    'score/kernel': (1, 1),
+  }.items():
+    assert tuple(multiplier_of(name, rules, i) for i in (1, 2)) == wanted, name
+
+
 def test_only_what_is_new_to_pspnet_learns_ten_times_as_fast():
   """hszhao/semseg: 4 levels, two heads of two convolutions and a norm; the decay is everybody's."""
   spec = 'pspnet_ade20k.py'
