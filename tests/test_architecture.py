@@ -185,6 +185,7 @@ WRITE_THEMSELVES = {
   'export.write',
   'train.claim',
   'tools.benchmark.footprint',
+  'tools.benchmark.reading',
 }
 
 

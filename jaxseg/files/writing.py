@@ -147,8 +147,11 @@ class Appended:
   def write(self, data: bytes) -> None:
     """Adds bytes, in one call to the system: of two processes that add, each keeps its lines whole."""
     if self._file:
-      while data:
-        data = data[self._file.write(data) :]
+      try:
+        while data:
+          data = data[self._file.write(data) :]
+      except OSError as error:  # it does not say of what file
+        raise OSError(error.errno, error.strerror, str(self._path)) from None
       return
     self._data += data
     self._whole = False

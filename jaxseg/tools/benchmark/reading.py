@@ -27,6 +27,7 @@ from jaxseg.train import writer
 
 _LINES, _OBJECTS, _SMALL, _IMAGES = 20_000, 20_000, 500, 20
 _SIDE, _TENSORS = 480, 16  # pixels; arrays of 4 MiB
+_FILES = ('metrics.jsonl', 'coco.json', 'a.txt', 'a.png', 'a.tar.gz', 'a.safetensors')
 
 Pair = tuple[Callable[[], Any], Callable[[], Any]]
 
@@ -61,27 +62,8 @@ def _read(reader: Callable[[], Any]) -> None:
 
 def pairs(folder: Path) -> dict[str, Pair]:
   """Makes files in a folder and returns ours and the plain reader of each, by what is read."""
-  rng = np.random.default_rng(0)
-  log, outlines, small = folder / 'metrics.jsonl', folder / 'coco.json', folder / 'a.txt'
-  names = ('train/loss', 'train/accuracy', 'learning_rate', 'eval/mean_iou', 'seconds')
-  rows = (
-    {'step': i, **dict(zip(names, rng.random(5).tolist(), strict=True))} for i in range(_LINES)
-  )
-  log.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  objects = [
-    {'id': i, 'file_name': f'frame{i:06d}.png', 'segmentation': [(480 * rng.random(24)).tolist()]}
-    for i in range(_OBJECTS)
-  ]
-  outlines.write_text(json.dumps({'annotations': objects}))
-  small.write_text('a' * 1000)
-  image, packed, weights = folder / 'a.png', folder / 'a.tar.gz', folder / 'a.safetensors'
-  Image.fromarray(rng.integers(0, 32, (_SIDE, _SIDE, 3), np.uint8)).save(image)
-  with tarfile.open(packed, 'w:gz', compresslevel=1) as archive:
-    for i in range(_IMAGES):
-      archive.add(image, f'images/{i}.png')
-  tensors = {f'layer{i}.weight': rng.random((1024, 1024), np.float32) for i in range(_TENSORS)}
-  safetensors.numpy.save_file(tensors, weights)
-  del tensors
+  log, outlines, small, image, packed, weights = (folder / name for name in _FILES)
+  _make(folder)
 
   def unpacked(unpack: Callable[[Path], Any]) -> Callable[[], None]:
     def once() -> None:
@@ -121,3 +103,25 @@ def pairs(folder: Path) -> dict[str, Pair]:
       lambda: safetensors.numpy.load_file(weights),
     ),
   }
+
+
+def _make(folder: Path) -> None:
+  rng = np.random.default_rng(0)
+  log, outlines, small, image, packed, weights = (folder / name for name in _FILES)
+  names = ('train/loss', 'train/accuracy', 'learning_rate', 'eval/mean_iou', 'seconds')
+  rows = (
+    {'step': i, **dict(zip(names, rng.random(5).tolist(), strict=True))} for i in range(_LINES)
+  )
+  files.write_text(log, ''.join(json.dumps(row) + '\n' for row in rows))
+  objects = [
+    {'id': i, 'file_name': f'frame{i:06d}.png', 'segmentation': [(480 * rng.random(24)).tolist()]}
+    for i in range(_OBJECTS)
+  ]
+  files.write_text(outlines, json.dumps({'annotations': objects}))
+  files.write_text(small, 'a' * 1000)
+  Image.fromarray(rng.integers(0, 32, (_SIDE, _SIDE, 3), np.uint8)).save(image)
+  with tarfile.open(packed, 'w:gz', compresslevel=1) as archive:
+    for i in range(_IMAGES):
+      archive.add(image, f'images/{i}.png')
+  tensors = {f'layer{i}.weight': rng.random((1024, 1024), np.float32) for i in range(_TENSORS)}
+  safetensors.numpy.save_file(tensors, weights)
