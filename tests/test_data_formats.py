@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import annotations
+from jaxseg.data import annotations, outlines
 from jaxseg.datasets import coco, objects
 from jaxseg.types import UserError
 
@@ -65,6 +65,14 @@ def test_coco_optional_keys_follow_from_the_outline(root):
   assert first['area'].tolist() == [9, 7.5]
   assert first['instance_boxes'].tolist() == [[1, 1, 4, 4]] * 2
   assert empty['instance_classes'].shape == (0,) and not empty['label'].any()
+
+
+def test_coco_a_spike_thinner_than_a_pixel_belongs_to_the_box(root):
+  spike = [2, 2, 6, 2, 6, 4, 11, 4.05, 6, 4.1, 6, 6, 2, 6]
+  write_coco(root, [entry(1, segmentation=[spike], bbox=[2, 2, 9, 4], area=16.25)])
+  [box] = opened(root)[0]['instance_boxes'].tolist()
+  assert box == [2, 2, 11, 6]
+  assert outlines.extent([spike], (8, 12)) == ((2, 2, 11, 6), pytest.approx(16.25))
 
 
 def test_coco_matches_and_tells(root, capsys):

@@ -119,7 +119,7 @@ def example(
     try:
       piece = _pixels(one, size)
       box, area = _box(one, piece, size), _area(one, piece)
-      _compare(one, piece, box, area)
+      _compare(one, piece, box, area, size)
     except UserError as error:
       raise UserError(f'{raw.label}, {one.name} of {raw.file_name}: {error}') from None
     pieces.append(outlines.turn(piece, orientation, size))
@@ -191,22 +191,36 @@ def _box(one: Annotation, piece: Piece, size: Size) -> Sequence[float]:
   return np.clip(box, 0, (width, height, width, height))
 
 
-def _compare(one: Annotation, piece: Piece, box: Sequence[float], area: float) -> None:
-  """Refuses a box or an area that is clearly not the outline's, as of other units or another order."""
+def _compare(one: Annotation, piece: Piece, box: Sequence[float], area: float, size: Size) -> None:
+  """Refuses a box or an area that is clearly not the outline's, as of other units or another order.
+
+  Where the pixels do not agree the corners may: what is thinner than a pixel is hardly filled.
+  """
   if one.crowd or not piece.mask.size:
     return
-  count, told = np.count_nonzero(piece.mask), max(area, 0)
-  if not (count - _SLACK) / _FACTOR <= told <= _FACTOR * (count + _SLACK):
+  pixels, most = int(np.count_nonzero(piece.mask)), 2 + max(piece.mask.shape) / 8
+  right_area, right_box = _agrees(area, pixels), _distance(box, piece.box) <= most
+  if not (right_area and right_box) and not isinstance(one.outline, (dict, Piece)):
+    corners, covered = outlines.extent(one.outline, size)
+    right_area, right_box = right_area or _agrees(area, covered), _distance(box, corners) <= most
+  if not right_area:
     raise UserError(
-      f"its area is {area:g}, its outline has {count} pixels: correct 'area', or leave it out"
+      f"its area is {area:g}, its outline has {pixels} pixels: correct 'area', or leave it out"
     )
-  most = 2 + max(piece.mask.shape) / 8
-  if max(abs(a - b) for a, b in zip(box, piece.box, strict=True)) > most:
+  if not right_box:
     x0, y0, x1, y1 = piece.box
     raise UserError(
       f"its bbox (x, y, width, height) should be about {[x0, y0, x1 - x0, y1 - y0]}, as its outline's: "
       "correct 'bbox', or leave it out"
     )
+
+
+def _agrees(area: float, pixels: float) -> bool:
+  return (pixels - _SLACK) / _FACTOR <= area <= _FACTOR * (pixels + _SLACK)
+
+
+def _distance(box: Sequence[float], other: Sequence[float]) -> float:
+  return max(abs(a - b) for a, b in zip(box, other, strict=True))
 
 
 def paint(

@@ -98,6 +98,15 @@ def polygons(outline: Any, size: Size) -> list[np.ndarray]:
   return checked
 
 
+def extent(outline: Any, size: Size) -> tuple[tuple[float, ...], float]:
+  """Returns x0, y0, x1, y1 of the corners of polygons, inside of the image, and the area that they enclose."""
+  parts = polygons(outline, size)
+  corners = np.clip(np.concatenate(parts), 0, size[::-1])
+  x_y = ((part[:, 0], part[:, 1]) for part in parts)
+  area = sum(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2 for x, y in x_y)
+  return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()), float(area)
+
+
 def numbers(values: Any, what: str) -> np.ndarray:
   """Returns a list of finite numbers as float64 [n]. Raises UserError for anything else."""
   try:
