@@ -97,22 +97,21 @@ def caffe(config):
   )
 
 
-def small(config):
+def small(config, scale=0.5):
   config.init_from = ''
   config.num_steps = 1000
   config.batch_size = 8
-  config.parallel = 'pmap'
   config.augment = (
-    ('resize', dict(scale=0.5)),
+    ('resize', dict(scale=scale)),
     ('crop', dict(size=(193, 257), scale=(0.75, 1.5))),
     ('flip', {}),
     ('photometric', dict(brightness=0.2, contrast=0.2)),
   )
-  config.model.update(backbone='resnet50', width=12)
+  config.model.width = 12
   config.loss = dict(class_weights='median_frequency')
   config.optim = dict(name='adam', learning_rate=2e-3, schedule='poly', warmup_steps=30)
   config.init = {}
-  config.eval = dict(every=500, scales=(0.5,))
+  config.eval = dict(every=500, scales=(scale,))
   config.log = dict(checkpoint_every=250)
   config.paper = None
 
@@ -123,3 +122,4 @@ def smoke(config):
   config.augment = augment(33, 33)
   config.model.width = 4
   config.model.stage_sizes = (1, 1, 1, 1)
+  config.eval.scales = (1.0,)

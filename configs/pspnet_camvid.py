@@ -13,9 +13,10 @@ Nobody has published PSPNet trained on these 367 images: there is no number to r
 count about half an hour on one data-centre GPU, not measured.
 """
 
-from jaxseg.config import base, on_shapes, variants
+from jaxseg.config import base, config_module, variants
 
 BASELINES = ('',)  # rows of docs/results.md
+ade20k = config_module('pspnet_ade20k')  # whose augmentation and small networks serve here too
 
 # ResNet-50 with the deep stem 23,631,808; pyramid 4,198,400; its head 18,881,035; the auxiliary
 # head 2,362,635.
@@ -30,7 +31,7 @@ def get_config(variant=None):
   config.batch_size = 16
 
   config.data = dict(name='camvid', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-  config.augment = augment(361, 481)
+  config.augment = ade20k.augment(361, 481)
   config.model = dict(name='pspnet', backbone='resnet50', deep_stem=not chosen.torchvision)
   config.loss = dict(aux_weight=0.4)
   config.optim = dict(
@@ -49,44 +50,8 @@ def get_config(variant=None):
   )
 
   if chosen.small:
-    small(config)
+    ade20k.small(config)
+    config.eval.every = 250
   if chosen.smoke:
-    smoke(config)
+    ade20k.smoke(config)
   return config
-
-
-def augment(height, width):
-  return (
-    ('rotate', dict(degrees=10.0, share=0.5)),
-    ('crop', dict(size=(height, width), scale=(0.5, 2.0))),
-    ('flip', {}),
-    ('blur', dict(share=0.5)),
-  )
-
-
-def small(config):
-  config.init_from = ''
-  config.num_steps = 1000
-  config.batch_size = 8
-  config.augment = (
-    ('resize', dict(scale=0.5)),
-    ('crop', dict(size=(193, 257), scale=(0.75, 1.5))),
-    ('flip', {}),
-    ('photometric', dict(brightness=0.2, contrast=0.2)),
-  )
-  config.model.width = 12
-  config.loss = dict(class_weights='median_frequency')
-  config.optim = dict(name='adam', learning_rate=2e-3, schedule='poly', warmup_steps=30)
-  config.init = {}
-  config.eval = dict(every=250, scales=(0.5,))
-  config.log = dict(checkpoint_every=250)
-  config.paper = None
-
-
-def smoke(config):
-  on_shapes(config, size=33)
-  config.batch_size = 8
-  config.augment = augment(33, 33)
-  config.model.width = 4
-  config.model.stage_sizes = (1, 1, 1, 1)
-  config.eval.scales = (1.0,)

@@ -31,9 +31,10 @@ One program runs on a mesh of as many devices as divide the batch. By operation 
 data-centre GPU, not measured; where 16 crops do not fit in memory: --config.model.remat=True.
 """
 
-from jaxseg.config import base, on_shapes, variants
+from jaxseg.config import base, config_module, variants
 
 BASELINES = ('',)  # rows of docs/results.md
+ade20k = config_module('pspnet_ade20k')  # whose augmentation and small networks serve here too
 
 # ResNet-101 with the deep stem 42,623,936; pyramid 4,198,400; its head 18,885,139; the auxiliary
 # head 2,364,691.
@@ -51,7 +52,7 @@ def get_config(variant=None):
   config.parallel = 'mesh'
 
   config.data = dict(name='cityscapes', mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-  config.augment = augment(713, 713)
+  config.augment = ade20k.augment(713, 713)
   config.model = dict(name='pspnet', backbone='resnet101', deep_stem=not chosen.torchvision)
   config.loss = dict(aux_weight=0.4)
   config.optim = dict(
@@ -75,62 +76,15 @@ def get_config(variant=None):
   )
 
   if chosen.caffe:
-    caffe(config)
+    ade20k.caffe(config)
   if chosen.small:
-    small(config)
+    ade20k.small(config, scale=0.25)
+    config.model.backbone = 'resnet50'
+    config.parallel = 'pmap'
   if chosen.smoke:
-    smoke(config)
+    ade20k.smoke(config)
   elif chosen.spatial:
     config.mesh = 'data:4,spatial:2'
-    config.augment = augment(704, 704)
+    config.augment = ade20k.augment(704, 704)
     config.model.align_corners = False
   return config
-
-
-def augment(height, width):
-  return (
-    ('rotate', dict(degrees=10.0, share=0.5)),
-    ('crop', dict(size=(height, width), scale=(0.5, 2.0))),
-    ('flip', {}),
-    ('blur', dict(share=0.5)),
-  )
-
-
-def caffe(config):
-  config.init_from = ''
-  config.data.update(mean=(123.68, 116.779, 103.939), std=(1.0, 1.0, 1.0), channel_order='bgr')
-  config.model.release = 'caffe'
-  config.optim.multipliers = (
-    (r'^(cls|aux)_4/bias', 20.0, 1.0),
-    (r'^(ppm_features_\d_2|cls_1|aux_1)/', 10.0, 0.0),
-    (r'^(ppm|cls|aux)_', 10.0, 1.0),
-    (r'^backbone/.*(bn\d|downsample_1)/', 1.0, 0.0),
-  )
-
-
-def small(config):
-  config.init_from = ''
-  config.num_steps = 1000
-  config.batch_size = 8
-  config.parallel = 'pmap'
-  config.augment = (
-    ('resize', dict(scale=0.25)),
-    ('crop', dict(size=(193, 257), scale=(0.75, 1.5))),
-    ('flip', {}),
-    ('photometric', dict(brightness=0.2, contrast=0.2)),
-  )
-  config.model.update(backbone='resnet50', width=12)
-  config.loss = dict(class_weights='median_frequency')
-  config.optim = dict(name='adam', learning_rate=2e-3, schedule='poly', warmup_steps=30)
-  config.init = {}
-  config.eval = dict(every=500, scales=(0.25,))
-  config.log = dict(checkpoint_every=250)
-  config.paper = None
-
-
-def smoke(config):
-  on_shapes(config, size=33)
-  config.batch_size = 8
-  config.augment = augment(33, 33)
-  config.model.width = 4
-  config.model.stage_sizes = (1, 1, 1, 1)

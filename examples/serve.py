@@ -79,71 +79,68 @@ def answer(outputs, card, size):
   return 'application/json', json.dumps({'objects': found}).encode()
 
 
-def make_handler(predict, card):
-  one_at_a_time = threading.Lock()
+class Handler(http.server.BaseHTTPRequestHandler):
+  """Answers for a server with `predict` and `card`, and `lock`: one picture at a time."""
 
-  class Handler(http.server.BaseHTTPRequestHandler):
-    late = False
+  late = False
 
-    def setup(self):
-      """Whoever has not sent all in time finds the ear shut; the mouth can still say so."""
-      super().setup()
-      self.clock = threading.Timer(SECONDS, self.shut)
-      self.clock.daemon = True
-      self.clock.start()
+  def setup(self):
+    """Whoever has not sent all in time finds the ear shut; the mouth can still say so."""
+    super().setup()
+    self.clock = threading.Timer(SECONDS, self.shut)
+    self.clock.daemon = True
+    self.clock.start()
 
-    def shut(self):
-      self.late = True
-      with contextlib.suppress(OSError):  # it may have gone
-        self.connection.shutdown(socket.SHUT_RD)
+  def shut(self):
+    self.late = True
+    with contextlib.suppress(OSError):  # it may have gone
+      self.connection.shutdown(socket.SHUT_RD)
 
-    def finish(self):
-      """Hears out who was refused: on a closed line the answer would be lost."""
-      with contextlib.suppress(OSError):
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_WR)
-        while self.rfile.read1(1 << 16):
-          pass
-      self.clock.cancel()
-      super().finish()
+  def finish(self):
+    """Hears out who was refused: on a closed line the answer would be lost."""
+    with contextlib.suppress(OSError):
+      self.wfile.flush()
+      self.connection.shutdown(socket.SHUT_WR)
+      while self.rfile.read1(1 << 16):
+        pass
+    self.clock.cancel()
+    super().finish()
 
-    def reply(self, code, kind, content):
-      self.send_response(code)
-      self.send_header('Content-Type', kind)
-      self.send_header('Content-Length', str(len(content)))
-      self.end_headers()
-      self.wfile.write(content)
+  def reply(self, code, kind, content):
+    self.send_response(code)
+    self.send_header('Content-Type', kind)
+    self.send_header('Content-Length', str(len(content)))
+    self.end_headers()
+    self.wfile.write(content)
 
-    def send_error(self, code, message=None, explain=None):
-      code, message = (408, f'not sent in {SECONDS} s') if self.late else (code, message)
-      error = {'error': ' '.join(str(message).split())}
-      self.reply(code, 'application/json', json.dumps(error).encode() + b'\n')
+  def send_error(self, code, message=None, explain=None):
+    code, message = (408, f'not sent in {SECONDS} s') if self.late else (code, message)
+    error = {'error': ' '.join(str(message).split())}
+    self.reply(code, 'application/json', json.dumps(error).encode() + b'\n')
 
-    def body(self):
-      length = self.headers['Content-Length'] or ''
-      if not length.isdecimal():
-        raise Refused(411, 'say Content-Length')
-      if int(length) > MOST_BYTES:
-        raise Refused(413, f'{length} bytes; at most {MOST_BYTES:,} are taken')
-      data = self.rfile.read(int(length))
-      self.clock.cancel()
-      if len(data) < int(length):
-        raise Refused(400, f'{len(data)} of {length} bytes came')
-      return data
+  def body(self):
+    length = self.headers['Content-Length'] or ''
+    if not length.isdecimal():
+      raise Refused(411, 'say Content-Length')
+    if int(length) > MOST_BYTES:
+      raise Refused(413, f'{length} bytes; at most {MOST_BYTES:,} are taken')
+    data = self.rfile.read(int(length))
+    self.clock.cancel()
+    if len(data) < int(length):
+      raise Refused(400, f'{len(data)} of {length} bytes came')
+    return data
 
-    def do_POST(self):
-      try:
-        data = self.body()
-        with one_at_a_time:
-          image = read(data, card['input']['channels'], card['input']['dtype'])
-          kind, content = answer(predict(image[None]), card, image.shape[:2])
-      except Refused as refused:
-        return self.send_error(*refused.args)
-      except Exception as error:
-        return self.send_error(400, f'cannot predict this: {error}')
-      self.reply(200, kind, content)
-
-  return Handler
+  def do_POST(self):
+    try:
+      data, card = self.body(), self.server.card
+      with self.server.lock:
+        image = read(data, card['input']['channels'], card['input']['dtype'])
+        kind, content = answer(self.server.predict(image[None]), card, image.shape[:2])
+    except Refused as refused:
+      return self.send_error(*refused.args)
+    except Exception as error:
+      return self.send_error(400, f'cannot predict this: {error}')
+    self.reply(200, kind, content)
 
 
 def main(folder, port='8000', runtime='jax'):
@@ -157,7 +154,8 @@ def main(folder, port='8000', runtime='jax'):
   predict(
     np.zeros([n if isinstance(n, int) else 32 for n in (1, *shape[1:])], card['input']['dtype'])
   )
-  server = http.server.ThreadingHTTPServer(('localhost', int(port)), make_handler(predict, card))
+  server = http.server.ThreadingHTTPServer(('localhost', int(port)), Handler)
+  server.predict, server.card, server.lock = predict, card, threading.Lock()
   print(f'serving {folder} in {runtime} on http://localhost:{port}', flush=True)
   server.serve_forever()
 

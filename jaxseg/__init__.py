@@ -40,13 +40,21 @@ def load_config(name: str, *overrides: str, **keys: Any):
   return config.load(name, (*overrides, *(f'{key}={value}' for key, value in keys.items())))
 
 
-def run(config, workdir, *, stop_at: int | None = None, report: bool = True) -> dict[str, Any]:
+def run(
+  config,
+  workdir,
+  *,
+  stop_at: int | None = None,
+  profile: tuple[int, int] | None = None,
+  report: bool = True,
+) -> dict[str, Any]:
   """Trains a config in a folder, or goes on there from the newest checkpoint; `jaxseg.train` is this.
 
   Args:
     config: of `load_config`, or the same as nested dicts.
     workdir: gets config, log, checkpoints, figures and report.
     stop_at: save and return at this step.
+    profile: (first, last) of the steps that are traced into workdir/profile.
     report: whether figures and the report are made.
 
   Returns:
@@ -58,7 +66,8 @@ def run(config, workdir, *, stop_at: int | None = None, report: bool = True) -> 
   from jaxseg import report as reports
   from jaxseg.train.train import train
 
-  return train(config, workdir, stop_at=stop_at, hooks=reports.hooks() if report else ())
+  hooks = reports.hooks() if report else ()
+  return train(config, workdir, stop_at=stop_at, profile=profile, hooks=hooks)
 
 
 def list_models() -> list[str]:

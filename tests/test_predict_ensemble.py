@@ -199,9 +199,9 @@ def test_out_of_fold_scores_are_those_of_all_images_each_by_its_own_run(tmp_path
     evaluate.evaluate_workdir(workdirs)
   again = make_workdir(tmp_path / 'again', load_experiment(workdirs[0]))
   with pytest.raises(UserError, match='both hold out one0.png'):
-    evaluate.evaluate_out_of_fold([workdirs[0], again])
+    evaluate.evaluate_workdir([workdirs[0], again], out_of_fold=True)
   with pytest.raises(UserError, match='name the run of every fold'):
-    evaluate.evaluate_out_of_fold(workdirs[:1])
+    evaluate.evaluate_workdir(workdirs[:1], out_of_fold=True)
 
 
 def test_runs_that_do_not_belong_together_are_refused(pair, tmp_path):

@@ -36,5 +36,5 @@ def main(parser: console.Parser) -> None:
     if flags.fit_temperature:
       evaluate.fit_temperature(flags.workdir, **common)
       return
-    score = evaluate.evaluate_out_of_fold if flags.out_of_fold else evaluate.evaluate_workdir
-    score(flags.workdir, extra=flags.extra, groups=flags.groups, **common)
+    scores = dict(extra=flags.extra, groups=flags.groups, out_of_fold=flags.out_of_fold)
+    evaluate.evaluate_workdir(flags.workdir, **scores, **common)

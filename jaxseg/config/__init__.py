@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from jaxseg.config import config_files
 from jaxseg.config.config_files import UnknownVariant
+from jaxseg.config.config_files import config_module as config_module
 from jaxseg.config.fields import check_fields, checked, within
 from jaxseg.config.flat import NEW_NAMES
 from jaxseg.config.parts import arguments, coerced, did_you_mean

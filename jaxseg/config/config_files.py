@@ -5,6 +5,7 @@ import os
 import traceback
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jaxseg.config.parts import did_you_mean
@@ -19,14 +20,19 @@ class UnknownVariant(UserError):
     self.known = known
 
 
+def config_module(name: str) -> ModuleType:
+  """Returns the module of a config that comes with jaxseg, for what other configs share with it.
+
+  Args:
+    name: of its file, such as 'pspnet_ade20k'.
+  """
+  return _module(found(name)[0])
+
+
 def made(path: str, argument: str) -> Any:
   """Returns what a config file's get_config gives."""
-  name = f'jaxseg_config_{Path(path).stem}'
-  module_spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, path))
-  module = importlib.util.module_from_spec(module_spec)
   try:
-    module_spec.loader.exec_module(module)
-    return module.get_config(argument or None)
+    return _module(path).get_config(argument or None)
   except UnknownVariant as e:
     raise UnknownVariant(f'{path}: {e}', e.known) from None
   except UserError as e:
@@ -61,6 +67,14 @@ def found(spec: str) -> tuple[str, str]:
   beside = Path(folder).glob('*.py') if os.path.isdir(folder) else ()
   near = [*map(str, beside), *known.values(), *known]
   raise UserError(f'no config file {words[0]!r}{did_you_mean(words[0], near)}')
+
+
+def _module(path: str) -> ModuleType:
+  name = f'jaxseg_config_{Path(path).stem}'
+  spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, path))
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def _shipped() -> list[str]:

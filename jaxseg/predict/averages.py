@@ -135,7 +135,7 @@ def with_samples(network: Network, count: int) -> Network:
 
 def check_dropout(model, variables: dict, channels: int) -> None:
   """Refuses a network that has nothing to sample. Raises UserError."""
-  side = model.size_rule.at_least(max(64, model.size_rule.minimum))
+  side = model.size_rule.at_least(64)
   image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
 
   def without_key(variables, image):

@@ -85,6 +85,7 @@ def evaluate_workdir(
   options: Options | None = None,
   extra: Sequence[str] = (),
   groups: str | None = None,
+  out_of_fold: bool = False,
 ) -> dict[str, Any]:
   """Scores a checkpoint of a run, or of several together, prints the numbers and writes eval/<split>.json.
 
@@ -103,46 +104,40 @@ def evaluate_workdir(
     extra: scores by their names in jaxseg.metrics, beside the task's own, those of config.eval.scores
       and those that the dataset's module asks for (SCORES).
     groups: also the task's score of each group of the images, see grouping.
+    out_of_fold: the whole set is scored, each image by the run of the fold that did not see it. The
+      numbers are over all images together; by_fold has those of each run.
 
   Returns:
     What is in the file; {} on hosts that the first does without.
 
   Raises:
     UserError: no run, split or step, labels outside the classes, options or scores that do not fit,
-      runs that cannot predict together or that hold out different images.
+      runs that cannot predict together or that hold out different images; out of fold, one run alone,
+      or an image that two of them hold out.
   """
   start, runs = time.perf_counter(), open_runs(workdirs)
-  job = _open(runs, split, step, options, functools.partial(_make_scores, extra, groups))
+  opened = functools.partial(_open, split=split, step=step, options=options)
+  make = functools.partial(_make_scores, extra, groups)
+  if out_of_fold:
+    return _out_of_fold(runs, opened, make, start)
+  job = opened(runs, make=make)
   score = _count(job)
   if score is None:
     return {}
   return _publish(job, {**job.facts, **_longest_last(score.compute())}, start)
 
 
-def evaluate_out_of_fold(
-  workdirs: Workdirs,
-  *,
-  split: str | None = None,
-  step: str = 'best',
-  options: Options | None = None,
-  extra: Sequence[str] = (),
-  groups: str | None = None,
+def _out_of_fold(
+  runs: Sequence[Run], opened: Callable[..., _Job], make: Callable[..., Any], start: float
 ) -> dict[str, Any]:
-  """Scores a whole set, each image by the run of the fold that did not see it; see evaluate_workdir.
-
-  The numbers are over all images together; by_fold has those of each run.
-
-  Raises:
-    UserError: one run alone, or an image that two of them hold out.
-  """
-  start, runs = time.perf_counter(), open_runs(workdirs)
+  """Scores each image by the run of the fold that did not see it; see evaluate_workdir."""
   if len(runs) < 2:
     raise UserError('out of fold: name the run of every fold, as in --workdir=RUN0,RUN1,RUN2')
 
-  def make(_: Experiment, source: Any) -> Callable[[], Score]:
-    return _make_scores(extra, groups, runs[0].experiment, source)  # alike, so that they merge
+  def make_alike(_: Experiment, source: Any) -> Callable[[], Score]:
+    return make(runs[0].experiment, source)  # so that they merge
 
-  jobs = [_open([run], split, step, options, make) for run in runs]
+  jobs = [opened([run], make=make_alike) for run in runs]
   with hosts.together():
     check_apart(runs, [job.source for job in jobs])
   total, rows = jobs[0].make(), {}

@@ -55,7 +55,7 @@ def load_variables(
 def variable_shapes(experiment: Experiment) -> dict[str, Any]:
   """Returns the shapes of an experiment's parameters and statistics; nothing is computed."""
   model = experiment.model()
-  side = model.size_rule.at_least(max(64, model.size_rule.minimum))
+  side = model.size_rule.at_least(64)
   init = make_init(model, optax.identity(), (1, side, side, experiment.channels))
   return jax.eval_shape(init, jax.random.key(0)).variables
 

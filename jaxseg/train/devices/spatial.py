@@ -137,8 +137,7 @@ def check_gradients(
   Raises:
     UserError: naming the leaf that differs most.
   """
-  rule = model.size_rule
-  columns = min(shape[2], rule.at_least(max(_COLUMNS, rule.minimum)))
+  columns = min(shape[2], model.size_rule.at_least(_COLUMNS))
   shape = (wrapper.mesh.shape['data'] * accumulate, shape[1], columns, shape[3])
   model = model.clone(dtype=jnp.float32)
   step = make_train_step(model, task, keep_gradients(), preprocess, accumulate=accumulate)
