@@ -1,4 +1,9 @@
-"""The loop of a run: step, log, evaluate, save, and stop where a signal or a bad loss says so."""
+"""The loop of a run: step, log, evaluate, save, and stop where a signal or a bad loss says so.
+
+At SIGTERM, SIGHUP or Ctrl-C `Signals` only takes note. The step under way is finished, the state saved
+and waited for, and `run` returns: status 0, after Ctrl-C 130 (`interrupted`). Of several hosts each votes in
+its next batch (`hosts.vote`), the step adds the votes, and all stop behind the same step.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from jaxseg import config as configs
 from jaxseg import files
 from jaxseg.config import flat
-from jaxseg.train import provenance
+from jaxseg.train import machine, provenance
 from jaxseg.train.claim import Claim
 from jaxseg.types import UserError, is_word
 
@@ -18,21 +18,14 @@ _LARGEST = 64 << 20  # bytes of a run's own JSON files
 EXTENDABLE = ('constant', 'step')  # schedules of which no rate depends on the number of steps
 # Keys that may differ when a run is resumed: none of them changes what is computed.
 FREE_KEYS = (
-  'data_dir',
-  'cache_dir',
+  *machine.KEYS,
   'parallel',
   'mesh',
-  'cpu_devices',
-  'compile_cache',
-  'mirror',
   'init_from',
   'eval_split',
   'paper',
   'init.',
   'log.',
-  'data.num_threads',
-  'data.timeout',
-  'data.memory_mb',
   'data.changed',
   'eval.every',
   'eval.batch_size',

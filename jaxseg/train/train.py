@@ -35,14 +35,6 @@ from jaxseg.train.times import Profile, Times
 from jaxseg.train.writer import Writer
 from jaxseg.types import UserError
 
-_OF_THIS_HOST = (  # may differ between hosts
-  'data_dir',
-  'cache_dir',
-  'compile_cache',
-  'mirror',
-  'init_from',
-)
-
 
 def train(
   config: Mapping[str, Any],
@@ -111,7 +103,8 @@ def _train(
     checkpoints, first = _load_first(experiment, folder, data, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
     profile = _profile(traced, folder, first, last, at_end)
-    agreed['command'] = [stop_at, traced, _shared(experiment.config)]
+    shared = machine.shared(experiment.config) | {'init_from': ''}  # the first reads it for all
+    agreed['command'] = [stop_at, traced, shared]
     agreed['data'] = [len(data.train), len(data.eval), data.labels, run_data.summary(data.held)]
 
   with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
@@ -275,13 +268,6 @@ def _batches(experiment: Experiment, source, start: int):
     timeout=data.timeout,
     **hosts.share(),
   )
-
-
-def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the keys that every host must have alike: all but those about its own disk."""
-  shared = {k: v for k, v in config.items() if k not in _OF_THIS_HOST}
-  own = ('num_threads', 'memory_mb')
-  return shared | {'data': {k: v for k, v in config['data'].items() if k not in own}}
 
 
 def _header(
