@@ -58,6 +58,7 @@ DEFAULTS = {
   'data_dir': '',
   'cache_dir': '',
   'compile_cache': '~/.cache/jaxseg/xla',
+  'mirror': '',
   'cpu_devices': 0,
   'data.num_threads': 2,
   'data.timeout': 60.0,

@@ -86,8 +86,9 @@ def _imports(config: Mapping[str, Any]) -> set[str]:
 
 
 def shared(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the values of a config that are not about a machine, as 'group.key'."""
-  return {key: value for key, value in configs.flattened(config).items() if key not in KEYS}
+  """Returns what must be the same on every host, as 'group.key': what is about no machine, and read by all."""
+  alone = (*KEYS, 'init_from')  # the first host reads the weights for all
+  return {key: value for key, value in configs.flattened(config).items() if key not in alone}
 
 
 def _file(workdir: str | Path) -> Path:

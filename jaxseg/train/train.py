@@ -103,8 +103,7 @@ def _train(
     checkpoints, first = _load_first(experiment, folder, data, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
     profile = _profile(traced, folder, first, last, at_end)
-    shared = machine.shared(experiment.config) | {'init_from': ''}  # the first reads it for all
-    agreed['command'] = [stop_at, traced, shared]
+    agreed['command'] = [stop_at, traced, machine.shared(experiment.config)]
     agreed['data'] = [len(data.train), len(data.eval), data.labels, run_data.summary(data.held)]
 
   with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
