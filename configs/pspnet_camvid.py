@@ -16,7 +16,7 @@ count about half an hour on one data-centre GPU, not measured.
 from jaxseg.config import base, config_module, variants
 
 BASELINES = ('',)  # rows of docs/results.md
-ade20k = config_module('pspnet_ade20k')  # whose augmentation and small networks serve here too
+ade20k = config_module('pspnet_ade20k')  # what is the same here
 
 # ResNet-50 with the deep stem 23,631,808; pyramid 4,198,400; its head 18,881,035; the auxiliary
 # head 2,362,635.

@@ -34,7 +34,7 @@ data-centre GPU, not measured; where 16 crops do not fit in memory: --config.mod
 from jaxseg.config import base, config_module, variants
 
 BASELINES = ('',)  # rows of docs/results.md
-ade20k = config_module('pspnet_ade20k')  # whose augmentation and small networks serve here too
+ade20k = config_module('pspnet_ade20k')  # what is the same here
 
 # ResNet-101 with the deep stem 42,623,936; pyramid 4,198,400; its head 18,885,139; the auxiliary
 # head 2,364,691.
