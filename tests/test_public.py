@@ -11,7 +11,7 @@ def test_what_there_is_has_names():
   assert {'fcn', 'mask_rcnn', 'pspnet', 'segnet', 'unet'} == set(jaxseg.list_models())
   assert {'camvid', 'folder', 'objects', 'voc'} <= set(jaxseg.list_datasets())
   configs = jaxseg.list_configs()
-  assert configs['segnet_camvid'] == ('basic', 'bayesian', 'small', 'smoke')
+  assert configs['segnet_camvid'] == ('basic', 'paper', 'bayesian', 'small', 'smoke')
   assert 'fold=...' in configs['unet_isbi2012']
 
 
