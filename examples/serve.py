@@ -16,6 +16,7 @@ import pathlib
 import socket
 import sys
 import threading
+import time
 
 import numpy as np
 import tifffile
@@ -97,13 +98,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.connection.shutdown(socket.SHUT_RD)
 
   def finish(self):
-    """Hears out who was refused: on a closed line the answer would be lost."""
+    """Hears out who was refused, for a while: on a closed line the answer would be lost."""
+    self.clock.cancel()
+    end = time.monotonic() + SECONDS
     with contextlib.suppress(OSError):
       self.wfile.flush()
       self.connection.shutdown(socket.SHUT_WR)
-      while self.rfile.read1(1 << 16):
+      self.connection.settimeout(SECONDS)
+      while self.rfile.read1(1 << 16) and time.monotonic() < end:
         pass
-    self.clock.cancel()
     super().finish()
 
   def reply(self, code, kind, content):

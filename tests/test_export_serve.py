@@ -118,10 +118,12 @@ def test_what_is_refused_is_told_in_json(data, status, words, server):
 
 
 def test_slow_and_odd_clients_are_ended_and_block_nobody(server):
-  idle, slow, silent = (
-    socket.create_connection(('localhost', server.port), timeout=30) for _ in range(3)
+  idle, slow, silent, lasting = (
+    socket.create_connection(('localhost', server.port), timeout=30) for _ in range(4)
   )
-  with idle, slow, silent:
+  with idle, slow, silent, lasting:
+    lasting.sendall(b'POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\nx')
+    assert b' 400 ' in lasting.recv(4096)
     slow.sendall(b'POST / HTTP/1.0\r\nContent-Length: 100\r\n\r\nhalf of it')
     silent.sendall(b'POST / HTTP/1.0\r\n\r\n')
     start = time.monotonic()
@@ -131,6 +133,10 @@ def test_slow_and_odd_clients_are_ended_and_block_nobody(server):
     assert b' 408 ' in head and json.loads(body) == {'error': 'not sent in 2 s'}
     assert b' 411 ' in silent.recv(4096)
     assert idle.recv(1) == b''  # it is hung up, in time
+    with pytest.raises(OSError):  # who goes on sending after the answer is hung up on too
+      for _ in range(100):
+        lasting.sendall(b'x')
+        time.sleep(0.05)
 
 
 def test_without_arguments_it_is_one_line(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """One device, pmap over 8 and a mesh of 8 make the same three updates, with uneven void."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,10 +12,12 @@ from jaxseg.models import segnet, unet
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.tasks.semantic import Task
+from jaxseg.train import train
 from jaxseg.train.devices import parallel
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError
+from tests.tiny_runs import make_experiment
 
 PREPROCESS = Preprocessing((127.5,) * 3, (127.5,) * 3)
 CLASSES = 3
@@ -201,6 +204,15 @@ def test_half_of_the_devices_without_work_are_told():
   )
   assert '1 of 2 devices' in parallel.idle(3, 1, 2) and ': 8 images' in parallel.idle(7, 7 // 7, 8)
   assert not parallel.idle(15, 5, 8) and not parallel.idle(1, 1, 1)
+
+
+def test_a_training_warns_of_idle_devices_at_its_start(monkeypatch):
+  data = SimpleNamespace(train=[0] * 3, eval=[0], labels=['none'])
+  wrapper = SimpleNamespace(describe=lambda: 'one device', devices=[0])
+  monkeypatch.setattr(jax, 'device_count', lambda: 4)
+  parts = make_experiment('batch_size=1'), None, wrapper, SimpleNamespace(params={}), data, '', ''
+  (line,) = [line for line in train._header(*parts) if 'idle' in line]
+  assert line.startswith('warning: 3 of 4 devices are idle')
 
 
 @pytest.mark.parametrize('mesh', ['data:3', 'data:16', 'rows:2', 'data:0', 'data'])

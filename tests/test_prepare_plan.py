@@ -13,7 +13,7 @@ from PIL import Image
 from jaxseg import config as configs
 from jaxseg.datasets import folder, shapes
 from jaxseg.models import unet
-from jaxseg.prepare import config_text, own_data, plan, recipe
+from jaxseg.prepare import check, config_text, own_data, plan, recipe
 from jaxseg.prepare.own_data import Wish
 from jaxseg.train import build
 from jaxseg.types import UserError
@@ -67,6 +67,8 @@ def test_a_plan_says_what_the_data_say(six, tmp_path):
   assert (settings.batch_size, settings.num_steps, settings.num_classes) == (4, 200, 3)
   assert (experiment.eval.every, experiment.eval.scales) == (50, (1.0,))
   assert str(six) == settings.data_dir and made.images == 5
+  suggested = check.check(experiment, tmp_path / 'checked')['class_weights']
+  assert suggested == list(experiment.task.class_weights)
 
 
 def test_a_plan_for_grey_binary_twelve_bit_images(tmp_path):
