@@ -16,8 +16,8 @@ from jaxseg.files.places import is_remote
 from jaxseg.types import UserError
 
 _LARGEST = 4 << 30  # bytes of a file, unless its reader says otherwise
-# An exponent that may be beyond a float's range; two, for one with both is searched 30 times slower.
-_EXPONENTS = re.compile(r'e\+?0*[1-9]\d{2}'), re.compile(r'E\+?0*[1-9]\d{2}')
+# An exponent that may be beyond a float's range; two, as what begins with one letter is found 30 times faster.
+_EXPONENTS = [re.compile(rf'{e}(?<=\d{e})\+?0*[1-9]\d{{2}}') for e in 'eE']
 _ROW = 128  # bytes: of 300 digits on end, some whole row of the text is nothing else
 _KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket'))
 
@@ -114,8 +114,7 @@ def parsed(text: str | bytes) -> Any:
 
 def _may_overflow(text: str) -> bool:
   """Whether a number may be beyond a float's range; where none is, C reads all, much faster."""
-  found = (match.start() for pattern in _EXPONENTS for match in pattern.finditer(text))
-  if any(text[start - 1].isdigit() for start in found):
+  if any(pattern.search(text) for pattern in _EXPONENTS):
     return True
   data = np.frombuffer(text.encode(errors='surrogatepass'), np.uint8)
   rows = data[: data.size // _ROW * _ROW].reshape(-1, _ROW)
