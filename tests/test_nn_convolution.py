@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.nn.layers import Conv, classes_in_front, conv_general_dilated, convolution
+from jaxseg.nn.layers import Conv, conv_general_dilated, convolution, laid_out_by_class
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
@@ -240,14 +240,14 @@ def test_a_1x1_convolution_to_few_features_on_a_tpu(form):
 
 def test_classes_lie_in_front_on_a_tpu_alone(form):
   logits = _normal(0, (2, 4, 5, 3))
-  value, pull = jax.vjp(classes_in_front, logits)
+  value, pull = jax.vjp(laid_out_by_class, logits)
   np.testing.assert_array_equal(value, logits)
   np.testing.assert_array_equal(pull(2 * logits)[0], 2 * logits)
 
 
 @pytest.mark.parametrize('classes, platform, asked', [(3, 'tpu', 2), (65, 'tpu', 0), (3, 'cpu', 0)])
 def test_a_layout_is_asked_for_where_classes_are_few(classes, platform, asked):
-  square = jax.grad(lambda x: jnp.square(classes_in_front(x)).sum())
+  square = jax.grad(lambda x: jnp.square(laid_out_by_class(x)).sum())
   traced = jax.jit(square).trace(jax.ShapeDtypeStruct((2, 4, 5, classes), jnp.float32))
   text = traced.lower(lowering_platforms=(platform,)).as_text()
   assert text.count('@LayoutConstraint') == asked

@@ -71,7 +71,7 @@ class Batches:
     return batch
 
   def _ahead(self) -> Future:
-    """The next batch, or None: a StopIteration in a future would keep alive whoever asked for it."""
+    """The next batch, or None at the end: a StopIteration kept in a future keeps the caller's arrays."""
     return self._pool.submit(next, self._iterator, None)
 
   def _take(self) -> dict | None:
@@ -155,7 +155,7 @@ def train_batches(
   keys = (*_TRAIN_KEYS, *(k for transform in transforms for k in getattr(transform, 'makes', ())))
   activity = threads.Activity(getattr(source, 'file_name', None))
   steps = range(start_step, sys.maxsize)
-  return Batches(_ahead(batch, steps, num_threads, prefetch), activity, timeout)
+  return Batches(_in_threads(batch, steps, num_threads, prefetch), activity, timeout)
 
 
 def eval_batches(
@@ -215,7 +215,7 @@ def eval_batches(
     return {'image': images, 'examples': examples}
 
   activity = threads.Activity(getattr(source, 'file_name', None))
-  return Batches(_ahead(batch, range(len(plan)), num_threads, prefetch), activity, timeout)
+  return Batches(_in_threads(batch, range(len(plan)), num_threads, prefetch), activity, timeout)
 
 
 def _plan(
@@ -247,7 +247,9 @@ def _local_size(batch_size: int, shard_index: int, shard_count: int) -> int:
   return batch_size // shard_count
 
 
-def _ahead(batch: Callable[[int], dict], steps: range, num_threads: int, prefetch: int) -> Iterator:
+def _in_threads(
+  batch: Callable[[int], dict], steps: range, num_threads: int, prefetch: int
+) -> Iterator:
   """Returns batch(step) for each step, some of them made in threads before they are asked for."""
   # `Batches` holds one too. Grain warns where threads could not all have a place in the buffer.
   buffer = max(prefetch - 1, num_threads) if num_threads else 0

@@ -17,7 +17,7 @@ from jaxseg.data.geometry import Size
 from jaxseg.draw import labels
 from jaxseg.metrics import confusion
 from jaxseg.metrics.score import Example, Prediction
-from jaxseg.nn.layers import classes_in_front, resize_bilinear
+from jaxseg.nn.layers import laid_out_by_class, resize_bilinear
 from jaxseg.tasks import Pictures, Row
 from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 
@@ -101,12 +101,12 @@ class Task:
       under 'aux/', its sum already multiplied by aux_weight.
     """
     own = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
-    logits = classes_in_front(outputs['logits'])
+    logits = laid_out_by_class(outputs['logits'])
     terms = {own: self._cross_entropy(logits, batch)}
     if self.name == 'softmax_dice':
       terms['dice'] = losses.soft_dice(logits, align(batch['label'], logits))
     if self.aux_weight and outputs.get('aux_logits') is not None:
-      aux = classes_in_front(outputs['aux_logits'])
+      aux = laid_out_by_class(outputs['aux_logits'])
       total, weight = self._cross_entropy(aux, batch)
       terms[f'aux/{own}'] = (self.aux_weight * total, weight)
     return terms

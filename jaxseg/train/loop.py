@@ -1,8 +1,10 @@
 """The loop of a run: step, log, evaluate, save, and stop where a signal or a bad loss says so.
 
-At SIGTERM, SIGHUP or Ctrl-C `Signals` only takes note. The step under way is finished, the state saved
-and waited for, and `run` returns: status 0, after Ctrl-C 130 (`interrupted`). Of several hosts each votes in
-its next batch (`hosts.vote`), the step adds the votes, and all stop behind the same step.
+At SIGTERM, SIGHUP or Ctrl-C `Signals` only takes note. One host finishes the step under way, and an
+evaluation or save that is due after it, saves the state, waits for it, and `run` returns: status 0,
+after Ctrl-C 130 (`interrupted`). Several hosts must stop after the same step: each votes in its next
+batch (`hosts.vote`), the step adds the votes, and all read the sum one step later, at most two steps
+after the signal. Before the loop, while data are read and parts are built, a signal ends the process.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class Loop:
     evaluate: maps variables to the numbers of the evaluation split.
     schedule: step -> learning rate.
     source: the training split, which knows the names of its files.
-    population_pass: maps variables to the BatchNorm statistics that evaluation and checkpoints have
-      in place of the running averages; None: those.
+    population_pass: maps variables to the BatchNorm statistics of the training set (train.population),
+      which evaluation and checkpoints have in place of the running averages; None: those.
 
   Attributes:
     interrupted: whether it was Ctrl-C that ended it.
@@ -105,7 +107,9 @@ class Loop:
         self._keep_if_due(step, last, state, clock)
         if self._stop_votes or (signals.caught and hosts.count() == 1):
           self._check_last_step()
-          self._journal.save(step, state, None, self._window)  # no time for a population pass
+          self._journal.save(
+            step, state, None, self._window
+          )  # the population pass takes too long now
           break
       self._journal.wait()  # a second signal does not end it before the last save is on disk
     self.interrupted = signals.caught == 'SIGINT'

@@ -3,7 +3,8 @@
 `train/devices/parallel.py` wraps the same step for pmap (axis_name='data') and for one program on a
 mesh (axis_name=None). Every loss is a (sum, weight) pair that is divided once, by the weight of the
 whole batch over all devices; gradients of the divided terms are therefore added, never averaged.
-Averaging each device's mean would be wrong as soon as void pixels are uneven.
+Averaging each device's mean would be wrong as soon as void pixels are uneven. Batch norm's statistics
+are not added here: the model has the axis name too, and on a mesh needs none (nn/layers/norm.py).
 """
 
 from collections.abc import Callable
@@ -43,7 +44,8 @@ def make_train_step(
     preprocess: maps the images of a batch to the model's float images.
     axis_name: the mapped axis under pmap, None under jit.
     accumulate: micro-batches of a step, see train.accumulate.
-    average: see Optim; for a state of averages alone.
+    average: rate of the averages of weights, see Optim; 0 for a state without them. With them the
+      state's variables are the averages, and `state.trained` is what is trained.
 
   Returns:
     A pure function. Its metrics are float32 scalars: 'loss' (the total), 'loss/NAME' for each term,

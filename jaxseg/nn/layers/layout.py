@@ -12,8 +12,8 @@ _LANES = 128  # that the last axis of an array fills in a TPU's memory
 
 
 @jax.custom_vjp
-def classes_in_front(logits: Array) -> Array:
-  """Returns [b,h,w,c] as it is; on a TPU each class lies there as a picture of its own.
+def laid_out_by_class(logits: Array) -> Array:
+  """Returns logits [b,h,w,c] unchanged; on a TPU each class then lies in memory as a picture of its own.
 
   Left to the compiler, channels are the lanes: of 21 classes' 107 stay empty in every pass of the
   loss, and its reductions go across lanes. Rows fill them. The gradient is laid out alike.
@@ -30,4 +30,4 @@ def _laid_out(logits: Array) -> Array:
   return lax.platform_dependent(logits, tpu=on_tpu, default=lambda x: x)
 
 
-classes_in_front.defvjp(lambda x: (_laid_out(x), None), lambda _, g: (_laid_out(g),))
+laid_out_by_class.defvjp(lambda x: (_laid_out(x), None), lambda _, g: (_laid_out(g),))

@@ -79,7 +79,7 @@ def upsample_bilinear(
 
 
 _STOCK = {
-  fast.classes_in_front: lambda logits: logits,
+  fast.laid_out_by_class: lambda logits: logits,
   fast.Conv: nn.Conv,
   fast.ConvTranspose: nn.ConvTranspose,
   fast.max_pool: max_pool,

@@ -85,7 +85,7 @@ def cases() -> Iterator[Case]:
     'score and loss of 12 classes, 128x128x64',
     128,
     64,
-    lambda x: _scored(fast.conv_general_dilated, fast.classes_in_front, x),
+    lambda x: _scored(fast.conv_general_dilated, fast.laid_out_by_class, x),
     lambda x: _scored(lax.conv_general_dilated, lambda logits: logits, x),
   )
 
