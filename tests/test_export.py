@@ -22,8 +22,8 @@ from jaxseg.export.folder import FORMAT, replacing
 from jaxseg.predict.predictor import Predictor
 from jaxseg.pretrained import flatten, read
 from jaxseg.train import build
-from jaxseg.train.initial import load_variables, variable_shapes
 from jaxseg.train.run_folder import Classes
+from jaxseg.train.variables import load_variables, variable_shapes
 from jaxseg.types import SizeRule, UserError
 from tests import tiny_runs
 from tests.test_launch import launch

@@ -16,13 +16,13 @@ from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.predict import evaluate
 from jaxseg.train import build, train
 from jaxseg.train.devices import parallel
-from jaxseg.train.initial import load_variables
 from jaxseg.train.population import (
   PopulationPass,
   full_batches,
   make_batch_statistics,
   population_statistics,
 )
+from jaxseg.train.variables import load_variables
 from tests.test_resume import lines, saved
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,8 +24,8 @@ from jaxseg.predict.options import Options
 from jaxseg.train import build
 from jaxseg.train.devices import parallel
 from jaxseg.train.evaluator import make_scores
-from jaxseg.train.initial import load_variables
 from jaxseg.train.state import make_init
+from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 from tests import documents, tiny_runs
 from tests.test_configs import load

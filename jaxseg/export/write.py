@@ -43,8 +43,8 @@ from jaxseg.predict.temperature import fitted
 from jaxseg.pretrained import flatten
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
-from jaxseg.train.initial import load_variables
 from jaxseg.train.run_folder import Classes, load_classes
+from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 
 CHECKED = 4  # images of the evaluation split

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from jaxseg.metrics.score import Example, Prediction, Result
 from jaxseg.types import VOID, Array
@@ -43,6 +42,8 @@ def fit(probabilities: np.ndarray, labels: np.ndarray) -> float:
     scaled = inverse * logs
     top = scaled.max(axis=1)
     return float(np.mean(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))))
+
+  from scipy.optimize import minimize_scalar  # a tenth of a start: seldom needed
 
   low, high = LIMITS
   best = minimize_scalar(loss, bounds=(1 / high, 1 / low), method='bounded')

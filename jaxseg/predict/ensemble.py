@@ -15,7 +15,7 @@ from jaxseg.predict.base import BasePredictor
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.runs import Run, Workdirs, open_runs
-from jaxseg.train.initial import load_variables
+from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 
 

@@ -28,7 +28,7 @@ from jaxseg.train import machine
 from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.train.devices import hosts
 from jaxseg.train.evaluator import Evaluator, make_scores
-from jaxseg.train.initial import load_variables
+from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 
 

@@ -19,9 +19,9 @@ from jaxseg.predict.averages import Band
 from jaxseg.predict.base import BasePredictor, checked
 from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment
-from jaxseg.train.initial import variable_shapes
 from jaxseg.train.run_folder import Classes
 from jaxseg.train.step import make_predict_step, predict_batch
+from jaxseg.train.variables import variable_shapes
 from jaxseg.types import Detections, UserError
 
 PROGRAMS = 32  # image sizes whose compiled programs are kept

@@ -22,7 +22,7 @@ from jaxseg.predict.predictor import Predictor
 from jaxseg.report.render import data_uri
 from jaxseg.report.runs import RunSummary
 from jaxseg.train import build
-from jaxseg.train.initial import load_variables
+from jaxseg.train.variables import load_variables
 from jaxseg.types import StuckError, UserError
 
 MAX_IMAGES = 200  # of the split are scored

@@ -10,10 +10,10 @@ from typing import Any
 from jaxseg.metrics.score import published
 from jaxseg.predict import result_file
 from jaxseg.train.build import Experiment, load_experiment
-from jaxseg.train.initial import variable_shapes
 from jaxseg.train.run_folder import Classes, load_classes, load_run
 from jaxseg.train.state import parameter_count
 from jaxseg.train.times import total
+from jaxseg.train.variables import variable_shapes
 from jaxseg.train.writer import read_log
 from jaxseg.types import UserError
 

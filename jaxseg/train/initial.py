@@ -1,4 +1,4 @@
-"""The parameters of a trained run, and the first ones of a run that starts from it or from published weights."""
+"""The first parameters of a run that starts from another or from published weights."""
 
 import contextlib
 import dataclasses
@@ -6,58 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import optax
-
 from jaxseg import files, pretrained
 from jaxseg.fetch import get, manifest, weights
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.train.build import Experiment, load_experiment
-from jaxseg.train.checkpoint import Checkpoints
-from jaxseg.train.state import make_init
+from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
-
-
-def load_variables(
-  workdir: str | Path, step: str = 'best', experiment: Experiment | None = None
-) -> tuple[dict[str, Any], int]:
-  """Restores the parameters and statistics of a run as numpy arrays.
-
-  Args:
-    workdir: written by training.
-    step: 'best' (by the task's headline score) | 'latest' | a number.
-    experiment: the workdir's, where it was read already.
-
-  Returns:
-    {'params': ..., 'batch_stats': ...} and their step.
-
-  Raises:
-    UserError: no run, no checkpoint, or no such step (the message lists those there are).
-  """
-  experiment, folder = experiment or load_experiment(workdir), files.place(workdir) / 'checkpoints'
-  if not folder.is_dir():
-    raise UserError(f'no checkpoints in {workdir}: train first')
-  checkpoints = Checkpoints(folder, metric=experiment.task.headline, read_only=True)
-  steps = checkpoints.steps()
-  if not steps:
-    raise UserError(f'no checkpoint in {folder}: the training stopped before its first save')
-  named = {str(number): number for number in steps}
-  named |= {'best': checkpoints.best_step(), 'latest': steps[-1]}
-  if str(step) not in named:
-    there = ', '.join(map(str, steps))
-    raise UserError(f'no step {step!r}: choose best, latest or one of the steps {there}')
-  chosen = named[str(step)]
-  variables = checkpoints.restore_variables(variable_shapes(experiment), chosen)
-  checkpoints.close()
-  return variables, chosen
-
-
-def variable_shapes(experiment: Experiment) -> dict[str, Any]:
-  """Returns the shapes of an experiment's parameters and statistics; nothing is computed."""
-  model = experiment.model()
-  side = model.size_rule.at_least(64)
-  init = make_init(model, optax.identity(), (1, side, side, experiment.channels))
-  return jax.eval_shape(init, jax.random.key(0)).variables
 
 
 def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[str, Any], str]:

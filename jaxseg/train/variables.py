@@ -1,0 +1,55 @@
+"""The parameters and statistics of a trained run, and their shapes."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from jaxseg import files
+from jaxseg.train.build import Experiment, load_experiment
+from jaxseg.train.checkpoint import Checkpoints
+from jaxseg.train.state import make_init
+from jaxseg.types import UserError
+
+
+def load_variables(
+  workdir: str | Path, step: str = 'best', experiment: Experiment | None = None
+) -> tuple[dict[str, Any], int]:
+  """Restores the parameters and statistics of a run as numpy arrays.
+
+  Args:
+    workdir: written by training.
+    step: 'best' (by the task's headline score) | 'latest' | a number.
+    experiment: the workdir's, where it was read already.
+
+  Returns:
+    {'params': ..., 'batch_stats': ...} and their step.
+
+  Raises:
+    UserError: no run, no checkpoint, or no such step (the message lists those there are).
+  """
+  experiment, folder = experiment or load_experiment(workdir), files.place(workdir) / 'checkpoints'
+  if not folder.is_dir():
+    raise UserError(f'no checkpoints in {workdir}: train first')
+  checkpoints = Checkpoints(folder, metric=experiment.task.headline, read_only=True)
+  steps = checkpoints.steps()
+  if not steps:
+    raise UserError(f'no checkpoint in {folder}: the training stopped before its first save')
+  named = {str(number): number for number in steps}
+  named |= {'best': checkpoints.best_step(), 'latest': steps[-1]}
+  if str(step) not in named:
+    there = ', '.join(map(str, steps))
+    raise UserError(f'no step {step!r}: choose best, latest or one of the steps {there}')
+  chosen = named[str(step)]
+  variables = checkpoints.restore_variables(variable_shapes(experiment), chosen)
+  checkpoints.close()
+  return variables, chosen
+
+
+def variable_shapes(experiment: Experiment) -> dict[str, Any]:
+  """Returns the shapes of an experiment's parameters and statistics; nothing is computed."""
+  model = experiment.model()
+  side = model.size_rule.at_least(64)
+  init = make_init(model, optax.identity(), (1, side, side, experiment.channels))
+  return jax.eval_shape(init, jax.random.key(0)).variables
