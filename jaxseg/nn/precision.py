@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -24,8 +25,8 @@ def at_precision(model: nn.Module, precision: str) -> nn.Module:
       'default', one product of bfloat16 on a TPU, TF32 on a GPU.
   """
   cls = _precise(type(model), precision)
-  fields = {name: getattr(model, name) for name in model.__dataclass_fields__}
-  return cls(**{name: value for name, value in fields.items() if name not in ('parent', 'name')})
+  names = {field.name for field in dataclasses.fields(model) if field.init} - {'parent', 'name'}
+  return cls(**{name: getattr(model, name) for name in names})
 
 
 def chosen(precision: Any) -> Any:

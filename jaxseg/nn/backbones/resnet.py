@@ -67,7 +67,8 @@ class ResNet(nn.Module):
     if self.output_stride not in (8, 16, 32):
       raise UserError(f'output_stride={self.output_stride}: a ResNet has 8, 16 or 32')
     x = self._stem(jnp.asarray(image, self.dtype), train)
-    taps, stride, dilation = {'stride2': x}, 4, 1
+    taps = {'stride2': jax.lax.stop_gradient(x) if self.frozen_stages else x}
+    stride, dilation = 4, 1
     x = max_pool(x, window=3, stride=2, padding=((1, 1), (1, 1)))
     for stage, count in enumerate(self.stage_sizes, start=1):
       nominal, first_stride, first_dilation = 2 ** (stage + 1), 1, dilation
