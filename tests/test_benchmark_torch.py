@@ -57,7 +57,9 @@ def test_it_runs_in_a_process_of_its_own():
 
 
 def test_what_is_not_written_in_torch():
-  with pytest.raises(UserError, match=r'no unet\(up=bilinear\) in PyTorch: it has unet\(batch_n'):
+  with pytest.raises(
+    UserError, match=r'no unet\(up=bilinear\) in PyTorch: it has unet\(backbone, batch_n'
+  ):
     torch_side.build_network(make_experiment('model.up=bilinear'))
   with pytest.raises(UserError, match="has loss='softmax' only"):
     torch_side.build_network(make_experiment(loss=dict(name='softmax_dice')))
