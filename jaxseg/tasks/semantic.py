@@ -101,12 +101,12 @@ class Task:
       under 'aux/', its sum already multiplied by aux_weight.
     """
     own = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
-    logits = laid_out_by_class(outputs['logits'])
+    logits = _by_class(outputs['logits'])
     terms = {own: self._cross_entropy(logits, batch)}
     if self.name == 'softmax_dice':
       terms['dice'] = losses.soft_dice(logits, align(batch['label'], logits))
     if self.aux_weight and outputs.get('aux_logits') is not None:
-      aux = laid_out_by_class(outputs['aux_logits'])
+      aux = _by_class(outputs['aux_logits'])
       total, weight = self._cross_entropy(aux, batch)
       terms[f'aux/{own}'] = (self.aux_weight * total, weight)
     return terms
@@ -180,6 +180,15 @@ class Task:
     elif self.normalize == 'sum':
       weight = jnp.zeros_like(total)
     return total, weight
+
+
+def _by_class(logits: Array) -> Array:
+  """Lays classes out under pmap alone: a program for a mesh is split by XLA, which may then gather the map."""
+  try:
+    jax.lax.psum(1, 'data')  # a constant: of an axis that is there
+  except NameError:
+    return logits
+  return laid_out_by_class(logits)
 
 
 def align(array: Array, logits: Array) -> Array:
