@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import jax
 import pytest
 
 from jaxseg.tools import slices
@@ -129,6 +130,15 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
   monkeypatch.setattr(session.topology.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"pip install 'jaxseg\[compile\]'"):
     session.run('configs/unet_shapes.py', slices=('v5e-8',))
+
+
+def test_a_slice_that_an_older_compiler_does_not_know_is_one_line(monkeypatch):
+  def unknown(**options):
+    raise jax.errors.JaxRuntimeError('INVALID_ARGUMENT: 1x1')
+
+  monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', unknown)
+  with pytest.raises(UserError, match='--topology=v5e-1: the libtpu .*1x1.*libtpu==0.0.52'):
+    session.topology.devices(slices.slice_of('v5e-1'))
 
 
 @pytest.mark.tpu

@@ -36,9 +36,19 @@ def prepare() -> None:
 
 
 def devices(rented: Slice) -> Sequence[jax.Device]:
-  """Returns the slice's chips: to compile for, not to compute on."""
+  """Returns the slice's chips: to compile for, not to compute on.
+
+  Raises:
+    UserError: an older libtpu, which does not know the slice.
+  """
   from jax.experimental import topologies
 
   options = _OPTIONS.get(rented.kind, {})
   name = f'{rented.kind}:{rented.shape}'
-  return topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices
+  try:
+    return topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices
+  except jax.errors.JaxRuntimeError as error:
+    raise UserError(
+      f'--topology={rented.name}: the libtpu that is installed knows no such slice ({error}); 0.0.52 '
+      'does: pip install --no-deps libtpu==0.0.52'
+    ) from None
