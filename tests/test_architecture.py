@@ -83,6 +83,26 @@ def test_every_module_has_a_floor_and_imports_only_from_below(module):
     assert allowed, f'jaxseg/{module} may not import jaxseg.{other}'
 
 
+def defined(tree: ast.Module) -> set[str]:
+  """Returns every name that a module has at its top."""
+  names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+  for node in tree.body:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+      names.add(node.name)
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+      names |= {alias.asname or alias.name.split('.')[0] for alias in node.names}
+  return names
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_what_is_imported_is_there_lazily_too(module):
+  for name in (
+    n.removeprefix('jaxseg.') for n in imports(TREES[module]) if n.startswith('jaxseg.')
+  ):
+    home, _, last = name.rpartition('.')
+    assert name in MODULES or last in defined(TREES[home or '__init__']), f'jaxseg/{module}: {name}'
+
+
 def test_no_module_imports_in_a_circle():
   graph = {m: {i for i in inside(m) if i != '__init__'} for m in MODULES if m != '__init__'}
   try:

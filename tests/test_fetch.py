@@ -21,6 +21,7 @@ from jaxseg.data import archives
 from jaxseg.fetch import get, manifest, weights
 from jaxseg.files import part
 from jaxseg.nn.backbones import NAMES
+from jaxseg.prepare import get as prepare_get
 from jaxseg.pretrained.names import SOURCES
 from jaxseg.train import build, initial
 from jaxseg.types import UserError
@@ -351,6 +352,21 @@ from jaxseg.files import download
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 console.run(lambda: download.download([sys.argv[1]], Path(sys.argv[2]), size=200_000))
 """
+
+
+def test_the_weights_that_a_config_starts_from_are_got_too(place, monkeypatch, capsys):
+  got = []
+
+  def fetched(published, way):
+    got.append((published.name, way.mirror))
+    return Path('there.pth')
+
+  monkeypatch.setattr('jaxseg.train.initial.weights.fetched', fetched)
+  monkeypatch.setattr(prepare_get, 'dataset', lambda entry, *_: got.append(entry.name))
+  spec = f'{ROOT}/configs/fcn_pet.py'
+  prepare_get.get(config=spec, mirror='here', yes=True)
+  assert got == [('torchvision:mobilenet_v2', 'here'), 'pet']
+  assert 'imagenet: there.pth' in capsys.readouterr().out
 
 
 def test_a_disk_that_fills_up_is_told_and_the_half_is_used_again(place):

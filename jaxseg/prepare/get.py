@@ -52,7 +52,8 @@ def get(
 
 def _of_config(config: str, overrides: Sequence[str], data_dir: str, way: Way) -> None:
   from jaxseg.train.build import experiment  # brings JAX, which names alone need not wait for
-  from jaxseg.train.initial import first_weights, variable_shapes
+  from jaxseg.train.initial import first_weights
+  from jaxseg.train.variables import variable_shapes
 
   parts = experiment(configs.load(config, overrides))
   settings, data = parts.settings, parts.data
