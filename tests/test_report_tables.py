@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxseg.config.config_files import baselines
 from jaxseg.report import tables
 from jaxseg.train.run_folder import RunFolder
 from jaxseg.types import UserError
@@ -213,5 +214,5 @@ def test_the_table_in_the_docs_has_every_baseline(monkeypatch):
   text = Path('docs/results.md').read_text()
   table = text.split('<!-- results baselines -->')[1].split('<!-- end -->')[0]
   listed = [line.split(' | ')[1] for line in table.strip().splitlines()[2:]]
-  known = [Path(spec).name.replace('.py', '') for spec, _ in tables.baselines('configs')]
+  known = [Path(spec).name.replace('.py', '') for spec, _ in baselines('configs')]
   assert listed == [f'`{name}`' for name in known]

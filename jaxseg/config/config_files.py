@@ -1,8 +1,9 @@
-"""Config files: where one of a name is, what it gives, and which variants it has."""
+"""Config files: where one of a name is, what it gives, which variants and baselines it has."""
 
 import importlib.util
 import os
 import traceback
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +53,15 @@ def listed() -> dict[str, tuple[str, ...]]:
     except UnknownVariant as e:
       known[Path(file).stem] = e.known
   return known
+
+
+def baselines(folder: str) -> Iterator[tuple[str, str]]:
+  """Yields every variant that a config of a folder names in BASELINES: its spec, and the config's title."""
+  for file in sorted(Path(folder).glob('*.py')):
+    module = _module(str(file))
+    heading = module.__doc__.splitlines()[0].split(' (')[0].rstrip('.')
+    for variant in getattr(module, 'BASELINES', ()):
+      yield f'{folder}/{file.name}' + (f':{variant}' if variant else ''), heading
 
 
 def found(spec: str) -> tuple[str, str]:

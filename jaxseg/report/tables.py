@@ -1,12 +1,12 @@
 """The tables of docs/results.md, made from run folders: nothing is typed by hand."""
 
-import runpy
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxseg import config as configs
 from jaxseg import console, files
+from jaxseg.config.config_files import baselines
 from jaxseg.console import duration
 from jaxseg.draw import labels
 from jaxseg.metrics.score import numbers, published
@@ -85,15 +85,6 @@ def write_baselines(
       )
   rows = [_baseline(spec, heading, runs.get(spec)) for spec, heading in known.items()]
   _show(output, 'baselines', _BASELINES, rows)
-
-
-def baselines(folder: str) -> Iterator[tuple[str, str]]:
-  """Yields every baseline: what --config takes, and the config's title."""
-  for file in sorted(Path(folder).glob('*.py')):
-    module = runpy.run_path(str(file))
-    heading = module['__doc__'].splitlines()[0].split(' (')[0].rstrip('.')
-    for variant in module.get('BASELINES', ()):
-      yield f'{folder}/{file.name}' + (f':{variant}' if variant else ''), heading
 
 
 def _show(

@@ -10,8 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxseg import config, files
+from jaxseg.config.config_files import baselines
 from jaxseg.console import say
-from jaxseg.report.tables import baselines
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.compile import layers as each_layer
 from jaxseg.tools.compile import topology
