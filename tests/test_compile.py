@@ -6,8 +6,11 @@ import json
 import jax
 import pytest
 
+from jaxseg import config
+from jaxseg.config.config_files import baselines
 from jaxseg.tools import slices
 from jaxseg.tools.compile import account, program, session
+from jaxseg.train import build
 from jaxseg.types import UserError
 from tests.test_launch import launch
 
@@ -86,6 +89,18 @@ def test_what_is_said_of_a_program_by_hand():
   ]
   said = list(program.report(result(mode='eval', num_steps=None, needed_bytes=17 << 30)))
   assert said[1].endswith('GiB a chip: does not fit') and not any('hours' in line for line in said)
+
+
+def test_sizes_of_the_baselines_need_no_data(monkeypatch, tmp_path):
+  monkeypatch.setenv('JAXSEG_DATA', str(tmp_path))
+  sizes = {
+    spec: session.training_size(build.experiment(config.load(spec)))
+    for spec, _ in baselines('configs')
+  }
+  assert sizes['configs/fcn_voc2011.py:8s'] == (500, 500)  # whole images: the largest
+  assert sizes['configs/segnet_camvid.py'] == (360, 480)
+  assert sizes['configs/unet_isbi2012.py'] == (572, 572)
+  assert sizes['configs/mask_rcnn_coco.py'] == (800, 1344)
 
 
 def test_a_table_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):

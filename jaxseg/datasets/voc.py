@@ -39,6 +39,7 @@ NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = classlist.voc_palette(NUM_CLASSES)
 SPLITS = ('train', 'val', 'trainval', 'trainaug', 'sbd_train', 'seg11valid')
 YEARS = (2011, 2012)
+SIZE = (500, 500)  # (height, width) of the largest
 
 _ARCHIVES = {2011: 'VOCtrainval_25-May-2011.tar', 2012: 'VOCtrainval_11-May-2012.tar'}
 _SBD_ARCHIVES = ('benchmark.tgz', 'benchmark.tar')

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxseg import config, files
+from jaxseg.config import parts
 from jaxseg.config.config_files import baselines
 from jaxseg.console import say
 from jaxseg.tools.benchmark import ours
@@ -109,15 +110,13 @@ def training_size(experiment: Experiment) -> tuple[int, int]:
     UserError: neither the config nor the data at hand say it.
   """
   config = experiment.config
-  steps = dict(config['augment'])
-  sizes = (steps.get('crop', {}).get('size'), steps.get('pad', {}).get('size'))
-  known = next((size for size in (*sizes, config['data'].get('image_size')) if size), None)
-  if known:
-    return tuple(known)
-  try:
-    return tuple(experiment.source(experiment.data.train_split)[0]['image'].shape[:2])
-  except UserError as error:
-    raise UserError(f'give --crop=HEIGHT,WIDTH, for the images are not at hand: {error}') from None
+  steps, data = dict(config['augment']), config['data']
+  cut = steps.get('crop', {}).get('size'), steps.get('pad', {}).get('size')
+  whole = data.get('image_size'), getattr(parts.load('datasets', data['name']), 'SIZE', None)
+  known = next((size for size in (*cut, *whole) if size), None)
+  if not known:
+    raise UserError('images of many sizes: give --crop=HEIGHT,WIDTH')
+  return tuple(known)
 
 
 def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
