@@ -15,6 +15,7 @@ setup(
   package_dir={'jaxseg.configs': 'configs'},
   entry_points={'console_scripts': ['jaxseg=jaxseg.commands:run']},
   package_data={
+    'jaxseg.datasets': ['*.txt'],
     'jaxseg.fetch': ['manifest.toml'],
     'jaxseg.report': ['templates/*'],
     'jaxseg.tools.fidelity': ['tables/*'],

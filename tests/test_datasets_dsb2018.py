@@ -1,5 +1,8 @@
 """DSB 2018: both layouts, instances, separated labels and the weight map."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -128,3 +131,20 @@ def test_real_validation_split(shared_data, tmp_path):
   nuclei = sum(len(np.unique(source[i]['instances'])) - 1 for i in range(110))
   assert nuclei == 3915
   assert all(dsb2018.split_of(source.file_name(i)) == 'val' for i in range(110))
+
+
+def test_the_fluorescence_split_is_written_down(tmp_path):
+  ids = {i + 'a' * 56: 'train' for i in _listed()}
+  train, val = (dsb2018._of(f'fluorescence_{part}', ids) for part in ('train', 'val'))
+  assert (len(train), len(val)) == (380, 67)
+  assert set(train) | set(val) == set(ids) and val[0].startswith('06350c7c')
+  ids.pop(val[3])
+  with pytest.raises(
+    UserError, match=r'^dsb2018: 1 of the 67 images of fluorescence_val are missing'
+  ):
+    dsb2018._of('fluorescence_val', ids)
+
+
+def _listed():
+  text = Path(dsb2018.__file__).with_name('dsb2018_fluorescence.txt').read_text()
+  return re.findall(r'\b[0-9a-f]{8}\b', text)

@@ -3,11 +3,13 @@
 Caicedo et al., Nature Methods 2019 (BBBC038). Two layouts: images/ID.png with 16-bit instance maps
 labels/ID.png and index.csv (id, split, ...), and the published
 stage1_train/ID/{images,masks}/*.png, or stage1_train.zip.
-Validation is the images with int(ID[:8], 16) % 5 == 0, in both.
+Validation is the images with int(ID[:8], 16) % 5 == 0, in both. fluorescence_train and fluorescence_val are 380
+and 67 images of grey nuclei on a dark ground, written down in dsb2018_fluorescence.txt.
 """
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from jaxseg.types import UserError
 CLASS_NAMES = ('background', 'nucleus')
 NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = ((0, 0, 0), (250, 170, 30))
-SPLITS = ('train', 'val')
+SPLITS = ('train', 'val', 'fluorescence_train', 'fluorescence_val')
 CLASS_WEIGHTS = balancing_weights(
   (0.8571, 0.1429)
 )  # shares of all pixels, touching nuclei separated
@@ -36,18 +38,18 @@ def source(
   separate: bool | None = None,
   channels: int = 3,
 ) -> Source:
-  """Returns the 'train' or 'val' split with instances uint16 and, by default, weight float32.
+  """Returns one of SPLITS with instances uint16 and, by default, weight float32.
 
   Args:
     border_weight: adds the U-Net weight map as 'weight', touching nuclei separated beforehand.
     separate: whether the label too shows a gap of background between touching nuclei, as the paper
-      trains; by default only in 'train', so that 'val' is scored on the published truth.
+      trains; by default only for training, so that validation is on the published truth.
       `instances` are never changed.
     channels: 3, or 1 for grey.
   """
   check_split('dsb2018', split, SPLITS)
   check_choice('dsb2018', 'channels', channels, (1, 3))
-  separate = split == 'train' if separate is None else separate
+  separate = split.endswith('train') if separate is None else separate
   entries = ('instances', 'weight') if border_weight else ('instances',)
   return records.open_source(
     Facts('dsb2018', CLASS_NAMES, PALETTE, channels, entries),
@@ -77,13 +79,30 @@ def _list_images(split: str, data_dir: str | None, cache_dir: str | None) -> lis
     rows = list(csv.DictReader(io.StringIO(raw_files.read_text(folder / 'index.csv'))))
     if not rows or not {'id', 'split'} <= set(rows[0]):
       raise UserError(f"{folder / 'index.csv'} has no columns 'id' and 'split': restore the file")
-    ids = [row['id'] for row in rows if row['split'] == split]
+    ids = _of(split, {row['id']: row['split'] for row in rows})
     images, labels = folder / 'images', folder / 'labels'
     return [records.Raw(images / f'{i}.png', labels / f'{i}.png', f'{i}.png') for i in ids]
   find = archives.finder(['dsb2018'], data_dir, cache_dir)
   stage = find(['stage1_train'], ['stage1_train.zip'], flat=True)
   ids = sorted(p.name for p in stage.iterdir() if p.is_dir() and not p.name.startswith(('.', '_')))
-  return [_published(stage / i) for i in ids if split_of(i) == split]
+  return [_published(stage / i) for i in _of(split, {i: split_of(i) for i in ids})]
+
+
+def _of(split: str, splits: Mapping[str, str]) -> list[str]:
+  """Returns the ids of a split, given those of 'train' and 'val'."""
+  if split in ('train', 'val'):
+    return [i for i, name in splits.items() if name == split]
+  listed = (Path(__file__).with_name('dsb2018_fluorescence.txt')).read_text(encoding='utf-8')
+  _, chosen = listed.split(f'{split}: ')
+  chosen = chosen.split('\n\n')[0].split()[1:]
+  known = {i[:8]: i for i in splits}
+  missing = [i for i in chosen if i not in known]
+  if missing:
+    raise UserError(
+      f'dsb2018: {len(missing)} of the {len(chosen)} images of {split} are missing, as {missing[0]}...: '
+      'fetch the published set'
+    )
+  return [known[i] for i in chosen]
 
 
 def split_of(identifier: str) -> str:

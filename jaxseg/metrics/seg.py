@@ -23,13 +23,18 @@ class Score(Mean):
   name = 'seg'
 
   def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
-    if 'instances' not in example:
-      raise UserError(
-        'the score seg needs data that number their objects, as ctc and dsb2018 do: leave it out'
-      )
-    ids = prediction['ids'] if 'ids' in prediction else components(prediction['mask'] > 0)
-    total, count = seg_score(example['instances'], ids)
+    total, count = seg_score(*objects(example, prediction, self.name))
     return {'total': total, 'count': count}
+
+
+def objects(example: Example, prediction: Prediction, score: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the true and the predicted objects, integers [h, w], 0 for background."""
+  if 'instances' not in example:
+    raise UserError(
+      f'the score {score} needs data that number their objects, as ctc and dsb2018 do: leave it out'
+    )
+  ids = prediction['ids'] if 'ids' in prediction else components(prediction['mask'] > 0)
+  return example['instances'], ids
 
 
 def components(mask: np.ndarray) -> np.ndarray:
@@ -47,6 +52,21 @@ def seg_score(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, int]:
   Returns:
     The sum over true objects, and how many there are: add both over images, divide once.
   """
+  shared, sizes, found = overlaps(truth, prediction)
+  matched = 2 * shared > sizes[:, None]
+  jaccard = shared / (sizes[:, None] + found - shared)
+  return float(jaccard[matched].sum()), len(sizes)
+
+
+def overlaps(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Returns the pixels that each true object [n] shares with each predicted [m], and those of each.
+
+  Args:
+    truth, prediction: integers [h, w], a number an object and 0 for background.
+
+  Returns:
+    Integers [n, m], [n] and [m], by rising number.
+  """
   if truth.shape != prediction.shape:
     raise UserError(f'truth {truth.shape} and prediction {prediction.shape} must be of one shape')
   numbers, rows = np.unique(truth, return_inverse=True)
@@ -54,7 +74,5 @@ def seg_score(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, int]:
   shape = len(numbers), len(predicted)
   pairs = np.ravel_multi_index((rows.ravel(), columns.ravel()), shape)
   shared = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
-  sizes = shared.sum(axis=1, keepdims=True)
-  matched = (2 * shared > sizes) & (numbers != 0)[:, None] & (predicted != 0)
-  jaccard = shared / (sizes + shared.sum(axis=0) - shared)
-  return float(jaccard[matched].sum()), int(np.count_nonzero(numbers))
+  true, found = numbers != 0, predicted != 0
+  return shared[np.ix_(true, found)], shared.sum(axis=1)[true], shared.sum(axis=0)[found]

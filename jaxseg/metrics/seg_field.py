@@ -21,11 +21,10 @@ class Score(seg.Score):
   name = 'seg_field'
 
   def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
-    ids = prediction['ids'] if 'ids' in prediction else seg.components(prediction['mask'] > 0)
+    truth, ids = seg.objects(example, prediction, self.name)
     kept = in_field(without_small(ids, _LEAST), _STRIP)
-    if 'instances' in example:
-      example = {**example, 'instances': in_field(example['instances'], _STRIP)}
-    return super().measure(example, {**prediction, 'ids': kept})
+    total, count = seg.seg_score(in_field(truth, _STRIP), kept)
+    return {'total': total, 'count': count}
 
 
 def without_small(ids: np.ndarray, least: int) -> np.ndarray:
