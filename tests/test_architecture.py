@@ -1,6 +1,7 @@
 """Who may import whom, read from the syntax trees: every module stands on one floor, and nothing points back."""
 
 import ast
+import functools
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -44,6 +45,7 @@ MODULES = {module_name(p): p for p in sorted((ROOT / 'jaxseg').rglob('*.py'))}
 TREES = {name: ast.parse(path.read_text(encoding='utf-8')) for name, path in MODULES.items()}
 
 
+@functools.cache
 def imports(tree: ast.AST) -> set[str]:
   """Returns the full names of everything that is imported, at the top or lazily."""
   names = set()
@@ -82,6 +84,7 @@ def test_every_module_has_a_floor_and_imports_only_from_below(module):
     assert allowed, f'jaxseg/{module} may not import jaxseg.{other}'
 
 
+@functools.cache
 def defined(tree: ast.Module) -> set[str]:
   """Returns every name that a module has at its top."""
   names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}

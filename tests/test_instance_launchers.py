@@ -279,7 +279,7 @@ def test_evaluation_refuses_what_objects_have_not(trained):
 
 def test_classes_of_pixels_are_scored_by_their_components(tmp_path):
   workdir = make_workdir(tmp_path / 'run', make_experiment())
-  launch('evaluate', f'--workdir={workdir}', '--instances')
+  launch('evaluate', f'--workdir={workdir}', '--scores=components')
   result = json.loads((workdir / 'eval' / 'val.json').read_text())
   predictor, score = jaxseg.load(workdir), components.Score(CLASSES.names)
   for index, example in enumerate(load_experiment(workdir).source('val')):

@@ -120,7 +120,7 @@ def test_evaluate_scores_what_predict_writes(pair, tmp_path, capsys):
   names = ','.join(pair)
   launch('predict', f'--workdir={names}', f'--input={tmp_path / "in"}', f'--output={tmp_path}/out')
   masks = [np.asarray(Image.open(tmp_path / 'out' / f'{i}.png')) for i in range(len(source))]
-  launch('evaluate', f'--workdir={names}', '--confidence', '--places', '--groups=_00000([0-3])')
+  launch('evaluate', f'--workdir={names}', '--scores=confidence,places', '--groups=_00000([0-3])')
   result = json.loads((runs.open_runs(pair)[0].path / 'eval' / 'val_with-shallow.json').read_text())
   labels = [source[i]['label'] for i in range(len(source))]
   assert_same_scores(result, scores_by_hand(labels, masks, 4))

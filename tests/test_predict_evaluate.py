@@ -133,7 +133,7 @@ def test_on_camvid_the_numbers_are_those_of_the_pictures(shared_data, tmp_path):
 
 
 def test_boundaries_are_added_by_a_flag(workdir, capsys):
-  launch('evaluate', f'--workdir={workdir}', '--bf')
+  launch('evaluate', f'--workdir={workdir}', '--scores=boundary')
   result = json.loads((workdir / 'eval' / 'val.json').read_text())
   predictor, source = load(workdir), make_experiment().source('val')
   examples = [source[i] for i in range(len(source))]
@@ -162,7 +162,7 @@ def read_result(workdir, name='val'):
 def test_no_mode_takes_the_place_of_the_plain_score_and_no_measure_is_lost(tmp_path, capsys):
   """Scales that are the config's own are no mode; BF stays as long as its step does."""
   run = make_workdir(tmp_path / 'run', make_experiment(eval=dict(scales=(0.5,))))
-  launch('evaluate', f'--workdir={run}', '--bf')
+  launch('evaluate', f'--workdir={run}', '--scores=boundary')
   measured = read_result(run)
   assert measured['mode'] == '' and 0 < measured['boundary_f1'] <= 1
   launch('evaluate', f'--workdir={run}', '--flip', '--samples=2')
@@ -224,7 +224,7 @@ def test_overlapping_tiles_and_neurites_by_the_command_line(tmp_path, capsys):
   launch('evaluate', f'--workdir={run}')
   whole = read_result(run)
   assert whole['mode'] == ''
-  launch('evaluate', f'--workdir={run}', '--tile=20,24', '--neurites')
+  launch('evaluate', f'--workdir={run}', '--tile=20,24', '--scores=neurites')
   tiled = read_result(run, 'val_tiles-20x24')
   assert tiled['mode'] == 'tiles of 20x24' and tiled['confusion'] == whole['confusion']
   assert tiled['neurites'] == pytest.approx(whole['neurites'], rel=1e-3, abs=1e-6)

@@ -107,7 +107,9 @@ def test_runs_are_compared_by_what_all_have(run, file, tmp_path):
   """Connected components of a network of pixels beside a network of objects."""
   objects = make_experiment(task='instance', model=dict(name='mask_rcnn'))
   detector = make_run(tmp_path / 'detector', PRECISION, objects)
-  with pytest.raises(UserError, match='shapes_run/eval/test.json has no mask AP: .* --instances'):
+  with pytest.raises(
+    UserError, match='shapes_run/eval/test.json has no mask AP: .* --scores=components'
+  ):
     tables.write([run, detector], str(file), 'test')
   both = make_run(tmp_path / 'both', SCORES | PRECISION)
   tables.write([both, detector], str(file), 'test')

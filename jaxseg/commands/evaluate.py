@@ -1,7 +1,7 @@
 """Evaluates a trained workdir: its scores, a table by class, and eval/<split>.json (or _<mode>).
 
-python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--bf --instances --confidence]
-    [--groups=PATTERN|COLUMN --places] [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
+python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--scores=boundary,confidence]
+    [--groups=PATTERN|COLUMN] [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
 python launch/evaluate.py --workdir=DIR,DIR,DIR [...]      the mean of the probabilities of several runs
 python launch/evaluate.py --workdir=DIR,DIR,DIR --out_of_fold     each image by the run that held it out
 python launch/evaluate.py --workdir=DIR --fit_temperature         then --temperature, also to predict
@@ -15,12 +15,14 @@ def main(parser: console.Parser) -> None:
   add = parser.add_argument
   parser.add_runs()
   add('--split', help="default: the config's eval_split")
-  extra = dict(dest='extra', action='append_const', default=[])
-  add('--bf', const='boundary', **extra, help="also the boundary measure of SegNet's paper (slow)")
-  add('--neurites', const='neurites', **extra, help="ISBI's measures; isbi2012 has them anyway")
-  add('--instances', const='components', **extra, help="also COCO's AP of the mask's components")
-  add('--confidence', const='confidence', **extra, help='calibration, and do doubts find errors')
-  add('--places', const='places', **extra, help='by object size, distance to outlines and borders')
+  add(
+    '--scores',
+    type=console.words,
+    default=(),
+    help="of jaxseg/metrics, beside the task's and the data set's own: boundary (of SegNet's paper, slow), "
+    "components (COCO's AP of the mask's), matching (objects found, missed, made up), seg, dice, neurites, "
+    'confidence (calibration, and do doubts find errors), places (by object size, outlines, borders)',
+  )
   add('--groups', help="by group: a file name's part in parentheses, as in '^(.*)_', or a column")
   add('--out_of_fold', action='store_true', help='each image by the run of the fold without it')
   add('--fit_temperature', action='store_true', help='on --split; kept in the (first) workdir')
@@ -36,5 +38,5 @@ def main(parser: console.Parser) -> None:
     if flags.fit_temperature:
       evaluate.fit_temperature(flags.workdir, **common)
       return
-    scores = dict(extra=flags.extra, groups=flags.groups, out_of_fold=flags.out_of_fold)
+    scores = dict(extra=flags.scores, groups=flags.groups, out_of_fold=flags.out_of_fold)
     evaluate.evaluate_workdir(flags.workdir, **scores, **common)

@@ -147,7 +147,7 @@ def common_scores(shown: Sequence[tuple[RunSummary, Mapping]]) -> list[str]:
       split = evaluation['split']
       raise UserError(
         f'{run.path}/eval/{split}.json has no {title(leading)}: {console.command("evaluate")} '
-        f'--workdir={run.path} --split={split} --instances'
+        f'--workdir={run.path} --split={split} --scores=components'
       )
   return scores
 
