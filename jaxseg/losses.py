@@ -5,6 +5,8 @@ task counts those and the loop stops on them): a wrong label must never train. A
 whatever the logits' dtype; gradients come back in the logits' dtype.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,17 +28,29 @@ def softmax_cross_entropy(
   *,
   class_weights: tuple[float, ...] | None = None,
   pixel_weights: Array | None = None,
+  label_smoothing: float = 0.0,
+  focal_gamma: float = 0.0,
+  ohem: float = 0.0,
+  ohem_kept: float = 0.0,
 ) -> tuple[Array, Array]:
   """Weighted softmax cross-entropy, summed over the valid pixels.
 
   Neither direction builds a one-hot array: the backward pass compares a class index with the label
-  inside the loop that computes softmax - onehot, straight into the logits' dtype.
+  inside the loop that computes softmax - target, straight into the logits' dtype.
 
   Args:
     logits: [b, h, w, c], float32, bfloat16 or float16.
     label: integers [b, h, w]; VOID and labels outside [0, c) are skipped.
     class_weights: c numbers; each pixel is weighted by its true class's.
     pixel_weights: [b, h, w]; multiplies the class weight.
+    label_smoothing: share s of the target that is spread evenly, (1 - s) onehot + s / c (Szegedy 2016,
+      arXiv:1512.00567, section 7).
+    focal_gamma: multiplies each term by (1 - p)^gamma, p that of the true class; weights stay (Lin 2017,
+      arXiv:1708.02002, equation 5).
+    ohem: only pixels with a p below this train, the others are void (online hard example mining, Shrivastava
+      2016, arXiv:1604.03540, here over pixels); 0: all do.
+    ohem_kept: share of an image's pixels of a weight above 0 that trains whatever its p: that of the
+      least, and all that tie. It is drawn image by image, so that the value is that of any number of devices.
 
   Returns:
     float32 scalars: sum over valid pixels of weight * -log p(label), and the sum of those weights
@@ -47,7 +61,16 @@ def softmax_cross_entropy(
   chex.assert_shape(label, logits.shape[:-1])
   weight = _weights(label, logits.shape[-1], class_weights, pixel_weights)
   label = jnp.where(is_valid(label, logits.shape[-1]), label.astype(jnp.int32), VOID)
-  return _softmax_sum(logits, label, weight), jnp.sum(weight)
+
+  def losses(smoothing: float) -> Array:  # what void says, even NaN, reaches nothing
+    return jnp.where(weight != 0, _softmax_losses(logits, label, smoothing), 0.0)
+
+  loss = losses(label_smoothing)
+  if focal_gamma:  # the bound keeps the gradient finite where gamma < 1
+    loss = loss * jnp.maximum(-jnp.expm1(-losses(0.0)), 1e-12) ** focal_gamma
+  if ohem:
+    weight = _hardest(jnp.exp(-losses(0.0)), weight, ohem, ohem_kept)
+  return jnp.sum(weight * loss), jnp.sum(weight)
 
 
 def sigmoid_cross_entropy(
@@ -64,7 +87,8 @@ def sigmoid_cross_entropy(
   chex.assert_rank(logits, 3)
   chex.assert_shape(label, logits.shape)
   weight = _weights(label, 2, class_weights, pixel_weights)
-  return _sigmoid_sum(logits, label.astype(jnp.int32) == 1, weight), jnp.sum(weight)
+  loss = _sigmoid_losses(logits, label.astype(jnp.int32) == 1)
+  return jnp.sum(weight * jnp.where(weight != 0, loss, 0.0)), jnp.sum(weight)
 
 
 def soft_dice(logits: Array, label: Array) -> tuple[Array, Array]:
@@ -74,20 +98,53 @@ def soft_dice(logits: Array, label: Array) -> tuple[Array, Array]:
     float32 scalars: the sum over images and classes, and the number of terms: c for each image that
     has a valid pixel.
   """
-  values, has_pixels = dice(jax.nn.softmax(logits.astype(jnp.float32)), label)
-  count = logits.shape[-1] * jnp.sum(has_pixels, dtype=jnp.float32)
+  return _summed_up(*dice(_softmax(logits), label))
+
+
+def soft_tversky(
+  logits: Array, label: Array, *, alpha: float = 0.3, beta: float = 0.7
+) -> tuple[Array, Array]:
+  """The same of the Tversky index (Salehi 2017, arXiv:1706.05721, equations 3 and 4), see `tversky`."""
+  return _summed_up(*tversky(_softmax(logits), label, alpha=alpha, beta=beta))
+
+
+def _softmax(logits: Array) -> Array:
+  return jax.nn.softmax(logits.astype(jnp.float32))
+
+
+def _summed_up(values: Array, has_pixels: Array) -> tuple[Array, Array]:
+  count = values.shape[-1] * jnp.sum(has_pixels, dtype=jnp.float32)
   return jnp.sum(jnp.where(has_pixels[:, None], 1 - values, 0.0)), count
 
 
-def dice(probability: Array, label: Array, *, epsilon: float = 1e-6) -> tuple[Array, Array]:
+def dice(probability: Array, label: Array) -> tuple[Array, Array]:
   """The soft Dice coefficient of each image and class, background too (NVIDIA's UNet_Medical).
 
   With probabilities p and indicator t over the valid pixels:
-  dice = (2 sum(p t) + epsilon) / (sum(p^2 + t^2) + epsilon).
+  dice = (2 sum(p t) + 1e-6) / (sum(p^2 + t^2) + 1e-6). For the rest see `tversky`.
+  """
+  return tversky(probability, label, power=2, epsilon=5e-7)
+
+
+def tversky(
+  probability: Array,
+  label: Array,
+  *,
+  alpha: float = 0.5,
+  beta: float = 0.5,
+  power: int = 1,
+  epsilon: float = 1e-6,
+) -> tuple[Array, Array]:
+  """The Tversky index of each image and class: a Dice with a price for each kind of error.
+
+  With probabilities p and indicator t over the valid pixels, TP = sum(p t), FP = sum(p^power) - TP and
+  FN = sum(t) - TP: index = (TP + epsilon) / (TP + alpha FP + beta FN + epsilon).
 
   Args:
     probability: float [b, h, w, c], summing to 1 over the last axis; NumPy's or JAX's.
     label: integers [b, h, w]; VOID and labels outside [0, c) are skipped.
+    alpha, beta: prices of false positives and false negatives; both 0.5 is Dice, both 1 Jaccard.
+    power: 2 counts sum(p^2) of what is predicted.
     epsilon: keeps a class that is neither there nor predicted at 1.
 
   Returns:
@@ -102,8 +159,63 @@ def dice(probability: Array, label: Array, *, epsilon: float = 1e-6) -> tuple[Ar
   truth = (label.astype(xp.int32)[..., None] == channel) & valid
   probability = xp.where(valid, probability.astype(dtype), 0.0)
   overlap = xp.sum(xp.where(truth, probability, 0.0), axis=(1, 2))
-  total = xp.sum(xp.square(probability) + truth, axis=(1, 2))
-  return (2 * overlap + epsilon) / (total + epsilon), xp.any(valid, axis=(1, 2, 3))
+  total = xp.sum(alpha * probability**power + beta * truth, axis=(1, 2))
+  total = total + (1 - alpha - beta) * overlap
+  return (overlap + epsilon) / (total + epsilon), xp.any(valid, axis=(1, 2, 3))
+
+
+def lovasz_softmax(logits: Array, label: Array) -> tuple[Array, Array]:
+  """The Lovasz extension of the Jaccard loss (Berman 2018, arXiv:1705.08790, equations 9 and 12).
+
+  Image by image, so that the value does not depend on how many devices share a batch: over the valid
+  pixels of an image and for each class that its label has, errors |t - p| in falling order, each times
+  what the Jaccard loss rises by where its pixel joins the wrong ones. Piecewise linear in the errors, whose
+  gradient is these rises; errors of two kinds that are alike but for their last bit may change places.
+
+  Returns:
+    float32 scalars: the sum over images of the mean over classes, and the number of images that have
+    a valid pixel.
+  """
+  chex.assert_rank(logits, 4)
+  chex.assert_shape(label, logits.shape[:-1])
+  images, _, _, classes = logits.shape
+  channel = jnp.arange(classes, dtype=jnp.int32).reshape(1, -1, 1)
+  valid = is_valid(label, classes).reshape(images, 1, -1)
+  truth = valid & (label.astype(jnp.int32).reshape(images, 1, -1) == channel)
+  probability = jnp.moveaxis(_softmax(logits).reshape(images, -1, classes), 1, 2)
+  error = jnp.where(valid, jnp.abs(truth - probability), 0.0)
+  loss = jnp.sum(error * _jaccard_rises(jax.lax.stop_gradient(error), truth), axis=-1)
+  present = jnp.any(truth, axis=-1)
+  of_image = jnp.sum(jnp.where(present, loss, 0.0), axis=-1)
+  count = jnp.sum(present, axis=-1, dtype=jnp.float32)
+  return jnp.sum(of_image / jnp.maximum(count, 1)), jnp.sum(count > 0, dtype=jnp.float32)
+
+
+def _jaccard_rises(error: Array, truth: Array) -> Array:
+  """Returns the gradient of the Lovasz extension, float32 [..., n], of errors from 0 and bool truth.
+
+  One sort of whole numbers, error and truth in one (the bits of floats from 0 on are in their order), and
+  one back; where errors are 0 void may lie anywhere among them.
+  """
+  bits = jax.lax.bitcast_convert_type(error, jnp.uint32)
+  key = ~((bits & ~jnp.uint32(1)) | truth.astype(jnp.uint32))
+  place = jax.lax.broadcasted_iota(jnp.uint32, key.shape, key.ndim - 1)
+  ordered = functools.partial(jax.lax.sort, num_keys=1, is_stable=False)
+  key, place = ordered((key, place))
+  found = (~key & 1).astype(jnp.float32)
+  total = jnp.sum(found, axis=-1, keepdims=True)
+  loss = 1 - (total - jnp.cumsum(found, axis=-1)) / (total + jnp.cumsum(1 - found, axis=-1))
+  return ordered((place, jnp.diff(loss, axis=-1, prepend=0.0)))[1]
+
+
+def _hardest(likelihood: Array, weight: Array, below: float, share: float) -> Array:
+  """Returns the weights [b, h, w], 0 but for the pixels that `softmax_cross_entropy` calls hard."""
+  likelihood = jax.lax.stop_gradient(likelihood)  # 1 where the weight is 0
+  wanted = jnp.ceil(share * jnp.sum(weight != 0, axis=(1, 2), dtype=jnp.float32)).astype(jnp.int32)
+  ranked = jnp.sort(likelihood.reshape(len(likelihood), -1), axis=-1)
+  last = jnp.take_along_axis(ranked, jnp.maximum(wanted - 1, 0)[:, None], axis=-1)
+  last = jnp.where(wanted[:, None] > 0, last, -1.0)[..., None]
+  return jnp.where((likelihood < below) | (likelihood <= last), weight, 0.0)
 
 
 def _weights(label, num_classes: int, class_weights, pixel_weights) -> Array:
@@ -126,62 +238,54 @@ def _is_class(logits: Array, label: Array) -> Array:
   return channel == label[..., None]
 
 
-def _log_partition(logits: Array, label: Array) -> tuple[Array, Array, Array]:
-  """Returns float32 [b, h, w]: -log p(label), the largest logit, log sum exp(logit - largest)."""
+def _log_partition(logits: Array, label: Array, smoothing: float) -> tuple[Array, Array, Array]:
+  """Returns float32 [b, h, w]: the cross-entropy, the largest logit, log sum exp(logit - largest)."""
   logits = logits.astype(jnp.float32)
   largest = jnp.max(logits, axis=-1)
   shifted = logits - largest[..., None]
   log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
   chosen = jnp.sum(jnp.where(_is_class(logits, label), shifted, 0.0), axis=-1)
+  if smoothing:
+    chosen = (1 - smoothing) * chosen + smoothing * jnp.mean(shifted, axis=-1)
   return log_sum - chosen, largest, log_sum
 
 
-@jax.custom_vjp
-def _softmax_sum(logits: Array, label: Array, weight: Array) -> Array:
-  return _softmax_forward(logits, label, weight)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _softmax_losses(logits: Array, label: Array, smoothing: float) -> Array:
+  return _log_partition(logits, label, smoothing)[0]
 
 
-def _softmax_forward(logits, label, weight):
-  loss, largest, log_sum = _log_partition(logits, label)
-  total = jnp.sum(jnp.where(weight != 0, weight * loss, 0.0))
-  return total, (logits, label, weight, largest, log_sum)
+def _softmax_forward(logits, label, smoothing):
+  loss, largest, log_sum = _log_partition(logits, label, smoothing)
+  return loss, (logits, label, largest, log_sum)
 
 
-def _softmax_backward(saved, cotangent):
-  logits, label, weight, largest, log_sum = saved
+def _softmax_backward(smoothing, saved, cotangent):
+  logits, label, largest, log_sum = saved
   shifted = logits.astype(jnp.float32) - largest[..., None]
   probability = jnp.exp(shifted - log_sum[..., None])
-  scale = (cotangent * weight)[..., None]
-  gradient = jnp.where(scale != 0, scale * (probability - _is_class(logits, label)), 0.0)
-  # The weights' own gradient is dropped by the compiler wherever nobody asks for it.
-  loss = _log_partition(logits, label)[0]
-  return gradient.astype(logits.dtype), None, jnp.where(label == VOID, 0.0, cotangent * loss)
+  target = _is_class(logits, label)
+  if smoothing:
+    target = jnp.where(target, 1 - smoothing, 0.0) + smoothing / logits.shape[-1]
+  scale = cotangent[..., None]
+  gradient = jnp.where(scale != 0, scale * (probability - target), 0.0)
+  return gradient.astype(logits.dtype), None
 
 
-_softmax_sum.defvjp(_softmax_forward, _softmax_backward)
+_softmax_losses.defvjp(_softmax_forward, _softmax_backward)
 
 
-def _sigmoid_loss(logits: Array, positive: Array) -> Array:
+@jax.custom_vjp
+def _sigmoid_losses(logits: Array, positive: Array) -> Array:
   logits = logits.astype(jnp.float32)
   tail = jnp.log1p(jnp.exp(-jnp.abs(logits)))
   return jnp.maximum(logits, 0.0) - jnp.where(positive, logits, 0.0) + tail
 
 
-@jax.custom_vjp
-def _sigmoid_sum(logits: Array, positive: Array, weight: Array) -> Array:
-  return jnp.sum(jnp.where(weight != 0, weight * _sigmoid_loss(logits, positive), 0.0))
-
-
-def _sigmoid_forward(logits, positive, weight):
-  return _sigmoid_sum(logits, positive, weight), (logits, positive, weight)
-
-
 def _sigmoid_backward(saved, cotangent):
-  logits, positive, weight = saved
-  scale = cotangent * weight
-  gradient = scale * (jax.nn.sigmoid(logits.astype(jnp.float32)) - positive)
-  gradient = jnp.where(scale != 0, gradient, 0.0)
-  return gradient.astype(logits.dtype), None, cotangent * _sigmoid_loss(logits, positive)
+  logits, positive = saved
+  gradient = cotangent * (jax.nn.sigmoid(logits.astype(jnp.float32)) - positive)
+  return jnp.where(cotangent != 0, gradient, 0.0).astype(logits.dtype), None
 
 
-_sigmoid_sum.defvjp(_sigmoid_forward, _sigmoid_backward)
+_sigmoid_losses.defvjp(lambda *inputs: (_sigmoid_losses(*inputs), inputs), _sigmoid_backward)

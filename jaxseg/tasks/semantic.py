@@ -1,6 +1,7 @@
 """Semantic segmentation, one class a pixel: its losses, its masks and maps, its score, its pictures."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
@@ -23,6 +24,8 @@ from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 
 Loss = Literal['softmax', 'sigmoid', 'softmax_dice']
 Normalize = Literal['weights', 'pixels', 'sum']
+_OF_PIXELS = ('label_smoothing', 'focal_gamma', 'ohem', 'ohem_kept')  # of the softmax cross-entropy
+_OF_SOFTMAX = (*_OF_PIXELS[:-1], 'tversky', 'lovasz')  # that are off at 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Task:
       for numbers that follow from the training data, without which there is no loss.
     pixel_weights: whether batch['weight'] multiplies as well (U-Net's weight map).
     aux_weight: factor of the cross-entropy of outputs['aux_logits'], where a network has them.
+    label_smoothing, focal_gamma, ohem, ohem_kept: of the softmax cross-entropy, see there; 0 is off.
+    tversky: factor of a further term, 1 - the Tversky index, a mean over images and classes.
+    tversky_prices: of false positives and of false negatives in it.
+    lovasz: factor of a further term, Lovasz-softmax, a mean over images.
   """
 
   num_classes: int
@@ -49,8 +56,14 @@ class Task:
   class_weights: tuple[float, ...] | Literal['median_frequency'] | None = None
   pixel_weights: bool = False
   aux_weight: float = within(0, 1e6, default=0.4)
+  label_smoothing: float = within(0, 1, default=0.0)
+  focal_gamma: float = within(0, 100, default=0.0)
+  ohem: float = within(0, 1, default=0.0)
+  ohem_kept: float = within(0, 1, default=1 / 16)
+  tversky: float = within(0, 1e6, default=0.0)
+  tversky_prices: tuple[float, float] = within(0, 1e6, default=(0.3, 0.7))
+  lovasz: float = within(0, 1e6, default=0.0)
   headline: ClassVar[str] = 'mean_iou'
-  weights_from_labels: ClassVar[bool] = True
   maps: ClassVar[bool] = True
   takes_extent: ClassVar[bool] = False
   class_colors: ClassVar[bool] = True
@@ -69,6 +82,11 @@ class Task:
       raise UserError(
         f"config.loss.name='sigmoid' is for 2 classes, got {self.num_classes}; use 'softmax'"
       )
+    wrong = [key for key in _OF_SOFTMAX if getattr(self, key)]
+    if wrong and self.name not in ('softmax', 'softmax_dice'):
+      raise UserError(
+        f"config.loss.{wrong[0]} belongs to the softmax: use config.loss.name='softmax', not {self.name!r}"
+      )
     if self.class_weights is not None and not isinstance(self.class_weights, str):
       weights = tuple(float(weight) for weight in self.class_weights)
       right = len(weights) == self.num_classes and all(0 <= w < math.inf for w in weights)
@@ -84,6 +102,10 @@ class Task:
     """Channels that the network's logits have."""
     return 1 if self.name == 'sigmoid' else self.num_classes
 
+  @property
+  def weights_from_labels(self) -> bool:
+    return not self.ohem  # it picks pixels by what the network says
+
   def model_inputs(self, batch: Batch) -> dict[str, Array]:
     del batch
     return {}
@@ -97,14 +119,21 @@ class Task:
       batch: 'label' integers [b, h, w], h >= h'; 'weight' float [b, h, w] if pixel_weights.
 
     Returns:
-      'xent' (of a loss of one's own, the function's name); 'dice' for 'softmax_dice'; the first again
-      under 'aux/', its sum already multiplied by aux_weight.
+      'xent' (of a loss of one's own, the function's name); 'dice' for 'softmax_dice', 'tversky' and
+      'lovasz' where wanted; the first again under 'aux/'. Sums are already multiplied by their factors.
     """
     own = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
     logits = _by_class(outputs['logits'])
     terms = {own: self._cross_entropy(logits, batch)}
-    if self.name == 'softmax_dice':
-      terms['dice'] = losses.soft_dice(logits, align(batch['label'], logits))
+    alpha, beta = self.tversky_prices
+    for name, factor, loss in (
+      ('dice', float(self.name == 'softmax_dice'), losses.soft_dice),
+      ('tversky', self.tversky, functools.partial(losses.soft_tversky, alpha=alpha, beta=beta)),
+      ('lovasz', self.lovasz, losses.lovasz_softmax),
+    ):
+      if factor:
+        total, weight = loss(logits, align(batch['label'], logits))
+        terms[name] = (factor * total, weight)
     if self.aux_weight and outputs.get('aux_logits') is not None:
       aux = _by_class(outputs['aux_logits'])
       total, weight = self._cross_entropy(aux, batch)
@@ -171,8 +200,11 @@ class Task:
     if self.name == 'sigmoid':
       total, weight = losses.sigmoid_cross_entropy(logits[..., 0], label, **options)
     else:
-      own = '.' in self.name
-      loss = parts.own_function(self.name, 'loss') if own else losses.softmax_cross_entropy
+      loss = losses.softmax_cross_entropy
+      if '.' in self.name:
+        loss = parts.own_function(self.name, 'loss')
+      else:
+        options |= {key: getattr(self, key) for key in _OF_PIXELS}
       total, weight = loss(logits, label, **options)
     if self.normalize == 'pixels':
       count = jnp.sum(losses.is_valid(label, self.num_classes), dtype=jnp.int32)

@@ -31,6 +31,7 @@ _MODULES = {
   'pspnet': 'torch_pspnet',
   'mask_rcnn': 'torch_mask_rcnn',
 }
+_NOT_HERE = ('label_smoothing', 'focal_gamma', 'ohem', 'tversky', 'lovasz')  # of a loss
 
 
 def check_installed() -> None:
@@ -61,7 +62,7 @@ def build_network(experiment: Experiment) -> Any:
     UserError: no PyTorch, or a model, an option or a loss that is not written in PyTorch here.
   """
   options = dict(experiment.config['model'])
-  name, loss = options.pop('name'), experiment.config['loss'].get('name', 'softmax')
+  name, loss = options.pop('name'), experiment.config['loss']
   builder = getattr(import_module(name), name)
   parameters = inspect.signature(builder).parameters.values()
   takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -74,8 +75,11 @@ def build_network(experiment: Experiment) -> Any:
       f'--compare=torch has no {name}({", ".join(unknown)}) in PyTorch: it has '
       f'{name}({", ".join(sorted(covered))})'
     )
-  if loss != 'softmax':
-    raise UserError(f"--compare=torch has loss='softmax' only, not {loss!r}")
+  further = [key for key in _NOT_HERE if loss.get(key)]
+  if (kind := loss.get('name', 'softmax')) != 'softmax' or further:
+    raise UserError(
+      f"--compare=torch has loss='softmax' only, not {', '.join([repr(kind), *further])}"
+    )
   options = {k: v for k, v in options.items() if k in covered}
   return builder(experiment.task.num_outputs, experiment.channels, **options)
 
