@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -111,6 +113,19 @@ def test_no_module_imports_in_a_circle():
     tuple(TopologicalSorter(graph).static_order())
   except CycleError as error:
     pytest.fail(' -> '.join(error.args[1]))
+
+
+def test_a_start_waits_for_no_library_that_it_may_not_need():
+  heavy = (
+    'scipy.ndimage scipy.special scipy.optimize scipy.sparse tifffile matplotlib jinja2 pandas'
+  )
+  code = (
+    'import sys, jaxseg.predict.evaluate, jaxseg.predict.job, jaxseg.report, jaxseg.train.train;'
+    "from jaxseg.config import parts; parts.load('datasets', 'folder'); parts.load('datasets', 'shapes');"
+    f'print([m for m in {heavy.split()} if m in sys.modules])'
+  )
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == '[]'
 
 
 @pytest.mark.parametrize('module', [m for m in MODULES if m.split('.')[0] in WITHOUT_JAX])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy import ndimage
+import scipy
 
 _REACH = 6.0  # in sigmas: beyond it the exponential is below 1.6e-8 of w0
 
@@ -84,7 +84,7 @@ def two_nearest(instances: np.ndarray, reach: float) -> tuple[np.ndarray, np.nda
   nearest = np.full(instances.shape, np.inf, np.float32)
   second = nearest.copy()
   pad = int(np.ceil(reach))
-  for number, box in enumerate(ndimage.find_objects(instances.astype(np.int32)), start=1):
+  for number, box in enumerate(scipy.ndimage.find_objects(instances.astype(np.int32)), start=1):
     if box is None:
       continue
     window = tuple(slice(max(0, s.start - pad), s.stop + pad) for s in box)

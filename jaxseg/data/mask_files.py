@@ -177,7 +177,8 @@ def _of_numbers(
     if values.min(initial=0) < -(2**31) or values.max(initial=0) >= 2**31:
       raise UserError(f'{path} has mask values beyond 32 bits: number the classes from 0')
     values = values.astype(np.int32)
-  ids = values[..., 0] if (values == values[..., :1]).all() else None
+  one = values.shape[2] == 1 or (values == values[..., :1]).all()
+  ids = values[..., 0] if one else None
   if values.shape[2] == 1:
     kind = 'bit' if header.bits == 1 else 'grey'
     return Mask(path, kind, ids, white_is_zero=header.white_is_zero, **common)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from jaxseg.config.fields import check_fields, within
 from jaxseg.data.geometry import Example, drawn_of, move_boxes
@@ -128,7 +128,7 @@ def measure(layers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     if len(pixels) > count + 1:
       raise UserError(f'a map of instances holds the id {len(pixels) - 1} of {count} objects')
     areas += pixels
-    for index, box in enumerate(ndimage.find_objects(layer)):
+    for index, box in enumerate(scipy.ndimage.find_objects(layer)):
       if box:
         rows, columns = box
         boxes[index] = columns.start, rows.start, columns.stop, rows.stop

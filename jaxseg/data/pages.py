@@ -135,7 +135,9 @@ def read(path: Path, data: bytes | None = None, page: int = 0) -> Page:
     image.seek(page)
     image.load()  # refuses what is damaged, before anybody asks for tags and forgives
     header = _header(image, data[:_START])
-  return Page(path, header, functools.partial(_values, image, header, data))
+  # As records, which keep the bytes, are decoded; and 16-bit colour. The other of the two is let go.
+  by_opencv = header.bits == 16 or header.format == 'JPEG' and image.mode in ('L', 'RGB')
+  return Page(path, header, functools.partial(_values, data if by_opencv else image, header))
 
 
 def read_header(path: Path, page: int = 0) -> Header:
@@ -154,7 +156,7 @@ def read_header(path: Path, page: int = 0) -> Header:
 def of_picture(image: Image.Image) -> Page:
   """Returns the page that Pillow's image is: opened from a file, or made in memory."""
   header = dataclasses.replace(_header(image, b''), format='array', lossy='')
-  return Page(Path('image'), header, functools.partial(_values, image, header, b''))
+  return Page(Path('image'), header, functools.partial(_values, image, header))
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -263,11 +265,11 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _values(image: Image.Image, header: Header, data: bytes) -> np.ndarray:
-  if header.format == 'JPEG' and image.mode in ('L', 'RGB') or header.bits == 16 and data:
-    values = _opencv(data)  # as records, which keep the bytes, are decoded; and 16-bit colour
+def _values(stored: Image.Image | bytes, header: Header) -> np.ndarray:
+  if isinstance(stored, bytes):
+    values = _opencv(stored)
   else:
-    values = np.asarray(image.convert('RGB') if image.mode == 'CMYK' else image)
+    values = np.asarray(stored.convert('RGB') if stored.mode == 'CMYK' else stored)
   values = values.astype(header.dtype, copy=False).reshape(*header.size, -1)[..., : header.channels]
   if header.space == 'grey' and 1 < header.bits < 8:
     return values // (255 // (2**header.bits - 1))

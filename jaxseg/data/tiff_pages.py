@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
-import tifffile
 
 # By the numbers of the TIFF 6.0 tag: what is decoded, and what of it changes numbers.
 _COMPRESSIONS = {
@@ -39,6 +38,8 @@ def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[],
   Raises:
     ValueError: no such page, or of a kind that is not read; tifffile raises others on damaged files.
   """
+  import tifffile  # a start without TIFF does not wait for it
+
   _check_chain(file)
   tiff = tifffile.TiffFile(file, name='file.tif')  # what is opened by a number has no name
   pages = [page for page in tiff.pages if not page.subfiletype & 5]
@@ -80,7 +81,7 @@ def _check_chain(file: BinaryIO) -> None:
     raise ValueError('its pages follow each other in a circle')
 
 
-def _facts(page: tifffile.TiffPage) -> dict[str, Any]:
+def _facts(page: Any) -> dict[str, Any]:
   compression, kind = int(page.compression), int(page.photometric)
   if compression not in _COMPRESSIONS:
     raise ValueError(

@@ -38,41 +38,64 @@ def opened(path: Path, most: int = _LARGEST) -> Iterator[BinaryIO]:
   """
   if is_remote(path):
     with path.open('rb') as file:
-      _check_size(path, path.stat().length, most)
+      _bounded(path, path.stat().length, most)
       yield file
     return
-  try:
-    _check_regular(path, os.stat(path), most)
-    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 'rb')  # noqa: SIM115
-  except FileNotFoundError:
-    raise
-  except OSError as error:
-    raise UserError(f'cannot read {path}: {error.strerror or error}') from None
+  with _told(path):
+    file = open(_descriptor(path, most)[0], 'rb')  # noqa: SIM115
   with file:
-    _check_regular(path, os.fstat(file.fileno()), most)  # it may be another one by now
     yield file
-
-
-def _check_regular(path: Path, found: os.stat_result, most: int) -> None:
-  if not stat.S_ISREG(found.st_mode):
-    kind = next((words for test, words in _KINDS if test(found.st_mode)), 'a device')
-    raise UserError(f'cannot read {path}: it is {kind}, not a file')
-  _check_size(path, found.st_size, most)
-
-
-def _check_size(path: Path, size: int, most: int) -> None:
-  if size > most:
-    raise UserError(f'cannot read {path}: it has {size:,} bytes, and at most {most:,} are read')
 
 
 def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
   """Returns the content of a file. Raises as `opened` does."""
-  with opened(path, most) as file:
-    try:
-      size = os.fstat(file.fileno()).st_size if not is_remote(path) else most
-      return file.read(size)
-    except OSError as error:
-      raise UserError(f'cannot read {path}: {error.strerror or error}') from None
+  with _told(path):
+    if is_remote(path):
+      with opened(path, most) as file:
+        return file.read(most)
+    descriptor, rest = _descriptor(path, most)
+    parts = []
+    try:  # a buffered file would cost more than all of this
+      while rest and (part := os.read(descriptor, rest)):
+        parts.append(part)
+        rest -= len(part)
+    finally:
+      os.close(descriptor)
+    return b''.join(parts)
+
+
+def _descriptor(path: Path, most: int) -> tuple[int, int]:
+  """Opens a regular file, which the caller closes; returns its size, too."""
+  _size(path, os.stat(path), most)  # of a device, opening alone may have effects
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  try:
+    return descriptor, _size(path, os.fstat(descriptor), most)  # it may be another one by now
+  except UserError:
+    os.close(descriptor)
+    raise
+
+
+def _size(path: Path, found: os.stat_result, most: int) -> int:
+  if not stat.S_ISREG(found.st_mode):
+    kind = next((words for test, words in _KINDS if test(found.st_mode)), 'a device')
+    raise UserError(f'cannot read {path}: it is {kind}, not a file')
+  return _bounded(path, found.st_size, most)
+
+
+def _bounded(path: Path, size: int, most: int) -> int:
+  if size > most:
+    raise UserError(f'cannot read {path}: it has {size:,} bytes, and at most {most:,} are read')
+  return size
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+  try:
+    yield
+  except FileNotFoundError:
+    raise
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or error}') from None
 
 
 def read_text(path: Path, most: int = 64 << 20) -> str:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import maximum_flow
+import scipy
 
 from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import UserError
@@ -116,5 +115,6 @@ def _matching_size(count: int, other_count: int, points: np.ndarray, others: np.
   left, right = np.arange(count), np.arange(count, source)
   rows = np.concatenate([np.full(count, source), points, right])
   columns = np.concatenate([left, others + count, np.full(other_count, sink)])
-  graph = csr_matrix((np.ones(len(rows), np.int32), (rows, columns)), shape=(sink + 1, sink + 1))
-  return int(maximum_flow(graph, source, sink, method='dinic').flow_value)
+  edges, shape = (np.ones(len(rows), np.int32), (rows, columns)), (sink + 1, sink + 1)
+  graph = scipy.sparse.csr_matrix(edges, shape=shape)
+  return int(scipy.sparse.csgraph.maximum_flow(graph, source, sink, method='dinic').flow_value)

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from pycocotools import mask as rle_masks
 from pycocotools.cocoeval import COCOeval
-from scipy import ndimage
 
 from jaxseg.data.outlines import Masks, Piece
 from jaxseg.metrics.score import Example, Prediction, Result
@@ -151,7 +151,7 @@ def truths_of(example: Example, num_classes: int) -> list[dict[str, Any]]:
 
 def _numbered(layer: np.ndarray) -> Iterator[tuple[int, Piece]]:
   """Yields the numbers of a map and their pixels."""
-  for i, window in enumerate(ndimage.find_objects(layer), start=1):
+  for i, window in enumerate(scipy.ndimage.find_objects(layer), start=1):
     if window:
       yield i, Piece(window[0].start, window[1].start, layer[window] == i)
 

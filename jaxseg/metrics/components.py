@@ -4,7 +4,7 @@ A component of a class's pixels is an object; its score is the class's mean prob
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from jaxseg.metrics import coco, seg
 from jaxseg.metrics.score import Example, Prediction
@@ -27,8 +27,8 @@ def detections_of(mask: np.ndarray, probabilities: np.ndarray) -> Detections:
   objects = []
   for kind in (int(k) for k in np.unique(mask) if 0 < k < probabilities.shape[-1]):
     numbers = seg.components(mask == kind)
-    means = ndimage.mean(probabilities[..., kind], numbers, range(1, numbers.max() + 1))
-    slices = ndimage.find_objects(numbers)
+    means = scipy.ndimage.mean(probabilities[..., kind], numbers, range(1, numbers.max() + 1))
+    slices = scipy.ndimage.find_objects(numbers)
     for i in np.argsort(-means, kind='stable')[: coco.MAX_DETECTIONS]:
       rows, columns = slices[i]
       box = (columns.start, rows.start, columns.stop, rows.stop)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import digamma
+import scipy
 
 from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import VOID
@@ -98,7 +98,7 @@ def aurc(counts: np.ndarray, wrong: np.ndarray) -> float:
   before, errors = np.cumsum(counts) - counts, np.cumsum(wrong) - wrong
   rate = wrong / counts
   # Of n more of a level: (errors + rate n) / (before + n), added up over n = 1..counts.
-  harmonic = digamma(before + counts + 1) - digamma(before + 1)
+  harmonic = scipy.special.digamma(before + counts + 1) - scipy.special.digamma(before + 1)
   return float(np.sum(wrong + (errors - rate * before) * harmonic) / counts.sum())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from jaxseg.metrics import seg
 from jaxseg.metrics.score import Example, Prediction, Result, Sums
@@ -50,7 +50,7 @@ def counts(iou: np.ndarray, threshold: float) -> tuple[int, int, int, float]:
   """
   good = iou >= threshold
   # The IoU of all pairs together weighs less than one match.
-  pairs = optimize.linear_sum_assignment(good + iou / (2 * max(1, *iou.shape)), maximize=True)
+  pairs = scipy.optimize.linear_sum_assignment(good + iou / (2 * max(1, *iou.shape)), maximize=True)
   matched = iou[pairs][good[pairs]]
   return len(matched), iou.shape[1] - len(matched), iou.shape[0] - len(matched), matched.sum()
 

@@ -15,7 +15,7 @@ over j and over i: V^Rand = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2), V^Info
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import VOID, UserError
@@ -111,7 +111,7 @@ def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def components(cells: np.ndarray) -> np.ndarray:
   """Returns int32 [h, w]: the 4-connected components of bool `cells` from 1, 0 elsewhere."""
-  return ndimage.label(cells)[0]
+  return scipy.ndimage.label(cells)[0]
 
 
 def thin_membranes(segments: np.ndarray) -> np.ndarray:
@@ -119,7 +119,9 @@ def thin_membranes(segments: np.ndarray) -> np.ndarray:
   membrane = segments == 0
   if membrane.all() or not membrane.any():
     return segments
-  nearest = ndimage.distance_transform_edt(membrane, return_distances=False, return_indices=True)
+  nearest = scipy.ndimage.distance_transform_edt(
+    membrane, return_distances=False, return_indices=True
+  )
   grown = segments[tuple(nearest)]
   padded, was = np.pad(grown, 1, mode='edge'), np.pad(membrane, 1)
   right_below = (grown != padded[1:-1, 2:]) | (grown != padded[2:, 1:-1])

@@ -7,7 +7,7 @@ U-Net paper (arXiv:1505.04597) calls it "IOU".
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from jaxseg.metrics.score import Example, Mean, Prediction
 from jaxseg.types import UserError
@@ -39,7 +39,7 @@ def objects(example: Example, prediction: Prediction, score: str) -> tuple[np.nd
 
 def components(mask: np.ndarray) -> np.ndarray:
   """Numbers the connected components of bool [h, w] from 1; pixels that touch at a corner belong together."""
-  return ndimage.label(mask, structure=np.ones((3, 3)))[0]
+  return scipy.ndimage.label(mask, structure=np.ones((3, 3)))[0]
 
 
 def seg_score(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 
 from jaxseg.metrics.score import Example, Prediction, Result
 from jaxseg.types import VOID, Array
@@ -43,10 +44,8 @@ def fit(probabilities: np.ndarray, labels: np.ndarray) -> float:
     top = scaled.max(axis=1)
     return float(np.mean(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))))
 
-  from scipy.optimize import minimize_scalar  # a tenth of a start: seldom needed
-
   low, high = LIMITS
-  best = minimize_scalar(loss, bounds=(1 / high, 1 / low), method='bounded')
+  best = scipy.optimize.minimize_scalar(loss, bounds=(1 / high, 1 / low), method='bounded')
   return float(1 / best.x)
 
 

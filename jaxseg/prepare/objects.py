@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from jaxseg.data import mask_files, threads
 from jaxseg.data.objects import CELLS
@@ -65,8 +65,8 @@ def are_numbers(masks: Sequence[Path]) -> bool:
     deep |= ids.dtype.itemsize > 1
     numbers, order = np.unique(ids, return_inverse=True)
     order = np.where(ids > 0, order.reshape(ids.shape) + 1, 0)
-    windows = [(i, w) for i, w in enumerate(ndimage.find_objects(order), start=1) if w]
-    regions += [ndimage.label(order[w] == i, np.ones((3, 3)))[1] for i, w in windows]
+    windows = [(i, w) for i, w in enumerate(scipy.ndimage.find_objects(order), start=1) if w]
+    regions += [scipy.ndimage.label(order[w] == i, np.ones((3, 3)))[1] for i, w in windows]
     numbers = numbers[numbers > 0].tolist()
     highest.add(len(numbers))
     gaps |= numbers != list(range(1, len(numbers) + 1))

@@ -14,8 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jinja2
-import matplotlib
 from markupsafe import Markup
 
 from jaxseg.console import duration
@@ -46,7 +44,9 @@ def render(template: str, **values: Any) -> str:
 
 
 @functools.cache
-def _templates() -> jinja2.Environment:
+def _templates() -> Any:
+  import jinja2
+
   templates = jinja2.Environment(
     loader=jinja2.PackageLoader('jaxseg.report'),
     autoescape=True,
@@ -115,6 +115,8 @@ def data_uri(data: bytes, kind: str) -> str:
 
 def plot(draw: Callable, *arguments: Any, **options: Any) -> str:
   """Returns what a function of jaxseg.draw.plots draws, as the data URI of an SVG."""
+  import matplotlib
+
   file = io.BytesIO()
   with matplotlib.rc_context({'savefig.format': 'svg', 'svg.fonttype': 'none'}):
     draw(file, *arguments, **options)

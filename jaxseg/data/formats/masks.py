@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from jaxseg.data import class_files, classlist, layouts, mask_files, outlines, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
@@ -141,7 +141,7 @@ def read_ids(
 
 def _windows(order: np.ndarray, count: int) -> list[tuple[slice, slice]]:
   """Returns the window of each of the values 0..count-1."""
-  return ndimage.find_objects(order + 1, count)
+  return scipy.ndimage.find_objects(order + 1, count)
 
 
 def _check(
