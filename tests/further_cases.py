@@ -58,16 +58,22 @@ def png(pixels: np.ndarray, bits: int, palette: np.ndarray | None = None) -> byt
   )
 
 
-def _few_bits(bits: int, palette: np.ndarray | None) -> Callable[[Path], None]:
+def _few_bits(
+  title: str, right: str, bits: int, levels: tuple[int, ...] = (0, 1, 2), palette=None, classes='', **more
+) -> None:
   def write(root):
-    write_all(root)
-    each(root, '*/masks/*.png', lambda file, ids: file.write_bytes(png(ids, bits, palette)))
+    table = np.array(levels, np.uint8)
+    write_all(root, classes=classes)
+    each(root, '*/masks/*.png', lambda file, ids: file.write_bytes(png(table[ids], bits, palette)))
 
-  return write
+  CASES.append(Case(title, write, right, **more))
 
 
-CASES.append(Case('grey masks of 2 bits', _few_bits(2, None), 'the ids'))
-CASES.append(Case('palette masks of 4 bits', _few_bits(4, CODES), 'the ids'))
+_few_bits('grey masks of 2 bits', 'the ids', 2)
+_few_bits('palette masks of 4 bits', 'the ids', 4, palette=CODES)
+_few_bits('grey masks of 4 bits, whose colours are listed', 'by colour', 4, (15, 0, 4), names=NAMES,
+          classes='ground 255 255 255\ncat 0 0 0\ndog 68 68 68\n')  # fmt: skip
+_few_bits('grey masks of 4 bits, black and white', 'two classes', 4, (0, 15, 15), pixels=TWO)
 
 
 @case('16-bit masks of 0 and 65535', 'two classes', pixels=TWO)

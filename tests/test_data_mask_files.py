@@ -145,7 +145,7 @@ def test_colours_are_those_that_are_shown(tmp_path):
   grey = mask_files.read(_save(tmp_path / 'g.png', np.array([[0, 127, 255]], np.uint8)))
   assert grey.colors().tolist() == [[[0] * 3, [127] * 3, [255] * 3]]
   bit = mask_files.read(_save(tmp_path / 'b.png', np.array([[0, 255]], np.uint8), mode='1'))
-  assert bit.kind == 'bit' and bit.colors().tolist() == [[[0] * 3, [255] * 3]]
+  assert (bit.kind, bit.highest) == ('grey', 1) and bit.colors().tolist() == [[[0] * 3, [255] * 3]]
   deep = mask_files.read(_save(tmp_path / 'd.png', np.array([[0, 300]], np.uint16)))
   with pytest.raises(UserError, match=r'd\.png has values beyond 0\.\.255'):
     deep.colors()

@@ -36,7 +36,7 @@ def colored(**colors):
 
 def test_grey_masks_are_read_by_listed_greys():
   listed = colored(ground=BLACK, cup=(127,) * 3, disc=WHITE)
-  for facts in ((grey(0, 127, 255), grey(0)), (Facts('bit', (0, 1), (BLACK, WHITE)),)):
+  for facts in ((grey(0, 127, 255), grey(0)), (Facts('grey', (0, 1), (BLACK, WHITE), highest=1),)):
     assert decide(*facts, listed=listed).by == 'colors'
   assert decide(grey(0, 1, 2), colour(BLACK, WHITE), listed=listed).by == 'mixed'
   assert decide(grey(0, 255), listed=colored(a=BLACK, b=RED)).by == 'colors'  # 255 is void

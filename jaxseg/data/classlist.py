@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ _VOID_NAMES = ('void', _UNNUMBERED)
 
 _BY_COLOR = {  # kinds of masks, by ClassList.by
   'ids': (),
-  'colors': ('colour', 'index', 'grey', 'bit'),
+  'colors': ('colour', 'index', 'grey'),
   'mixed': ('colour', 'index'),
   'indices': ('colour',),
 }
@@ -56,11 +56,12 @@ class ClassList:
     own = {c: color for color, c in self.colors if c != VOID}
     return tuple(own[i] for i in range(len(self.names))) if own else voc_palette(len(self.names))
 
-  def as_binary(self) -> ClassList:
-    """Returns the same two classes for masks whose 255 (or 1, or 65535) is the second class."""
+  def as_binary(self, whites: Iterable[int] = ()) -> ClassList:
+    """Returns the same two classes for masks whose 255 (or 1, or 65535, or `whites`) is the second class."""
     if len(self.names) != 2:
       raise UserError(f'binary masks have two classes, but {len(self.names)} are listed')
-    return dataclasses.replace(self, ids=((0, 0), (1, 1), (255, 1), (65535, 1)))
+    ids = {0: 0} | dict.fromkeys(sorted({1, 255, 65535, *whites}), 1)
+    return dataclasses.replace(self, ids=tuple(ids.items()))
 
 
 def from_names(names: Sequence[str]) -> ClassList:

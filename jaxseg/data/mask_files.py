@@ -30,14 +30,15 @@ class Mask:
 
   Attributes:
     path: its file.
-    kind: 'index' (of a palette), 'grey', 'bit' or 'colour'.
+    kind: 'index' (of a palette), 'grey' or 'colour'.
     ids: uint8, uint16 or int32 [h, w], indices or grey values, those of colours that are grey at
       every pixel too; None of other colours.
     pixels: uint8 [h, w, 3], of the kind 'colour' alone.
     palette: uint8 [n, 3], of the kind 'index' alone.
     alpha: uint8 or uint16 [h, w], the opacity where it differs between pixels, else None.
     orientation: EXIF's, 1 to 8.
-    white_is_zero: whether viewers show 0 as white, of the kinds 'grey' and 'bit'.
+    white_is_zero: whether viewers show 0 as white, of the kind 'grey'.
+    highest: the value of the kind 'grey' that viewers show as white (or black): 1 of one bit, 15 of four.
   """
 
   path: Path
@@ -48,6 +49,7 @@ class Mask:
   alpha: np.ndarray | None = None
   orientation: int = 1
   white_is_zero: bool = False
+  highest: int = 255
 
   @property
   def size(self) -> tuple[int, int]:
@@ -71,8 +73,8 @@ class Mask:
     """Returns the mask with the numbers that viewers show: those of which 0 is white are inverted."""
     if not self.white_is_zero:
       return self
-    highest = 1 if self.kind == 'bit' else np.iinfo(self.ids.dtype).max
-    return dataclasses.replace(self, ids=highest - self.ids, white_is_zero=False)
+    shown = self.ids.dtype.type(self.highest) - self.ids
+    return dataclasses.replace(self, ids=shown, white_is_zero=False)
 
   def numbers(self) -> np.ndarray:
     """Returns `ids`. Raises UserError for colours that are no greys."""
@@ -84,7 +86,7 @@ class Mask:
     return self.ids
 
   def colors(self) -> np.ndarray:
-    """Returns the colour of each pixel, uint8 [h, w, 3]: of indices their palette's, of bits 0 or 255.
+    """Returns the colour of each pixel, uint8 [h, w, 3]: of indices their palette's, of few bits spread over 0..255.
 
     Raises:
       UserError: grey values above 255, which are no colours.
@@ -95,7 +97,7 @@ class Mask:
       table = np.zeros((max(256, len(self.palette)), 3), np.uint8)
       table[: len(self.palette)] = self.palette
       return table[self.ids]
-    grey = self.ids * np.uint8(255) if self.kind == 'bit' else self.ids
+    grey = self.ids * self.ids.dtype.type(max(255 // self.highest, 1))
     if grey.max(initial=0) > 255 or grey.min(initial=0) < 0:
       raise UserError(f'{self.path} has values beyond 0..255, and the classes are told by colours')
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
@@ -112,7 +114,7 @@ class Facts:
     alpha: distinct values of an opacity that differs between pixels, else ().
     orientation: EXIF's.
     size: (height, width) as stored.
-    white_is_zero: see Mask.
+    white_is_zero, highest: see Mask.
   """
 
   kind: str
@@ -122,6 +124,7 @@ class Facts:
   orientation: int = 1
   size: tuple[int, int] = (0, 0)
   white_is_zero: bool = False
+  highest: int = 255
 
   @classmethod
   def of_json(cls, values: Mapping[str, Any]) -> Facts:
@@ -180,8 +183,9 @@ def _of_numbers(
   one = values.shape[2] == 1 or (values == values[..., :1]).all()
   ids = values[..., 0] if one else None
   if values.shape[2] == 1:
-    kind = 'bit' if header.bits == 1 else 'grey'
-    return Mask(path, kind, ids, white_is_zero=header.white_is_zero, **common)
+    highest = 2**header.bits - 1 if header.bits <= 16 else 255
+    common |= {'white_is_zero': header.white_is_zero, 'highest': highest}
+    return Mask(path, 'grey', ids, **common)
   if values.dtype != np.uint8:
     raise UserError(f'{path} is a mask of {values.dtype} colours: save it with 8 bits a channel')
   return Mask(path, 'colour', ids, pixels=values, **common)
@@ -196,9 +200,9 @@ def read_facts(path: Path) -> Facts:
   elif mask.kind == 'index':
     colors = [tuple(map(int, mask.palette[i])) if i < len(mask.palette) else (0, 0, 0) for i in ids]
   else:
-    colors = [(i * 255 if mask.kind == 'bit' else i,) * 3 for i in ids]
+    colors = [(i * max(255 // mask.highest, 1),) * 3 for i in ids]
   alpha = () if mask.alpha is None else tuple(unique_ids(mask.alpha))
-  rest = mask.orientation, mask.size, mask.white_is_zero
+  rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest
   return Facts(mask.kind, ids, tuple(colors), alpha, *rest)
 
 

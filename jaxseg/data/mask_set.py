@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
@@ -106,15 +106,16 @@ def _decided(
   if by == 'colors':
     return _by_colors(facts, listed, choice)
   ids_of = {path: one.alpha if by == 'alpha' else one.ids for path, one in facts.items()}
-  known = _by_ids(ids_of, listed, choice, num_classes, opaque=by == 'alpha')
+  whites = {one.highest for one in facts.values() if by == 'ids'}
+  known = _by_ids(ids_of, listed, choice, num_classes, whites)
   return dataclasses.replace(known, by=by)
 
 
 def _refuse_inverted(facts: Mapping[Path, Facts]) -> None:
   """Refuses masks that show 0 as white where that may mean something: of one bit, or beside others."""
-  by_sign = {path: one for path, one in facts.items() if one.kind in ('grey', 'bit')}
+  by_sign = {path: one for path, one in facts.items() if one.kind == 'grey'}
   inverted = [path for path, one in by_sign.items() if one.white_is_zero]
-  if inverted and (len(inverted) < len(by_sign) or by_sign[inverted[0]].kind == 'bit'):
+  if inverted and (len(inverted) < len(by_sign) or by_sign[inverted[0]].highest == 1):
     raise UserError(
       f'{len(inverted)} of {len(by_sign)} masks, such as {inverted[0]}, are TIFF that viewers show with 0 '
       f'as white: {_KEY}white_is_zero=stored takes the numbers in the files, white_is_zero=shown what '
@@ -197,7 +198,7 @@ def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Ch
 
 def _of_greys(facts: Sequence[Facts], listed: ClassList) -> Literal['colors', 'mixed']:
   """Returns how grey masks are read beside colours: by them where all their greys are listed."""
-  greys = {c for one in facts if one.kind in ('grey', 'bit') for c in one.colors}
+  greys = {c for one in facts if one.kind == 'grey' for c in one.colors}
   known = {color for color, _ in listed.colors}
   listed_too = greys - known <= {(255, 255, 255)} and greys & known
   return 'colors' if listed_too or not greys else 'mixed'
@@ -208,15 +209,16 @@ def _by_ids(
   listed: ClassList | None,
   choice: Choice,
   num_classes: int | None,
-  *,
-  opaque: bool,
+  whites: Set[int],
 ) -> ClassList:
+  """Reads by numbers; `whites` are the highest that the masks may hold, none of an opacity."""
   ids = sorted(set().union(*ids_of.values()))
   if listed is not None and (choice.binary is not None or dict(listed.ids).get(255) != VOID):
-    return listed.as_binary() if choice.binary else listed
-  two_valued = ids in ([0, 255], [0, 65535]) or opaque and ids == [255]
+    return listed.as_binary(whites) if choice.binary else listed
+  two_valued = ids in ([0, 255], [0, 65535]) or not whites and ids == [255]
+  two_valued |= len(whites) == 1 and ids == [0, *whites]
   if choice.binary is None and (listed is None or len(listed.names) == 2):
-    _refuse_mixed(ids_of, ids)
+    _refuse_mixed(ids_of, ids, whites)
   _refuse_soft(ids_of, ids, listed)
   if listed is None:
     listed = _inferred(ids, two_valued and choice.binary is not False, num_classes)
@@ -225,18 +227,27 @@ def _by_ids(
       f'the masks hold only 0 and 255, and with {len(listed.names)} classes 255 is void: '
       'nothing would be learnt; list two classes, or save masks with the ids of all'
     )
-  return listed.as_binary() if choice.binary or (choice.binary is None and two_valued) else listed
+  binary = choice.binary or (choice.binary is None and two_valued)
+  return listed.as_binary(whites) if binary else listed
 
 
-def _refuse_mixed(ids_of: Mapping[Path, Sequence[int]], ids: Sequence[int]) -> None:
+def _refuse_mixed(
+  ids_of: Mapping[Path, Sequence[int]], ids: Sequence[int], whites: Set[int]
+) -> None:
   """Refuses sets of which some masks say 1 and others 255 for what may be the same."""
-  if not {1, 255} <= set(ids) <= {0, 1, 255}:
+  values = [i for i in ids if i]
+  if len(values) < 2 or not set(values) <= {1, 255, *whites}:
     return
-  ones, others = ([p for p, held in ids_of.items() if i in held] for i in (1, 255))
-  if not set(ones) & set(others):
+  holders = [[p for p, held in ids_of.items() if i in held] for i in values]
+  if sum(map(len, holders)) == len(set().union(*holders)):
+    first, *others = (
+      f'{len(paths)} {{}}hold 0 and {i} (such as {paths[0]})'
+      for i, paths in zip(values, holders, strict=True)
+    )
+    listed = ', '.join([first.format('masks '), *(other.format('') for other in others)])
     raise UserError(
-      f'{len(ones)} masks hold 0 and 1 (such as {ones[0]}), {len(others)} hold 0 and 255 (such as '
-      f'{others[0]}): {_KEY}binary=True reads 1 and 255 as the object, binary=False 255 as void'
+      f'{listed}: {_KEY}binary=True reads {" and ".join(map(str, values))} as the object, binary=False '
+      '255 as void'
     )
 
 
