@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import tifffile
 from PIL import Image
@@ -59,7 +60,13 @@ def png(pixels: np.ndarray, bits: int, palette: np.ndarray | None = None) -> byt
 
 
 def _few_bits(
-  title: str, right: str, bits: int, levels: tuple[int, ...] = (0, 1, 2), palette=None, classes='', **more
+  title: str,
+  right: str,
+  bits: int,
+  levels: tuple[int, ...] = (0, 1, 2),
+  palette=None,
+  classes='',
+  **more,
 ) -> None:
   def write(root):
     table = np.array(levels, np.uint8)
@@ -117,6 +124,12 @@ def _(root):
     tags=tags,
     classes=listed,
   )
+
+
+@case('colours with soft edges that nothing lists', 'refused', refused=True,
+      asks='10 of 13 colours of the masks, .* never fill 3 x 3 pixels, as at soft edges')  # fmt: skip
+def _(root):
+  write_all(root, lambda i, ids: cv2.GaussianBlur(CODES[ids], (3, 3), 1))
 
 
 # EXIF ---------------------------------------------------------------------------------------------
@@ -188,6 +201,27 @@ def _(root):
       (folder / name).write_bytes(b'junk')
 
 
+@case(
+  'VOC, with lists of splits and masks of objects',
+  'splits by the lists',
+  names=('background', 'cat', 'dog'),
+)
+def _(root):
+  write_all(
+    root,
+    lambda i, ids: indexed(ids, CODES),
+    images='JPEGImages/{i}.png',
+    masks='SegmentationClass/{i}.png',
+  )
+  each(root, 'JPEGImages/*', lambda file, ids: save(root / 'SegmentationObject' / file.name, ids))
+  rows = zip(('background', 'cat', 'dog'), CODES, strict=True)
+  (root / 'labelmap.txt').write_text(''.join(f'{n}:{r},{g},{b}::\n' for n, (r, g, b) in rows))
+  for split, numbers in (('train', '0123'), ('val', '45')):
+    file = root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('\n'.join(numbers))
+
+
 @case("a list with Windows' paths", 'paired', listed='pairs.csv')
 def _(root):
   write_all(root, images='images/{i}.png', masks='masks/{i}.png')
@@ -198,6 +232,35 @@ def _(root):
 @case('images/train2017 and images/val2017', 'splits')
 def _(root):
   write_all(root, images='images/{split}2017/{i}.png', masks='annotations/{split}2017/{i}.png')
+
+
+@case('a folder an example, image.png and label.png', 'paired')
+def _(root):
+  write_all(root, images='{split}/2024-05-0{i}/image.png', masks='{split}/2024-05-0{i}/label.png')
+
+
+@case('a.image.png and a.mask.png', 'paired')
+def _(root):
+  write_all(root, images='{split}/{i}.image.png', masks='{split}/{i}.mask.png')
+
+
+@case('a_mask_1.png beside a_mask.png', 'refused', refused=True,
+      asks='3_mask_1.png looks like a further mask of .*3.png, which has one: join both')  # fmt: skip
+def _(root):
+  write_all(root, lambda i, ids: binary(i, ids == 1), images='{i}.png', masks='{i}_mask.png')
+  save(root / '3_mask_1.png', binary(3, scene(3)[1] == 2))
+
+
+@case('masks as .npy', 'refused', refused=True,
+      asks='no masks were found .*; its 6 .npy files are no images that are read')  # fmt: skip
+def _(root):
+  write_all(root)
+
+  def convert(file, ids):
+    file.unlink()
+    np.save(file.with_suffix('.npy'), ids)
+
+  each(root, '*/masks/*', convert)
 
 
 # Lists of classes ---------------------------------------------------------------------------------
@@ -219,6 +282,27 @@ def _(root):
 def _(root):
   rows = ''.join(f'{n}\t{r} {g} {b} 255\r\n' for n, (r, g, b) in zip(NAMES, CODES, strict=True))
   write_all(root, lambda i, ids: CODES[ids], classes=f'// classes\r\n{rows}')
+
+
+@case('id name r g b and an opacity', 'by id', names=NAMES)
+def _(root):
+  rows = zip((0, 5, 10), NAMES, CODES, strict=True)
+  write_all(root, lambda i, ids: 5 * ids,
+            classes=''.join(f'{i} {n} {r} {g} {b} {min(i, 1) * 255}\n' for i, n, (r, g, b) in rows))  # fmt: skip
+
+
+@case("ITK-SnAP's label descriptions", 'by id', names=NAMES)
+def _(root):
+  rows = zip((0, 5, 10), NAMES, CODES, strict=True)
+  lines = ''.join(f'    {i}    {r}  {g}  {b}  1  1  1    "{n}"\n' for i, n, (r, g, b) in rows)
+  write_all(root, lambda i, ids: 5 * ids, classes=f'########\n# IDX  -R-  -G-  -B-\n{lines}')
+
+
+@case("names with remarks, under a line 'Klasse', in Classes.TXT", 'names', names=NAMES)
+def _(root):
+  write_all(root)
+  text = '\ufeffKlasse\r\nground  # all else\r\ncat  // Felis catus\r\ndog,\r\n'
+  (root / 'Classes.TXT').write_text(text, newline='')
 
 
 @case("names under a line 'name'", 'the line is no class', names=NAMES)
@@ -249,6 +333,11 @@ def _corner_boxes(content: dict) -> None:
     one['bbox'] = [x, y, x + width, y + height]
 
 
+def _of_another_machine(content: dict) -> None:
+  for image in content['images']:
+    image['file_name'] = f'D:\\shots\\{image["file_name"]}'
+
+
 def _listed_twice(content: dict) -> None:
   content['images'] += [image | {'id': image['id'] + 100} for image in content['images']]
   for one in content['annotations']:
@@ -265,6 +354,10 @@ _coco('COCO, boxes of two corners', 'refused', _corner_boxes,
       asks=r'its bbox .* should be about \[5, 3, 10, 12\]')  # fmt: skip
 _coco('COCO, an image listed twice, each with half of its objects', 'refused', _listed_twice,
       asks='lists 0.png 2 times: give the image one entry')  # fmt: skip
+
+
+CASES.append(Case("COCO with another machine's paths", lambda root: write_coco(root, _of_another_machine),
+                  'by the names of the images', names=('background', *NAMES[1:])))  # fmt: skip
 
 
 def _tool(
@@ -329,6 +422,22 @@ _tool('YOLO on photographs turned by EXIF', 'asked', 'yolo', _turned, answer={'e
       asks='orientation 6, and its annotations do not tell .*exif=upright .*exif=stored')  # fmt: skip
 _tool('YOLO, 0.png and 0.jpg for one label file', 'refused', 'yolo', refused=True, asks='several images of one name: 0.jpg, 0.png',
       change=lambda root: save(root / 'train/images/0.jpg', scene(0)[0]))  # fmt: skip
+
+
+def _darknet(root):
+  for file in [*root.glob('*/images/*'), *root.glob('*/labels/*')]:
+    (root / 'obj_train_data').mkdir(exist_ok=True)
+    file.rename(root / 'obj_train_data' / file.name)
+  (root / 'data.yaml').unlink()
+  (root / 'obj.names').write_text('cat\ndog\n')
+  for split, numbers in (('train', range(4)), ('valid', range(4, IMAGES))):
+    lines = ''.join(f'data/obj_train_data/{i}.png\n' for i in numbers)
+    (root / f'{split}.txt').write_text(lines)
+
+
+_tool(
+  "darknet's: text beside images, obj.names, train.txt", 'splits by the lists', 'yolo', _darknet
+)
 
 
 def _four_corners(file, content):

@@ -125,6 +125,12 @@ def test_splits_beside_further_folders_are_told_to_be_none(tmp_path, capsys):
   assert f'{tmp_path}: train are taken for no splits' in capsys.readouterr().err
 
 
+def test_masks_of_objects_are_found_where_objects_are_wanted(tmp_path):
+  write(tmp_path, 'JPEGImages/1.jpg SegmentationClass/1.png SegmentationObject/1.png')
+  assert layouts.find(tmp_path).masks == 'SegmentationClass/**/*'
+  assert layouts.find(tmp_path, objects=True).masks == 'SegmentationObject/**/*'
+
+
 def test_two_layouts_that_do_equally_well_are_asked_about(tmp_path):
   write(tmp_path, 'images/a.png labels_1/a.png labels_2/a.png')
   with pytest.raises(UserError, match=r"two ways: .*'labels_\d/\*\*/\*'.*--images and --masks"):

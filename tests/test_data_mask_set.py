@@ -22,7 +22,7 @@ def index(**colors):
 
 
 def colour(*colors):
-  return Facts('colour', (), colors)
+  return Facts('colour', (), colors, solid=colors)
 
 
 def decide(*facts, listed=None, num_classes=None, **choice):

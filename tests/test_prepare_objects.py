@@ -1,5 +1,6 @@
 """launch/data.py plan for objects: sizes that follow from theirs, and a config that is built as it is."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxseg import config as configs
 from jaxseg.prepare import objects, own_data, plan
 from jaxseg.prepare.own_data import Wish
 from jaxseg.train import build
+from jaxseg.types import UserError
 from tests.object_layouts import LAYOUTS, Writer
 
 
@@ -144,6 +146,22 @@ def test_numbers_are_told_from_classes(tmp_path):
   assert not objects.are_numbers(some)
   many = [saved(f'm{i}', numbered(*c, twice=True)) for i, c in enumerate(counts)]
   assert not objects.are_numbers(many)
+  assert objects.are_classes(many) and not objects.are_classes(same)
+  assert not objects.are_classes([*many[:1], *deep])
+
+
+def test_masks_of_classes_are_no_objects(tmp_path):
+  for i in range(4):
+    ids = np.zeros((20, 20), np.uint8)
+    ids[2:8, 2:8] = ids[12:18, 2 + i : 8] = 255
+    for folder, pixels in (('images', ids), ('masks', ids)):
+      (tmp_path / folder).mkdir(exist_ok=True)
+      Image.fromarray(pixels).save(tmp_path / folder / f'{i}.png')
+  wish = Wish(folder=str(tmp_path), model='mask_rcnn')
+  with pytest.raises(UserError, match=r'numbers that are several regions each.*format=ids takes'):
+    own_data.find(wish)
+  taken = own_data.find(dataclasses.replace(wish, options={'format': 'ids'}))
+  assert taken.counts == {'train': 3, 'val': 1}
 
 
 def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path):

@@ -4,10 +4,11 @@
     name r g b           also name,r,g,b (with a header: any order of columns), r g b name, name:r,g,b::
                          (CVAT's labelmap), name #rrggbb
     id,name              also id name, id: name; Roboflow's `Pixel Value, Class`
-    id name r g b        also id r g b name, name id r g b; a fourth 255 is the opacity
+    id name r g b        also id r g b name, name id r g b
+                         (of more numbers than these the fourth of a colour is the opacity)
     JSON, YAML           names; objects with name, color and id; {name: colour}, {name: id}, {id: name}
 
-Blank lines, lines that start with # or // and a first line 'name' or 'class' are left out.
+Blank lines, what follows # or // and a first line 'name' or 'class' are left out.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ NAMES = (  # where a folder's list may be, in this order; * is any folder
   'classes.json',
   'labels.txt',
   'label_colors.txt',
+  'class_names.txt',
+  'names.txt',
+  'codes.txt',
   '_classes.csv',
   '*/_classes.csv',
 )
@@ -44,16 +48,23 @@ _COLUMNS = {
   'g': ('g', 'green'),
   'b': ('b', 'blue'),
 }
-_HEADERS = (*_COLUMNS['name'], 'names', 'classes', 'labels', 'categories')
+_HEADERS = (
+  *(*_COLUMNS['name'], 'names', 'classes', 'labels', 'categories'),
+  *('klasse', 'klassen', 'classe', 'clase', 'nom', 'nombre', 'nome', '类别', '名称'),
+)
 _YAML = re.compile(r'(names|classes|labels|categories|class_names)\s*:.*')
 _HOLDERS = ('classes', 'labels', 'names', 'categories', 'class_names')
 _RGB = r'[(\[]?\s*(\d+)\s*[\s,;]\s*(\d+)\s*[\s,;]\s*(\d+)\s*[)\]]?'
-_OPAQUE = re.compile(r'(\D*(?:\d+[\s,;]+){3})255\b(\D*)')  # a colour's fourth number, the opacity
+_OPAQUE = (  # a colour's fourth number, the opacity, where every line has one
+  re.compile(r'(\D*(?:\d+[\s,;]+){3})255\b(\D*)'),
+  re.compile(r'(\d+[\s,:;=]+[^\W\d]\D*(?:\d+[\s,;]+){3})(?:0|255)\b(\W*)'),
+)
+_REMARK = re.compile(r'\s+(?:#|//)\s.*$')
 _ID = r'(?P<id>\d+)[\s,:;=]+'
 _LINES = (  # the first that fits, with groups name, color or id
   re.compile(r'(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*'),
   re.compile(rf'{_ID}(?P<name>\D.*?)[\s,:;=]+(?P<color>{_RGB})'),
-  re.compile(rf'{_ID}(?P<color>{_RGB})[\s,:;=]+(?P<name>\D.*)'),
+  re.compile(rf'{_ID}(?P<color>{_RGB})(?:[\s,;]+\d+(?:\.\d+)?)*[\s,:;=]+(?P<name>\D.*)'),
   re.compile(rf'(?P<name>\D*[^\d\s,:;=])[\s,:;=]+{_ID}(?P<color>{_RGB})'),
   re.compile(rf'(?P<name>.+?)[\s,:;=]+(?P<color>{_RGB})'),
   re.compile(r'(?P<name>.+?)[\s,:;=]+(?P<color>#[0-9a-fA-F]{6})'),
@@ -74,12 +85,14 @@ class Entry:
 
 
 def find(root: Path) -> str:
-  """Returns the path of a folder's list of classes, relative to it; '' where there is none."""
+  """Returns the path of a folder's list of classes, relative to it, in capitals or not; '' for none."""
+  in_root = {path.name.lower(): path.name for path in sorted(root.iterdir(), reverse=True)}
   for name in NAMES:
-    folders = sorted(p for p in root.iterdir() if p.is_dir()) if name.startswith('*/') else [root]
-    for folder in folders:
-      if (folder / name.removeprefix('*/')).is_file():
-        return (folder / name.removeprefix('*/')).relative_to(root).as_posix()
+    places = [root / in_root[name]] if name in in_root else []
+    if name.startswith('*/'):
+      places = [p / name[2:] for p in sorted(root.iterdir()) if p.is_dir()]
+    if file := next((place for place in places if place.is_file()), None):
+      return file.relative_to(root).as_posix()
   return ''
 
 
@@ -98,11 +111,13 @@ def read(path: Path) -> list[Entry]:
         f'{path} is no JSON ({error}): restore it, or write one class a line'
       ) from None
   lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1)]
+  lines = [(n, _REMARK.sub('', line)) for n, line in lines]
   lines = [
     (n, line.rstrip(' ,;')) for n, line in lines if line and not line.startswith(('#', '//'))
   ]
-  if all(_OPAQUE.fullmatch(line) for _, line in lines):
-    lines = [(n, _OPAQUE.sub(r'\1\2', line).rstrip(' ,;')) for n, line in lines]
+  for opaque in _OPAQUE:
+    if all(opaque.fullmatch(line) for _, line in lines):
+      lines = [(n, opaque.sub(r'\1\2', line).rstrip(' ,;')) for n, line in lines]
   if lines and (lines[0][1].startswith('- ') or _YAML.fullmatch(lines[0][1])):
     return _of_json(raw_files.read_yaml(path), str(path))
   if lines and (table := _of_table(lines, path)):

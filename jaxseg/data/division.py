@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from jaxseg.data import layouts, records
+from jaxseg.data import layouts, records, split_lists
 from jaxseg.data.pairing import WHOLE, Layout, Pair, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, tell
 from jaxseg.types import UserError
 
+_FURTHER = re.compile(r'(.+)[ _\-.]\(?\d+\)?')  # a name and a number
 Unpaired = Literal['refuse', 'leave_out']
 
 
@@ -62,12 +64,15 @@ class Division:
     if self.unpaired == 'refuse':
       _refuse_unpaired(root, pairs)
     elif pairs.left_out():
+      _refuse_further(root, pairs)
       tell([f'{root}: left out are {pairs.left_out()}'])
     return {s: _raws(root, found) for s, found in self._divided(root, pairs.splits).items()}
 
   def pairs(self, root: Path) -> Pairs:
+    """Returns the pairs, divided as the folder's patterns or its lists of splits say."""
     layout = self.layout if self.layout.options() else layouts.find(root)
-    return layout.pairs(root)
+    pairs = layout.pairs(root)
+    return pairs if layout.listed or pairs.splits.keys() != {WHOLE} else _as_listed(root, pairs)
 
   def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
     """Holds out one of the folds, or a fifth of what is not divided."""
@@ -86,12 +91,38 @@ class Division:
     return {k: v for k, v in splits.items() if k not in pooled} | {'train': rest, 'val': held_out}
 
 
+def _as_listed(root: Path, pairs: Pairs) -> Pairs:
+  """Divides by lists such as train.txt; images that none names are left out where one is of 'train'."""
+  of_image = {os.path.relpath(pair.image, root): pair for pair in pairs.splits[WHOLE]}
+  split_of, lists = split_lists.find(root, list(of_image))
+  if not lists:
+    return pairs
+  rest = '' if 'train' in split_of.values() else 'train'
+  splits: dict[str, list[Pair]] = {}
+  for path, pair in of_image.items():
+    splits.setdefault(split_of.get(path, rest), []).append(pair)
+  unlisted = [pair.name for pair in splits.pop('', ())]
+  return dataclasses.replace(pairs, splits=splits, lists=lists, unlisted=unlisted)
+
+
 def _refuse_unpaired(root: Path, pairs: Pairs) -> None:
   remedy = 'add or remove one, or leave such files out with config.data.options.unpaired=leave_out'
   problems = [f'{root / path} has no mask: {remedy}' for path in pairs.without_mask]
   problems += [f'{root / path} has no image: {remedy}' for path in pairs.without_image]
   if problems:
     raise BadFiles(problems)
+
+
+def _refuse_further(root: Path, pairs: Pairs) -> None:
+  """Refuses a file without a partner that is, by its name, a further mask: a_mask_1.png beside a_mask.png."""
+  image_of = {p.mask.with_suffix(''): p.image for found in pairs.splits.values() for p in found}
+  for path in (*pairs.without_mask, *pairs.without_image, *pairs.others):
+    found = _FURTHER.fullmatch(PurePosixPath(path).stem)
+    if found and (image := image_of.get((root / path).with_name(found[1]))):
+      raise UserError(
+        f'{root / path} looks like a further mask of {image}, which has one: join both in one file, or, '
+        'if it is none, move it away'
+      )
 
 
 def _raws(root: Path, pairs: Sequence[Pair]) -> list[records.Raw]:

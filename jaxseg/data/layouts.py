@@ -24,7 +24,8 @@ _MASK_WORDS = ('mask', 'label', 'annot', 'segm', 'truth', 'target', 'matte')  # 
 _MASK_TOKENS = ('gt', 'seg', 'anno', 'y', 'manual', 'lbl', 'semseg')  # a word of its own
 _IMAGE_WORDS = ('image', 'img', 'photo', 'picture', 'input', 'leftimg')
 _IMAGE_TOKENS = ('im', 'rgb', 'sat', 'x', 'raw', 'original', 'orig', 'pre', 'frame', 'frames')
-_OTHER_WORDS = ('object', 'instanc', 'color', 'colour', 'overlay', 'preview', 'vis', 'polygon')
+_OBJECT_WORDS = ('object', 'instanc')
+_OTHER_WORDS = ('color', 'colour', 'overlay', 'preview', 'vis', 'polygon')
 _MOST = 24  # folder patterns that are tried for each side
 _SAMPLES, _NEAR, _AFFIXES = 40, 4, 6  # names looked at for what they do not share
 _SPLIT_PART = re.compile(
@@ -41,8 +42,8 @@ REMEDY = (
 Keyed = list[tuple[tuple[str, ...], str]]  # split, sub-folders and stem of each file, and its path
 
 
-def find(root: Path) -> Layout:
-  """Returns the layout of a folder.
+def find(root: Path, *, objects: bool = False) -> Layout:
+  """Returns the layout of a folder; where masks of classes and of `objects` lie side by side, the one meant.
 
   Raises:
     UserError: no images, no masks for them, or two layouts that do equally well.
@@ -52,7 +53,7 @@ def find(root: Path) -> Layout:
     raise UserError(f'{root} holds no image; allowed are {", ".join(SUFFIXES)}')
   keys = {folder: _keys(paths, folder) for folder in _folder_patterns(paths)}
   tried = [
-    ((len(pairs), _likeness(layout)), layout, pairs)
+    ((len(pairs), _likeness(layout, objects)), layout, pairs)
     for images, masks in itertools.product(keys, repeat=2)
     if _may_pair(images, masks)
     for layout, pairs in _layouts(images, masks, keys[images], keys[masks])
@@ -101,6 +102,7 @@ def _layouts(
   """Yields the layouts of two folders with the pairs that they make, image to mask."""
   if images == masks:
     yield from _by_suffix(images, image_keys)
+    yield from _by_stem(images, image_keys)
   else:
     of_masks = {path for _, path in mask_keys}
     image_keys = [(key, path) for key, path in image_keys if path not in of_masks]
@@ -137,6 +139,18 @@ def _by_suffix(folder: str, keys: Keyed) -> Iterator[tuple[Layout, dict[str, str
     if second.lower() not in ('.jpg', '.jpeg'):
       pairs = _joined(by_suffix[first], by_suffix[second])
       yield Layout(f'{folder}*{first}', f'{folder}*{second}'), pairs
+
+
+def _by_stem(folder: str, keys: Keyed) -> Iterator[tuple[Layout, dict[str, str]]]:
+  """Yields layouts of folders that each hold one example, such as case7/image.png and case7/mask.png."""
+  by_stem: dict[str, Keyed] = {}
+  for key, path in keys:
+    by_stem.setdefault(key[-1], []).append((key[:-1], path))
+  common = [stem for stem in by_stem if len(by_stem[stem]) > 1]
+  for first, second in itertools.permutations(common if len(common) <= _AFFIXES else (), 2):
+    if _role(second) == 'mask' and _role(first) != 'mask':
+      pairs = _joined(by_stem[first], by_stem[second])
+      yield Layout(*(f'{folder}{glob.escape(stem)}' for stem in (first, second))), pairs
 
 
 def _affixes(images: Keyed, masks: Keyed) -> list[tuple[bool, str, str]]:
@@ -215,13 +229,14 @@ def _folder_role(pattern: str) -> str:
   return roles[-1] if roles else ''
 
 
-def _likeness(layout: Layout) -> tuple:
+def _likeness(layout: Layout, objects: bool) -> tuple:
   """Returns how much a layout's words look like images and masks; more is larger."""
   images, masks = layout.images, layout.masks
   strange = any(word in masks.lower() for word in _OTHER_WORDS)
+  meant = any(word in masks.lower() for word in _OBJECT_WORDS) == objects
   stems = [PurePosixPath(pattern).name for pattern in (images, masks)]
   lossless = stems[1].lower().endswith('.png')
   plain = -len(''.join(stems))
   named = (_role(stems[1]) == 'mask') - (_role(stems[0]) == 'mask')
   general = -sum(part != '**' for part in PurePosixPath(images).parts)
-  return not strange, named, _folder_role(images) == 'image', general, lossless, plain
+  return not strange, meant, named, _folder_role(images) == 'image', general, lossless, plain

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from jaxseg.data import pages
@@ -115,6 +116,7 @@ class Facts:
     orientation: EXIF's.
     size: (height, width) as stored.
     white_is_zero, highest: see Mask.
+    solid: of the kind 'colour', the colours that fill 3 x 3 pixels somewhere; edges do not.
   """
 
   kind: str
@@ -125,12 +127,13 @@ class Facts:
   size: tuple[int, int] = (0, 0)
   white_is_zero: bool = False
   highest: int = 255
+  solid: tuple[Color, ...] = ()
 
   @classmethod
   def of_json(cls, values: Mapping[str, Any]) -> Facts:
     """Returns the facts that dataclasses.asdict, stored as JSON, gave."""
     listed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return cls(**listed | {'colors': tuple(tuple(color) for color in values['colors'])})
+    return cls(**listed | {k: tuple(map(tuple, values[k])) for k in ('colors', 'solid')})
 
 
 def read(path: Path, page: int | None = None, data: bytes | None = None) -> Mask:
@@ -202,7 +205,8 @@ def read_facts(path: Path) -> Facts:
   else:
     colors = [(i * max(255 // mask.highest, 1),) * 3 for i in ids]
   alpha = () if mask.alpha is None else tuple(unique_ids(mask.alpha))
-  rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest
+  solid = () if mask.pixels is None else tuple(_solid_colors(mask.pixels)[:MANY])
+  rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest, solid
   return Facts(mask.kind, ids, tuple(colors), alpha, *rest)
 
 
@@ -230,6 +234,13 @@ def color_codes(colors: np.ndarray) -> np.ndarray:
 def unique_colors(colors: np.ndarray) -> list[Color]:
   """Returns the distinct colours of uint8 [h, w, 3], sorted."""
   return [(c >> 16, c >> 8 & 255, c & 255) for c in np.unique(color_codes(colors)).tolist()]
+
+
+def _solid_colors(colors: np.ndarray) -> list[Color]:
+  """Returns the colours of uint8 [h, w, 3] that fill a square of 3 x 3 pixels somewhere, sorted."""
+  square = np.ones((3, 3), np.uint8)
+  inner = (cv2.erode(colors, square) == cv2.dilate(colors, square)).all(axis=-1)
+  return unique_colors(colors[inner][None])
 
 
 def map_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:

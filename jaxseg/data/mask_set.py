@@ -25,6 +25,7 @@ Seen = Literal['stored', 'shown']
 _MANY = (
   32  # inferred classes; above it ids must not be mostly unused, and more colours are no classes
 )
+_FEW = 4  # values of masks of two classes, 1 and void among them
 _KEY = '--config.data.options.'
 
 
@@ -183,6 +184,7 @@ def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Ch
       f'{path} is a mask of colours, and the set has {len(colors)}{"+" * (len(colors) > 1000)} of '
       "them: give each class its colour ('name r g b' in classes.txt), or save class indices"
     )
+  _refuse_edges(facts)
   order = {color: i for i, color in enumerate(classlist.voc_palette(256))}
   if not colors <= order.keys():
     order = {color: i for i, color in enumerate(sorted(colors))}
@@ -194,6 +196,19 @@ def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Ch
     ]
   )
   return classlist.from_colors([f'color {r},{g},{b}' for r, g, b in chosen], chosen, void=void)
+
+
+def _refuse_edges(facts: Mapping[Path, Facts]) -> None:
+  """Refuses colours of which most are seen at edges alone: they are mixtures, no classes."""
+  coloured = {path: one for path, one in facts.items() if one.kind == 'colour'}
+  colors = {color for one in coloured.values() for color in one.colors}
+  thin = colors - {color for one in coloured.values() for color in one.solid}
+  if 2 * len(thin) > len(colors):
+    path = next(p for p, one in coloured.items() if thin & set(one.colors))
+    raise UserError(
+      f'{len(thin)} of {len(colors)} colours of the masks, such as {min(thin)} in {path}, never fill 3 x 3 '
+      "pixels, as at soft edges: save masks without smoothing, or list the classes as 'name r g b'"
+    )
 
 
 def _of_greys(facts: Sequence[Facts], listed: ClassList) -> Literal['colors', 'mixed']:
@@ -257,7 +272,11 @@ def _refuse_soft(
   """Refuses grey values all over 0..255 as two classes, which soft edges make of them."""
   if listed is not None and len(listed.names) > 2:
     return
-  if len(ids) > _MANY and any(191 < i < 255 for i in ids) and ids[-1] <= 255:
+  if (
+    len(ids) > (_MANY if listed is None else _FEW)
+    and any(191 < i < 255 for i in ids)
+    and ids[-1] <= 255
+  ):
     path = max(ids_of, key=lambda p: len(ids_of[p]))
     raise UserError(
       f'{path} holds {len(ids_of[path])} values from {ids[0]} to {ids[-1]}, as soft edges of two '
@@ -276,7 +295,7 @@ def _inferred(ids: Sequence[int], two_valued: bool, num_classes: int | None) -> 
   if not 2 <= count <= 255 or (count > _MANY and len(classes) < count / 2):
     raise UserError(
       f'cannot tell the classes from mask ids {some(ids)}; {remedy} (grey values as colours: '
-      "'name 127 127 127')"
+      f"'name 127 127 127'), or, of soft edges, add {_KEY}threshold=128, which makes two classes"
     )
   tell([f'masks: {count} classes, the highest mask id + 1; {remedy} to name them'])
   return classlist.from_names([f'class {i}' for i in range(count)])

@@ -66,12 +66,16 @@ class Pairs:
     splits: 'train', 'val' or 'test', or WHOLE alone, to pairs in the order of their names.
     without_mask, without_image: files that pair with nothing, by their paths in the folder.
     others: image files that are neither images nor masks of the layout.
+    lists: files that say which image is in which split.
+    unlisted: images that those do not name.
   """
 
   splits: dict[str, list[Pair]]
   without_mask: Sequence[str] = ()
   without_image: Sequence[str] = ()
   others: Sequence[str] = ()
+  lists: Sequence[str] = ()
+  unlisted: Sequence[str] = ()
 
   def left_out(self) -> str:
     """Returns what is in no pair in words, '' where nothing is."""
@@ -79,6 +83,7 @@ class Pairs:
       ('images without a mask', self.without_mask),
       ('masks without an image', self.without_image),
       ('other files', self.others),
+      ('images in no list', self.unlisted),
     )
     return ', '.join(f'{len(these)} {kind} ({some(these, 3)})' for kind, these in kinds if these)
 
@@ -130,7 +135,7 @@ def expression(pattern: str) -> re.Pattern[str]:
       text += re.escape(piece[1]) if len(piece) == 3 else f'({_class(piece[1:-1])})'
     else:
       text += re.escape(piece)
-  if not re.search(r'\.\w+$', stem):
+  if PurePosixPath(stem).suffix.lower() not in (*SUFFIXES, *OTHER_SUFFIXES):
     text += f'(?:{"|".join(map(re.escape, SUFFIXES))})'
   try:
     return re.compile(text, re.IGNORECASE)

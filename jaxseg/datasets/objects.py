@@ -3,7 +3,7 @@
 Below data_dir itself; what it holds is found by looking, and said in one line, unless `format` says it:
 
   coco     JSON with images, annotations and categories, at any place (data/formats/coco.py)
-  yolo     images/ and labels/*.txt with polygons, data.yaml (data/formats/yolo.py)
+  yolo     images/ and labels/*.txt with polygons, or side by side, data.yaml (data/formats/yolo.py)
   labelme  NAME.json beside each image (data/formats/labelme.py)
   cvat     annotations.xml, "CVAT for images" (data/formats/cvat.py)
   files    NAME/images/*.png and NAME/masks/*.png, a file an object (data/formats/masks.py)
@@ -15,6 +15,7 @@ Every image is kept, those without objects too. The label shows the class of the
 pixel, so that the same data train networks of either task: config.task says which.
 """
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 from jaxseg.data import annotations, archives, classlist, records
 from jaxseg.data.annotations import Layout
 from jaxseg.data.formats import coco, cvat, labelme, masks, splits, yolo
-from jaxseg.data.problems import MissingSplit, check_choice, check_split, tell
+from jaxseg.data.problems import MissingSplit, check_choice, check_split, some, tell
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import LARGEST, UserError
 
@@ -136,6 +137,15 @@ def _check_once(layout: Layout) -> None:
       )
 
 
+def _divided(root: Path, layout: Layout) -> Layout:
+  """Divides by the folders of the images, or by lists such as train.txt, what nothing else divides."""
+  parts, lists = splits.as_told(root, layout.splits)
+  left = sum(map(len, layout.splits.values())) - sum(map(len, parts.values()))
+  notes = (f'{root}: {left} images are in no list of splits and left out',) if left else ()
+  words = layout.words + (f', divided by {some(lists, 3)}' if lists else '')
+  return dataclasses.replace(layout, words=words, splits=parts, notes=(*layout.notes, *notes))
+
+
 def layout_of(
   root: Path,
   format: str | None = None,
@@ -169,7 +179,7 @@ def layout_of(
     if unused := given.keys() - own.keys():
       raise UserError(f'{root} is of the format {name}, which takes no {", ".join(unused)}')
     _check_once(layout)
-    return name, layout
+    return name, _divided(root, layout)
   kinds = f'the format {format}' if format else f'any of the formats {", ".join(FORMATS)}'
   raise NoObjects(
     f'{root} has no annotated objects of {kinds}; jaxseg/datasets/objects.py shows how they lie'

@@ -56,22 +56,36 @@ def are_numbers(masks: Sequence[Path]) -> bool:
   Each number is one connected region in nearly every mask, some mask has three or more, and they
   have 16 bits, or are 1..n with n changing from mask to mask.
   """
-  regions, highest, deep, gaps = [], set(), False, False
+  looked = _looked(masks)
+  regions = np.array([count for _, counts, _ in looked for count in counts])
+  found = [numbers for numbers, _, _ in looked]
+  highest = {len(numbers) for numbers in found}
+  gaps = any(numbers != list(range(1, len(numbers) + 1)) for numbers in found)
+  deep = any(size > 1 for *_, size in looked)
+  single = len(regions) > 0 and np.mean(regions == 1) >= 0.95
+  return bool(single and max(highest) > 2 and (deep or (not gaps and len(highest) > 2)))
+
+
+def are_classes(masks: Sequence[Path]) -> bool:
+  """Whether most numbers of masks stand for several regions each, as no object's does."""
+  regions = np.array([count for _, counts, _ in _looked(masks) for count in counts])
+  return len(regions) > 0 and np.mean(regions > 1) > 0.5
+
+
+def _looked(masks: Sequence[Path]) -> list[tuple[list[int], list[int], int]]:
+  """Returns the numbers of some masks, how many regions each number is, and its bytes; [] of colours."""
+  found = []
   for path in masks[:: max(1, len(masks) // _SAMPLE)]:
     try:
       ids = mask_files.read_ids(path)
     except UserError:  # of colours, or damaged: whoever reads it to its end says what is wrong
-      return False
-    deep |= ids.dtype.itemsize > 1
+      return []
     numbers, order = np.unique(ids, return_inverse=True)
     order = np.where(ids > 0, order.reshape(ids.shape) + 1, 0)
     windows = [(i, w) for i, w in enumerate(scipy.ndimage.find_objects(order), start=1) if w]
-    regions += [scipy.ndimage.label(order[w] == i, np.ones((3, 3)))[1] for i, w in windows]
-    numbers = numbers[numbers > 0].tolist()
-    highest.add(len(numbers))
-    gaps |= numbers != list(range(1, len(numbers) + 1))
-  single = bool(regions) and np.mean(np.array(regions) == 1) >= 0.95
-  return bool(single and max(highest) > 2 and (deep or (not gaps and len(highest) > 2)))
+    regions = [scipy.ndimage.label(order[w] == i, np.ones((3, 3)))[1] for i, w in windows]
+    found.append((numbers[numbers > 0].tolist(), regions, ids.dtype.itemsize))
+  return found
 
 
 @dataclasses.dataclass(frozen=True)

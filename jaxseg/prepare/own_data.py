@@ -28,11 +28,12 @@ from jaxseg.data.pairing import WHOLE, Layout, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, some
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
-from jaxseg.prepare.objects import are_numbers
+from jaxseg.prepare.objects import are_classes, are_numbers
 from jaxseg.prepare.recipe import OBJECTS
 from jaxseg.types import VOID, UserError
 
 _SHOWN = 6  # ids in a warning
+_NOTES = ('.txt', '.csv', '.yaml', '.yml', '.md', '.py', '.ipynb')
 _FIFTH = 5  # parts, of which one is held out where a folder does not say what is 'val'
 
 
@@ -129,7 +130,7 @@ def find(wish: Wish) -> OwnData:
     found = layout if layout.options() else layouts.find(root)
   except UserError as error:
     return _objects(root, wish, error)
-  pairs = found.pairs(root)
+  pairs = Division(found).pairs(root)
   masks = [pair.mask for of_split in pairs.splits.values() for pair in of_split]
   alone = max(len(pairs.without_mask), len(pairs.without_image))
   if not layout.options() and len(masks) < alone and _has_outlines(root):
@@ -248,6 +249,8 @@ def _pixels(images: Sequence[Path]) -> dict[str, Any]:
 
 
 def _division(pairs: Pairs, options: Mapping[str, Any]) -> str:
+  if pairs.lists and 'val' in pairs.splits and not options.get('folds'):
+    return f'; divided by {some(pairs.lists, 3)}'
   if options.get('folds') and 'val' in pairs.splits:
     return f'; train and val are put together for {options["folds"]} folds'
   if options.get('folds', 0) > _FIFTH or 'val' not in pairs.splits:
@@ -269,7 +272,7 @@ def _doubts(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tupl
     return _lonely_colors(facts)
   ids_of = {path: held.ids for path, held in facts.items()}
   counts = Counter(i for ids in ids_of.values() for i in ids)
-  if counts.keys() <= {0, 255} or counts.keys() == {0, 65535}:
+  if options.get('binary') or counts.keys() <= {0, 255}:
     return ()
   classes = sorted(counts.keys() - {255})
   absent = [str(k) for k in range(classes[-1]) if k not in counts]
@@ -296,11 +299,14 @@ def _lonely_colors(facts: Mapping[Path, mask_files.Facts]) -> tuple[str, ...]:
 
 
 def _unread(root: Path) -> str:
-  """Returns words about files that may be annotations, '' where there is none."""
+  """Returns words about files that may be images or annotations, '' where there is none."""
   endings = Counter(PurePosixPath(p).suffix.lower() for p in pairing.list_files(root))
-  found = [f'{endings[e]} {e}' for e in ('.json', '.xml') if endings[e]]
+  found = [
+    f'{n} {e}' for e, n in endings.most_common() if e not in (*pairing.SUFFIXES, *_NOTES, '')
+  ]
   formats = ', '.join(objects.FORMATS)
-  return f'; its {" and ".join(found)} files are of none of the formats {formats}' if found else ''
+  words = f'; its {some(found, 3)} files are no images that are read, and of none of the formats {formats}'
+  return words if found else ''
 
 
 def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
@@ -321,6 +327,13 @@ def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
   divided = objects.divided(layout, **options)
   counts = {split: len(raws) for split, raws in divided.items()}
   if found == 'ids':
+    masks = [raw.label for raws in divided.values() for raw in raws]
+    if 'format' not in wish.options and are_classes(masks):
+      raise UserError(
+        f'{masks[0]} and most other masks hold numbers that are several regions each, as those of classes '
+        'are: number the objects (1, 2, ... in each mask), or choose another --model; '
+        '--config.data.options.format=ids takes each number for one object'
+      )
     doubts += (
       'note      masks are read as numbers of objects; as classes: --model=unet, or list the classes '
       'in classes.txt',

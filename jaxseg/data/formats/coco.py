@@ -7,6 +7,8 @@ outline. Names, order and ids of the classes are the file's.
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -58,10 +60,10 @@ def find(root: Path, *, crowds: str | None = None) -> Layout | None:
   names, ids = classes(contents)
   parts: dict[str, list] = {}
   for content in contents:
-    folder = _folder_of(content, root)
+    folder, cut = _folder_of(content, root)
     split = splits.split_of(content.file.stem) or splits.split_of(content.file.parent.name)
     check_crowds(content, crowds)
-    parts.setdefault(split, []).extend(raws(content, folder, root))
+    parts.setdefault(split, []).extend(raws(content, folder, root, cut))
   shown = ', '.join(str(file.relative_to(root)) for file in found)
   notes = tuple(note for content in contents for note in content.notes)
   notes += pictures.left_out([raw for part in parts.values() for raw in part])
@@ -227,38 +229,64 @@ def check_crowds(content: Content, crowds: str | None) -> None:
     )
 
 
-def raws(content: Content, folder: Path, root: Path) -> list[records.Raw]:
+def raws(content: Content, folder: Path, root: Path, cut: str = '') -> list[records.Raw]:
   """Lists the images, by id; `extra` is an image's entry, then its annotations.
+
+  Args:
+    content: of a file.
+    folder: that the images' names are relative to, without the beginning `cut`.
+    root: of the data.
+    cut: see `_folder_of`.
 
   Raises:
     UserError: an image that lies in `folder` by its name, but outside of the data's `root`.
   """
+  names = [name.removeprefix(cut) for name in _file_names(content)]
   return [
     records.Raw(
-      files.within(root, folder / image['file_name'].replace('\\', '/')),
+      files.within(root, folder / name),
       content.file,
-      image['file_name'],
+      name,
       extra=(image, *content.objects_of[image['id']]),
     )
-    for image in content.images
+    for name, image in zip(names, content.images, strict=True)
   ]
 
 
-def _folder_of(content: Content, root: Path) -> Path:
-  """Returns the folder that a file's images lie in."""
+def _file_names(content: Content) -> list[str]:
+  return [image['file_name'].replace('\\', '/') for image in content.images]
+
+
+def _folder_of(content: Content, root: Path) -> tuple[Path, str]:
+  """Returns the folder that a file's images lie in, and a beginning of their names that is not in it.
+
+  Names that begin at a disk, or climb out of their folder, are of the machine that wrote them: they
+  count without the folders that all of them share.
+  """
   file, split = content.file, splits.split_of(content.file.stem)
-  names = [split, f'{split}2017', 'valid' if split == 'val' else split] if split else []
   near = [file.parent, file.parent.parent, root]
-  near += [base / 'images' for base in near]
-  places = [*(base / name for base in near for name in names), *near]
-  places += [place / 'default' for place in near]  # CVAT's subset without a name
-  wanted = [image['file_name'].replace('\\', '/') for image in content.images[:3]]
-  for place in places:
-    if wanted and all((place / name).is_file() for name in wanted):
-      return place
+  near = list(dict.fromkeys(base for base in near if base.is_relative_to(root)))
+  near += [base / name for base in near for name in ('images', 'data')]
+  inner = [folders[split] for base in near if split in (folders := splits.folders(base))]
+  places = [*inner, *near, *(place / 'default' for place in near)]  # CVAT's subset without a name
+  names = _file_names(content)
+  cuts = ['', _shared_folder(names)]
+  for cut in dict.fromkeys(cuts):
+    wanted = [name.removeprefix(cut) for name in names[:3]]
+    for place in places:
+      if wanted and all((place / name).is_file() for name in wanted):
+        return place, cut
   looked = some(list(dict.fromkeys(str(place) for place in places if place.is_dir())), 4)
-  shown = some(wanted, 3) or 'no image'
+  shown = some(names[:3], 3) or 'no image'
   raise UserError(f'{file} lists {shown}, which lie in none of {looked}: put the images there')
+
+
+def _shared_folder(names: Sequence[str]) -> str:
+  """Returns the folders that all names share, where each begins at a disk or with '..'; else ''."""
+  if not all(re.match(r'/|[A-Za-z]:/|\.\./', name) for name in names):
+    return ''
+  shared = os.path.commonprefix([name.rpartition('/')[0] + '/' for name in names])
+  return shared[: shared.rfind('/') + 1]
 
 
 def read(raw: records.Raw, *, classes: Mapping[Any, int], crowds: str | None = None) -> Annotated:

@@ -74,7 +74,7 @@ def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None)
     void: a number that stands for what nobody counts; -1: none does.
   """
   try:
-    pairs = layouts.find(root).pairs(root)
+    pairs = layouts.find(root, objects=True).pairs(root)
   except UserError:
     return None
   if alone := [*pairs.without_mask, *pairs.without_image]:

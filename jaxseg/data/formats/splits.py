@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from jaxseg.data import records
+from jaxseg.data import records, split_lists
 from jaxseg.data.pairing import SPLIT_WORDS, WHOLE
 from jaxseg.types import UserError
 
@@ -26,10 +26,37 @@ def split_of(name: str) -> str:
 def folders(root: Path) -> dict[str, Path]:
   """Returns the folders of `root` that are named after splits."""
   found = {}
-  for path in sorted(p for p in root.iterdir() if p.is_dir()):
-    if split := SPLIT_WORDS.get(re.sub(r'\d+$', '', path.name.lower())):
+  for path in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ():
+    if split := split_of_folder(path.name):
       found.setdefault(split, path)
   return found
+
+
+def split_of_folder(name: str) -> str:
+  """Returns the split that a folder is named after, as train, Train2017 and valid are; else WHOLE."""
+  return SPLIT_WORDS.get(re.sub(r'\d+$', '', name.lower()), WHOLE)
+
+
+def as_told(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
+  """Divides what is WHOLE by lists of splits, or by the folders of its images, where these tell.
+
+  Returns:
+    The parts, and the lists; images that lists of 'train' and others do not name are in none.
+  """
+  if parts.keys() != {WHOLE}:
+    return parts, []
+  of_image = {os.path.relpath(raw.image, root): raw for raw in parts[WHOLE]}
+  told, lists = split_lists.find(root, list(of_image))
+  if not lists:
+    words = {path: set(map(split_of_folder, PurePosixPath(path).parts[:-1])) for path in of_image}
+    told = {path: max(found) for path, found in words.items() if len(found - {WHOLE}) == 1}
+    if len(told) < len(of_image):
+      return parts, []
+  rest = WHOLE if 'train' in told.values() else 'train'
+  divided: dict[str, list[records.Raw]] = {}
+  for path, raw in of_image.items():
+    divided.setdefault(told.get(path, rest), []).append(raw)
+  return {split: raws for split, raws in divided.items() if split}, lists
 
 
 def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[records.Raw]]:

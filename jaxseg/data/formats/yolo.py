@@ -1,7 +1,8 @@
 """YOLO's polygons: labels/NAME.txt beside images/NAME.jpg, 'class x y x y ...' an object.
 
 x and y are shares of the image's width and height, 0 to 1. data.yaml (or classes.txt, obj.names) names
-the classes. An image without a label file has no objects, as YOLO has it.
+the classes. An image without a label file has no objects, as YOLO has it. Darknet's NAME.txt lies
+beside NAME.jpg in one folder.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from jaxseg import files
 from jaxseg.data import raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
-from jaxseg.data.pairing import WHOLE
+from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, WHOLE
 from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
@@ -26,7 +28,7 @@ _PIXELS = 1.1  # a share above it is a number of pixels
 
 
 def find(root: Path) -> Layout | None:
-  """Returns the layout of a folder of images/ and labels/, None where there is none."""
+  """Returns the layout of a folder of images/ and labels/, or side by side, None where there is none."""
   folders = _image_folders(root)
   try:
     told = _settings(root)
@@ -37,22 +39,28 @@ def find(root: Path) -> Layout | None:
   inner = told.get('path')
   if not folders and isinstance(inner, str) and (root / inner).is_dir():
     folders = _image_folders(files.within(root, root / inner))
+  folders = folders or _side_by_side(root)
   if not folders:
     return None
-  parts = {split: _pairs(folder) for split, folder in folders.items()}
+  parts: dict[str, list[records.Raw]] = {}
+  for split, images, labels in folders:
+    parts.setdefault(split, []).extend(_pairs(images, labels))
   everything = [raw for pairs in parts.values() for raw in pairs]
   without = [raw.file_name for raw in everything if not raw.extra]
   if len(without) == len(everything):
     raise UserError(f'{root}: none of {len(everything)} images has a label file in labels/')
   note = f'{root}: {len(without)} images have no label file, so no objects: {some(without, 3)}'
-  names = ('background', *_names(root, told))
-  words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for f in folders.values())})'
+  names = ('background', *_names(root, told, [labels for *_, labels in folders]))
+  words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for _, f, _ in folders)})'
   notes = (note,) if without else ()
   return Layout(words, parts, names, partial(read, names=names), notes=notes)
 
 
-def _image_folders(root: Path) -> dict[str, Path]:
-  """Returns split -> a folder of images that has one of labels beside it."""
+Folders = list[tuple[str, Path, Path]]  # split, of images, of their labels
+
+
+def _image_folders(root: Path) -> Folders:
+  """Returns the folders of images that have one of labels beside them."""
   found = {}
   inner = _child(root, 'images')
   if inner.is_dir():
@@ -61,17 +69,38 @@ def _image_folders(root: Path) -> dict[str, Path]:
   for split, folder in splits.folders(root).items():
     images = _child(folder, 'images')
     found[split] = images if images.is_dir() else folder
-  return {split: folder for split, folder in found.items() if _has_labels(_labels_of(folder))}
+  listed = [(split, folder, _labels_of(root, folder)) for split, folder in found.items()]
+  return [one for one in listed if _has_labels(one[-1])]
 
 
-def _labels_of(images: Path) -> Path:
-  """Returns the folder of labels: the last 'images' in the path is 'labels'."""
-  parts = images.parts
+def _side_by_side(root: Path) -> Folders:
+  """Returns the folders whose images have their labels beside them, as darknet has it."""
+  stems: dict[Path, tuple[set[str], set[str]]] = {}
+  for path in map(root.joinpath, files.walk(root)):
+    if path.suffix == '.txt' or path.suffix.lower() in SUFFIXES:
+      stems.setdefault(path.parent, (set(), set()))[path.suffix == '.txt'].add(path.stem)
+  both = {folder: sorted(images & texts) for folder, (images, texts) in stems.items()}
+  found = [f for f, names in both.items() if any(_is_label(f / f'{n}.txt') for n in names[:1])]
+  named = found if len(found) > 1 else ()
+  return [(splits.split_of(f.name) if f in named and f != root else WHOLE, f, f) for f in found]
+
+
+def _is_label(file: Path) -> bool:
+  """Whether a text holds numbers, or nothing, which is an image without objects."""
+  try:
+    return all(re.fullmatch(r'[-+.\deE]+', word) for _, words in _lines(file)[:1] for word in words)
+  except UserError:
+    return False
+
+
+def _labels_of(root: Path, images: Path) -> Path:
+  """Returns the folder of labels: the last 'images' in the path below `root` is 'labels'."""
+  parts = images.relative_to(root).parts
   places = [i for i, part in enumerate(parts) if part.lower() == 'images']
   if not places:
     labels = _child(images, 'labels')
     return labels if labels.is_dir() else images
-  return _child(Path(*parts[: places[-1]]), 'labels').joinpath(*parts[places[-1] + 1 :])
+  return _child(root.joinpath(*parts[: places[-1]]), 'labels').joinpath(*parts[places[-1] + 1 :])
 
 
 def _child(folder: Path, name: str) -> Path:
@@ -88,8 +117,7 @@ def _has_labels(folder: Path) -> bool:
   )
 
 
-def _pairs(folder: Path) -> list[records.Raw]:
-  labels = _labels_of(folder)
+def _pairs(folder: Path, labels: Path) -> list[records.Raw]:
   raws = []
   for image in pictures.listed(folder):
     file = labels / f'{image.stem}.txt'
@@ -101,7 +129,8 @@ def _pairs(folder: Path) -> list[records.Raw]:
       f'{folder} has several images of one name: {some(twins, 3)}; rename or remove one'
     )
   known = stems.keys() | {Path(name).stem for name in _LISTS}
-  lonely = [p.name for p in pictures.listed(labels, ('.txt',)) if p.stem not in known]
+  alone = [p for p in pictures.listed(labels, ('.txt',)) if p.stem not in known]
+  lonely = [p.name for p in alone if p.stem.lower() not in SPLIT_WORDS and _is_label(p)]
   if lonely:
     raise UserError(
       f'{labels} has {len(lonely)} label files without an image of their name: {some(lonely, 3)}; '
@@ -122,7 +151,7 @@ def _settings(root: Path) -> dict[str, Any]:
   return {}
 
 
-def _names(root: Path, told: dict[str, Any]) -> tuple[str, ...]:
+def _names(root: Path, told: dict[str, Any], labels: Sequence[Path]) -> tuple[str, ...]:
   names = told.get('names')
   if isinstance(names, dict):
     by_number = {int(k) if str(k).isdecimal() else k: name for k, name in names.items()}
@@ -132,7 +161,8 @@ def _names(root: Path, told: dict[str, Any]) -> tuple[str, ...]:
       )
     names = [by_number[i] for i in range(len(names))]
   if names is None:
-    places = [*(root / name for name in _LISTS), root / 'labels' / 'classes.txt']
+    folders = (root, root / 'data', root / 'labels', *labels)
+    places = [folder / name for folder in folders for name in _LISTS]
     listed = [place for place in places if place.is_file()]
     if not listed:
       raise UserError(

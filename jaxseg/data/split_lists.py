@@ -1,0 +1,81 @@
+"""Lists of splits: train.txt, val.txt and test.txt, whose lines name images, as VOC and darknet have them.
+
+A line is a path or a name, with or without its ending, whatever folders stand before it; what follows
+it after a blank is left out. Of lists in several folders those count that name no other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from jaxseg import files
+from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, list_files
+from jaxseg.data.problems import some
+from jaxseg.types import UserError
+
+
+def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+  """Returns the split of each image that a folder's lists name, and the lists; both may be empty.
+
+  Args:
+    root: the folder.
+    images: their paths in it.
+
+  Raises:
+    UserError: lists of several folders that differ, or an image in two splits.
+  """
+  tails = _tails(images)
+  groups: dict[str, dict[str, list[str | None]]] = {}
+  for path in list_files(root):
+    name = PurePosixPath(path)
+    if name.suffix == '.txt' and name.stem.lower() in SPLIT_WORDS:
+      groups.setdefault(str(name.parent), {})[path] = _named(root / path, tails)
+  groups = {k: named for k, named in groups.items() if any(map(any, named.values()))}
+  whole = [g for g in groups.values() if all(None not in named for named in g.values())]
+  chosen = whole or list(groups.values())
+  found = [_splits(root, lists) for lists in chosen]
+  if any(other != found[0] for other in found):
+    shown = some([path for lists in chosen for path in lists])
+    raise UserError(
+      f'{root} has lists that divide its images differently: {shown}; keep those of one folder'
+    )
+  return (found[0], list(chosen[0])) if found else ({}, [])
+
+
+def _tails(images: Iterable[str]) -> dict[str, str | None]:
+  """Returns each end of the images' paths, without suffix, with its image; None: it is of several."""
+  tails: dict[str, str | None] = {}
+  for image in images:
+    for tail in _ends(image):
+      tails[tail] = None if tail in tails else image
+  return tails
+
+
+def _ends(path: str) -> list[str]:
+  """Returns a path without the ending of images, and without its first folders, the longest first."""
+  path = path.replace('\\', '/')
+  name = PurePosixPath(path)
+  parts = (name.with_suffix('') if name.suffix.lower() in SUFFIXES else name).parts
+  return ['/'.join(parts[i:]) for i in range(len(parts))]
+
+
+def _named(file: Path, tails: Mapping[str, str | None]) -> list[str | None]:
+  """Returns the image that each line of a list names, None where it names none."""
+  try:
+    text = files.read_text(file)
+  except (UserError, OSError):
+    return []
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  ends = ((end for word in (line, line.split()[0]) for end in _ends(word)) for line in lines)
+  return [next((tails[e] for e in of_line if tails.get(e)), None) for of_line in ends]
+
+
+def _splits(root: Path, lists: Mapping[str, Sequence[str | None]]) -> dict[str, str]:
+  splits: dict[str, str] = {}
+  for path, named in lists.items():
+    split = SPLIT_WORDS[PurePosixPath(path).stem.lower()]
+    for image in filter(None, named):
+      if splits.setdefault(image, split) != split:
+        raise UserError(f'{root / path} lists {image}, which is in {splits[image]} too: keep one')
+  return splits

@@ -1,0 +1,87 @@
+"""train.txt and the like divide a folder's images; every answer is written out."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data import split_lists
+from jaxseg.data.division import Division
+from jaxseg.data.formats import splits
+from jaxseg.data.pairing import WHOLE
+from jaxseg.data.records import Raw
+from jaxseg.types import UserError
+
+IMAGES = ['JPEGImages/a.jpg', 'JPEGImages/b.c.jpg', 'other/a.jpg']
+
+
+def write(root, **texts):
+  for path, text in texts.items():
+    file = root / path.replace('__', '/')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_suffix('.txt').write_text(text)
+
+
+@pytest.mark.parametrize(
+  'lines',
+  [
+    'JPEGImages/a\nb.c\n',  # names without ending
+    'data/JPEGImages/a.jpg\r\n\r\n./JPEGImages/b.c.jpg\r\n',  # darknet's paths
+    'C:\\x\\JPEGImages\\a.jpg masks\\a.png\nb.c.jpg masks/b.png\n',  # and a mask behind each
+  ],
+)
+def test_lines_name_images(tmp_path, lines):
+  write(tmp_path, lists__Train=lines, lists__test='other/a.jpg\nnobody\n', README='b.c\n')
+  found, lists = split_lists.find(tmp_path, IMAGES)
+  assert found == {IMAGES[0]: 'train', IMAGES[1]: 'train', IMAGES[2]: 'test'}
+  assert lists == ['lists/Train.txt', 'lists/test.txt']
+
+
+def test_no_lists(tmp_path):
+  write(tmp_path, train='a note of the training\n', notes='b.c\n')
+  assert split_lists.find(tmp_path, IMAGES) == ({}, [])
+
+
+def test_a_name_of_two_images_names_none(tmp_path):
+  write(tmp_path, train='a\nb.c\n')
+  assert split_lists.find(tmp_path, IMAGES)[0] == {IMAGES[1]: 'train'}
+
+
+def test_lists_that_name_no_other_images_count(tmp_path):
+  write(tmp_path, Main__train='b.c\nx\ny\n', Segmentation__val='b.c\n')
+  assert split_lists.find(tmp_path, IMAGES)[0] == {IMAGES[1]: 'val'}
+
+
+def test_what_contradicts_itself(tmp_path):
+  write(tmp_path, one__train='b.c\n', two__val='b.c\n')
+  with pytest.raises(UserError, match='differently: one/train.txt, two/val.txt; keep those of one'):
+    split_lists.find(tmp_path, IMAGES)
+  write(tmp_path, one__val='b.c\n', two__train='b.c\n')
+  with pytest.raises(UserError, match=r'val.txt lists JPEGImages/b.c.jpg, which is in train too'):
+    split_lists.find(tmp_path, IMAGES)
+
+
+def test_pairs_are_divided_and_what_is_not_listed_is_told(tmp_path):
+  for name in 'abcd':
+    for folder in ('images', 'masks'):
+      (tmp_path / folder).mkdir(exist_ok=True)
+      Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / folder / f'{name}.png')
+  write(tmp_path, train='a\nc\n', val='b\n')
+  names = {s: [raw.file_name for raw in raws] for s, raws in Division().splits(tmp_path).items()}
+  assert names == {'train': ['a.png', 'c.png'], 'val': ['b.png']}
+  assert Division().pairs(tmp_path).left_out() == '1 images in no list (d.png)'
+  write(tmp_path, train='')
+  (tmp_path / 'train.txt').unlink()
+  assert {s: len(r) for s, r in Division().splits(tmp_path).items()} == {'val': 1, 'train': 3}
+
+
+def test_folders_of_images_divide_what_nothing_else_does(tmp_path):
+  def parts(*paths):
+    raws = [Raw(tmp_path / path, tmp_path / 'all.json', path) for path in paths]
+    divided = splits.as_told(tmp_path, {WHOLE: raws})[0]
+    return {split: [raw.file_name for raw in of] for split, of in divided.items()}
+
+  assert parts('train/a.png', 'x/Val2017/a.png') == {
+    'train': ['train/a.png'],
+    'val': ['x/Val2017/a.png'],
+  }
+  assert parts('train/a.png', 'b.png') == {WHOLE: ['train/a.png', 'b.png']}
