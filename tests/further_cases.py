@@ -234,6 +234,15 @@ def _(root):
   write_all(root, images='images/{split}2017/{i}.png', masks='annotations/{split}2017/{i}.png')
 
 
+@case('a TIFF stack a split, x/train.tif and y/train.tif', 'pages are images')
+def _(root):
+  for split, numbers in (('train', range(4)), ('val', range(4, IMAGES))):
+    image, ids = (np.stack(found) for found in zip(*map(scene, numbers), strict=True))
+    for folder, pixels in (('x', image[..., 0]), ('y', ids)):
+      (root / folder).mkdir(exist_ok=True, parents=True)
+      tifffile.imwrite(root / folder / f'{split}.tif', pixels, photometric='minisblack')
+
+
 @case('a folder an example, image.png and label.png', 'paired')
 def _(root):
   write_all(root, images='{split}/2024-05-0{i}/image.png', masks='{split}/2024-05-0{i}/label.png')

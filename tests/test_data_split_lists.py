@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from jaxseg.data import split_lists
@@ -72,6 +73,29 @@ def test_pairs_are_divided_and_what_is_not_listed_is_told(tmp_path):
   write(tmp_path, train='')
   (tmp_path / 'train.txt').unlink()
   assert {s: len(r) for s, r in Division().splits(tmp_path).items()} == {'val': 1, 'train': 3}
+
+
+def test_names_of_files_divide_and_pages_of_a_stack_stay_together(tmp_path):
+  def save(name, count):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    tifffile.imwrite(tmp_path / name, np.zeros((count, 20, 20), np.uint8), photometric='minisblack')
+
+  for name in ('a-volume.tif', 'a-labels.tif'):
+    save(name, 10)
+  divided = Division(pages=True).splits(tmp_path)
+  assert [raw.extra for raw in divided['val']] == [0, 1]
+  assert [raw.file_name for raw in divided['train']][
+    -1
+  ] == f'a-volume_{divided["train"][-1].extra:03d}.tif'
+  for name in ('train-volume.tif', 'train-labels.tif', 'test-volume.tif', 'test-labels.tif'):
+    save(name, 3)
+  for name in ('a-volume.tif', 'a-labels.tif'):
+    (tmp_path / name).unlink()
+  counts = {split: len(raws) for split, raws in Division(pages=True).splits(tmp_path).items()}
+  assert counts == {'train': 3, 'test': 3}
+  save('test-labels.tif', 2)
+  with pytest.raises(UserError, match='test-volume.tif has 3 pages and .*test-labels.tif 2'):
+    Division(pages=True).splits(tmp_path)
 
 
 def test_folders_of_images_divide_what_nothing_else_does(tmp_path):

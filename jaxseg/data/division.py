@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from jaxseg.data import layouts, records, split_lists
+from jaxseg.data.formats.splits import split_of
+from jaxseg.data.pages import read_header
 from jaxseg.data.pairing import WHOLE, Layout, Pair, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, tell
 from jaxseg.types import UserError
@@ -31,12 +33,14 @@ class Division:
     folds: divides what is not 'test' into so many parts, of which number `fold` is 'val'; 0: as the
       folder says, and where it says nothing a fifth is 'val'.
     fold: from 0.
+    pages: whether image and mask are TIFF stacks, whose pages are the examples.
   """
 
   layout: Layout = Layout()
   unpaired: Unpaired = 'refuse'
   folds: int = 0
   fold: int = 0
+  pages: bool = False
 
   def __post_init__(self):
     folds, fold = self.folds, self.fold
@@ -47,12 +51,12 @@ class Division:
 
   def of(self, root: Path, split: str) -> tuple[list[records.Raw], list[Path]]:
     """Returns the examples of a split, and the masks of all splits; raises as `splits` does."""
-    splits = self.splits(root)
-    if split not in splits:
-      there = ', '.join(splits) or 'none'
+    divided = self.splits(root)
+    if split not in divided:
+      there = ', '.join(divided) or 'none'
       remedy = '; config.data.options.folds=5 holds a fifth of it out' if split == 'val' else ''
       raise MissingSplit(f"{root} has no split '{split}'; splits found: {there}{remedy}")
-    return splits[split], [raw.label for of_split in splits.values() for raw in of_split]
+    return divided[split], [raw.label for of_split in divided.values() for raw in of_split]
 
   def splits(self, root: Path) -> dict[str, list[records.Raw]]:
     """Returns the examples of each split that there is.
@@ -72,6 +76,7 @@ class Division:
     """Returns the pairs, divided as the folder's patterns or its lists of splits say."""
     layout = self.layout if self.layout.options() else layouts.find(root)
     pairs = layout.pairs(root)
+    pairs = in_pages(pairs) if self.pages else pairs
     return pairs if layout.listed or pairs.splits.keys() != {WHOLE} else _as_listed(root, pairs)
 
   def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
@@ -91,18 +96,43 @@ class Division:
     return {k: v for k, v in splits.items() if k not in pooled} | {'train': rest, 'val': held_out}
 
 
+def in_pages(pairs: Pairs) -> Pairs:
+  """Returns the pairs of stacks page by page, such as train_007.tif of train.tif."""
+
+  def split_up(pair: Pair) -> list[Pair]:
+    counts = [read_header(path).pages for path in (pair.image, pair.mask)]
+    if counts[0] != counts[1]:
+      raise UserError(
+        f'{pair.image} has {counts[0]} pages and {pair.mask} {counts[1]}: they must agree'
+      )
+    name = PurePosixPath(pair.name)
+    numbered = (str(name.with_stem(f'{name.stem}_{i:03d}')) for i in range(counts[0]))
+    return [dataclasses.replace(pair, name=n, page=i) for i, n in enumerate(numbered)]
+
+  splits = {s: [page for p in found for page in split_up(p)] for s, found in pairs.splits.items()}
+  return dataclasses.replace(pairs, splits=splits)
+
+
 def _as_listed(root: Path, pairs: Pairs) -> Pairs:
-  """Divides by lists such as train.txt; images that none names are left out where one is of 'train'."""
-  of_image = {os.path.relpath(pair.image, root): pair for pair in pairs.splits[WHOLE]}
-  split_of, lists = split_lists.find(root, list(of_image))
+  """Divides by lists such as train.txt, or names of files such as train-volume.tif and val-volume.tif.
+
+  Images that lists do not name are left out where one is of 'train'.
+  """
+  of_image: dict[str, list[Pair]] = {}
+  for pair in pairs.splits[WHOLE]:
+    of_image.setdefault(os.path.relpath(pair.image, root), []).append(pair)
+  told, lists = split_lists.find(root, list(of_image))
   if not lists:
-    return pairs
-  rest = '' if 'train' in split_of.values() else 'train'
-  splits: dict[str, list[Pair]] = {}
-  for path, pair in of_image.items():
-    splits.setdefault(split_of.get(path, rest), []).append(pair)
-  unlisted = [pair.name for pair in splits.pop('', ())]
-  return dataclasses.replace(pairs, splits=splits, lists=lists, unlisted=unlisted)
+    told = {path: split_of(PurePosixPath(path).stem) for path in of_image}
+    lists, words = ['the names of files'], set(told.values())
+    if WHOLE in words or 'train' not in words or len(words) == 1:
+      return pairs
+  rest = '' if 'train' in told.values() else 'train'
+  divided: dict[str, list[Pair]] = {}
+  for path, found in of_image.items():
+    divided.setdefault(told.get(path, rest), []).extend(found)
+  unlisted = [pair.name for pair in divided.pop('', ())]
+  return dataclasses.replace(pairs, splits=divided, lists=lists, unlisted=unlisted)
 
 
 def _refuse_unpaired(root: Path, pairs: Pairs) -> None:
@@ -129,8 +159,8 @@ def _raws(root: Path, pairs: Sequence[Pair]) -> list[records.Raw]:
   """Returns the examples in the order of their names; in full where the names of two are alike."""
   names = [pair.name for pair in pairs]
   if len(set(names)) < len(names):
-    names = [os.path.relpath(pair.image, root) for pair in pairs]
-  raws = (records.Raw(p.image, p.mask, n) for p, n in zip(pairs, names, strict=True))
+    names = [str(Path(os.path.relpath(p.image, root)).with_name(Path(p.name).name)) for p in pairs]
+  raws = (records.Raw(p.image, p.mask, n, p.page) for p, n in zip(pairs, names, strict=True))
   return sorted(raws, key=lambda raw: unicodedata.normalize('NFC', _stem(raw.file_name)))
 
 
@@ -138,6 +168,7 @@ def _stem(name: str) -> str:
   return str(PurePosixPath(name).with_suffix(''))
 
 
-def _name_hash(pair: Pair) -> tuple[bytes, str]:
-  """Adding images moves few of the others from one split to the other."""
-  return hashlib.sha256(os.fsencode(_stem(pair.name))).digest(), str(pair.image)
+def _name_hash(pair: Pair) -> tuple[bytes, str, int]:
+  """Adding images moves few of the others from one split to the other; pages of a stack stay together."""
+  name = _stem(pair.name if pair.page is None else pair.image.name)
+  return hashlib.sha256(os.fsencode(name)).digest(), str(pair.image), pair.page or 0

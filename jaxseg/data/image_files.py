@@ -53,13 +53,15 @@ def read_image(
   return as_image(_page(path, None, page), channels=channels, dtype=dtype)
 
 
-def encode_image(path: Path, *, channels: int = 3, dtype: str = 'uint8') -> EncodedImage:
-  """Reads the only page of a file for the records; see `as_image`.
+def encode_image(
+  path: Path, *, channels: int = 3, dtype: str = 'uint8', number: int | None = None
+) -> EncodedImage:
+  """Reads a file for the records, its only page unless `number` says which; see `as_image`.
 
   A PNG or JPEG of 8-bit RGB (or grey) that needs no turning is kept byte for byte.
   """
   data = raw_files.read_bytes(path)
-  page = _page(path, data)
+  page = _page(path, data, number)
   header = page.header
   as_it_is = header.format in ('PNG', 'JPEG') and header.bits == 8 and header.orientation == 1
   plain = header.space == 'grey' or header.space == 'rgb' and channels == 3

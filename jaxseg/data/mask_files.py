@@ -9,7 +9,7 @@ masks of a set decides how they are read (data/classlist.py, datasets/folder.py)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,20 +194,27 @@ def _of_numbers(
   return Mask(path, 'colour', ids, pixels=values, **common)
 
 
-def read_facts(path: Path) -> Facts:
-  """Returns what a mask holds; errors as `read`."""
-  mask = read(path)
-  ids = () if mask.ids is None else tuple(unique_ids(mask.ids)[:MANY])
-  if mask.pixels is not None:
-    colors = unique_colors(mask.pixels)[:MANY]
-  elif mask.kind == 'index':
-    colors = [tuple(map(int, mask.palette[i])) if i < len(mask.palette) else (0, 0, 0) for i in ids]
+def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
+  """Returns what a mask holds, or all of these pages of a stack; errors as `read`."""
+  ids, colors, alpha, solid = set(), set(), set(), set()
+  for page in pages:
+    mask = read(path, page)
+    held = () if mask.ids is None else unique_ids(mask.ids)[:MANY]
+    ids.update(held)
+    if mask.pixels is not None:
+      colors.update(unique_colors(mask.pixels)[:MANY])
+      solid.update(_solid_colors(mask.pixels)[:MANY])
+    alpha.update(() if mask.alpha is None else unique_ids(mask.alpha))
+  ids = tuple(sorted(ids))
+  if mask.kind == 'index':
+    palette = [tuple(map(int, color)) for color in mask.palette]
+    listed = [palette[i] if i < len(palette) else (0, 0, 0) for i in ids]
+  elif mask.pixels is None:
+    listed = [(i * max(255 // mask.highest, 1),) * 3 for i in ids]
   else:
-    colors = [(i * max(255 // mask.highest, 1),) * 3 for i in ids]
-  alpha = () if mask.alpha is None else tuple(unique_ids(mask.alpha))
-  solid = () if mask.pixels is None else tuple(_solid_colors(mask.pixels)[:MANY])
-  rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest, solid
-  return Facts(mask.kind, ids, tuple(colors), alpha, *rest)
+    listed = sorted(colors)
+  rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest, tuple(sorted(solid))
+  return Facts(mask.kind, ids, tuple(listed), tuple(sorted(alpha)), *rest)
 
 
 def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> np.ndarray:

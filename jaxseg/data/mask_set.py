@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
 from jaxseg.data import cache, classlist, fingerprint, mask_files
 from jaxseg.data.classlist import ClassList
 from jaxseg.data.mask_files import Color, Facts
+from jaxseg.data.pages import read_header
 from jaxseg.data.problems import read_all, some, tell
 from jaxseg.types import VOID, UserError
 
@@ -51,21 +52,25 @@ class Choice:
       raise UserError(f'{_KEY}threshold={self.threshold}: from 1 to 65535 are allowed')
 
 
-def look(paths: Sequence[Path], cache_dir: str | os.PathLike | None = None) -> dict[Path, Facts]:
-  """Returns what every mask holds, by its file; remembered in the cache.
+def look(
+  paths: Iterable[Path], cache_dir: str | os.PathLike | None = None, *, pages: bool = False
+) -> dict[Path, Facts]:
+  """Returns what every mask holds, by its file; remembered in the cache. With `pages` files are stacks.
 
   Raises:
     BadFiles: masks that cannot be read.
   """
 
   def facts_of(path: Path) -> dict:
-    return dataclasses.asdict(mask_files.read_facts(path))
+    numbers = range(read_header(path).pages) if pages else (None,)
+    return dataclasses.asdict(mask_files.read_facts(path, numbers))
 
+  paths = list(dict.fromkeys(paths))
   code = fingerprint.of_code(mask_files.read_facts)
   memory = (
     cache.cache_root(cache_dir)
     / 'folder'
-    / f'masks-{fingerprint.of_files(paths, code, cache_dir)}.json'
+    / f'masks-{fingerprint.of_files(paths, [code, pages], cache_dir)}.json'
   )
   found = cache.remembered(memory, lambda: list(read_all(facts_of, paths, str, 'reading masks')))
   return dict(zip(paths, map(Facts.of_json, found), strict=True))

@@ -51,11 +51,15 @@ _ENDINGS = re.compile(r'[ _-]?(names?|paths?|files?|filenames?)$')
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """An image and its mask; `name` is the image's path without the folders that all share."""
+  """An image and its mask; `name` is the image's path without the folders that all share.
+
+  Where they are stacks, `page` is which of their pages, from 0.
+  """
 
   name: str
   image: Path
   mask: Path
+  page: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Pairs:
     splits: 'train', 'val' or 'test', or WHOLE alone, to pairs in the order of their names.
     without_mask, without_image: files that pair with nothing, by their paths in the folder.
     others: image files that are neither images nor masks of the layout.
-    lists: files that say which image is in which split.
+    lists: what says which image is in which split, files of the folder or else in words.
     unlisted: images that those do not name.
   """
 

@@ -41,6 +41,7 @@ def source(
   unpaired: Unpaired = 'refuse',
   folds: int = 0,
   fold: int = 0,
+  pages: bool = False,
   without: tuple[str, ...] = (),
   classes: int | tuple[str, ...] | None = None,
   colors: tuple[tuple[int, int, int], ...] = (),
@@ -59,7 +60,7 @@ def source(
   Args:
     split: 'train', 'val' or 'test'; a folder may lack those that are never asked for.
     data_dir: the folder itself.
-    images, masks, listed, unpaired, folds, fold: see data.division.Division.
+    images, masks, listed, unpaired, folds, fold, pages: see data.division.Division.
     without: names of images that are left out.
     classes, colors, class_list: see `listed_classes`; without any, what the masks hold.
     binary, threshold, read_by, white_is_zero: see data.mask_set.Choice.
@@ -76,10 +77,13 @@ def source(
   """
   check_split('folder', split, SPLITS)
   root, choice = data_root(data_dir), mask_set.Choice(binary, threshold, read_by, white_is_zero)
-  raws, paths = Division(Layout(images, masks, listed), unpaired, folds, fold).of(root, split)
+  division = Division(Layout(images, masks, listed), unpaired, folds, fold, pages)
+  raws, paths = division.of(root, split)
   raws = [raw for raw in raws if raw.file_name not in without]
   given = listed_classes(root, classes, class_list, colors)
-  known = known_classes(paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir)
+  known = known_classes(
+    paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir, pages=pages
+  )
   return records.open_source(
     Facts('folder', known.names, known.palette, channels, dtype=dtype),
     split,
@@ -94,8 +98,8 @@ def read(
   raw: records.Raw, *, classes: ClassList, exif: Exif | None, channels: int, dtype: str
 ) -> records.Example:
   """Reads an image and its mask; for the options see source."""
-  image = image_files.encode_image(raw.image, channels=channels, dtype=dtype)
-  mask = mask_files.read(raw.label)
+  image = image_files.encode_image(raw.image, channels=channels, dtype=dtype, number=raw.extra)
+  mask = mask_files.read(raw.label, raw.extra)
   mask = mask.turned(_orientation(raw, mask, exif))
   return records.Example(image, classlist.label_of(mask, classes))
 
@@ -152,6 +156,7 @@ def known_classes(
   *,
   num_classes: int | None = None,
   cache_dir: str | os.PathLike | None = None,
+  pages: bool = False,
 ) -> ClassList:
   """Returns the classes and how masks are read.
 
@@ -162,17 +167,18 @@ def known_classes(
     choice: the user's, of how masks are read.
     num_classes: the config's.
     cache_dir: that remembers what masks hold.
+    pages: whether masks are stacks.
 
   Raises:
     UserError: see mask_set.decide; ids that neither the masks' list nor the config's number has.
   """
   try:
-    facts = mask_set.look(paths, cache_dir)
+    facts = mask_set.look(paths, cache_dir, pages=pages)
   except BadFiles as error:  # whoever builds the records tells of these, and of all that is wrong
     good = [path for path in paths if path not in error.items]
     if not good:
       raise
-    facts = mask_set.look(good, cache_dir)
+    facts = mask_set.look(good, cache_dir, pages=pages)
   known = mask_set.decide(facts, given, choice, num_classes)
   if num_classes is not None and given is None and known.by == 'ids' and not choice.threshold:
     _check_ids(known, {raw.label: facts[raw.label].ids for raw in raws if raw.label in facts})

@@ -15,24 +15,23 @@ from jaxseg.data import (
   class_files,
   image_files,
   layouts,
-  mask_files,
   mask_set,
   pages,
   pairing,
   threads,
 )
 from jaxseg.data.archives import data_root
-from jaxseg.data.division import Division
+from jaxseg.data.division import Division, in_pages
 from jaxseg.data.formats.masks import find_files
 from jaxseg.data.pairing import WHOLE, Layout, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, some
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
+from jaxseg.prepare import doubts
 from jaxseg.prepare.objects import are_classes, are_numbers
 from jaxseg.prepare.recipe import OBJECTS
 from jaxseg.types import VOID, UserError
 
-_SHOWN = 6  # ids in a warning
 _NOTES = ('.txt', '.csv', '.yaml', '.yml', '.md', '.py', '.ipynb')
 _FIFTH = 5  # parts, of which one is held out where a folder does not say what is 'val'
 
@@ -185,12 +184,14 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
   options: dict[str, Any] = layout.options()
   if pairs.without_mask or pairs.without_image:
     options['unpaired'] = 'leave_out'
+  if pages := _are_stacks(pairs):
+    options['pages'], pairs = True, in_pages(pairs)
   total = sum(len(found) for split, found in pairs.splits.items() if split != 'test')
   if wish.folds:
     options |= {'folds': wish.folds}
   elif 'val' not in pairs.splits and WHOLE not in pairs.splits:
     options |= {'folds': max(min(_FIFTH, total), 2)}
-  splits = Division(layout, 'leave_out', options.get('folds', 0)).splits(root)
+  splits = Division(layout, 'leave_out', options.get('folds', 0), pages=pages).splits(root)
   raws = [raw for of_split in splits.values() for raw in of_split]
   options |= _classes(root, raws, wish.options) | wish.options
   counts = {split: len(found) for split, found in splits.items()}
@@ -199,9 +200,12 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
     raise MissingSplit(f"{root} has no split 'train'; splits found: {there}")
   where = layout.listed or f"images '{layout.images}' with masks '{layout.masks}'"
   out = f'; left out: {pairs.left_out()}' if pairs.left_out() else ''
+  where += ', whose pages are images' * pages
   words = f'{where}{_division(pairs, options)}{out}'
-  pixels = _pixels([raw.image for raw in raws])
-  return OwnData(root, 'folder', options, words, counts, pixels, _doubts(root, raws, options))
+  pixels = _pixels(list(dict.fromkeys(raw.image for raw in raws)))
+  return OwnData(
+    root, 'folder', options, words, counts, pixels, doubts.of_masks(root, raws, options)
+  )
 
 
 def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +215,8 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
   )
   named = {key: given[key] for key in ('classes', 'class_list', 'colors') if key in given}
   listed = folder.listed_classes(root, **named)
-  known = folder.known_classes([raw.label for raw in raws], raws, listed, choice)
+  stacks = raws[0].extra is not None
+  known = folder.known_classes([raw.label for raw in raws], raws, listed, choice, pages=stacks)
   options: dict[str, Any] = {}
   if listed is None:
     options['classes'] = known.names
@@ -223,6 +228,15 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
   if known.by == 'alpha':
     options['read_by'] = 'alpha'
   return options
+
+
+def _are_stacks(pairs: Pairs) -> bool:
+  """Whether the first image and its mask are TIFF of several pages; those of all others must be, then."""
+  first = next(pair for found in pairs.splits.values() for pair in found)
+  try:
+    return all(pages.read_header(path).pages > 1 for path in (first.image, first.mask))
+  except UserError:  # whoever reads it to its end says what is wrong
+    return False
 
 
 def _pixels(images: Sequence[Path]) -> dict[str, Any]:
@@ -256,46 +270,6 @@ def _division(pairs: Pairs, options: Mapping[str, Any]) -> str:
   if options.get('folds', 0) > _FIFTH or 'val' not in pairs.splits:
     return f'; one image in {options.get("folds", _FIFTH)} is held out as val'
   return ''
-
-
-def _doubts(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns warnings about mask ids that look like slips, where nothing lists the classes."""
-  if folder.listed_classes(root, class_list=options.get('class_list', '')) is not None:
-    return ()
-  if options.keys() & {'read_by', 'threshold'}:
-    return ()
-  try:
-    facts = mask_set.look([raw.label for raw in raws])
-  except BadFiles:  # told elsewhere
-    return ()
-  if 'colors' in options:
-    return _lonely_colors(facts)
-  ids_of = {path: held.ids for path, held in facts.items()}
-  counts = Counter(i for ids in ids_of.values() for i in ids)
-  if options.get('binary') or counts.keys() <= {0, 255}:
-    return ()
-  classes = sorted(counts.keys() - {255})
-  absent = [str(k) for k in range(classes[-1]) if k not in counts]
-  files_of = {i: file for file, ids in ids_of.items() for i in ids}
-  once = [f'{k} ({files_of[k]})' for k in classes if counts[k] == 1]
-  return tuple(
-    f'warning   {what}: {", ".join(ids[:_SHOWN])}{", ..." * (len(ids) > _SHOWN)}; correct slips and '
-    'plan again'
-    for what, ids in (('ids in no mask, below others', absent), ('ids in one mask only', once))
-    if ids
-  )
-
-
-def _lonely_colors(facts: Mapping[Path, mask_files.Facts]) -> tuple[str, ...]:
-  """Returns a warning where most colours are in one mask alone, as those of numbered objects are."""
-  counts = Counter(color for held in facts.values() for color in held.colors)
-  once = [color for color, number in counts.items() if number == 1]
-  if len(facts) < 3 or 2 * len(once) <= len(counts):
-    return ()
-  return (
-    f'warning   {len(once)} of {len(counts)} colours are in one mask only: if each is an object, save its '
-    'number instead (16-bit PNG or TIFF) and plan again',
-  )
 
 
 def _unread(root: Path) -> str:
