@@ -81,9 +81,7 @@ def source(
   raws, paths = division.of(root, split)
   raws = [raw for raw in raws if raw.file_name not in without]
   given = listed_classes(root, classes, class_list, colors)
-  known = known_classes(
-    paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir, pages=pages
-  )
+  known = known_classes(paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir)
   return records.open_source(
     Facts('folder', known.names, known.palette, channels, dtype=dtype),
     split,
@@ -156,7 +154,6 @@ def known_classes(
   *,
   num_classes: int | None = None,
   cache_dir: str | os.PathLike | None = None,
-  pages: bool = False,
 ) -> ClassList:
   """Returns the classes and how masks are read.
 
@@ -167,11 +164,11 @@ def known_classes(
     choice: the user's, of how masks are read.
     num_classes: the config's.
     cache_dir: that remembers what masks hold.
-    pages: whether masks are stacks.
 
   Raises:
     UserError: see mask_set.decide; ids that neither the masks' list nor the config's number has.
   """
+  pages = any(raw.extra is not None for raw in raws)
   try:
     facts = mask_set.look(paths, cache_dir, pages=pages)
   except BadFiles as error:  # whoever builds the records tells of these, and of all that is wrong

@@ -215,8 +215,7 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
   )
   named = {key: given[key] for key in ('classes', 'class_list', 'colors') if key in given}
   listed = folder.listed_classes(root, **named)
-  stacks = raws[0].extra is not None
-  known = folder.known_classes([raw.label for raw in raws], raws, listed, choice, pages=stacks)
+  known = folder.known_classes([raw.label for raw in raws], raws, listed, choice)
   options: dict[str, Any] = {}
   if listed is None:
     options['classes'] = known.names
