@@ -205,6 +205,20 @@ def test_two_hosts_share_the_population_pass(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_hosts_end_in_time_and_without_patience_together(tmp_path):
+  """A budget that is over at once leaves one step; scores that hardly change end the other run."""
+  run = training(tmp_path / 'run', 'max_minutes=0.001', 'num_steps=50', 'eval.every=1')
+  assert run.statuses() == [0, 0], run.said(0) + run.said(1)
+  assert 'budget    1 of 50 steps' in run.said(0) and 'step 1/1' in run.said(0)
+  train.train(tiny('num_steps=1', 'eval.every=1'), tmp_path / 'alone')
+  assert distance(tmp_path / 'alone', tmp_path / 'run', step=1) <= 1e-5
+  keys = ('eval.patience=1', 'num_steps=30', 'eval.every=1', 'optim.learning_rate=0')
+  run = training(tmp_path / 'other', *keys)
+  assert run.statuses() == [0, 0], run.said(0) + run.said(1)
+  assert 'finished at step' in run.said(0)
+
+
+@pytest.mark.slow
 def test_a_run_of_two_hosts_goes_on_with_one(alone, tmp_path):
   """The second host's workdir is another, empty one: only the first host's is read or written."""
 

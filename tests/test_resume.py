@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ import pytest
 
 from jaxseg import config as configs
 from jaxseg import report
-from jaxseg.train import loop, train
+from jaxseg.train import budget, build, loop, train
 from jaxseg.train import run_folder as workdirs
 from jaxseg.train.checkpoint import Checkpoints, checksums
 from jaxseg.train.run_folder import RunFolder
@@ -179,6 +180,50 @@ def test_longer_is_the_same_run_where_no_rate_depends_on_it():
     assert not workdirs.differences(config(5, schedule), config(9, schedule))
   for schedule in ('poly', 'cosine'):
     assert workdirs.differences(config(5, schedule), config(9, schedule)) == {'num_steps': (5, 9)}
+
+
+def test_patience_ends_a_run_that_is_resumed_or_not(tmp_path, monkeypatch, capsys):
+  """All scores alike: the second evaluation, at step 6, is one without a better one."""
+  score = {'mean_iou': 0.5, 'confusion': np.zeros((4, 4), int)}
+  monkeypatch.setattr(train.Evaluator, '__call__', lambda *_: dict(score))
+  config = partial(tiny, 'num_steps=20', 'optim.schedule=constant')
+  train.train(config('eval.patience=1'), tmp_path, stop_at=4)
+  for _ in range(2):  # the second time there is nothing to do
+    train.train(config('eval.patience=1'), tmp_path, hooks=[report.Report()])
+    assert 'finished at step 6 of 20: no better mIoU than 0.5000 in 1 ev' in capsys.readouterr().out
+    assert [r['step'] for r in lines(tmp_path) if 'eval/mean_iou' in r] == [3, 6]
+  assert '6 of 20, finished' in (tmp_path / 'report.html').read_text()
+  train.train(config('eval.patience=2', 'num_steps=8'), tmp_path)
+  assert lines(tmp_path)[-1]['step'] == 8
+
+
+def test_a_run_in_time_is_one_of_so_many_steps(straight, tmp_path, monkeypatch, capsys):
+  """Six fit: all that is computed is what a run of six steps computes, resumed or not."""
+  given = []
+  monkeypatch.setattr(budget, 'fitting', lambda *args: given.append(args) or 6)
+  config = tiny('num_steps=50', 'max_minutes=9')
+  train.train(config, tmp_path, stop_at=4)
+  assert 'budget    6 of 50 steps end within 9 minutes: ' in capsys.readouterr().out
+  train.train(config, tmp_path)
+  assert workdirs.load_config(tmp_path)['num_steps'] == 6
+  assert lines(tmp_path) == lines(straight)
+  a, b = saved(straight, 6), saved(tmp_path, 6)
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+  ((minutes, past, compiling, step, evaluation, every),) = given  # it is tried once
+  assert (minutes, every) == (9, 3) and past > compiling > 0 and min(step, evaluation) > 0
+  with pytest.raises(UserError, match='max_minutes: 9.0 there, 8.0 now'):
+    train.train(tiny('num_steps=50', 'max_minutes=8'), tmp_path)
+
+
+def test_how_many_steps_fit():
+  """Of 10 minutes 100 s are past: 475 s are used, less 65 to compile and 10 to evaluate at the end."""
+  assert budget.fitting(10, 100, 65, step=1.9, evaluation=10, every=100) == 200
+  assert budget.fitting(1, 100, 65, step=1.9, evaluation=10, every=100) == 1
+  steps = ('optim.schedule=step', 'optim.schedule_steps=(30,40)', 'num_steps=50')
+  half = budget.of_steps(build.experiment(tiny(*steps)), 25)
+  assert half.settings.num_steps == half.config['num_steps'] == 25
+  assert half.optim.schedule_steps == half.config['optim']['schedule_steps'] == (15, 20)
 
 
 def test_how_to_train_longer_is_told(straight):

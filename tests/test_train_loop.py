@@ -16,7 +16,7 @@ class Journal:
   """Remembers what it is told."""
 
   def __init__(self, window=()):
-    self.window, self.best = window, 0.25
+    self.window = window
     self.saved, self.lines, self.logged, self.shown, self.waits = [], [], [], [], 0
 
   def say(self, line):
@@ -65,8 +65,13 @@ class Wrapper:
     return batch
 
 
-def run(*overrides, start=0, last=None, spoil=None, window=(), signals=None):
-  """Runs the loop; the loss of step i is i, spoil(i) changes its metrics, signals[i] comes in it."""
+def run(
+  *overrides, start=0, last=None, spoil=None, window=(), signals=None, scores=None, best=(0.25, 0)
+):
+  """Runs the loop; the loss of step i is i, spoil(i) changes its metrics, signals[i] comes in it.
+
+  The score is i / 10, or scores[i].
+  """
   settings = ('num_steps=8', 'log.every=3', 'eval.every=4', 'log.checkpoint_every=5')
   experiment, journal = make_experiment(*settings, *overrides), Journal(window)
 
@@ -83,9 +88,13 @@ def run(*overrides, start=0, last=None, spoil=None, window=(), signals=None):
     journal,
     times,
     Profile(),
-    evaluate=lambda variables: {'mean_iou': variables['params'] / 10, 'confusion': []},
+    evaluate=lambda variables: {
+      'mean_iou': scores[variables['params']] if scores else variables['params'] / 10,
+      'confusion': [],
+    },
     schedule=lambda step: 0.5 ** int(step),
     source=[{'file_name': f'{i}.png'} for i in range(20)],
+    best=best,
   )
   last = experiment.settings.num_steps if last is None else last
   with times:
@@ -151,6 +160,20 @@ def test_under_nohup_it_goes_on():
 def test_the_interrupt_of_the_last_step_is_one_too():
   journal, summary = run(signals={8: signal.SIGINT})
   assert journal.interrupted and summary['mean_iou'] == 0.8
+
+
+def test_it_ends_where_no_score_has_been_better_for_long():
+  scores = {1: 0.3, 2: 0.2, 3: 0.4, 4: 0.4, 5: 0.1, 6: 0.9}
+  options = ('eval.every=1', 'eval.patience=2', 'num_steps=6')
+  told = (
+    'finished at step 5 of 6: no better mIoU than 0.4000 in 2 evaluations (config.eval.patience)'
+  )
+  for start, best in ((0, (0.25, 0)), (4, (0.4, 1)), (5, (0.4, 2))):
+    journal, _ = run(*options, scores=scores, start=start, best=best)
+    assert [s for s, *_ in journal.saved] == list(range(start + 1, 6))
+    assert journal.lines[-1] == told and not any('resumes' in line for line in journal.lines)
+  journal, _ = run('eval.every=1', 'eval.patience=0', 'num_steps=6', scores=scores)
+  assert journal.saved[-1][0] == 6 and not any('finished' in line for line in journal.lines)
 
 
 def not_finite(*steps, **counts):

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxseg.train.writer import Writer
+from jaxseg.train.writer import Writer, best_score
 from jaxseg.types import UserError
 
 
@@ -44,3 +44,12 @@ def test_wandb_missing_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', None)
   with pytest.raises(UserError, match=r"pip install -e '.*\[wandb\]'"):
     Writer(tmp_path, wandb='seg')
+
+
+def test_the_best_score_and_what_has_followed():
+  """An equal score is no better one; an evaluation without the score counts as one that was not."""
+  log = [{'step': 1, 'eval/iou': 0.2}, {'step': 2, 'train/loss': 9.0}, {'step': 2, 'eval/iou': 0.3}]
+  assert best_score(log, 'iou') == (0.3, 0)
+  log += [{'step': 3, 'eval/iou': 0.3}, {'step': 4, 'eval/other': 1.0}]
+  assert best_score(log, 'iou') == (0.3, 2)
+  assert best_score([], 'iou') == (0.0, 0)

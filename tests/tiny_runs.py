@@ -37,7 +37,7 @@ def make_experiment(*overrides, **groups):
 def make_state(experiment):
   """Returns a state of random parameters without compiling an initialisation; BatchNorm is neutral."""
   model, optim = experiment.model(), experiment.optim
-  tx = optim.make_optimizer(optim.make_schedule(experiment.settings.num_steps))
+  tx = optim.make_optimizer(experiment.schedule)
   side = model.size_rule.at_least(max(64, model.size_rule.minimum))
   init = make_init(model, tx, (1, side, side, experiment.channels))
   shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(3)

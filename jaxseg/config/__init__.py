@@ -51,6 +51,8 @@ class Settings:
   Attributes:
     seed: weights, order, augmentation and dropout all follow from it.
     num_steps: optimiser updates.
+    max_minutes: wall time of a run, compilation and evaluations included; where num_steps take longer, its
+      beginning finds how many end in time, and rates go by that (jaxseg.train.budget). 0: no limit.
     batch_size: images per update, over all devices and micro-batches.
     accumulate: micro-batches per update; batch_size / accumulate images are in memory at once.
     dtype: of computation; parameters are always float32.
@@ -75,6 +77,7 @@ class Settings:
 
   seed: int = within(0, LARGEST, default=0)
   num_steps: int = within(1, LARGEST, default=1000)
+  max_minutes: float = within(0, 1e6, default=0.0)
   batch_size: int = within(1, 1 << 16, default=8)
   accumulate: int = within(1, 1 << 16, default=1)
   dtype: Literal['float32', 'bfloat16'] = 'float32'

@@ -93,7 +93,7 @@ def hooks() -> list[Hook]:
 
 
 class Report:
-  """Writes the report of a run that has reached its last step.
+  """Writes the report of a run that is finished.
 
   With config.log.figures 0 no image is scored.
   """
@@ -104,7 +104,7 @@ class Report:
     """Waits for the end."""
 
   def ended(self, run: RunView) -> None:
-    if collect(run.folder).last_step < run.experiment.settings.num_steps:
+    if not collect(run.folder).is_finished:
       return
     count = images.MAX_IMAGES if run.experiment.log.figures else 0
     file = write([run.folder], max_images=count, seconds=60.0, progress=run.progress)

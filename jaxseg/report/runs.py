@@ -14,7 +14,7 @@ from jaxseg.train.run_folder import Classes, load_classes, load_run
 from jaxseg.train.state import parameter_count
 from jaxseg.train.times import total
 from jaxseg.train.variables import variable_shapes
-from jaxseg.train.writer import read_log
+from jaxseg.train.writer import best_score, read_log
 from jaxseg.types import UserError
 
 _SLOWEST = 1e-6  # images a second that can have been measured
@@ -63,6 +63,13 @@ class RunSummary:
   @property
   def last_step(self) -> int:
     return int(self.records[-1]['step']) if self.records else 0
+
+  @property
+  def is_finished(self) -> bool:
+    """Whether its training has nothing left to do: no step, or no patience."""
+    patience = self.experiment.eval.patience
+    impatient = patience and best_score(self.records, self.score)[1] >= patience
+    return bool(self.last_step >= self.settings.num_steps or impatient)
 
   @property
   def best(self) -> dict[str, float]:

@@ -74,6 +74,11 @@ class Experiment:
     return self.data.channels
 
   @property
+  def schedule(self) -> Callable[[int], Any]:
+    """Step -> learning rate."""
+    return self.optim.make_schedule(self.settings.num_steps)
+
+  @property
   def name(self) -> str:
     """Of the network, with its options."""
     options = dict(self.config['model'])

@@ -10,7 +10,7 @@ from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.run_folder import Classes, record_times
 from jaxseg.train.times import Times, told, total
-from jaxseg.train.writer import Writer, read_records
+from jaxseg.train.writer import Writer
 from jaxseg.types import StuckError
 
 
@@ -73,8 +73,6 @@ class Journal:
     self._run, self._checkpoints, self._hooks = run, checkpoints, tuple(hooks)
     self._times, self._steps = times, (step, step)
     self.window = checkpoints.window(step) if step else []
-    score = f'eval/{run.experiment.task.headline}'
-    self.best = max((r.get(score, 0.0) for r in read_records(run.folder)), default=0.0)
 
   def say(self, line: str) -> None:
     """Prints a line that stays."""
@@ -144,7 +142,6 @@ class NoJournal:
   """The other hosts': nothing is written or said."""
 
   window: Sequence[dict[str, float]] = ()
-  best = 0.0
 
   def say(self, line: str) -> None:
     pass

@@ -38,6 +38,7 @@ class Loop:
     source: the training split, which knows the names of its files.
     population_pass: maps variables to the BatchNorm statistics of the training set (train.population),
       which evaluation and checkpoints have in place of the running averages; None: those.
+    best: the best score so far, and how many evaluations have followed it.
 
   Attributes:
     interrupted: whether it was Ctrl-C that ended it.
@@ -55,11 +56,12 @@ class Loop:
     schedule: Callable[[int], Any],
     source: Any,
     population_pass: Callable[[Any], Any] | None = None,
+    best: tuple[float, int] = (0.0, 0),
   ):
     self._experiment, self._journal, self._evaluate = experiment, journal, evaluate
     self._times, self._profile = times, profile
     self._schedule, self._source, self._population_pass = schedule, source, population_pass
-    self._headline, self._best = experiment.task.headline, journal.best
+    self._headline, (self._best, self._since_best) = experiment.task.headline, best
     self._summary: dict[str, Any] = {}
     self._window = list(journal.window)  # metrics of the steps since the last line of the log
     self._skipped = 0.0  # steps that were not finite, since the beginning
@@ -87,7 +89,7 @@ class Loop:
     log, num_steps = self._experiment.log, self._experiment.settings.num_steps
     clock, step = _Clock(batches), start
     with Signals() as signals, self._times.part('steps'):
-      while step < last:
+      while step < last and not self._is_out_of_patience():
         step += 1
         with self._profile.step(step):
           with self._times.part('waiting_for_data'):
@@ -113,9 +115,17 @@ class Loop:
           break
       self._journal.wait()  # a second signal does not end it before the last save is on disk
     self.interrupted = signals.caught == 'SIGINT'
-    if step < num_steps:
+    if self._is_out_of_patience():
+      self._journal.say(
+        f'finished at step {step} of {num_steps}: no better {_spoken(self._headline)} than {self._best:.4f} in '
+        f'{self._since_best} evaluations (config.eval.patience)'
+      )
+    elif step < num_steps:
       self._journal.say(f'stopped and saved at step {step}; the same command resumes from there')
     return self._summary
+
+  def _is_out_of_patience(self) -> bool:
+    return 0 < self._experiment.eval.patience <= self._since_best
 
   def _check_last_step(self) -> None:
     """Waits for the numbers of the last step, and stops at bad ones, naming the files."""
@@ -175,7 +185,7 @@ class Loop:
       f'waiting for data {waiting:.0%}',
     ]
     if self._summary:
-      name = self._headline.replace('_', ' ').replace('mean iou', 'mIoU').replace(' ap', ' AP')
+      name = _spoken(self._headline)
       parts.append(f'{name} {self._summary[self._headline]:.3f} (best {self._best:.3f})')
     parts.append(f'ETA {duration((last - step) * seconds / steps)}')
     self._journal.show(' . '.join(parts))
@@ -203,12 +213,18 @@ class Loop:
 
   def _score(self, step: int, variables: Any) -> None:
     self._summary = self._evaluate(variables)
-    self._best = max(self._best, self._summary[self._headline])
+    score = self._summary[self._headline]
+    self._since_best = 0 if score > self._best else self._since_best + 1
+    self._best = max(self._best, score)
     scalars = {k: v for k, v in self._summary.items() if isinstance(v, float)}
     self._journal.write(step, {f'eval/{k}': v for k, v in scalars.items()})
     numbers = ' . '.join(f'{k.replace("_", " ")} {v:.4f}' for k, v in scalars.items())
     split = self._experiment.settings.eval_split
     self._journal.say(f'evaluated {split} at step {step}: {numbers}')
+
+
+def _spoken(score: str) -> str:
+  return score.replace('_', ' ').replace('mean iou', 'mIoU').replace(' ap', ' AP')
 
 
 class Signals:

@@ -14,6 +14,8 @@ class EvalOptions:
 
   Attributes:
     every: steps between two evaluations.
+    patience: evaluations in a row without a better headline score after which the training is finished;
+      0: it goes on.
     batch_size: over all devices; 0: that of training.
     scales: the network sees images of this size; scores are at the labels' own size. Several are
       averaged by launch/evaluate.py.
@@ -26,6 +28,7 @@ class EvalOptions:
   """
 
   every: int = within(1, LARGEST, default=500)
+  patience: int = within(0, LARGEST, default=0)
   batch_size: int = within(0, 1 << 16, default=0)
   scales: tuple[float, ...] = within(*SCALES, some=True, default=(1.0,))
   short_side: int = within(0, LONGEST, default=0)

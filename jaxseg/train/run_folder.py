@@ -28,6 +28,7 @@ FREE_KEYS = (
   'log.',
   'data.changed',
   'eval.every',
+  'eval.patience',
   'eval.batch_size',
   'eval.scales',
   'eval.score.f_scores',
@@ -58,6 +59,9 @@ class RunFolder:
 
   Raises:
     UserError: the folder cannot be had, or a key that changes what is computed differs from the run's.
+
+  Attributes:
+    config: what `write_facts` writes.
   """
 
   def __init__(
@@ -66,7 +70,7 @@ class RunFolder:
     config: Mapping[str, Any],
     complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
   ):
-    self.path, self._config, self._complete = files.for_libraries(path), config, complete
+    self.path, self.config, self._complete = files.for_libraries(path), config, complete
     self._claim = Claim(self.path, _holds_config)
     try:
       self._compare()
@@ -75,15 +79,14 @@ class RunFolder:
       raise
 
   def _compare(self) -> None:
-    steps = (p for p in self.path.glob('checkpoints/*') if p.name.isdigit())
-    if next(steps, None) is None:
+    if not has_checkpoints(self.path):
       return
-    changed = differences(self._complete(load_config(self.path)), self._config)
+    changed = differences(self._complete(load_config(self.path)), self.config)
     if set(changed) == {'num_steps'}:
       old, new = changed['num_steps']
       raise UserError(
         f'--workdir={self.path} is a run of {old} steps, and so is its rate (optim.schedule='
-        f'{self._config["optim"]["schedule"]}): to train {"longer" if new > old else "less"}, start '
+        f'{self.config["optim"]["schedule"]}): to train {"longer" if new > old else "less"}, start '
         f'another from it with --workdir=NEW --config.init_from={self.path}, or go on with '
         f'--config.num_steps={old}; runs of --config.optim.schedule={" or ".join(EXTENDABLE)} can be '
         'extended'
@@ -97,7 +100,7 @@ class RunFolder:
   def _is_another(self) -> bool:
     """Whether the config that is there, of a start that left no checkpoint, is not this one's."""
     try:
-      return bool(differences(self._complete(load_config(self.path)), self._config))
+      return bool(differences(self._complete(load_config(self.path)), self.config))
     except UserError:  # nor one that can be built
       return True
 
@@ -115,13 +118,18 @@ class RunFolder:
     file = self.path / 'config.json'
     if file.exists() and self._is_another():
       (self.path / 'run.json').unlink(missing_ok=True)
-    _write_json(file, self._config)
+    _write_json(file, self.config)
     _write_json(self.path / 'classes.json', dataclasses.asdict(classes))
     _write_json(self.path / 'run.json', provenance.describe(devices, load_run(self.path)))
     self._claim.keep()
 
   def close(self) -> None:
     self._claim.close()
+
+
+def has_checkpoints(workdir: str | Path) -> bool:
+  """Returns whether a run has got so far that it can be resumed."""
+  return any(p.name.isdigit() for p in files.for_libraries(workdir).glob('checkpoints/*'))
 
 
 def _holds_config(folder: Path) -> bool:

@@ -6,7 +6,8 @@ is inside `hosts.together()` ends well on every host or on none.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxseg.console import Progress
 from jaxseg.data import label_check, threads
 from jaxseg.data.loader import train_batches
 from jaxseg.data.views import Remembered
-from jaxseg.train import batch_shape, build, machine, run_data
+from jaxseg.train import batch_shape, budget, build, machine, memory, run_data
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.devices import hosts, parallel, spatial
@@ -32,8 +33,7 @@ from jaxseg.train.run_folder import Classes, RunFolder
 from jaxseg.train.state import State, make_init, parameter_count
 from jaxseg.train.step import make_train_step
 from jaxseg.train.times import Profile, Times
-from jaxseg.train.writer import Writer
-from jaxseg.types import UserError
+from jaxseg.train.writer import Writer, best_score, read_records
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
     build.set_up_jax(configs.settings(configs.plain(config)))
     with hosts.together():
       experiment = build.experiment(config)
-    at_end.enter_context(_memory_explained(experiment))
+    at_end.enter_context(memory.explained(experiment))
     at_end.enter_context(threads.time_limit(experiment.data.timeout))
     return _train(experiment, workdir, at_end, times, stop_at, profile, hooks)
 
@@ -80,10 +80,8 @@ def _train(
   traced: tuple[int, int] | None,
   hooks: Iterable[Hook],
 ) -> dict[str, Any]:
-  settings, preprocess = experiment.settings, experiment.preprocess
+  settings = experiment.settings
   init_key, step_key = jax.random.split(jax.random.key(settings.seed))
-  last = settings.num_steps if stop_at is None else min(stop_at, settings.num_steps)
-
   with hosts.together() as agreed:  # what is wrong on one host ends all of them
     folder = _open(workdir, experiment, at_end)
     data = _load_data(experiment)
@@ -91,46 +89,71 @@ def _train(
     wrapper = parallel.build(settings.parallel, settings.mesh, share)
     model = experiment.model(wrapper.axis_name)
     task = experiment.task_for(data.train)
-    schedule = experiment.optim.make_schedule(settings.num_steps)
-    tx = experiment.optim.make_optimizer(schedule)
     shape = batch_shape.check(experiment, model, task, data.train)
-    accumulate = dict(accumulate=settings.accumulate)
-    rows = spatial.check(wrapper, model, task, preprocess, shape, **accumulate)
-
-    average = dict(average=experiment.optim.average)
-    init = make_init(experiment.model(), tx, shape, **average)  # outside of the wrapper is no axis
+    rows = spatial.check(
+      wrapper, model, task, experiment.preprocess, shape, accumulate=settings.accumulate
+    )
+    alone = experiment.model()  # outside of the wrapper is no axis
+    init = make_init(alone, _optimizer(experiment), shape, average=experiment.optim.average)
     shapes = jax.eval_shape(init, init_key)
     checkpoints, first = _load_first(experiment, folder, data, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
-    profile = _profile(traced, folder, first, last, at_end)
+    profile = _profile(traced, folder, first, _last(stop_at, settings), at_end)
     agreed['command'] = [stop_at, traced, machine.shared(experiment.config)]
     agreed['data'] = [len(data.train), len(data.eval), data.labels, run_data.summary(data.held)]
 
+  first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
+  make_step = partial(_make_step, wrapper, model, task)
+  train_step, population = make_step(experiment), _population_pass(experiment, data.train, shapes)
+  if settings.max_minutes:
+    rehearse = partial(_rehearse, experiment, data, shapes, wrapper, evaluator, population)
+    steps = first['num_steps'] or rehearse(first, train_step, step_key, times)
+    experiment = budget.of_steps(experiment, steps)
+    train_step = train_step if steps == settings.num_steps else make_step(experiment)
   with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
     journal = _journal(experiment, folder, checkpoints, data, first, times, hooks, at_end)
     if folder:
+      folder.config = experiment.config
       folder.write_facts(data.classes, wrapper.describe())
     machine.remember(workdir, experiment.config)
-  first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
   state = wrapper.place_state(from_state_dict(shapes, first.pop('state')))  # no copy stays behind
-
-  options = dict(axis_name=wrapper.axis_name, **accumulate, **average)
-  step = make_train_step(model, task, tx, preprocess, **options)
-  if hosts.count() > 1:
-    step = hosts.make_voting_step(step, wrapper.axis_name)
   batches = _batches(experiment, data.train, first['step'])
   at_end.callback(batches.close)
 
   for line in _header(experiment, folder, wrapper, shapes, data, rows, first['origin']):
     journal.say(line)
-  population = _population_pass(experiment, data.train, shapes)
-  loop = Loop(experiment, journal, times, profile, evaluator, schedule, data.train, population)
-  train_step = wrapper.wrap_train(step)
+  last, best = _last(stop_at, experiment.settings), (first['best'], first['since_best'])
+  scoring = (evaluator, experiment.schedule, data.train, population, best)
+  loop = Loop(experiment, journal, times, profile, *scoring)
   summary = loop.run(train_step, wrapper, state, batches, step_key, first['step'], last)
   journal.ended()
   if loop.interrupted:
     raise hosts.Interrupted
   return summary
+
+
+def _optimizer(experiment: Experiment) -> Any:
+  return experiment.optim.make_optimizer(experiment.schedule)
+
+
+def _last(stop_at: int | None, settings: configs.Settings) -> int:
+  return settings.num_steps if stop_at is None else min(stop_at, settings.num_steps)
+
+
+def _make_step(wrapper, model, task, experiment: Experiment) -> Callable:
+  """Returns the wrapped step."""
+  step = make_train_step(
+    model,
+    task,
+    _optimizer(experiment),
+    experiment.preprocess,
+    axis_name=wrapper.axis_name,
+    accumulate=experiment.settings.accumulate,
+    average=experiment.optim.average,
+  )
+  if hosts.count() > 1:
+    step = hosts.make_voting_step(step, wrapper.axis_name)
+  return wrapper.wrap_train(step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +184,35 @@ def _load_data(experiment: Experiment) -> _Data:
   return _Data(train, evaluation, labels)
 
 
+def _rehearse(
+  experiment: Experiment,
+  data: _Data,
+  shapes: State,
+  wrapper,
+  evaluator: Evaluator,
+  population: PopulationPass | None,
+  first: dict[str, Any],
+  train_step: Callable,
+  key,
+  times: Times,
+) -> int:
+  """Returns how many steps end in time, and adds that in words to what is told of the beginning."""
+
+  def score(variables) -> None:
+    if population:
+      population(variables)
+    evaluator(variables)
+
+  state = jax.tree.map(np.array, first['state'])  # the steps take its memory
+  state = wrapper.place_state(from_state_dict(shapes, state))
+  with contextlib.closing(_batches(experiment, data.train, 0)) as batches:
+    steps, told = budget.rehearse(
+      experiment, times, train_step, wrapper, state, batches, key, score
+    )
+  first['origin'] = '\n'.join(filter(None, (first['origin'], told)))
+  return steps
+
+
 def _open(
   workdir: str | Path, experiment: Experiment, at_end: contextlib.ExitStack
 ) -> RunFolder | None:
@@ -168,7 +220,7 @@ def _open(
   if not hosts.first():
     return None
   complete = lambda saved: build.experiment(machine.adopted(workdir, saved)).config  # noqa: E731
-  folder = RunFolder(workdir, experiment.config, complete)
+  folder = RunFolder(workdir, budget.kept(experiment, workdir).config, complete)
   at_end.callback(folder.close)
   return folder
 
@@ -195,7 +247,14 @@ def _load_first(
     run_data.check(folder.path, data.held)
   if restored is None:
     state, origin = _first_state(experiment, init, key, shapes)
-  return checkpoints, {'state': to_state_dict(state), 'step': restored or 0, 'origin': origin}
+  records = [r for r in read_records(folder.path) if r['step'] <= (restored or 0)]
+  best, since_best = best_score(records, experiment.task.headline)
+  first = {'state': to_state_dict(state), 'step': restored or 0, 'origin': origin}
+  return checkpoints, first | {
+    'num_steps': folder.config['num_steps'] if restored else 0,
+    'best': best,
+    'since_best': since_best,
+  }
 
 
 def _first_state(experiment: Experiment, init, key, shapes: State) -> tuple[State, str]:
@@ -285,29 +344,3 @@ def _header(
   yield f'workdir   {folder.path if folder else ""}'
   yield f'labels    {"; ".join(data.labels)}'
   yield from (*rows.splitlines(), *origin.splitlines())
-
-
-@contextlib.contextmanager
-def _memory_explained(experiment: Experiment) -> Iterator[None]:
-  """Turns the compiler's, the device's or this machine's want of memory into what the user can change."""
-  try:
-    yield
-  except (jax.errors.JaxRuntimeError, MemoryError) as e:
-    if not isinstance(e, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(e):
-      raise
-    reason = next(iter(str(e).splitlines()), 'no more could be had')[:120]
-    raise UserError(f'{_out_of_memory(experiment)} ({reason})') from e
-
-
-def _out_of_memory(experiment: Experiment) -> str:
-  """Says which keys make the step smaller, from those that have not been used yet."""
-  settings, ways = experiment.settings, []
-  if experiment.task.weights_from_labels:
-    accumulate = 2 * settings.accumulate
-    ways.append(f'--config.accumulate={accumulate} (same result, half the images at once)')
-  if not experiment.config['model'].get('remat', True):
-    ways.append('--config.model.remat=True (recompute instead of keeping)')
-  if settings.dtype == 'float32':
-    ways.append('--config.dtype=bfloat16')
-  ways.append('a smaller --config.augment.crop.size')
-  return f'there is too little memory for this step: try {", ".join(ways)}'

@@ -4,7 +4,7 @@ import json
 import math
 import operator
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,16 @@ def read_log(workdir: Path) -> tuple[list[dict[str, float]], int]:
 def read_records(workdir: Path) -> list[dict[str, float]]:
   """Returns the lines of metrics.jsonl that are whole, [] where there is none."""
   return read_log(workdir)[0]
+
+
+def best_score(records: Iterable[dict[str, float]], score: str) -> tuple[float, int]:
+  """Returns the best score in lines of a log, 0 without any, and how many evaluations followed it."""
+  best, since = 0.0, 0
+  for record in records:
+    if any(name.startswith('eval/') for name in record):
+      since = 0 if record.get(f'eval/{score}', 0.0) > best else since + 1
+      best = max(best, record.get(f'eval/{score}', 0.0))
+  return best, since
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float] | None]]:

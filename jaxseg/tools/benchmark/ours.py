@@ -103,7 +103,7 @@ class Workload:
       )
     if stock_layers:
       self.model, plain = stock.with_stock_norm(self.model, axis_name), stock.with_stock_norm(plain)
-    tx = optim.make_optimizer(optim.make_schedule(settings.num_steps))
+    tx = optim.make_optimizer(experiment.schedule)
     init = make_init(plain, tx, (1, *self.shape[1:]))
     self._key, self._task = jax.random.key(settings.seed), _with_weights(experiment.task)
     self._step = make_train_step(
