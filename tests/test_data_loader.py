@@ -8,6 +8,8 @@ import pytest
 
 from jaxseg.data import loader, transforms
 from jaxseg.data.frame import Frame
+from jaxseg.data.hiding import CopyPaste
+from jaxseg.data.objects import Objects
 from jaxseg.data.views import Remembered
 from jaxseg.types import SizeRule, UserError
 
@@ -302,3 +304,28 @@ def test_wide_and_tall_images_make_batches_of_their_own():
   stream = loader.train_batches(source, (step,), **options)
   for batch in batches:  # one stream, or resumed at every step
     np.testing.assert_array_equal(next(stream)['index'], batch['index'])
+
+
+def objects(count, size):
+  source = images(count, sizes=(size,))
+  for i, example in enumerate(list(source)):
+    example['instances'] = np.zeros(example['label'].shape, np.uint16)
+    example['instances'][i : i + 4, 2:9] = 1
+    example['instance_classes'] = np.array([1 + i % 2], np.uint8)
+  return source
+
+
+def test_what_takes_another_example_is_the_same_for_threads_hosts_and_resumed():
+  """Of wide and tall images, which make batches of their own and are pasted on their like."""
+  source = Images([*objects(4, (20, 30)), *objects(3, (30, 20))])
+  source.size = lambda i: source[i]['label'].shape
+  crop = transforms.Crop((16, 24), (0.5, 2.0), turned=True)
+  steps = (crop, transforms.Flip(), CopyPaste(), Objects(4))
+  whole = take(6, source, steps)
+  assert_same(take(6, source, steps, num_threads=0), whole)
+  assert_same(take(3, source, steps, start_step=3), whole[3:])
+  parts = [take(6, source, steps, shard_index=i, shard_count=2) for i in range(2)]
+  for first, second, both in zip(*parts, whole, strict=True):
+    assert_same([{k: np.concatenate([first[k], second[k]]) for k in both}], [both])
+  counts = np.concatenate([(batch['classes'] > 0).sum(axis=1) for batch in whole])
+  assert 2 in counts and max(counts) <= 2

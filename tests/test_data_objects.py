@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import geometry, transforms
+from jaxseg.data.hiding import CopyPaste
 from jaxseg.data.loader import train_batches
 from jaxseg.data.objects import CELLS, Objects, measure
 from jaxseg.datasets import shapes
@@ -233,3 +234,98 @@ def test_batches_hold_what_the_transform_makes():
       if kind:
         inside = label[box[1] : box[3], box[0] : box[2]]
         assert kind in inside
+
+
+def with_objects(value, *objects, crowd=()):
+  """An image 4 x 6 of one value; object i is painted as (rows, columns, class), its label too."""
+  instances, label = np.zeros((4, 6), np.uint16), np.zeros((4, 6), np.uint8)
+  for i, (rows, columns, kind) in enumerate(objects, 1):
+    instances[rows, columns], label[rows, columns] = i, kind
+  kinds = np.array([kind for *_, kind in objects], np.uint8)
+  flags = np.array([i in crowd for i in range(len(objects))])
+  image = np.full((4, 6, 3), value, np.uint8)
+  tables = dict(instance_classes=kinds, crowd=flags, instance_boxes=np.zeros((len(objects), 4)))
+  return {'image': image, 'label': label, 'instances': instances, **tables}
+
+
+TOP, ALL, ROW = slice(0, 2), slice(None), slice(3, 4)
+BELOW = with_objects(10, (TOP, slice(0, 2), 1), (ROW, slice(0, 4), 2))
+ABOVE = with_objects(90, (TOP, slice(1, 3), 2), (ROW, slice(1, 4), 1), (ALL, 5, 1), crowd=(2,))
+
+
+class Chances:
+  """A generator: first whether anything is pasted, then a chance for each object that may be."""
+
+  def __init__(self, *chances):
+    self._chances = chances
+
+  def uniform(self, low, high):
+    return 0.5
+
+  def random(self, count):
+    return np.array(self._chances[:count])
+
+
+def paste(*chances, above=ABOVE, below=BELOW, **options):
+  return CopyPaste(**options)(below, Chances(*chances), lambda: above)
+
+
+def test_objects_are_pasted_by_hand():
+  """Both are picked, the crowd is not offered: of 1 a half is left, of 2 a quarter.
+
+  The one of the lower chance comes first: the row is 3, the square 4.
+  """
+  pasted = paste(0.4, 0.1, least=0.5)
+  want = np.zeros((4, 6), int)
+  want[TOP, 0], want[TOP, 1:3], want[3, 1:4] = 1, 4, 3
+  assert pasted['instances'][..., 0].tolist() == want.tolist()
+  assert pasted['instance_classes'].tolist() == [1, 2, 1, 2]
+  assert pasted['crowd'].tolist() == [False] * 4 and 'instance_boxes' not in pasted
+  covered = (want == 3) | (want == 4)
+  np.testing.assert_array_equal(pasted['image'][..., 2], np.where(covered, 90, 10))
+  np.testing.assert_array_equal(pasted['label'], np.where(covered, ABOVE['label'], BELOW['label']))
+  made = Objects(4)(pasted, None)
+  assert made['boxes'].tolist() == [[0, 0, 1, 2], [1, 3, 4, 4], [1, 0, 3, 2], [0, 0, 0, 0]]
+  assert made['classes'].tolist() == [1, 1, 2, 0]
+  np.testing.assert_array_equal(made['mask_boxes'], made['boxes'])
+  assert (made['masks'][:3, 28, 28] >= 253).all()
+  left = paste(0.4, 0.1, least=0.25)['instances']
+  assert left[3, 0, 0] == 2
+
+
+def test_what_is_pasted_moves_with_the_image():
+  flipped = geometry.flip(paste(0.1, 0.9), True, False)
+  assert Objects(3)(flipped, None)['boxes'].tolist() == [[5, 0, 6, 2], [2, 3, 6, 4], [3, 0, 5, 2]]
+
+
+def test_no_more_is_pasted_than_there_may_be():
+  assert paste(0.4, 0.1, most=3)['instance_classes'].tolist() == [1, 2, 1]
+  for nothing in (paste(0.4, 0.1, most=2), paste(0.5, 0.9), paste(0.1, 0.1, share=0.5)):
+    assert nothing is BELOW
+
+
+def test_padding_stays_plain():
+  """The image is the left two columns of its canvas: a column of the square is pasted, the row's first."""
+  padded = geometry.pad(geometry.crop(BELOW, 0, 0, 4, 2), 0, 0, 0, 4, (7,))
+  pasted = paste(0.1, 0.2, below=padded)
+  assert (pasted['instances'][:, 2:] == 0).all() and (pasted['image'][:, 2:] == 7).all()
+  assert pasted['instances'][..., 0].tolist()[0][:2] == [1, 3]
+  assert Objects(4)(pasted, None)['extent'].tolist() == [0, 0, 2, 4]
+
+
+def test_layers_of_both_are_kept():
+  deep = {
+    **ABOVE,
+    'instances': np.stack([ABOVE['instances'], np.roll(ABOVE['instances'], 1, 0)], 2),
+  }
+  for above, below in ((deep, BELOW), (ABOVE, {**deep, 'instances': deep['instances'].copy()})):
+    assert paste(0.1, 0.1, above=above, below=below)['instances'].shape == (4, 6, 2)
+  shared = paste(0.1, 0.9, above=deep)['instances']
+  np.testing.assert_array_equal((shared == 3).any(axis=2), (deep['instances'] == 1).any(axis=2))
+
+
+def test_what_cannot_be_pasted_is_told():
+  with pytest.raises(UserError, match='does not number objects, which config.augment.copy_paste'):
+    paste(0.1, above={'image': ABOVE['image'], 'label': ABOVE['label']})
+  with pytest.raises(UserError, match=r'crop.size=\(h, w\) before it'):
+    paste(0.1, 0.1, above=geometry.crop(ABOVE, 0, 0, 3, 6))

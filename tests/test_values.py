@@ -19,7 +19,7 @@ import pytest
 from jaxseg import config as configs
 from jaxseg import console
 from jaxseg.config import parts
-from jaxseg.data import augment, transforms
+from jaxseg.data import augment
 from jaxseg.predict.options import Options
 from jaxseg.train import build
 from jaxseg.train.devices import parallel
@@ -142,12 +142,19 @@ def test_every_key_of_a_config(name):
   assert not walk.wrong, '\n'.join(walk.wrong)
 
 
-SURE = {'size': (24, 32), 'sides': (32,), 'degrees': 9.0, 'pixels': 3, 'amount': 0.1, 'share': 0.5}
+SURE = {
+  'side': 8,
+  'size': (24, 32),
+  'sides': (32,),
+  'degrees': 9.0,
+  'pixels': 3,
+  'amount': 0.1,
+  'share': 0.5,
+}
 
 
 def transforms_by_name():
-  found = {c for c in vars(transforms).values() if hasattr(c, '__dataclass_fields__')}
-  return sorted((transforms.name_of(c), c) for c in found if not c.__name__.startswith('_'))
+  return sorted(augment.known().items())
 
 
 @pytest.mark.parametrize(('name', 'kind'), transforms_by_name())
@@ -157,11 +164,12 @@ def test_every_argument_of_a_transform(name, kind):
   sure = {k: SURE[k] for k in (needed or [k for k in options if name == 'resize' and k in SURE])}
   rng, walk = np.random.default_rng(0), Walk(f'augment.{name}')
   example = {'image': np.zeros((20, 28, 3), np.uint8), 'label': np.zeros((20, 28), np.uint8)}
+  example |= {'instances': np.ones((20, 28), np.uint16), 'instance_classes': np.ones(1, np.uint8)}
 
   def attempt(values):
     (transform,) = augment.make_transforms([(name, values)])
     if max(np.ravel([v for v in values.values() if isinstance(v, (int, float))]), default=0) < 500:
-      transform(example, rng)
+      augment.augmented(example, [transform], rng)
 
   for option in options:
     walk.key()

@@ -1,17 +1,18 @@
 """The config's group `augment`: the transforms that it names, in its order.
 
-A name is that of a class of transforms.py in snake_case, or with a dot that of a class of your own.
+A name is that of a class of transforms.py or hiding.py in snake_case, or with a dot that of a class of
+your own.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxseg.config import parts
-from jaxseg.data import transforms
-from jaxseg.data.geometry import Fill
+from jaxseg.data import hiding, transforms
+from jaxseg.data.geometry import Example, Fill
 from jaxseg.types import UserError
 
 DERIVED = {'fill', 'black', 'white'}  # fields that follow from the data where they are not given
@@ -47,6 +48,37 @@ def make_transforms(
   return tuple(made)
 
 
+def augmented(
+  example: Example,
+  steps: Sequence,
+  rng: np.random.Generator,
+  another: Callable[[], Example] | None = None,
+) -> Example:
+  """Returns an example after all transforms, in their order.
+
+  Args:
+    example: raw; nothing in it is changed.
+    steps: the transforms. One with `takes_another` gets, as a third argument, a function that returns a
+      second example, which has gone through the steps before it.
+    rng: all that is random comes from it.
+    another: returns a raw example; None: the same.
+  """
+  raw = another or (lambda example=example: example)
+  for i, step in enumerate(steps):
+    second = ()
+    if getattr(step, 'takes_another', False):
+      second = (lambda i=i: augmented(raw(), steps[:i], rng, raw),)
+    example = step(example, rng, *second)
+  return example
+
+
+def known() -> dict[str, type]:
+  """Returns the transforms there are, by the names that a config calls them."""
+  here = [*vars(transforms).values(), *vars(hiding).values()]
+  kinds = {c for c in here if dataclasses.is_dataclass(c) and isinstance(c, type)}
+  return {transforms.name_of(c): c for c in kinds - {transforms.Transform}}
+
+
 def _check_colours(values: Mapping[str, Any], dtype: str, where: str) -> None:
   """Raises UserError for a colour that images of the type cannot have."""
   if dtype == 'float32':
@@ -63,14 +95,12 @@ def _find(name: str) -> type:
   """Returns a class by its name in a config. Raises UserError where there is none."""
   if '.' in name:
     return parts.own_class(name, 'transform')
-  here = (c for c in vars(transforms).values() if dataclasses.is_dataclass(c))
-  known = {transforms.name_of(c): c for c in here if c is not transforms.Transform}
-  if name not in known:
-    hint = parts.did_you_mean(name, known)
+  if name not in (kinds := known()):
+    hint = parts.did_you_mean(name, kinds)
     raise UserError(
-      f'config.augment.{name}: no such transform; there are {", ".join(sorted(known))}{hint}'
+      f'config.augment.{name}: no such transform; there are {", ".join(sorted(kinds))}{hint}'
     )
-  return known[name]
+  return kinds[name]
 
 
 def _check_quarter_turns(made: list[Any]) -> None:

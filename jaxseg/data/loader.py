@@ -29,6 +29,7 @@ import grain
 import numpy as np
 
 from jaxseg.data import threads
+from jaxseg.data.augment import augmented
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Example, size_of
 from jaxseg.data.image_files import TYPES
@@ -118,8 +119,8 @@ def train_batches(
 
   Args:
     source: random access to examples, `len(source)` and `source[i]`.
-    transforms: called in order as `transform(example, rng)`, to give all images one size; what one
-      of them makes for the step, by the names in its `makes`, goes into the batch too.
+    transforms: called in order as `transform(example, rng)`, see augment.augmented, to give all images
+      one size; what one of them makes for the step, by the names in its `makes`, goes into the batch too.
     seed: 0 or larger; anything else that is random follows from it.
     batch_size: examples of a step over all hosts together.
     start_step: the first batch is that of this step (resume).
@@ -143,10 +144,9 @@ def train_batches(
     rng = np.random.default_rng([seed, 1, position])
     index = order.index(position, rng)
     with activity.making(index):
-      result = {**_read(source, index), 'index': np.int64(index)}
-      for transform in transforms:
-        result = transform(result, rng)
-    return result
+      another = lambda: _read(source, order.another(position, rng))  # noqa: E731
+      first = {**_read(source, index), 'index': np.int64(index)}
+      return augmented(first, transforms, rng, another)
 
   def batch(step: int) -> dict:
     first = step * batch_size + shard_index * local

@@ -38,9 +38,14 @@ class Order:
     kind, before = self._kind(step)
     indices, place = self.kinds[kind], before * self.batch_size + row
     if self.replacement:
-      return int(indices[rng.integers(len(indices))])
+      return self.another(position, rng)
     epoch, rest = divmod(place, len(indices))
     return int(indices[_order((self.seed, 0, epoch, *[kind] * bool(kind)), len(indices))[rest]])
+
+  def another(self, position: int, rng: np.random.Generator) -> int:
+    """Returns an example that is drawn from all of the kind of the position's."""
+    indices = self.kinds[self._kind(position // self.batch_size)[0]]
+    return int(indices[rng.integers(len(indices))])
 
   def _kind(self, step: int) -> tuple[int, int]:
     """Returns the kind of a step, and how many steps of that kind were before."""

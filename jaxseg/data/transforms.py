@@ -4,8 +4,8 @@ An example is a dict with 'image' [h,w,c] of any c and type, 'label' uint8 [h,w]
 the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w] or [h,w,layers]; all move
 together (the table is in geometry.py). `rng` is a numpy Generator; everything random comes from it.
 
-A config names a class of this file by its name in snake_case, as `short_side` for ShortSide, and
-gives its fields as arguments (augment.py). Nothing else lists them.
+A config names a class of this file (or of hiding.py) by its name in snake_case, as `short_side` for
+ShortSide, and gives its fields as arguments (augment.py). Nothing else lists them.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def _pixels(**options: Any) -> Any:
   return checked(lambda size: all(0 < side <= LONGEST for side in size), allowed, **options)
 
 
-def _colour(**options: Any) -> Any:
+def colour(**options: Any) -> Any:
   allowed = 'one finite value for each channel'
   return checked(lambda v: len(v) and all(map(math.isfinite, v)), allowed, **options)
 
@@ -124,7 +124,7 @@ class Rotate(Transform):
   """
 
   degrees: float = within(0, 180)
-  fill: Fill | None = _colour(default=(0,))
+  fill: Fill | None = colour(default=(0,))
   share: float = within(0, 1, default=1.0)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -149,7 +149,7 @@ class Pad(Transform):
   """
 
   size: Size = _pixels()
-  fill: Fill = _colour(default=(0,))
+  fill: Fill = colour(default=(0,))
   label: int = within(0, 255, default=VOID)
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -188,7 +188,7 @@ class Crop(Transform):
     f'(lowest, highest) factors between {SCALES[0]} and {SCALES[1]}',
     default=(1.0, 1.0),
   )
-  fill: Fill = _colour(default=(0,))
+  fill: Fill = colour(default=(0,))
   mirror: int = within(0, LONGEST, default=0)
   turned: bool = False
   most: float = within(0, 1, default=1.0)
@@ -286,8 +286,8 @@ class Photometric(Transform):
   contrast: float = within(0, 1, default=0.0)
   saturation: float = within(0, 1, default=0.0)
   shift: float = within(0, 1, default=0.0)
-  black: Fill = _colour(default=(0.0,))
-  white: Fill = _colour(default=(255.0,))
+  black: Fill = colour(default=(0.0,))
+  white: Fill = colour(default=(255.0,))
 
   def __post_init__(self):
     super().__post_init__()

@@ -15,6 +15,7 @@ from jaxseg import files
 from jaxseg.config.parts import load
 from jaxseg.console import Table, say
 from jaxseg.data import label_check, threads
+from jaxseg.data.augment import augmented
 from jaxseg.data.objects import Objects
 from jaxseg.data.problems import BadFiles, MissingSplit
 from jaxseg.draw import labels
@@ -206,15 +207,12 @@ def _draw(experiment: Experiment, source: Any, counts: np.ndarray, folder: Path)
   examples = list(threads.examples(source, indices, timeout=experiment.data.timeout))
   _save_sheet(folder / 'samples.png', experiment, source, examples)
   transforms = experiment.transforms[: -len(experiment.task.transforms) or None]
-  augmented = []
+  drawn = []
   for index, example in zip(indices, examples, strict=True):
     for draw in range(_DRAWS):
       rng = np.random.default_rng((experiment.settings.seed, index, draw))
-      result = example
-      for transform in transforms:
-        result = transform(result, rng)
-      augmented.append(result)
-  _save_sheet(folder / 'augmented.png', experiment, source, augmented)
+      drawn.append(augmented(example, transforms, rng))
+  _save_sheet(folder / 'augmented.png', experiment, source, drawn)
 
 
 def _save_sheet(

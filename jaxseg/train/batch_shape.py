@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from jaxseg.data import threads
+from jaxseg.data.augment import augmented
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts
@@ -35,9 +36,7 @@ def check(experiment: Experiment, model: nn.Module, task: Any, source: Any) -> t
       that gives a batch norm one value a channel.
   """
   [example] = threads.examples(source, [0])
-  rng = np.random.default_rng(0)
-  for transform in experiment.transforms:
-    example = transform(example, rng)
+  example = augmented(example, experiment.transforms, np.random.default_rng(0))
   rule = model.size_rule
   for name, size in zip(('height', 'width'), example['image'].shape[:2], strict=True):
     if not rule.allows(size):

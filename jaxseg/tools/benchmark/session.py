@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxseg import files
 from jaxseg.console import say
+from jaxseg.data.augment import augmented
 from jaxseg.tools.benchmark import (
   detection,
   feed,
@@ -112,8 +113,7 @@ def _training_size(experiment: Experiment) -> tuple[int, int]:
   if crop:
     return tuple(crop['size'])
   example = experiment.source(experiment.data.train_split)[0]
-  for transform in experiment.transforms:
-    example = transform(example, np.random.default_rng(0))
+  example = augmented(example, experiment.transforms, np.random.default_rng(0))
   return tuple(example['image'].shape[:2])
 
 

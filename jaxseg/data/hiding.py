@@ -1,0 +1,140 @@
+"""Augmentation that hides part of an image: behind a plain square, or behind objects of another image."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+
+from jaxseg.config.fields import within
+from jaxseg.data.geometry import Example, Fill, drawn_of, per_channel, size_of
+from jaxseg.data.transforms import Transform, colour
+from jaxseg.types import LONGEST, VOID, UserError
+
+_IDS = 1 << 16  # of a map of instances
+_SEEN = ('image', 'label', 'weight')
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutout(Transform):
+  """Hides a square around a random pixel (DeVries and Taylor 2017, arXiv:1708.04552, section 3.2).
+
+  What of it lies outside the image is cut off, as there.
+
+  Attributes:
+    side: of the square, in pixels.
+    fill: its colour; where none is given the mean of the data.
+    void: whether labels in it become void and weights 0; else they stay, and the network has to guess.
+  """
+
+  side: int = within(1, LONGEST)
+  fill: Fill = colour(default=(0,))
+  void: bool = False
+
+  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    starts = [int(rng.integers(length)) - self.side // 2 for length in size_of(example)]
+    square = tuple(slice(max(0, start), start + self.side) for start in starts)
+    hidden = {'image': per_channel(self.fill, example['image'])}
+    hidden |= {'label': VOID, 'weight': 0} if self.void else {}
+    changed = {key: example[key].copy() for key in hidden if example.get(key) is not None}
+    for key, array in changed.items():
+      array[square] = hidden[key]
+    return {**example, **changed}
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyPaste(Transform):
+  """Pastes objects of another training image, each with one chance in two (Ghiasi 2021, arXiv:2012.07177,
+  section 3).
+
+  The other image has gone through the transforms before this one, with its own luck: it stands behind crop
+  and flip. Pasted objects hide what they cover. From here on boxes and masks are measured in the
+  map of what is seen, where anything was pasted, and not moved from what was drawn (data/objects.py).
+
+  Attributes:
+    share: of the images that get any.
+    least: share of an object's pixels that must stay uncovered; else it is no object any more.
+    most: objects that an image may show; beyond them none is pasted. At most config.loss.max_instances.
+  """
+
+  share: float = within(0, 1, default=1.0)
+  least: float = within(0, 1, default=0.1)
+  most: int = within(1, 10_000, default=100)
+  takes_another: ClassVar[bool] = True
+
+  def __call__(
+    self, example: Example, rng: np.random.Generator, another: Callable[[], Example]
+  ) -> Example:
+    if rng.uniform(0, 1) >= self.share:
+      return example
+    other = another()
+    self._check(example, other)
+    count = len(example['instance_classes'])
+    here, there = (np.atleast_3d(e['instances']) for e in (example, other))
+    crowd = [e.get('crowd', np.zeros(len(e['instance_classes']), bool)) for e in (example, other)]
+    shown = np.unique(here[here > 0])
+    offered = np.unique(there[there > 0])
+    offered = offered[~crowd[1][offered - 1]]
+    chances = rng.random(len(offered))
+    room = max(0, min(self.most - len(shown), _IDS - 1 - count))
+    picked = offered[np.argsort(chances)[: min(room, int((chances < 0.5).sum()))]]
+    numbers = np.zeros(len(other['instance_classes']) + 1, np.uint16)
+    numbers[picked] = count + 1 + np.arange(len(picked))
+    _, extent, _ = drawn_of(example)
+    pasted = np.where(_inside(extent, size_of(example)), numbers[there], 0)
+    covered = pasted.any(axis=2)
+    if not covered.any():
+      return example
+    instances = _joined(self._uncovered(here, covered), pasted)
+    return {
+      **{key: value for key, value in example.items() if key not in ('instance_boxes', 'area')},
+      **{k: _over(example[k], other[k], covered) for k in _SEEN if example.get(k) is not None},
+      'instances': instances,
+      'instance_classes': _extended(example['instance_classes'], other['instance_classes'], picked),
+      'crowd': _extended(*crowd, picked),
+      'drawn': instances,
+      'place': None,
+      'extent': extent,
+    }
+
+  def _uncovered(self, layers: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Returns a map [h, w, l] without what is covered, and without objects of which too little is left."""
+    left = np.where(covered[..., None], 0, layers)
+    before, after = (np.bincount(ids.ravel(), minlength=_IDS) for ids in (layers, left))
+    return np.where((after < self.least * before)[left], 0, left)
+
+  def _check(self, example: Example, other: Example) -> None:
+    for each in (example, other):
+      if 'instances' not in each:
+        raise UserError(
+          f'{each.get("file_name", "an image")}: its dataset does not number objects, which '
+          'config.augment.copy_paste needs'
+        )
+    if size_of(example) != size_of(other):
+      raise UserError(
+        f'config.augment.copy_paste: an image has {size_of(example)} pixels, another {size_of(other)}: '
+        'put config.augment.crop.size=(h, w) before it'
+      )
+
+
+def _inside(extent: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Returns bool [h, w, 1]: the pixels of an image, without the padding around it."""
+  x0, y0, x1, y1 = np.rint(extent).astype(int)
+  rows, columns = np.ogrid[: size[0], : size[1]]
+  return ((rows >= y0) & (rows < y1) & (columns >= x0) & (columns < x1))[..., None]
+
+
+def _over(below: np.ndarray, above: np.ndarray, covered: np.ndarray) -> np.ndarray:
+  return np.where(covered.reshape(*covered.shape, *[1] * (below.ndim - 2)), above, below)
+
+
+def _joined(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+  """Returns both maps [h, w, l] as one, with the layers of the deeper; no pixel is in both."""
+  deep, flat = (below, above) if below.shape[2] >= above.shape[2] else (above, below)
+  deep[..., : flat.shape[2]] += flat
+  return deep
+
+
+def _extended(values: np.ndarray, others: np.ndarray, picked: np.ndarray) -> np.ndarray:
+  """Returns what belongs to the ids of an image, and then to those that are picked from another."""
+  return np.concatenate([values, np.asarray(others)[picked.astype(int) - 1]])
