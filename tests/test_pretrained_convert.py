@@ -31,6 +31,13 @@ def normal(*shape):
   return RANDOM.normal(size=shape).astype(np.float32)
 
 
+def load_file(variables, path, allow_new=()):
+  """Variables from a file, as launch/train.py loads them; the report, and what is known of the file."""
+  found = pretrained.open_weights(path, variables)
+  options = dict(allow_new=allow_new, allow_unused=found.optional)
+  return *pretrained.load_into(variables, found.tensors, **options), found
+
+
 def zeros_of(model, **arguments):
   """Variables of the model, all zero."""
   image = jnp.zeros((1, 64, 64, 3))
@@ -155,15 +162,15 @@ def test_fcn_caffemodels(tmp_path, stride):
   tensors = fcn_weights(stride)
   path = write_caffe(tmp_path / 'fcn.caffemodel', tensors, v1=False)
   variables = zeros_of(fcn.Model(num_classes=5, width=WIDTH, stride=stride))
-  loaded, report, record = pretrained.load_file(variables, path)
-  assert record == sources.FCN and record.channel_order == 'bgr'
+  loaded, report, found = load_file(variables, path)
+  assert found.preprocessing == sources.FCN and found.preprocessing.channel_order == 'bgr'
   assert not report.new and all(name.startswith('params/upscore') for name in report.unused)
-  assert report.source == 'Caffe FCN-32s, 16s or 8s' and str(report).startswith(report.source)
+  assert found.source == 'Caffe FCN-32s, 16s or 8s'
   score = tensors['score_fr/0'][:, :, 0, 0].T
   np.testing.assert_array_equal(loaded['params']['score_fr']['kernel'][0, 0], score)
 
   learned = zeros_of(fcn.Model(num_classes=5, width=WIDTH, stride=stride, learn_upsampling=True))
-  assert not pretrained.load_file(learned, path)[1].unused
+  assert not load_file(learned, path)[1].unused
 
 
 def test_a_learned_upsampling_is_not_dropped_silently():
@@ -191,13 +198,13 @@ def test_fcn_at_once():
 def test_vgg16_starts_an_fcn_and_a_segnet(tmp_path):
   path = write_caffe(tmp_path / 'vgg.caffemodel', as_caffe(vgg_weights()), v1=True)
   variables = zeros_of(fcn.Model(num_classes=5, width=WIDTH))
-  _, report, record = pretrained.load_file(variables, path, allow_new=('score_.*',))
+  _, report, found = load_file(variables, path, allow_new=('score_.*',))
   assert set(report.unused) == {'params/fc8/kernel', 'params/fc8/bias'}
-  assert len(report.new) == 6 and record == sources.CAFFE
-  with pytest.raises(UserError, match='vgg.caffemodel: the weights do not fit'):
-    pretrained.load_file(variables, path)
+  assert len(report.new) == 6 and found.preprocessing == sources.CAFFE
+  with pytest.raises(UserError, match='the weights do not fit'):
+    load_file(variables, path)
   variables = zeros_of(segnet.Model(num_classes=5, width=WIDTH))
-  _, report, _ = pretrained.load_file(variables, path, allow_new=('.*_bn', '.*_D'))
+  _, report, _ = load_file(variables, path, allow_new=('.*_bn', '.*_D'))
   assert len(report.matched) == 26 and len(report.unused) == 6
 
 
@@ -282,12 +289,12 @@ def test_torchvision_resnet(tmp_path):
   path = tmp_path / 'resnet.bin'
   safetensors.numpy.save_file(tensors, path)
   variables = zeros_of(backbones.build('resnet50', width=WIDTH, num_classes=10))
-  loaded, report, record = pretrained.load_file(variables, path)
-  assert not report.new and not report.unused and record == sources.TORCHVISION
+  loaded, report, found = load_file(variables, path)
+  assert not report.new and not report.unused and found.preprocessing == sources.TORCHVISION
   np.testing.assert_array_equal(loaded['params']['fc']['kernel'], tensors['fc.weight'].T)
 
   variables = zeros_of(fcn.Model(num_classes=5, width=WIDTH, backbone='resnet50', head='light'))
-  loaded, report, _ = pretrained.load_file(variables, path, allow_new=('score_.*',))
+  loaded, report, _ = load_file(variables, path, allow_new=('score_.*',))
   expected = {'params/backbone/fc/kernel', 'params/backbone/fc/bias'}
   assert set(report.unused) == expected and len(report.new) == 6
   mean = loaded['batch_stats']['backbone']['layer4_2_bn3']['mean']
@@ -412,8 +419,8 @@ def test_our_own_weights_come_back(tmp_path):
   )
   path = tmp_path / 'weights.safetensors'
   safetensors.numpy.save_file(pretrained.flatten(variables), path)
-  loaded, report, record = pretrained.load_file(variables, path)
-  assert record is None and report.source == 'jaxseg' and report.surprises == 0
+  loaded, report, found = load_file(variables, path)
+  assert found.preprocessing is None and found.source == 'jaxseg' and report.surprises == 0
   assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
 
 

@@ -1,6 +1,6 @@
 """Published weights into our networks: read a file, translate its names, load it, report it."""
 
-from jaxseg.pretrained.load import LoadReport, flatten, load_file, load_into, matches, open_weights
+from jaxseg.pretrained.load import LoadReport, flatten, load_into, matches, open_weights
 from jaxseg.pretrained.names import Converted, convert, pixels
 from jaxseg.pretrained.readers import read
 
@@ -9,7 +9,6 @@ __all__ = [
   'LoadReport',
   'convert',
   'flatten',
-  'load_file',
   'load_into',
   'matches',
   'open_weights',

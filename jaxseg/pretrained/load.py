@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.pretrained.names import Converted, convert
 from jaxseg.pretrained.readers import read
 from jaxseg.types import Array, UserError
@@ -115,38 +114,6 @@ def load_into(
     raise UserError(_complaint(report, allow_new, allow_unused))
   loaded = {name: _cast(name, tensors[name], old[name].dtype) for name in report.matched}
   return traverse_util.unflatten_dict(old | loaded, sep='/'), report
-
-
-def load_file(
-  variables: Mapping[str, Any],
-  path: str | Path,
-  *,
-  allow_new: Sequence[str] = (),
-  allow_unused: Sequence[str] = (),
-) -> tuple[dict[str, Any], LoadReport, Preprocessing | None]:
-  """Reads a weight file, translates its names and loads it: `read`, `convert`, `load_into`.
-
-  Heads that only classified ImageNet may go unused without being named.
-
-  Args:
-    variables, allow_new, allow_unused: see load_into.
-    path: see readers.read.
-
-  Returns:
-    variables and report as load_into; and the preprocessing that these weights were trained with,
-    None where the file is one of ours (its workdir's config knows).
-
-  Raises:
-    UserError: as read, convert and load_into.
-  """
-  converted = open_weights(path, variables)
-  allow_unused = (*allow_unused, *converted.optional)
-  with _named(path):
-    loaded, report = load_into(
-      variables, converted.tensors, allow_new=allow_new, allow_unused=allow_unused
-    )
-  report = dataclasses.replace(report, source=converted.source, needs=converted.needs)
-  return loaded, report, converted.preprocessing
 
 
 def open_weights(path: str | Path, variables: Mapping[str, Any]) -> Converted:
