@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import scipy
 
 from jaxseg.data import outlines
 from jaxseg.data.geometry import Size
 from jaxseg.data.outlines import Masks, Piece
 from jaxseg.predict.tiles import Tiling, offsets
 from jaxseg.types import Detections, UserError
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 _SAME = 0.5  # of pixels that must be shared
 _STEP = 0.75  # of a tile's side: the largest distance between two
@@ -38,6 +42,10 @@ class Tile:
   left: int
   size: Size
   found: Detections
+
+  @property
+  def window(self) -> Box:
+    return self.left, self.top, self.left + self.size[1], self.top + self.size[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +119,7 @@ def join(tiles: Sequence[Tile], size: Size) -> Detections:
 
 def _placed(number: int, tile: Tile, size: Size) -> list[_Found]:
   """Returns a tile's objects where they lie in the image."""
-  shift = np.array([tile.left, tile.top] * 2)
-  ends = np.array([tile.left + tile.size[1], tile.top + tile.size[0]])
+  shift, ends = np.array([tile.left, tile.top] * 2), np.array(tile.window[2:])
   inner = np.array([tile.left > 0, tile.top > 0, ends[0] < size[1], ends[1] < size[0]])
   placed = []
   for i, piece in enumerate(Masks.of(tile.found.masks).pieces):
@@ -145,29 +152,25 @@ class _Kept:
     return [self.all[i] for i in np.flatnonzero(meet)]
 
 
-def _window(a: Piece, b: Piece) -> tuple[int, int, int, int]:
-  """Returns what two pieces' windows share: top, left, bottom, right."""
-  (x0, y0, x1, y1), (u0, v0, u1, v1) = a.box, b.box
-  return max(y0, v0), max(x0, u0), min(y1, v1), min(x1, u1)
+def _overlap(a: Box, b: Box) -> Box:
+  """Returns what two windows share; one that is turned inside out where they share nothing."""
+  return *map(max, a[:2], b[:2]), *map(min, a[2:], b[2:])
 
 
-def _part(piece: Piece, top: int, left: int, bottom: int, right: int) -> np.ndarray:
-  """Returns the pixels of a piece in a window of the image, bool [bottom - top, right - left]."""
-  if top >= bottom or left >= right:
-    return np.zeros((0, 0), bool)
-  part = np.zeros((bottom - top, right - left), bool)
-  x0, y0, x1, y1 = piece.box
-  rows, columns = (max(y0, top), min(y1, bottom)), (max(x0, left), min(x1, right))
-  if rows[0] < rows[1] and columns[0] < columns[1]:
-    part[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = piece.mask[
-      rows[0] - y0 : rows[1] - y0, columns[0] - x0 : columns[1] - x0
-    ]
+def _part(piece: Piece, window: Box) -> np.ndarray:
+  """Returns the pixels of a piece in a window of the image, bool [y1 - y0, x1 - x0]."""
+  x0, y0, x1, y1 = window
+  part = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), bool)
+  u0, v0, u1, v1 = _overlap(piece.box, window)
+  if u0 < u1 and v0 < v1:
+    rows, columns = slice(v0 - piece.top, v1 - piece.top), slice(u0 - piece.left, u1 - piece.left)
+    part[v0 - y0 : v1 - y0, u0 - x0 : u1 - x0] = piece.mask[rows, columns]
   return part
 
 
 def _shared(a: _Found, b: _Found) -> int:
-  window = _window(a.piece, b.piece)
-  return np.count_nonzero(_part(a.piece, *window) & _part(b.piece, *window))
+  window = _overlap(a.piece.box, b.piece.box)
+  return np.count_nonzero(_part(a.piece, window) & _part(b.piece, window))
 
 
 def _same(a: _Found, b: _Found) -> bool:
@@ -176,34 +179,26 @@ def _same(a: _Found, b: _Found) -> bool:
 
 def _groups(parts: Sequence[_Found], tiles: Sequence[Tile]) -> list[list[_Found]]:
   """Puts together the parts of each object: those that agree where their tiles overlap."""
-  group_of = list(range(len(parts)))
-
-  def root(i: int) -> int:
-    while group_of[i] != i:
-      i = group_of[i]
-    return i
-
-  for i, one in enumerate(parts):
-    for j in range(i):
-      other = parts[j]
-      if one.kind == other.kind and one.tile != other.tile and _agree(one, other, tiles):
-        group_of[root(i)] = root(j)
-  groups: dict[int, list[_Found]] = {}
-  for i, one in enumerate(parts):
-    groups.setdefault(root(i), []).append(one)
-  return list(groups.values())
+  pairs = [
+    (i, j)
+    for (i, one), (j, other) in itertools.combinations(enumerate(parts), 2)
+    if one.kind == other.kind and one.tile != other.tile and _agree(one, other, tiles)
+  ]
+  rows, columns = np.array(pairs, int).reshape(-1, 2).T
+  graph = scipy.sparse.coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(parts),) * 2)
+  count, group_of = scipy.sparse.csgraph.connected_components(graph, directed=False)
+  groups: list[list[_Found]] = [[] for _ in range(count)]
+  for part, group in zip(parts, group_of, strict=True):
+    groups[group].append(part)
+  return groups
 
 
 def _agree(a: _Found, b: _Found, tiles: Sequence[Tile]) -> bool:
   """Whether two parts show the same object in the window that both their tiles show."""
   if not _shared(a, b):
     return False
-  windows = [
-    (t.top, t.left, t.top + t.size[0], t.left + t.size[1]) for t in (tiles[a.tile], tiles[b.tile])
-  ]
-  (t0, l0, b0, r0), (t1, l1, b1, r1) = windows
-  window = max(t0, t1), max(l0, l1), min(b0, b1), min(r0, r1)
-  first, second = _part(a.piece, *window), _part(b.piece, *window)
+  window = _overlap(tiles[a.tile].window, tiles[b.tile].window)
+  first, second = _part(a.piece, window), _part(b.piece, window)
   return np.count_nonzero(first & second) > _SAME * np.count_nonzero(first | second)
 
 
