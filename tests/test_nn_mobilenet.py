@@ -1,11 +1,10 @@
-"""MobileNet V1 and V2: size, names, taps and the two ways of padding a strided convolution."""
+"""MobileNet V1 and V2: size, names, taps, and how each pads a strided convolution."""
 
 import jax
 import numpy as np
 import pytest
 
 from jaxseg.nn.backbones import MobileNetV1, MobileNetV2
-from jaxseg.types import UserError
 from tests.networks import abstract, size
 
 
@@ -17,7 +16,7 @@ from tests.networks import abstract, size
     (3206976, MobileNetV1(remat=True)),
     (3504872, MobileNetV2(num_classes=1000)),
     (2223872, MobileNetV2()),
-    (2223872, MobileNetV2(padding='keras', epsilon=1e-3, remat=True)),
+    (2223872, MobileNetV2(remat=True)),
   ],
 )
 def test_parameter_counts(expected, model):
@@ -25,8 +24,8 @@ def test_parameter_counts(expected, model):
   assert size(variables['params']) == expected
 
 
-def test_keras_v2_has_its_published_number_of_values_with_statistics():
-  _, variables = abstract(MobileNetV2(num_classes=1000, padding='keras'), (1, 224, 224, 3))
+def test_v2_has_the_number_of_values_with_statistics_that_keras_publishes():
+  _, variables = abstract(MobileNetV2(num_classes=1000), (1, 224, 224, 3))
   assert size(variables) == 3538984
 
 
@@ -62,14 +61,15 @@ def test_names_are_those_of_the_published_weights():
   assert kernel('features_18_0') == (1, 1, 320, 1280) and kernel('classifier_1') == (1280, 1000)
 
 
-@pytest.mark.parametrize('padding, first', [('symmetric', -1), ('keras', 0)])
-def test_padding_of_the_first_convolution(padding, first):
+def test_padding_of_the_first_convolution():
   """A kernel that is 1 at its top left corner shows which pixel that corner sees."""
   image = np.arange(1.0, 37.0, dtype='f').reshape(1, 6, 6, 1)
   kernel = np.zeros((3, 3, 1, 16), np.float32)
   kernel[0, 0] = 1
-  for model, name in ((MobileNetV1(width=32), 'conv1'), (MobileNetV2(width=32), 'features_0_0')):
-    model = model.clone(padding=padding)
+  for model, name, first in (
+    (MobileNetV1(width=32), 'conv1', 0),
+    (MobileNetV2(width=32), 'features_0_0', -1),
+  ):
     variables = jax.tree.map(
       lambda leaf: np.zeros(leaf.shape, 'f'), abstract(model, image.shape)[1]
     )
@@ -88,8 +88,3 @@ def test_padding_of_the_first_convolution(padding, first):
       for y in range(3)
     ]
     np.testing.assert_array_equal(first_layer(variables)[0, ..., 0], np.array(seen))
-
-
-def test_bad_padding_is_refused():
-  with pytest.raises(UserError, match="padding='same'.*'symmetric' or 'keras'"):
-    abstract(MobileNetV2(padding='same'), (1, 32, 32, 3))

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from jaxseg.models import channels, check_options, check_size, dropout
 from jaxseg.nn.backbones.blocks import run_block
+from jaxseg.nn.backbones.vgg import STAGES
 from jaxseg.nn.layers import (
   BatchNorm,
   Conv,
@@ -41,7 +42,7 @@ from jaxseg.types import Array, Outputs, SizeRule
 _ENCODERS = {
   'vgg16': tuple(
     tuple((f'conv{stage}_{i}', multiple) for i in range(1, count + 1))
-    for stage, (count, multiple) in enumerate(((2, 1), (2, 2), (3, 4), (3, 8), (3, 8)), start=1)
+    for stage, (count, multiple) in enumerate(STAGES, start=1)
   ),
   'basic': tuple(((f'conv{stage}', 1),) for stage in range(1, 5)),
 }

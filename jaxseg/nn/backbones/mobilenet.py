@@ -4,8 +4,7 @@ Each takes the names and the conventions of its best-known published weights, V1
 (conv1, conv1_bn, conv_dw_1, conv_dw_1_bn, conv_pw_1, conv_pw_1_bn ..., conv_preds; strided
 convolutions padded at the bottom and right only; batch norm epsilon 1e-3), V2 those of torchvision
 with '_' for '.' (features_0_0, features_0_1, features_1_conv_0_0 ..., classifier_1; symmetric
-padding; 1e-5). `padding` and `epsilon` give the other's: V2 with padding='keras', epsilon=1e-3 is
-Keras' V2.
+padding; 1e-5).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxseg.nn.backbones.blocks import conv_norm, run_block
 from jaxseg.nn.layers import BatchNorm, Conv
-from jaxseg.types import Array, UserError
+from jaxseg.types import Array
 
 # (channels, stride) of V1's thirteen separable convolutions.
 _V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2))
@@ -43,18 +42,16 @@ class _MobileNet(nn.Module):
   Attributes:
     width: scales every channel count by width / 64; 64 is the published net.
     num_classes: adds global average pooling, dropout and a classifier.
-    padding: of strided 3x3 convolutions: 'symmetric' (torchvision) or 'keras' (bottom and right).
-    epsilon: of batch norm.
     remat: recompute each block in the backward pass.
   """
 
   width: int = 64
   num_classes: int | None = None
-  padding: str = 'symmetric'
-  epsilon: float = 1e-5
   norm: Callable[..., nn.Module] = BatchNorm
   dtype: Any = jnp.float32
   remat: bool = False
+
+  strided_padding, epsilon = ((1, 1), (1, 1)), 1e-5  # of 3x3 convolutions; of batch norm
 
   def _channels(self, published: int) -> int:
     return max(1, published * self.width // 64)
@@ -71,11 +68,9 @@ class _MobileNet(nn.Module):
     groups: int = 1,
   ) -> Array:
     """Convolution without bias and batch norm."""
-    if self.padding not in ('symmetric', 'keras'):
-      raise UserError(f"padding={self.padding!r} is not known: choose 'symmetric' or 'keras'")
     options = dict(feature_group_count=groups, kernel_init=_he_normal, epsilon=self.epsilon)
-    if self.padding == 'keras' and stride == 2:
-      options['padding'] = ((0, 1), (0, 1))
+    if stride == 2:
+      options['padding'] = self.strided_padding
     return conv_norm(self, x, features, side, names, train, stride=stride, **options)
 
   def _depthwise(self, x: Array, names: tuple[str, str], train: bool, stride: int) -> Array:
@@ -88,8 +83,7 @@ class _MobileNet(nn.Module):
 class MobileNetV1(_MobileNet):
   """MobileNet V1: a strided convolution and thirteen depthwise separable ones."""
 
-  padding: str = 'keras'
-  epsilon: float = 1e-3
+  strided_padding, epsilon = ((0, 1), (0, 1)), 1e-3
 
   @nn.compact
   def __call__(self, image: Array, *, train: bool) -> dict[str, Array]:

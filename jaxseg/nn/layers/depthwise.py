@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.layers import products
 from jaxseg.types import Array
 
 _ROWS = 2  # of the output that a block of the kernel's gradient takes
@@ -47,15 +48,7 @@ depthwise.defvjp(_forward, _backward)
 
 
 def _native(strides, pads, precision, x, kernel):
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    pads,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=x.shape[-1],
-    precision=precision,
-  )
+  return products.native(pads, precision, x, kernel, strides, groups=x.shape[-1])
 
 
 def _shifted_sum(strides: tuple[int, int], pads: _Pads, x: Array, kernel: Array) -> Array:

@@ -12,10 +12,9 @@ from jax import lax
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
-def native(pads, precision, x, kernel, strides=(1, 1)):
-  return lax.conv_general_dilated(
-    x, kernel, strides, pads, dimension_numbers=NHWC, precision=precision
-  )
+def native(pads, precision, x, kernel, strides=(1, 1), groups=1):
+  options = dict(dimension_numbers=NHWC, feature_group_count=groups, precision=precision)
+  return lax.conv_general_dilated(x, kernel, strides, pads, **options)
 
 
 def _by_platform(**forms: Callable) -> Callable:

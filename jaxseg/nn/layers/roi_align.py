@@ -62,17 +62,15 @@ def roi_align(
   return jax.lax.platform_dependent(cells, taps, cpu=on_cpu, default=at_once)
 
 
-def level_of(
-  boxes: Array, count: int, *, finest: int = 2, canonical: int = 4, canonical_size: float = 224.0
-) -> Array:
+def level_of(boxes: Array, count: int, *, canonical_size: float = 224.0) -> Array:
   """Returns which of `count` maps a box [..., 4] is cut from (arXiv:1612.03144, equation 1), int32.
 
-  A box of canonical_size^2 pixels belongs to level `canonical`, map 0 is level `finest`.
+  A box of canonical_size^2 pixels belongs to level 4, map 0 is level 2.
   """
   sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
   side = jnp.sqrt(sides[..., 0] * sides[..., 1])
-  level = jnp.floor(canonical + jnp.log2(side / canonical_size + 1e-8))
-  return jnp.clip(level - finest, 0, count - 1).astype(jnp.int32)
+  level = jnp.floor(4 + jnp.log2(side / canonical_size + 1e-8))
+  return jnp.clip(level - 2, 0, count - 1).astype(jnp.int32)
 
 
 def _taps(boxes, levels, sizes, strides, size, samples, aligned) -> list[tuple[Array, Array]]:
