@@ -130,7 +130,7 @@ def test_figures_are_renewed_while_training(trained):
 
 
 def test_every_image_is_scored_and_worst_comes_first(run, trained):
-  found = images.score(run, 'best', 200, 1e9, print)
+  found = images.score(run, 'best', 200, 1e9, Progress())
   predictor, source = load(trained), shapes.source('val', size=32, count=16)
   truth = {}
   for i in range(16):
@@ -150,10 +150,10 @@ def test_every_image_is_scored_and_worst_comes_first(run, trained):
 
 def test_scoring_is_capped_by_number_and_by_time(run, monkeypatch):
   monkeypatch.setattr(images, 'SHOWN', 1)
-  found = images.score(run, 'best', 5, 1e9, print)
+  found = images.score(run, 'best', 5, 1e9, Progress())
   assert len(found.scores) == 5 and len(found.worst) == len(found.best) == 1
   assert (found.worst[0].score, found.best[0].score) == (found.scores[0], found.scores[-1])
-  assert len(images.score(run, 'best', 5, 0.0, print).scores) == 1
+  assert len(images.score(run, 'best', 5, 0.0, Progress()).scores) == 1
   text = single.page(run, found)
   assert 'Worst images' in text and '5 of 16 images' in text
 
@@ -251,7 +251,7 @@ def test_the_images_on_which_runs_differ_stand_side_by_side(run, trained, monkey
   monkeypatch.setattr(other, '_predictor', Ground())
   pair = iter([one, other])
   monkeypatch.setattr(images, '_Run', lambda *_: next(pair))
-  found = images.compare({'a': run, 'b': run}, 'best', 16, 1e9, print)
+  found = images.compare({'a': run, 'b': run}, 'best', 16, 1e9, Progress())
   assert (found.count, found.total, len(found.shots)) == (16, 16, 3) and sum(found.better) <= 16
   gaps = [abs(shot.scores[0] - shot.scores[1]) for shot in found.shots]
   assert gaps == sorted(gaps, reverse=True) and gaps[-1] > 0
@@ -384,7 +384,7 @@ def test_an_unfinished_run_gets_none_by_itself(at_the_end, run, monkeypatch):
 
 def test_without_the_data_the_rest_is_shown(run):
   gone = with_data(with_settings(run, data_dir='/nowhere'), name='camvid', options={})
-  found = images.score(gone, 'best', 5, 1e9, print)
+  found = images.score(gone, 'best', 5, 1e9, Progress())
   assert '/nowhere' in found.problem
   text = single.page(run, found)
   assert 'No image could be read' in text and 'Training loss' in text
@@ -432,7 +432,7 @@ def page_of_one(run):
   curve = {'coverage': [0.5, 1.0], 'risk': [0.1, 0.25]}
   more = dict(ece=0.1, reliability=bins, risk_coverage=curve, by_site=rows, by_camera=rows)
   return single.page(
-    evaluated(run, evaluation(run, 0.5, **more)), images.score(run, 'best', 8, 60, print)
+    evaluated(run, evaluation(run, 0.5, **more)), images.score(run, 'best', 8, 60, Progress())
   )
 
 
@@ -456,7 +456,7 @@ def page_of_two(run):
     run, path=run.path.with_name('a_rather_long_name_of_another_run_' * 2)
   )
   named = comparison.named([run, other])
-  found = images.compare(dict.fromkeys(named, run), 'best', 8, 60, print)
+  found = images.compare(dict.fromkeys(named, run), 'best', 8, 60, Progress())
   return comparison.page(named, found)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from rich import table as tables
@@ -67,6 +68,7 @@ class Progress:
   def __init__(self):
     console = Console(file=sys.stdout)
     self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+    self._due = time.monotonic() + self._interval
 
   def __enter__(self) -> Progress:
     if self._live:
@@ -76,6 +78,18 @@ class Progress:
   def __exit__(self, *_) -> None:
     if self._live:
       self._live.stop()
+
+  @property
+  def _interval(self) -> float:
+    return 0.25 if self._live else 10.0  # seconds; off a terminal every line stays
+
+  def is_due(self) -> bool:
+    """Whether it is time for another line of something that goes on."""
+    now = time.monotonic()
+    if now < self._due:
+      return False
+    self._due = now + self._interval
+    return True
 
   def show(self, line: str) -> None:
     if self._live:

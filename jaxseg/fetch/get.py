@@ -181,16 +181,14 @@ class _Meter:
 
   def __init__(self, name: str, progress: console.Progress):
     self._name, self._progress = name, progress
-    self._interval = 0.25 if sys.stdout.isatty() else 10.0
-    self._last = time.monotonic()
     self._first: tuple[float, int] | None = None
 
   def show(self, done: int, total: int | None) -> None:
     now = time.monotonic()
     self._first = self._first or (now, done)
-    if now - self._last < self._interval:
+    if not self._progress.is_due():
       return
-    self._last, (began, had) = now, self._first
+    began, had = self._first
     rate = max(done - had, 0) / max(now - began, 1e-9)
     size = f'{done / 1e6:.1f} of {total / 1e6:.1f} MB' if total else f'{done / 1e6:.1f} MB'
     words = [size, f'{rate / 1e6:.2g} MB/s']

@@ -1,8 +1,7 @@
-"""How many images are done and how long the others take: often on a terminal, seldom elsewhere."""
+"""How many images are done and how long the others take."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 from jaxseg import console
@@ -18,8 +17,7 @@ class Countdown:
 
   def __init__(self, verb: str, total: int):
     self._verb, self._total, self._progress = verb, total, console.Progress()
-    self._interval = 0.25 if sys.stdout.isatty() else 10.0
-    self._start = self._last = time.perf_counter()
+    self._start = time.perf_counter()
 
   def __enter__(self) -> Countdown:
     self._progress.__enter__()
@@ -30,10 +28,9 @@ class Countdown:
 
   def __call__(self, done: float, note: str = '') -> None:
     """Shows the number of images done, also by parts, and `note` behind their rate, if it is time to."""
-    now = time.perf_counter()
-    if now - self._last < self._interval and done < self._total:
+    if not self._progress.is_due() and done < self._total:
       return
-    self._last, rate = now, done / max(now - self._start, 1e-9)
+    rate = done / max(time.perf_counter() - self._start, 1e-9)
     rest = console.duration((self._total - done) / rate)
     part = f', {done % 1:.1%} of the next' if done % 1 else ''
     words = f'{self._verb} {int(done)}/{self._total} images{part}', f'{rate:.3g} img/s', note

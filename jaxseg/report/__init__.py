@@ -59,7 +59,7 @@ def write(
   replace = _is_report(file)
   runs = [collect(folder) for folder in folders]
   with contextlib.nullcontext(progress) if progress else Progress() as shown:
-    scored, limits = None, (step, max_images, seconds, shown.show)
+    scored, limits = None, (step, max_images, seconds, shown)
     if len(runs) == 1:
       if max_images:
         scored = images.score(runs[0], *limits)

@@ -8,7 +8,6 @@ import bisect
 import dataclasses
 import io
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxseg.console import Progress
 from jaxseg.data import threads
 from jaxseg.metrics.score import of_image
 from jaxseg.predict.predictor import Predictor
@@ -125,7 +125,7 @@ class _Run:
 
 
 def score(
-  run: RunSummary, step: str, max_images: int, seconds: float, show: Callable[[str], None]
+  run: RunSummary, step: str, max_images: int, seconds: float, progress: Progress
 ) -> Images:
   """Predicts images of the evaluation split, evenly drawn, until all, `max_images` or the time.
 
@@ -140,7 +140,7 @@ def score(
     return Images(split, one.step, problem=problem)
   total = run.experiment.task.scorer(run.classes.names, **run.experiment.eval.score)
   scores, kept = [], []
-  for example in _examples(source, max_images, seconds, run.experiment.data.timeout, show):
+  for example in _examples(source, max_images, seconds, run.experiment.data.timeout, progress):
     counted, value, draw = one.look(example)
     if value is None:  # nothing but void, or no object
       continue
@@ -166,7 +166,7 @@ def compare(
   step: str,
   max_images: int,
   seconds: float,
-  show: Callable[[str], None],
+  progress: Progress,
 ) -> Comparison:
   """Predicts the same images of the evaluation split with several runs, by name; see `score`."""
   first, *_ = runs.values()
@@ -175,7 +175,7 @@ def compare(
   if source is None:
     return Comparison(split, problem=problem)
   count, better, kept = 0, [0] * len(every), []
-  for example in _examples(source, max_images, seconds, first.experiment.data.timeout, show):
+  for example in _examples(source, max_images, seconds, first.experiment.data.timeout, progress):
     looks = [run.look(example) for run in every]
     values = [value for _, value, _ in looks]
     if None in values:
@@ -214,17 +214,15 @@ def _source(run: RunSummary) -> tuple[Any, str]:
     return None, str(e)
 
 
-def _examples(source, most: int, seconds: float, timeout: float, show):
+def _examples(source, most: int, seconds: float, timeout: float, progress: Progress):
   """Yields images evenly drawn from all, until `most` or the time, the first at any rate."""
   order = np.random.default_rng(0).permutation(len(source))[:most].tolist()
-  begin = shown = time.monotonic()
-  interval = 0.25 if sys.stdout.isatty() else 10.0  # off a terminal every line stays
+  begin = time.monotonic()
   for count, example in enumerate(threads.examples(source, order, timeout=timeout)):
     if count and time.monotonic() - begin > seconds:
       return
-    if time.monotonic() - shown > interval:
-      shown = time.monotonic()
-      show(f'report: {count}/{len(order)} images scored')
+    if progress.is_due():
+      progress.show(f'report: {count}/{len(order)} images scored')
     yield example
 
 
