@@ -30,20 +30,15 @@ def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
     say(f'paper: {paper["source"]}')
   columns = scores.columns(result)
   if columns:
-    say(_by_class(columns), width=_WIDTH)
+    classes = next(iter(columns.values()))  # all of them; AP has none of the background
+    by_class = {k: {name: column.get(k) for name, column in columns.items()} for k in classes}
+    say(_table('class', by_class), width=_WIDTH)
   for title, rows in scores.breakdowns(result).items():
-    table = _by_row(title, rows)
+    table = _table(title, rows)
     say(table, width=max(_WIDTH, 12 * len(table.columns)))
 
 
-def _by_class(columns: dict[str, dict[str, float | None]]) -> Table:
-  table = Table('class', *(name.replace('_', ' ') for name in columns))
-  for name in next(iter(columns.values())):  # of all classes; AP has none of the background
-    table.add_row(name, *(_text(column.get(name)) for column in columns.values()))
-  return table
-
-
-def _by_row(title: str, rows: dict[str, dict[str, float | None]]) -> Table:
+def _table(title: str, rows: dict[str, dict[str, float | None]]) -> Table:
   names = dict.fromkeys(name for row in rows.values() for name in row)
   table = Table(title, *(name.replace('_', ' ') for name in names))
   for row, values in rows.items():
