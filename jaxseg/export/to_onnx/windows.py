@@ -20,18 +20,14 @@ def _inverse(permutation: Sequence[int]) -> list[int]:
 def _convolution(graph: Graph, eqn: Any, x: Value, kernel: Value) -> Value:
   """As Conv, or ConvTranspose where the input is spread; both are NCHW with a kernel OIHW or IOHW."""
   p = eqn.params
-  lhs, rhs, out = p['dimension_numbers'].lhs_spec, p['dimension_numbers'].rhs_spec, None
-  out = p['dimension_numbers'].out_spec
+  lhs, rhs, out = p['dimension_numbers']  # where batch, features, rows and columns are of each
   x, kernel = graph.transpose(x, lhs), graph.transpose(kernel, rhs)
   options = dict(dilations=list(p['rhs_dilation']), group=p['feature_group_count'])
   low, high = zip(*p['padding'], strict=True)
   if all(n == 1 for n in p['lhs_dilation']):
     if min(*low, *high) < 0:
-      x, low, high = (
-        _padded(graph, x, [0, 0, *low], [0, 0, *high]),
-        (0,) * len(low),
-        (0,) * len(high),
-      )
+      x = _padded(graph, x, [0, 0, *low], [0, 0, *high])
+      low, high = (0,) * len(low), (0,) * len(high)
     options |= dict(strides=list(p['window_strides']), pads=[*low, *high])
     return graph.transpose(graph.op('Conv', x, kernel, **options), _inverse(out))
   if options['group'] != 1 or any(n != 1 for n in p['window_strides']):
