@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 import unicodedata
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from jaxseg.data import layouts, records, split_lists
-from jaxseg.data.formats.splits import split_of
+from jaxseg.data.formats.splits import check_fold, hold_out, split_of
 from jaxseg.data.pages import read_header
 from jaxseg.data.pairing import WHOLE, Layout, Pair, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, tell
@@ -43,11 +42,7 @@ class Division:
   pages: bool = False
 
   def __post_init__(self):
-    folds, fold = self.folds, self.fold
-    if not (folds == fold == 0 or (2 <= folds and 0 <= fold < folds)):
-      raise UserError(
-        f'folder: got folds {folds} and fold {fold}; two or more, the first is fold 0'
-      )
+    check_fold('folder', self.folds, self.fold)
 
   def of(self, root: Path, split: str) -> tuple[list[records.Raw], list[Path]]:
     """Returns the examples of a split, and the masks of all splits; raises as `splits` does."""
@@ -82,7 +77,7 @@ class Division:
   def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
     """Holds out one of the folds, or a fifth of what is not divided."""
     pooled = [s for s in (WHOLE, 'train', 'val') if s in splits and (self.folds or s == WHOLE)]
-    pool = sorted((pair for split in pooled for pair in splits[split]), key=_name_hash)
+    pool = [pair for split in pooled for pair in splits[split]]
     if not pool:
       return dict(splits)
     if len(pool) < max(2, self.folds):
@@ -90,10 +85,8 @@ class Division:
         f'{root} holds {len(pool)} pairs of image and mask: at least {max(2, self.folds)} are needed, '
         'for one part of them is held out'
       )
-    parts = self.folds or min(5, len(pool))
-    first, last = (fold * len(pool) // parts for fold in (self.fold, self.fold + 1))
-    held_out, rest = pool[first:last], pool[:first] + pool[last:]
-    return {k: v for k, v in splits.items() if k not in pooled} | {'train': rest, 'val': held_out}
+    train, val = hold_out(pool, [*map(_names, pool)], self.folds, self.fold)
+    return {k: v for k, v in splits.items() if k not in pooled} | {'train': train, 'val': val}
 
 
 def in_pages(pairs: Pairs) -> Pairs:
@@ -168,7 +161,6 @@ def _stem(name: str) -> str:
   return str(PurePosixPath(name).with_suffix(''))
 
 
-def _name_hash(pair: Pair) -> tuple[bytes, str, int]:
-  """Adding images moves few of the others from one split to the other; pages of a stack stay together."""
-  name = _stem(pair.name if pair.page is None else pair.image.name)
-  return hashlib.sha256(os.fsencode(name)).digest(), str(pair.image), pair.page or 0
+def _names(pair: Pair) -> tuple[str, Path, int]:
+  """Returns what hold_out goes by; pages of a stack stay together."""
+  return pair.name if pair.page is None else pair.image.name, pair.image, pair.page or 0

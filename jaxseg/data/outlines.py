@@ -239,6 +239,13 @@ def _short(value: Any) -> str:
   return text if len(text) <= 60 else f'{text[:57]}...'
 
 
+def joined(parts: Sequence[list[float] | Piece], size: Size | None) -> list[list[float]] | Piece:
+  """Returns one outline of all parts of an object: polygons as they are, else the pixels of all."""
+  if not any(isinstance(part, Piece) for part in parts):
+    return parts
+  return union([p if isinstance(p, Piece) else rasterise([p], size) for p in parts])
+
+
 def union(pieces: Sequence[Piece]) -> Piece:
   """Returns the pixels of all of them."""
   boxes = np.array([piece.box for piece in pieces])

@@ -108,7 +108,9 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     key = (label, group) if group not in (None, '', '0') else number
     _, _, parts = groups.setdefault(key, (f'{shape.tag} {number}', names.index(label), []))
     parts.append(_outline(shape, size, where))
-  objects = [Annotation(name, kind, _joined(parts, size)) for name, kind, parts in groups.values()]
+  objects = [
+    Annotation(name, kind, outlines.joined(parts, size)) for name, kind, parts in groups.values()
+  ]
   return Annotated(objects, size)
 
 
@@ -173,12 +175,3 @@ def _mask(shape: Tree, size: tuple[int, int], where: str) -> Piece:
     raise UserError(f'{where}: its run lengths add up to {runs.sum()} of {width * height} pixels')
   mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
   return outlines.tight(mask, top, left)
-
-
-def _joined(parts: list, size: tuple[int, int]) -> object:
-  """Returns one outline of all parts of an object."""
-  if all(isinstance(part, list) for part in parts):
-    return parts
-  return outlines.union(
-    [p if isinstance(p, Piece) else outlines.rasterise([p], size) for p in parts]
-  )

@@ -151,7 +151,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     except UserError as error:
       raise UserError(f'{raw.label}, shape {number}: {error}') from None
   objects = [
-    Annotation(name, numbers[label], _joined(parts), crowd=label == IGNORED)
+    Annotation(name, numbers[label], outlines.joined(parts, size), crowd=label == IGNORED)
     for name, label, parts in groups.values()
   ]
   return Annotated(objects, size)
@@ -196,15 +196,3 @@ def _mask(text: Any, points: list[float], size: tuple | None) -> Piece:
   if size is None or min(left, top) < 0 or top + height > size[0] or left + width > size[1]:
     raise UserError(f'its mask of {width} x {height} at {left}, {top} is not inside of its image')
   return outlines.tight(mask, top, left)
-
-
-def _joined(parts: list) -> Any:
-  """Returns one outline of all parts of an object."""
-  pieces = [part for part in parts if isinstance(part, Piece)]
-  if not pieces:
-    return parts
-  if len(parts) == 1:
-    return pieces[0]
-  if len(pieces) != len(parts):
-    raise UserError('a group has polygons and masks: draw it with one of them')
-  return outlines.union(pieces)

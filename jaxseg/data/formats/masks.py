@@ -124,8 +124,8 @@ def read_ids(
   ids = mask_files.read_ids(raw.label)
   numbers = np.unique(ids)
   _check(numbers, ids.dtype, raw.label, divisor, void)
-  objects, order = [], np.searchsorted(numbers, ids)
-  for number, window in zip(numbers.tolist(), _windows(order, len(numbers)), strict=True):
+  objects, order = [], np.searchsorted(numbers, ids) + 1
+  for number, window in zip(numbers.tolist(), scipy.ndimage.find_objects(order), strict=True):
     if number == 0:
       continue
     rows, columns = window
@@ -137,11 +137,6 @@ def read_ids(
       kind = _kind(raw, str(number), names, classes, None if divisor is None else number // divisor)
       objects.append(Annotation(name, kind, piece))
   return Annotated(objects, ids.shape)
-
-
-def _windows(order: np.ndarray, count: int) -> list[tuple[slice, slice]]:
-  """Returns the window of each of the values 0..count-1."""
-  return scipy.ndimage.find_objects(order + 1, count)
 
 
 def _check(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from jaxseg.data import records, split_lists
 from jaxseg.data.pairing import SPLIT_WORDS, WHOLE
@@ -15,6 +16,7 @@ from jaxseg.types import UserError
 _PARTS = 5  # of which one is held out where nothing is 'val'
 
 Parts = Mapping[str, Sequence[records.Raw]]
+T = TypeVar('T')
 
 
 def split_of(name: str) -> str:
@@ -68,8 +70,7 @@ def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[record
       and a fifth where nothing is 'val'.
     fold: from 0.
   """
-  if not (folds == fold == 0 or (2 <= folds and 0 <= fold < folds)):
-    raise UserError(f'objects: got folds {folds} and fold {fold}; two or more, the first is fold 0')
+  check_fold('objects', folds, fold)
   pooled = [s for s in (WHOLE, 'train', 'val') if s in parts and (folds or 'val' not in parts)]
   splits = {split: list(raws) for split, raws in parts.items() if split not in pooled}
   if WHOLE in splits:
@@ -78,15 +79,39 @@ def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[record
   if len(pool) < folds:
     raise UserError(f'objects: {len(pool)} images are too few for {folds} folds')
   if pool:
-    ranked = sorted(range(len(pool)), key=lambda i: _hash(pool[i]))
-    count = folds or max(min(_PARTS, len(pool)), 2)  # one image alone is for training
-    held_out = set(ranked[fold * len(pool) // count : (fold + 1) * len(pool) // count])
-    splits['train'] = [raw for i, raw in enumerate(pool) if i not in held_out]
-    splits['val'] = [raw for i, raw in enumerate(pool) if i in held_out]
+    names = [(raw.file_name, raw.image, 0) for raw in pool]
+    splits['train'], splits['val'] = hold_out(pool, names, folds, fold)
   return splits
 
 
-def _hash(raw: records.Raw) -> tuple[bytes, str]:
-  """Adding images moves few of the others from one split to the other."""
-  stem = PurePosixPath(raw.file_name).with_suffix('')
-  return hashlib.sha256(os.fsencode(str(stem))).digest(), str(raw.image)
+def check_fold(dataset: str, folds: int, fold: int) -> None:
+  """Raises UserError where a dataset has no such fold, or only one."""
+  if not (folds == fold == 0 or (2 <= folds and 0 <= fold < folds)):
+    raise UserError(
+      f'{dataset}: got folds {folds} and fold {fold}; two or more, the first is fold 0'
+    )
+
+
+def hold_out(
+  pool: Sequence[T], names: Sequence[tuple[str, Path, int]], folds: int, fold: int
+) -> tuple[list[T], list[T]]:
+  """Returns what trains and what is held out, both in the order of the pool.
+
+  A hash of the names chooses: adding images moves few of the others from one split to the other.
+
+  Args:
+    pool: of one item alone nothing is held out.
+    names: of each; its image and its page tell two of one name apart.
+    folds: parts, of which number `fold` is held out; 0: five, or as many as there are.
+    fold: from 0.
+  """
+
+  def key(i: int) -> tuple[bytes, str, int]:
+    name, image, page = names[i]
+    stem = PurePosixPath(name).with_suffix('')
+    return hashlib.sha256(os.fsencode(stem)).digest(), str(image), page
+
+  ranked, count = sorted(range(len(pool)), key=key), folds or max(min(_PARTS, len(pool)), 2)
+  chosen = set(ranked[fold * len(pool) // count : (fold + 1) * len(pool) // count])
+  rest = [item for i, item in enumerate(pool) if i not in chosen]
+  return rest, [item for i, item in enumerate(pool) if i in chosen]
