@@ -67,15 +67,15 @@ def test_a_crop_takes_the_place_of_the_configs():
   assert session._cropped((flip,), (3, 4)) == (flip, ('crop', {'size': (3, 4)}))
 
 
-def test_will_it_fit_ends_where_it_does_not(monkeypatch):
+def test_will_it_fit_ends_where_it_does_not(monkeypatch, capsys):
   """The compiler's numbers: see test_scaling."""
   monkeypatch.setattr(needs, '_shared_bytes', lambda exp, batch, size, remat: batch * (2 - remat))
   monkeypatch.setattr(needs, 'device_limit_bytes', lambda device: 5)
-  lines = []
-  table = needs.fit_table(None, (8, 2, 4), [(32, 32)], lines.append)
+  table = needs.fit_table(None, (8, 2, 4), [(32, 32)])
   assert [(row['batch'], row['remat'], row['fits']) for row in table] == [
     (2, False, True), (4, False, False), (2, True, True), (4, True, True), (8, True, False)
   ]  # fmt: skip
+  lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 6 and 'does not fit' in lines[-1]
   monkeypatch.undo()
   with pytest.raises(UserError, match='--batch=3 does not divide into accumulate=2 parts'):

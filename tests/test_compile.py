@@ -8,7 +8,7 @@ import pytest
 
 from jaxseg import config
 from jaxseg.config.config_files import baselines
-from jaxseg.tools import slices
+from jaxseg.tools import examples, slices
 from jaxseg.tools.compile import account, program, session
 from jaxseg.train import build
 from jaxseg.types import UserError
@@ -94,7 +94,7 @@ def test_what_is_said_of_a_program_by_hand():
 def test_sizes_of_the_baselines_need_no_data(monkeypatch, tmp_path):
   monkeypatch.setenv('JAXSEG_DATA', str(tmp_path))
   sizes = {
-    spec: session.training_size(build.experiment(config.load(spec)))
+    spec: examples.training_size(build.experiment(config.load(spec)))
     for spec, _ in baselines('configs')
   }
   assert sizes['configs/fcn_voc2011.py:8s'] == (500, 500)  # whole images: the largest

@@ -9,8 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-PRECISIONS = ('highest', 'high', 'default')
-
 
 def at_precision(model: nn.Module, precision: str) -> nn.Module:
   """Returns the network with convolutions and dense layers that multiply float32 in this precision.

@@ -60,9 +60,7 @@ def write(
   _show(output, table or split, head, rows)
 
 
-def write_baselines(
-  output: str | None, workdirs: Sequence[str] = (), folder: str = 'configs'
-) -> None:
+def write_baselines(output: str | None, workdirs: Sequence[str] = ()) -> None:
   """Prints or writes the papers' baselines: what was published, and our run of the same recipe or "not run".
 
   A baseline is a variant that a config file names in BASELINES; the table's marker is `baselines`.
@@ -71,17 +69,16 @@ def write_baselines(
     output: see `write`.
     workdirs: trained and evaluated folders; one that was trained with exactly a baseline's
       --config, and no key changed, is that baseline's row.
-    folder: of the config files.
 
   Raises:
     UserError: a run that was not evaluated or is no baseline, or a file without the markers.
   """
   runs = {_spec_of(run): run for run in (collect(Path(workdir)) for workdir in workdirs)}
-  known = dict(baselines(folder))
+  known = dict(baselines('configs'))
   for spec, run in runs.items():
     if spec not in known:
       raise UserError(
-        f'{run.path} was not trained by a baseline of {folder}/ as it stands: leave it out here'
+        f'{run.path} was not trained by a baseline of configs/ as it stands: leave it out here'
       )
   rows = [_baseline(spec, heading, runs.get(spec)) for spec, heading in known.items()]
   _show(output, 'baselines', _BASELINES, rows)

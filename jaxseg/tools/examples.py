@@ -1,4 +1,4 @@
-"""Made-up batches and states of the right shapes: what tools trace and time a training step with."""
+"""Batches and states of the right shapes, made up: what tools trace and time a training step with."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxseg.config import parts
+from jaxseg.data.augment import augmented
 from jaxseg.train.build import Experiment
-from jaxseg.types import Batch
+from jaxseg.types import Batch, UserError
 
 _SQUARE = 32  # side of the objects, in pixels
+
+
+def training_size(experiment: Experiment) -> tuple[int, int]:
+  """Returns (height, width) of a training image, the largest: else of the first at hand, transformed.
+
+  Raises:
+    UserError: neither the config nor the dataset says it, and the images are not at hand.
+  """
+  steps, data = dict(experiment.config['augment']), experiment.config['data']
+  cut = steps.get('crop', {}).get('size'), steps.get('pad', {}).get('size')
+  whole = data.get('image_size'), getattr(parts.load('datasets', data['name']), 'SIZE', None)
+  known = next((size for size in (*cut, *whole) if size), None)
+  if known:
+    return tuple(known)
+  try:
+    example = experiment.source(experiment.data.train_split)[0]
+  except UserError as error:
+    raise UserError(f'give --crop=HEIGHT,WIDTH, for the images are not at hand: {error}') from None
+  example = augmented(example, experiment.transforms, np.random.default_rng(0))
+  return tuple(example['image'].shape[:2])
 
 
 def make_batch(experiment: Experiment, shape: tuple[int, int, int, int]) -> Batch:

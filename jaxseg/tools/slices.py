@@ -78,6 +78,3 @@ def slice_of(name: str) -> Slice:
   chips = int(number) // _CORES.get(kind, 1)
   one_host = 8 if kind in ('v5e', 'v6e') else 4  # chips that a single host may have
   return Slice(name, kind, chips, 1 if chips <= one_host else chips // CHIPS[kind].hosts_chips)
-
-
-SLICES = tuple(map(slice_of, ('v4-8', 'v5e-8', 'v6e-8', 'v5e-256')))

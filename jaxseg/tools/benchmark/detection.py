@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,9 +27,8 @@ def table(
   *,
   torch: bool = False,
   trials: int = 5,
-  say: Callable[..., None] = say,
 ) -> dict[str, Any]:
-  """Times both, in turn with PyTorch's where asked for.
+  """Times both, in turn with PyTorch's where asked for, and prints a line for each side.
 
   RoIAlign: value and gradient, of as many boxes as train the box head. Suppression: of a level's
   candidates in training.
@@ -40,7 +38,6 @@ def table(
     size: (height, width) of the image.
     torch: whether PyTorch is timed too.
     trials: rounds of which medians are taken.
-    say: gets a line for each side of an operation.
 
   Returns:
     operation -> {'seconds': {side: ...}, 'ratio': {...}, 'ratio_cpu': {...}}.

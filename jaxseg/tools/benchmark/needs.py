@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,15 +20,13 @@ def fit_table(
   experiment: Experiment,
   batches: Sequence[int],
   sizes: Sequence[tuple[int, int]],
-  say: Callable[..., None] = say,
 ) -> list[dict[str, Any]]:
-  """Will it fit: batch x crop x remat against a device's memory.
+  """Will it fit: batch x crop x remat against a device's memory; prints each as soon as it is known.
 
   Args:
     experiment: its `batch_size` and the model's `remat` are replaced.
     batches: images a step, over all devices.
     sizes: (height, width) of the images.
-    say: gets a line for each combination as soon as it is known.
 
   Returns:
     A dict for each: batch, size, remat, needed_bytes (all devices that share this memory),
@@ -77,15 +75,13 @@ def spatial_table(
   experiment: Experiment,
   size: tuple[int, int],
   devices: Sequence[int] = (1, 2, 4, 8),
-  say: Callable[..., None] = say,
 ) -> list[dict[str, Any]]:
-  """Rows of an image split over devices: what each one needs and sends.
+  """Rows of an image split over devices: what each one needs and sends; prints each likewise.
 
   Args:
     experiment: `parallel` and `mesh` are replaced.
     size: (height, width) of the images.
     devices: numbers of devices that share the rows of every image.
-    say: gets a line for each as soon as it is known.
 
   Returns:
     A dict for each: devices, needed_bytes of one device (arguments, outputs and temporaries), and what

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxseg import files
 from jaxseg.console import say
-from jaxseg.data.augment import augmented
 from jaxseg.tools.benchmark import (
   detection,
   feed,
@@ -26,6 +24,7 @@ from jaxseg.tools.benchmark import (
   torch_side,
 )
 from jaxseg.tools.benchmark.process import Process
+from jaxseg.tools.examples import training_size
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
@@ -71,7 +70,7 @@ def run(
   experiment = build.experiment(config)
   build.set_up_jax(experiment.settings)
   batches = tuple(batches) or (experiment.settings.batch_size,)
-  sizes = tuple(sizes) or (_training_size(experiment),)
+  sizes = tuple(sizes) or (training_size(experiment),)
   if 'fit' in modes:
     result = {'fit': needs.fit_table(experiment, batches, sizes)}
   elif len(batches) > 1 or len(sizes) > 1:
@@ -105,16 +104,6 @@ def _cropped(augment: Sequence[tuple[str, dict]], size: tuple[int, int]) -> tupl
   """Returns the transforms with a crop of this size."""
   steps = [(name, {**o, 'size': size} if name == 'crop' else o) for name, o in augment]
   return (*steps, *(() if 'crop' in dict(steps) else (('crop', {'size': size}),)))
-
-
-def _training_size(experiment: Experiment) -> tuple[int, int]:
-  """(height, width) of a training image: of its crop, else what the transforms make of the first."""
-  crop = dict(experiment.config['augment']).get('crop')
-  if crop:
-    return tuple(crop['size'])
-  example = experiment.source(experiment.data.train_split)[0]
-  example = augmented(example, experiment.transforms, np.random.default_rng(0))
-  return tuple(example['image'].shape[:2])
 
 
 @dataclasses.dataclass

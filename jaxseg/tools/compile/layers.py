@@ -90,17 +90,14 @@ def cases() -> Iterator[Case]:
   )
 
 
-def table(
-  rented: Slice, batch: int, dtype: Any, trials: int = 5, say: Callable[..., None] = say
-) -> list[dict[str, Any]]:
-  """Prints ours over stock, value and gradient, of each layer.
+def table(rented: Slice, batch: int, dtype: Any, trials: int = 5) -> list[dict[str, Any]]:
+  """Prints ours over stock, value and gradient, of each layer, as a table in Markdown.
 
   Args:
     rented: whose chip is compiled for.
     batch: images on it.
     dtype: of maps and kernels.
     trials: rounds on this machine, of which medians are taken.
-    say: gets the lines of a table in Markdown.
 
   Returns:
     A dict for each layer: name, cpu_ratio (wall time), tpu_cycles of 'ours' and 'stock' and tpu_ratio

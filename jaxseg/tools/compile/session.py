@@ -10,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxseg import config, files
-from jaxseg.config import parts
 from jaxseg.config.config_files import baselines
 from jaxseg.console import say
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.compile import layers as each_layer
 from jaxseg.tools.compile import topology
 from jaxseg.tools.compile.program import Compiled, OutOfMemory, as_json, compiled, in_hours, report
+from jaxseg.tools.examples import training_size
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
@@ -101,22 +101,6 @@ def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
 
 def _write_json(json_file: str, figures: Any) -> None:
   files.write_text(files.place(json_file), json.dumps(figures, indent=2) + '\n')
-
-
-def training_size(experiment: Experiment) -> tuple[int, int]:
-  """Returns (height, width) of a training image.
-
-  Raises:
-    UserError: neither the config nor the data at hand say it.
-  """
-  config = experiment.config
-  steps, data = dict(config['augment']), config['data']
-  cut = steps.get('crop', {}).get('size'), steps.get('pad', {}).get('size')
-  whole = data.get('image_size'), getattr(parts.load('datasets', data['name']), 'SIZE', None)
-  known = next((size for size in (*cut, *whole) if size), None)
-  if not known:
-    raise UserError('images of many sizes: give --crop=HEIGHT,WIDTH')
-  return tuple(known)
 
 
 def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
