@@ -223,7 +223,7 @@ def test_evaluator_scores_every_image_at_its_own_size(keys, predictor):
   large = dict(name='shapes', options=dict(size=(33, 70), count=2))
   source = Both([*experiment.source('val'), *tiny_experiment(data=large).source('val')])
   counted = []
-  summary = Evaluator(experiment, source)(predictor.variables, counted.append)
+  summary = Evaluator(experiment, source).score(predictor.variables, counted.append).compute()
   score = Score(NAMES)
   predictor = Predictor(experiment, predictor.variables, predictor.classes)
   for index, example in enumerate(source):

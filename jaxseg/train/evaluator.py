@@ -61,11 +61,9 @@ class Evaluator:
     self._frame = experiment.frame(self._model)
     self._step_of = functools.lru_cache(maxsize=None)(self._make_step)
 
-  def __call__(
-    self, variables: Any, on_progress: Callable[[int], None] | None = None
-  ) -> dict[str, Any]:
+  def __call__(self, variables: Any) -> dict[str, Any]:
     """Returns the numbers of all scores; see `score`."""
-    return self.score(variables, on_progress).compute()
+    return self.score(variables).compute()
 
   def score(self, variables: Any, on_progress: Callable[[int], None] | None = None) -> Score:
     """Returns the scores, with every image of all hosts counted.

@@ -146,7 +146,7 @@ def _write_json(file: Path, value: Any) -> None:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """Returns {key: (old, new)} for the keys of two complete configs that differ and matter to a run."""
-  a, b = (configs.flattened(_from_json(json.dumps(config))) for config in (old, new))
+  a, b = (configs.flattened(configs.plain(json.loads(json.dumps(config)))) for config in (old, new))
   keys = sorted(key for key in a | b if not key.startswith(FREE_KEYS))
   changed = {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
   if 'augment' in changed:  # other transforms: their arguments say no more
@@ -241,7 +241,3 @@ def load_config(workdir: str | Path) -> dict[str, Any]:
     ) from None
   except (ValueError, LookupError, TypeError, AttributeError) as e:
     raise UserError(f'{file} is not a config that this project wrote: {e}') from e
-
-
-def _from_json(text: str) -> Any:
-  return configs.plain(json.loads(text))

@@ -35,16 +35,13 @@ def _convolution(graph: Graph, eqn: Any, x: Value, kernel: Value) -> Value:
   sides = [eqn.invars[1].aval.shape[axis] for axis in rhs[2:]]
   reach = [d * (n - 1) for d, n in zip(p['rhs_dilation'], sides, strict=True)]
   low, high = ([r - pad for r, pad in zip(reach, pads, strict=True)] for pads in (low, high))
-  kernel = graph.transpose(_reversed(graph, kernel, range(2, 2 + len(sides))), _swap(len(rhs)))
+  kernel = _reversed(graph, kernel, range(2, len(rhs)))
+  kernel = graph.transpose(kernel, [1, 0, *range(2, len(rhs))])
   cut = [max(0, n) for n in (*low, *high)]
   y = graph.op('ConvTranspose', x, kernel, strides=list(p['lhs_dilation']), pads=cut, **options)
   if min(*low, *high) < 0:  # beyond the kernel's reach there are zeros
     y = _padded(graph, y, [0, 0, *(max(0, -n) for n in low)], [0, 0, *(max(0, -n) for n in high)])
   return graph.transpose(y, _inverse(out))
-
-
-def _swap(rank: int) -> list[int]:
-  return [1, 0, *range(2, rank)]
 
 
 def _pool(kind: str) -> Callable:
