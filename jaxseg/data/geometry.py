@@ -90,6 +90,11 @@ def drawn_of(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
   return example['instances'], np.array([0, 0, width, height], np.float64), np.eye(2, 3)
 
 
+def exif_turn(orientation: int) -> tuple[bool, bool, bool]:
+  """Returns what EXIF's orientation, 1 to 8, asks of viewers: swap rows and columns, then flip rows, columns."""
+  return orientation > 4, orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+
+
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
   """Returns boxes [n, 4] where a matrix [2, 3] without slant puts them."""
   corners = [boxes[:, i : i + 2] @ matrix[:, :2].T + matrix[:, 2] for i in (0, 2)]

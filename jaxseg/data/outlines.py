@@ -17,19 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as rle_masks
 
-from jaxseg.data.geometry import Size
+from jaxseg.data.geometry import Size, exif_turn
 from jaxseg.types import UserError
 
 _BEYOND = 0.1  # of a side, by which outlines may reach over the image's border
-_TURNS = {  # EXIF orientation: swap rows and columns first, then flip rows, columns
-  2: (False, False, True),
-  3: (False, True, True),
-  4: (False, True, False),
-  5: (True, False, False),
-  6: (True, False, True),
-  7: (True, True, True),
-  8: (True, True, False),
-}
 
 
 class Piece(NamedTuple):
@@ -196,9 +187,7 @@ def _uncompressed(text: str | bytes) -> list[int]:
 
 def turn(piece: Piece, orientation: int, size: Size) -> Piece:
   """Turns pixels as EXIF's orientation turns their image of `size`, as it is stored."""
-  if orientation not in _TURNS:
-    return piece
-  swap, flip_rows, flip_columns = _TURNS[orientation]
+  swap, flip_rows, flip_columns = exif_turn(orientation)
   mask = piece.mask.T if swap else piece.mask
   mask = np.ascontiguousarray(mask[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
   x0, y0, _, _ = turn_box(piece.box, orientation, size)
@@ -207,9 +196,7 @@ def turn(piece: Piece, orientation: int, size: Size) -> Piece:
 
 def turn_box(box: Sequence[float], orientation: int, size: Size) -> tuple[float, ...]:
   """Turns x0, y0, x1, y1 likewise."""
-  if orientation not in _TURNS:
-    return tuple(box)
-  swap, flip_rows, flip_columns = _TURNS[orientation]
+  swap, flip_rows, flip_columns = exif_turn(orientation)
   (x0, y0, x1, y1), (height, width) = box, size
   if swap:
     x0, y0, x1, y1, height, width = y0, x0, y1, x1, width, height

@@ -24,6 +24,7 @@ from PIL import Image
 
 from jaxseg import files
 from jaxseg.data import raw_files, tiff_pages
+from jaxseg.data.geometry import exif_turn
 from jaxseg.types import UserError
 
 # What is decoded, whatever a file's name: Pillow is offered no other format, some start programs.
@@ -161,10 +162,9 @@ def of_picture(image: Image.Image) -> Page:
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
   """Returns [h, w, ...] upright: turned as EXIF's `orientation`, 1 to 8, asks viewers to."""
-  values = values.swapaxes(0, 1) if orientation > 4 else values
-  down = orientation in (3, 4, 7, 8)
-  left = orientation in (2, 3, 6, 7)
-  return values[:: -1 if down else 1, :: -1 if left else 1]
+  swap, flip_rows, flip_columns = exif_turn(orientation)
+  values = values.swapaxes(0, 1) if swap else values
+  return values[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
 def _check_size(path: Path, height: int, width: int, depth: int) -> None:
