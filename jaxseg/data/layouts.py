@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, Layout, list_files, meant
+from jaxseg.data.pages import SUFFIXES
+from jaxseg.data.pairing import WORDS, Layout, list_files, meant
 from jaxseg.data.problems import some, tell
 from jaxseg.types import UserError
 
@@ -29,7 +30,7 @@ _OTHER_WORDS = ('color', 'colour', 'overlay', 'preview', 'vis', 'polygon')
 _MOST = 24  # folder patterns that are tried for each side
 _SAMPLES, _NEAR, _AFFIXES = 40, 4, 6  # names looked at for what they do not share
 _SPLIT_PART = re.compile(
-  rf'^(?:(.*)[_\-. ])?({"|".join(sorted(SPLIT_WORDS, key=len, reverse=True))})'
+  rf'^(?:(.*)[_\-. ])?({WORDS})'
   rf'(?:([_\-. ].*|\d+)|((?:annot|mask|label|image|img|gt|seg)\w*))?$',
   re.IGNORECASE,
 )

@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 
 from jaxseg import files
 from jaxseg.data import raw_files
+from jaxseg.data.pages import SUFFIXES
 from jaxseg.data.problems import some, tell
 from jaxseg.types import UserError
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.gif', '.webp')
 OTHER_SUFFIXES = ('.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
 SPLIT_WORDS = {
   'train': 'train',
@@ -39,7 +39,7 @@ SPLIT_WORDS = {
   'testing': 'test',
 }
 WHOLE = ''  # the split of examples that are not divided
-_WORDS = '|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))
+WORDS = '|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))
 _PIECES = re.compile(r'(\{split\}|\*\*/|\*|\?|\[[^\]/]+\])')
 _COLUMNS = {  # of a list; they may end in one of _ENDINGS
   'image': ('image', 'images', 'img', 'imgs', 'file', 'filename', 'input', 'photo'),
@@ -129,7 +129,7 @@ def expression(pattern: str) -> re.Pattern[str]:
   stem, text, seen = re.sub(r'\.\*$', '', pattern), '', False
   for piece in _PIECES.split(stem):
     if piece == '{split}':
-      text += '(?P=split)' if seen else f'(?P<split>{_WORDS})'
+      text += '(?P=split)' if seen else f'(?P<split>{WORDS})'
       seen = True
     elif piece == '**/':
       text += '((?:[^/]+/)*)'

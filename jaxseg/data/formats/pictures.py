@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxseg.data import pages, raw_files, records
 from jaxseg.data.geometry import Size
-from jaxseg.data.pairing import SUFFIXES
+from jaxseg.data.pages import SUFFIXES
 from jaxseg.data.problems import some
 
 
