@@ -260,6 +260,17 @@ def mirror(example: Example, top: int, bottom: int, left: int, right: int) -> Ex
   return {**padded, 'image': mirror_array(example['image'], top, bottom, left, right)}
 
 
+def edges(values: np.ndarray) -> np.ndarray:
+  """Marks the pixels [h,w] whose neighbour above, below, left or right has another value."""
+  marked = np.zeros(values.shape, bool)
+  down, right = values[1:] != values[:-1], values[:, 1:] != values[:, :-1]
+  marked[1:] |= down
+  marked[:-1] |= down
+  marked[:, 1:] |= right
+  marked[:, :-1] |= right
+  return marked
+
+
 def flip(example: Example, horizontal: bool, vertical: bool) -> Example:
   """Swaps left and right (horizontal), top and bottom (vertical), or both."""
   if not (horizontal or vertical):

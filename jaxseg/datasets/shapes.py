@@ -13,6 +13,7 @@ import operator
 import numpy as np
 
 from jaxseg.data.border_weight import border_weight as weight_map
+from jaxseg.data.geometry import edges
 from jaxseg.data.problems import check_choice, check_split
 from jaxseg.types import LARGEST, LONGEST, VOID, UserError
 
@@ -145,7 +146,7 @@ def draw(
     owner[window][inside] = i
   image += rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(6)
   label = np.concatenate(([0], kinds)).astype(np.uint8)[owner]
-  label[_borders(owner)] = VOID
+  label[edges(owner)] = VOID
   return np.clip(image, 0, 255).astype(np.uint8), label, _renumber(owner, label)
 
 
@@ -208,17 +209,6 @@ def _background(rng, height: int, width: int, channels: int) -> np.ndarray:
   x = np.arange(width, dtype=np.float32)[None, :] * np.float32(fx / width)
   blend = 0.5 + 0.5 * np.sin(y + x + np.float32(phase), dtype=np.float32)
   return first + blend[..., None] * (second - first)
-
-
-def _borders(owner: np.ndarray) -> np.ndarray:
-  """Marks both pixels of every horizontal or vertical pair that belongs to two owners."""
-  border = np.zeros(owner.shape, bool)
-  down, right = owner[1:] != owner[:-1], owner[:, 1:] != owner[:, :-1]
-  border[1:] |= down
-  border[:-1] |= down
-  border[:, 1:] |= right
-  border[:, :-1] |= right
-  return border
 
 
 def _classes_of(instances: np.ndarray, label: np.ndarray) -> np.ndarray:
