@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from jaxseg.nn.layers import Conv, conv_general_dilated, convolution, laid_out_by_class
-
-NHWC = ('NHWC', 'HWIO', 'NHWC')
+from tests.layer_tools import NHWC, assert_close, check_convolution, check_on_devices, normal
 
 
 @pytest.fixture(autouse=True)
@@ -23,28 +20,8 @@ def small_blocks(monkeypatch):
   monkeypatch.setattr(convolution, '_BLOCK_BYTES', 4096)
 
 
-def _normal(seed, shape, dtype=jnp.float32):
-  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
-
-
 def _inputs(shape, kernel_shape, dtype=jnp.float32):
-  return _normal(0, shape, dtype), _normal(1, kernel_shape, dtype)
-
-
-def _value_and_gradients(convolve, x, kernel, *args, **kwargs):
-  def run(x, kernel, g):
-    y, pull = jax.vjp(lambda x, k: convolve(x, k, *args, **kwargs), x, kernel)
-    return y, *pull(g)
-
-  y = jax.eval_shape(lambda x, k: convolve(x, k, *args, **kwargs), x, kernel)
-  return jax.jit(run)(x, kernel, _normal(2, y.shape, y.dtype))
-
-
-def _assert_close(got, want, tolerance):
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-    assert a.dtype == b.dtype
-    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-    assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
+  return normal(0, shape, dtype), normal(1, kernel_shape, dtype)
 
 
 def test_hand_written_gradient():
@@ -76,11 +53,7 @@ def test_hand_written_gradient():
   ],
 )
 def test_equals_lax(sides, padding, dtype, tolerance):
-  x, kernel = _inputs((2, 11, 7, 9), (*sides, 9, 6), dtype)
-  args = ((1, 1), padding)
-  got = _value_and_gradients(conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  want = _value_and_gradients(lax.conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  _assert_close(got, want, tolerance)
+  check_convolution((2, 11, 7, 9), (*sides, 9, 6), (1, 1), padding, dtype, tolerance)
 
 
 @pytest.mark.parametrize('strides', [(1, 1), (2, 2), (2, 3)])
@@ -88,11 +61,7 @@ def test_equals_lax(sides, padding, dtype, tolerance):
   'padding', ['SAME', 'SAME_LOWER', 'VALID', ((0, 0), (0, 0)), ((1, 0), (0, 2))]
 )
 def test_one_pixel_kernels_of_any_stride_equal_lax(strides, padding):
-  x, kernel = _inputs((2, 11, 8, 5), (1, 1, 5, 6))
-  args = (strides, padding)
-  got = _value_and_gradients(conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  want = _value_and_gradients(lax.conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  _assert_close(got, want, 1e-5)
+  check_convolution((2, 11, 8, 5), (1, 1, 5, 6), strides, padding)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +109,13 @@ def _layer_gradients(layer, variables, x):
 
 @pytest.mark.parametrize('wrap', [lambda m: m, nn.remat], ids=['plain', 'remat'])
 def test_layer_is_nn_conv(wrap):
-  x = _normal(1, (2, 9, 6, 3))
+  x = normal(1, (2, 9, 6, 3))
   ours, theirs = wrap(Conv)(4, (3, 3)), nn.Conv(4, (3, 3))
   variables = theirs.init(jax.random.key(0), x)
   same = ours.init(jax.random.key(0), x)
   assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, variables))
   got, want = (_layer_gradients(layer, variables, x) for layer in (ours, theirs))
-  _assert_close(got, want, 1e-5)
+  assert_close(got, want, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +134,9 @@ def test_bfloat16_products_equal_lax(sides, padding, channels, min_pixels, monke
   monkeypatch.setattr(convolution, '_MIN_PRODUCT_CHANNELS', 6)
   monkeypatch.setattr(convolution, '_MIN_BFLOAT16_CHANNELS', 1)
   monkeypatch.setattr(convolution, '_MIN_PIXELS', min_pixels)
-  x, kernel = _inputs((2, 11, 7, channels[0]), (*sides, *channels), jnp.bfloat16)
-  args = ((1, 1), padding)
-  got = _value_and_gradients(conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  want = _value_and_gradients(lax.conv_general_dilated, x, kernel, *args, dimension_numbers=NHWC)
-  _assert_close(got, want, 1e-2)
+  check_convolution(
+    (2, 11, 7, channels[0]), (*sides, *channels), (1, 1), padding, jnp.bfloat16, 1e-2
+  )
 
 
 def test_bfloat16_takes_the_product_from_128_channels():
@@ -186,29 +153,7 @@ def test_bfloat16_takes_the_product_from_128_channels():
 
 
 def test_pmap_and_mesh_equal_one_device():
-  x = _normal(1, (4, 9, 6, 3))
-  layer = Conv(4, (3, 3))
-  variables = layer.init(jax.random.key(0), x)
-  gradient = jax.grad(lambda v, x: jnp.sin(layer.apply(v, x)).sum())
-  want = gradient(variables, x)
-
-  devices = jax.devices()[:2]
-  step = jax.pmap(
-    lambda v, x: lax.psum(gradient(v, x), 'data'),
-    axis_name='data',
-    in_axes=(None, 0),
-    out_axes=None,
-    devices=devices,
-  )
-  _assert_close(step(variables, x.reshape(2, 2, 9, 6, 3)), want, 1e-5)
-
-  mesh = Mesh(np.array(devices), ('data',))
-  whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
-  sharded = jax.jit(gradient, in_shardings=(whole, split), out_shardings=whole)
-  compiled = sharded.lower(variables, x).compile()
-  assert 'all-gather' not in compiled.as_text()
-  assert 'all-reduce' in compiled.as_text()
-  _assert_close(sharded(variables, x), want, 1e-5)
+  check_on_devices(Conv(4, (3, 3)), normal(1, (4, 9, 6, 3)))
 
 
 def test_vmap_and_symbolic_export():
@@ -228,18 +173,11 @@ def test_vmap_and_symbolic_export():
 
 
 def test_a_1x1_convolution_to_few_features_on_a_tpu(form):
-  x, kernel = _inputs((2, 5, 6, 8), (1, 1, 8, 3))
-  want = _value_and_gradients(
-    lax.conv_general_dilated, x, kernel, (1, 1), 'SAME', dimension_numbers=NHWC
-  )
-  got = _value_and_gradients(
-    conv_general_dilated, x, kernel, (1, 1), 'SAME', dimension_numbers=NHWC
-  )
-  _assert_close(got, want, 1e-5)
+  check_convolution((2, 5, 6, 8), (1, 1, 8, 3), (1, 1), 'SAME')
 
 
 def test_classes_lie_in_front_on_a_tpu_alone(form):
-  logits = _normal(0, (2, 4, 5, 3))
+  logits = normal(0, (2, 4, 5, 3))
   value, pull = jax.vjp(laid_out_by_class, logits)
   np.testing.assert_array_equal(value, logits)
   np.testing.assert_array_equal(pull(2 * logits)[0], 2 * logits)

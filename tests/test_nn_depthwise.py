@@ -6,41 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxseg.nn.layers import conv_general_dilated
 from jaxseg.nn.layers.depthwise import depthwise
-
-NHWC = ('NHWC', 'HWIO', 'NHWC')
-
-
-def normal(seed, shape, dtype=jnp.float32):
-  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
-
-
-def value_and_gradients(convolve, x, kernel, *args):
-  options = dict(dimension_numbers=NHWC, feature_group_count=x.shape[-1])
-
-  @jax.jit
-  def run(x, kernel):
-    y, pull = jax.vjp(lambda x, k: convolve(x, k, *args, **options), x, kernel)
-    return y, *pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
-
-  return run(x, kernel)
-
-
-def compare(shape, sides, strides, padding, dtype=jnp.float32, tolerance=1e-5):
-  x, kernel = normal(0, shape, dtype), normal(1, (*sides, 1, shape[-1]), dtype)
-  got, want = (
-    value_and_gradients(convolve, x, kernel, strides, padding)
-    for convolve in (conv_general_dilated, lax.conv_general_dilated)
-  )
-  for a, b in zip(got, want, strict=True):
-    assert a.dtype == b.dtype and a.shape == b.shape
-    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-    assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
+from tests.layer_tools import check_convolution, normal
 
 
 def test_values_and_gradients_by_hand():
@@ -65,20 +35,15 @@ def test_values_and_gradients_by_hand():
   ],
 )
 def test_equals_lax(size, sides, strides, padding):
-  compare((2, *size, 3), sides, strides, padding)
+  check_convolution((2, *size, 3), (*sides, 1, 3), strides, padding)
 
 
 def test_bfloat16_sums_in_float32():
-  compare((1, 7, 9, 8), (3, 3), (2, 2), 'SAME', jnp.bfloat16, 2e-2)
+  check_convolution((1, 7, 9, 8), (3, 3, 1, 8), (2, 2), 'SAME', jnp.bfloat16, 2e-2)
 
 
 def test_two_filters_for_a_channel_stay_with_xla():
-  x, kernel = normal(0, (1, 5, 5, 2)), normal(1, (3, 3, 1, 4))
-  got, want = (
-    value_and_gradients(convolve, x, kernel, (1, 1), 'SAME')
-    for convolve in (conv_general_dilated, lax.conv_general_dilated)
-  )
-  np.testing.assert_array_equal(got[0], want[0])
+  check_convolution((1, 5, 5, 2), (3, 3, 1, 4), (1, 1), 'SAME', tolerance=0)
 
 
 def test_a_batch_over_devices_is_reduced_once():

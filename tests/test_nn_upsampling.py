@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from jaxseg.nn.layers import (
   ConvTranspose,
@@ -18,26 +16,7 @@ from jaxseg.nn.layers import (
   resize_bilinear,
   upsample_bilinear,
 )
-
-
-def _assert_close(got, want, tolerance):
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-    assert a.shape == b.shape and a.dtype == b.dtype
-    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-    assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
-
-
-def _normal(seed, shape, dtype=jnp.float32):
-  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
-
-
-def _value_and_gradients(fn, *args):
-  def run(args, g):
-    y, pull = jax.vjp(fn, *args)
-    return y, *pull(g)
-
-  y = jax.eval_shape(fn, *args)
-  return jax.jit(run)(args, _normal(9, y.shape, y.dtype))
+from tests.layer_tools import assert_close, check_on_devices, normal, value_and_gradients
 
 
 def test_worked_example(form):
@@ -88,66 +67,48 @@ def test_two_by_two_is_blocks_of_the_flipped_kernel(form):
   ],
 )
 def test_equals_lax(sides, strides, padding, transpose_kernel):
-  x = _normal(0, (2, 3, 5, 4))
-  kernel = _normal(1, (*sides, *((3, 4) if transpose_kernel else (4, 3))))
+  x = normal(0, (2, 3, 5, 4))
+  kernel = normal(1, (*sides, *((3, 4) if transpose_kernel else (4, 3))))
   options = dict(transpose_kernel=transpose_kernel)
   got, want = (
-    _value_and_gradients(lambda x, k, f=f: f(x, k, strides, padding, **options), x, kernel)
+    value_and_gradients(lambda x, k, f=f: f(x, k, strides, padding, **options), x, kernel)
     for f in (conv_transpose, lax.conv_transpose)
   )
-  _assert_close(got, want, 1e-5)
+  assert_close(got, want, 1e-5)
 
 
 @pytest.mark.parametrize('side', [2, 3])
 def test_equals_lax_in_bfloat16(side):
-  x = _normal(0, (2, 3, 5, 4), jnp.bfloat16)
-  kernel = _normal(1, (side, side, 4, 3), jnp.bfloat16)
+  x = normal(0, (2, 3, 5, 4), jnp.bfloat16)
+  kernel = normal(1, (side, side, 4, 3), jnp.bfloat16)
   got, want = (
-    _value_and_gradients(lambda x, k, f=f: f(x, k, (2, 2), 'SAME'), x, kernel)
+    value_and_gradients(lambda x, k, f=f: f(x, k, (2, 2), 'SAME'), x, kernel)
     for f in (conv_transpose, lax.conv_transpose)
   )
-  _assert_close(got, want, 1e-2)
+  assert_close(got, want, 1e-2)
 
 
 @pytest.mark.parametrize(
   ('side', 'options'), [(2, dict()), (3, dict(use_bias=False, transpose_kernel=True))]
 )
 def test_layer_is_nn_conv_transpose(side, options):
-  x = _normal(2, (1, 3, 4, 5))
+  x = normal(2, (1, 3, 4, 5))
   ours, theirs = (
     layer(6, (side, side), (2, 2), **options) for layer in (ConvTranspose, nn.ConvTranspose)
   )
   variables = theirs.init(jax.random.key(0), x)
-  _assert_close(ours.init(jax.random.key(0), x), variables, 0)
-  got, want = (_value_and_gradients(layer.apply, variables, x) for layer in (ours, theirs))
-  _assert_close(got, want, 1e-5)
+  assert_close(ours.init(jax.random.key(0), x), variables, 0)
+  got, want = (value_and_gradients(layer.apply, variables, x) for layer in (ours, theirs))
+  assert_close(got, want, 1e-5)
 
 
 def test_layer_on_pmap_and_mesh_equals_one_device():
-  x = _normal(2, (2, 3, 4, 5))
-
   class Up(nn.Module):
     @nn.compact
     def __call__(self, x):
       return ConvTranspose(4, (3, 3), (2, 2))(ConvTranspose(6, (2, 2), (2, 2))(x))
 
-  variables = Up().init(jax.random.key(0), x)
-  gradient = jax.grad(lambda v, x: jnp.sin(Up().apply(v, x)).sum())
-  want = gradient(variables, x)
-  devices = jax.devices()[:2]
-  step = jax.pmap(
-    lambda v, x: lax.psum(gradient(v, x), 'data'),
-    axis_name='data',
-    in_axes=(None, 0),
-    out_axes=None,
-    devices=devices,
-  )
-  _assert_close(step(variables, x[:, None]), want, 1e-5)
-  mesh = Mesh(np.array(devices), ('data',))
-  whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
-  compiled = jax.jit(gradient, in_shardings=(whole, split), out_shardings=whole)
-  _assert_close(compiled(variables, x), want, 1e-5)
-  assert 'all-gather' not in compiled.lower(variables, x).compile().as_text()
+  check_on_devices(Up(), normal(2, (2, 3, 4, 5)))
 
 
 def test_bilinear_kernel_by_hand():
@@ -178,16 +139,16 @@ def _depthwise(x, factor):
 
 @pytest.mark.parametrize('factor', [2, 3, 8, 32])
 def test_upsample_equals_the_transposed_convolution(factor, form):
-  x = _normal(0, (1, 2, 3, 2))
+  x = normal(0, (1, 2, 3, 2))
   got, want = (
-    _value_and_gradients(lambda x, f=f: f(x, factor), x) for f in (upsample_bilinear, _depthwise)
+    value_and_gradients(lambda x, f=f: f(x, factor), x) for f in (upsample_bilinear, _depthwise)
   )
   assert got[0].shape == (1, 3 * factor, 4 * factor, 2)
-  _assert_close(got, want, 1e-5)
+  assert_close(got, want, 1e-5)
 
 
 def test_upsample_crops():
-  x = _normal(0, (1, 3, 4, 2), jnp.bfloat16)
+  x = normal(0, (1, 3, 4, 2), jnp.bfloat16)
   whole = upsample_bilinear(x, 2)
   assert whole.dtype == jnp.bfloat16
   np.testing.assert_array_equal(upsample_bilinear(x, 2, size=(6, 8)), whole[:, 1:7, 1:9])
@@ -212,10 +173,10 @@ def test_resize_by_hand(form):
 
 @pytest.mark.parametrize('size', [(10, 32), (5, 12), (7, 3)])
 def test_resize_equals_jax_image(size):
-  x = _normal(0, (2, 5, 4, 3))
-  got = _value_and_gradients(lambda x: resize_bilinear(x, size), x)
+  x = normal(0, (2, 5, 4, 3))
+  got = value_and_gradients(lambda x: resize_bilinear(x, size), x)
   theirs = functools.partial(jax.image.resize, shape=(2, *size, 3), method='bilinear')
-  _assert_close(got, _value_and_gradients(lambda x: theirs(x, antialias=False), x), 1e-5)
+  assert_close(got, value_and_gradients(lambda x: theirs(x, antialias=False), x), 1e-5)
 
 
 def test_symbolic_export():
@@ -229,5 +190,5 @@ def test_symbolic_export():
 
   shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape('b, 4*h, 4*w, 3'), jnp.float32)
   exported = jax.export.export(jax.jit(up))(shape)
-  image = _normal(0, (2, 4, 8, 3))
+  image = normal(0, (2, 4, 8, 3))
   np.testing.assert_allclose(exported.call(image), up(image), rtol=1e-4, atol=1e-4)

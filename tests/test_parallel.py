@@ -21,6 +21,7 @@ from tests.tiny_runs import make_experiment
 
 PREPROCESS = Preprocessing((127.5,) * 3, (127.5,) * 3)
 CLASSES = 3
+TX = optax.adam(0.1)
 
 
 def batch_of(step: int, size: int = 8, side: int = 16) -> dict[str, np.ndarray]:
@@ -138,69 +139,51 @@ def test_micro_batches_equal_one_batch():
   assert_same(whole.params, parts.params)
 
 
+def first_state():
+  return jax.device_get(jax.jit(make_init(make_unet(None), TX, (1, 16, 16, 3)))(jax.random.key(0)))
+
+
+def one_step(count, state, batch, **options):
+  """Returns the U-Net's state after a step under pmap on `count` devices, and what was measured."""
+  wrapper = parallel.Pmap(jax.local_devices()[:count])
+  model, task = make_unet('data', **options), Task(num_classes=CLASSES)
+  step = wrapper.wrap_train(make_train_step(model, task, TX, PREPROCESS, axis_name='data'))
+  placed = wrapper.place_state(state), wrapper.place_batch(batch)
+  return jax.device_get(step(*placed, jax.random.key(1)))
+
+
 def test_dropout_differs_between_devices():
   """Two copies of one image: the loss equals one device's only if both drop the same units."""
-
-  def first_loss(devices, copies):
-    wrapper = parallel.Pmap(jax.local_devices()[:devices])
-    model = make_unet('data', dropout_rate=0.5)
-    tx = optax.sgd(0.1)
-    init = make_init(make_unet(None), tx, (1, 16, 16, 3))
-    state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
-    step = wrapper.wrap_train(
-      make_train_step(model, Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
-    )
-    batch = {k: np.repeat(v, copies, axis=0) for k, v in batch_of(0, size=1).items()}
-    return float(step(state, wrapper.place_batch(batch), jax.random.key(3))[1]['loss'])
-
-  assert abs(first_loss(1, 1) - first_loss(2, 2)) > 1e-4
+  batch = batch_of(0, size=1)
+  twice = {k: np.repeat(v, 2, axis=0) for k, v in batch.items()}
+  losses = (
+    one_step(len(b['image']), first_state(), b, dropout_rate=0.5)[1]['loss'] for b in (batch, twice)
+  )
+  assert abs(np.subtract(*losses)) > 1e-4
 
 
 def test_an_all_void_batch_costs_nothing_and_stays_finite():
-  wrapper = parallel.Pmap(jax.local_devices()[:2])
-  tx = optax.sgd(0.1)
-  init = make_init(make_unet(None), tx, (1, 16, 16, 3))
-  state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
-  before = jax.device_get(state.params)
-  step = wrapper.wrap_train(
-    make_train_step(make_unet('data'), Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
-  )
-  batch = batch_of(0)
+  before, batch = first_state(), batch_of(0)
   batch['label'][:] = 255
-  state, metrics = step(state, wrapper.place_batch(batch), jax.random.key(1))
+  state, metrics = one_step(2, before, batch)
   assert float(metrics['loss']) == 0 and float(metrics['finite']) == 1
-  jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.params))
+  jax.tree.map(np.testing.assert_array_equal, before.params, state.params)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
-  wrapper = parallel.Pmap(jax.local_devices()[:1])
-  tx = optax.adam(0.1)
-  init = make_init(make_unet(None), tx, (1, 16, 16, 3))
-  state = jax.tree.map(np.array, jax.jit(init)(jax.random.key(0)))
-  state.params['score']['bias'][0] = np.nan
-  before = jax.tree.map(np.copy, state)
-  step = wrapper.wrap_train(
-    make_train_step(make_unet('data'), Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
-  )
-  state, metrics = step(state, wrapper.place_batch(batch_of(0)), jax.random.key(1))
+  before = jax.tree.map(np.array, first_state())
+  before.params['score']['bias'][0] = np.nan
+  after, metrics = one_step(1, before, batch_of(0))
   assert float(metrics['finite']) == 0
-  after = jax.device_get(state)
   assert after.step == before.step + 1
   jax.tree.map(np.testing.assert_array_equal, before.replace(step=0), after.replace(step=0))
 
 
 def test_labels_outside_the_classes_are_counted():
-  wrapper = parallel.Pmap(jax.local_devices()[:2])
-  tx = optax.sgd(0.1)
-  init = make_init(make_unet(None), tx, (1, 16, 16, 3))
-  state = wrapper.place_state(jax.jit(init)(jax.random.key(0)))
-  step = wrapper.wrap_train(
-    make_train_step(make_unet('data'), Task(num_classes=CLASSES), tx, PREPROCESS, axis_name='data')
-  )
   batch = batch_of(0)
   batch['label'][0, 0, :2] = 7
   batch['label'][5, 3, :3] = CLASSES
-  assert float(step(state, wrapper.place_batch(batch), jax.random.key(1))[1]['invalid']) == 5
+  assert float(one_step(2, first_state(), batch)[1]['invalid']) == 5
 
 
 def test_devices_are_the_largest_number_that_divides_the_batch():
