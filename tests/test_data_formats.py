@@ -357,6 +357,17 @@ def test_labelme_by_hand(root, capsys):
   assert '1 images have no JSON and are left out: c.jpg' in capsys.readouterr().err
 
 
+def test_labelme_parts_of_one_object_may_be_drawn_in_two_ways(root):
+  brush = picture(np.ones((2, 3), np.uint8))
+  write_labelme(
+    root,
+    shape('cat', [(5, 1), (7, 2)], 'mask', mask=brush, group_id=1),
+    shape('cat', group_id=1),
+  )
+  example = opened(root)[0]
+  assert example['instance_boxes'].tolist() == [[1, 1, 8, 4]] and example['area'].tolist() == [15]
+
+
 def test_labelme_circles_are_round(root):
   write_labelme(root, shape('cat', [(6, 4), (9, 4)], 'circle'))
   example = opened(root)[0]

@@ -1,7 +1,8 @@
 """Outlines of objects, from any annotation tool, become pixels here, after they were checked.
 
 An outline is one of
-  a list of polygons   [[x, y, x, y, ...], ...] in pixels, corners of pixels being whole numbers
+  a list of polygons   [[x, y, x, y, ...], ...] in pixels, corners of pixels being whole numbers; Pieces may
+                       be among them
   run lengths          {'size': [h, w], 'counts': [...] or COCO's text}, down the columns
   a Piece              pixels that are known already
 Polygons are filled as COCO's tools fill them (pycocotools), which trust what they are given: numbers
@@ -53,6 +54,8 @@ def rasterise(outline: Any, size: Size) -> Piece:
     return outline
   if isinstance(outline, dict):
     return tight(_of_runs(outline, size))
+  if isinstance(outline, list) and any(isinstance(part, Piece) for part in outline):
+    return union([p if isinstance(p, Piece) else rasterise([p], size) for p in outline])
   return _of_polygons(polygons(outline, size), size)
 
 
@@ -139,7 +142,10 @@ def _of_polygons(parts: list[np.ndarray], size: Size) -> Piece:
 
 def pixel_of(outline: Any, size: Size) -> Piece:
   """Returns the pixel that an outline too small to hold a pixel's centre lies in."""
-  points = [numbers(part, 'its polygon') for part in outline] if isinstance(outline, list) else []
+  drawn = (
+    [part for part in outline if not isinstance(part, Piece)] if isinstance(outline, list) else []
+  )
+  points = [numbers(part, 'its polygon') for part in drawn]
   points = [part for part in points if len(part)]
   if not points:
     raise UserError('its outline is empty: draw or remove it')
@@ -224,13 +230,6 @@ def layers(pieces: Sequence[Piece], size: Size) -> np.ndarray:
 def _short(value: Any) -> str:
   text = repr(value)
   return text if len(text) <= 60 else f'{text[:57]}...'
-
-
-def joined(parts: Sequence[list[float] | Piece], size: Size | None) -> list[list[float]] | Piece:
-  """Returns one outline of all parts of an object: polygons as they are, else the pixels of all."""
-  if not any(isinstance(part, Piece) for part in parts):
-    return parts
-  return union([p if isinstance(p, Piece) else rasterise([p], size) for p in parts])
 
 
 def union(pieces: Sequence[Piece]) -> Piece:

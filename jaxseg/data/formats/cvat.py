@@ -108,9 +108,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     key = (label, group) if group not in (None, '', '0') else number
     _, _, parts = groups.setdefault(key, (f'{shape.tag} {number}', names.index(label), []))
     parts.append(_outline(shape, size, where))
-  objects = [
-    Annotation(name, kind, outlines.joined(parts, size)) for name, kind, parts in groups.values()
-  ]
+  objects = [Annotation(name, kind, parts) for name, kind, parts in groups.values()]
   return Annotated(objects, size)
 
 

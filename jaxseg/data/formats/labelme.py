@@ -151,7 +151,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     except UserError as error:
       raise UserError(f'{raw.label}, shape {number}: {error}') from None
   objects = [
-    Annotation(name, numbers[label], outlines.joined(parts, size), crowd=label == IGNORED)
+    Annotation(name, numbers[label], parts, crowd=label == IGNORED)
     for name, label, parts in groups.values()
   ]
   return Annotated(objects, size)
