@@ -113,6 +113,20 @@ def _(root):
   write_all(root, binary, images='images/{i}.jpg', masks='masks/{i}_mask.gif')
 
 
+def _no_data(number: int, classes: str) -> Callable[[Path], None]:
+  tag = {'extratags': [(42113, 's', 0, str(number), True)]}
+  return lambda root: write_all(
+    root, masks='{split}/masks/{i}.tif', tags=({}, tag), classes=classes
+  )
+
+
+CASES.append(Case('GeoTIFF masks with a class that is no data by their tag', _no_data(2, ''), 'refused', refused=True,
+                  asks=r"holds 2, which by its tag is no data: list the classes .*'2,void' if nobody"))  # fmt: skip
+CASES.append(
+  Case('the same, listed', _no_data(0, '0,ground\n1,cat\n2,dog\n'), 'as listed', names=NAMES)
+)
+
+
 @case('planar RGB TIFF masks, colours listed', 'by colour', names=NAMES)
 def _(root):
   listed = ''.join(f'{n} {r} {g} {b}\n' for n, (r, g, b) in zip(NAMES, CODES, strict=True))
@@ -171,6 +185,18 @@ def _(root):
 def _(root):
   opaque = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
   write_all(root, image=lambda i, p: p[..., 0] if i % 2 else np.dstack([p, opaque]))
+
+
+@case('GeoTIFF of floats with pixels of no data', 'refused', refused=True,
+      asks='0.tif holds the value -9999, which by its tag is no data: give these pixels one')  # fmt: skip
+def _(root):
+  def image(i, pixels):
+    values = pixels.astype(np.float32)
+    values[:, :3] = -9999
+    return values
+
+  tag = {'photometric': 'rgb', 'extratags': [(42113, 's', 0, '-9999', True)]}
+  write_all(root, image=image, images='{split}/images/{i}.tif', tags=(tag, {}))
 
 
 @case('8 and 16 bits in one set', 'refused', asks='1 channels of uint16, .*1 channels of uint8: save all', refused=True)  # fmt: skip

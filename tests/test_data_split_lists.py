@@ -108,4 +108,5 @@ def test_folders_of_images_divide_what_nothing_else_does(tmp_path):
     'train': ['train/a.png'],
     'val': ['x/Val2017/a.png'],
   }
+  assert parts('test/a.png') == {WHOLE: ['test/a.png']}
   assert parts('train/a.png', 'b.png') == {WHOLE: ['train/a.png', 'b.png']}

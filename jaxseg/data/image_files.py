@@ -92,6 +92,11 @@ def as_image(page: Page, *, channels: int, dtype: str) -> np.ndarray:
       does not hold exactly (above 2**24).
   """
   header, values = page.header, page.values
+  if header.nodata and values.dtype.kind in 'if' and (values == header.nodata).any():
+    raise UserError(
+      f'{page.path} holds the value {header.nodata:g}, which by its tag is no data: give these pixels one, and '
+      'the mask void (255) there'
+    )
   if header.space == 'palette':
     table = np.zeros((1 << max(header.bits, 8), 3), np.uint8)
     table[: len(header.palette)] = header.palette

@@ -40,6 +40,7 @@ class Mask:
     orientation: EXIF's, 1 to 8.
     white_is_zero: whether viewers show 0 as white, of the kind 'grey'.
     highest: the value of the kind 'grey' that viewers show as white (or black): 1 of one bit, 15 of four.
+    nodata: see pages.Header.
   """
 
   path: Path
@@ -51,6 +52,7 @@ class Mask:
   orientation: int = 1
   white_is_zero: bool = False
   highest: int = 255
+  nodata: float | None = None
 
   @property
   def size(self) -> tuple[int, int]:
@@ -117,6 +119,7 @@ class Facts:
     size: (height, width) as stored.
     white_is_zero, highest: see Mask.
     solid: of the kind 'colour', the colours that fill 3 x 3 pixels somewhere; edges do not.
+    nodata: see Mask.
   """
 
   kind: str
@@ -128,6 +131,7 @@ class Facts:
   white_is_zero: bool = False
   highest: int = 255
   solid: tuple[Color, ...] = ()
+  nodata: float | None = None
 
   @classmethod
   def of_json(cls, values: Mapping[str, Any]) -> Facts:
@@ -161,7 +165,7 @@ def read(path: Path, page: int | None = None, data: bytes | None = None) -> Mask
   if alpha is not None and (alpha == alpha.flat[0]).all():
     alpha = None
   values = values[..., : header.channels - header.alpha]
-  common = dict(alpha=alpha, orientation=header.orientation)
+  common = dict(alpha=alpha, orientation=header.orientation, nodata=header.nodata)
   if header.space == 'palette':
     return Mask(path, 'index', values[..., 0], palette=header.palette, **common)
   return _of_numbers(path, header, values, common)
@@ -214,7 +218,7 @@ def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
   else:
     listed = sorted(colors)
   rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest, tuple(sorted(solid))
-  return Facts(mask.kind, ids, tuple(listed), tuple(sorted(alpha)), *rest)
+  return Facts(mask.kind, ids, tuple(listed), tuple(sorted(alpha)), *rest, mask.nodata)
 
 
 def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> np.ndarray:

@@ -111,6 +111,8 @@ def _decided(
     return dataclasses.replace(two, by=by, threshold=choice.threshold)
   if by == 'colors':
     return _by_colors(facts, listed, choice)
+  if listed is None and by == 'ids':
+    _refuse_nodata(facts)
   ids_of = {path: one.alpha if by == 'alpha' else one.ids for path, one in facts.items()}
   whites = {one.highest for one in facts.values() if by == 'ids'}
   known = _by_ids(ids_of, listed, choice, num_classes, whites)
@@ -127,6 +129,17 @@ def _refuse_inverted(facts: Mapping[Path, Facts]) -> None:
       f'as white: {_KEY}white_is_zero=stored takes the numbers in the files, white_is_zero=shown what '
       'viewers show'
     )
+
+
+def _refuse_nodata(facts: Mapping[Path, Facts]) -> None:
+  """Refuses numbers that a GeoTIFF says are no data, where no list says what they are; 255 is void."""
+  for path, one in facts.items():
+    if one.nodata in one.ids and one.nodata != VOID:
+      number = int(one.nodata)
+      raise UserError(
+        f'{path} holds {number}, which by its tag is no data: list the classes in classes.txt as id,name, with '
+        f"'{number},void' if nobody is to count it"
+      )
 
 
 def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:

@@ -82,6 +82,7 @@ class Header:
     orientation: EXIF's, 1 to 8.
     lossy: the compression that changed the numbers; '' for none.
     pages: in the file.
+    nodata: the number that stands for no data, of GeoTIFF.
   """
 
   format: str
@@ -96,6 +97,7 @@ class Header:
   orientation: int = 1
   lossy: str = ''
   pages: int = 1
+  nodata: float | None = None
 
   @property
   def upright_size(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -25,6 +26,7 @@ _COMPRESSIONS = {
 }
 _GREYS, _RGB, _PALETTE, _YCBCR, _LAB = (0, 1), 2, 3, 6, (8, 9, 10)
 _FURTHEST = 1 << 62
+_NODATA = 42113  # GDAL's tag, a number as text
 _ALPHAS = (1, 2)  # of ExtraSamples: premultiplied or not
 
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters is raised
@@ -114,7 +116,16 @@ def _facts(page: Any) -> dict[str, Any]:
     'white_is_zero': kind == 0,
     'orientation': orientation if orientation in range(1, 9) else 1,
     'lossy': 'JPEG' if compression == 7 else '',
+    'nodata': _nodata(page.tags.get(_NODATA)),
   }
+
+
+def _nodata(tag: Any) -> float | None:
+  try:
+    value = float(tag.value) if tag else math.nan
+  except (TypeError, ValueError):
+    return None
+  return value if math.isfinite(value) else None
 
 
 def _palette(colormap: np.ndarray) -> np.ndarray:

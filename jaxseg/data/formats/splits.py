@@ -52,7 +52,7 @@ def as_told(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
   if not lists:
     words = {path: set(map(split_of_folder, PurePosixPath(path).parts[:-1])) for path in of_image}
     told = {path: max(found) for path, found in words.items() if len(found - {WHOLE}) == 1}
-    if len(told) < len(of_image):
+    if len(told) < len(of_image) or 'train' not in told.values():
       return parts, []
   rest = WHOLE if 'train' in told.values() else 'train'
   divided: dict[str, list[records.Raw]] = {}
