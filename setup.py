@@ -38,6 +38,7 @@ setup(
     'opencv-python-headless>=4.10',
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11.30',
+    'orjson>=3.10',
     'pillow>=11.0',
     'pycocotools>=2.0.8',
     'pyyaml>=6.0',
