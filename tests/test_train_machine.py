@@ -146,6 +146,8 @@ def test_without_a_cache_nothing_is_remembered(tmp_path, monkeypatch):
     '{"model": 1}',
     '{"seed": NaN}',
     '[' * 9999,
+    '[' * 1000 + ']' * 1000,
+    '{"augment": ' + '[' * 1000 + ']' * 1000 + '}',
     '\xff',
   ],
 )

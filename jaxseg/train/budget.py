@@ -20,9 +20,8 @@ from jaxseg.train.run_folder import has_checkpoints, load_config
 from jaxseg.train.times import Times
 from jaxseg.types import UserError
 
-_USED = (
-  0.95  # of the time that is left: figures and saving want some, and machines have slower hours
-)
+# Of the time that is left: figures and saving want some, and machines have slower hours.
+_USED = 0.95
 _UNTIMED, _TIMED = 2, 8  # steps that are tried: the first compiles
 
 

@@ -239,5 +239,5 @@ def load_config(workdir: str | Path) -> dict[str, Any]:
     raise UserError(
       f'no run in {workdir} (no config.json): give the --workdir of a training'
     ) from None
-  except (ValueError, LookupError, TypeError, AttributeError) as e:
-    raise UserError(f'{file} is not a config that this project wrote: {e}') from e
+  except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+    raise UserError(f'{file} is not a config that this project wrote: {e}') from None
