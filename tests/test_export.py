@@ -23,7 +23,7 @@ from jaxseg.predict.predictor import Predictor
 from jaxseg.pretrained import flatten, read
 from jaxseg.train import build
 from jaxseg.train.run_folder import Classes
-from jaxseg.train.variables import load_variables, variable_shapes
+from jaxseg.train.variables import load_variables
 from jaxseg.types import SizeRule, UserError
 from tests import tiny_runs
 from tests.test_launch import launch
@@ -51,7 +51,7 @@ def untrained(name, *more):
   experiment = build.experiment(config)
   rng = np.random.default_rng(0)  # positive and small, so that batch norm's variances are as well
   variables = jax.tree.map(
-    lambda v: 0.3 * rng.random(v.shape, np.float32), variable_shapes(experiment)
+    lambda v: 0.3 * rng.random(v.shape, np.float32), experiment.variable_shapes
   )
   count = experiment.settings.num_classes
   return Predictor(experiment, variables, Classes(CLASSES.names[:count], CLASSES.palette[:count]))
@@ -124,7 +124,7 @@ def test_arguments_are_what_the_compiled_program_takes(tmp_path):
 
 def test_mask_rcnn_has_a_fixed_size_and_says_why(tmp_path):
   experiment = build.experiment(configs.load(str(ROOT / 'configs/mask_rcnn_dsb2018.py:smoke')))
-  variables = jax.tree.map(lambda v: np.zeros(v.shape, np.float32), variable_shapes(experiment))
+  variables = jax.tree.map(lambda v: np.zeros(v.shape, np.float32), experiment.variable_shapes)
   card = write.write_programs(experiment, flatten(variables), (64, 64), tmp_path)
   assert [e['file'] for e in card['programs']] == ['64x64.jax_export', '64x64.mlirbc']
   reason = 'Mask R-CNN has a program for each image size: its anchors are laid out once'

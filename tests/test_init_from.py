@@ -15,7 +15,7 @@ from jaxseg.nn import backbones
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.pretrained.names import sources
 from jaxseg.train import build, initial
-from jaxseg.train.variables import load_variables, variable_shapes
+from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 from tests.networks import abstract
 from tests.test_launch import launch
@@ -248,7 +248,7 @@ def test_of_a_classifier_only_the_encoder_is_loaded(tmp_path):
   save_file(as_lite_package(abstract(model, (1, 32, 32, 3))[1]), tmp_path / 'w.safetensors')
   file = f'init_from={tmp_path / "w.safetensors"}'
   experiment = load('unet_camvid.py', file)
-  shapes = variable_shapes(experiment)
+  shapes = experiment.variable_shapes
   loaded, report = initial.start_from(experiment, shapes)
   assert 'efficientnet_lite0, 1 or 2: 240 matched, 50 new, 7 unused, 0 missing' in report
   assert all(

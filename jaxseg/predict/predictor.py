@@ -21,7 +21,6 @@ from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment
 from jaxseg.train.run_folder import Classes
 from jaxseg.train.step import make_predict_step, predict_batch
-from jaxseg.train.variables import variable_shapes
 from jaxseg.types import Detections, UserError
 
 PROGRAMS = 32  # image sizes whose compiled programs are kept
@@ -257,6 +256,6 @@ def entries_of(experiment: Experiment) -> frozenset[str]:
     model, task, experiment.preprocess, size=frame.canvas(size), maps=task.maps
   )
   batch = predict_batch(task, image[None], np.zeros((1, 4), np.float32))
-  rows = jax.eval_shape(step, variable_shapes(experiment), batch)
+  rows = jax.eval_shape(step, experiment.variable_shapes, batch)
   row = {name: np.zeros(values.shape[1:], values.dtype) for name, values in rows.items()}
   return frozenset(task.in_image(row, frame, size))

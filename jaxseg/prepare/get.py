@@ -53,13 +53,12 @@ def get(
 def _of_config(config: str, overrides: Sequence[str], data_dir: str, way: Way) -> None:
   from jaxseg.train.build import experiment  # brings JAX, which names alone need not wait for
   from jaxseg.train.initial import first_weights
-  from jaxseg.train.variables import variable_shapes
 
   parts = experiment(configs.load(config, overrides))
   settings, data = parts.settings, parts.data
   way = Way(way.mirror or settings.mirror, way.yes, parts.cache_dir)
   if weights.is_name(settings.init_from):
-    path = first_weights(parts, variable_shapes(parts), way)
+    path = first_weights(parts, parts.variable_shapes, way)
     console.say(f'{settings.init_from}: {path}')
   if data.name not in manifest.datasets():
     console.say(f'{data.name}: nothing to get')

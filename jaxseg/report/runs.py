@@ -13,7 +13,6 @@ from jaxseg.train.build import Experiment, load_experiment
 from jaxseg.train.run_folder import Classes, load_classes, load_run
 from jaxseg.train.state import parameter_count
 from jaxseg.train.times import total
-from jaxseg.train.variables import variable_shapes
 from jaxseg.train.writer import best_score, read_log
 from jaxseg.types import UserError
 
@@ -99,7 +98,7 @@ class RunSummary:
   @functools.cached_property
   def parameters(self) -> int:
     """Number of them."""
-    return parameter_count(variable_shapes(self.experiment)['params'])
+    return parameter_count(self.experiment.variable_shapes['params'])
 
   @property
   def seconds(self) -> float:

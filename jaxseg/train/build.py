@@ -4,6 +4,7 @@ Shared by training, evaluation and prediction, so that a run is read exactly as 
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
@@ -31,6 +33,7 @@ from jaxseg.train import machine
 from jaxseg.train.optim import Optim
 from jaxseg.train.options import EvalOptions, InitOptions, LogOptions
 from jaxseg.train.run_folder import load_config
+from jaxseg.train.state import make_init
 from jaxseg.types import UserError
 
 MEDIAN_FREQUENCY = 'median_frequency'  # class weights that are computed from the training labels
@@ -95,6 +98,14 @@ class Experiment:
     )
     settings = self.settings
     return model if settings.dtype != 'float32' else at_precision(model, settings.matmul_precision)
+
+  @functools.cached_property
+  def variable_shapes(self) -> dict[str, Any]:
+    """The shapes of its parameters and statistics; nothing is computed."""
+    model = self.model()
+    side = model.size_rule.at_least(64)
+    init = make_init(model, optax.identity(), (1, side, side, self.channels))
+    return jax.eval_shape(init, jax.random.key(0)).variables
 
   def source(self, split: str) -> Any:
     """Returns the dataset's split, checked against the config's classes and channels.

@@ -1,15 +1,11 @@
-"""The parameters and statistics of a trained run, and their shapes."""
+"""The parameters and statistics of a trained run."""
 
 from pathlib import Path
 from typing import Any
 
-import jax
-import optax
-
 from jaxseg import files
 from jaxseg.train.build import Experiment, load_experiment
 from jaxseg.train.checkpoint import Checkpoints
-from jaxseg.train.state import make_init
 from jaxseg.types import UserError
 
 
@@ -42,14 +38,6 @@ def load_variables(
     there = ', '.join(map(str, steps))
     raise UserError(f'no step {step!r}: choose best, latest or one of the steps {there}')
   chosen = named[str(step)]
-  variables = checkpoints.restore_variables(variable_shapes(experiment), chosen)
+  variables = checkpoints.restore_variables(experiment.variable_shapes, chosen)
   checkpoints.close()
   return variables, chosen
-
-
-def variable_shapes(experiment: Experiment) -> dict[str, Any]:
-  """Returns the shapes of an experiment's parameters and statistics; nothing is computed."""
-  model = experiment.model()
-  side = model.size_rule.at_least(64)
-  init = make_init(model, optax.identity(), (1, side, side, experiment.channels))
-  return jax.eval_shape(init, jax.random.key(0)).variables
