@@ -4,8 +4,9 @@ python examples/serve.py FOLDER [PORT] [jax|onnx|iree]
 curl --data-binary @photo.jpg http://localhost:8000 > mask.png    # one class number a pixel
 
 Networks of objects answer JSON: class, score and box of each. Errors are JSON too: 400 what is no image
-of the network's type, 408 too slow, 411 no length, 413 too large. Pictures are predicted one after the
-other, whole; there is no TLS and nobody is asked who they are: put it behind a server that does.
+of the network's type, 408 too slow, 411 no length, 413 too large, 503 too many at once. Pictures are
+predicted one after the other, whole; there is no TLS and nobody is asked who they are: put it behind a
+server that does.
 """
 
 import contextlib
@@ -20,12 +21,26 @@ import time
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_BYTES, MOST_PIXELS = 32 << 20, 1 << 24  # of a request, of a picture
+MOST_HELD = 8 * MOST_BYTES  # of all requests at once
 SECONDS = 10  # that a client may take to send it
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP')  # no other decoder sees what a stranger sends
+MODES = (
+  '1',
+  'L',
+  'LA',
+  'P',
+  'PA',
+  'RGB',
+  'RGBA',
+  'CMYK',
+  'YCbCr',
+)  # that have one meaning as RGB or grey
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+BITS, SAMPLES = 258, 277  # TIFF's tags
+Image.MAX_IMAGE_PIXELS = None  # check_size has a limit of its own
 
 
 class Refused(Exception):
@@ -36,17 +51,25 @@ def read(data, channels, dtype):
   """Returns the picture [h,w,channels] of a type, upright, with the values of the file."""
   if data[:4] in TIFF and (dtype != 'uint8' or channels not in (1, 3)):
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-      page = file.series[0]
-      check_size(page.sizes.get('height', 0), page.sizes.get('width', 0), page.nbytes)
+      page = file.pages[0]
+      check_size(page.imagelength, page.imagewidth, page.nbytes)
+      if len(file.pages) > 1 or file.series[0].size != page.size:
+        raise Refused(400, 'it holds several pictures (pages are no bands): send one')
       values = page.asarray()
     if values.ndim == 3 and values.shape[0] == channels != values.shape[2]:
       values = np.moveaxis(values, 0, -1)
   else:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       check_size(image.height, image.width)
+      if getattr(image, 'n_frames', 1) > 1 and image.format != 'MPO':  # whose others are views
+        raise Refused(400, f'it holds {image.n_frames} pictures (pages are no bands): send one')
+      tags = dict(getattr(image, 'tag_v2', {}))
       deep = image.mode.startswith(('I', 'F')) or image.format == 'PNG' and data[24] == 16
-      if deep and dtype == 'uint8':
+      if (deep or max(tags.get(BITS, (8,))) > 8) and dtype == 'uint8':
         raise Refused(400, 'more than 8 bits a channel; this network takes 8')
+      bands = tags.get(SAMPLES, len(image.getbands()))
+      if not deep and (image.mode not in MODES or bands != len(image.getbands())):
+        raise Refused(400, f'{bands} bands of the kind {image.mode}; send RGB or grey')
       image = ImageOps.exif_transpose(image)
       values = np.asarray(image if deep else image.convert('RGB' if channels == 3 else 'L'))
   values = values[..., None] if values.ndim == 2 else values
@@ -113,37 +136,64 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.send_response(code)
     self.send_header('Content-Type', kind)
     self.send_header('Content-Length', str(len(content)))
-    self.end_headers()
-    self.wfile.write(content)
+    with contextlib.suppress(ConnectionError):  # who asked may have gone
+      self.end_headers()
+      self.wfile.write(content)
 
   def send_error(self, code, message=None, explain=None):
     code, message = (408, f'not sent in {SECONDS} s') if self.late else (code, message)
     error = {'error': ' '.join(str(message).split())}
     self.reply(code, 'application/json', json.dumps(error).encode() + b'\n')
 
-  def body(self):
+  def length(self):
     length = self.headers['Content-Length'] or ''
-    if not length.isdecimal():
+    if not (length.isdecimal() and length.isascii()):
       raise Refused(411, 'say Content-Length')
-    if int(length) > MOST_BYTES:
-      raise Refused(413, f'{length} bytes; at most {MOST_BYTES:,} are taken')
-    data = self.rfile.read(int(length))
+    if len(length) > 20 or int(length) > MOST_BYTES:
+      raise Refused(413, f'{length[:20]} bytes; at most {MOST_BYTES:,} are taken')
+    return int(length)
+
+  def body(self, length):
+    data = self.rfile.read(length)
     self.clock.cancel()
-    if len(data) < int(length):
+    if len(data) < length:
       raise Refused(400, f'{len(data)} of {length} bytes came')
     return data
 
   def do_POST(self):
     try:
-      data, card = self.body(), self.server.card
-      with self.server.lock:
-        image = read(data, card['input']['channels'], card['input']['dtype'])
-        kind, content = answer(self.server.predict(image[None]), card, image.shape[:2])
+      card, length = self.server.card, self.length()
+      with self.server.room(length):
+        data = self.body(length)
+        with self.server.lock:
+          image = read(data, card['input']['channels'], card['input']['dtype'])
+          kind, content = answer(self.server.predict(image[None]), card, image.shape[:2])
     except Refused as refused:
       return self.send_error(*refused.args)
+    except UnidentifiedImageError:
+      return self.send_error(400, 'cannot predict this: no PNG, JPEG, TIFF or BMP that can be read')
     except Exception as error:
       return self.send_error(400, f'cannot predict this: {error}')
     self.reply(200, kind, content)
+
+
+class Server(http.server.ThreadingHTTPServer):
+  """Holds no more of its clients' bytes than MOST_HELD."""
+
+  request_queue_size = 128  # connections that wait to be taken
+  held, holding = 0, threading.Lock()
+
+  @contextlib.contextmanager
+  def room(self, length):
+    with self.holding:
+      if self.held + length > MOST_HELD:
+        raise Refused(503, f'{self.held:,} bytes of others are in the way: try again')
+      self.held += length
+    try:
+      yield
+    finally:
+      with self.holding:
+        self.held -= length
 
 
 def main(folder, port='8000', runtime='jax'):
@@ -157,7 +207,7 @@ def main(folder, port='8000', runtime='jax'):
   predict(
     np.zeros([n if isinstance(n, int) else 32 for n in (1, *shape[1:])], card['input']['dtype'])
   )
-  server = http.server.ThreadingHTTPServer(('localhost', int(port)), Handler)
+  server = Server(('localhost', int(port)), Handler)
   server.predict, server.card, server.lock = predict, card, threading.Lock()
   print(f'serving {folder} in {runtime} on http://localhost:{port}', flush=True)
   server.serve_forever()

@@ -4,16 +4,19 @@ import io
 import json
 import runpy
 import socket
+import struct
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from jaxseg.export import write
@@ -101,15 +104,51 @@ GREY = np.zeros((8, 8), np.uint8)
 PNG = encoded(tiny_runs.random_image(60, 64))
 
 
+def tiff(pixels, **options):
+  file = io.BytesIO()
+  tifffile.imwrite(file, pixels, **{'photometric': 'rgb', **options})
+  return file.getvalue()
+
+
+def several(kind):
+  """Two pictures in a file, which predict refuses or gives a mask each."""
+  return encoded(
+    tiny_runs.random_image(8, 9), kind, save_all=True, append_images=[Image.new('RGB', (9, 8))]
+  )
+
+
+def huge(side):
+  """A PNG of few bytes that says it has side x side pixels."""
+  data = bytearray(encoded(tiny_runs.random_image(8, 9)))
+  data[16:24] = struct.pack('>II', side, side)
+  data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
+  return bytes(data)
+
+
 @pytest.mark.parametrize(
   ('data', 'status', 'words'),
   [
-    (b'no image', 400, 'cannot predict this: cannot identify image file'),
+    (b'no image', 400, 'cannot predict this: no PNG, JPEG, TIFF or BMP that can be read'),
     (PNG[:300], 400, 'cannot predict this: '),
-    (encoded(GREY, 'GIF'), 400, 'cannot predict this: cannot identify image file'),
+    (encoded(GREY, 'GIF'), 400, 'cannot predict this: no PNG, JPEG, TIFF or BMP that'),
     (encoded(GREY.astype(np.uint16)), 400, 'more than 8 bits a channel; this network takes 8'),
     (encoded(np.zeros((129, 128), np.uint8)), 413, '129 x 128 pixels; at most 16,384 are taken'),
     (bytes((1 << 16) + 1), 413, '65537 bytes; at most 65,536 are taken'),
+    (several('PNG'), 400, 'it holds 2 pictures (pages are no bands): send one'),
+    (several('TIFF'), 400, 'it holds 2 pictures (pages are no bands): send one'),
+    (tiff(np.zeros((8, 9, 3), np.uint16)), 400, 'more than 8 bits a channel; this network takes 8'),
+    (
+      tiff(np.zeros((8, 9, 4), np.uint8), extrasamples=['unspecified']),
+      400,
+      '4 bands of the kind RGB',
+    ),
+    (
+      tiff(np.zeros((8, 9, 5), np.uint8), photometric='minisblack', planarconfig='contig'),
+      400,
+      'cannot predict this: no PNG,',
+    ),
+    (tiff(np.zeros((8, 9, 3), np.uint8), photometric='cielab'), 400, '3 bands of the kind LAB'),
+    (huge(60000), 413, '60000 x 60000 pixels; at most 16,384 are taken'),
   ],
 )
 def test_what_is_refused_is_told_in_json(data, status, words, server):
@@ -137,6 +176,34 @@ def test_slow_and_odd_clients_are_ended_and_block_nobody(server):
       for _ in range(100):
         lasting.sendall(b'x')
         time.sleep(0.05)
+
+
+def test_it_holds_no_more_than_its_limit():
+  example = runpy.run_path(str(SERVE))
+  server, most = object.__new__(example['Server']), example['MOST_HELD']
+  with server.room(most - 1), server.room(1):
+    with pytest.raises(example['Refused'], match='503.*try again'), server.room(1):
+      pass
+  with pytest.raises(ZeroDivisionError), server.room(most):
+    raise ZeroDivisionError
+  with server.room(most):
+    pass
+
+
+def test_who_has_gone_leaves_no_traceback(server):
+  """The fixture looks for one in the log."""
+  client = socket.create_connection(('localhost', server.port), timeout=30)
+  client.sendall(b'POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n' % len(PNG) + PNG)
+  client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+  client.close()  # with a reset
+  assert post(server, PNG)[0] == 200
+
+
+@pytest.mark.parametrize(('length', 'status'), [('9' * 5000, b' 413 '), ('\xb2', b' 411 ')])
+def test_lengths_that_are_no_numbers(length, status, server):
+  with socket.create_connection(('localhost', server.port), timeout=30) as client:
+    client.sendall(f'POST / HTTP/1.0\r\nContent-Length: {length}\r\n\r\nx'.encode('latin1'))
+    assert status in client.recv(4096)
 
 
 def test_without_arguments_it_is_one_line(monkeypatch, tmp_path):

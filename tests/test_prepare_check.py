@@ -183,6 +183,15 @@ def test_dark_and_void_images_are_remarked():
   ]
 
 
+def test_a_split_without_images_is_remarked_once():
+  source = Listed([])
+  surveys = {'val': survey.survey(source, 'reading')}
+  experiment = build.experiment(configs.load(f'{ROOT}/configs/folder.py:smoke'))
+  facts = surveys['val'].facts(source.class_names)
+  lines = check.remarks(experiment, surveys, {'duplicates': [], 'splits': {'val': facts}})
+  assert list(lines) == ['val has no images']
+
+
 def test_prepare_builds_and_tells_where(own, tmp_path, capsys):
   launch('data', 'prepare', *flags(own))
   text = capsys.readouterr().out

@@ -26,17 +26,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from jaxseg import config as configs
 from jaxseg import files
 from jaxseg.console import say
 from jaxseg.data import geometry, threads
 from jaxseg.export import trial
 from jaxseg.export.card import PLATFORMS, make_card, read_metrics
-from jaxseg.export.folder import read_card, replacing
+from jaxseg.export.folder import replacing
 from jaxseg.export.programs import write_programs
+from jaxseg.export.received import received
 from jaxseg.predict.averages import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.temperature import fitted
@@ -48,7 +47,6 @@ from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 
 CHECKED = 4  # images of the evaluation split
-_KEPT = ('trained', 'metrics')  # of the card, where an export is renewed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,27 +120,14 @@ def renew(folder: str | Path, forms: Forms) -> dict[str, Any]:
     forms: what is written beside what was.
 
   Raises:
-    UserError: it is no export, or one from before cards held the config.
+    UserError: it is no export, or not as we write one; then it stays as it is.
   """
-  old = read_card(folder)
-  place = files.place(folder)
-  if 'config' not in old:
-    raise UserError(f'{folder} is of an earlier format: export the run again')
-  shapes = [e['shape'] for e in old['programs'] if all(isinstance(n, int) for n in e['shape'])]
-  had = {entry['runtime'] for entry in old['programs']}
-  forms = dataclasses.replace(
-    forms, onnx=forms.onnx or 'onnx' in had, size=forms.size or tuple(shapes[0][1:3])
-  )
+  old, place = received(folder, forms.size), files.place(folder)
   with replacing(folder) as new, _on_cpu():
-    experiment = build.experiment(configs.plain(old['config']))
-    variables = traverse_util.unflatten_dict(load_file(place / old['weights']), sep='/')
-    entries = old['classes']
-    names, colours = zip(*((e['name'], tuple(e['color'])) for e in entries), strict=True)
-    ids = tuple(e['id'] for e in entries if 'id' in e)
-    classes = Classes(names, colours, ids)
-    predictor = _predictor(experiment, variables, classes, old.get('temperature', 1.0))
-    images = {'noise': _noise(experiment, forms.size)}
-    card = write_export(new, predictor, images, {k: old[k] for k in _KEPT}, forms)
+    forms = dataclasses.replace(forms, onnx=forms.onnx or old.onnx, size=old.size)
+    predictor = _predictor(old.experiment, old.variables, old.classes, old.temperature)
+    images = {'noise': _noise(old.experiment, old.size)}
+    card = write_export(new, predictor, images, old.kept, forms)
   _report(place, card)
   return card
 

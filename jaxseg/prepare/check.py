@@ -132,6 +132,9 @@ def remarks(
     more = f' and {len(twice) - 5} more' if len(twice) > 5 else ''
     yield f'{len(twice)} images stand in two splits: {", ".join(twice[:5])}{more}'
   for split, facts in report['splits'].items():
+    if not facts['images']:
+      yield f'{split} has no images'
+      continue
     if facts['void'] > 0.5:
       yield f'{facts["void"]:.1%} of the pixels of {split} are void'
     if absent := [name for name, count in facts['pixels'].items() if not count]:

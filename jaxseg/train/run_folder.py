@@ -198,7 +198,7 @@ def load_classes(workdir: str | Path) -> Classes:
   """Reads the classes of a run. Raises UserError where there is none, or they are damaged."""
   file = files.place(workdir) / 'classes.json'
   try:
-    return _classes(files.read_json(file, _LARGEST))
+    return checked_classes(files.read_json(file, _LARGEST))
   except FileNotFoundError:
     raise UserError(f'{file} is not there: give the --workdir of a training') from None
   except (KeyError, TypeError, ValueError) as e:
@@ -206,7 +206,8 @@ def load_classes(workdir: str | Path) -> Classes:
     raise UserError(f'{file} cannot be read ({reason}): give the --workdir of a training') from e
 
 
-def _classes(saved: Any) -> Classes:
+def checked_classes(saved: Any) -> Classes:
+  """Returns classes as they were saved. Raises ValueError, KeyError or TypeError where they are none."""
   names, palette = saved['names'], saved['palette']
   if not names or not all(isinstance(name, str) and is_word(name) for name in names):
     raise ValueError('the names of the classes must be words')
@@ -231,13 +232,22 @@ def load_config(workdir: str | Path) -> dict[str, Any]:
   """
   file = files.place(workdir) / 'config.json'
   try:
-    config = configs.plain(files.read_json(file, _LARGEST))
-    config = flat.nested(config) if flat.is_flat(config) else config
-    configs.settings(config)
-    return config
+    return checked_config(files.read_json(file, _LARGEST))
   except FileNotFoundError:
     raise UserError(
       f'no run in {workdir} (no config.json): give the --workdir of a training'
     ) from None
   except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
     raise UserError(f'{file} is not a config that this project wrote: {e}') from None
+
+
+def checked_config(saved: Any) -> dict[str, Any]:
+  """Returns a config as it was saved, nested and plain.
+
+  Raises:
+    ValueError, LookupError, TypeError, AttributeError, RecursionError: it is none.
+  """
+  config = configs.plain(saved)
+  config = flat.nested(config) if flat.is_flat(config) else config
+  configs.settings(config)
+  return config
