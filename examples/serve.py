@@ -27,17 +27,7 @@ MOST_BYTES, MOST_PIXELS = 32 << 20, 1 << 24  # of a request, of a picture
 MOST_HELD = 8 * MOST_BYTES  # of all requests at once
 SECONDS = 10  # that a client may take to send it
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP')  # no other decoder sees what a stranger sends
-MODES = (
-  '1',
-  'L',
-  'LA',
-  'P',
-  'PA',
-  'RGB',
-  'RGBA',
-  'CMYK',
-  'YCbCr',
-)  # that have one meaning as RGB or grey
+MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of one meaning as RGB or grey
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 BITS, SAMPLES = 258, 277  # TIFF's tags
 Image.MAX_IMAGE_PIXELS = None  # check_size has a limit of its own

@@ -61,7 +61,7 @@ def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
     onnx = any(entry['runtime'] == 'onnx' for entry in card['programs'])
     size = size or _size([entry['shape'] for entry in card['programs']])
     kept = {'trained': {'step': int(card['trained']['step']), **card['trained']}}
-    weights, kept['metrics'] = place / str(card['weights']), dict(card['metrics'])
+    weights, kept['metrics'] = place / Path(card['weights']).name, dict(card['metrics'])
   except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
     reason = f'{type(e).__name__} {e}' if isinstance(e, (KeyError, TypeError)) else e
     raise UserError(
