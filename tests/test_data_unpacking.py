@@ -57,6 +57,16 @@ def test_good_archives(name, tmp_path):
   assert unpacked(good(tmp_path / name)) == {'set/a': CONTENT, 'set/b': CONTENT}
 
 
+def test_an_encrypted_archive_is_told(tmp_path):
+  path = good(tmp_path / 'a.zip')
+  data = bytearray(path.read_bytes())
+  for mark, place in ((b'PK\3\4', 6), (b'PK\1\2', 8)):  # the flags of the first member, twice
+    data[data.index(mark) + place] |= 1
+  path.write_bytes(data)
+  with pytest.raises(UserError, match="cannot unpack .*a.zip: its member 'set/a' is encrypted"):
+    unpacked(path)
+
+
 def nest(depth=16):
   """The nest of Python 3.11.7's hole: short links stand for folders too long to be resolved."""
   path, entries = '', []

@@ -257,6 +257,7 @@ def test_without_samples_uncertainty_is_the_entropy():
     (lambda: Options(tile_step=(8, 8)), 'needs a tile'),
     (lambda: predictor_of()(np.zeros((8, 8, 4), np.uint8)), '4 channels'),
     (lambda: predictor_of()(np.zeros((8, 8, 3), np.float32)), 'float32'),
+    (lambda: predictor_of()(np.ma.zeros((8, 8, 3), np.uint8)), 'a masked array: .* image.filled'),
   ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(build, message):

@@ -36,6 +36,7 @@ _ANY_SIZE = 1 << 62
 _PIECE = 1 << 20
 _LONGEST_HEADER = 1 << 24  # bytes that tarfile may read at once
 _LONGEST_TARGET = 4096
+_ENCRYPTED = 1  # of a zip member's flags
 
 
 class _Damage(ValueError):
@@ -177,6 +178,8 @@ def _of_zip(path: Path, folder: Path) -> Iterator[_Member]:
         'room there, or set JAXSEG_CACHE to a folder on another disk'
       )
     for info in file.infolist():
+      if info.flag_bits & _ENCRYPTED:
+        raise _Damage(f'its member {info.filename!r} is encrypted')
       name, kind = _inside(info.filename), stat.S_IFMT(info.external_attr >> 16)
       if info.is_dir():
         yield _Member(name)

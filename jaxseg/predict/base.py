@@ -137,6 +137,8 @@ def checked(image: Any, data: Data) -> np.ndarray:
     return image_files.read_image(files.place(image), **wanted)
   if isinstance(image, Image.Image):
     return image_files.as_image(pages.of_picture(image), **wanted)
+  if isinstance(image, np.ma.MaskedArray):
+    raise UserError('a masked array: what is masked has a value too, give image.filled(VALUE)')
   image = np.asarray(image)
   if image.ndim not in (2, 3) or 0 in image.shape:
     raise UserError(f'image has the shape {image.shape}: (h, w) or (h, w, channels) is taken')
