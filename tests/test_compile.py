@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+import types
 
 import jax
 import pytest
@@ -9,10 +11,10 @@ import pytest
 from jaxseg import config
 from jaxseg.config.config_files import baselines
 from jaxseg.tools import examples, slices
-from jaxseg.tools.compile import account, program, session
+from jaxseg.tools.compile import account, program, session, table
 from jaxseg.train import build
 from jaxseg.types import UserError
-from tests.test_launch import launch
+from tests.test_launch import ROOT, launch
 
 TEXT = """\
 HloModule jit_step
@@ -103,24 +105,129 @@ def test_sizes_of_the_baselines_need_no_data(monkeypatch, tmp_path):
   assert sizes['configs/mask_rcnn_coco.py'] == (800, 1344)
 
 
-def test_a_table_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
+SPECS = ['configs/unet_shapes.py:smoke', 'configs/unet_shapes.py', 'configs/fcn_camvid.py:smoke']
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+  """A compiler that keeps what it is asked for; v6e's chips are too small for everything."""
   asked = []
 
-  def compiled(experiment, rented, mode, size):
-    asked.append(rented.name)
-    if rented.name == 'v6e-8':
-      raise program.OutOfMemory('it needs 40G')
-    return program.Compiled(result(slice=rented.name, size=size), '')
+  class Lowered:
+    num_steps = 900_000
 
-  monkeypatch.setattr(session, 'compiled', compiled)
-  monkeypatch.setattr(session, 'baselines', lambda folder: [('configs/unet_shapes.py:smoke', '')])
-  some = [slices.slice_of('v5e-8'), slices.slice_of('v6e-8'), slices.slice_of('v5e-256')]
+    def __init__(self, experiment, rented, mode, size):
+      self.about = (experiment.name, rented.name, mode)
+      self.rented, self.mode, self.size = rented, mode, size
+      self.digest = f'of {experiment.name}'
+
+    def compile(self):
+      asked.append(self.about)
+      if self.rented.kind == 'v6e':
+        raise program.OutOfMemory('it needs 40G')
+      changes = {} if self.mode == 'train' else {'num_steps': None, 'needed_bytes': 17 << 30}
+      figures = result(slice=self.rented.name, mode=self.mode, size=self.size, **changes)
+      return program.Compiled(figures, '')
+
+  monkeypatch.setattr(table, 'lowered', Lowered)
+  monkeypatch.setattr(table, '_compiler', lambda: 'jax 1, libtpu 2')
+  monkeypatch.setattr(table.topology, 'prepare', lambda: None)
+  monkeypatch.setattr(table, 'baselines', lambda folder: [(SPECS[0], '')])
+  return asked
+
+
+def wanted(*names, modes=('train',)):
+  return table.Wanted([slices.slice_of(name) for name in names], modes, size=(32, 48))
+
+
+def keep(shown):
+  return lambda name, head, rows: shown.append([list(row) for row in rows])
+
+
+def test_a_table_goes_on_where_it_ended(tmp_path, compiler):
+  some, shown = wanted('v5e-8', 'v6e-8', 'v5e-256'), []
   for _ in range(2):
-    session.table(some, ('train',), json_file=str(tmp_path / 'rows.json'), size=(32, 48))
-  assert asked == ['v5e-8', 'v6e-8']  # 256 chips have 64 hosts, which cannot share 8 images
-  rows = capsys.readouterr().out.splitlines()[-3:]
-  assert rows[0].endswith('| v5e-8 | 8 x 32x48 | 8 | 3.00 | 2.0 | 50% | 0.5 |')
-  assert '| it needs 40G |' in rows[1] and '64 hosts cannot share 8 images' in rows[2]
+    table.fill(some, str(tmp_path / 'rows.json'), None, keep(shown))
+  # 256 chips have 64 hosts, which cannot share 8 images
+  assert [name for _, name, _ in compiler] == ['v5e-8', 'v6e-8']
+  empty = [[['`unet_shapes:smoke`', 'train', 'not run', *[''] * 7]]] * 3
+  numbers = ['8 x 32x48', '8', '3.00 of 16', 'yes', '197', '2.0', '50%', '0.5']
+  told = ['it needs 40G', 'refused: 64 hosts cannot share 8 images']
+  full = [[['`unet_shapes:smoke`', 'train', *numbers]]]
+  full += [[['`unet_shapes:smoke`', 'train', words, *[''] * 7]] for words in told]
+  assert shown == empty + full + full  # the second call compiles nothing and shows it once
+
+
+def test_rows_are_a_line_each_and_of_one_set_of_flags(tmp_path, compiler):
+  file, shown = tmp_path / 'rows.json', []
+  table.fill(wanted('v5e-8', modes=('train', 'eval')), str(file), None, keep(shown))
+  lines = file.read_text().splitlines()
+  assert (lines[0], lines[-1]) == ('[', ']') and len(lines) == 4
+  rows = json.loads(file.read_text())
+  assert [row['mode'] for row in rows] == ['eval', 'train']  # sorted, whatever came first
+  assert {row['changes'] for row in rows} == {'--crop=32,48'}
+  assert shown[-1][1][4:6] == ['17.00 of 16', 'no'] and shown[-1][1][-1] == '-'
+  others = table.Wanted([slices.slice_of('v5e-8')], ('train',), ('dtype=bfloat16',), (32, 48))
+  table.fill(others, str(file), 0, keep(shown))
+  assert shown[-1] == [['`unet_shapes:smoke`', 'train', 'not run', *[''] * 7]]
+
+
+def test_no_time_compiles_nothing_and_needs_no_compiler(monkeypatch, compiler):
+  def absent():
+    raise UserError('no compiler')
+
+  monkeypatch.setattr(table.topology, 'prepare', absent)
+  shown = []
+  table.fill(wanted('v5e-8'), None, 0, keep(shown))
+  assert len(shown) == 1 and not compiler
+
+
+def test_a_config_with_the_program_of_another_takes_its_figures(tmp_path, compiler):
+  file, shown = tmp_path / 'rows.json', []
+  table.fill(wanted('v5e-8'), str(file), None, keep(shown))
+  rows = json.loads(file.read_text())
+  rows[0]['config'] = 'configs/unet_shapes.py:other'
+  file.write_text(json.dumps(rows))
+  table.fill(wanted('v5e-8'), str(file), None, keep(shown))
+  assert len(compiler) == 1  # the same digest: not compiled again
+  first, second = json.loads(file.read_text())
+  assert first == second | {'config': 'configs/unet_shapes.py:other'}
+
+
+def test_every_file_has_its_turn_before_any_has_a_second():
+  assert table.by_turns(['a.py:x', 'a.py', 'a.py:y', 'b.py', 'c.py', 'c.py:z']) == [
+    'a.py:x',
+    'b.py',
+    'c.py',
+    'a.py',
+    'c.py:z',
+    'a.py:y',
+  ]
+
+
+def test_configs_with_the_same_in_all_columns_share_a_row(compiler, monkeypatch):
+  monkeypatch.setattr(table, 'baselines', lambda folder: [(spec, '') for spec in SPECS])
+  shown = []
+  table.fill(wanted('v5e-8', modes=('train', 'eval')), None, 0, keep(shown))
+  configs = '`unet_shapes:smoke`, `unet_shapes`, `fcn_camvid:smoke`'
+  assert shown == [[[configs, 'train, eval', 'not run', *[''] * 7]]]
+
+
+def test_another_json_file_is_not_taken_for_a_table(tmp_path, compiler):
+  (tmp_path / 'one.json').write_text('{"slice": "v5e-8"}')
+  with pytest.raises(UserError, match=r'one.json is no table of --all: name another file'):
+    table.fill(wanted('v5e-8'), str(tmp_path / 'one.json'), None, keep([]))
+
+
+def test_the_tables_in_the_docs_are_those_of_the_committed_rows(tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  page = tmp_path / 'tpu.md'
+  shutil.copy('docs/tpu.md', page)
+  written = page.read_text()
+  command = next(line for line in written.splitlines() if 'docs/compiled.json' in line)
+  flags = command.replace('--minutes=60', '--minutes=0').replace('docs/tpu.md', str(page)).split()
+  launch('compile', *flags[2:])
+  assert page.read_text() == written
 
 
 @pytest.mark.parametrize(
@@ -194,15 +301,15 @@ def test_a_tiny_network_is_compiled_for_chips_that_are_not_there(
   ],
 )
 def test_the_advice_is_the_first_change_with_which_it_compiles(fits, advice, monkeypatch):
-  def compiled(experiment, rented, mode, size, **options):
+  def lowered(experiment, rented, mode, size, **options):
     settings = experiment.settings
     remat = experiment.config['model']['remat']
     given = dict(remat=remat, accumulate=settings.accumulate, batch_size=settings.batch_size)
     if given != fits:
       raise program.OutOfMemory('it needs 40G')
-    return program.Compiled(result(), '')
+    return types.SimpleNamespace(compile=lambda: program.Compiled(result(), ''))
 
-  monkeypatch.setattr(session, 'compiled', compiled)
+  monkeypatch.setattr(session, 'lowered', lowered)
   monkeypatch.setattr(session.topology, 'prepare', lambda: None)
   with pytest.raises(UserError, match=f'it needs 40G; {advice}'):
     session.run('configs/unet_shapes.py:smoke', batch=8, size=(32, 32), slices=('v5e-1',))

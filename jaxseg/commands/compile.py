@@ -2,12 +2,15 @@
 
 python launch/compile.py --config=configs/unet_dsb2018.py --topology=v5e-8 [--mode=train] [--batch=64]
     [--crop=256,256] [--layers=stock] [--json=FILE] [--config.dtype=bfloat16 ...]
-python launch/compile.py --all --topology=v4-8,v5e-8,v6e-8 --json=FILE     every baseline, in a table
+python launch/compile.py --all --topology=v5e-8,v4-8 --mode=train,eval --json=FILE [--minutes=60] [--output=FILE.md]
+    [--config.dtype=bfloat16]     every baseline, in tables; goes on with what is missing in --json
 python launch/compile.py --layers=each --topology=v5e-1 --batch=8      every layer beside Flax's own
 
 Nothing is run or allocated. Times are estimates of the TPU's own compiler, of which the extra `compile` brings a
 copy; a program that does not fit ends with status 2 and with what would fit.
 """
+
+import functools
 
 from jaxseg import console
 
@@ -24,7 +27,10 @@ def main(parser: console.Parser) -> None:
   add('--price-per-chip-hour', type=console.number(0, 1e6), help='adds the cost of the steps')
   add('--program', help="write the compiled program, XLA's text, to this file")
   add('--json', help='write the figures to this file; with --all, go on where it ends')
-  flags = parser.parse()
+  add('--minutes', type=console.number(0, 1e6), help='with --all: begin nothing after so many')
+  add('--output', help='with --all: Markdown file whose tables are replaced; default: print')
+  flags = parser.parse(every='all')
+  from jaxseg.report import tables
   from jaxseg.tools.compile import session
 
   session.run(
@@ -39,4 +45,6 @@ def main(parser: console.Parser) -> None:
     program_file=flags.program,
     json_file=flags.json,
     price_per_chip_hour=flags.price_per_chip_hour,
+    minutes=flags.minutes,
+    show=functools.partial(tables.show, flags.output),
   )

@@ -61,15 +61,17 @@ class Parser(argparse.ArgumentParser):
     add('--mirror', default='', help='path or URL that is asked first')
     add('--data_dir', default='', help='default: $JAXSEG_DATA, else ~/jaxseg_data')
 
-  def parse(self, without_config: str = '') -> argparse.Namespace:
+  def parse(self, without_config: str = '', every: str = '') -> argparse.Namespace:
     """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value.
 
-    The job `without_config` takes these alone, others with the config that they change.
+    The job `without_config` takes these alone, and so does the flag `every`, which stands for many
+    configs; others with the config that they change.
     """
     argv, prefix = self._argv, '--config.'
     flags = self.parse_intermixed_args([a for a in argv if not a.startswith(prefix)])
     flags.overrides = [a[len(prefix) :] for a in argv if a.startswith(prefix)]
     alone = without_config and flags.job == without_config
+    alone = alone or (every and getattr(flags, every))
     if flags.overrides and not alone and not getattr(flags, 'config', None):
       raise UserError(f'--config.{flags.overrides[0]} needs --config=configs/NAME.py')
     return flags

@@ -57,7 +57,7 @@ def write(
   scores = common_scores(shown)
   rows = [_row(run, result, scores, pictures and Path(pictures)) for run, result in shown]
   head = ('run', 'split', *map(title, scores), 'paper', 'hardware', 'training', 'command')
-  _show(output, table or split, head, rows)
+  show(output, table or split, head, rows)
 
 
 def write_baselines(output: str | None, workdirs: Sequence[str] = ()) -> None:
@@ -81,12 +81,13 @@ def write_baselines(output: str | None, workdirs: Sequence[str] = ()) -> None:
         f'{run.path} was not trained by a baseline of configs/ as it stands: leave it out here'
       )
   rows = [_baseline(spec, heading, runs.get(spec)) for spec, heading in known.items()]
-  _show(output, 'baselines', _BASELINES, rows)
+  show(output, 'baselines', _BASELINES, rows)
 
 
-def _show(
+def show(
   output: str | None, table: str, head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
+  """Prints a table, or puts it into a Markdown file; see `replace_table`."""
   if output:
     replace_table(output, table, head, rows)
   else:

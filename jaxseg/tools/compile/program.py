@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -84,63 +85,98 @@ class OutOfMemory(Exception):
   """The program needs more memory than a chip has."""
 
 
-def compiled(
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+  """A program that is traced and not compiled yet.
+
+  Attributes:
+    title: what it is, for messages.
+    workload: whose program.
+    lowered: of JAX.
+  """
+
+  title: str
+  workload: ours.Workload
+  lowered: jax.stages.Lowered
+  rented: Slice
+  mode: str
+
+  @property
+  def digest(self) -> str:
+    """Of the text that the compiler gets: configs whose programs are the same have the same."""
+    return hashlib.sha256(self.lowered.as_text().encode()).hexdigest()[:16]
+
+  @property
+  def num_steps(self) -> int | None:
+    return self.workload.experiment.settings.num_steps if self.mode == 'train' else None
+
+  def compile(self) -> Compiled:
+    """Compiles for the slice.
+
+    Raises:
+      OutOfMemory: the program does not fit a chip.
+    """
+    begin = time.perf_counter()
+    try:
+      program = self.lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
+        raise
+      used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
+      needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
+      raise OutOfMemory(f'{self.title} needs {needs} on a chip') from None
+    return self._explained(program, time.perf_counter() - begin)
+
+  def _explained(self, program: jax.stages.Compiled, seconds: float) -> Compiled:
+    text, memory = program.as_text(), program.memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    layers: dict[str, float] = collections.Counter()
+    unestimated = 0.0
+    for operation in account.operations(text):
+      cycles = operation.estimate(self.rented.chip)
+      layers[operation.layer] += cycles
+      unestimated += cycles if operation.cycles is None else 0
+    exchanged: dict[str, int] = collections.Counter()
+    for one in collectives(text):
+      exchanged[one.kind] += one.bytes
+    (batch, *size, _), busy = self.workload.shape, len(self.workload.wrapper.devices)
+    flops = ours.flops(self.workload.experiment, tuple(size), train=self.mode == 'train')
+    result = Result(
+      self.rented.name,
+      self.mode,
+      batch,
+      busy,
+      tuple(size),
+      needed,
+      flops / busy,
+      sum(layers.values()),
+      unestimated,
+      dict(sorted(layers.items(), key=lambda item: -item[1])[:_DEAREST]),
+      dict(exchanged),
+      seconds,
+      self.num_steps,
+    )
+    return Compiled(result, text)
+
+
+def lowered(
   experiment: Experiment,
   rented: Slice,
   mode: str,
   size: tuple[int, int],
   *,
   stock_layers: bool = False,
-) -> Compiled:
-  """Compiles for the slice.
-
-  Raises:
-    OutOfMemory: the program does not fit a chip.
-  """
+) -> Lowered:
+  """Traces a config's program for the slice: mode 'train', 'eval' or 'predict'."""
   chips = topology.devices(rented)
   workload = ours.Workload(experiment, size, stock_layers=stock_layers, devices=chips)
-  begin = time.perf_counter()
   if mode == 'train':
-    lowered = workload.lower_train()
+    program = workload.lower_train()
   else:
-    lowered = workload.lower_infer(workload.predict_step(maps=mode == 'predict'))
-  try:
-    program = lowered.compile()
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
-      raise
-    used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
-    needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
-    raise OutOfMemory(f'{_title(experiment, rented, mode, size)} needs {needs} on a chip') from None
-  seconds, text, memory = time.perf_counter() - begin, program.as_text(), program.memory_analysis()
-  needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-  needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
-  layers: dict[str, float] = collections.Counter()
-  unestimated = 0.0
-  for operation in account.operations(text):
-    cycles = operation.estimate(rented.chip)
-    layers[operation.layer] += cycles
-    unestimated += cycles if operation.cycles is None else 0
-  exchanged: dict[str, int] = collections.Counter()
-  for one in collectives(text):
-    exchanged[one.kind] += one.bytes
-  busy = len(workload.wrapper.devices)
-  result = Result(
-    rented.name,
-    mode,
-    workload.shape[0],
-    busy,
-    tuple(size),
-    needed,
-    ours.flops(experiment, size, train=mode == 'train') / busy,
-    sum(layers.values()),
-    unestimated,
-    dict(sorted(layers.items(), key=lambda item: -item[1])[:_DEAREST]),
-    dict(exchanged),
-    seconds,
-    experiment.settings.num_steps if mode == 'train' else None,
-  )
-  return Compiled(result, text)
+    program = workload.lower_infer(workload.predict_step(maps=mode == 'predict'))
+  title = _title(experiment, rented, mode, size)
+  return Lowered(title, workload, program, rented, mode)
 
 
 def _title(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:

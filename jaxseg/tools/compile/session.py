@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxseg import config, files
-from jaxseg.config.config_files import baselines
 from jaxseg.console import say
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.compile import layers as each_layer
-from jaxseg.tools.compile import topology
-from jaxseg.tools.compile.program import Compiled, OutOfMemory, as_json, compiled, in_hours, report
+from jaxseg.tools.compile import table, topology
+from jaxseg.tools.compile.program import Compiled, OutOfMemory, as_json, lowered, report
 from jaxseg.tools.examples import training_size
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train import build
@@ -38,8 +36,10 @@ def run(
   program_file: str | None = None,
   json_file: str | None = None,
   price_per_chip_hour: float | None = None,
+  minutes: float | None = None,
+  show: table.Show | None = None,
 ) -> None:
-  """Compiles one program and prints what the compiler says of it, or a table of many.
+  """Compiles one program and prints what the compiler says of it, or makes a table of many.
 
   Args:
     spec: of jaxseg.config.load, with `overrides`.
@@ -53,6 +53,8 @@ def run(
     program_file: where to write the compiled program, XLA's text.
     json_file: where to write the figures; a table goes on with what is missing there.
     price_per_chip_hour: adds what the training's steps cost, of all chips of the slice.
+    minutes: after which a table begins no further program; None: all are compiled.
+    show: of a table's name, head and rows; for `every_baseline`.
 
   Raises:
     UserError: options that do not go together; or the program does not fit, with what does.
@@ -62,14 +64,13 @@ def run(
   if [bool(spec), every_baseline, layers == 'each'].count(True) != 1:
     raise UserError('give --config=FILE, or --all for every baseline, or --layers=each')
   rented = [slice_of(name) for name in slices]
+  if every_baseline:
+    return table.fill(table.Wanted(rented, modes, overrides, size), json_file, minutes, show)
   topology.prepare()
   if layers == 'each':
     rows = each_layer.table(rented[0], batch or 8, jnp.bfloat16)
     if json_file:
       _write_json(json_file, rows)
-    return
-  if every_baseline:
-    table(rented, modes, overrides, json_file, size)
     return
   if len(rented) != 1 or len(modes) != 1:
     raise UserError('several of --topology or --mode are for --all only')
@@ -88,7 +89,7 @@ def _fitting(
   experiment: Experiment, target: tuple[Slice, str, tuple[int, int]], *, stock_layers: bool
 ) -> Compiled:
   try:
-    return compiled(experiment, *target, stock_layers=stock_layers)
+    return lowered(experiment, *target, stock_layers=stock_layers).compile()
   except OutOfMemory as error:
     raise UserError(f'{error}; {_what_fits(experiment, *target)}') from None
 
@@ -107,7 +108,7 @@ def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int
   """Says which change makes it fit: the first, of those that keep most, with which it compiles."""
   for words, changed in _smaller(experiment, mode):
     try:
-      if compiled(changed, rented, mode, size).result.fits:
+      if lowered(changed, rented, mode, size).compile().result.fits:
         return f'it fits with {words}'
     except OutOfMemory:
       continue
@@ -130,66 +131,3 @@ def _smaller(experiment: Experiment, mode: str) -> Iterator[tuple[str, Experimen
   while batch > 1:
     batch //= 2
     yield f'--batch={batch}', ours.changed(experiment, batch_size=batch)
-
-
-def table(
-  slices: Sequence[Slice],
-  modes: Sequence[str],
-  overrides: Sequence[str] = (),
-  json_file: str | None = None,
-  size: tuple[int, int] | None = None,
-) -> list[dict[str, Any]]:
-  """Compiles the baselines of configs/, and prints a table in Markdown; see `run`."""
-  rows = files.read_json(files.place(json_file)) if _exists(json_file) else []
-  done = {tuple(row[name] for name in _KEYS): row for row in rows}
-  say(
-    'estimates of the TPU compiler, nothing was run',
-    '',
-    '| config | mode | slice | images | chips busy | GiB a chip | ms | of peak | hours of all steps |',
-    '|---' * 9 + '|',
-  )
-  specs = [spec for spec, _ in baselines('configs')]
-  for spec, rented, mode in itertools.product(specs, slices, modes):
-    key = spec, rented.name, mode
-    if key not in done:
-      done[key] = _row(spec, overrides, rented, mode, size) | dict(zip(_KEYS, key, strict=True))
-      if json_file:
-        _write_json(json_file, list(done.values()))
-    say(_line(done[key]))
-  return list(done.values())
-
-
-_KEYS = ('config', 'slice', 'mode')
-
-
-def _exists(json_file: str | None) -> bool:
-  return bool(json_file) and files.place(json_file).exists()
-
-
-def _row(
-  spec: str,
-  overrides: Sequence[str],
-  rented: Slice,
-  mode: str,
-  size: tuple[int, int] | None,
-) -> dict[str, Any]:
-  try:
-    experiment = build.experiment(config.load(spec, overrides))
-    batch = experiment.settings.batch_size
-    if rented.busy(batch) is None:
-      return {'problem': f'{rented.hosts} hosts cannot share {batch} images'}
-    return as_json(compiled(experiment, rented, mode, size or training_size(experiment)).result)
-  except (UserError, OutOfMemory) as error:
-    return {'problem': str(error)}
-
-
-def _line(row: Mapping[str, Any]) -> str:
-  begin = f'| {row["config"]} | {row["mode"]} | {row["slice"]} '
-  if 'problem' in row:
-    return f'{begin}| {row["problem"]} | | | | | |'
-  hours = '-' if row['hours'] is None else in_hours(row['hours'])
-  return (
-    f'{begin}| {row["batch"]} x {"x".join(map(str, row["size"]))} | {row["chips"]} '
-    f'| {row["needed_bytes"] / 2**30:.2f} | {row["seconds"] * 1e3:.1f} | {row["share_of_peak"]:.0%} '
-    f'| {hours} |'
-  )

@@ -1,0 +1,181 @@
+"""The table of every baseline compiled for slices: what is missing is compiled, one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg import config, files
+from jaxseg.config.config_files import baselines
+from jaxseg.console import say
+from jaxseg.tools.compile import topology
+from jaxseg.tools.compile.program import OutOfMemory, as_json, in_hours, lowered
+from jaxseg.tools.examples import training_size
+from jaxseg.tools.slices import Slice, slice_of
+from jaxseg.train import build
+from jaxseg.types import UserError
+
+Row = dict[str, Any]
+Show = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
+
+_KEYS = ('config', 'slice', 'mode', 'changes')
+_HEAD = ('mode', 'images', 'chips busy', 'GiB a chip', 'fits', 'GFLOP a chip', 'ms', 'of peak')
+_HEAD += ('hours of all steps',)
+_DEAREST = 3  # layers that a row keeps
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+  """What a table shows.
+
+  Attributes:
+    slices, modes: each of them with every baseline, the first ones before the others.
+    overrides: of every config.
+    size: (height, width) of the images; default: the training's.
+  """
+
+  slices: Sequence[Slice]
+  modes: Sequence[str]
+  overrides: Sequence[str] = ()
+  size: tuple[int, int] | None = None
+
+  @property
+  def changes(self) -> str:
+    """The flags that changed the configs, as one types them."""
+    crop = [f'--crop={self.size[0]},{self.size[1]}'] if self.size else []
+    return ' '.join([*(f'--config.{override}' for override in self.overrides), *crop])
+
+  def keys(self) -> Iterator[tuple[str, ...]]:
+    """Yields the values of _KEYS in the order in which they are compiled."""
+    specs = by_turns([spec for spec, _ in baselines('configs')])
+    for rented, mode, spec in itertools.product(self.slices, self.modes, specs):
+      yield spec, rented.name, mode, self.changes
+
+
+def by_turns(specs: Sequence[str]) -> list[str]:
+  """Orders specs so that every file's first comes before any file's second."""
+  order: dict[str, int] = {}
+  turns: dict[str, int] = {}
+  for spec in specs:
+    file = spec.partition(':')[0]
+    order[spec] = turns[file] = turns.get(file, -1) + 1
+  return sorted(specs, key=order.__getitem__)
+
+
+def fill(wanted: Wanted, json_file: str | None, minutes: float | None, show: Show) -> None:
+  """Shows what is known, compiles what is missing, and shows all.
+
+  Args:
+    wanted: its rows.
+    json_file: where rows of earlier calls are, and to which new ones are added.
+    minutes: after which no further program is begun; None: all are compiled.
+    show: of a table's name, its head and its rows.
+  """
+  known = {_key(row): row for row in _read(json_file)}
+  _show_all(wanted, known, show)
+  missing = [key for key in wanted.keys() if key not in known]
+  end = None if minutes is None else time.monotonic() + 60 * minutes
+  begun = 0
+  for key in missing:
+    if end is not None and time.monotonic() >= end:
+      break
+    known[key] = _compiled(key, wanted, list(known.values()))
+    begun += 1
+    told = ', '.join(filter(None, _cells(known[key])))
+    say(f'{begun} of {len(missing)}: {key[0]}, {key[2]} on {key[1]}: {told}')
+    if json_file:
+      _write(json_file, known.values())
+  if begun:
+    _show_all(wanted, known, show)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+  return tuple(row[name] for name in _KEYS)
+
+
+def _read(json_file: str | None) -> list[Row]:
+  if not json_file or not files.place(json_file).exists():
+    return []
+  rows = files.read_json(files.place(json_file))
+  if not isinstance(rows, list) or not all(
+    isinstance(row, dict) and row.keys() >= set(_KEYS) for row in rows
+  ):
+    raise UserError(f'{json_file} is no table of --all: name another file')
+  return rows
+
+
+def _write(json_file: str, rows: Sequence[Row]) -> None:
+  """Writes a row a line, in an order of their own, so that two versions compare line by line."""
+  lines = [json.dumps(row, sort_keys=True) for row in sorted(rows, key=_key)]
+  files.write_text(files.place(json_file), '[\n' + ',\n'.join(lines) + '\n]\n')
+
+
+def _compiled(key: tuple[str, ...], wanted: Wanted, known: Sequence[Row]) -> Row:
+  """Returns the row of a key: of the same program when that is known, else of a new one."""
+  topology.prepare()
+  spec, name, mode, _ = key
+  row = dict(zip(_KEYS, key, strict=True)) | {'compiler': _compiler()}
+  rented = slice_of(name)
+  try:
+    experiment = build.experiment(config.load(spec, wanted.overrides))
+    batch = experiment.settings.batch_size
+    if rented.busy(batch) is None:
+      return row | {'problem': f'refused: {rented.hosts} hosts cannot share {batch} images'}
+    program = lowered(experiment, rented, mode, wanted.size or training_size(experiment))
+    row['program'] = program.digest
+    same = (row['program'], name, mode, row['compiler'], program.num_steps)
+    twins = ('program', 'slice', 'mode', 'compiler', 'num_steps')
+    for other in known:
+      if tuple(map(other.get, twins)) == same:
+        return other | row
+    found = as_json(program.compile().result)
+  except (UserError, OutOfMemory) as error:
+    return row | {'problem': str(error)}
+  found['layers'] = dict(itertools.islice(found['layers'].items(), _DEAREST))
+  return found | row
+
+
+def _compiler() -> str:
+  return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'libtpu'))
+
+
+def _show_all(wanted: Wanted, known: Mapping[tuple[str, ...], Row], show: Show) -> None:
+  """Shows a table for each slice; configs, then modes, that have the same in all columns share a row."""
+  for rented in wanted.slices:
+    configs: dict[tuple[str, ...], list[str]] = {}
+    for mode, (spec, _) in itertools.product(wanted.modes, baselines('configs')):
+      cells = _cells(known.get((spec, rented.name, mode, wanted.changes)))
+      configs.setdefault((mode, *cells), []).append(f'`{Path(spec).name.replace(".py", "")}`')
+    modes: dict[tuple[str, ...], list[str]] = {}
+    for (mode, *cells), specs in configs.items():
+      modes.setdefault((', '.join(specs), *cells), []).append(mode)
+    rows = [(specs, ', '.join(names), *cells) for (specs, *cells), names in modes.items()]
+    head = (f'configs on {rented.name}', *_HEAD)
+    show(f'compiled {rented.name}', head, sorted(rows, key=_not_run))
+
+
+def _not_run(cells: Sequence[str]) -> bool:
+  return cells[2] == 'not run'
+
+
+def _cells(row: Row | None) -> tuple[str, ...]:
+  """Returns the columns behind config and mode; of what was not compiled, its reason in the first."""
+  if row is None or 'problem' in row:
+    return ('not run' if row is None else row['problem'], *[''] * (len(_HEAD) - 2))
+  needs, memory = row['needed_bytes'] / 2**30, slice_of(row['slice']).chip.memory / 2**30
+  return (
+    f'{row["batch"]} x {"x".join(map(str, row["size"]))}',
+    str(row['chips']),
+    f'{needs:.2f} of {memory:.0f}',
+    'yes' if needs <= memory else 'no',
+    f'{row["flops"] / 1e9:,.0f}' if row['flops'] >= 1e10 else f'{row["flops"] / 1e9:.1f}',
+    f'{row["seconds"] * 1e3:.1f}',
+    f'{row["share_of_peak"]:.0%}',
+    '-' if row['hours'] is None else in_hours(row['hours']),
+  )
