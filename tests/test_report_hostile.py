@@ -127,6 +127,16 @@ def test_damaged_lines_are_left_out_and_told(tmp_path):
     {'confusion': {'a': 1}},
     {'mean_iou': float('nan')},
     {'confusion': [[1, 2], [3, 4]]},  # of two classes, and the run has four
+    {'by_camera': {'a': 0.5}},
+    {'by_camera': {'a': {'iou': [0.5]}}},
+    {'by_camera': {'a': {'iou': 10**400}}},
+    {'by_camera': ['a']},
+    {'reliability': {'confidence': [0.5], 'accuracy': [0.5]}},
+    {'reliability': {'confidence': [0.5], 'accuracy': [0.5, 1], 'share': [1]}},
+    {'reliability': {'confidence': ['0.5'], 'accuracy': [0.5], 'share': [1]}},
+    {'reliability': 'high'},
+    {'risk_coverage': {'coverage': [], 'risk': []}},
+    {'risk_coverage': {'coverage': [1.0], 'risk': [{}]}},
   ],
 )
 def test_a_damaged_evaluation_is_one_line(change, hostile, tmp_path):
@@ -147,6 +157,8 @@ def test_a_good_evaluation_is_read_as_it_is(tmp_path):
     'confusion': [[1, 2], [3, 4]],
     'paper': {'source': 'x'},
     'runs': ['a', 'b'],
+    'reliability': {'confidence': [0.5, 1], 'accuracy': [0.5, 0], 'share': [0.25, 0.75]},
+    'risk_coverage': {'coverage': [1.0], 'risk': [0.5]},
     **more,
   }
   (tmp_path / 'val.json').write_text(json.dumps(saved))

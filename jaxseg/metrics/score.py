@@ -24,7 +24,7 @@ from jaxseg.types import UserError
 Example = Prediction = Mapping[str, Any]
 Result = dict[str, Any]
 
-_PER_CLASS, _BY = 'per_class_', 'by_'
+_PER_CLASS, BY = 'per_class_', 'by_'
 _MOST_ROWS = 40  # of a breakdown that is shown
 
 
@@ -208,10 +208,10 @@ def breakdowns(result: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float
 
   Of many rows those with the lowest score are there.
   """
-  tables = {k: v for k, v in result.items() if k.startswith(_BY) and isinstance(v, Mapping)}
+  tables = {k: v for k, v in result.items() if k.startswith(BY) and isinstance(v, Mapping)}
   shown = {}
   for key, rows in tables.items():
-    title, names = key.removeprefix(_BY).replace('_', ' '), [*rows]
+    title, names = key.removeprefix(BY).replace('_', ' '), [*rows]
     if len(rows) > _MOST_ROWS:
       title += f', the lowest {_MOST_ROWS} of {len(rows)}'
       names = sorted(rows, key=lambda name: _first(rows[name]))[:_MOST_ROWS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jaxseg.types import LARGEST, UserError
 _AGREE = 1e-4  # of the scores of two evaluations of one checkpoint
 _OF_THE_FILE = ('split', 'step', 'images', 'mode')
 _LONGEST = 150  # characters of the name
+_HUGE = 1e300  # what is drawn is far below
 
 
 def place(workdir: Path, split: str, mode: str) -> Path:
@@ -39,9 +40,7 @@ def read(file: Path) -> dict[str, Any]:
   if not isinstance(result, dict):
     raise UserError(f'{file} is no evaluation: remove it, and evaluate again')
   result = {'split': file.stem, **result}
-  sound = {
-    name: _KINDS.get(name, _is_plain)(value) for name, value in {'step': None, **result}.items()
-  }
+  sound = {name: _kind(name)(value) for name, value in {'step': None, **result}.items()}
   if not all(sound.values()):
     wrong = min(name for name in sound if not sound[name])
     raise UserError(f'{file} is damaged ({wrong!r}): remove it, and evaluate again')
@@ -77,13 +76,44 @@ def _is_matrix(value: Any) -> bool:
   return square and all(type(cell) is int and 0 <= cell < 1 << 62 for cell in cells)
 
 
+def _is_number(value: Any) -> bool:
+  return type(value) in (int, float) and abs(value) < _HUGE
+
+
+def _is_breakdown(value: Any) -> bool:
+  """Whether this is {row: {column: number or None}}."""
+  if not isinstance(value, dict) or not all(isinstance(row, dict) for row in value.values()):
+    return False
+  cells = (cell for row in value.values() for cell in row.values())
+  return all(cell is None or _is_number(cell) for cell in cells)
+
+
+def _is_curve(*names: str) -> Callable[[Any], bool]:
+  """Returns whether a value is {name: [numbers]} with these names and lists of one length, not 0."""
+
+  def check(value: Any) -> bool:
+    lists = [value.get(name) for name in names] if isinstance(value, dict) else [None]
+    if not all(isinstance(numbers, list) and numbers for numbers in lists):
+      return False
+    return len({*map(len, lists)}) == 1 and all(_is_number(n) for numbers in lists for n in numbers)
+
+  return check
+
+
 _KINDS = {
   'split': _is_word,
   'mode': _is_word,
   'step': _is_count,
   'images': _is_count,
   'confusion': _is_matrix,
+  'reliability': _is_curve('confidence', 'accuracy', 'share'),
+  'risk_coverage': _is_curve('coverage', 'risk'),
 }
+
+
+def _kind(name: str) -> Callable[[Any], bool]:
+  """Returns what tells whether the value of a key can be shown; see metrics.score."""
+  return _is_breakdown if name.startswith(scores.BY) else _KINDS.get(name, _is_plain)
 
 
 def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dict[str, Any]:
