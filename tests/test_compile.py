@@ -1,5 +1,6 @@
 """Programs for TPU slices that are not there: what is read from the compiler's text, and one real compilation."""
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -211,6 +212,19 @@ def test_configs_with_the_same_in_all_columns_share_a_row(compiler, monkeypatch)
   table.fill(wanted('v5e-8', modes=('train', 'eval')), None, 0, keep(shown))
   configs = '`unet_shapes:smoke`, `unet_shapes`, `fcn_camvid:smoke`'
   assert shown == [[[configs, 'train, eval', 'not run', *[''] * 7]]]
+
+
+def test_one_baseline_alone_is_compiled(compiler, monkeypatch):
+  monkeypatch.setattr(table, 'baselines', lambda folder: [(spec, '') for spec in SPECS])
+  one, shown = dataclasses.replace(wanted('v5e-8'), only=SPECS[1]), []
+  table.fill(one, None, None, keep(shown))
+  assert len(compiler) == 1
+  assert [row[0] for row in shown[-1]] == [
+    '`unet_shapes`',
+    '`unet_shapes:smoke`, `fcn_camvid:smoke`',
+  ]
+  with pytest.raises(UserError, match='--config=other.py is none of --all: choose one of configs/'):
+    table.fill(dataclasses.replace(one, only='other.py'), None, None, keep(shown))
 
 
 def test_another_json_file_is_not_taken_for_a_table(tmp_path, compiler):

@@ -18,7 +18,7 @@ from jaxseg import console
 def main(parser: console.Parser) -> None:
   add, words = parser.add_argument, console.words
   add('--config', help='configs/NAME.py[:variant,...]')
-  add('--all', action='store_true', help='every baseline of configs/ in place of --config')
+  add('--all', action='store_true', help='every baseline of configs/; with --config only its row')
   add('--topology', type=words, required=True, help='slices such as v5e-8; several with --all')
   add('--mode', type=words, default=('train',), help='of train,eval,predict; several with --all')
   add('--batch', type=console.whole(1), help="images over all chips; default: the config's")

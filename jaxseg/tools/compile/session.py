@@ -43,7 +43,7 @@ def run(
 
   Args:
     spec: of jaxseg.config.load, with `overrides`.
-    every_baseline: a table of the configs' baselines in place of `spec`.
+    every_baseline: a table of the configs' baselines; with `spec` it compiles this one alone.
     slices: names such as 'v5e-8'.
     modes: of MODES: the training step, or what evaluation or prediction runs.
     batch: images over all chips; default: the config's.
@@ -61,11 +61,11 @@ def run(
   """
   _check('mode', modes, MODES)
   _check('layers', [layers], ('ours', 'stock', 'each'))
-  if [bool(spec), every_baseline, layers == 'each'].count(True) != 1:
+  if [bool(spec) or every_baseline, layers == 'each'].count(True) != 1:
     raise UserError('give --config=FILE, or --all for every baseline, or --layers=each')
   rented = [slice_of(name) for name in slices]
   if every_baseline:
-    return table.fill(table.Wanted(rented, modes, overrides, size), json_file, minutes, show)
+    return table.fill(table.Wanted(rented, modes, overrides, size, spec), json_file, minutes, show)
   topology.prepare()
   if layers == 'each':
     rows = each_layer.table(rented[0], batch or 8, jnp.bfloat16)

@@ -38,12 +38,14 @@ class Wanted:
     slices, modes: each of them with every baseline, the first ones before the others.
     overrides: of every config.
     size: (height, width) of the images; default: the training's.
+    only: the baseline that is compiled now; default: all of them.
   """
 
   slices: Sequence[Slice]
   modes: Sequence[str]
   overrides: Sequence[str] = ()
   size: tuple[int, int] | None = None
+  only: str | None = None
 
   @property
   def changes(self) -> str:
@@ -52,8 +54,15 @@ class Wanted:
     return ' '.join([*(f'--config.{override}' for override in self.overrides), *crop])
 
   def keys(self) -> Iterator[tuple[str, ...]]:
-    """Yields the values of _KEYS in the order in which they are compiled."""
+    """Yields the values of _KEYS in the order in which they are compiled.
+
+    Raises:
+      UserError: `only` is no baseline.
+    """
     specs = by_turns([spec for spec, _ in baselines('configs')])
+    if self.only not in (None, *specs):
+      raise UserError(f'--config={self.only} is none of --all: choose one of {", ".join(specs)}')
+    specs = [self.only] if self.only else specs
     for rented, mode, spec in itertools.product(self.slices, self.modes, specs):
       yield spec, rented.name, mode, self.changes
 
