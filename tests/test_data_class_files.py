@@ -44,6 +44,17 @@ NUMBERED = {
   'YAML, names by id': 'names:\n  0: cat\n  3: road works\nnc: 2\n',
   'JSON, ids by name': '{"cat": 0, "road works": 3}',
   'JSON, names by id': '{"0": "cat", "3": "road works"}',
+  'id. name, in any order': '3. road works\n0. cat\n',
+  'id) name': '0) cat\n3) road works\n',
+  'id | name': '3|road works\n0|cat\n',
+  'id - name': '3 - road works\n0 -> cat\n',
+  'columns that say more': 'id,category,name\n3,way,road works\n0,animal,cat\n',
+  "JSON, Hugging Face's": json.dumps(
+    {'id2label': {'0': 'cat', '3': 'road works'}, 'label2id': {'cat': 0, 'road works': 3}}
+  ),
+  'JSON, of a run with ids': json.dumps(
+    {'names': ['road works', 'cat'], 'palette': [], 'ids': [3, 0]}
+  ),
   "JSON, COCO's": json.dumps(
     {'categories': [{'id': 0, 'name': 'cat'}, {'id': 3, 'name': 'road works'}]}
   ),
@@ -52,6 +63,8 @@ NAMED = {
   'names': '\ufeffcat\nroad works\n',
   'names that end in numbers': 'cat\nroad works\nzone 2\n',
   'names under a header': 'Name\ncat\nroad works\n',
+  'names under two words': 'Class Name\ncat\nroad works\n',
+  'names under a colon': 'Classes:\ncat\nroad works\n',
   'YAML': 'names:\n- cat\n- road works\n',
   'YAML, in one line': 'names: [cat, road works]\nnc: 2\n',
   'a list of dashes': '- cat\n- road works\n',
@@ -95,7 +108,8 @@ def test_a_form(form, tmp_path):
       ROAD.color: 1,
     }
   elif form in NUMBERED:
-    assert class_files.read(file) == [Entry('cat', None, 0), Entry('road works', None, 3)]
+    found = sorted(class_files.read(file), key=lambda entry: entry.id)
+    assert found == [Entry('cat', None, 0), Entry('road works', None, 3)]
     assert dict(classlist.read_file(file).ids) == {0: 0, 3: 1, 255: VOID}
   else:
     assert class_files.read(file)[:2] == [Entry('cat'), Entry('road works')]
@@ -125,12 +139,37 @@ def test_a_class_may_have_the_id_255(tmp_path):
     ('{"cat": [1, 2]}', r'\[1, 2\].* is no colour'),
     ('[1, 2]', 'a class has no name'),
     ('["cat", ', 'is no JSON'),
+    ('class 2: dog\nclass 1: cat\n', "names such as 'class 2: dog' ids"),
+    ('| id | name |\n|---|---|\n| 0 | cat |\n', 'line 2: a class has no name'),
+    ('0,cat,1\n1,dog,2\n', "line 1: got '0,cat,1'"),
+    ('id,name\n0,cat,big\n1,dog\n', "line 2: '0,cat,big' has more cells"),
+    ('index,class_id,name\n0,1,cat\n1,0,dog\n', 'line 2: index, class_id number the class'),
+    ('[{"name": "cat", "id": 0, "index": 1}]', 'id, index number the class differently'),
+    ('{"0": "cat", "1": "dog", "1": "cow"}', "has the key '1' twice"),
+    ('names:\n  0: cat\n  1: dog\n  1: cow\n', "it has the key '1' twice"),
+    ('{"names": ["cat", "dog"], "palette": [[0, 0, 0]]}', 'must be of one length'),
+    ('{"cat": {"weight": 1}, "dog": {"weight": 2}}', 'has no name, colour or id'),
+    ('caf\u00e9\ncafe\u0301\n', 'the class names must differ'),
+    ('cat\ncat\u200b\n', 'the class names must differ'),
   ],
 )
 def test_a_line_that_is_no_class_is_named(text, message, tmp_path):
   (tmp_path / 'list').write_text(text)
   with pytest.raises(UserError, match=message):
     classlist.read_file(tmp_path / 'list')
+
+
+def test_a_negative_id_is_no_name(tmp_path):
+  (tmp_path / 'list').write_text('-1 void\n0 cat\n1 dog\n')
+  assert dict(classlist.read_file(tmp_path / 'list').ids) == {-1: VOID, 0: 0, 1: 1, 255: VOID}
+
+
+def test_lists_that_differ_in_capitals_are_refused(tmp_path):
+  for name in ('classes.txt', 'Classes.txt'):
+    (tmp_path / name).write_text('')
+  if len(list(tmp_path.iterdir())) > 1:  # a disk that tells them apart
+    with pytest.raises(UserError, match='both list classes'):
+      class_files.find(tmp_path)
 
 
 def test_a_folders_list_is_found(tmp_path):

@@ -3,19 +3,23 @@
     name                 one a line, the first being mask id 0 (also labelme's, with __ignore__ first)
     name r g b           also name,r,g,b (with a header: any order of columns), r g b name, name:r,g,b::
                          (CVAT's labelmap), name #rrggbb
-    id,name              also id name, id: name; Roboflow's `Pixel Value, Class`
+    id,name              also id name, id: name, id. name, id | name; Roboflow's `Pixel Value, Class`
     id name r g b        also id r g b name, name id r g b
                          (of more numbers than these the fourth of a colour is the opacity)
     JSON, YAML           names; objects with name, color and id; {name: colour}, {name: id}, {id: name}
 
-Blank lines, what follows # or // and a first line 'name' or 'class' are left out.
+Blank lines, what follows # or // and a first line 'name' or 'class' are left out. Lines whose numbers are
+neither ids nor the order that they stand in are refused, and what says one thing twice.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
+import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +57,7 @@ _HEADERS = (
   *('klasse', 'klassen', 'classe', 'clase', 'nom', 'nombre', 'nome', '类别', '名称'),
 )
 _YAML = re.compile(r'(names|classes|labels|categories|class_names)\s*:.*')
-_HOLDERS = ('classes', 'labels', 'names', 'categories', 'class_names')
+_HOLDERS = ('classes', 'labels', 'names', 'categories', 'class_names', 'id2label')
 _RGB = r'[(\[]?\s*(\d+)\s*[\s,;]\s*(\d+)\s*[\s,;]\s*(\d+)\s*[)\]]?'
 _OPAQUE = (  # a colour's fourth number, the opacity, where every line has one
   re.compile(r'(\D*(?:\d+[\s,;]+){3})255\b(\D*)'),
@@ -61,6 +65,7 @@ _OPAQUE = (  # a colour's fourth number, the opacity, where every line has one
 )
 _REMARK = re.compile(r'\s+(?:#|//)\s.*$')
 _ID = r'(?P<id>\d+)[\s,:;=]+'
+_NUMBER = re.compile(r'(?<!\w)\d+(?!\w)')
 _LINES = (  # the first that fits, with groups name, color or id
   re.compile(r'(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*'),
   re.compile(rf'{_ID}(?P<name>\D.*?)[\s,:;=]+(?P<color>{_RGB})'),
@@ -69,9 +74,11 @@ _LINES = (  # the first that fits, with groups name, color or id
   re.compile(rf'(?P<name>.+?)[\s,:;=]+(?P<color>{_RGB})'),
   re.compile(r'(?P<name>.+?)[\s,:;=]+(?P<color>#[0-9a-fA-F]{6})'),
   re.compile(rf'(?P<color>{_RGB})[\s,:;=]+(?P<name>\D.*)'),
-  re.compile(r'(?P<id>\d+)\s*[\s,:;=]\s*(?P<name>\D.*)'),
+  re.compile(
+    r'(?P<id>-?\d+)(?:\s*(?:[,:;=.)|]|[-=]>)\s*|\s+(?:-\s+)?)(?P<name>[^\d\s>=|-](?!.*[,;\t]\s*\d+$).*)'
+  ),
   re.compile(r'(?P<name>[^,:;=\t]+)[,:;=\t]\s*(?P<id>\d+)'),
-  re.compile(r'(?P<name>[^,;\t]+)'),
+  re.compile(r'(?P<name>[^,;\t|]+)'),
 )
 
 
@@ -86,9 +93,13 @@ class Entry:
 
 def find(root: Path) -> str:
   """Returns the path of a folder's list of classes, relative to it, in capitals or not; '' for none."""
-  in_root = {path.name.lower(): path.name for path in sorted(root.iterdir(), reverse=True)}
+  in_root: dict[str, list[Path]] = {}
+  for path in sorted(root.iterdir()):
+    in_root.setdefault(path.name.lower(), []).append(path)
   for name in NAMES:
-    places = [root / in_root[name]] if name in in_root else []
+    places = in_root.get(name, [])
+    if len(places) > 1:
+      raise UserError(f'{places[0]} and {places[1].name} both list classes: keep one')
     if name.startswith('*/'):
       places = [p / name[2:] for p in sorted(root.iterdir()) if p.is_dir()]
     if file := next((place for place in places if place.is_file()), None):
@@ -104,13 +115,8 @@ def read(path: Path) -> list[Entry]:
   """
   text = raw_files.read_text(path).strip()
   if text[:1] in ('{', '['):
-    try:
-      return _of_json(files.parsed(text), str(path))
-    except ValueError as error:
-      raise UserError(
-        f'{path} is no JSON ({error}): restore it, or write one class a line'
-      ) from None
-  lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1)]
+    return _of_json(_parsed(text, path), str(path))
+  lines = [(n, line.strip()) for n, line in enumerate(re.split('\r\n?|\n', text), start=1)]
   lines = [(n, _REMARK.sub('', line)) for n, line in lines]
   lines = [
     (n, line.rstrip(' ,;')) for n, line in lines if line and not line.startswith(('#', '//'))
@@ -122,7 +128,7 @@ def read(path: Path) -> list[Entry]:
     return _of_json(raw_files.read_yaml(path), str(path))
   if lines and (table := _of_table(lines, path)):
     return table
-  if lines and lines[0][1].lower() in _HEADERS:
+  if lines and set(re.split(r'[\s_]+', lines[0][1].lower().rstrip(' :'))) <= {*_HEADERS}:
     lines = lines[1:]
   entries = [_of_line(line, f'{path}, line {n}') for n, line in lines]
   numbered = [entry.id is not None for entry in entries]
@@ -132,7 +138,35 @@ def read(path: Path) -> list[Entry]:
       _of_line(line, '', numbers=False) if told else entry
       for (_, line), entry, told in zip(lines, entries, numbered, strict=True)
     ]
+  if not any(numbered):
+    _check_order([entry.name for entry in entries], path)
   return entries
+
+
+def _parsed(text: str, path: Path) -> Any:
+  """Returns what JSON says. Raises UserError where it is none, or says something of one key twice."""
+
+  def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+      raise UserError(f'{path} has the key {twice[0]!r} twice: keep one')
+    return dict(pairs)
+
+  try:
+    files.parsed(text)  # bounded and strict, and the last of two keys counts
+  except ValueError as error:
+    raise UserError(f'{path} is no JSON ({error}): restore it, or write one class a line') from None
+  return json.loads(text, object_pairs_hook=once)
+
+
+def _check_order(names: Sequence[str], path: Path) -> None:
+  """Refuses names that all have a number, in another order than the lines' own: it may be their id."""
+  numbers = [int(found[0]) for name in names if (found := _NUMBER.search(name))]
+  rising = all(a < b for a, b in itertools.pairwise(numbers))
+  if len(numbers) == len(names) and len({*numbers}) == len(names) and not rising:
+    raise UserError(
+      f"{path}: are the numbers in names such as {names[0]!r} ids? Begin with a line 'id,name', and write "
+      'the id of each class, a comma and its name below'
+    )
 
 
 def _of_line(line: str, where: str, *, numbers: bool = True) -> Entry:
@@ -155,15 +189,31 @@ def _of_line(line: str, where: str, *, numbers: bool = True) -> Entry:
 def _of_table(lines: Sequence[tuple[int, str]], path: Path) -> list[Entry] | None:
   """Returns the entries of a table whose first line names its columns, None where it does not."""
   separator = max(',;\t', key=lines[0][1].count)
-  rows = [[c.strip() for c in next(csv.reader([line], delimiter=separator))] for _, line in lines]
+  blank = separator not in lines[0][1]
+  rows = [line.split() if blank else _cells(line, separator) for _, line in lines]
   header = [cell.lower() for cell in rows[0]]
-  places = {k: next((i for i, c in enumerate(header) if c in v), None) for k, v in _COLUMNS.items()}
+  places = {k: next((header.index(n) for n in v if n in header), None) for k, v in _COLUMNS.items()}
   if len(header) < 2 or places['name'] is None or sum(p is not None for p in places.values()) < 2:
     return None
+  for (number, line), row in zip(lines[1:], rows[1:], strict=True):
+    if len(row) > len(header):
+      raise UserError(f'{path}, line {number}: {line!r} has more cells than the first line')
+    _one_id(dict(zip(header, row, strict=False)), f'{path}, line {number}')
   return [
     _of_cells({k: row[p] for k, p in places.items() if p is not None and p < len(row)}, where)
     for row, where in zip(rows[1:], (f'{path}, line {n}' for n, _ in lines[1:]), strict=True)
   ]
+
+
+def _cells(line: str, separator: str) -> list[str]:
+  return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
+
+
+def _one_id(row: Mapping[str, Any], where: str) -> None:
+  """Refuses a row of which several columns are ids, and differ."""
+  ids = {name: row[name] for name in _COLUMNS['id'] if name in row}
+  if len({*map(str, ids.values())}) > 1:
+    raise UserError(f'{where}: {", ".join(ids)} number the class differently: keep one of them')
 
 
 def _of_cells(cells: Mapping[str, Any], where: str) -> Entry:
@@ -196,9 +246,13 @@ def _color(value: Any, where: str) -> Color | None:
 
 def _of_json(value: Any, where: str) -> list[Entry]:
   if isinstance(value, Mapping):
-    if isinstance(value.get('names'), list) and isinstance(value.get('palette'), list):
-      pairs = zip(value['names'], value['palette'], strict=False)
-      return [_of_cells({'name': name, 'color': color}, where) for name, color in pairs]
+    keys = {'names': 'name', 'palette': 'color', 'ids': 'id'}
+    lists = {cell: value[k] for k, cell in keys.items() if value.get(k) and type(value[k]) is list}
+    if 'name' in lists and len(lists) > 1:  # as a run's own classes.json
+      if len({*map(len, lists.values())}) > 1:
+        raise UserError(f'{where}: names, palette and ids must be of one length')
+      rows = zip(*lists.values(), strict=True)
+      return [_of_cells(dict(zip(lists, c, strict=True)), where) for c in rows]
     holder = next((value[k] for k in _HOLDERS if isinstance(value.get(k), (list, Mapping))), None)
     if holder is not None:
       return _of_json(holder, where)
@@ -211,7 +265,10 @@ def _of_json(value: Any, where: str) -> list[Entry]:
 def _of_item(key: str | None, item: Any, where: str) -> Entry:
   """Returns the entry of {key: item}, or of an item of a list."""
   if isinstance(item, Mapping):
+    _one_id(item, where)
     cells = {k: item[n] for k, names in _COLUMNS.items() for n in names[::-1] if n in item}
+    if item and not cells:
+      raise UserError(f'{where}: {str(item)[:40]!r} has no name, colour or id of a class')
     item_of_key = {} if key is None else {'id' if key.isdigit() else 'name': key}
     return _of_cells(item_of_key | cells, where)
   if key is None:

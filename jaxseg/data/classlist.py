@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -64,6 +65,12 @@ class ClassList:
     return dataclasses.replace(self, ids=tuple(ids.items()))
 
 
+def as_seen(name: str) -> str:
+  """Returns a name without what nobody sees: two ways to write an accent, signs of no width."""
+  name = unicodedata.normalize('NFC', name)
+  return ''.join(c for c in name if unicodedata.category(c) != 'Cf').strip()
+
+
 def from_names(names: Sequence[str]) -> ClassList:
   """Returns the list in which mask id i is names[i]; the name 'void' makes an id void."""
   return _class_list([Entry(name) for name in names], 'classes')
@@ -97,7 +104,7 @@ def _class_list(entries: Sequence[Entry], where: str) -> ClassList:
     raise UserError(
       f'{where}: got {len(names)} classes; 2 to {_MAX_CLASSES} are allowed (the background is one)'
     )
-  if len(set(names)) != len(names):
+  if len({*map(as_seen, names)}) != len(names):
     raise UserError(f'{where}: the class names must differ, got {", ".join(names)}')
   colored = [entry.color is not None for entry in classes]
   if any(colored) and not all(colored):

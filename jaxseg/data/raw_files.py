@@ -11,12 +11,18 @@ from jaxseg.types import UserError
 
 
 class _Loader(yaml.SafeLoader):
-  """Reads YAML without references, by which a few lines become gigabytes."""
+  """Reads YAML without references, by which a few lines become gigabytes, and without a key twice."""
 
   def compose_node(self, parent, index):
     if self.check_event(yaml.AliasEvent):
       raise yaml.YAMLError('it refers to parts of itself (*name)')
     return super().compose_node(parent, index)
+
+  def construct_mapping(self, node, deep=False):
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    if len({*keys}) < len(keys):
+      raise yaml.YAMLError(f'it has the key {max(keys, key=keys.count)!r} twice')
+    return super().construct_mapping(node, deep)
 
 
 def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
