@@ -27,8 +27,14 @@ class UserError(ValueError):
 
 
 def is_word(name: str) -> bool:
-  """Whether a name can be shown: it is not empty and holds no control character, such as NUL or a newline."""
-  return bool(name) and not any(unicodedata.category(c) in ('Cc', 'Cs') for c in name)
+  """Whether a name can be shown: it is not blank and holds no control character, such as NUL or a newline."""
+  return bool(name.strip()) and not any(unicodedata.category(c) in ('Cc', 'Cs') for c in name)
+
+
+def as_seen(name: str) -> str:
+  """Returns a name without what nobody sees: two ways to write an accent, signs of no width."""
+  name = unicodedata.normalize('NFC', name)
+  return ''.join(c for c in name if unicodedata.category(c) != 'Cf').strip()
 
 
 class StuckError(UserError):

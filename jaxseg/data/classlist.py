@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ import numpy as np
 from jaxseg.data import class_files, mask_files, pages
 from jaxseg.data.class_files import Color, Entry
 from jaxseg.data.problems import some
-from jaxseg.types import VOID, UserError
+from jaxseg.types import VOID, UserError, as_seen
 
 _MAX_CLASSES = 255
 VOC_VOID = (224, 224, 192)  # as PASCAL VOC's palette shows 255
@@ -63,12 +62,6 @@ class ClassList:
       raise UserError(f'binary masks have two classes, but {len(self.names)} are listed')
     ids = {0: 0} | dict.fromkeys(sorted({1, 255, 65535, *whites}), 1)
     return dataclasses.replace(self, ids=tuple(ids.items()))
-
-
-def as_seen(name: str) -> str:
-  """Returns a name without what nobody sees: two ways to write an accent, signs of no width."""
-  name = unicodedata.normalize('NFC', name)
-  return ''.join(c for c in name if unicodedata.category(c) != 'Cf').strip()
 
 
 def from_names(names: Sequence[str]) -> ClassList:

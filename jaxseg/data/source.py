@@ -5,6 +5,7 @@ import json
 import operator
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxseg.data import image_files
-from jaxseg.types import UserError, is_word
+from jaxseg.types import UserError, as_seen, is_word
 
 cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
 
@@ -57,6 +58,11 @@ class Facts:
         raise UserError(
           f'{self.name}: the class name {name!r} is empty or holds control characters: correct the list'
         )
+    seen = Counter(map(as_seen, self.class_names))
+    if twice := [name for name in self.class_names if seen[as_seen(name)] > 1]:
+      raise UserError(
+        f'{self.name}: {len(twice)} classes are named {twice[0]}, as people see it: give each a name of its own'
+      )
 
 
 class Source:

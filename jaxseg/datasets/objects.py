@@ -141,7 +141,12 @@ def _divided(root: Path, layout: Layout) -> Layout:
   """Divides by the folders of the images, or by lists such as train.txt, what nothing else divides."""
   parts, lists = splits.as_told(root, layout.splits)
   left = sum(map(len, layout.splits.values())) - sum(map(len, parts.values()))
-  notes = (f'{root}: {left} images are in no list of splits and left out',) if left else ()
+  notes = [f'{root}: {left} images are in no list of splits and left out'] if left else []
+  counts = Counter(raw.image for raws in parts.values() for raw in raws)
+  if shared := [path.name for path, count in counts.items() if count > 1]:
+    notes.append(
+      f'{root}: {len(shared)} images are in two splits, such as {shared[0]}: what is held out must not train'
+    )
   words = layout.words + (f', divided by {some(lists, 3)}' if lists else '')
   return dataclasses.replace(layout, words=words, splits=parts, notes=(*layout.notes, *notes))
 

@@ -174,12 +174,15 @@ def _as_text(key: Any) -> str:
 
 def _unique(rows: Sequence[dict], what: str, file: Path) -> dict[Any, dict]:
   by_id: dict[Any, dict] = {}
+  texts: set[str] = set()
   for row in rows:
     key = row.get('id')
     if not _is_id(key):
       raise UserError(f"{file}: one of its {what} has the 'id' {key!r}; a number is needed")
-    if key in by_id:
+    text = _as_text(key)
+    if text in texts:
       raise UserError(f'{file}: two of its {what} have the id {key!r}: number them anew')
+    texts.add(text)
     by_id[key] = row
   return by_id
 

@@ -125,9 +125,9 @@ def _number(element: Tree, key: str, where: str) -> float:
 def _outline(shape: Tree, size: tuple[int, int], where: str) -> list[float] | Piece:
   match shape.tag:
     case 'polygon':
-      words = shape.get('points', '').replace(';', ',').split(',')
+      pairs = [pair.split(',') for pair in shape.get('points', '').split(';')]
       try:
-        return [float(word) for word in words]
+        return [float(word) for x, y in pairs for word in (x, y)]
       except ValueError:
         raise UserError(f"{where}: its points are no 'x,y;x,y;...'") from None
     case 'box':
@@ -155,9 +155,10 @@ def _rotated(corners: list[tuple[float, float]], shape: Tree, where: str) -> lis
 
 def _mask(shape: Tree, size: tuple[int, int], where: str) -> Piece:
   """Reads run lengths along the rows of a window of the image."""
-  left, top, width, height = (
-    int(_number(shape, k, where)) for k in ('left', 'top', 'width', 'height')
-  )
+  numbers = [_number(shape, k, where) for k in ('left', 'top', 'width', 'height')]
+  left, top, width, height = map(int, numbers)
+  if [left, top, width, height] != numbers:
+    raise UserError(f'{where}: its left, top, width and height are no whole numbers')
   if (
     min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]
   ):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -58,6 +59,7 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
     listed = pictures.listed(images)
     for place in places if listed else ():
       by_stem = {file.stem: file for file in pictures.listed(place, ('.json',))}
+      _check_twins(images, by_stem, listed)
       if by_stem and not by_stem.keys() & {image.stem for image in listed}:
         by_stem = _by_image(by_stem.values())
       pairs = [records.Raw(i, by_stem[i.stem], i.name) for i in listed if i.stem in by_stem]
@@ -72,6 +74,13 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
   return [], []
 
 
+def _check_twins(folder: Path, by_stem: Mapping[str, Path], listed: Sequence[Path]) -> None:
+  """Refuses images that one file would annotate."""
+  counts = Counter(image.stem for image in listed if image.stem in by_stem)
+  if twins := [image.name for image in listed if counts[image.stem] > 1]:
+    raise UserError(f'{folder} has several images for one JSON: {some(twins, 3)}; remove one')
+
+
 def _by_image(files_: Iterable[Path]) -> dict[str, Path]:
   """Returns labelme's files by the stems of the images that they name."""
   found: dict[str, Path] = {}
@@ -79,7 +88,9 @@ def _by_image(files_: Iterable[Path]) -> dict[str, Path]:
     content = files.read_json(file)
     name = content.get('imagePath') if isinstance(content, dict) and 'shapes' in content else None
     if isinstance(name, str):
-      found[PurePosixPath(name.replace('\\', '/')).stem] = file
+      stem = PurePosixPath(name.replace('\\', '/')).stem
+      if (other := found.setdefault(stem, file)) != file:
+        raise UserError(f'{other} and {file.name} are both of {name} (imagePath): keep one')
   return found
 
 
@@ -131,8 +142,11 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
   """Reads the objects of an image."""
   content = files.read_json(raw.label)
   shapes = _shapes(content, raw.label)
+  _check_image(content.get('imagePath'), raw)
   sides = [content.get(key) for key in ('imageHeight', 'imageWidth')]
-  size = tuple(sides) if all(isinstance(side, int) and side > 0 for side in sides) else None
+  if not all(side is None or (type(side) is int and side > 0) for side in sides):
+    raise UserError(f'{raw.label}: its imageHeight and imageWidth are {sides}: pixels are needed')
+  size = None if None in sides else tuple(sides)
   numbers = {name: i for i, name in enumerate(names) if i} | {IGNORED: 1}
   groups: dict[Any, tuple[str, str, list]] = {}
   for number, shape in shapes:
@@ -155,6 +169,18 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     for name, label, parts in groups.values()
   ]
   return Annotated(objects, size)
+
+
+def _check_image(path: Any, raw: records.Raw) -> None:
+  """Refuses a file that names another image beside its own: one of the two is not what it shows."""
+  if not isinstance(path, str) or not path or path == raw.image.name:
+    return
+  other = raw.image.with_name(PurePosixPath(path.replace('\\', '/')).name or '.')
+  if other.name != raw.image.name and other.is_file():
+    raise UserError(
+      f'{raw.label} has the name of {raw.image.name}, but its imagePath is {other.name}, which is there '
+      'too: correct one of them'
+    )
 
 
 def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | Piece:

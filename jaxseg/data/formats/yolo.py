@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
-from jaxseg.data import raw_files, records
+from jaxseg.data import class_files, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, WHOLE
@@ -24,6 +24,7 @@ from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
 _LISTS = ('classes.txt', 'obj.names')
+_NEAR = 0.005  # shares of a side that are one place
 _PIXELS = 1.1  # a share above it is a number of pixels
 
 
@@ -143,16 +144,22 @@ def _settings(root: Path) -> dict[str, Any]:
   """Returns what data.yaml says, {} where there is none."""
   listed = [*pictures.listed(root, ('.yaml', '.yml'))]
   if len(listed) > 1:
-    listed = [f for f in listed if f.stem in ('data', 'dataset')][:1] or listed[:1]
-  for file in listed:
-    told = raw_files.read_yaml(file)
-    if isinstance(told, dict):
-      return told
-  return {}
+    listed = [f for f in listed if f.stem in ('data', 'dataset')] or listed[:1]
+  found = [(file, told) for file in listed if isinstance(told := raw_files.read_yaml(file), dict)]
+  for file, told in found[1:]:
+    if told.get('names') != found[0][1].get('names'):
+      raise UserError(f'{found[0][0]} and {file.name} name different classes: keep one')
+  return found[0][1] if found else {}
 
 
 def _names(root: Path, told: dict[str, Any], labels: Sequence[Path]) -> tuple[str, ...]:
   names = told.get('names')
+  if isinstance(names, (dict, list)):
+    each = names.values() if isinstance(names, dict) else names
+    if strange := [name for name in each if type(name) not in (str, int)]:
+      raise UserError(
+        f'{root}: YAML reads one of the names as {strange[0]!r}: put it between quotation marks'
+      )
   if isinstance(names, dict):
     by_number = {int(k) if str(k).isdecimal() else k: name for k, name in names.items()}
     if set(by_number) != set(range(len(names))):
@@ -160,22 +167,38 @@ def _names(root: Path, told: dict[str, Any], labels: Sequence[Path]) -> tuple[st
         f"{root}: data.yaml's names are numbered {some([*by_number])}; 0, 1, 2 ... is needed"
       )
     names = [by_number[i] for i in range(len(names))]
-  if names is None:
-    folders = (root, root / 'data', root / 'labels', *labels)
-    places = [folder / name for folder in folders for name in _LISTS]
-    listed = [place for place in places if place.is_file()]
-    if not listed:
+  folders = dict.fromkeys((root, root / 'data', root / 'labels', *labels))
+  places = [folder / name for folder in folders for name in _LISTS]
+  listed = [place for place in places if place.is_file()]
+  if names is None and not listed:
+    raise UserError(
+      f'{root}: nothing names the classes: put data.yaml with names, or classes.txt, there'
+    )
+  for place in listed:
+    of_list = _listed_names(place)
+    names = of_list if names is None else names
+    if of_list != names:
       raise UserError(
-        f'{root}: nothing names the classes: put data.yaml with names, or classes.txt, there'
+        f'{place} names other classes than data.yaml or another list in {root}: make them alike'
       )
-    names = [line.strip() for line in raw_files.read_text(listed[0]).splitlines() if line.strip()]
   words = {'background', *map(str, names)} if isinstance(names, list) else ()
   if not names or len(words) != len(names) + 1:
     raise UserError(
       f'{root}: the names of the classes must be a list of different words, none of them background: '
       f'{str(names)[:60]}'
     )
+  if told.get('nc', len(names)) != len(names):
+    raise UserError(f"{root}: data.yaml's nc is {told['nc']}, but {len(names)} classes are named")
   return tuple(map(str, names))
+
+
+def _listed_names(file: Path) -> list[str]:
+  """Returns the names in a list by their numbers, which are the lines' where it gives none."""
+  entries = class_files.read(file)
+  numbers = [i if entry.id is None else entry.id for i, entry in enumerate(entries)]
+  if sorted(numbers) != [*range(len(entries))]:
+    raise UserError(f'{file}: the classes are numbered {some(numbers)}; 0, 1, 2 ... is needed')
+  return [entry.name for _, entry in sorted(zip(numbers, entries, strict=True))]
 
 
 def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
@@ -203,8 +226,20 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
         f'{where}: x and y of each corner are needed, as shares of the image from 0 to 1; got '
         f'{len(shares)} numbers up to {max(shares):g}'
       )
+    if len(shares) > 9 and _begins_with_box(shares):
+      raise UserError(
+        f'{where}: its first four numbers are the box of the others: leave the box out, x y x y ... is needed'
+      )
     objects.append(Annotation(f'line {number}', int(kind) + 1, [shares]))
   return Annotated(objects, in_shares=True)
+
+
+def _begins_with_box(shares: Sequence[float]) -> bool:
+  """Whether numbers are middle, width and height of a box, and the corners in it."""
+  x, y, width, height, *corners = shares
+  box = min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2])
+  told = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+  return all(abs(a - b) < _NEAR for a, b in zip(box, told, strict=True))
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
