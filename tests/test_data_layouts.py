@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from jaxseg.data import layouts, pairing
+from jaxseg.data import layouts, pairing, split_lists
 from jaxseg.data.pairing import WHOLE
 from jaxseg.types import UserError
 
@@ -204,6 +204,19 @@ def test_a_list_of_pairs(kind, tmp_path):
   }
 
 
+def test_of_two_columns_the_plainer_name_counts(tmp_path):
+  (tmp_path / 'list.csv').write_text('label,mask,image\ncat,m.png,a.png\n')
+  assert [pair.mask.name for pair in pairing.read_list(tmp_path / 'list.csv').splits['']] == [
+    'm.png'
+  ]
+
+
+def test_a_list_of_a_split_writes_accents_in_either_way(tmp_path):
+  (tmp_path / 'train.txt').write_text('caf\u00e9\n')
+  split, lists = split_lists.find(tmp_path, ['images/cafe\u0301.png', 'images/b.png'])
+  assert split == {'images/cafe\u0301.png': 'train'} and lists == ['train.txt']
+
+
 def test_a_mask_of_several_images_is_told(tmp_path, capsys):
   (tmp_path / 'list.csv').write_text('image,mask\na.png,m.png\nb.png,m.png\nc.png,n.png\n')
   pairing.read_list(tmp_path / 'list.csv')
@@ -216,6 +229,12 @@ def test_a_mask_of_several_images_is_told(tmp_path, capsys):
     ('image,mask\na.png\n', "line 2: expected 'image,mask', got 'a.png'"),
     ('a.png,b.png\na.png,c.png\n', 'line 2: a.png is listed a second time'),
     ('a.png,b.png,held\n', "line 1: split 'held': use one of train, training, val"),
+    ('a.png,b.png,train\n./a.png,c.png,val\n', 'line 2: ./a.png is listed a second time'),
+    ('a.png,x/../a.png\n', 'line 1: a.png is image and mask at once'),
+    ('image,mask\na.png,b.png,val\n', 'line 2 has more cells than the first line'),
+    ('image,mask,mask_path\na.png,b.png,c.png\n', 'several columns for mask'),
+    ('a.png,b\0.png\n', 'holds NUL'),
+    (f'{"x" * 200_000},b.png\n', 'cannot be read as a table: field larger'),
   ],
 )
 def test_a_list_that_is_wrong(text, message, tmp_path):

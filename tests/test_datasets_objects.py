@@ -5,7 +5,7 @@ import pytest
 
 from jaxseg.datasets import objects
 from jaxseg.metrics.coco import Score
-from jaxseg.types import Detections
+from jaxseg.types import Detections, UserError
 from tests import documents
 from tests.object_layouts import LAYOUTS, Writer
 
@@ -102,6 +102,18 @@ def test_another_class_in_the_table_is_read_anew(tmp_path):
   table.write_text(table.read_text().replace('a,1,cat', 'a,1,dog').replace('c,1,dog', 'c,1,cat'))
   again = objects.source('val', data_dir=tmp_path / 'ids', cache_dir=tmp_path / 'cache')
   assert again[0]['instance_classes'].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+  ('row', 'words'),
+  [('a,1,cat,big', 'more cells than the first line'), ('a,1,', 'in every row')],
+)
+def test_a_row_of_the_table_that_is_wrong(tmp_path, row, words):
+  sources(tmp_path, 'ids', miniature())
+  table = tmp_path / 'ids' / 'objects.csv'
+  table.write_text(table.read_text().replace('a,1,cat', row))
+  with pytest.raises(UserError, match=words):
+    objects.source('val', data_dir=tmp_path / 'ids', cache_dir=tmp_path / 'cache')
 
 
 NUCLEI_IOU = 0.93  # of each nucleus of 12 pixels or more, its polygon filled again

@@ -152,6 +152,14 @@ def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
   assert own_data.find(Wish(str(six))).doubts == ()  # listed: each is meant
 
 
+def test_patterns_and_lists_without_a_pair_are_refused(six):
+  with pytest.raises(UserError, match=r"images 'none\*' with masks 'none\*' give no pair"):
+    own_data.find(Wish(str(six), 'none*', 'none*'))
+  (six / 'list.csv').write_text('image,mask\n')
+  with pytest.raises(UserError, match=r'list\.csv give no pair of image and mask'):
+    own_data.find(Wish(listed=str(six / 'list.csv')))
+
+
 def test_a_plan_warns_of_colours_that_number_objects(tmp_path):
   for i in range(4):
     write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.zeros((8, 8)))

@@ -14,7 +14,6 @@ neither ids nor the order that they stand in are refused, and what says one thin
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import json
@@ -190,7 +189,9 @@ def _of_table(lines: Sequence[tuple[int, str]], path: Path) -> list[Entry] | Non
   """Returns the entries of a table whose first line names its columns, None where it does not."""
   separator = max(',;\t', key=lines[0][1].count)
   blank = separator not in lines[0][1]
-  rows = [line.split() if blank else _cells(line, separator) for _, line in lines]
+  rows = [
+    line.split() if blank else raw_files.cells_of([line], separator, path)[0] for _, line in lines
+  ]
   header = [cell.lower() for cell in rows[0]]
   places = {k: next((header.index(n) for n in v if n in header), None) for k, v in _COLUMNS.items()}
   if len(header) < 2 or places['name'] is None or sum(p is not None for p in places.values()) < 2:
@@ -203,10 +204,6 @@ def _of_table(lines: Sequence[tuple[int, str]], path: Path) -> list[Entry] | Non
     _of_cells({k: row[p] for k, p in places.items() if p is not None and p < len(row)}, where)
     for row, where in zip(rows[1:], (f'{path}, line {n}' for n, _ in lines[1:]), strict=True)
   ]
-
-
-def _cells(line: str, separator: str) -> list[str]:
-  return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
 
 
 def _one_id(row: Mapping[str, Any], where: str) -> None:

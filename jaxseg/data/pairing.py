@@ -10,9 +10,9 @@ patterns mean is a mask. Case does not matter in folders, and nowhere does how a
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -247,7 +247,7 @@ def read_list(path: Path) -> Pairs:
     UserError: naming the line that is wrong.
   """
   rows, separator = _read_rows(path)
-  columns = _columns([cell.lower() for cell in rows[0]]) if rows else None
+  columns = _columns(rows[0], path) if rows else None
   splits: dict[str, list[Pair]] = {}
   seen: set[str] = set()
   for number, row in enumerate(rows, start=1):
@@ -255,15 +255,20 @@ def read_list(path: Path) -> Pairs:
       continue
     where, places = f'{path}, line {number}', columns or (0, 1, 2 if len(row) > 2 else None)
     cells = ['' if p is None or p >= len(row) else row[p] for p in places]
+    if columns and len(row) > len(rows[0]):
+      raise UserError(f'{where} has more cells than the first line: {separator.join(row)!r}')
     if not (cells[0] and cells[1]):
       raise UserError(f"{where}: expected 'image{separator}mask', got {separator.join(row)!r}")
     split = SPLIT_WORDS.get(cells[2].lower())
     if split is None and places[2] is not None:
       raise UserError(f'{where}: split {cells[2]!r}: use one of {", ".join(SPLIT_WORDS)}')
     cells[:2] = (_with_slashes(path.parent, cell) for cell in cells[:2])
-    if cells[0] in seen:
+    image, mask = map(os.path.normpath, cells[:2])
+    if image in seen:
       raise UserError(f'{where}: {cells[0]} is listed a second time')
-    seen.add(cells[0])
+    if image == mask:
+      raise UserError(f'{where}: {cells[0]} is image and mask at once')
+    seen.add(image)
     pair = Pair(cells[0], *(path.parent / cell for cell in cells[:2]))
     splits.setdefault(split or WHOLE, []).append(pair)
   masks = Counter(str(pair.mask) for found in splits.values() for pair in found)
@@ -287,7 +292,7 @@ def read_column(path: Path, name: str) -> dict[str, str]:
   """
   rows, _ = _read_rows(path)
   header = rows[0] if rows else []
-  places = _columns([cell.lower() for cell in header])
+  places = _columns(header, path) if header else None
   if not places or name not in header:
     there = ', '.join(header) if places else 'none, for its first line names no columns'
     raise UserError(f'{path} has no column {name!r}: it has {there}')
@@ -302,14 +307,20 @@ def _read_rows(path: Path) -> tuple[list[list[str]], str]:
   """Returns the lines of a list in cells, and what separates them."""
   lines = raw_files.read_text(path).splitlines()
   separator = max(',;\t', key=lines[0].count) if lines else ','
-  cells = csv.reader(lines, delimiter=separator, strict=False)
-  return [[cell.strip() for cell in row] for row in cells], separator
+  if '\0' in ''.join(lines):
+    raise UserError(f'{path} holds NUL, which is in no name of a file: save it as text')
+  return raw_files.cells_of(lines, separator, path), separator
 
 
-def _columns(header: Sequence[str]) -> tuple[int, int, int | None] | None:
-  """Returns where image, mask and split stand, None where the first line names no columns."""
-  cells = [_ENDINGS.sub('', cell) or cell for cell in header]
-  places = [
-    next((i for i, cell in enumerate(cells) if cell in names), None) for names in _COLUMNS.values()
-  ]
-  return None if None in places[:2] else tuple(places)
+def _columns(header: Sequence[str], path: Path) -> tuple[int, int, int | None] | None:
+  """Returns where image, mask and split stand, None where the first line names no columns.
+
+  Of several that may be meant the first of _COLUMNS is.
+  """
+  cells = [_ENDINGS.sub('', cell.lower()) or cell.lower() for cell in header]
+  found = [next((name for name in names if name in cells), None) for names in _COLUMNS.values()]
+  if None in found[:2]:
+    return None
+  if twice := next((name for name in found if cells.count(name) > 1), None):
+    raise UserError(f'{path} has several columns for {twice}: {", ".join(header)}; keep one')
+  return tuple(None if name is None else cells.index(name) for name in found)

@@ -1,6 +1,8 @@
 """Raw files of a dataset: listed and read; each must exist and hold something."""
 
-from collections.abc import Callable
+import csv
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,26 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
   """Returns the text of a UTF-8 file that must exist and hold something."""
   return _needed(path, files.read_text)
+
+
+def cells_of(lines: Sequence[str], separator: str, path: Path) -> list[list[str]]:
+  """Returns the rows of a CSV file, each cell without blanks around it. Raises UserError naming `path`."""
+  try:
+    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
+  except csv.Error as error:
+    raise UserError(f'{path} cannot be read as a table: {error}') from None
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+  """Returns the rows of a CSV file by the names in its first line; cells that are missing are ''.
+
+  Raises:
+    UserError: as of read_text, or a row has more cells than the first line.
+  """
+  header, *rows = cells_of(read_text(path).splitlines(), ',', path) or [[]]
+  if longer := next((row for row in rows if len(row) > len(header)), None):
+    raise UserError(f'{path}: {",".join(longer)!r} has more cells than the first line')
+  return [dict(itertools.zip_longest(header, row, fillvalue='')) for row in rows if row]
 
 
 def read_yaml(path: Path) -> Any:

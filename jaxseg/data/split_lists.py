@@ -6,6 +6,7 @@ it after a blank is left out. Of lists in several folders those count that name 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -54,7 +55,7 @@ def _tails(images: Iterable[str]) -> dict[str, str | None]:
 
 def _ends(path: str) -> list[str]:
   """Returns a path without the ending of images, and without its first folders, the longest first."""
-  path = path.replace('\\', '/')
+  path = unicodedata.normalize('NFC', path.replace('\\', '/'))
   name = PurePosixPath(path)
   parts = (name.with_suffix('') if name.suffix.lower() in SUFFIXES else name).parts
   return ['/'.join(parts[i:]) for i in range(len(parts))]

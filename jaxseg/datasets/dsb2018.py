@@ -7,8 +7,6 @@ Validation is the images with int(ID[:8], 16) % 5 == 0, in both. fluorescence_tr
 and 67 images of grey nuclei on a dark ground, written down in dsb2018_fluorescence.txt.
 """
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,7 +74,7 @@ def _list_images(split: str, data_dir: str | None, cache_dir: str | None) -> lis
   """Lists a split's images in any layout, by id."""
   folder = archives.data_root(data_dir) / 'dsb2018'
   if (folder / 'index.csv').is_file():
-    rows = list(csv.DictReader(io.StringIO(raw_files.read_text(folder / 'index.csv'))))
+    rows = raw_files.read_table(folder / 'index.csv')
     if not rows or not {'id', 'split'} <= set(rows[0]):
       raise UserError(f"{folder / 'index.csv'} has no columns 'id' and 'split': restore the file")
     ids = _of(split, {row['id']: row['split'] for row in rows})

@@ -182,6 +182,10 @@ def _pattern(root: Path, path: str) -> str:
 
 def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
   options: dict[str, Any] = layout.options()
+  where = layout.listed or f"images '{layout.images}' with masks '{layout.masks}'"
+  if not any(pairs.splits.values()):
+    alone = f'; left out: {pairs.left_out()}' if pairs.left_out() else ''
+    raise UserError(f'{root}: {where} give no pair of image and mask{alone}')
   if pairs.without_mask or pairs.without_image:
     options['unpaired'] = 'leave_out'
   if pages := _are_stacks(pairs):
@@ -198,7 +202,6 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
   if not counts.get('train'):
     there = ', '.join(counts) or 'none'
     raise MissingSplit(f"{root} has no split 'train'; splits found: {there}")
-  where = layout.listed or f"images '{layout.images}' with masks '{layout.masks}'"
   out = f'; left out: {pairs.left_out()}' if pairs.left_out() else ''
   where += ', whose pages are images' * pages
   words = f'{where}{_division(pairs, options)}{out}'

@@ -12,8 +12,6 @@ All objects are of one class, unless one of these says more:
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -96,12 +94,12 @@ def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
     names = classlist.read_file(root / listed).names
   if not table.is_file():
     return names, {}
-  rows = list(csv.DictReader(io.StringIO(raw_files.read_text(table))))
-  if not rows or not set(_COLUMNS) <= rows[0].keys() or any(None in r.values() for r in rows):
+  rows = raw_files.read_table(table)
+  if not rows or not all(row.get(column) for row in rows for column in _COLUMNS):
     raise UserError(f'{table} needs the columns {", ".join(_COLUMNS)} in every row')
   of_object: dict[tuple[str, str], str] = {}
   for row in rows:
-    key, name = (Path(row['image']).stem, row['id'].strip()), row['class'].strip()
+    key, name = (Path(row['image']).stem, row['id']), row['class']
     if of_object.setdefault(key, name) != name:
       raise UserError(f'{table} has two classes for object {key[1]} of image {key[0]}: remove one')
   found = sorted(set(of_object.values()))
