@@ -1,5 +1,6 @@
 """A run is resumed on the files that it began with, or says what differs."""
 
+import json
 import os
 from types import SimpleNamespace
 
@@ -8,10 +9,13 @@ import pytest
 from PIL import Image
 
 from jaxseg import config as configs
+from jaxseg.predict.evaluate import evaluate_workdir
 from jaxseg.train import run_data, train
+from jaxseg.train.run_folder import Classes
 from jaxseg.types import UserError
 from tests.bad_inputs import good_folder
 from tests.test_bad_input import CONFIG
+from tests.tiny_runs import PALETTE, make_experiment, make_workdir
 
 BEFORE = {'train': {'a': '1', 'b': '2', 'c': '3'}, 'val': {'x': '9'}}
 
@@ -40,6 +44,25 @@ def test_splits_of_other_starts_are_kept_and_older_runs_compare_nothing(tmp_path
     run_data.check(tmp_path, {'val': {}})
   (tmp_path / 'data.json').write_text('[1')
   run_data.check(tmp_path, {'val': {}})
+
+
+def test_classes_keep_their_numbers(tmp_path):
+  """Names may change, but none may stand for what the network knows under another one."""
+  experiment = make_experiment()
+  names = ('background', 'disc', 'square', 'triangle')
+  assert experiment.source('val', ('ground', 'disc', 'square', 'triangle')).class_names == names
+  for trained in (
+    ('background', 'square', 'disc', 'triangle'),
+    ('disc', 'square', 'triangle', 'x'),
+  ):
+    with pytest.raises(UserError, match='trained on the classes .*, but the data have background'):
+      experiment.source('val', trained)
+  run = make_workdir(tmp_path / 'run', experiment, Classes(names[::-1], PALETTE))
+  with pytest.raises(UserError, match='trained on the classes triangle, square'):
+    evaluate_workdir(run)
+  with pytest.raises(UserError, match='trained on the classes triangle, square'):
+    train.train(experiment.config, run)
+  assert json.loads((run / 'classes.json').read_text())['names'] == [*names[::-1]]
 
 
 def test_generated_data_have_no_files():

@@ -255,7 +255,7 @@ def _open(
       options = temperature.resolved(options, runs, steps)
       loaded = {str(i): variables for i, (variables, _) in enumerate(restored)}
       loaded = {'variables': loaded, 'steps': steps, 'temperature': options.temperature}
-    sources = [run.experiment.source(split) for run in runs]
+    sources = [run.experiment.source(split, run.classes.names) for run in runs]
     check_same_images(runs, sources, split)
     maker = make(experiment, sources[0])
     same['config'], same['data'] = machine.shared(experiment.config), [split, len(sources[0])]

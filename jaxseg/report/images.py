@@ -207,7 +207,7 @@ def _side_by_side(
 def _source(run: RunSummary) -> tuple[Any, str]:
   """Returns the evaluation split, or None and why it cannot be read."""
   try:
-    return run.experiment.source(run.settings.eval_split), ''
+    return run.experiment.source(run.settings.eval_split, run.classes.names), ''
   except StuckError:  # its thread is still there: see jaxseg.console.run
     raise
   except UserError as e:

@@ -176,7 +176,7 @@ def _cell(name: str, value: float | None) -> str:
 
 def _draw(run: RunSummary, split: str, file: Path) -> None:
   """Draws the middle image of the split: not the best, not the worst, always the same."""
-  source = run.experiment.source(split)
+  source = run.experiment.source(split, run.classes.names)
   example = source[len(source) // 2]
   predict = load(run.path, 'latest').predict
   picture = draw(run.experiment.task, predict, [example], run.classes)

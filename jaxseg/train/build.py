@@ -6,7 +6,7 @@ Shared by training, evaluation and prediction, so that a run is read exactly as 
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,17 @@ _GROUPS = {
   'init': InitOptions,
   'log': LogOptions,
 }
+
+
+def check_names(trained: Sequence[str], there: Sequence[str]) -> None:
+  """Raises UserError where a class of the data is another number than in a run; it may have a new name."""
+  there = tuple(there)
+  moved = [name for i, name in enumerate(trained) if name in there and there.index(name) != i]
+  if moved:
+    raise UserError(
+      f'the run was trained on the classes {", ".join(trained)}, but the data have {", ".join(there)}: '
+      'restore their order'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +118,15 @@ class Experiment:
     init = make_init(model, optax.identity(), (1, side, side, self.channels))
     return jax.eval_shape(init, jax.random.key(0)).variables
 
-  def source(self, split: str) -> Any:
+  def source(self, split: str, names: Sequence[str] | None = None) -> Any:
     """Returns the dataset's split, checked against the config's classes and channels.
 
+    Args:
+      split: of the dataset.
+      names: of the classes that a run was trained on, in its order.
+
     Raises:
-      UserError: no such dataset, split, folder or option, or another number of classes.
+      UserError: no such dataset, split, folder or option, another number of classes, or another order.
       StuckError: a read that does not end within data.timeout seconds.
     """
     settings, open_split = self.settings, self._opener()
@@ -126,6 +141,8 @@ class Experiment:
       if here != have:
         advice = advice.format(have)
         raise UserError(f'config.{key}={here}, but {self.data.name} has {have}: {advice}')
+    if names is not None:
+      check_names(names, source.class_names)
     size, by = self.data.image_size, self.data.resize_labels
     return Resized(source, size, by) if size else source
 

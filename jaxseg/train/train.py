@@ -29,7 +29,7 @@ from jaxseg.train.initial import start_from
 from jaxseg.train.journal import Hook, Journal, NoJournal, RunView
 from jaxseg.train.loop import Loop
 from jaxseg.train.population import PopulationPass
-from jaxseg.train.run_folder import Classes, RunFolder
+from jaxseg.train.run_folder import Classes, RunFolder, load_classes
 from jaxseg.train.state import State, make_init, parameter_count
 from jaxseg.train.step import make_train_step
 from jaxseg.train.times import Profile, Times
@@ -245,6 +245,7 @@ def _load_first(
   origin = f'resumed at step {restored}'
   if restored and not experiment.data.changed:
     run_data.check(folder.path, data.held)
+    build.check_names(load_classes(folder.path).names, data.classes.names)
   if restored is None:
     state, origin = _first_state(experiment, init, key, shapes)
   records = [r for r in read_records(folder.path) if r['step'] <= (restored or 0)]
