@@ -1,4 +1,4 @@
-"""U-Net on generated shapes: the two-minute tour, no download, any machine.
+"""U-Net on generated shapes: the one-minute tour, no download, any machine.
 
     python launch/train.py --config=configs/unet_shapes.py --workdir=/tmp/shapes
 

@@ -1,14 +1,20 @@
-"""Eight CPU devices, no silent broadcasting, and paths that every test shares."""
+"""Eight CPU devices, no silent broadcasting, compiled programs and paths that every test shares."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tiny networks take longer to optimise than to run; processes that a test starts get the same.
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
-  + ' --xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true'
+  + ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 )
+# Many tests compile the same programs: what one worker or process has compiled, the others load.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='jaxseg_tests_')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
 import jax
 import pytest
@@ -18,6 +24,13 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.devices()  # from here on a launcher that runs in this process cannot change their number
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_unconfigure(config):
+  """Removes the compiled programs when the process ends that made their folder."""
+  folder = os.environ['JAX_COMPILATION_CACHE_DIR']
+  if not hasattr(config, 'workerinput') and Path(folder).name.startswith('jaxseg_tests_'):
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=['default', 'tpu'])

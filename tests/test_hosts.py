@@ -406,7 +406,7 @@ def test_one_host_has_all_of_it():
     same['x'] = 1
   tree = {'a': np.arange(3)}
   assert hosts.broadcast(tree) is tree and hosts.gather(tree['a']) is tree['a']
-  assert hosts.share() == {'shard_index': 0, 'shard_count': 1} and hosts.first()
+  assert hosts.share() == {'shard_index': 0, 'shard_count': 1} and hosts.is_first()
 
 
 @pytest.mark.slow

@@ -346,9 +346,12 @@ def test_a_signal_saves_and_is_resumed_bit_identically(
   assert threading.current_thread() is threading.main_thread()
   monkeypatch.setattr(loop.Loop, '_check_last_step', terminate)
   interrupt = number == signal.SIGINT  # what would follow, as in `train && evaluate`, must not
+  hook = Figures()
   with pytest.raises(KeyboardInterrupt) if interrupt else contextlib.nullcontext():
-    train.train(tiny(), tmp_path)
-  assert 'stopped and saved at step' in capsys.readouterr().out
+    train.train(tiny(), tmp_path, hooks=[hook])
+  out = capsys.readouterr().out
+  assert 'stopped and saved at step' in out
+  assert ('no figures at the end' in out) == interrupt  # a machine that is taken away has no time
   monkeypatch.undo()
   train.train(tiny(), tmp_path)
   a, b = saved(straight, 6), saved(tmp_path, 6)

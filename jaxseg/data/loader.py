@@ -3,14 +3,15 @@
 A batch's way from the files to the loss:
 
   datasets/NAME.py     lists the raw files of a split and reads one example of them
-  data/records.py      has stored that in the cache, once, and decodes example i for whoever asks
+  data/records.py      built the cache of records, once, and decodes example i on request
   data/views.py        Resized gives all one size (data.image_size); Remembered keeps what is read
   data/transforms.py   the config's augmentation, then what the task adds (data/objects.py)
   data/order.py        says which example comes next
   here                 `train_batches` gives each its random numbers,
                        `_stack` lays b of them into arrays [b, h, w, ...], Grain's threads do so for
-                       some batches ahead, and `Batches` waits for them, but not without end
-  train/loop.py        takes the next batch, places it on the devices and calls
+                       some batches ahead, and `Batches` waits for them, up to `timeout`
+  train/loop.py        takes the next batch, divides it among the devices (pmap copies it when it is
+                       called, a mesh at once; none is copied ahead) and calls
   train/step.py        nn/preprocessing.py -> models/NAME.py -> losses of tasks/NAME.py
 
 In evaluation data/frame.py places whole images in place of the transforms. Nothing here knows of
@@ -149,8 +150,8 @@ def train_batches(
       return augmented(first, transforms, rng, another)
 
   def batch(step: int) -> dict:
-    first = step * batch_size + shard_index * local
-    return _stack((example(first + i) for i in range(local)), local, keys)
+    start = step * batch_size + shard_index * local
+    return _stack((example(start + i) for i in range(local)), local, keys)
 
   keys = (*_TRAIN_KEYS, *(k for transform in transforms for k in getattr(transform, 'makes', ())))
   activity = threads.Activity(getattr(source, 'file_name', None))

@@ -197,7 +197,7 @@ def fit_temperature(
 
   job = _open(runs, split, step, options, make)
   score = _count(job)
-  if score is None or not hosts.first():
+  if score is None or not hosts.is_first():
     return {}
   facts = {key: value for key, value in job.facts.items() if key in ('split', 'images')}
   entry = temperature.keep(score, runs, job.steps, options, facts)
@@ -249,7 +249,7 @@ def _open(
   set_up_jax(experiment.settings)
   split, loaded = split or experiment.settings.eval_split, {}
   with hosts.together() as same:
-    if hosts.first():
+    if hosts.is_first():
       restored = [load_variables(run.path, step, run.experiment) for run in runs]
       steps = [number for _, number in restored]
       options = temperature.resolved(options, runs, steps)
@@ -289,9 +289,11 @@ def _make_scores(
 def _count(job: _Job) -> Score | None:
   """Returns the scores of all images; None on hosts that the others do without."""
   plain = job.is_plain and not _needs_tiles(job)
-  if not (plain or hosts.first()):
+  if not (plain or hosts.is_first()):
     return None
-  counting = Countdown('evaluated', len(job.source)) if hosts.first() else contextlib.nullcontext()
+  counting = (
+    Countdown('evaluated', len(job.source)) if hosts.is_first() else contextlib.nullcontext()
+  )
   with counting as show:
     if plain:
       evaluator = Evaluator(job.runs[0].experiment, job.source, job.make)
@@ -325,7 +327,7 @@ def _publish(job: _Job, result: dict[str, Any], start: float, words: str = '') -
   experiment = job.runs[0].experiment
   if experiment.settings.paper:
     result['paper'] = experiment.settings.paper
-  if hosts.first():
+  if hosts.is_first():
     options = job.options.beside(experiment.eval.scales)
     mode = ', '.join(filter(None, [words, mode_of(job.runs, options)]))
     file = result_file.place(job.runs[0].path, job.split, mode)

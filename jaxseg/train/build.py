@@ -84,7 +84,7 @@ class Experiment:
 
   @property
   def channels(self) -> int:
-    """Of the images."""
+    """Number of channels of the images."""
     return self.data.channels
 
   @property
@@ -94,7 +94,7 @@ class Experiment:
 
   @property
   def name(self) -> str:
-    """Of the network, with its options."""
+    """Name of the network, with its options."""
     options = dict(self.config['model'])
     return f'{options.pop("name")}({", ".join(f"{k}={v}" for k, v in options.items())})'
 
@@ -165,7 +165,7 @@ class Experiment:
 
   @property
   def cache_dir(self) -> str | None:
-    """Of built records, None for the default."""
+    """Folder of built records; None: the default."""
     return self.settings.cache_dir or None
 
   def task_for(self, source: Any) -> Any:

@@ -111,15 +111,15 @@ class Journal:
     with self._times.part('saving'):
       self._checkpoints.wait()
 
-  def ended(self) -> None:
-    """Finishes log and checkpoints, calls the hooks, and says where the time went."""
+  def ended(self, *, show: bool = True) -> None:
+    """Finishes log and checkpoints, calls the hooks if they are to show the run, and says where the time went."""
     with self._times.part('saving'):
       self._checkpoints.wait()
       self._checkpoints.close()
       self._run.writer.close()
     self._record()
     with self._times.part('figures'):
-      for hook in self._hooks:
+      for hook in self._hooks if show else ():
         self._call(hook, 'at the end', lambda h: h.ended(self._run))
     sessions = self._record()
     self.say(f'time      {told(total(sessions), len(sessions))}')
@@ -161,5 +161,5 @@ class NoJournal:
   def wait(self) -> None:
     pass
 
-  def ended(self) -> None:
+  def ended(self, *, show: bool = True) -> None:
     pass

@@ -1,10 +1,11 @@
 """The loop of a run: step, log, evaluate, save, and stop where a signal or a bad loss says so.
 
 At SIGTERM, SIGHUP or Ctrl-C `Signals` only takes note. One host finishes the step under way, and an
-evaluation or save that is due after it, saves the state, waits for it, and `run` returns: status 0,
-after Ctrl-C 130 (`interrupted`). Several hosts must stop after the same step: each votes in its next
-batch (`hosts.vote`), the step adds the votes, and all read the sum one step later, at most two steps
-after the signal. Before the loop, while data are read and parts are built, a signal ends the process.
+evaluation or save that is due after it, saves the state, waits until it is on disk, and `run` returns. The
+process ends with status 0; after Ctrl-C with 130, once the report is written. Several hosts must stop
+after the same step: each votes in its next batch (`hosts.vote`), the step adds the votes, and all read
+the sum one step later, at most two steps after the signal. Before the loop, while data are read and
+parts are built, a signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ class Loop:
 
   Attributes:
     interrupted: whether it was Ctrl-C that ended it.
+    preempted: whether it was another signal, on this host or another: there is no time for pictures.
   """
 
-  interrupted = False
+  interrupted = preempted = False
 
   def __init__(
     self,
@@ -106,18 +108,18 @@ class Loop:
         if step % log.every == 0 or step == num_steps:
           self._check_last_step()
           self._log(step, last, clock)
-        self._keep_if_due(step, last, state, clock)
+        self._evaluate_and_save_if_due(step, last, state, clock)
         if self._stop_votes or (signals.caught and hosts.count() == 1):
           self._check_last_step()
-          self._journal.save(
-            step, state, None, self._window
-          )  # the population pass takes too long now
+          # The running statistics: the population pass takes too long now.
+          self._journal.save(step, state, None, self._window)
+          self.preempted = signals.caught != 'SIGINT'
           break
       self._journal.wait()  # a second signal does not end it before the last save is on disk
     self.interrupted = signals.caught == 'SIGINT'
     if self._is_out_of_patience():
       self._journal.say(
-        f'finished at step {step} of {num_steps}: no better {_spoken(self._headline)} than {self._best:.4f} in '
+        f'finished at step {step} of {num_steps}: no better {_display_name(self._headline)} than {self._best:.4f} in '
         f'{self._since_best} evaluations (config.eval.patience)'
       )
     elif step < num_steps:
@@ -185,12 +187,12 @@ class Loop:
       f'waiting for data {waiting:.0%}',
     ]
     if self._summary:
-      name = _spoken(self._headline)
+      name = _display_name(self._headline)
       parts.append(f'{name} {self._summary[self._headline]:.3f} (best {self._best:.3f})')
     parts.append(f'ETA {duration((last - step) * seconds / steps)}')
     self._journal.show(' . '.join(parts))
 
-  def _keep_if_due(self, step: int, last: int, state: Any, clock: _Clock) -> None:
+  def _evaluate_and_save_if_due(self, step: int, last: int, state: Any, clock: _Clock) -> None:
     """Evaluates, saves and shows where it is time to."""
     experiment = self._experiment
     at_evaluation = step % experiment.eval.every == 0 or step == experiment.settings.num_steps
@@ -223,7 +225,7 @@ class Loop:
     self._journal.say(f'evaluated {split} at step {step}: {numbers}')
 
 
-def _spoken(score: str) -> str:
+def _display_name(score: str) -> str:
   return score.replace('_', ' ').replace('mean iou', 'mIoU').replace(' ap', ' AP')
 
 

@@ -41,8 +41,8 @@ class Optim:
     clip_norm: largest global norm of the gradient, 0 is off.
     apply_if_finite: steps in a row with a loss or gradient of NaN or infinity that are skipped before
       the run stops; 0: it stops at the first.
-    average: what the averages of parameters and statistics keep of their old value at each step, such as
-      0.99; then they are what is evaluated, saved for prediction and exported. 0: no averages.
+    average: decay of an exponential moving average of parameters and batch statistics, such as 0.99; the
+      averages are then what is evaluated, saved for prediction and exported. 0: no averages.
   """
 
   name: Literal['sgd', 'caffe_sgd', 'adam', 'adamw'] = 'adam'

@@ -44,8 +44,8 @@ def make_train_step(
     preprocess: maps the images of a batch to the model's float images.
     axis_name: the mapped axis under pmap, None under jit.
     accumulate: micro-batches of a step, see train.accumulate.
-    average: rate of the averages of weights, see Optim; 0 for a state without them. With them the
-      state's variables are the averages, and `state.trained` is what is trained.
+    average: decay of the moving averages, see Optim; 0 for a state without them. With them the
+      state's variables are the averages, and `state.trained` is what the optimiser updates.
 
   Returns:
     A pure function. Its metrics are float32 scalars: 'loss' (the total), 'loss/NAME' for each term,
@@ -148,14 +148,14 @@ def _updated(
   return kept.replace(opt_state=opt_state), counts  # the optimiser inside is as it was
 
 
-def averaged(averages: Any, values: Any, step: Array, keep: float) -> Any:
+def averaged(averages: Any, values: Any, step: Array, decay: float) -> Any:
   """Returns a tree of averages with new values added, after `step` updates before this one.
 
-  What is kept of the old average rises from 1/10 to `keep`: (1 + step) / (10 + step), so that the
+  The decay rises from 1/10 to `decay`: (1 + step) / (10 + step), so that the
   beginning is soon forgotten (TensorFlow's ExponentialMovingAverage with num_updates).
   """
-  keep = jnp.minimum(keep, (1.0 + step) / (10.0 + step))
-  return jax.tree.map(lambda old, new: new + keep * (old - new), averages, values)
+  decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+  return jax.tree.map(lambda old, new: new + decay * (old - new), averages, values)
 
 
 def make_predict_step(

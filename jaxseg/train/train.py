@@ -85,18 +85,18 @@ def _train(
   with hosts.together() as agreed:  # what is wrong on one host ends all of them
     folder = _open(workdir, experiment, at_end)
     data = _load_data(experiment)
-    share = settings.batch_size // settings.accumulate
-    wrapper = parallel.build(settings.parallel, settings.mesh, share)
+    micro_batch = settings.batch_size // settings.accumulate
+    wrapper = parallel.build(settings.parallel, settings.mesh, micro_batch)
     model = experiment.model(wrapper.axis_name)
     task = experiment.task_for(data.train)
     shape = batch_shape.check(experiment, model, task, data.train)
-    rows = spatial.check(
+    note = spatial.check(
       wrapper, model, task, experiment.preprocess, shape, accumulate=settings.accumulate
     )
-    alone = experiment.model()  # outside of the wrapper is no axis
-    init = make_init(alone, _optimizer(experiment), shape, average=experiment.optim.average)
+    unmapped = experiment.model()  # init runs outside of pmap, where no axis has a name
+    init = make_init(unmapped, _optimizer(experiment), shape, average=experiment.optim.average)
     shapes = jax.eval_shape(init, init_key)
-    checkpoints, first = _load_first(experiment, folder, data, init, init_key, shapes, at_end)
+    checkpoints, first = _restore_or_init(experiment, folder, data, init, init_key, shapes, at_end)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
     profile = _profile(traced, folder, first, _last(stop_at, settings), at_end)
     agreed['command'] = [stop_at, traced, machine.shared(experiment.config)]
@@ -120,13 +120,13 @@ def _train(
   batches = _batches(experiment, data.train, first['step'])
   at_end.callback(batches.close)
 
-  for line in _header(experiment, folder, wrapper, shapes, data, rows, first['origin']):
+  for line in _header(experiment, folder, wrapper, shapes, data, note, first['origin']):
     journal.say(line)
   last, best = _last(stop_at, experiment.settings), (first['best'], first['since_best'])
   scoring = (evaluator, experiment.schedule, data.train, population, best)
   loop = Loop(experiment, journal, times, profile, *scoring)
   summary = loop.run(train_step, wrapper, state, batches, step_key, first['step'], last)
-  journal.ended()
+  journal.ended(show=not loop.preempted)
   if loop.interrupted:
     raise hosts.Interrupted
   return summary
@@ -217,7 +217,7 @@ def _open(
   workdir: str | Path, experiment: Experiment, at_end: contextlib.ExitStack
 ) -> RunFolder | None:
   """Opens the run folder, on the first host alone."""
-  if not hosts.first():
+  if not hosts.is_first():
     return None
   complete = lambda saved: build.experiment(machine.adopted(workdir, saved)).config  # noqa: E731
   folder = RunFolder(workdir, budget.kept(experiment, workdir).config, complete)
@@ -225,7 +225,7 @@ def _open(
   return folder
 
 
-def _load_first(
+def _restore_or_init(
   experiment: Experiment,
   folder: RunFolder | None,
   data: _Data,
@@ -330,7 +330,7 @@ def _batches(experiment: Experiment, source, start: int):
 
 
 def _header(
-  experiment: Experiment, folder, wrapper, shapes: State, data: _Data, rows: str, origin: str
+  experiment: Experiment, folder, wrapper, shapes: State, data: _Data, note: str, origin: str
 ) -> Iterator[str]:
   settings, count = experiment.settings, parameter_count(shapes.params)
   yield f'model     {experiment.name}, {count:,} parameters, {settings.dtype}'
@@ -339,9 +339,9 @@ def _header(
   yield f'data      {experiment.data.name}: {numbers}'
   micro = f' in {settings.accumulate} micro-batches' if settings.accumulate > 1 else ''
   yield f'devices   {wrapper.describe()} of {jax.device_count()}; batch {settings.batch_size}{micro}'
-  share, used = settings.batch_size // settings.accumulate, len(wrapper.devices)
-  if idle := parallel.idle(share, used, jax.device_count()) if not settings.mesh else '':
+  micro_batch, used = settings.batch_size // settings.accumulate, len(wrapper.devices)
+  if idle := parallel.idle(micro_batch, used, jax.device_count()) if not settings.mesh else '':
     yield f'warning: {idle}'
   yield f'workdir   {folder.path if folder else ""}'
   yield f'labels    {"; ".join(data.labels)}'
-  yield from (*rows.splitlines(), *origin.splitlines())
+  yield from (*note.splitlines(), *origin.splitlines())

@@ -97,7 +97,7 @@ def _tell(error: BaseException) -> int:
     message = 'another host has ended or cannot be reached; see what it says, then start the same'
     console.tell(UserError(f'{message} command on all hosts again: they resume ({reason})'))
     return 1
-  return console.tell(error, quiet=isinstance(error, SharedError) and not first())
+  return console.tell(error, quiet=isinstance(error, SharedError) and not is_first())
 
 
 class Interrupted(KeyboardInterrupt):
@@ -167,7 +167,7 @@ def count() -> int:
   return jax.process_count()
 
 
-def first() -> bool:
+def is_first() -> bool:
   """Returns whether this is the host that writes and speaks."""
   return jax.process_index() == 0
 
@@ -264,7 +264,7 @@ def broadcast(tree: Any) -> Any:
   """
   if count() == 1:
     return tree
-  data = msgpack_serialize(jax.device_get(tree)) if first() else b''
+  data = msgpack_serialize(jax.device_get(tree)) if is_first() else b''
   size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(data))))
   sent = np.frombuffer(data or bytes(size), np.uint8)
   return msgpack_restore(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
