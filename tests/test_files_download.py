@@ -308,3 +308,58 @@ def test_a_disk_with_too_little_room_is_told_before(server, tmp_path):
   with pytest.raises(UserError, match='f has 9,000,000,000,000,000 bytes, .* make room there'):
     fetch(server, tmp_path / 'f', 'good', size=9 * 10**15)
   assert not server.asked and names(tmp_path) == []
+
+
+LIES = {
+  'length 9': {'Content-Length': '9' * 5000},
+  'length \xb2': {'Content-Length': '\xb2'},
+  'range': {'Content-Range': f'bytes 0-1/{"9" * 5000}'},
+  'ipv6': {'Location': 'http://[::1/x'},
+  'host': {'Location': f'http://{"a" * 70}.invalid/x'},
+  'file': {'Location': 'file:///etc/passwd'},
+  'circle': {'Location': '/circle'},
+  'nothing': {'Content-Length': '0'},
+  'no range': {},
+}
+
+
+@pytest.mark.parametrize('lie', LIES)
+def test_headers_that_lie_are_one_line(tmp_path, lie):
+  class Liar(Handler):
+    def do_GET(self):
+      states = {'Location': 302, 'Content-Range': 206, 'Content-Length': 200}
+      self.send_response(next((states[name] for name in LIES[lie]), 416))
+      for name, value in LIES[lie].items():
+        self.send_header(name, value)
+      self.end_headers()
+      self.close_connection = True
+
+  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Liar) as lying:
+    threading.Thread(target=lying.serve_forever, daemon=True).start()
+    try:
+      with pytest.raises(download.NotFetched, match='cannot fetch f: ') as told:
+        download.download([f'http://127.0.0.1:{lying.server_port}/circle'], tmp_path / 'f')
+    finally:
+      lying.shutdown()
+  assert len(str(told.value)) < 400 and '\n' not in str(told.value)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('kind', ['link', 'dangling', 'circle', 'hard link', 'pipe', 'folder'])
+def test_what_lies_in_the_place_of_a_part_is_not_written_through(server, tmp_path, kind):
+  folder, victim = tmp_path / 'data', tmp_path / 'victim'
+  folder.mkdir()
+  victim.write_bytes(b'precious')
+  part = folder / 'f.part'
+  make = {
+    'link': lambda: part.symlink_to(victim),
+    'dangling': lambda: part.symlink_to(tmp_path / 'none'),
+    'circle': lambda: part.symlink_to(part),
+    'hard link': lambda: part.hardlink_to(victim),
+    'pipe': lambda: os.mkfifo(part),
+    'folder': part.mkdir,
+  }
+  make[kind]()
+  with pytest.raises(UserError, match=r'f\.part is .*: remove it'):
+    download.download([server.url('good')], folder / 'f', **KNOWN)
+  assert victim.read_bytes() == b'precious' and not (tmp_path / 'none').exists()

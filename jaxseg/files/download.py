@@ -31,6 +31,7 @@ _OFFLINE_ROUNDS = 2  # where no host has an address at all
 _TIMEOUT = 30.0  # seconds for a connection, and without a byte of it
 _SLOWEST, _WATCHED = 4096, 30.0  # bytes a second, over so many seconds: another address is better
 _CONTINUED = 20  # times that one address may break off and go on, in a round
+_WORDS = 200  # characters of what is told of an address
 _NO_HOST = 'no such host, or no connection to the net'
 _PIECE = 1 << 18
 _SPARE = 64 << 20  # bytes that stay free
@@ -192,6 +193,8 @@ def _receive(address: str, part: Part, size: int | None, watch, patient: bool) -
         since, then = now, part.size
     if total is not None and part.size != total:
       raise _Passing(f'broke off at {part.size:,} of {total:,} bytes')
+    if not part.size:
+      raise _Refused('gives nothing')
 
 
 @contextlib.contextmanager
@@ -201,11 +204,15 @@ def _told() -> Iterator[None]:
     yield
   except urllib.error.HTTPError as error:
     kind = _Passing if error.code in _PASSING else _Refused
-    raise kind(f'HTTP {error.code} {error.reason}') from None
+    raise kind(f'HTTP {error.code} {" ".join(str(error.reason).split())}'[:_WORDS]) from None
   except urllib.error.URLError as error:
     raise _Passing(_words(error.reason)) from None
   except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
     raise _Refused(error.strerror or str(error)) from None
+  except (ValueError, OverflowError) as error:  # an address that it leads to, or a header, is none
+    if isinstance(error, UserError):
+      raise
+    raise _Refused(' '.join(str(error).split())[:_WORDS]) from None
   except (OSError, http.client.HTTPException) as error:
     raise _Passing(_words(error)) from None
 
@@ -235,7 +242,7 @@ def _opened(address: str, start: int) -> Iterator[tuple[BinaryIO, int, int | Non
     request = urllib.request.Request(address, headers=headers)
     response = urllib.request.urlopen(request, timeout=_TIMEOUT)
   except urllib.error.HTTPError as error:
-    if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+    if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
       raise
     error.close()
     with _opened(address, 0) as whole:
@@ -244,11 +251,13 @@ def _opened(address: str, start: int) -> Iterator[tuple[BinaryIO, int, int | Non
   with response:
     if response.headers.get_content_type() == 'text/html':
       raise _Refused('gives a web page')
-    if ranged := re.fullmatch(r'bytes (\d+)-\d+/(\d+)', response.headers.get('Content-Range', '')):
+    if ranged := re.fullmatch(
+      r'bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18})', response.headers.get('Content-Range', '')
+    ):
       yield response, int(ranged[1]), int(ranged[2])
     else:
       length = response.headers.get('Content-Length', '')
-      yield response, 0, int(length) if length.isdigit() else None
+      yield response, 0, int(length) if re.fullmatch('[0-9]{1,18}', length) else None
 
 
 def _check_room(path: Path, size: int | None, there: int) -> None:

@@ -8,10 +8,13 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from jaxseg.types import UserError
 
 _WAIT = 0.5  # seconds between two looks at what another process receives
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -78,11 +81,15 @@ def part_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(path: Path, wait: Callable[[int], None]) -> Iterator[BinaryIO | None]:
-  """Gives the part, open and locked, or None once another process has made the file."""
+  """Gives the part, open and locked, or None once another process has made the file.
+
+  Raises:
+    UserError: the part is a link, or anything but a file of its own.
+  """
   part, mine = part_of(path), False
   while not mine:
     with contextlib.ExitStack() as stack:
-      descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+      descriptor = _own(part)
       file = stack.enter_context(open(descriptor, 'r+b', buffering=0))
       locked = _lock(descriptor)
       mine = locked and _is(part, descriptor)  # else who had it has just renamed or removed it
@@ -100,6 +107,22 @@ def claimed(path: Path, wait: Callable[[int], None]) -> Iterator[BinaryIO | None
       elif not locked:
         wait(os.fstat(descriptor).st_size)
         time.sleep(_WAIT)
+
+
+def _own(part: Path) -> int:
+  """Opens a part, which is made where there is none. Raises UserError where its bytes are another file's too."""
+  flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+  try:
+    descriptor = os.open(part, flags, 0o666)
+  except OSError as error:
+    if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+      raise
+    raise UserError(f'{part} is a link, a folder or a pipe: remove it') from None
+  found = os.fstat(descriptor)
+  if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    os.close(descriptor)
+    raise UserError(f'{part} is no plain file of its own: remove it')
+  return descriptor
 
 
 def _lock(descriptor: int) -> bool:
