@@ -146,7 +146,7 @@ def batch_of(step, count=8, side=32):
 
 
 # Falling to zero: where the last of 150 steps lands does not hang on rounding.
-TX = optax.adam(optax.cosine_decay_schedule(5e-3, 150))
+TX = optax.adam(optax.cosine_decay_schedule(5e-3, 80))
 
 
 @functools.cache
@@ -191,7 +191,7 @@ def steps(place, count, batches=batch_of):
 
 
 def test_it_learns_one_batch_and_finds_its_objects():
-  state, seen = steps(0, 150, batches=lambda _: batch_of(0))
+  state, seen = steps(0, 80, batches=lambda _: batch_of(0))
   terms = {'rpn/objectness', 'rpn/box', 'class', 'box', 'mask'}
   assert {name[5:] for name in seen[0] if name.startswith('loss/')} == terms
   assert all(step['finite'] and step['invalid'] == 0 for step in seen)
