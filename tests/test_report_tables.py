@@ -188,12 +188,15 @@ def test_what_was_not_run_says_so(folder):
 
 
 def test_a_run_fills_the_row_of_its_baseline(folder):
-  run = make_run(folder / 'big', SCORES, flags='--config=configs/toy.py:large --workdir=big')
+  run = make_run(
+    folder / 'big', SCORES, flags='--config=configs/toy.py:large --workdir=/mnt/my/big'
+  )
   tables.write_baselines('results.md', [run])
   small, large = _rows()
   assert 'not run' in small and 'not run' not in large
   for words in ('mean IoU 12.5', '(test, 7 images, step 30)', '2 cores', '30 steps in'):
     assert words in large, words
+  assert '`python launch/train.py --config=configs/toy.py:large --workdir=runs/big`' in large
 
 
 @pytest.mark.parametrize(

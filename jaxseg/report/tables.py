@@ -1,5 +1,6 @@
 """The tables of docs/results.md, made from run folders: nothing is typed by hand."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -215,7 +216,9 @@ def _making(run: RunSummary) -> tuple[str, str, str]:
   """Returns on what, how long and how a run was trained."""
   made = run.provenance
   hardware = str(made.get('hardware') or made.get('devices'))
-  return hardware, f'{run.last_step} steps in {duration(run.seconds)}', f'`{made.get("command")}`'
+  # Where it lay on that machine is nobody's business, and no part of the recipe.
+  command = re.sub(r'(--workdir=)/(?:[^\s\']*/)?', r'\1runs/', str(made.get('command')))
+  return hardware, f'{run.last_step} steps in {duration(run.seconds)}', f'`{command}`'
 
 
 def _baseline(spec: str, heading: str, run: RunSummary | None) -> list[str]:
@@ -224,7 +227,8 @@ def _baseline(spec: str, heading: str, run: RunSummary | None) -> list[str]:
   scores = ', '.join(_listed(published(paper))) or 'no score'
   where = f' on {paper["split"]}' if published(paper) and 'split' in paper else ''
   source = f': {paper["source"]}' if paper else ''
-  row = [heading, f'`{name}`', f'{paper["params"]:,}' if paper else '-', scores + where + source]
+  parameters = f'{paper["params"]:,}' if 'params' in paper else '-'
+  row = [heading, f'`{name}`', parameters, scores + where + source]
   if run is None:
     folder = ''.join(c if c.isalnum() else '_' for c in name)
     command = f'`python launch/train.py --config={spec} --workdir=runs/{folder}`'
