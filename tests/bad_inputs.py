@@ -54,7 +54,7 @@ class Case:
     job: 'train', 'check', 'evaluate' or 'predict'.
     spoil: does the damage; may return flags that come after the usual ones.
     says: what the one line, or where it `works` the output, must hold.
-    works: a person would rather go on: the launcher ends well.
+    works: a person would rather go on: the launcher ends well, or with the `status`.
     process: also run as a process of its own.
     as_nobody: run without the right of root to read everything.
   """
@@ -67,6 +67,7 @@ class Case:
   works: bool = False
   process: bool = False
   as_nobody: bool = False
+  status: int = 0
 
 
 CASES: list[Case] = []
@@ -82,8 +83,8 @@ def case(group: str, title: str, says: str, job: str = 'train', **more):
   return add
 
 
-def works(group: str, title: str, says: str = 'samples of train', job: str = 'check'):
-  return case(group, title, says, job, works=True)
+def works(group: str, title: str, says: str = 'samples of train', job: str = 'check', status=0):
+  return case(group, title, says, job, works=True, status=status)
 
 
 def good_folder(root: Path) -> None:

@@ -188,7 +188,7 @@ def _(place):
   return [f'--workdir={place.trained()}', f'--input={place.here}/none.png']
 
 
-@works('prediction', 'a bad image among good ones', 'a.png is empty', job='predict')
+@works('prediction', 'a bad image among good ones', 'a.png is empty', job='predict', status=3)
 def _(place):
   place.image.write_bytes(b'')
   return [f'--workdir={place.trained()}', f'--input={place.image.parent}']
@@ -199,6 +199,7 @@ def _(place):
   'a link to itself among good images',
   'Too many levels of symbolic links',
   job='predict',
+  status=3,
 )
 def _(place):
   (place.image.parent / 'loop.png').symlink_to('loop.png')
@@ -259,5 +260,6 @@ _flag(
 _flag('config', 'file that is not there', '--config=none.py', 'no config file', process=True)
 _file('file with a syntax error', 'def get_config(:\n', 'bad.py: SyntaxError')
 _file('file that fails', BASE + '  return config.seed / 0\n', 'line 6: ZeroDivisionError')
+_file('file that ends the process', BASE + '  raise SystemExit(0)\n', 'line 6: SystemExit: 0')
 _file('file that returns nothing', BASE, 'get_config returned None')
 _file('text for a number in the file', BASE + "  config.batch_size = '8'\n  return config\n", "'8'")

@@ -103,7 +103,7 @@ def nobody(folder: Path):
 def judge(found: Case, place: Place, status: int, out: str, err: str) -> None:
   """Holds what came out against the case, and looks for anything that was left half done."""
   if found.works:
-    assert status == 0, err
+    assert status == found.status, err
     assert found.says in out, out
   else:
     assert status == 2, out + err

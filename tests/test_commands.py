@@ -3,14 +3,19 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import jaxseg
 from jaxseg import commands
 from jaxseg import config as configs
+from jaxseg.train import provenance
+from jaxseg.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -100,3 +105,43 @@ def test_installed_it_needs_no_clone(tmp_path):
   again = subprocess.run([python, '-m', 'jaxseg', 'evaluate', '--workdir=run'], **quiet)
   assert 'mean iou' in again.stdout
   assert (tmp_path / 'run' / 'eval' / 'val.json').is_file()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from jaxseg import commands
+
+class Interrupts:
+  def find_spec(self, name, *_):
+    if name == 'jaxseg.console':
+      os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ['jaxseg', '--help']
+commands.run()
+"""
+
+
+def test_ctrl_c_while_a_command_starts_has_no_traceback():
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  done = subprocess.run(
+    [sys.executable, '-c', INTERRUPTED], env=environment, capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, '', '')
+
+
+def test_a_look_at_the_checkout_leaves_its_index_alone(monkeypatch):
+  """A process that is killed in it would leave index.lock, and git would refuse to work."""
+  asked = []
+  monkeypatch.setattr(
+    subprocess, 'run', lambda words, **_: asked.append(words) or SimpleNamespace(stdout='')
+  )
+  monkeypatch.setattr(Path, 'exists', lambda _: True)
+  provenance.git_revision()
+  assert len(asked) == 2 and all(words[1] == '--no-optional-locks' for words in asked)
+
+
+@pytest.mark.parametrize(('workdir', 'says'), [(3, 'got 3 for a path'), ([], 'no run is given')])
+def test_what_is_no_workdir(workdir, says):
+  with pytest.raises(UserError, match=says):
+    jaxseg.load(workdir)

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
     (OSError(errno.EDQUOT, 'Disk quota exceeded', 'a'), 'a cannot be written: Disk quota exceeded'),
     (MemoryError(), 'this machine has too little memory (no more could be had)'),
     (MemoryError('Unable to allocate 9 TiB'), 'too little memory (Unable to allocate 9 TiB)'),
+    (ImportError('lib.so: failed to map segment from shared object'), 'too little memory (lib.so'),
     (RuntimeError("can't start new thread"), 'no more threads: raise the limit'),
     (UserError('a\n\x1b[2Jb\u202ec\udcff'), r'error: a \x1b[2Jb\u202ec\udcff'),
   ],

@@ -234,3 +234,16 @@ def test_damage_leaves_nothing_in_the_cache(tmp_path):
     archives.unpack(archive, tmp_path / 'cache')
   left = [p for p in (tmp_path / 'cache').rglob('*') if p.is_file()]
   assert {p.parent.name for p in left} <= {'digests'}  # what is known of the archive itself
+
+
+@pytest.mark.parametrize('name', ['a.tar', 'a.zip'])
+def test_of_two_members_of_one_name_the_last_counts_and_is_told(name, tmp_path, capsys):
+  archive = good(tmp_path / name)
+  if name == 'a.zip':
+    with zipfile.ZipFile(archive, 'a') as file, pytest.warns(UserWarning, match='Duplicate'):
+      file.writestr('set/a', b'later')
+  else:
+    with tarfile.open(archive, 'a') as file:
+      file.addfile(entry('./set/a', size=5), io.BytesIO(b'later'))
+  assert unpacked(archive) == {'set/a': b'later', 'set/b': CONTENT}
+  assert f'{name} holds set/a more than once: the last counts' in capsys.readouterr().err

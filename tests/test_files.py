@@ -25,6 +25,8 @@ def names(folder):
   [
     ('', "'' is no path"),
     ('a\0b', 'is no path'),
+    (3, 'got 3 for a path'),
+    (b'run', "got b'run' for a path"),
     ('s3://bucket/x', 'only gs://BUCKET/FOLDER'),
     ('http://host/x', 'only gs://BUCKET/FOLDER'),
     ('file:///x', 'only gs://BUCKET/FOLDER'),

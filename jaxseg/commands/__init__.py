@@ -5,19 +5,29 @@ them and makes one call. JAX is imported only where the flags are known to be ri
 """
 
 import importlib
+import signal
 import sys
-
-from jaxseg import console
-from jaxseg.config import parts
-from jaxseg.types import UserError
+import threading
 
 
 def run(name: str = '') -> None:
   """Runs the command `name`, or the one that the first argument names; see console.run."""
+  alone = threading.current_thread() is threading.main_thread()
+  usual = alone and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  if usual:  # Ctrl-C ends without a traceback while this imports
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+  from jaxseg import config, console  # noqa: F401
+
+  if usual:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   console.run(lambda: _run(name, sys.argv[1:]))
 
 
 def _run(name: str, argv: list[str]) -> None:
+  from jaxseg import console
+  from jaxseg.config import parts
+  from jaxseg.types import UserError
+
   program = f'python launch/{name}.py'
   if not name:
     name, argv = argv[0] if argv else '--help', argv[1:]

@@ -11,6 +11,8 @@ from jaxseg import console
 from jaxseg.predict import options
 from jaxseg.types import LONGEST
 
+_SOME = 3  # the status where some images could not be predicted, and others were
+
 
 def main(parser: console.Parser) -> None:
   add = parser.add_argument
@@ -42,7 +44,7 @@ def main(parser: console.Parser) -> None:
   flags = parser.parse()
   from jaxseg.predict import job
 
-  job.predict_files(
+  bad = job.predict_files(
     flags.workdir,
     flags.input,
     flags.output,
@@ -52,3 +54,5 @@ def main(parser: console.Parser) -> None:
     wanted=job.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
     options=options.from_flags(flags),
   )
+  if bad:
+    raise SystemExit(_SOME)

@@ -38,7 +38,7 @@ def made(path: str, argument: str) -> Any:
     raise UnknownVariant(f'{path}: {e}', e.known) from None
   except UserError as e:
     raise UserError(f'{path}: {e}') from None
-  except Exception as e:  # it is the user's own code
+  except (Exception, SystemExit) as e:  # it is the user's own code
     lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
     where = f'{path}, line {lines[-1]}' if lines else path
     raise UserError(f'{where}: {type(e).__name__}: {" ".join(str(e).split())}') from e

@@ -102,7 +102,7 @@ def imported(name: str, kind: str, told: str = '') -> types.ModuleType:
     if top in sys.stdlib_module_names or any(part.startswith('_') for part in (top, *rest)):
       raise ImportError('it belongs to Python itself or is private')
     return importlib.import_module(name)
-  except (ImportError, ValueError) as error:
+  except (ImportError, ValueError, SystemExit) as error:
     raise UserError(
       f'{kind} {(told or name)!r} cannot be imported ({error}): give one of your own on the Python path'
     ) from error

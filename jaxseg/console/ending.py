@@ -129,6 +129,8 @@ def _message(error: BaseException) -> str | None:
     return f'this machine has too little memory ({str(error) or "no more could be had"})'
   if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
     return 'the system allows this process no more threads: raise the limit (ulimit -u)'
+  if isinstance(error, ImportError) and 'failed to map segment' in str(error):  # ulimit -v
+    return f'this machine has too little memory ({error})'
   if isinstance(error, ImportError) and 'gcsfs' in str(error):
     return f"gs:// needs Google's libraries: {installing('gcs')}"
   return None

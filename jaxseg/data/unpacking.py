@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxseg import files
+from jaxseg.data.problems import some, tell
 from jaxseg.types import UserError
 
 _COMPRESSED = {
@@ -74,7 +75,7 @@ def unpack(archive: Path, folder: Path) -> None:
   members = _of_zip if archive.suffix.lower() == '.zip' else _of_tar
   try:
     with files.local_copy(archive) as path:
-      _write(members(path, folder), folder)
+      twice = sorted(_write(members(path, folder), folder))
   except OSError as error:
     if error.errno in files.FULL:
       raise OSError(error.errno, error.strerror, str(folder.parent)) from None
@@ -86,14 +87,18 @@ def unpack(archive: Path, folder: Path) -> None:
   except Exception as error:  # the readers of the formats raise many kinds
     raise _told(archive, str(error) or type(error).__name__) from None
 
+  if twice:
+    tell([f'{archive} holds {some(twice, 3)} more than once: the last counts'])
+
 
 def _told(archive: Path, reason: str) -> UserError:
   first = reason.splitlines()[0].rstrip(':')
   return UserError(f'cannot unpack {archive}: {first}; download it again')
 
 
-def _write(members: Iterator[_Member], folder: Path) -> None:
-  written, links = set(), []
+def _write(members: Iterator[_Member], folder: Path) -> set[str]:
+  """Writes what an archive holds; returns the names of files that it holds several times."""
+  written, twice, links = set(), set(), []
   for member in members:
     path = folder / member.name
     if member.target is not None:
@@ -102,7 +107,9 @@ def _write(members: Iterator[_Member], folder: Path) -> None:
       path.mkdir(parents=True, exist_ok=True)
     else:
       _make_parent(path, folder)
-      path.unlink(missing_ok=True)  # of two members of one name the last counts
+      if member.name in written:  # as everywhere, the last counts
+        path.unlink()
+        twice.add(member.name)
       _copy(member, path)
       written.add(member.name)
   for link in links:
@@ -113,6 +120,7 @@ def _write(members: Iterator[_Member], folder: Path) -> None:
     path = folder / link.name
     _make_parent(path, folder)
     os.link(folder / link.target, path)
+  return twice
 
 
 def _make_parent(path: Path, folder: Path) -> None:

@@ -29,8 +29,10 @@ def place(path: str | os.PathLike) -> Path:
   """Returns a path of pathlib with ~ expanded, or for a URL one of epath.
 
   Raises:
-    UserError: an empty path, an address that is no bucket's, or ~ without a home folder.
+    UserError: no path or an empty one, an address that is no bucket's, or ~ without a home folder.
   """
+  if not isinstance(path, (str, os.PathLike)):
+    raise UserError(f'got {path!r:.60} for a path: give the name of a file or folder')
   text = os.fspath(path)
   if not text or '\0' in text:
     raise UserError(f'{text!r} is no path: give the name of a file or folder (. is this folder)')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ def open_runs(workdirs: Workdirs) -> list[Run]:
   Raises:
     UserError: no run, one that is given twice, or runs that differ in task, classes or channels.
   """
-  several = [workdirs] if isinstance(workdirs, (str, os.PathLike)) else list(workdirs)
+  alone = isinstance(workdirs, (str, os.PathLike)) or not isinstance(workdirs, Iterable)
+  several = [workdirs] if alone else list(workdirs)
+  if not several:
+    raise UserError('no run is given: name the workdir of a training, or several')
   paths = [files.place(workdir) for workdir in several]
   if len({files.absolute(path) for path in paths}) < len(paths):
     raise UserError('a folder is given twice: give each run once')

@@ -76,7 +76,11 @@ def git_revision() -> str:
   try:
     head, status = (
       subprocess.run(
-        ['git', '-C', str(root), *words], capture_output=True, text=True, timeout=20, check=True
+        ['git', '--no-optional-locks', '-C', str(root), *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
       ).stdout.strip()
       for words in (('rev-parse', 'HEAD'), ('status', '--porcelain', '--untracked-files=no'))
     )
