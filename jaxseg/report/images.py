@@ -218,6 +218,7 @@ def _examples(source, most: int, seconds: float, timeout: float, progress: Progr
   """Yields images evenly drawn from all, until `most` or the time, the first at any rate."""
   order = np.random.default_rng(0).permutation(len(source))[:most].tolist()
   begin = time.monotonic()
+  progress.is_due()  # not for the time before
   for count, example in enumerate(threads.examples(source, order, timeout=timeout)):
     if count and time.monotonic() - begin > seconds:
       return
