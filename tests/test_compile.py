@@ -56,6 +56,10 @@ def test_slices_by_name():
     (256, 64, '16x16'),
   ]
   assert slices.slice_of('v5e-8').busy(12) == 6
+  # 4 images keep 4 of 8 chips busy, as a v5e-4 has; 6 chips are no slice, nor half a v4-8.
+  parts = [slices.slice_of('v5e-8').part(4), slices.slice_of('v5e-8').part(6)]
+  parts.append(slices.slice_of('v4-8').part(2))
+  assert [part.name for part in parts] == ['v5e-4', 'v5e-8', 'v4-8']
   with pytest.raises(UserError, match=r'--topology=v5e-7: choose one of v4-8, '):
     slices.slice_of('v5e-7')
 
@@ -120,7 +124,7 @@ def compiler(monkeypatch):
     def __init__(self, experiment, rented, mode, size):
       self.about = (experiment.name, rented.name, mode)
       self.rented, self.mode, self.size = rented, mode, size
-      self.digest = f'of {experiment.name}'
+      self.digest, self.taken = f'of {experiment.name}', rented
 
     def compile(self):
       asked.append(self.about)
@@ -225,6 +229,20 @@ def test_one_baseline_alone_is_compiled(compiler, monkeypatch):
   ]
   with pytest.raises(UserError, match='--config=other.py is none of --all: choose one of configs/'):
     table.fill(dataclasses.replace(one, only='other.py'), None, None, keep(shown))
+
+
+@pytest.mark.parametrize(('busy', 'kind'), [(6, UserError), (8, jax.errors.JaxRuntimeError)])
+def test_what_the_compiler_refuses_of_a_part_of_a_slice_is_one_line(busy, kind):
+  def refuse():
+    raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure')
+
+  rented = slices.slice_of('v5e-8')
+  wrapper = types.SimpleNamespace(devices=range(busy))
+  workload = types.SimpleNamespace(wrapper=wrapper)
+  asked = types.SimpleNamespace(compile=refuse)
+  words = 'net: the compiler refuses 6 of 8 chips: take a --batch' if busy < 8 else 'RET_CHECK'
+  with pytest.raises(kind, match=words):
+    program.Lowered('net:', workload, asked, rented, rented, 'train').compile()
 
 
 def test_another_json_file_is_not_taken_for_a_table(tmp_path, compiler):

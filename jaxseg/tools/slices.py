@@ -64,6 +64,11 @@ class Slice:
       return None
     return self.hosts * largest_divisor(batch_size // self.hosts, self.chips // self.hosts)
 
+  def part(self, chips: int) -> 'Slice':
+    """Returns a slice of so many of this one's chips; this one where there is none such."""
+    name = f'{self.kind}-{chips * _CORES.get(self.kind, 1)}'
+    return slice_of(name) if self.hosts == 1 and chips in _SHAPES[self.kind] else self
+
 
 def slice_of(name: str) -> Slice:
   """Returns the slice of a name such as 'v5e-8' or 'v4-8' (eight cores, which are four chips).

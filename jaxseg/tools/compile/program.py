@@ -17,6 +17,7 @@ from jaxseg.tools.benchmark.collectives import collectives
 from jaxseg.tools.compile import account, topology
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train.build import Experiment
+from jaxseg.types import UserError
 
 _DEAREST = 10
 
@@ -93,12 +94,16 @@ class Lowered:
     title: what it is, for messages.
     workload: whose program.
     lowered: of JAX.
+    rented: the slice.
+    taken: the slice that its busy chips are.
+    mode: 'train', 'eval' or 'predict'.
   """
 
   title: str
   workload: ours.Workload
   lowered: jax.stages.Lowered
   rented: Slice
+  taken: Slice
   mode: str
 
   @property
@@ -115,17 +120,26 @@ class Lowered:
 
     Raises:
       OutOfMemory: the program does not fit a chip.
+      UserError: the compiler refuses it for a part of the slice.
     """
     begin = time.perf_counter()
     try:
       program = self.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
+        self._check_whole()
         raise
       used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
       needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
       raise OutOfMemory(f'{self.title} needs {needs} on a chip') from None
     return self._explained(program, time.perf_counter() - begin)
+
+  def _check_whole(self) -> None:
+    busy, chips = len(self.workload.wrapper.devices), self.taken.chips
+    if busy < chips:
+      raise UserError(
+        f'{self.title} the compiler refuses {busy} of {chips} chips: take a --batch that keeps all busy'
+      ) from None
 
   def _explained(self, program: jax.stages.Compiled, seconds: float) -> Compiled:
     text, memory = program.as_text(), program.memory_analysis()
@@ -169,14 +183,22 @@ def lowered(
   stock_layers: bool = False,
 ) -> Lowered:
   """Traces a config's program for the slice: mode 'train', 'eval' or 'predict'."""
-  chips = topology.devices(rented)
+  taken = _taken(experiment, rented)
+  chips = topology.devices(taken)
   workload = ours.Workload(experiment, size, stock_layers=stock_layers, devices=chips)
   if mode == 'train':
     program = workload.lower_train()
   else:
     program = workload.lower_infer(workload.predict_step(maps=mode == 'predict'))
   title = _title(experiment, rented, mode, size)
-  return Lowered(title, workload, program, rented, mode)
+  return Lowered(title, workload, program, rented, taken, mode)
+
+
+def _taken(experiment: Experiment, rented: Slice) -> Slice:
+  """Returns what the batch keeps busy: for a part of a larger slice the compiler refuses some programs."""
+  settings = experiment.settings
+  busy = rented.busy(settings.batch_size // settings.accumulate)
+  return rented if settings.mesh or busy is None else rented.part(busy)
 
 
 def _title(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:

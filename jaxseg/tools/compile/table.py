@@ -27,6 +27,7 @@ Show = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
 _KEYS = ('config', 'slice', 'mode', 'changes')
 _HEAD = ('mode', 'images', 'chips busy', 'GiB a chip', 'fits', 'GFLOP a chip', 'ms', 'of peak')
 _HEAD += ('hours of all steps',)
+_TWIN = ('program', 'compiled_for', 'mode', 'compiler', 'num_steps')
 _DEAREST = 3  # layers that a row keeps
 
 
@@ -137,11 +138,10 @@ def _compiled(key: tuple[str, ...], wanted: Wanted, known: Sequence[Row]) -> Row
     if rented.busy(batch) is None:
       return row | {'problem': f'refused: {rented.hosts} hosts cannot share {batch} images'}
     program = lowered(experiment, rented, mode, wanted.size or training_size(experiment))
-    row['program'] = program.digest
-    same = (row['program'], name, mode, row['compiler'], program.num_steps)
-    twins = ('program', 'slice', 'mode', 'compiler', 'num_steps')
+    row |= {'program': program.digest, 'compiled_for': program.taken.name}
+    same = row | {'mode': mode, 'num_steps': program.num_steps}
     for other in known:
-      if tuple(map(other.get, twins)) == same:
+      if 'problem' not in other and all(other.get(name) == same[name] for name in _TWIN):
         return other | row
     found = as_json(program.compile().result)
   except (UserError, OutOfMemory) as error:
