@@ -338,7 +338,7 @@ def test_every_host_gives_the_same_number_of_devices():
     return [SimpleNamespace(process_index=h, id=i) for h, n in enumerate(counts) for i in range(n)]
 
   def chosen(counts, batch_size, count=None):
-    found = parallel._shared(devices(*counts), batch_size, count)
+    found = parallel._chosen_devices(devices(*counts), batch_size, count)
     return [(d.process_index, d.id) for d in found]
 
   assert chosen((4, 4), 6) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]

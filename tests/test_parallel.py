@@ -191,7 +191,7 @@ def test_devices_are_the_largest_number_that_divides_the_batch():
 
 
 def test_half_of_the_devices_without_work_are_told():
-  told = parallel.idle(share=12, used=4, available=8)
+  told = parallel.idle(images=12, used=4, available=8)
   assert told.startswith(
     '4 of 8 devices are idle, because a (micro-)batch of 12 is shared evenly: 8 or 16'
   )

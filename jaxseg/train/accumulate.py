@@ -1,4 +1,4 @@
-"""Several micro-batches as one batch: their sums and weights are added, and divided once."""
+"""Gradient accumulation: micro-batches' loss sums and weights are added, and divided once."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,18 +13,18 @@ from jaxseg.types import Array, UserError
 def accumulated(
   gradient: Callable, apply: Callable, task, psum: Callable[[Any], Any], count: int
 ) -> Callable:
-  """Makes the gradient of a batch that is split into `count` micro-batches, one after another.
+  """Makes the gradient of a batch that is processed as `count` micro-batches in sequence.
 
-  BatchNorm apart, it equals the gradient of the batch at once, at the memory of a micro-batch.
+  BatchNorm apart, it equals the gradient of the full batch, in the memory of a micro-batch.
 
   Args:
-    gradient, apply: of train.step.make_gradient and make_apply.
-    task: gives the losses.
-    psum: adds over the devices.
-    count: divides the batch.
+    gradient, apply: from train.step.make_gradient and make_apply.
+    task: has the losses.
+    psum: sums over the devices.
+    count: a divisor of the batch size.
 
   Raises:
-    UserError: a task whose weights depend on what the network says.
+    UserError: the task's loss weights depend on the network's outputs.
   """
   if not task.weights_from_labels:
     raise UserError(
@@ -33,7 +33,7 @@ def accumulated(
     )
 
   def weights_of(params, batch_stats, batch, key) -> dict[str, Array]:
-    """Weights depend on labels alone: with outputs of zero, XLA drops the network."""
+    """Weights depend on labels only, so zeros stand in for the outputs and no forward pass is needed."""
     outputs = jax.eval_shape(apply, params, batch_stats, batch, key)[0]
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), outputs)
     return {name: weight for name, (_, weight) in task.losses(zeros, batch).items()}

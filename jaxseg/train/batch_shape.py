@@ -1,4 +1,4 @@
-"""What a training batch looks like, from one example, and whether network and machine can take it."""
+"""Derives the training batch's shape from one example, and checks that network and machine can take it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from jaxseg.types import UserError
 
 
 def check(experiment: Experiment, model: nn.Module, task: Any, source: Any) -> tuple[int, ...]:
-  """Returns [1, h, w, c] of a training image.
+  """Returns the shape (1, h, w, c) of a training image.
 
   Args:
-    experiment: names the batch.
+    experiment: defines batch size and transforms.
     model: its network.
-    task: of the losses, which says what the network gets.
-    source: of the training examples.
+    task: its task, with the model's further inputs.
+    source: the training split.
 
   Raises:
-    UserError: an image size that the network cannot take, a batch beyond this machine's memory, or one
-      that gives a batch norm one value a channel.
+    UserError: an image size that the network cannot take, a batch larger than this machine's memory, or
+      one that leaves a batch norm a single value per channel.
   """
   [example] = threads.examples(source, [0])
   example = augmented(example, experiment.transforms, np.random.default_rng(0))
@@ -50,28 +50,28 @@ def check(experiment: Experiment, model: nn.Module, task: Any, source: Any) -> t
 
 
 def _check_memory(experiment: Experiment, image: np.ndarray) -> None:
-  """Refuses a batch of which not even the images fit in this machine's memory."""
+  """Refuses a batch whose images alone exceed this machine's memory."""
   needed = experiment.settings.batch_size // hosts.count() * image.nbytes
-  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  if needed > there:
+  available = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if needed > available:
     raise UserError(
       f'config.batch_size={experiment.settings.batch_size}: a batch of images of {image.shape[0]} x '
-      f'{image.shape[1]} pixels has {needed >> 20:,} MB, and this machine {there >> 20:,}: lower it, or '
+      f'{image.shape[1]} pixels has {needed >> 20:,} MB, and this machine {available >> 20:,}: lower it, or '
       'config.augment.crop.size'
     )
 
 
 def _check_batch_norm(experiment: Experiment, task: Any, example: Mapping[str, Any]) -> None:
-  """Refuses batches that give a batch norm one value a channel: its variance is 0, its output a constant.
+  """Refuses a batch that leaves a batch norm one value per channel: variance 0, a constant output.
 
-  Statistics are shared over devices and hosts, so that only a batch of one image can do so. The
-  network is only traced.
+  Statistics are shared over devices and hosts, so only a batch of one image can do this. The network
+  is traced, not run.
   """
   settings, single, model = experiment.settings, [], experiment.model()
   if settings.batch_size // settings.accumulate > 1:
     return
 
-  def note(call, args, kwargs, context):
+  def record(call, args, kwargs, context):
     if isinstance(context.module, BatchNorm) and math.prod(args[0].shape[:-1]) == 1:
       uses_running_average = args[1] if len(args) > 1 else kwargs['use_running_average']
       single.extend([] if uses_running_average else ['/'.join(context.module.scope.path)])
@@ -82,7 +82,7 @@ def _check_batch_norm(experiment: Experiment, task: Any, example: Mapping[str, A
   init = make_init(model, optax.identity(), batch['image'].shape)
   state = jax.eval_shape(init, jax.random.key(0))
   apply = make_apply(model, task, experiment.preprocess)
-  with nn.intercept_methods(note):
+  with nn.intercept_methods(record):
     jax.eval_shape(apply, state.params, state.batch_stats, batch, jax.random.key(0))
   if single:
     height, width = example['image'].shape[:2]

@@ -1,8 +1,8 @@
-"""A time budget (config.max_minutes): how many steps end in time, found out once, by trying.
+"""A time budget (config.max_minutes): measures once how many steps fit into it.
 
-A new run does some steps and one evaluation on a copy of its first state, and drops what comes of them but
-the times. The number of steps that follows is the run's from then on: it stands in config.json, rates
-go by it, every host has it, and whoever resumes the run goes on with it, bit for bit.
+A new run times a few steps and one evaluation on a copy of its initial state, and discards their results.
+The number of steps computed from them is then fixed: it is written to config.json, the learning-rate
+schedule uses it, all hosts share it, and a resumed run keeps it, so that it stays bit-identical.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from jaxseg.train.run_folder import has_checkpoints, load_config
 from jaxseg.train.times import Times
 from jaxseg.types import UserError
 
-# Of the time that is left: figures and saving want some, and machines have slower hours.
+# Fraction of the remaining time to plan for: leaves a margin for figures, saving and slower hours.
 _USED = 0.95
-_UNTIMED, _TIMED = 2, 8  # steps that are tried: the first compiles
+_UNTIMED, _TIMED = 2, 8  # steps to run: the first compiles
 
 
 def of_steps(experiment: Experiment, steps: int) -> Experiment:
-  """Returns the experiment with another number of steps, and its `schedule_steps` at the same shares."""
+  """Returns the experiment with another number of steps, and its `schedule_steps` in proportion."""
   settings, optim = experiment.settings, experiment.optim
   at = tuple(max(1, step * steps // settings.num_steps) for step in optim.schedule_steps)
   optim = dataclasses.replace(optim, schedule_steps=at)
@@ -36,11 +36,11 @@ def of_steps(experiment: Experiment, steps: int) -> Experiment:
 
 
 def kept(experiment: Experiment, workdir: str | Path) -> Experiment:
-  """Returns the experiment as the run in a folder has it, where there is one with this budget."""
+  """Returns the experiment with the step count of the folder's run, if that has the same budget."""
   minutes = experiment.settings.max_minutes
   try:
     saved = load_config(workdir) if minutes and has_checkpoints(workdir) else {}
-  except UserError:  # told by whoever opens the folder
+  except UserError:  # reported when the folder is opened
     return experiment
   return (
     of_steps(experiment, saved['num_steps']) if saved.get('max_minutes') == minutes else experiment
@@ -50,14 +50,14 @@ def kept(experiment: Experiment, workdir: str | Path) -> Experiment:
 def fitting(
   minutes: float, past: float, compiling: float, step: float, evaluation: float, every: int
 ) -> int:
-  """Returns how many steps end in time, 1 at least.
+  """Returns how many steps fit into the budget, at least 1.
 
   Args:
-    minutes: of the budget.
-    past: seconds since it began.
-    compiling: seconds until the step with its own rates is compiled.
+    minutes: the budget.
+    past: seconds already used.
+    compiling: seconds to compile the step again with the final schedule.
     step, evaluation: seconds of each.
-    every: steps between two evaluations; another is at the end.
+    every: steps between evaluations; one more follows the last step.
   """
   left = _USED * (60 * minutes - past) - compiling - evaluation
   return max(1, math.floor(left / (step + evaluation / every)))
@@ -73,15 +73,15 @@ def rehearse(
   key: Any,
   score: Callable[[Any], Any],
 ) -> tuple[int, str]:
-  """Returns the number of steps of a run that begins, at most config.num_steps, and that in words.
+  """Returns the number of steps for a new run, at most config.num_steps, and a line for the user.
 
-  All hosts do it together and get the first's number.
+  All hosts call it together and get the first host's number.
 
   Args:
-    experiment: as it was given.
-    times: since the beginning.
-    train_step, wrapper, state, batches, key: as for Loop.run; the state is used up.
-    score: maps variables to the numbers of an evaluation.
+    experiment: with the configured number of steps.
+    times: of this start.
+    train_step, wrapper, state, batches, key: as for Loop.run; the state is donated.
+    score: evaluates variables.
   """
   settings, every = experiment.settings, experiment.eval.every
   before = times.seconds()['compile']
@@ -93,16 +93,16 @@ def rehearse(
         batch = hosts.vote(batch, False) if hosts.count() > 1 else batch
         state, metrics = train_step(state, wrapper.place_batch(batch), key)
       jax.block_until_ready(metrics)
-      step = (time.perf_counter() - begin) / count
+      step_seconds = (time.perf_counter() - begin) / count
   middle = times.seconds()
   with times.part('evaluation'):
     score(jax.device_get(state.variables))
   end = times.seconds()
-  evaluation = end['evaluation'] - middle['evaluation']  # it is compiled now
+  evaluation = end['evaluation'] - middle['evaluation']  # without its compilation
   compiling = middle['compile'] - before
-  found = fitting(settings.max_minutes, end['wall'], compiling, step, evaluation, every)
-  found = int(hosts.broadcast({'steps': min(found, settings.num_steps)})['steps'])
-  return found, (
-    f'budget    {found:,} of {settings.num_steps:,} steps end within {settings.max_minutes:g} minutes: '
-    f'{step:.3g} s each, {evaluation:.3g} s an evaluation'
+  steps = fitting(settings.max_minutes, end['wall'], compiling, step_seconds, evaluation, every)
+  steps = int(hosts.broadcast({'steps': min(steps, settings.num_steps)})['steps'])
+  return steps, (
+    f'budget    {steps:,} of {settings.num_steps:,} steps end within {settings.max_minutes:g} minutes: '
+    f'{step_seconds:.3g} s each, {evaluation:.3g} s an evaluation'
   )

@@ -1,6 +1,6 @@
-"""From a config to the parts that it names, as one frozen `Experiment`; nothing after it sees a config.
+"""Turns a config into one frozen `Experiment` of the parts it names; no later code sees a config.
 
-Shared by training, evaluation and prediction, so that a run is read exactly as it was trained.
+Shared by training, evaluation and prediction, so that a run is evaluated exactly as it was trained.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ from jaxseg.train.run_folder import load_config
 from jaxseg.train.state import make_init
 from jaxseg.types import UserError
 
-MEDIAN_FREQUENCY = 'median_frequency'  # class weights that are computed from the training labels
-_OF_SOURCE = ('split', 'data_dir', 'cache_dir')  # given by whoever opens a source
+MEDIAN_FREQUENCY = 'median_frequency'  # class weights computed from the training labels
+_OF_SOURCE = ('split', 'data_dir', 'cache_dir')  # passed by the caller that opens a source
 _GROUPS = {
   'data': Data,
   'optim': Optim,
@@ -48,7 +48,7 @@ _GROUPS = {
 
 
 def check_names(trained: Sequence[str], there: Sequence[str]) -> None:
-  """Raises UserError where a class of the data is another number than in a run; it may have a new name."""
+  """Raises UserError where a class has another index in the data than in the run; renaming is allowed."""
   there = tuple(there)
   moved = [name for i, name in enumerate(trained) if name in there and there.index(name) != i]
   if moved:
@@ -64,11 +64,11 @@ class Experiment:
 
   Attributes:
     config: plain, nested and complete, as config.json holds it.
-    settings: the keys on top.
+    settings: the top-level keys.
     data, optim, eval, init, log: the groups of these names.
-    task: without class weights that come from the labels; `task_for` has them.
-    transforms: of training examples, the task's at the end.
-    preprocess: from the images of a batch to the network's.
+    task: without class weights that come from the labels; `task_for` adds them.
+    transforms: of training examples, the task's last.
+    preprocess: maps a batch's images to the network's input.
   """
 
   config: Mapping[str, Any]
@@ -84,7 +84,7 @@ class Experiment:
 
   @property
   def channels(self) -> int:
-    """Number of channels of the images."""
+    """Image channels."""
     return self.data.channels
 
   @property
@@ -94,12 +94,12 @@ class Experiment:
 
   @property
   def name(self) -> str:
-    """Name of the network, with its options."""
+    """The network and its options, as text."""
     options = dict(self.config['model'])
     return f'{options.pop("name")}({", ".join(f"{k}={v}" for k, v in options.items())})'
 
   def model(self, axis_name: str | None = None) -> nn.Module:
-    """Returns the network; BatchNorm averages over `axis_name`, which the wrapper of the step has."""
+    """Returns the network; BatchNorm averages over `axis_name`, the step wrapper's mapped axis."""
     options = dict(self.config['model'])
     model = models.load(options.pop('name'))(
       num_classes=self.task.num_outputs,
@@ -112,7 +112,7 @@ class Experiment:
 
   @functools.cached_property
   def variable_shapes(self) -> dict[str, Any]:
-    """The shapes of its parameters and statistics; nothing is computed."""
+    """Shapes of the parameters and statistics; nothing is computed."""
     model = self.model()
     side = model.size_rule.at_least(64)
     init = make_init(model, optax.identity(), (1, side, side, self.channels))
@@ -123,11 +123,11 @@ class Experiment:
 
     Args:
       split: of the dataset.
-      names: of the classes that a run was trained on, in its order.
+      names: class names that a run was trained on, in order.
 
     Raises:
-      UserError: no such dataset, split, folder or option, another number of classes, or another order.
-      StuckError: a read that does not end within data.timeout seconds.
+      UserError: no such dataset, split, folder or option, or other classes or another order of them.
+      StuckError: a read took longer than data.timeout seconds.
     """
     settings, open_split = self.settings, self._opener()
     with threads.time_limit(self.data.timeout):
@@ -147,29 +147,29 @@ class Experiment:
     return Resized(source, size, by) if size else source
 
   def check_data(self) -> None:
-    """Raises UserError for a dataset, or an option of it, that there is not; nothing is read."""
+    """Raises UserError for an unknown dataset or dataset option; reads nothing."""
     self._opener()
 
   def _opener(self) -> Callable[[str], Any]:
     """Returns the function that opens a split."""
     settings, dataset = self.settings, load('datasets', self.data.name)
     options = dict(self.data.options)
-    if dataset.NUM_CLASSES is None:  # all follows from the user's files, which may have mistakes
-      told = {'num_classes': settings.num_classes, 'channels': self.channels}
-      told = told | {'dtype': self.data.dtype}
-      taken = parameters(dataset.source)
-      options = {key: value for key, value in told.items() if key in taken} | options
+    if dataset.NUM_CLASSES is None:  # a user's own files, to be checked against the config
+      expected = {'num_classes': settings.num_classes, 'channels': self.channels}
+      expected = expected | {'dtype': self.data.dtype}
+      accepted = parameters(dataset.source)
+      options = {key: value for key, value in expected.items() if key in accepted} | options
     options = arguments(dataset.source, options, 'config.data.options', _OF_SOURCE)
     folders = dict(data_dir=settings.data_dir or None, cache_dir=self.cache_dir)
     return partial(dataset.source, **folders, **options)
 
   @property
   def cache_dir(self) -> str | None:
-    """Folder of built records; None: the default."""
+    """Folder of the built records; None: the default."""
     return self.settings.cache_dir or None
 
   def task_for(self, source: Any) -> Any:
-    """Returns the task with the class weights that follow from the labels of the training split."""
+    """Returns the task with class weights computed from the labels of the training split."""
     if getattr(self.task, 'class_weights', None) != MEDIAN_FREQUENCY:
       return self.task
     with threads.time_limit(self.data.timeout):
@@ -178,7 +178,7 @@ class Experiment:
     return dataclasses.replace(self.task, class_weights=weights)
 
   def frame(self, model: nn.Module, *, scale: float | None = None, multiple: int = 0) -> Frame:
-    """Returns where images lie in what the network sees, outside of training.
+    """Returns how images are placed on the network's canvas, outside training.
 
     Args:
       model: of this experiment.
@@ -199,33 +199,33 @@ class Experiment:
 
 
 def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
-  """Builds all parts of a config, but what needs the data.
+  """Builds every part of a config that does not need the data.
 
   Raises:
     UserError: an unknown part or option, or a value that does not fit.
   """
-  given = configs.plain(config)
-  settings = configs.settings(given)
+  plain = configs.plain(config)
+  settings = configs.settings(plain)
   groups = {
-    name: receiver(**arguments(receiver, given[name], f'config.{name}'))
+    name: receiver(**arguments(receiver, plain[name], f'config.{name}'))
     for name, receiver in _GROUPS.items()
   }
-  task, loss = _task(settings, given['loss'])
+  task, loss = _task(settings, plain['loss'])
   data: Data = groups['data']
   evaluation: EvalOptions = groups['eval']
   score = arguments(task.scorer, evaluation.score, 'config.eval.score', ('class_names',))
   score = defaults(task.scorer, ('class_names',)) | score
   preprocess = Preprocessing(data.mean, data.std, data.channel_order, data.dtype)
-  steps = augment.make_transforms(given['augment'], preprocess.fill, preprocess.span, data.dtype)
+  steps = augment.make_transforms(plain['augment'], preprocess.fill, preprocess.span, data.dtype)
   _check_sizes(task, data, evaluation, steps)
   if any(isinstance(step, transforms.Pad) for step in steps) and evaluation.mirror_border is None:
-    evaluation = dataclasses.replace(evaluation, mirror_border=False)  # a canvas there too
+    evaluation = dataclasses.replace(evaluation, mirror_border=False)  # padded, as in training
   groups['eval'] = dataclasses.replace(evaluation, score=score)
   complete = {
     **dataclasses.asdict(settings),
     **{name: dataclasses.asdict(group) for name, group in groups.items()},
-    'model': _model_options(given['model']),
-    'augment': tuple(_complete(*s, made) for s, made in zip(given['augment'], steps, strict=True)),
+    'model': _model_options(plain['model']),
+    'augment': tuple(_complete(*s, made) for s, made in zip(plain['augment'], steps, strict=True)),
     'loss': loss,
   }
   return Experiment(
@@ -239,7 +239,7 @@ def experiment(config: ConfigDict | Mapping[str, Any]) -> Experiment:
 
 
 def _check_sizes(task: Any, data: Data, evaluation: EvalOptions, steps: tuple) -> None:
-  """Refuses what sizes images in two ways, or in training and evaluation differently."""
+  """Refuses options that set image sizes twice, or differently in training and evaluation."""
   kinds, short = {type(step) for step in steps}, evaluation.short_side
   if data.image_size and (short or kinds & {transforms.Resize, transforms.ShortSide}):
     raise UserError(
@@ -258,7 +258,7 @@ def _check_sizes(task: Any, data: Data, evaluation: EvalOptions, steps: tuple) -
 
 
 def _task(settings: Settings, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-  """Returns the task, and its options complete."""
+  """Returns the task, and its options with the defaults filled in."""
   cls = tasks.load(settings.task)
   options = arguments(cls, given, 'config.loss', ('num_classes',))
   task = cls(num_classes=settings.num_classes, **options)
@@ -266,14 +266,14 @@ def _task(settings: Settings, given: Mapping[str, Any]) -> tuple[Any, dict[str, 
 
 
 def _complete(name: str, given: Mapping[str, Any], transform: Any) -> tuple[str, dict[str, Any]]:
-  """Returns a transform's name and arguments; what follows from the mean is not one."""
+  """Returns a transform's name and arguments, without those derived from the mean."""
   keys = [field.name for field in dataclasses.fields(transform)]
   derived = augment.DERIVED - given.keys()
   return name, {k: getattr(transform, k) for k in keys if k not in derived}
 
 
 def _model_options(given: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the name and the options of the model, complete."""
+  """Returns the model's name and options, with the defaults filled in."""
   name = coerced(given.get('name', 'unet'), str, 'config.model.name')
   cls = models.load(name)
   options = {k: v for k, v in given.items() if k != 'name'}
@@ -297,13 +297,13 @@ def load_experiment(workdir: str | Path) -> Experiment:
 
 
 def set_up_jax(settings: Settings) -> None:
-  """Devices of a CPU, persistent compile cache and, where asked for, deterministic operations.
+  """Sets the number of CPU devices, the persistent compile cache and, on request, determinism.
 
-  XLA runs many operations of a training step on one core; a device for each core keeps all busy.
+  XLA runs many operations of a training step on one core; one device per core keeps all busy.
   """
   try:
     jax.config.update('jax_num_cpu_devices', settings.cpu_devices or len(os.sched_getaffinity(0)))
-  except RuntimeError:  # JAX has started already, with the devices it has
+  except RuntimeError:  # JAX has already initialised its devices
     pass
   if settings.deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get(
     'XLA_FLAGS', ''

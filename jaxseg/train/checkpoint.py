@@ -1,8 +1,8 @@
-"""Checkpoints through Orbax: asynchronous, the newest N and the best are kept, a damaged one is told.
+"""Asynchronous checkpoints through Orbax; keeps the newest N and the best, and detects damaged ones.
 
-Orbax's plain `max_to_keep` with a metric deletes the newest step when its score is poor, which makes
-a run impossible to resume; the preservation policy below keeps both. Orbax does not notice flipped
-bytes either, so every checkpoint carries a checksum of its arrays.
+Orbax's plain `max_to_keep` with a metric deletes the newest step when its score is poor, so that the
+run cannot be resumed; the preservation policy below keeps both. Nor does Orbax detect corrupted
+bytes, so every checkpoint has a checksum of each array.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from jaxseg.types import UserError
 
 
 class Checkpoints:
-  """The checkpoints of one workdir; of several processes only the first has them.
+  """The checkpoints of one workdir; with several processes only the first opens them.
 
   Args:
-    folder: made if it is absent.
-    keep: how many of the newest are kept, beside the best.
-    metric: the score that says which is best, the higher the better.
-    read_only: for evaluation and prediction: nothing is deleted or made.
+    folder: created if absent.
+    keep: how many of the newest to keep, beside the best.
+    metric: the score that ranks them, higher is better.
+    read_only: for evaluation and prediction: nothing is created or deleted.
   """
 
   def __init__(
@@ -44,12 +44,12 @@ class Checkpoints:
   ):
     self._folder, self._metric = files.absolute(folder), metric
     self._failed = False
-    # Orbax reports every file that it touches, and an error four times before it raises it.
+    # Orbax logs every file that it touches, and each error four times before it raises it.
     logging.getLogger('absl').setLevel(logging.CRITICAL)
-    _mend_metrics(self._folder, metric, read_only)
+    _drop_damaged_metrics(self._folder, metric, read_only)
     if not read_only:
       self._folder.mkdir(parents=True, exist_ok=True)
-      self._remove_halves()
+      self._remove_partial()
     newest = checkpoint_managers.LatestN(keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda m: m[metric], reverse=False, n=1, keep_checkpoints_without_metrics=False
@@ -63,7 +63,7 @@ class Checkpoints:
         enable_async_checkpointing=True,
         create=False,
         read_only=read_only,
-        multiprocessing_options=_alone(),
+        multiprocessing_options=_without_barriers(),
       ),
     )
 
@@ -71,7 +71,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def best_step(self) -> int | None:
-    """Returns the step with the highest score, the newest where none was evaluated."""
+    """Returns the step with the highest score, the newest if none has a score."""
     return self._manager.best_step() or self._manager.latest_step()
 
   def save(
@@ -82,45 +82,45 @@ class Checkpoints:
     *,
     window: Sequence[dict[str, float]] = (),
   ) -> None:
-    """Copies the state to the host and writes it in the background; a step already there is kept.
+    """Copies the state to the host and writes it in the background; does nothing if the step exists.
 
     Args:
       step: updates done.
       state: a State of arrays.
-      metrics: of the evaluation at this step, with the score; None where there was none.
-      window: scalars of the steps since the last line in the log, whose mean the next line is.
+      metrics: of the evaluation at this step, None if there was none.
+      window: metrics of each step since the last line of the log; the next line is their mean.
 
     Raises:
-      UserError: this save, or the one before that went on in the background, failed.
+      UserError: this save, or the previous one in the background, failed.
     """
     if step in self._manager.all_steps():
       return
     tree = _tree(jax.device_get(state))
     meta = {'step': step, 'checksums': checksums(tree), 'window': list(window)}
-    with self._failure_told():
+    with self._explained_failure():
       self._manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
         metrics={self._metric: float(metrics[self._metric])} if metrics else None,
       )
 
-  def _remove_halves(self) -> None:
-    """Orbax can do it too, in a thread that fails noisily where the process ends before it."""
-    for half in self._folder.glob('*.orbax-checkpoint-tmp*'):
+  def _remove_partial(self) -> None:
+    """Orbax would do it in a thread that fails noisily if the process ends first."""
+    for partial in self._folder.glob('*.orbax-checkpoint-tmp*'):
       with contextlib.suppress(OSError):
-        files.remove_folder(half)
+        files.remove_folder(partial)
 
   @contextlib.contextmanager
-  def _failure_told(self) -> Iterator[None]:
-    """A checkpoint appears by a rename at its end: whatever failed, those that are there are whole."""
+  def _explained_failure(self) -> Iterator[None]:
+    """Turns a failed write into a UserError; earlier checkpoints are complete, as each ends by a rename."""
     try:
       yield
-    except Exception as e:  # an OSError, or what tensorstore makes of one
+    except Exception as e:  # an OSError, or tensorstore's wrapper of one
       self._failed = True
-      self._remove_halves()
-      there = sorted(int(p.name) for p in self._folder.glob('*') if p.name.isdigit())
+      self._remove_partial()
+      saved = sorted(int(p.name) for p in self._folder.glob('*') if p.name.isdigit())
       rest = (
-        f'from step {there[-1]}' if there else 'from the beginning, no checkpoint was saved yet'
+        f'from step {saved[-1]}' if saved else 'from the beginning, no checkpoint was saved yet'
       )
       raise UserError(
         f'the training stops because a checkpoint cannot be written to {self._folder}: {_reason(e)}; '
@@ -131,7 +131,7 @@ class Checkpoints:
     """Returns `state` with the values saved at `step`, as numpy arrays.
 
     Args:
-      state: a State of arrays or shapes, which says what is expected.
+      state: the expected State, of arrays or shapes.
       step: one of `steps()`.
 
     Raises:
@@ -143,7 +143,7 @@ class Checkpoints:
     return flax.serialization.from_state_dict(state, {'trained': {}} | tree)
 
   def restore_variables(self, variables: dict[str, Any], step: int) -> dict[str, Any]:
-    """Returns parameters and statistics alone, as numpy arrays; the optimiser's state stays on disk.
+    """Returns only parameters and statistics, as numpy arrays, without reading the optimiser's state.
 
     Args:
       variables: {'params': ..., 'batch_stats': ...}, arrays or shapes.
@@ -153,21 +153,23 @@ class Checkpoints:
       UserError: the checkpoint is damaged or belongs to another network.
     """
     target = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), flax.core.unfreeze(variables))
-    target = {name: tree for name, tree in target.items() if tree}  # Orbax knows no empty ones
+    target = {name: tree for name, tree in target.items() if tree}  # Orbax does not save empty ones
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     wanted = ocp.args.PyTreeRestore(item=target, restore_args=as_numpy, partial_restore=True)
     return dict.fromkeys(variables, {}) | self._read(step, target, wanted)
 
   def _read(self, step: int, target: Any, wanted: Any) -> Any:
-    """Returns a tree like `target` from the disk, its shapes and checksums compared."""
-    # A manager remembers how it first read an item, so that each kind of reading needs its own.
-    options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=_alone())
+    """Reads a tree like `target`, and checks its shapes and checksums."""
+    # A manager remembers how it first read an item, so each kind of restore needs its own.
+    options = ocp.CheckpointManagerOptions(
+      read_only=True, multiprocessing_options=_without_barriers()
+    )
     try:
       with ocp.CheckpointManager(self._folder, options=options) as manager:
         items = ocp.args.Composite(state=wanted, meta=ocp.args.JsonRestore())
         saved = manager.restore(step, args=items)
       tree, meta = saved['state'], saved['meta']
-    except Exception as e:  # Orbax raises many kinds, from KeyError to tensorstore's own
+    except Exception as e:  # Orbax raises many types, from KeyError to tensorstore's
       raise UserError(f'checkpoint {self._folder / str(step)} cannot be read: {_reason(e)}') from e
     for (path, want), got in zip(
       jax.tree_util.tree_leaves_with_path(target), jax.tree.leaves(tree), strict=True
@@ -185,13 +187,13 @@ class Checkpoints:
     return tree
 
   def restore_newest(self, state: Any) -> tuple[Any, int | None]:
-    """Restores the newest checkpoint that is whole, telling of any that are not.
+    """Restores the newest intact checkpoint, with a warning for each damaged one.
 
     Returns:
-      The state and its step, or the given state and None where there is no checkpoint.
+      The state and its step, or the argument and None if there is no checkpoint.
 
     Raises:
-      UserError: there are checkpoints and none can be read.
+      UserError: there are checkpoints, but none is readable.
     """
     problem = None
     for step in reversed(self.steps()):
@@ -201,7 +203,7 @@ class Checkpoints:
         say(f'warning: {e}; trying the one before')
         problem = e
         continue
-      for newer in self.steps():  # else the run could not save these steps again
+      for newer in self.steps():  # otherwise the run could not save these steps again
         if newer > step:
           self._set_aside(newer)
       return restored, step
@@ -210,7 +212,7 @@ class Checkpoints:
     return state, None
 
   def _set_aside(self, step: int) -> None:
-    """Renames a checkpoint that was not read: it may be whole, where only the storage failed."""
+    """Renames an unreadable checkpoint instead of deleting it: perhaps only the storage failed."""
     aside = self._folder / f'unreadable_{step}'
     if aside.exists():
       files.remove_folder(aside)
@@ -219,13 +221,13 @@ class Checkpoints:
     say(f'warning: checkpoint {step} is kept as {aside}')
 
   def window(self, step: int) -> list[dict[str, float]]:
-    """Returns the scalars that were saved with a checkpoint; see `save`."""
+    """Returns the `window` that was saved with a checkpoint; see `save`."""
     meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
     return meta['meta'].get('window', [])
 
   def wait(self) -> None:
-    """Returns once everything is on disk; errors of background saves are raised here."""
-    with self._failure_told():
+    """Waits until everything is on disk; raises the errors of background saves."""
+    with self._explained_failure():
       self._manager.wait_until_finished()
 
   def close(self) -> None:
@@ -234,21 +236,21 @@ class Checkpoints:
 
 
 def _tree(state: Any) -> dict[str, Any]:
-  """Returns a state's fields as nested dicts; what is trained is left out where there are no averages."""
+  """Returns a state's fields as nested dicts, without an empty `trained`."""
   tree = flax.serialization.to_state_dict(state)
   return {name: values for name, values in tree.items() if name != 'trained' or values}
 
 
 def _reason(error: Exception) -> str:
-  """Returns what the system said, else the first line of what a library said, or its type."""
-  by_system = re.search(r'([^:]+?) \[os_error_code=', str(error))  # at the end of tensorstore's
-  if by_system:
-    return by_system.group(1).strip()
+  """Returns the operating system's message, or else the first line of the library's, or its type."""
+  os_message = re.search(r'([^:]+?) \[os_error_code=', str(error))  # ends tensorstore's message
+  if os_message:
+    return os_message.group(1).strip()
   return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
-  """Every process holds the whole state, so that one writes it and waits for no other."""
+def _without_barriers() -> ocp.options.MultiprocessingOptions:
+  """Each process holds the full state, so the writing one need not wait for the others."""
   if jax.process_count() == 1:
     return ocp.options.MultiprocessingOptions()
   this = jax.process_index()
@@ -257,8 +259,8 @@ def _alone() -> ocp.options.MultiprocessingOptions:
   )
 
 
-def _mend_metrics(folder: Path, metric: str, read_only: bool) -> None:
-  """Orbax fails as a whole where one checkpoint's metrics cannot be read; without them it goes on."""
+def _drop_damaged_metrics(folder: Path, metric: str, read_only: bool) -> None:
+  """One checkpoint with unreadable metrics makes Orbax fail for all of them; without metrics it goes on."""
   for file in folder.glob('[0-9]*/metrics/metrics'):
     try:
       files.read_json(file)[metric]
@@ -271,7 +273,7 @@ def _mend_metrics(folder: Path, metric: str, read_only: bool) -> None:
 
 
 def checksums(tree: Any) -> dict[str, int]:
-  """Returns the CRC-32 of every array, by its path."""
+  """Returns the CRC-32 of every array by its path."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {
     jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf)) for path, leaf in leaves

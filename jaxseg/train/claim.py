@@ -1,7 +1,7 @@
-"""Taking a workdir: an empty folder or a run's, for one process at a time.
+"""Claims a workdir, an empty folder or a run's, for one process at a time.
 
-A folder that holds anything else is refused, so that no file of the user's is replaced; one that was
-taken by a start that failed is left as it was.
+A folder that holds anything else is refused, so that none of the user's files is replaced; a start
+that fails leaves the folder as it was.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from jaxseg import files
 from jaxseg.types import UserError
 
 _LOCK, _MARK = '.lock', b'jaxseg run\n'
-_LOGS = ('.log', '.out', '.err')  # files that a shell opens before the run has begun
+_LOGS = ('.log', '.out', '.err')  # a shell's redirections open these before the run starts
 _WRITTEN = (
   _LOCK,
   'checkpoints',
@@ -30,36 +30,36 @@ _WRITTEN = (
 
 
 class Claim:
-  """A workdir that is this process's; its lock goes with the process, however it ends.
+  """A workdir claimed by this process; the lock is released with the process, however it ends.
 
-  A bucket has no locks: there, that only one process trains in a folder is up to who starts them.
+  A bucket has no locks: there the user must see to it that only one process trains in a folder.
 
   Args:
-    path: absolute; made if it is absent.
-    holds_run: whether a folder without this project's mark is a run's; older ones have none.
+    path: absolute; created if absent.
+    holds_run: whether a folder without the marker file holds a run; older runs have no marker.
 
   Raises:
     UserError: the folder holds something else, cannot be written, or another process has it.
   """
 
   def __init__(self, path: Path, holds_run: Callable[[Path], bool]):
-    self._path, self._lock, self._kept, self._made = path, None, True, []
+    self._path, self._lock, self._kept, self._created = path, None, True, []
     try:
-      there = {p.name for p in path.iterdir()} if path.is_dir() else set()
-      self._kept = bool(there) and (_is_marked(path) or holds_run(path))
-      others = [n for n in there if not (n.startswith('.') or n.endswith(_LOGS))]
+      existing = {p.name for p in path.iterdir()} if path.is_dir() else set()
+      self._kept = bool(existing) and (_is_marked(path) or holds_run(path))
+      others = [n for n in existing if not (n.startswith('.') or n.endswith(_LOGS))]
       if others and not self._kept:
         raise UserError(
           f'--workdir={path} holds other files ({min(others)}) and no run: choose an empty or a new folder'
         )
-      self._before = there
+      self._before = existing
       if not files.is_remote(path):
-        _refuse_links(path, there)
+        _refuse_links(path, existing)
       if files.is_remote(path):
         path.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path / _LOCK, _MARK)
       else:
-        self._made = [p for p in (path, *path.parents) if not p.exists()]
+        self._created = [p for p in (path, *path.parents) if not p.exists()]
         path.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(path / _LOCK)
     except OSError as e:
@@ -70,28 +70,28 @@ class Claim:
       files.remove_stale(folder)
 
   def keep(self) -> None:
-    """From here on the folder is a run's, and stays."""
+    """From here on the folder holds a run, and `close` leaves it."""
     self._kept = True
 
   def close(self) -> None:
-    """Gives the folder back, as it was before where nothing was kept."""
+    """Releases the folder, and restores it as it was unless `keep` was called."""
     if not self._kept:
       with contextlib.suppress(OSError):
-        self._leave()
+        self._remove_written()
     if self._lock:
       self._lock.close()
 
-  def _leave(self) -> None:
+  def _remove_written(self) -> None:
     for path in [path for pattern in _WRITTEN for path in self._path.glob(pattern)]:
       if path.name not in self._before:
         files.remove_folder(path) if path.is_dir() else path.unlink()
-    for folder in self._made:
+    for folder in self._created:
       folder.rmdir()
 
 
-def _refuse_links(folder: Path, there: Iterable[str]) -> None:
-  """A run may be somebody's: what is written through its links would go anywhere."""
-  if links := [n for n in there if not n.endswith(_LOGS) and (folder / n).is_symlink()]:
+def _refuse_links(folder: Path, existing: Iterable[str]) -> None:
+  """A stranger's run may hold links, and writing through them could overwrite any file."""
+  if links := [n for n in existing if not n.endswith(_LOGS) and (folder / n).is_symlink()]:
     raise UserError(
       f'--workdir={folder}: {min(links)} in it is a link, and training would write through it: put the '
       'file or folder itself there'
@@ -106,7 +106,7 @@ def _is_marked(folder: Path) -> bool:
 
 
 def _locked(path: Path) -> BinaryIO:
-  """Returns the open file, locked and marked; who had it may just have removed it."""
+  """Returns the open file, locked and marked; tries again if its last owner has just removed it."""
   while True:
     file = path.open('ab')
     try:

@@ -1,4 +1,4 @@
-"""Scores of a split: every image exactly once, at its own size, on all devices and hosts."""
+"""Scores a split on all devices and hosts: every image exactly once, at its original size."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ from jaxseg.types import UserError
 
 
 def make_scores(experiment: Experiment, class_names: tuple[str, ...], *names: str) -> Score:
-  """Returns new scores: the task's own, those that the config asks for, and those of `names`.
+  """Returns empty scores: the task's, those in the config, and those in `names`.
 
   Raises:
-    UserError: no such score, or one that needs maps which the task does not predict.
+    UserError: no such score, or one that needs probability maps which the task does not predict.
   """
   wanted = dict.fromkeys((*experiment.eval.scores, *names))
   for name in wanted:
@@ -34,14 +34,14 @@ def make_scores(experiment: Experiment, class_names: tuple[str, ...], *names: st
 
 
 class Evaluator:
-  """Scores variables on one split; compiled once for each size of the canvas.
+  """Scores variables on one split; compiled once for each canvas size.
 
-  The devices predict, and while they go on each host counts its own share of the images.
+  While the devices predict, each host scores its share of the images.
 
   Args:
-    experiment: that is scored.
+    experiment: defines model, task and scores.
     source: the split.
-    make: gives new scores; default: `make_scores` of the experiment.
+    make: returns empty scores; default: `make_scores` of the experiment.
 
   Raises:
     UserError: several scales, which only launch/evaluate.py averages; or scores that do not fit.
@@ -55,32 +55,32 @@ class Evaluator:
     self._maps = self._make().maps
     settings = experiment.settings
     size = min(experiment.eval.batch_size or settings.batch_size, len(source))
-    self._batch_size = size + -size % hosts.count()  # filled up with images that count for nothing
+    self._batch_size = size + -size % hosts.count()  # filled up with images that are not scored
     self._wrapper = parallel.build(settings.parallel, '', self._batch_size)
     self._model = experiment.model(self._wrapper.axis_name)
     self._frame = experiment.frame(self._model)
     self._step_of = functools.lru_cache(maxsize=None)(self._make_step)
 
   def __call__(self, variables: Any) -> dict[str, Any]:
-    """Returns the numbers of all scores; see `score`."""
+    """Returns the computed scores; see `score`."""
     return self.score(variables).compute()
 
   def score(self, variables: Any, on_progress: Callable[[int], None] | None = None) -> Score:
-    """Returns the scores, with every image of all hosts counted.
+    """Returns the scores after adding every image of every host.
 
     Args:
       variables: {'params': ..., 'batch_stats': ...}.
-      on_progress: called with the number of images that are done.
+      on_progress: called with the number of images done.
 
     Raises:
       UserError: labels outside the classes, or data that a score cannot use.
     """
     score, problems, done = self._make(), [], 0
-    with threads.Backlog(num_threads=1) as counting:
+    with threads.Backlog(num_threads=1) as scoring:
       for example, row in self._rows(variables):
-        counting.submit(self._count, score, example, row, problems)
+        scoring.submit(self._add, score, example, row, problems)
         done += 1
-        if problems and hosts.count() == 1:  # several go on, for each batch needs all of them
+        if problems and hosts.count() == 1:  # every batch needs every host
           break
         if on_progress:
           on_progress(min(done * hosts.count(), len(self._source)))
@@ -93,7 +93,7 @@ class Evaluator:
     return total
 
   def _rows(self, variables: Any) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Yields this host's examples, each with what the network says of it on its canvas."""
+    """Yields this host's examples, each with its prediction on the canvas."""
     variables = self._wrapper.place_state(variables)
     for batch in self.batches():
       step = self._step_of(self._frame.canvas_of(batch['image'].shape[1:3]))
@@ -103,7 +103,7 @@ class Evaluator:
         yield example, {name: values[i] for name, values in rows.items()}
 
   def _extents(self, batch: dict[str, Any]) -> np.ndarray:
-    """Returns where the images lie on their canvas, float32 [b, 4]; rows that fill up have no place."""
+    """Returns the images' extents on the canvas, float32 [b, 4]; zeros for the fill-up rows."""
     extents = np.zeros((len(batch['image']), 4), np.float32)
     for row, example in zip(extents, batch['examples'], strict=False):
       row[:] = self._frame.extent(example['image'].shape[:2])
@@ -126,8 +126,8 @@ class Evaluator:
     step = make_predict_step(self._model, task, preprocess, size=size, maps=self._maps)
     return self._wrapper.wrap_predict(step)
 
-  def _count(self, score: Score, example: dict, row: dict, problems: list[UserError]) -> None:
-    """Adds one image; a problem is kept, for a host that left would leave the others waiting."""
+  def _add(self, score: Score, example: dict, row: dict, problems: list[UserError]) -> None:
+    """Adds one image; collects its error, because a host that raised would leave the others waiting."""
     if problems:
       return
     try:

@@ -1,7 +1,7 @@
-"""TensorBoard's event files, written at once and by this thread.
+"""TensorBoard event files, written synchronously.
 
-tensorboardX hands events to a thread of its own: where the disk is full that thread dies, and the
-training waits for it for ever. Here a failed write is an error where it happens.
+tensorboardX writes in a thread of its own; when the disk is full that thread dies, and training waits
+for it for ever. Here a failed write raises at once.
 """
 
 import os
@@ -19,7 +19,7 @@ from jaxseg import files
 
 
 class Events:
-  """A new event file in `folder`, in which all that TensorBoard has from `first_step` on is void."""
+  """A new event file in `folder`; it makes TensorBoard discard older events from `first_step` on."""
 
   def __init__(self, folder: Path, first_step: int):
     name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
@@ -28,7 +28,7 @@ class Events:
     self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
   def scalars(self, step: int, values: dict[str, float]) -> None:
-    """Writes numbers by their names."""
+    """Writes scalars by name."""
     for name, value in values.items():
       self._write(Event(step=step, summary=summary.scalar(name, value)))
 

@@ -1,4 +1,4 @@
-"""The first parameters of a run that starts from another or from published weights."""
+"""Initial parameters from another run or from published weights."""
 
 import contextlib
 import dataclasses
@@ -18,53 +18,56 @@ def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[
   """Replaces fresh variables by those of settings.init_from: a workdir's checkpoint or a weight file.
 
   Args:
-    experiment: its `init` says which names only one of the two sides has, and what may differ.
-    variables: {'params': ..., 'batch_stats': ...}, fresh arrays or only their shapes; what is new
-      stays as it is given here.
+    experiment: its `init` lists names that only one side has, and differences to ignore.
+    variables: {'params': ..., 'batch_stats': ...}, fresh arrays or only their shapes; parameters
+      in `init.new` are returned unchanged.
 
   Returns:
     The variables, and the report: how many names matched, and every name that did not.
 
   Raises:
-    UserError: published weights that cannot be got; a name is missing, unexpected or of another shape
-      and was not announced; or the weights were trained with other pixels, or in a network that the same names do not tell apart.
+    UserError: published weights cannot be fetched; a name is missing, unexpected or of another shape
+      and not listed in `init`; or the weights expect other preprocessing or other network options.
   """
   path, options = first_weights(experiment, variables), experiment.init
   if path.is_dir():
-    given, step = load_variables(path, options.step)
-    tensors, pixels = pretrained.flatten(given), load_experiment(path).preprocess
-    found = pretrained.Converted(tensors, f'{path} at step {step}', pixels)
+    restored, step = load_variables(path, options.step)
+    tensors, pixels = pretrained.flatten(restored), load_experiment(path).preprocess
+    converted = pretrained.Converted(tensors, f'{path} at step {step}', pixels)
   else:
-    found = pretrained.open_weights(path, variables)
-  problems: list[str] = []  # all of them are told: each may need a flag
-  with _noted(problems, path):
+    converted = pretrained.open_weights(path, variables)
+  problems: list[str] = []  # report them all at once: each may need a flag
+  with _collected(problems, path):
     loaded, report = pretrained.load_into(
       variables,
-      found.tensors,
+      converted.tensors,
       allow_new=options.new,
-      allow_unused=(*options.unused, *found.optional),
+      allow_unused=(*options.unused, *converted.optional),
     )
-  with _noted(problems, path):
-    check_network(experiment, found.needs)
-  if found.preprocessing is not None:
-    with _noted(problems, path):
-      check_pixels(experiment, found.preprocessing)
+  with _collected(problems, path):
+    check_network(experiment, converted.needs)
+  if converted.preprocessing is not None:
+    with _collected(problems, path):
+      check_pixels(experiment, converted.preprocessing)
   if problems:
     raise UserError(f'{path}: {"; and ".join(problems)}')
-  return loaded, f'init_from {dataclasses.replace(report, source=found.source, needs=found.needs)}'
+  return (
+    loaded,
+    f'init_from {dataclasses.replace(report, source=converted.source, needs=converted.needs)}',
+  )
 
 
 def first_weights(
   experiment: Experiment, variables: Mapping[str, Any], way: get.Way | None = None
 ) -> Path:
-  """Returns the file or workdir of settings.init_from; published weights are got by their name.
+  """Returns the file or workdir of settings.init_from; published weights are fetched by name.
 
   Args:
     variables: of the network, or their shapes.
-    way: how published weights are got; default: the config's.
+    way: how to fetch published weights; default: the config's.
 
   Raises:
-    UserError: there are no such weights, or they cannot be got.
+    UserError: no such weights, or they cannot be fetched.
   """
   settings = experiment.settings
   if not weights.is_name(settings.init_from):
@@ -81,15 +84,15 @@ def first_weights(
 
 
 def _encoder(model: Any) -> str:
-  """Returns what the manifest calls a network's encoder, '' where it is its own."""
+  """Returns the manifest's name of a network's encoder, '' where it has no standard one."""
   name = getattr(model, 'backbone', '') or getattr(model, 'variant', '')
   name += '_v1' if getattr(model, 'release', '') == 'caffe' else ''
   return f'{name}_deep' if getattr(model, 'deep_stem', False) else name
 
 
 @contextlib.contextmanager
-def _noted(problems: list[str], path: Path) -> Iterator[None]:
-  """Keeps what a user must mend, without the name of the weights."""
+def _collected(problems: list[str], path: Path) -> Iterator[None]:
+  """Collects a UserError instead of raising it, without the name of the weights."""
   try:
     yield
   except UserError as error:
@@ -97,10 +100,10 @@ def _noted(problems: list[str], path: Path) -> Iterator[None]:
 
 
 def check_network(experiment: Experiment, needs: Mapping[str, Any]) -> None:
-  """Refuses weights whose names and shapes fit a network that is another function of them.
+  """Refuses weights that fit by name and shape but need other network options.
 
   Raises:
-    UserError: says which flags give the network that the weights are of.
+    UserError: lists the flags that set the options the weights were trained with.
   """
   model = experiment.model()
   wrong = [k for k, v in needs.items() if getattr(model, k) != v]
@@ -113,10 +116,10 @@ def check_network(experiment: Experiment, needs: Mapping[str, Any]) -> None:
 
 
 def check_pixels(experiment: Experiment, expected: Preprocessing) -> None:
-  """Refuses weights that were trained with another mean, deviation or order of the channels.
+  """Refuses weights trained with another dtype, mean, standard deviation or channel order.
 
   Raises:
-    UserError: says which flags would give the weights what they know.
+    UserError: lists the flags that set the weights' preprocessing.
   """
   ignored, channels = experiment.init.ignore, experiment.channels
   different = experiment.preprocess.differences(expected, channels)

@@ -1,4 +1,4 @@
-"""The journal of a run: its log, checkpoints and hooks. Of several hosts only the first keeps it."""
+"""The journal of a run: log, checkpoints and hooks, on the first host only."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +19,12 @@ class RunView:
   """What hooks see of a run.
 
   Attributes:
-    experiment: that is trained.
+    experiment: the trained one.
     folder: of the run.
     source: the evaluation split.
     classes: of the data.
-    writer: its `picture(step, name, array)` shows a picture in TensorBoard.
-    progress: its `say(line)` speaks to the user.
+    writer: its `picture(step, name, array)` adds a picture to TensorBoard.
+    progress: its `say(line)` prints a line.
   """
 
   experiment: Experiment
@@ -39,27 +39,27 @@ class RunView:
 
 
 class Hook(Protocol):
-  """What is shown of a run, such as figures and a report; on the first host alone.
+  """Shows a run, for example in figures or a report; called on the first host only.
 
-  A `remedy`, where a hook has one, says what to do when it failed.
+  An optional `remedy` says what to do when the hook failed.
   """
 
   def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
-    """Called after each evaluation, when its checkpoint is saved."""
+    """Called after each evaluation, once its checkpoint is saved."""
 
   def ended(self, run: RunView) -> None:
-    """Called once, when everything is written."""
+    """Called once everything is written."""
 
 
 class Journal:
   """Log, checkpoints and hooks of the first host.
 
   Args:
-    run: what the hooks see.
-    checkpoints: get the state.
-    times: of this start; they are written at every save.
-    hooks: called in order; what they raise is told, and ends no training.
-    step: of the state that the run begins with.
+    run: passed to the hooks.
+    checkpoints: save the state.
+    times: of this start, written at every save.
+    hooks: called in order; their errors become warnings and do not stop training.
+    step: of the initial state.
   """
 
   def __init__(
@@ -75,11 +75,11 @@ class Journal:
     self.window = checkpoints.window(step) if step else []
 
   def say(self, line: str) -> None:
-    """Prints a line that stays."""
+    """Prints a permanent line."""
     self._run.progress.say(line)
 
   def show(self, line: str) -> None:
-    """Renews the live line."""
+    """Updates the live line."""
     self._run.progress.show(line)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -92,7 +92,7 @@ class Journal:
     scores: dict[str, Any] | None,
     window: Sequence[dict[str, float]],
   ) -> None:
-    """Saves a checkpoint, see Checkpoints.save; never ahead of the log."""
+    """Saves a checkpoint, after flushing the log; see Checkpoints.save."""
     with self._times.part('saving'):
       self._run.writer.sync()
       self._checkpoints.save(step, state, scores, window=window)
@@ -107,12 +107,12 @@ class Journal:
         )
 
   def wait(self) -> None:
-    """Returns once every checkpoint is on disk."""
+    """Waits until every checkpoint is on disk."""
     with self._times.part('saving'):
       self._checkpoints.wait()
 
   def ended(self, *, show: bool = True) -> None:
-    """Finishes log and checkpoints, calls the hooks if they are to show the run, and says where the time went."""
+    """Closes log and checkpoints, calls the hooks if `show`, and prints where the time went."""
     with self._times.part('saving'):
       self._checkpoints.wait()
       self._checkpoints.close()
@@ -130,7 +130,7 @@ class Journal:
   def _call(self, hook: Hook, when: str, call: Callable[[Hook], None]) -> None:
     try:
       call(hook)
-    except StuckError:  # its thread is still there: see jaxseg.console.run
+    except StuckError:  # its thread is still running: see jaxseg.console.run
       raise
     except Exception as e:
       name, reason = type(hook).__name__.lower(), ' '.join(str(e).split())[:160]
@@ -139,7 +139,7 @@ class Journal:
 
 
 class NoJournal:
-  """The other hosts': nothing is written or said."""
+  """The journal of all other hosts: writes and prints nothing."""
 
   window: Sequence[dict[str, float]] = ()
 

@@ -1,9 +1,9 @@
-"""The loop of a run: step, log, evaluate, save, and stop where a signal or a bad loss says so.
+"""The training loop: step, log, evaluate, save, and stop at a signal or a non-finite loss.
 
-At SIGTERM, SIGHUP or Ctrl-C `Signals` only takes note. One host finishes the step under way, and an
-evaluation or save that is due after it, saves the state, waits until it is on disk, and `run` returns. The
+On SIGTERM, SIGHUP or Ctrl-C `Signals` only sets a flag. A single host finishes the current step and any
+evaluation or save due after it, saves the state, waits until it is on disk, and `run` returns. The
 process ends with status 0; after Ctrl-C with 130, once the report is written. Several hosts must stop
-after the same step: each votes in its next batch (`hosts.vote`), the step adds the votes, and all read
+after the same step: each votes in its next batch (`hosts.vote`), the step sums the votes, and all read
 the sum one step later, at most two steps after the signal. Before the loop, while data are read and
 parts are built, a signal ends the process at once.
 """
@@ -32,18 +32,18 @@ class Loop:
   Args:
     experiment: says when to log, evaluate and save.
     journal: of this host.
-    times: gets what each part of the loop takes.
+    times: records how long each part of the loop takes.
     profile: traces some of the steps.
-    evaluate: maps variables to the numbers of the evaluation split.
+    evaluate: maps variables to the scores on the evaluation split.
     schedule: step -> learning rate.
-    source: the training split, which knows the names of its files.
+    source: the training split, for file names in messages.
     population_pass: maps variables to the BatchNorm statistics of the training set (train.population),
-      which evaluation and checkpoints have in place of the running averages; None: those.
-    best: the best score so far, and how many evaluations have followed it.
+      which replace the running averages in evaluation and checkpoints; None: keep the averages.
+    best: the best score so far, and the number of evaluations since.
 
   Attributes:
-    interrupted: whether it was Ctrl-C that ended it.
-    preempted: whether it was another signal, on this host or another: there is no time for pictures.
+    interrupted: whether Ctrl-C ended it.
+    preempted: whether another signal did, on any host: there is no time left for figures.
   """
 
   interrupted = preempted = False
@@ -66,8 +66,8 @@ class Loop:
     self._headline, (self._best, self._since_best) = experiment.task.headline, best
     self._summary: dict[str, Any] = {}
     self._window = list(journal.window)  # metrics of the steps since the last line of the log
-    self._skipped = 0.0  # steps that were not finite, since the beginning
-    self._stop_votes = 0.0  # hosts that were asked to stop
+    self._skipped = 0.0  # non-finite steps since the start of the run
+    self._stop_votes = 0.0  # hosts that received a stop signal
     self._unchecked: tuple[int, dict[str, Any], np.ndarray] | None = None
 
   def run(self, train_step, wrapper, state, batches, key, start: int, last: int) -> dict[str, Any]:
@@ -76,14 +76,14 @@ class Loop:
     Args:
       train_step: the wrapped step(state, batch, key) -> (state, metrics).
       wrapper: places batches.
-      state: of step `start`, placed; the first step takes its memory.
+      state: of step `start`, placed on the devices; its memory is donated to the first step.
       batches: from step `start` on, see jaxseg.data.loader.train_batches.
-      key: of dropout; the step folds its own number in.
-      start: steps done before.
-      last: steps done at the end, unless a signal comes first.
+      key: for dropout; each step folds in its number.
+      start: steps already done.
+      last: step to stop after, unless a signal comes first.
 
     Returns:
-      The last evaluation's numbers, {} where there was none.
+      The last evaluation's scores, {} where there was none.
 
     Raises:
       UserError: a loss that is not finite, or labels outside the classes, naming step and files.
@@ -102,7 +102,7 @@ class Loop:
           state, metrics = train_step(state, wrapper.place_batch(batch), key)
         if line := self._profile.end(step, metrics):
           self._journal.say(line)
-        self._check_last_step()  # one behind, so that the device never waits for the host
+        self._check_last_step()  # one step late, so that the device never waits for the host
         self._unchecked = (step, metrics, index)
         clock.steps += 1
         if step % log.every == 0 or step == num_steps:
@@ -111,11 +111,11 @@ class Loop:
         self._evaluate_and_save_if_due(step, last, state, clock)
         if self._stop_votes or (signals.caught and hosts.count() == 1):
           self._check_last_step()
-          # The running statistics: the population pass takes too long now.
+          # With the running averages: there is no time for a population pass.
           self._journal.save(step, state, None, self._window)
           self.preempted = signals.caught != 'SIGINT'
           break
-      self._journal.wait()  # a second signal does not end it before the last save is on disk
+      self._journal.wait()  # a second signal must not end the process before the save is on disk
     self.interrupted = signals.caught == 'SIGINT'
     if self._is_out_of_patience():
       self._journal.say(
@@ -130,13 +130,13 @@ class Loop:
     return 0 < self._experiment.eval.patience <= self._since_best
 
   def _check_last_step(self) -> None:
-    """Waits for the numbers of the last step, and stops at bad ones, naming the files."""
+    """Waits for the last step's metrics; raises on invalid labels or a non-finite loss, naming the files."""
     if not self._unchecked:
       return
     (step, metrics, index), self._unchecked = self._unchecked, None
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
     self._stop_votes += values.pop(hosts.STOP, 0.0)
-    # Without apply_if_finite nothing is counted, and one step in a row is one too many.
+    # Without apply_if_finite there are no counts, and a single non-finite step is too many.
     self._skipped, in_a_row = values.pop('skipped', 0.0), int(values.pop('skipped_in_a_row', 1))
     if values['invalid']:
       raise hosts.SharedError(
@@ -172,7 +172,9 @@ class Loop:
     mean = {k: float(np.mean([m[k] for m in self._window])) for k in self._window[0]}
     self._window = []
     rate = steps * settings.batch_size / seconds
-    lr = float(self._schedule(step - 1 - int(self._skipped)))  # the optimiser's clock rests too
+    lr = float(
+      self._schedule(step - 1 - int(self._skipped))
+    )  # skipped steps do not advance the schedule
     scalars = {f'train/{k}': v for k, v in mean.items() if k not in ('finite', 'invalid')}
     scalars['train/learning_rate'] = lr
     if self._experiment.optim.apply_if_finite:
@@ -193,7 +195,7 @@ class Loop:
     self._journal.show(' . '.join(parts))
 
   def _evaluate_and_save_if_due(self, step: int, last: int, state: Any, clock: _Clock) -> None:
-    """Evaluates, saves and shows where it is time to."""
+    """Evaluates, saves and calls the hooks where this step is due for it."""
     experiment = self._experiment
     at_evaluation = step % experiment.eval.every == 0 or step == experiment.settings.num_steps
     if not (at_evaluation or step % experiment.log.checkpoint_every == 0 or step == last):
@@ -230,11 +232,11 @@ def _display_name(score: str) -> str:
 
 
 class Signals:
-  """While it is open, Ctrl-C, SIGTERM and SIGHUP only set `caught`, to the signal's name: a run stops
-  between two steps and not inside one. What is told to live on without a terminal (nohup) does.
+  """While open, Ctrl-C, SIGTERM and SIGHUP only set `caught`, so that a run stops between two steps.
+  An ignored SIGHUP (nohup) stays ignored.
 
   Attributes:
-    caught: None until then.
+    caught: name of the first signal, None until then.
   """
 
   def __enter__(self) -> Signals:
@@ -243,25 +245,27 @@ class Signals:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
       if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
         continue
-      with contextlib.suppress(ValueError):  # not the main thread: whoever runs us stops it
+      with contextlib.suppress(
+        ValueError
+      ):  # not the main thread: signals are the caller's business
         self._handlers[number] = signal.signal(number, self._catch)
     return self
 
   def _catch(self, number, frame) -> None:
-    self.caught = self.caught or signal.Signals(number).name  # the first says how it ends
+    self.caught = self.caught or signal.Signals(number).name  # the first decides the exit
     if number == signal.SIGHUP:
       leave_terminal()
 
   def __exit__(self, *_) -> None:
     for number, handler in self._handlers.items():
-      signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not Python's
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set by C code
 
 
 class _Clock:
   """Wall seconds since the last lap, the share of them spent waiting for data, and the steps done.
 
   Attributes:
-    steps: since the last lap; whoever does a step adds it.
+    steps: since the last lap; incremented by the caller.
   """
 
   def __init__(self, batches):
@@ -271,14 +275,14 @@ class _Clock:
   def lap(self) -> tuple[float, float, int]:
     now, waited = time.perf_counter(), self._batches.waited_seconds
     seconds = max(now - self._time, 1e-9)
-    share = (waited - self._waited) / seconds
+    waiting = (waited - self._waited) / seconds
     steps, self.steps = self.steps, 0
     self._time, self._waited = now, waited
-    return seconds, share, steps
+    return seconds, waiting, steps
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Leaves out what is done inside (an evaluation, a save)."""
+    """Excludes the time spent inside (an evaluation, a save)."""
     begin = time.perf_counter()
     yield
     self._time += time.perf_counter() - begin

@@ -1,9 +1,9 @@
-"""What belongs to a machine and not to a run: its folders, its memory, an account.
+"""Settings of a machine rather than of a run: its folders, its memory, an account.
 
-A workdir may come from anybody, so its config.json is not asked for these. When a run is trained, this
-machine notes them in its own cache folder; whoever reads the run here gets them from there, and anywhere
-else the defaults. So it is with code: parts of the user's own are imported where this machine has trained
-the run with them, or where JAXSEG_IMPORTS, in the environment, lists their packages.
+A workdir may come from a stranger, so these are not read from its config.json. Training stores them in
+this machine's cache folder, from which later commands take them; on any other machine the defaults apply.
+The same goes for code: user-defined parts are imported only if this machine trained the run with them,
+or if the environment variable JAXSEG_IMPORTS lists their packages.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ KEYS = (
   'data.memory_mb',
   'log.wandb',
 )
-_PACKAGES = 'JAXSEG_IMPORTS'  # of the environment: 'mine,theirs'
+_VARIABLE = 'JAXSEG_IMPORTS'  # environment variable, 'mine,theirs'
 
 
 def remember(workdir: str | Path, config: Mapping[str, Any]) -> None:
-  """Notes the machine's keys of a run that is trained here; where the cache cannot be written, none."""
+  """Stores the machine's keys of a run trained here; does nothing if the cache is not writable."""
   values = {key: value for key, value in configs.flattened(config).items() if key in KEYS}
   values['imports'] = sorted(_imports(config))
   with contextlib.suppress(UserError, OSError):
@@ -44,24 +44,24 @@ def remember(workdir: str | Path, config: Mapping[str, Any]) -> None:
 
 
 def adopted(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the config of a run with this machine's own values, or no values, of its keys.
+  """Returns a run's config with its machine keys replaced by this machine's values, or removed.
 
   Args:
-    workdir: that it lies in.
-    config: nested, as `run_folder.load_config` gives it.
+    workdir: of the run.
+    config: nested, from `run_folder.load_config`.
 
   Raises:
-    UserError: it names code that was not trained with here.
+    UserError: it names code that this machine did not train with.
   """
   known = {}
   with contextlib.suppress(UserError, OSError, ValueError, TypeError):
     known = dict(configs.plain(files.read_json(_file(workdir))))
-  allowed = os.environ.get(_PACKAGES, '').split(',')
-  strange = _imports(config) - {*known.get('imports', ())}
-  if packages := {name.partition('.')[0] for name in strange}.difference(allowed):
+  allowed = os.environ.get(_VARIABLE, '').split(',')
+  untrusted = _imports(config) - {*known.get('imports', ())}
+  if packages := {name.partition('.')[0] for name in untrusted}.difference(allowed):
     raise UserError(
-      f'{workdir} names code of somebody ({", ".join(sorted(strange))}) and was not trained here: if it is '
-      f'yours, set {_PACKAGES}={",".join(sorted(packages))} in the environment'
+      f'{workdir} names code of somebody ({", ".join(sorted(untrusted))}) and was not trained here: if it is '
+      f'yours, set {_VARIABLE}={",".join(sorted(packages))} in the environment'
     )
   config = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
   for key in KEYS:
@@ -74,21 +74,21 @@ def adopted(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _imports(config: Mapping[str, Any]) -> set[str]:
-  """Returns the dotted names of parts, which are imported, in a config of any form."""
+  """Returns the dotted import paths in a config, which may be malformed."""
   groups = (config.get(name) for name in ('model', 'data', 'loss'))
   named = [config.get('task'), *(g.get('name') for g in groups if isinstance(g, Mapping))]
   steps, evaluation = config.get('augment'), config.get('eval')
   scores = evaluation.get('scores') if isinstance(evaluation, Mapping) else ()
   for listed in (steps, scores.split(',') if isinstance(scores, str) else scores):
-    for one in listed if isinstance(listed, (list, tuple)) else ():
-      named.append(one[0] if isinstance(one, (list, tuple)) and one else one)
+    for entry in listed if isinstance(listed, (list, tuple)) else ():
+      named.append(entry[0] if isinstance(entry, (list, tuple)) and entry else entry)
   return {name.strip() for name in named if isinstance(name, str) and '.' in name}
 
 
 def shared(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what must be the same on every host, as 'group.key': what is about no machine, and read by all."""
-  alone = (*KEYS, 'init_from')  # the first host reads the weights for all
-  return {key: value for key, value in configs.flattened(config).items() if key not in alone}
+  """Returns the settings that must be equal on every host, as {'group.key': value}."""
+  per_host = (*KEYS, 'init_from')  # only the first host reads the weights
+  return {key: value for key, value in configs.flattened(config).items() if key not in per_host}
 
 
 def _file(workdir: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""Too little memory for a step, in words that help."""
+"""Turns out-of-memory errors into advice."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from jaxseg.types import UserError
 
 @contextlib.contextmanager
 def explained(experiment: Experiment) -> Iterator[None]:
-  """Turns the compiler's, the device's or this machine's want of memory into what the user can change."""
+  """Turns an out-of-memory error of compiler, device or host into a UserError with remedies."""
   try:
     yield
   except (jax.errors.JaxRuntimeError, MemoryError) as e:
@@ -22,7 +22,7 @@ def explained(experiment: Experiment) -> Iterator[None]:
 
 
 def _out_of_memory(experiment: Experiment) -> str:
-  """Says which keys make the step smaller, from those that have not been used yet."""
+  """Lists the options that would save memory and are not in use yet."""
   settings, ways = experiment.settings, []
   if experiment.task.weights_from_labels:
     accumulate = 2 * settings.accumulate

@@ -1,4 +1,4 @@
-"""Optimisers and schedules of the papers, all through optax."""
+"""The papers' optimisers and schedules, built on optax."""
 
 import dataclasses
 import re
@@ -10,7 +10,7 @@ import optax
 from jaxseg.config.fields import check_fields, checked, is_number, is_pattern, within
 from jaxseg.types import LARGEST
 
-_NEVER = 2**31 - 2  # beyond its limit, optax would apply what is not finite
+_NEVER = 2**31 - 2  # above max_consecutive_errors optax would apply non-finite updates
 Multipliers = tuple[tuple[str, float, float], ...]
 
 
@@ -26,23 +26,23 @@ class Optim:
 
   Attributes:
     name: 'sgd' (torch's: decay is added to the gradient, the rate multiplies the velocity) |
-      'caffe_sgd' (the rate is inside the velocity, v <- m v + lr (g + wd w), w <- w - v: the same at a
-      constant rate, different when the rate changes) | 'adam' | 'adamw' (decoupled decay).
+      'caffe_sgd' (the rate is inside the velocity, v <- m v + lr (g + wd w), w <- w - v; equal to
+      'sgd' only at a constant rate) | 'adam' | 'adamw' (decoupled decay).
     learning_rate: at the start, or after warm-up.
     schedule: 'constant' | 'step' (times `schedule_factor` at each of `schedule_steps`) | 'poly'
       ((1 - t)^schedule_power, PSPNet and DeepLab) | 'cosine'; the last two reach 0 at the last step.
-    warmup_steps: step i of these has (i + 1) / warmup_steps of the schedule's rate, whose own clock
-      starts at 0 too.
-    momentum: of both kinds of sgd.
+    warmup_steps: step i of these scales the schedule's rate by (i + 1) / warmup_steps; the schedule
+      starts at step 0 too.
+    momentum: of both kinds of SGD.
     weight_decay: coupled L2 for all but 'adamw'.
-    multipliers: (pattern, rate multiplier, decay multiplier): the first pattern that is found in a
-      parameter's 'layer/kernel' path rules it; (1, 1) where none is. Caffe's `lr_mult`, `decay_mult`;
-      a rate multiplier of 0 fixes the parameter.
+    multipliers: (pattern, rate multiplier, decay multiplier) rules: the first pattern that matches in
+      a parameter's 'layer/kernel' path applies, (1, 1) if none does. Caffe's `lr_mult`, `decay_mult`;
+      a rate multiplier of 0 freezes the parameter.
     clip_norm: largest global norm of the gradient, 0 is off.
-    apply_if_finite: steps in a row with a loss or gradient of NaN or infinity that are skipped before
+    apply_if_finite: number of consecutive steps with a non-finite loss or gradient to skip before
       the run stops; 0: it stops at the first.
-    average: decay of an exponential moving average of parameters and batch statistics, such as 0.99; the
-      averages are then what is evaluated, saved for prediction and exported. 0: no averages.
+    average: decay of an exponential moving average of parameters and batch statistics, such as 0.99;
+      the averages are evaluated, used for prediction and exported. 0: no averages.
   """
 
   name: Literal['sgd', 'caffe_sgd', 'adam', 'adamw'] = 'adam'
@@ -84,8 +84,8 @@ class Optim:
   def make_optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns the optimiser with a schedule, step -> learning rate.
 
-    With `apply_if_finite` it is wrapped in optax.apply_if_finite, which leaves the state as it was
-    where a gradient is not finite, and counts; when to give up is for whoever reads the count.
+    With `apply_if_finite` it is wrapped in optax.apply_if_finite, which skips and counts non-finite
+    gradients; the training loop reads the count and decides when to give up.
     """
     rate = scale_by_path(self.multipliers, which=1)
     decay = optax.identity()

@@ -1,4 +1,4 @@
-"""Options of a run that several of its parts read: evaluation, first weights, and what is written."""
+"""Config groups shared by several parts of a run: evaluation, initial weights and output."""
 
 import dataclasses
 
@@ -14,16 +14,16 @@ class EvalOptions:
 
   Attributes:
     every: steps between two evaluations.
-    patience: evaluations in a row without a better headline score after which the training is finished;
-      0: it goes on.
+    patience: training ends after this many consecutive evaluations without a better headline score;
+      0: never.
     batch_size: over all devices; 0: that of training.
-    scales: the network sees images of this size; scores are at the labels' own size. Several are
-      averaged by launch/evaluate.py.
-    short_side: for networks of objects: the shorter side of what the network sees, at most
-      `long_side` the longer; 0: images as they are. Objects are given back in the image's own size.
-    mirror_border: whether images are mirrored outwards; None: where the network eats a margin.
-    score: options of the task's own score.
-    scores: further scores, by the names of their files in jaxseg/metrics.
+    scales: factors by which images are resized for the network; scores are at the labels' size.
+      launch/evaluate.py averages several.
+    short_side: for instance segmentation: images are resized to this shorter side, with the longer at
+      most `long_side`; 0: not resized. Objects are returned at the image's original size.
+    mirror_border: whether to pad images by reflection; None: if the network crops a margin.
+    score: options of the task's score.
+    scores: further scores, by their file names in jaxseg/metrics.
     population_pass: recompute BatchNorm's population statistics over the training set (SegNet).
   """
 
@@ -48,12 +48,13 @@ class EvalOptions:
 
 @dataclasses.dataclass(frozen=True)
 class InitOptions:
-  """What may differ between a network and the weights that it starts from (`init_from`).
+  """What may differ between a network and its initial weights (`init_from`).
 
   Attributes:
-    new: patterns of parameter names that start anew; anything else must be in the weights.
-    unused: patterns of names in the weights that this network may do without.
-    ignore: of 'mean', 'std', 'channel_order' (of the pixels) and 'network' (its options).
+    new: patterns of parameter names to initialise randomly; all others must be in the weights.
+    unused: patterns of names in the weights that the network need not have.
+    ignore: differences to accept: 'mean', 'std', 'channel_order', 'dtype' (preprocessing) and
+      'network' (its options).
     step: which checkpoint of a workdir: 'best' | 'latest' | a number.
   """
 
@@ -71,11 +72,11 @@ class LogOptions:
   """What a run writes.
 
   Attributes:
-    every: steps between two lines of the log.
-    checkpoint_every: steps between two checkpoints; each evaluation makes one too.
-    keep: newest checkpoints kept, beside the best.
-    figures: validation images drawn at every evaluation.
-    wandb: project of Weights & Biases that gets metrics and pictures too (extra 'wandb'); '' is off.
+    every: steps between lines of the log.
+    checkpoint_every: steps between checkpoints; every evaluation saves one too.
+    keep: number of newest checkpoints to keep, beside the best.
+    figures: number of validation images to draw at every evaluation.
+    wandb: Weights & Biases project that gets metrics and pictures too (extra 'wandb'); '' is off.
   """
 
   every: int = within(1, LARGEST, default=20)

@@ -1,14 +1,13 @@
-"""BatchNorm's population statistics as caffe-segnet has them: from a pass over the training set.
+"""BatchNorm's population statistics as in caffe-segnet: from a pass over the training set.
 
-caffe-segnet keeps no running averages. Once trained, a network sees the training set again, with
-batch statistics and without dropout or augmentation; the means and variances of the batches are
-averaged, the variances corrected by m / (m - 1), m being the number of values that each was taken
-from (SegNet-Tutorial, Scripts/compute_bn_statistics.py; arXiv:1511.00561 does not say).
+caffe-segnet keeps no running averages. After training it runs the training set through the network
+with batch statistics, without dropout or augmentation, and averages the means and variances of the
+batches, the variances times m / (m - 1), where m is the number of values behind each
+(SegNet-Tutorial, Scripts/compute_bn_statistics.py; arXiv:1511.00561 does not say).
 
-Training itself never reads these statistics. So with `config.eval.population_pass` a checkpoint holds the
-pass made with its own parameters, a function of nothing else, and a resumed run ends in the same
-bits. A run that is stopped by a signal saves its running averages instead: there is no time for a
-pass, and the next checkpoint has one.
+Training itself never reads these statistics. So with `config.eval.population_pass` the statistics in a
+checkpoint depend on its parameters alone, and a resumed run stays bit-identical. A run stopped by a
+signal saves its running averages instead: there is no time for a pass, and the next checkpoint has one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,10 +34,10 @@ Statistics = Callable[[dict, Batch], Any]
 def make_batch_statistics(
   model: nn.Module, preprocess: Callable[[Array], Array], *, axis_name: str | None = None
 ) -> Statistics:
-  """Makes statistics(variables, batch) -> the batch_stats that this batch alone would leave.
+  """Makes statistics(variables, batch) -> the batch_stats of this batch alone.
 
   Args:
-    model: its BatchNorms come from `model.norm`.
+    model: makes its BatchNorms by `model.norm`.
     preprocess: maps uint8 images to the model's float images.
     axis_name: the mapped axis under pmap, None under jit.
 
@@ -46,7 +45,7 @@ def make_batch_statistics(
     A pure function of variables and {'image': [b, h, w, c]}; 'mean' is the mean of each channel over
     the batch, 'var' its variance times m / (m - 1).
   """
-  model = model.clone(norm=partial(model.norm, momentum=0.0))  # nothing is kept of what was before
+  model = model.clone(norm=partial(model.norm, momentum=0.0))  # forget the previous average
 
   def statistics(variables: dict, batch: Batch) -> Any:
     counts = {}
@@ -73,7 +72,7 @@ def make_batch_statistics(
 def population_statistics(
   statistics: Statistics, variables: dict[str, Any], batches: Iterable[Batch]
 ) -> Any:
-  """Returns the mean over batches of `statistics(variables, batch)`; every batch counts the same."""
+  """Returns the mean of `statistics(variables, batch)`, with equal weight for every batch."""
   total, count = None, 0
   for batch in batches:
     of_batch = statistics(variables, batch)
@@ -87,9 +86,9 @@ def full_batches(sizes: Sequence[tuple[int, int]], batch_size: int, seed: int) -
 
   Args:
     sizes: (height, width) of each image.
-    batch_size: the images of a size begin again from the first until they fill its last batch, as
-      a Caffe data layer does.
-    seed: the order is shuffled, as in training: neighbours in a video look too much alike.
+    batch_size: the images of a size are repeated from the first to fill the last batch, as in a
+      Caffe data layer.
+    seed: shuffles the order, because neighbouring video frames look too much alike.
 
   Returns:
     Indices, every image at least once.
@@ -103,12 +102,12 @@ def full_batches(sizes: Sequence[tuple[int, int]], batch_size: int, seed: int) -
 
 
 class PopulationPass:
-  """The pass of a run: `batch_stats = passing(variables)`.
+  """The population pass of a run: `batch_stats = population_pass(variables)`.
 
   Args:
-    experiment: batches are as large as those that BatchNorm sees in training, images are whole, at
-      the training's scale (its transform `resize`).
-    source: the training split, which tells sizes through `size(i)`.
+    experiment: sets the batch size, that of a training micro-batch, and the scale (its transform
+      `resize`) of the uncropped images.
+    source: the training split, whose `size(i)` is (height, width).
   """
 
   def __init__(self, experiment: Experiment, source: Any):

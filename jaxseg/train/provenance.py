@@ -1,4 +1,4 @@
-"""Where and how a run was started: command, revision, versions, processor."""
+"""Records how a run was started: command, revision, versions, processor."""
 
 import datetime
 import importlib.metadata
@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_AGES = 1e10  # seconds that nothing takes
-# Facts of a run that are words; 'versions' are words by name, 'sessions' the facts of every start.
+_MAX_SECONDS = 1e10  # longer is not a duration
+# Text fields; 'versions' is text by package, 'sessions' has these fields for every start.
 _WORDS = ('started', 'command', 'git', 'devices', 'hardware', 'system')
 
 
 def describe(devices: str, before: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the facts of a start.
+  """Returns the contents of run.json for a new start.
 
   Args:
-    devices: in words.
-    before: those of the starts so far, {} at the first.
+    devices: description of the devices.
+    before: the contents so far, {} at the first start.
   """
   now = datetime.datetime.now().astimezone().isoformat('T', 'seconds')
   session = {'started': now, 'command': _command(sys.argv), 'git': git_revision()}
@@ -37,7 +37,7 @@ def describe(devices: str, before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known(saved: Any) -> dict[str, Any]:
-  """Returns what of a saved value is such facts; the rest is left out."""
+  """Returns the valid fields of a saved run.json; drops the rest."""
   if not isinstance(saved, dict):
     return {}
   facts = _words(saved, _WORDS)
@@ -51,7 +51,9 @@ def known(saved: Any) -> dict[str, Any]:
 def _session(saved: Mapping[str, Any]) -> dict[str, Any]:
   facts, seconds, steps = _words(saved, _WORDS), saved.get('seconds'), saved.get('steps')
   if isinstance(seconds, dict):
-    facts['seconds'] = {k: v for k, v in seconds.items() if type(v) is float and abs(v) < _AGES}
+    facts['seconds'] = {
+      k: v for k, v in seconds.items() if type(v) is float and abs(v) < _MAX_SECONDS
+    }
   if isinstance(steps, list) and len(steps) == 2 and all(type(step) is int for step in steps):
     facts['steps'] = steps
   return facts
@@ -62,14 +64,14 @@ def _words(saved: Mapping[str, Any], names: Any) -> dict[str, str]:
 
 
 def _command(argv: list[str]) -> str:
-  """Returns how a process was started, as one would type it again."""
+  """Returns the shell command that started a process."""
   script, *flags = argv
   started = {'jaxseg': ['jaxseg'], '__main__.py': ['python', '-m', 'jaxseg']}
   return shlex.join([*started.get(Path(script).name, ['python', script]), *flags])
 
 
 def git_revision() -> str:
-  """Returns the checkout's revision, with '+' where tracked files are changed; '' where it is none."""
+  """Returns the checkout's revision, with '+' if tracked files are modified; '' outside a checkout."""
   root = Path(__file__).resolve().parents[2]
   if not (root / '.git').exists():
     return ''

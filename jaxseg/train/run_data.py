@@ -1,7 +1,7 @@
-"""Which files a run has seen: data.json in its folder, compared where it is resumed, and between hosts.
+"""Digests of a run's data files in data.json, compared when it is resumed, and between hosts.
 
-A step's number says which examples it takes, by their places: with two files exchanged, or one gone, the
-same command would go on with others, and nothing else would tell.
+A step selects its examples by index: if two files were swapped, or one removed, a resumed run would
+silently train on other examples.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ Digests = dict[str, dict[str, str]]  # split -> file name -> digest of its files
 
 
 def digests(*sources: Any) -> Digests:
-  """Returns what is known of the files of each source; generated data have none."""
-  held = {source.split: dict(getattr(source, 'digests', ())) for source in sources}
-  return {split: of_split for split, of_split in held.items() if of_split}
+  """Returns the digests of each source's files; generated data have none."""
+  current = {source.split: dict(getattr(source, 'digests', ())) for source in sources}
+  return {split: of_split for split, of_split in current.items() if of_split}
 
 
-def summary(held: Digests) -> str:
-  """Returns 16 hex digits that are the same only for the same files in the same order."""
-  return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
+def summary(current: Digests) -> str:
+  """Returns 16 hex digits that identify the files and their order."""
+  return hashlib.sha256(json.dumps(current).encode()).hexdigest()[:16]
 
 
-def write(folder: Path, held: Digests) -> None:
-  """Keeps them in a run folder, beside those of splits that another start has read."""
-  if held:
-    files.write_text(folder / _FILE, json.dumps(_read(folder) | held, indent=0) + '\n')
+def write(folder: Path, current: Digests) -> None:
+  """Writes them to a run folder, beside those of other splits from earlier starts."""
+  if current:
+    files.write_text(folder / _FILE, json.dumps(_read(folder) | current, indent=0) + '\n')
 
 
-def check(folder: Path, held: Digests) -> None:
-  """Raises UserError where the files differ from those that the run began with."""
+def check(folder: Path, current: Digests) -> None:
+  """Raises UserError if the files differ from those that the run began with."""
   before = _read(folder)
-  told = [
+  problems = [
     f'{split}: {difference}'
-    for split, now in held.items()
+    for split, now in current.items()
     if split in before and (difference := _difference(before[split], now))
   ]
-  if told:
+  if problems:
     raise UserError(
-      f'--workdir={folder}: the data are not those that this run began with ({"; ".join(told)}): restore '
+      f'--workdir={folder}: the data are not those that this run began with ({"; ".join(problems)}): restore '
       'them, use another --workdir, or go on with --config.data.changed=True'
     )
 
 
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-  """Returns in words how the files of a split differ, '' where they do not."""
+  """Describes how the files of a split differ, '' if they do not."""
   kinds = {
     'other files or labels': [name for name in now if before.get(name, now[name]) != now[name]],
     'new': [name for name in now if name not in before],
@@ -68,9 +68,11 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _read(folder: Path) -> Digests:
-  """Returns what is kept, {} of runs that kept nothing or something else."""
+  """Returns the saved digests, {} if there are none or they are damaged."""
   try:
-    kept = files.read_json(folder / _FILE)
+    saved = files.read_json(folder / _FILE)
   except (OSError, UserError):
     return {}
-  return kept if isinstance(kept, dict) and all(isinstance(v, dict) for v in kept.values()) else {}
+  return (
+    saved if isinstance(saved, dict) and all(isinstance(v, dict) for v in saved.values()) else {}
+  )

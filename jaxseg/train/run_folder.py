@@ -15,8 +15,8 @@ from jaxseg.types import UserError, is_word
 
 _SHOWN, _LONGEST = 3, 60  # differences of two configs in a line; characters of each value
 _LARGEST = 64 << 20  # bytes of a run's own JSON files
-EXTENDABLE = ('constant', 'step')  # schedules of which no rate depends on the number of steps
-# Keys that may differ when a run is resumed: none of them changes what is computed.
+EXTENDABLE = ('constant', 'step')  # schedules whose rates do not depend on the number of steps
+# Keys that may change when a run is resumed: none affects the result.
 FREE_KEYS = (
   *machine.KEYS,
   'parallel',
@@ -38,9 +38,9 @@ FREE_KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-  """Names and colours of the classes; kept in a run, so that prediction needs no data.
+  """Names and colours of the classes, saved with a run so that prediction needs no data.
 
-  `ids` are the data's own numbers of the classes, () where these are 0..c-1.
+  `ids` are the class ids in the raw data, () where these are 0..c-1.
   """
 
   names: tuple[str, ...]
@@ -49,16 +49,16 @@ class Classes:
 
 
 class RunFolder:
-  """An open run folder, see Claim; a command that is refused later leaves it to the next.
+  """An open run folder, see Claim; a start that is refused later leaves it as it was.
 
   Args:
-    path: made if it is absent.
-    config: complete; compared with that of the run whose checkpoints are there; without any there is
-      no run.
-    complete: fills a saved config up with the defaults of what it does not set.
+    path: created if absent.
+    config: complete; compared with the config of the run whose checkpoints are in the folder; a folder
+      without checkpoints has no run.
+    complete: adds the defaults to a saved config.
 
   Raises:
-    UserError: the folder cannot be had, or a key that changes what is computed differs from the run's.
+    UserError: the folder cannot be claimed, or a key that affects the result differs from the run's.
 
   Attributes:
     config: what `write_facts` writes.
@@ -98,22 +98,22 @@ class RunFolder:
       )
 
   def _is_another(self) -> bool:
-    """Whether the config that is there, of a start that left no checkpoint, is not this one's."""
+    """Whether config.json, from a start that left no checkpoint, differs from this config."""
     try:
       return bool(differences(self._complete(load_config(self.path)), self.config))
-    except UserError:  # nor one that can be built
+    except UserError:  # it cannot even be built
       return True
 
   def write_facts(self, classes: Classes, devices: str) -> None:
-    """Writes config.json, classes.json and run.json: the folder is this run's from now on.
+    """Writes config.json, classes.json and run.json: the folder belongs to this run from now on.
 
     run.json holds the command, versions, devices, revision and time of every start; its top level is
-    that of the latest start, 'started' that of the first. Where config.json replaces another, which
-    left no checkpoint, run.json starts anew. `record_times` adds what each start took.
+    that of the latest start, 'started' that of the first. Where config.json replaces that of a start
+    without a checkpoint, run.json starts afresh. `record_times` adds the time that each start took.
 
     Args:
       classes: of the data.
-      devices: in words.
+      devices: description of the devices.
     """
     file = self.path / 'config.json'
     if file.exists() and self._is_another():
@@ -128,7 +128,7 @@ class RunFolder:
 
 
 def has_checkpoints(workdir: str | Path) -> bool:
-  """Returns whether a run has got so far that it can be resumed."""
+  """Returns whether there is a run that can be resumed."""
   return any(p.name.isdigit() for p in files.for_libraries(workdir).glob('checkpoints/*'))
 
 
@@ -145,19 +145,19 @@ def _write_json(file: Path, value: Any) -> None:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-  """Returns {key: (old, new)} for the keys of two complete configs that differ and matter to a run."""
+  """Returns {key: (old, new)} for the keys of two complete configs that differ and affect the result."""
   a, b = (configs.flattened(configs.plain(json.loads(json.dumps(config)))) for config in (old, new))
   keys = sorted(key for key in a | b if not key.startswith(FREE_KEYS))
   changed = {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
-  if 'augment' in changed:  # other transforms: their arguments say no more
+  if 'augment' in changed:  # different transforms: listing their arguments adds nothing
     changed = {key: pair for key, pair in changed.items() if not key.startswith('augment.')}
   if set(changed) == {'num_steps'} and new['optim']['schedule'] in EXTENDABLE:
-    return {}  # longer or shorter, every step that both take is the same
+    return {}  # the steps that both runs do are identical
   return changed
 
 
 def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
-  """Writes the first differences, and how many more there are."""
+  """Lists the first differences, and counts the rest."""
   shown = list(changed.items())[:_SHOWN]
   texts = [f'{key}: {_short(old)} there, {_short(new)} now' for key, (old, new) in shown]
   texts += [f'{len(changed) - _SHOWN} more'] if len(changed) > _SHOWN else []
@@ -170,7 +170,7 @@ def _short(value: Any) -> str:
 
 
 def load_run(workdir: str | Path) -> dict[str, Any]:
-  """Returns the facts in run.json; {} where there is none (older runs) or it cannot be read."""
+  """Returns the contents of run.json; {} where it is missing (older runs) or unreadable."""
   try:
     return provenance.known(files.read_json(files.place(workdir) / 'run.json', _LARGEST))
   except (OSError, UserError):
@@ -180,12 +180,12 @@ def load_run(workdir: str | Path) -> dict[str, Any]:
 def record_times(
   folder: Path, seconds: Mapping[str, float], steps: tuple[int, int]
 ) -> list[dict[str, Any]]:
-  """Writes where the time of the latest start went, and its steps, into run.json; returns all starts.
+  """Adds the time split and the steps of the latest start to run.json; returns all starts.
 
   Args:
-    folder: of a run whose facts are written.
+    folder: of a run with a run.json.
     seconds: see jaxseg.train.times.
-    steps: (before, after) of its saves.
+    steps: (at the start, at the latest save).
   """
   run = load_run(folder)
   sessions = run.get('sessions') or [{}]
@@ -195,7 +195,7 @@ def record_times(
 
 
 def load_classes(workdir: str | Path) -> Classes:
-  """Reads the classes of a run. Raises UserError where there is none, or they are damaged."""
+  """Reads the classes of a run. Raises UserError where there is no run, or its file is damaged."""
   file = files.place(workdir) / 'classes.json'
   try:
     return checked_classes(files.read_json(file, _LARGEST))
@@ -207,7 +207,7 @@ def load_classes(workdir: str | Path) -> Classes:
 
 
 def checked_classes(saved: Any) -> Classes:
-  """Returns classes as they were saved. Raises ValueError, KeyError or TypeError where they are none."""
+  """Parses the contents of classes.json. Raises ValueError, KeyError or TypeError if invalid."""
   names, palette = saved['names'], saved['palette']
   if not names or not all(isinstance(name, str) and is_word(name) for name in names):
     raise ValueError('the names of the classes must be words')
@@ -223,9 +223,9 @@ def checked_classes(saved: Any) -> Classes:
 
 
 def load_config(workdir: str | Path) -> dict[str, Any]:
-  """Returns the config of a run as it was saved, nested and plain; runs of jaxseg 0.1 are translated.
+  """Returns the saved config of a run, nested and plain; configs of jaxseg 0.1 are converted.
 
-  What it says of folders and processes is about the machine that it was saved on: see train.machine.
+  Its folders and process options are those of the machine that trained it: see train.machine.
 
   Raises:
     UserError: there is no run, or its config cannot be read.
@@ -242,10 +242,10 @@ def load_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def checked_config(saved: Any) -> dict[str, Any]:
-  """Returns a config as it was saved, nested and plain.
+  """Parses the contents of config.json into a nested, plain config.
 
   Raises:
-    ValueError, LookupError, TypeError, AttributeError, RecursionError: it is none.
+    ValueError, LookupError, TypeError, AttributeError, RecursionError: invalid.
   """
   config = configs.plain(saved)
   config = flat.nested(config) if flat.is_flat(config) else config

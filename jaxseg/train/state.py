@@ -1,4 +1,4 @@
-"""What a training run carries from step to step, and nothing else."""
+"""The state that a training run carries from step to step."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from jaxseg.types import Array
 
 @flax.struct.dataclass
 class State:
-  """Everything that a checkpoint holds. Random keys are not here: they follow from seed and step.
+  """The contents of a checkpoint. It has no random keys: they are derived from seed and step.
 
   Attributes:
-    step: int32 scalar, the number of updates done.
+    step: int32 scalar, updates done.
     params: float32 parameters.
     batch_stats: BatchNorm's population statistics, {} for a network without BatchNorm.
     opt_state: the optimiser's state.
-    trained: {'params': ..., 'batch_stats': ...} that the steps train, where those above are averages of
-      them over the steps (config.optim.average); {} where they are these themselves.
+    trained: with config.optim.average, the {'params': ..., 'batch_stats': ...} that the optimiser
+      updates, of which those above are moving averages; {} without averages.
   """
 
   step: Array
@@ -40,23 +40,23 @@ def make_init(
 ):
   """Returns init(key) -> State for images of `input_shape` [b, h, w, c]; jit it once.
 
-  With `average` (see Optim) the state holds averages, and beside them what is trained.
+  With `average` (see Optim) the state holds the moving averages beside the trained variables.
   """
 
   def init(key: Array) -> State:
     image = jnp.zeros(input_shape, jnp.float32)
     variables = model.init({'params': key}, image, train=False)
-    first = {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
+    initial = {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
     return State(
       step=jnp.zeros((), jnp.int32),
-      opt_state=tx.init(first['params']),
-      trained=first if average else {},
-      **first,
+      opt_state=tx.init(initial['params']),
+      trained=initial if average else {},
+      **initial,
     )
 
   return init
 
 
 def parameter_count(params: Any) -> int:
-  """Returns the number of values in a tree of arrays or of shapes."""
+  """Returns the number of values in a tree of arrays or shapes."""
   return sum(int(leaf.size) for leaf in jax.tree.leaves(params))

@@ -1,10 +1,10 @@
 """The pure steps: one update, one prediction. They know nothing of devices, configs or loops.
 
 `train/devices/parallel.py` wraps the same step for pmap (axis_name='data') and for one program on a
-mesh (axis_name=None). Every loss is a (sum, weight) pair that is divided once, by the weight of the
-whole batch over all devices; gradients of the divided terms are therefore added, never averaged.
-Averaging each device's mean would be wrong as soon as void pixels are uneven. Batch norm's statistics
-are not added here: the model has the axis name too, and on a mesh needs none (nn/layers/norm.py).
+mesh (axis_name=None). Every loss is a (sum, weight) pair, divided once by the weight of the global
+batch; gradients are therefore summed over devices, never averaged: averaging per-device means would
+be wrong wherever devices have different numbers of void pixels. Batch norm reduces its statistics
+itself: the model has the axis name too, and on a mesh needs none (nn/layers/norm.py).
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from jaxseg.train.accumulate import accumulated
 from jaxseg.train.state import State
 from jaxseg.types import Array, Batch
 
-_SAMPLE = 1  # folded into the step's key for the stream 'sample'; 'dropout' has the key itself
+_SAMPLE = 1  # folded into the step's key for the stream 'sample'; 'dropout' uses the key itself
 
-# (params, batch_stats, batch, key) -> gradient, new batch_stats, the loss's divided terms by name
+# (params, batch_stats, batch, key) -> gradient, new batch_stats, normalised loss terms by name
 Gradient = Callable[[Any, Any, Batch, Array], tuple[Any, Any, dict[str, Array]]]
 
 
@@ -39,20 +39,20 @@ def make_train_step(
 
   Args:
     model: maps (image, train) to outputs; random streams 'dropout' and 'sample'.
-    task: gives losses, what the model takes beside the image, and counts labels outside the classes.
+    task: defines the losses and further model inputs, and counts labels outside the classes.
     tx: the optimiser.
     preprocess: maps the images of a batch to the model's float images.
     axis_name: the mapped axis under pmap, None under jit.
     accumulate: micro-batches of a step, see train.accumulate.
-    average: decay of the moving averages, see Optim; 0 for a state without them. With them the
-      state's variables are the averages, and `state.trained` is what the optimiser updates.
+    average: decay of the moving averages, see Optim; 0 for none. With them the state's variables
+      are the averages, and the optimiser updates `state.trained`.
 
   Returns:
     A pure function. Its metrics are float32 scalars: 'loss' (the total), 'loss/NAME' for each term,
-    'grad_norm', 'invalid' (labels outside the classes) and 'finite' (1 where loss and gradient are).
-    A step that is not finite leaves parameters, statistics and optimiser as they were. Where the
-    optimiser is wrapped in optax.apply_if_finite, 'skipped' counts such steps since the beginning
-    and 'skipped_in_a_row' those since the last good one.
+    'grad_norm', 'invalid' (labels outside the classes) and 'finite' (1 if loss and gradient are).
+    A non-finite step leaves parameters, statistics and optimiser unchanged. If the optimiser is
+    wrapped in optax.apply_if_finite, 'skipped' counts such steps since the start of the run and
+    'skipped_in_a_row' those since the last finite one.
   """
   psum = partial(jax.lax.psum, axis_name=axis_name) if axis_name else lambda tree: tree
   apply = make_apply(model, task, preprocess)
@@ -62,7 +62,7 @@ def make_train_step(
 
   def train_step(state: State, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
     key = jax.random.fold_in(key, state.step)
-    if axis_name:  # else every device would draw the same dropout mask
+    if axis_name:  # otherwise every device would draw the same dropout mask
       key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     trained = state.trained or state.variables
     grads, batch_stats, terms = gradient(trained['params'], trained['batch_stats'], batch, key)
@@ -82,13 +82,13 @@ def make_gradient(apply: Callable, task, psum: Callable[[Any], Any]) -> Gradient
   """Makes gradient(params, batch_stats, batch, key) of one batch.
 
   Args:
-    apply: of `make_apply`.
-    task: gives `losses(outputs, batch)`.
-    psum: adds over the devices.
+    apply: from `make_apply`.
+    task: has `losses(outputs, batch)`.
+    psum: sums over the devices.
 
   Returns:
-    A function that also takes `weights`: by name, what to divide the terms by; None: the weights of
-    this batch, over all devices. Its gradient and terms are this device's share of the sum.
+    A function that also takes `weights`, the divisor of each loss term by name; None: this batch's
+    weights, summed over all devices. Gradient and terms are this device's part of the sum.
   """
 
   def gradient(params, batch_stats, batch, key, weights=None):
@@ -107,7 +107,7 @@ def make_gradient(apply: Callable, task, psum: Callable[[Any], Any]) -> Gradient
 
 
 def make_apply(model, task, preprocess: Callable[[Array], Array]) -> Callable:
-  """Makes apply(params, batch_stats, batch, key) -> (outputs, updated collections) of training."""
+  """Makes the training forward pass, apply(params, batch_stats, batch, key) -> (outputs, updates)."""
 
   def apply(params, batch_stats, batch, key):
     return model.apply(
@@ -130,9 +130,9 @@ def _updated(
   tx: optax.GradientTransformation,
   average: float,
 ) -> tuple[State, dict[str, Array]]:
-  """Returns the next state, where the step is finite, and the optimiser's counts of those that are not."""
+  """Returns the next state, unchanged after a non-finite step, and the counts of skipped steps."""
   counts_skipped = isinstance(state.opt_state, optax.ApplyIfFiniteState)
-  if counts_skipped:  # it looks at gradients alone, and the loss may overflow first
+  if counts_skipped:  # optax checks gradients only, and the loss may overflow first
     grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
   params = (state.trained or state.variables)['params']
   updates, opt_state = tx.update(grads, state.opt_state, params)
@@ -140,19 +140,19 @@ def _updated(
   if state.trained:
     new = averaged(state.variables, new, state.step, average) | {'trained': new}
   updated = state.replace(opt_state=opt_state, **new)
-  kept = jax.tree.map(partial(jnp.where, finite), updated, state)
+  guarded = jax.tree.map(partial(jnp.where, finite), updated, state)
   if not counts_skipped:
-    return kept, {}
+    return guarded, {}
   counts = {'skipped': opt_state.total_notfinite, 'skipped_in_a_row': opt_state.notfinite_count}
   counts = {name: count.astype(jnp.float32) for name, count in counts.items()}
-  return kept.replace(opt_state=opt_state), counts  # the optimiser inside is as it was
+  return guarded.replace(opt_state=opt_state), counts  # the inner optimiser state is unchanged
 
 
 def averaged(averages: Any, values: Any, step: Array, decay: float) -> Any:
-  """Returns a tree of averages with new values added, after `step` updates before this one.
+  """Updates a tree of exponential moving averages; `step` is the number of earlier updates.
 
-  The decay rises from 1/10 to `decay`: (1 + step) / (10 + step), so that the
-  beginning is soon forgotten (TensorFlow's ExponentialMovingAverage with num_updates).
+  The decay rises as (1 + step) / (10 + step) up to `decay`, to forget the first values soon
+  (TensorFlow's ExponentialMovingAverage with num_updates).
   """
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   return jax.tree.map(lambda old, new: new + decay * (old - new), averages, values)
@@ -166,30 +166,30 @@ def make_predict_step(
   size: tuple[int, int],
   maps: bool = False,
 ) -> Callable[[dict, Batch], dict[str, Array]]:
-  """Makes step(variables, batch of `predict_batch`) -> the task's predictions, a row an image.
+  """Makes step(variables, batch from `predict_batch`) -> the task's predictions, one row per image.
 
   Args:
     model, task, preprocess: see make_train_step.
-    size: height and width of the canvas, in pixels of the images.
-    maps: whether maps of probabilities are wanted too.
+    size: (height, width) of the canvas in image pixels.
+    maps: also return probability maps.
   """
 
   def step(variables: dict, batch: Batch) -> dict[str, Array]:
-    further = {name: value for name, value in batch.items() if name != 'image'}
-    outputs = model.apply(variables, preprocess(batch['image']), train=False, **further)
+    model_inputs = {name: value for name, value in batch.items() if name != 'image'}
+    outputs = model.apply(variables, preprocess(batch['image']), train=False, **model_inputs)
     return task.predict(outputs, size, maps=maps)
 
   return step
 
 
 def predict_batch(task, image: Array, extent: Array) -> dict[str, Array]:
-  """Returns what a prediction step takes of images [b,h,w,c] on a canvas.
+  """Returns the input of a prediction step for images [b,h,w,c] on a canvas.
 
-  `extent` is float32 [b,4], x0, y0, x1, y1 of each image without padding, for tasks that ask for it.
+  `extent` is float32 [b,4], x0, y0, x1, y1 of each image without padding, for tasks that take it.
   """
   return {'image': image} | ({'extent': extent} if getattr(task, 'takes_extent', False) else {})
 
 
 def _nonzero(weight: Array) -> Array:
-  """Nothing to divide by ('sum', or an all-void batch) means division by one."""
+  """Replaces a weight of zero ('sum' reduction, or an all-void batch) by one."""
   return jnp.where(weight > 0, weight, 1)

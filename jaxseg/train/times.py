@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes, and a trace of some of its steps."""
+"""Splits the wall time of a run into parts, and traces some of its steps."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from jaxseg.console import duration
 from jaxseg.types import UserError
 
 PARTS = ('compile', 'steps', 'waiting_for_data', 'evaluation', 'saving', 'figures')
-_COMPILING = '/jax/core/compile/'  # begins what JAX calls tracing, lowering and compiling
+_COMPILING = '/jax/core/compile/'  # prefix of JAX's events for tracing, lowering and compiling
 
 
 class Times:
-  """Splits wall time into PARTS; what none of them has, such as reading the labels before, is 'other'.
+  """Splits wall time into PARTS; the rest, such as reading labels before training, is 'other'.
 
-  While it is open every second of the thread that opened it counts once: in the innermost part that is
-  open, but for what JAX takes to make programs, which is 'compile' wherever it happens.
+  While it is open, every second of the thread that opened it counts once, for the innermost open part;
+  but the time that JAX spends on tracing and compiling always counts as 'compile'.
   """
 
   def __enter__(self) -> Times:
-    self._begin = self._turned = time.perf_counter()
+    self._begin = self._charged_until = time.perf_counter()
     self._seconds, self._open = dict.fromkeys(PARTS, 0.0), ['other']
     self._programs: list[tuple[float, float]] = []  # (begin, seconds), none inside another
     self._thread = threading.get_ident()
@@ -39,36 +39,36 @@ class Times:
 
   @contextlib.contextmanager
   def part(self, name: str) -> Iterator[None]:
-    """Counts what is done inside as this part."""
-    self._turn()
+    """Counts the time spent inside as this part."""
+    self._charge_open_part()
     self._open.append(name)
     try:
       yield
     finally:
-      self._turn()
+      self._charge_open_part()
       self._open.pop()
 
   def seconds(self) -> dict[str, float]:
-    """Returns 'wall', the seconds since the beginning, and its PARTS and 'other', which add up to it."""
-    now = self._turn()
+    """Returns 'wall', the seconds since the start, and PARTS and 'other', which add up to it."""
+    now = self._charge_open_part()
     parts = {name: round(self._seconds[name], 3) for name in PARTS}
     wall = round(now - self._begin, 3)
     return {'wall': wall, **parts, 'other': round(wall - sum(parts.values()), 3)}
 
-  def _turn(self) -> float:
+  def _charge_open_part(self) -> float:
     now = time.perf_counter()
-    self._add(self._open[-1], now - self._turned)
-    self._turned = now
+    self._add(self._open[-1], now - self._charged_until)
+    self._charged_until = now
     return now
 
   def _add(self, name: str, seconds: float) -> None:
     self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
   def _compiled(self, event: str, seconds: float, **_: Any) -> None:
-    """Moves to 'compile' what has just ended; what was inside it is there already."""
+    """Moves an event that has just ended to 'compile', less nested events, which are there already."""
     if not event.startswith(_COMPILING) or threading.get_ident() != self._thread:
       return
-    begin, new = self._turn() - seconds, seconds
+    begin, new = self._charge_open_part() - seconds, seconds
     while self._programs and self._programs[-1][0] >= begin:
       new -= self._programs.pop()[1]
     self._programs.append((begin, seconds))
@@ -77,7 +77,7 @@ class Times:
 
 
 def total(sessions: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-  """Returns the seconds of all starts of a run, as run.json has them; {} where none has any."""
+  """Sums the seconds of a run's starts in run.json; {} if none has any."""
   known = [session['seconds'] for session in sessions if session.get('seconds')]
   names = ('wall', *PARTS, 'other') if known else ()
   return {name: sum(seconds.get(name, 0.0) for seconds in known) for name in names}
@@ -97,10 +97,10 @@ class Profile:
   Args:
     steps: (first, last), counted from 1; None: no trace.
     folder: gets plugins/profile/TIME/HOST.xplane.pb.
-    todo: the steps that this start has before it.
+    todo: the steps that this start will run.
 
   Raises:
-    UserError: steps that this start does not have, or a folder in a bucket.
+    UserError: steps outside `todo`, or a folder in a bucket.
   """
 
   def __init__(
@@ -125,7 +125,7 @@ class Profile:
 
   @contextlib.contextmanager
   def step(self, number: int) -> Iterator[None]:
-    """Wraps a step, from waiting for its data on."""
+    """Wraps a step, including the wait for its data."""
     if not self._first <= number <= self._last:
       yield
       return
@@ -136,7 +136,7 @@ class Profile:
       yield
 
   def end(self, number: int, result: Any) -> str:
-    """Ends the trace after its last step, once its result is there; returns a line for the user then."""
+    """After the last traced step, waits for its result and ends the trace; returns a line for the user."""
     if number != self._last or not self._begun:
       return ''
     jax.block_until_ready(result)

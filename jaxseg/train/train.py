@@ -1,7 +1,7 @@
 """Training, from a config to a trained workdir; the same call again resumes, bit for bit.
 
-Read `_train` top to bottom: data, network and step, run folder and first state, journal, loop. What
-is inside `hosts.together()` ends well on every host or on none.
+Read `_train` top to bottom: data, network and step, run folder and initial state, journal, loop. A
+`hosts.together()` block succeeds on every host or fails on every host.
 """
 
 import contextlib
@@ -47,34 +47,34 @@ def train(
   """Trains until config.num_steps, or resumes and goes on from the newest checkpoint.
 
   Args:
-    config: of jaxseg.config.load.
-    workdir: gets config.json, metrics.jsonl, TensorBoard events and checkpoints/; of several hosts
+    config: from jaxseg.config.load.
+    workdir: gets config.json, metrics.jsonl, TensorBoard events and checkpoints/; with several hosts
       (see train.devices.hosts) only the first reads and writes it.
     stop_at: save and return at this step, as a preemption would.
-    profile: (first, last) of the steps that are traced into workdir/profile.
-    hooks: show evaluations and the end, such as jaxseg.report.hooks().
+    profile: (first, last) step to trace into workdir/profile.
+    hooks: called after evaluations and at the end, such as jaxseg.report.hooks().
 
   Returns:
-    The last evaluation's numbers, {} where the run stopped before it.
+    The last evaluation's scores, {} if the run stopped before the first.
 
   Raises:
-    UserError: anything that the user can mend.
-    KeyboardInterrupt: Ctrl-C while steps were done, when everything is saved.
+    UserError: anything that the user can fix.
+    KeyboardInterrupt: Ctrl-C during training; everything is saved by then.
   """
-  with contextlib.ExitStack() as at_end:
-    times = at_end.enter_context(Times())
+  with contextlib.ExitStack() as stack:
+    times = stack.enter_context(Times())
     build.set_up_jax(configs.settings(configs.plain(config)))
     with hosts.together():
       experiment = build.experiment(config)
-    at_end.enter_context(memory.explained(experiment))
-    at_end.enter_context(threads.time_limit(experiment.data.timeout))
-    return _train(experiment, workdir, at_end, times, stop_at, profile, hooks)
+    stack.enter_context(memory.explained(experiment))
+    stack.enter_context(threads.time_limit(experiment.data.timeout))
+    return _train(experiment, workdir, stack, times, stop_at, profile, hooks)
 
 
 def _train(
   experiment: Experiment,
   workdir: str | Path,
-  at_end: contextlib.ExitStack,
+  stack: contextlib.ExitStack,
   times: Times,
   stop_at: int | None,
   traced: tuple[int, int] | None,
@@ -82,8 +82,8 @@ def _train(
 ) -> dict[str, Any]:
   settings = experiment.settings
   init_key, step_key = jax.random.split(jax.random.key(settings.seed))
-  with hosts.together() as agreed:  # what is wrong on one host ends all of them
-    folder = _open(workdir, experiment, at_end)
+  with hosts.together() as agreed:  # an error on one host ends all of them
+    folder = _open(workdir, experiment, stack)
     data = _load_data(experiment)
     micro_batch = settings.batch_size // settings.accumulate
     wrapper = parallel.build(settings.parallel, settings.mesh, micro_batch)
@@ -93,39 +93,39 @@ def _train(
     note = spatial.check(
       wrapper, model, task, experiment.preprocess, shape, accumulate=settings.accumulate
     )
-    unmapped = experiment.model()  # init runs outside of pmap, where no axis has a name
+    unmapped = experiment.model()  # init runs outside pmap, where there is no named axis
     init = make_init(unmapped, _optimizer(experiment), shape, average=experiment.optim.average)
     shapes = jax.eval_shape(init, init_key)
-    checkpoints, first = _restore_or_init(experiment, folder, data, init, init_key, shapes, at_end)
+    checkpoints, initial = _restore_or_init(experiment, folder, data, init, init_key, shapes, stack)
     evaluator = Evaluator(dataclasses.replace(experiment, task=task), data.eval)
-    profile = _profile(traced, folder, first, _last(stop_at, settings), at_end)
+    profile = _profile(traced, folder, initial, _last(stop_at, settings), stack)
     agreed['command'] = [stop_at, traced, machine.shared(experiment.config)]
-    agreed['data'] = [len(data.train), len(data.eval), data.labels, run_data.summary(data.held)]
+    agreed['data'] = [len(data.train), len(data.eval), data.labels, run_data.summary(data.digests)]
 
-  first = hosts.broadcast(first)  # the first host's state, so that nobody else needs the workdir
+  initial = hosts.broadcast(initial)  # so that only the first host needs the workdir
   make_step = partial(_make_step, wrapper, model, task)
   train_step, population = make_step(experiment), _population_pass(experiment, data.train, shapes)
   if settings.max_minutes:
     rehearse = partial(_rehearse, experiment, data, shapes, wrapper, evaluator, population)
-    steps = first['num_steps'] or rehearse(first, train_step, step_key, times)
+    steps = initial['num_steps'] or rehearse(initial, train_step, step_key, times)
     experiment = budget.of_steps(experiment, steps)
     train_step = train_step if steps == settings.num_steps else make_step(experiment)
-  with hosts.together():  # nothing is wrong anywhere: from here on the folder is this run's
-    journal = _journal(experiment, folder, checkpoints, data, first, times, hooks, at_end)
+  with hosts.together():  # all checks have passed: from here on the folder belongs to this run
+    journal = _journal(experiment, folder, checkpoints, data, initial, times, hooks, stack)
     if folder:
       folder.config = experiment.config
       folder.write_facts(data.classes, wrapper.describe())
     machine.remember(workdir, experiment.config)
-  state = wrapper.place_state(from_state_dict(shapes, first.pop('state')))  # no copy stays behind
-  batches = _batches(experiment, data.train, first['step'])
-  at_end.callback(batches.close)
+  state = wrapper.place_state(from_state_dict(shapes, initial.pop('state')))  # keep no host copy
+  batches = _batches(experiment, data.train, initial['step'])
+  stack.callback(batches.close)
 
-  for line in _header(experiment, folder, wrapper, shapes, data, note, first['origin']):
+  for line in _header(experiment, folder, wrapper, shapes, data, note, initial['origin']):
     journal.say(line)
-  last, best = _last(stop_at, experiment.settings), (first['best'], first['since_best'])
+  last, best = _last(stop_at, experiment.settings), (initial['best'], initial['since_best'])
   scoring = (evaluator, experiment.schedule, data.train, population, best)
   loop = Loop(experiment, journal, times, profile, *scoring)
-  summary = loop.run(train_step, wrapper, state, batches, step_key, first['step'], last)
+  summary = loop.run(train_step, wrapper, state, batches, step_key, initial['step'], last)
   journal.ended(show=not loop.preempted)
   if loop.interrupted:
     raise hosts.Interrupted
@@ -158,14 +158,14 @@ def _make_step(wrapper, model, task, experiment: Experiment) -> Callable:
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-  """Both splits of a run, and what their labels hold, in lines for the user."""
+  """The training and evaluation splits, and a summary of their labels in lines for the user."""
 
   train: Any
   eval: Any
   labels: list[str]
 
   @property
-  def held(self) -> run_data.Digests:
+  def digests(self) -> run_data.Digests:
     return run_data.digests(self.train, self.eval)
 
   @property
@@ -191,37 +191,37 @@ def _rehearse(
   wrapper,
   evaluator: Evaluator,
   population: PopulationPass | None,
-  first: dict[str, Any],
+  initial: dict[str, Any],
   train_step: Callable,
   key,
   times: Times,
 ) -> int:
-  """Returns how many steps end in time, and adds that in words to what is told of the beginning."""
+  """Returns how many steps fit the time budget, and appends that line to `initial['origin']`."""
 
   def score(variables) -> None:
     if population:
       population(variables)
     evaluator(variables)
 
-  state = jax.tree.map(np.array, first['state'])  # the steps take its memory
+  state = jax.tree.map(np.array, initial['state'])  # a copy: the steps donate their input
   state = wrapper.place_state(from_state_dict(shapes, state))
   with contextlib.closing(_batches(experiment, data.train, 0)) as batches:
-    steps, told = budget.rehearse(
+    steps, budget_line = budget.rehearse(
       experiment, times, train_step, wrapper, state, batches, key, score
     )
-  first['origin'] = '\n'.join(filter(None, (first['origin'], told)))
+  initial['origin'] = '\n'.join(filter(None, (initial['origin'], budget_line)))
   return steps
 
 
 def _open(
-  workdir: str | Path, experiment: Experiment, at_end: contextlib.ExitStack
+  workdir: str | Path, experiment: Experiment, stack: contextlib.ExitStack
 ) -> RunFolder | None:
-  """Opens the run folder, on the first host alone."""
+  """Opens the run folder, on the first host only."""
   if not hosts.is_first():
     return None
   complete = lambda saved: build.experiment(machine.adopted(workdir, saved)).config  # noqa: E731
   folder = RunFolder(workdir, budget.kept(experiment, workdir).config, complete)
-  at_end.callback(folder.close)
+  stack.callback(folder.close)
   return folder
 
 
@@ -232,26 +232,26 @@ def _restore_or_init(
   init,
   key,
   shapes: State,
-  at_end: contextlib.ExitStack,
+  stack: contextlib.ExitStack,
 ) -> tuple[Checkpoints | None, dict[str, Any] | None]:
-  """Returns the checkpoints and the state to begin with: as a dict, its step, and its origin in words."""
+  """Returns the checkpoints, and the initial state as a dict with its step, origin and best score."""
   if not folder:
     return None, None
   checkpoints = Checkpoints(
     folder.path / 'checkpoints', keep=experiment.log.keep, metric=experiment.task.headline
   )
-  at_end.callback(checkpoints.close)
+  stack.callback(checkpoints.close)
   state, restored = checkpoints.restore_newest(shapes)
   origin = f'resumed at step {restored}'
   if restored and not experiment.data.changed:
-    run_data.check(folder.path, data.held)
+    run_data.check(folder.path, data.digests)
     build.check_names(load_classes(folder.path).names, data.classes.names)
   if restored is None:
     state, origin = _first_state(experiment, init, key, shapes)
   records = [r for r in read_records(folder.path) if r['step'] <= (restored or 0)]
   best, since_best = best_score(records, experiment.task.headline)
-  first = {'state': to_state_dict(state), 'step': restored or 0, 'origin': origin}
-  return checkpoints, first | {
+  initial = {'state': to_state_dict(state), 'step': restored or 0, 'origin': origin}
+  return checkpoints, initial | {
     'num_steps': folder.config['num_steps'] if restored else 0,
     'best': best,
     'since_best': since_best,
@@ -259,20 +259,20 @@ def _restore_or_init(
 
 
 def _first_state(experiment: Experiment, init, key, shapes: State) -> tuple[State, str]:
-  """Returns the state of step 0 and the report on the weights that it starts from, '' without."""
-  given, report = {}, ''
-  if experiment.settings.init_from:  # read before anything is compiled: most mistakes show here
-    given, report = start_from(experiment, shapes.variables)
+  """Returns the state of step 0, and the report on the pretrained weights, '' without any."""
+  loaded, report = {}, ''
+  if experiment.settings.init_from:  # before compiling anything: most user errors surface here
+    loaded, report = start_from(experiment, shapes.variables)
   state = jax.jit(init)(key)
-  state = state.replace(**{k: _filled(v, state.variables[k]) for k, v in given.items()})
+  state = state.replace(**{k: _filled(v, state.variables[k]) for k, v in loaded.items()})
   trained = jax.tree.map(np.array, state.variables) if state.trained else {}
   return state.replace(trained=trained), report
 
 
-def _filled(given: Any, fresh: Any) -> Any:
-  """Returns a tree of given arrays, where it has only shapes of fresh ones."""
+def _filled(loaded: Any, fresh: Any) -> Any:
+  """Returns the loaded tree with its shape-only leaves replaced by the fresh arrays."""
   is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
-  return jax.tree.map(lambda new, old: old if is_shape(new) else new, given, fresh)
+  return jax.tree.map(lambda new, old: old if is_shape(new) else new, loaded, fresh)
 
 
 def _journal(
@@ -280,17 +280,17 @@ def _journal(
   folder: RunFolder | None,
   checkpoints: Checkpoints | None,
   data: _Data,
-  first: dict[str, Any] | None,
+  initial: dict[str, Any] | None,
   times: Times,
   hooks: Iterable[Hook],
-  at_end: contextlib.ExitStack,
+  stack: contextlib.ExitStack,
 ) -> Journal | NoJournal:
   if not folder:
     return NoJournal()
-  run_data.write(folder.path, data.held)
-  wandb, step = experiment.log.wandb, first['step']
+  run_data.write(folder.path, data.digests)
+  wandb, step = experiment.log.wandb, initial['step']
   writer = Writer(folder.path, step, wandb=wandb, config=dict(experiment.config))
-  progress = at_end.enter_context(Progress())
+  progress = stack.enter_context(Progress())
   run = RunView(experiment, folder.path, data.eval, data.classes, writer, progress)
   return Journal(run, checkpoints, times, hooks, step)
 
@@ -298,15 +298,15 @@ def _journal(
 def _profile(
   traced: tuple[int, int] | None,
   folder: RunFolder | None,
-  first: dict[str, Any] | None,
+  initial: dict[str, Any] | None,
   last: int,
-  at_end: contextlib.ExitStack,
+  stack: contextlib.ExitStack,
 ) -> Profile:
-  """Returns what traces the steps, on the first host alone."""
+  """Returns the profiler of the steps, which traces on the first host only."""
   if not folder:
     return Profile()
-  todo = range(first['step'] + 1, last + 1)
-  return at_end.enter_context(Profile(traced, folder.path / 'profile', todo))
+  todo = range(initial['step'] + 1, last + 1)
+  return stack.enter_context(Profile(traced, folder.path / 'profile', todo))
 
 
 def _population_pass(experiment: Experiment, source: Any, shapes: State) -> PopulationPass | None:

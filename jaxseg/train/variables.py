@@ -17,13 +17,13 @@ def load_variables(
   Args:
     workdir: written by training.
     step: 'best' (by the task's headline score) | 'latest' | a number.
-    experiment: the workdir's, where it was read already.
+    experiment: the workdir's, if already loaded.
 
   Returns:
     {'params': ..., 'batch_stats': ...} and their step.
 
   Raises:
-    UserError: no run, no checkpoint, or no such step (the message lists those there are).
+    UserError: no run, no checkpoint, or no such step (the message lists the available ones).
   """
   experiment, folder = experiment or load_experiment(workdir), files.place(workdir) / 'checkpoints'
   if not folder.is_dir():
@@ -35,8 +35,8 @@ def load_variables(
   named = {str(number): number for number in steps}
   named |= {'best': checkpoints.best_step(), 'latest': steps[-1]}
   if str(step) not in named:
-    there = ', '.join(map(str, steps))
-    raise UserError(f'no step {step!r}: choose best, latest or one of the steps {there}')
+    available = ', '.join(map(str, steps))
+    raise UserError(f'no step {step!r}: choose best, latest or one of the steps {available}')
   chosen = named[str(step)]
   variables = checkpoints.restore_variables(experiment.variable_shapes, chosen)
   checkpoints.close()

@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.jsonl, TensorBoard events and, where wanted, Weights & Biases."""
+"""Writes scalars to metrics.jsonl, TensorBoard and, optionally, Weights & Biases."""
 
 import json
 import math
@@ -19,16 +19,16 @@ _NUMBERS = frozenset((int, float))
 
 
 class Writer:
-  """Appends scalars to <workdir>/metrics.jsonl (one JSON object a line) and to TensorBoard.
+  """Appends scalars to <workdir>/metrics.jsonl (one JSON object per line) and to TensorBoard.
 
   Args:
     workdir: an existing folder.
-    restored_step: lines past this step are dropped: they come again, identical.
-    wandb: project of Weights & Biases that gets the same; '' is off.
+    restored_step: later lines are dropped, because the resumed run writes them again.
+    wandb: Weights & Biases project that gets the same; '' is off.
     config: shown there beside the run.
 
   Raises:
-    UserError: wandb is wanted and not installed.
+    UserError: wandb is requested but not installed.
   """
 
   def __init__(
@@ -62,7 +62,7 @@ class Writer:
       self._wandb.log({name: wandb.Image(image)}, step=step)
 
   def sync(self) -> None:
-    """Returns once all is written where others see it: a checkpoint must not be ahead of its log."""
+    """Flushes everything to storage: a checkpoint must not be ahead of its log."""
     self._file.sync()
     self._events.sync()
 
@@ -74,7 +74,7 @@ class Writer:
 
 
 def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> Any:
-  """Starts, or on a second start continues, the run of Weights & Biases that belongs to a workdir."""
+  """Starts or resumes the Weights & Biases run of a workdir."""
   try:
     import wandb
   except ImportError as e:
@@ -95,14 +95,14 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> An
 
 
 def keep_lines(path: Path, last_step: int) -> None:
-  """Drops the lines past `last_step` and damaged ones; the file changes in one move."""
+  """Drops damaged lines and those after `last_step`, atomically."""
   if path.exists():
-    kept = (line for line, record in _lines(path) if record and record['step'] <= last_step)
-    files.write_bytes(path, b''.join(line + b'\n' for line in kept))
+    lines = (line for line, record in _lines(path) if record and record['step'] <= last_step)
+    files.write_bytes(path, b''.join(line + b'\n' for line in lines))
 
 
 def read_log(workdir: Path) -> tuple[list[dict[str, float]], int]:
-  """Returns the lines of metrics.jsonl, and how many more there are that are damaged."""
+  """Returns the intact lines of metrics.jsonl, and the number of damaged ones."""
   try:
     records = [record for _, record in _lines(workdir / 'metrics.jsonl')]
   except FileNotFoundError:
@@ -111,12 +111,12 @@ def read_log(workdir: Path) -> tuple[list[dict[str, float]], int]:
 
 
 def read_records(workdir: Path) -> list[dict[str, float]]:
-  """Returns the lines of metrics.jsonl that are whole, [] where there is none."""
+  """Returns the intact lines of metrics.jsonl, [] without the file."""
   return read_log(workdir)[0]
 
 
 def best_score(records: Iterable[dict[str, float]], score: str) -> tuple[float, int]:
-  """Returns the best score in lines of a log, 0 without any, and how many evaluations followed it."""
+  """Returns the best score in a log, 0 without any, and the number of evaluations since."""
   best, since = 0.0, 0
   for record in records:
     if any(name.startswith('eval/') for name in record):
@@ -126,13 +126,13 @@ def best_score(records: Iterable[dict[str, float]], score: str) -> tuple[float, 
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float] | None]]:
-  """Yields the lines, and each as finite numbers by name, one of them 'step'; None of a damaged one."""
+  """Yields each line and its parsed record, finite numbers by name with 'step'; None if damaged."""
   lines = files.read_bytes(path).splitlines()
-  # All at once, which is much faster than each; where one is damaged, it may have eaten its neighbours.
+  # Parsing all at once is much faster; a damaged line may swallow its neighbours, then parse singly.
   records = _parsed(b'[' + b','.join(lines) + b']')
-  if len(lines) != len(records or ()) or not all(map(_is_sound, records, lines)):
+  if len(lines) != len(records or ()) or not all(map(_is_valid, records, lines)):
     each = zip(map(_parsed, lines), lines, strict=True)
-    records = [record if _is_sound(record, line) else None for record, line in each]
+    records = [record if _is_valid(record, line) else None for record, line in each]
   yield from zip(lines, records, strict=True)
 
 
@@ -143,8 +143,8 @@ def _parsed(text: bytes) -> Any:
     return None
 
 
-def _is_sound(record: Any, line: bytes) -> bool:
-  """Whether a line that was read holds finite numbers by their names, and their step."""
+def _is_valid(record: Any, line: bytes) -> bool:
+  """Whether a parsed line is an object of finite numbers with a valid step."""
   try:
     values = record.values()
     finite = math.isfinite(sum(values)) or all(map(math.isfinite, values))

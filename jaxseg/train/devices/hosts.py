@@ -1,12 +1,11 @@
-"""Several processes as one training: joined first, agreeing on what would otherwise part them.
+"""Training in several processes.
 
-Every process ("host") runs the same program on its share of each batch. Reading configs and data is
-done by each for itself, all that is written by the first alone: only its disk needs the workdir.
-What must be the same everywhere is made so in four places: `together` (all go on, or all end with
-the same line), `broadcast` (the first's state for all), `gather`, and `make_voting_step` (a signal on
-any host stops all of them at one step).
+Every process ("host") runs the same program on its part of each batch. Each reads configs and data for
+itself, but only the first writes: only its disk needs the workdir. Four functions keep the hosts
+consistent: `together` (all continue, or all fail with the same message), `broadcast` (the first host's
+state to all), `gather`, and `make_voting_step` (a signal on any host stops all after the same step).
 
-Nothing here touches a device before `joined` has been entered.
+Nothing here touches a device before `joined` is entered.
 """
 
 import contextlib
@@ -33,17 +32,17 @@ from jaxseg import console
 from jaxseg.types import Array, Batch, UserError
 
 STOP = 'stop'  # entry of a batch and of the metrics: how many hosts are asked to stop
-_HEARTBEAT_SECONDS = 60  # a host that is silent for so long is dead, and the others end
-_MEET_SECONDS = 3600
-_MEETINGS = itertools.count()
+_HEARTBEAT_SECONDS = 60  # a host silent for this long counts as dead, and the others end
+_BARRIER_SECONDS = 3600
+_BARRIERS = itertools.count()
 _MESSAGE_BYTES = 4096
-# What JAX says where it sees no cluster, or has been at work in this process already.
-_ALONE = ('coordinator_address should be defined', 'must be called before')
-_MEND = (
+# JAX's errors where it detects no cluster, or was already in use in this process.
+_SINGLE_HOST = ('coordinator_address should be defined', 'must be called before')
+_ADVICE = (
   'start every process with the same --coordinator=HOST:PORT --processes=N and with its own '
   '--process=0..N-1, and see that the port is open; --processes=1 runs alone'
 )
-_LOST = ('closed by peer', 'Connection reset', 'Broken pipe', 'heartbeat', 'UNAVAILABLE')
+_LOST_CONNECTION = ('closed by peer', 'Connection reset', 'Broken pipe', 'heartbeat', 'UNAVAILABLE')
 
 
 @contextlib.contextmanager
@@ -54,20 +53,20 @@ def joined(
   *,
   timeout: int = 300,
 ) -> Iterator[None]:
-  """Joins the other hosts, and ends with them; enter it before anything touches a device.
+  """Joins the other hosts, and ends together with them; enter it before anything touches a device.
 
-  With no arguments JAX looks for a TPU pod, Slurm or Open MPI; where it finds none this is the only
-  host. `processes=1` is always alone. A host that fails leaves at once, with its own message, instead
-  of waiting for the others; they notice the broken connection, at the latest after a minute.
+  Without arguments JAX looks for a TPU pod, Slurm or Open MPI; without one this is the only host, as
+  with `processes=1`. A host that fails exits at once with its own message instead of waiting for the
+  others, which notice the broken connection within a minute.
 
   Args:
     coordinator: 'HOST:PORT' of the first process, the same everywhere.
-    processes: how many there are.
-    process: this one's number, from 0.
+    processes: number of processes.
+    process: index of this one, from 0.
     timeout: seconds to wait for the others.
 
   Raises:
-    UserError: arguments that do not belong together, or hosts that did not come.
+    UserError: inconsistent arguments, or a host did not connect in time.
   """
   _check_arguments(coordinator, processes, process)
   if processes != 1:
@@ -81,18 +80,20 @@ def joined(
       yield
     except Interrupted as error:
       interrupt = error
-    _meet()
+    _barrier()
     jax.distributed.shutdown()
-  except BaseException as error:  # a plain exit would wait for hosts that wait for this one
+  except BaseException as error:  # a normal exit would deadlock with hosts that wait for this one
     os._exit(_tell(error))
   if interrupt:
     raise interrupt
 
 
 def _tell(error: BaseException) -> int:
-  """Says why this host ends, where it is the one to say it; returns the exit status."""
+  """Prints why this host ends, unless another host does; returns the exit status."""
   sys.stdout.flush()
-  if isinstance(error, jax.errors.JaxRuntimeError) and any(w in str(error) for w in _LOST):
+  if isinstance(error, jax.errors.JaxRuntimeError) and any(
+    w in str(error) for w in _LOST_CONNECTION
+  ):
     reason = str(error).splitlines()[0][:200]
     message = 'another host has ended or cannot be reached; see what it says, then start the same'
     console.tell(UserError(f'{message} command on all hosts again: they resume ({reason})'))
@@ -101,11 +102,11 @@ def _tell(error: BaseException) -> int:
 
 
 class Interrupted(KeyboardInterrupt):
-  """Ctrl-C, after which all hosts have done what they do together: this one may meet the others."""
+  """Ctrl-C after all collective operations are done: this host may still join the final barrier."""
 
 
 class SharedError(UserError):
-  """A mistake that every host knows of; only the first tells it."""
+  """An error that every host raises; only the first prints it."""
 
 
 def _check_arguments(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -127,34 +128,34 @@ def _initialize(
 ) -> None:
   if jax.distributed.is_initialized():
     return
-  # JAX's own handler of SIGTERM would swallow the signal until the training's takes its place.
+  # JAX's SIGTERM handler would swallow the signal until training installs its own.
   jax.config.update('jax_enable_preemption_service', False)
-  late = threading.Timer(timeout, _give_up, (coordinator, processes, timeout))
-  late.daemon = True
-  late.start()
+  watchdog = threading.Timer(timeout, _give_up, (coordinator, processes, timeout))
+  watchdog.daemon = True
+  watchdog.start()
   try:
-    with warnings.catch_warnings(action='ignore'):  # of packages for clusters that this one is not
+    with warnings.catch_warnings(action='ignore'):  # of cluster packages that do not apply here
       jax.distributed.initialize(
         coordinator,
         processes,
         process,
         cluster_detection_method='deactivate' if coordinator else None,
-        initialization_timeout=timeout + 60,  # JAX's own way to give up is a dump of its stack
+        initialization_timeout=timeout + 60,  # on a timeout JAX aborts with a stack dump
         heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
       )
   except Exception as error:
     reason = ' '.join(str(error).split())[:200]
-    if not coordinator and any(words in reason for words in _ALONE):
+    if not coordinator and any(words in reason for words in _SINGLE_HOST):
       return
-    raise UserError(f'{_where(coordinator)} cannot be joined ({reason}): {_MEND}') from error
+    raise UserError(f'{_where(coordinator)} cannot be joined ({reason}): {_ADVICE}') from error
   finally:
-    late.cancel()
+    watchdog.cancel()
 
 
 def _give_up(coordinator: str | None, processes: int | None, timeout: int) -> None:
   number = f'{processes} processes' if processes else 'the processes'
   where = _where(coordinator)
-  console.tell(UserError(f'{where}: {number} have not met within {timeout} s: {_MEND}'))
+  console.tell(UserError(f'{where}: {number} have not met within {timeout} s: {_ADVICE}'))
   os._exit(2)
 
 
@@ -168,23 +169,23 @@ def count() -> int:
 
 
 def is_first() -> bool:
-  """Returns whether this is the host that writes and speaks."""
+  """Returns whether this is the host that writes and prints."""
   return jax.process_index() == 0
 
 
 def share() -> dict[str, int]:
-  """Returns this host's part of a batch, as `data.loader` takes it."""
+  """Returns this host's shard arguments for `data.loader`."""
   return {'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
 
 
 @contextlib.contextmanager
 def together() -> Iterator[dict[str, Any]]:
-  """A block that ends well on every host or on none; nothing in it may wait for other hosts.
+  """A block that succeeds on every host or fails on every host; it must not wait for other hosts.
 
-  A host puts what must be the same on all into the dict that it is given: {name: JSON-able value}.
+  Yields a dict for values that must agree on all hosts: {name: JSON-serialisable value}.
 
   Raises:
-    SharedError: on every host, where one raised a UserError in the block, or their facts or numbers of
+    SharedError: on every host, if one raised a UserError in the block, or if their values or numbers of
       devices differ.
   """
   facts: dict[str, Any] = {}
@@ -197,7 +198,7 @@ def together() -> Iterator[dict[str, Any]]:
     yield facts
   except UserError as error:
     problem = str(error)
-  _meet()  # a first exchange between devices waits for half a minute only
+  _barrier()  # the first collective between devices would time out after half a minute
   sums = {name: zlib.crc32(json.dumps(value).encode()) for name, value in facts.items()}
   short = problem.encode()[:1500].decode(errors='ignore')
   message = json.dumps([short, sums], ensure_ascii=False)
@@ -215,7 +216,7 @@ def together() -> Iterator[dict[str, Any]]:
 
 
 def _check_devices(devices: Sequence[jax.Device]) -> None:
-  """Raises SharedError where the hosts have other numbers of devices: JAX exchanges nothing then."""
+  """Raises SharedError if hosts have different numbers of devices: JAX's collectives would fail."""
   counts = Counter(device.process_index for device in devices)
   for host, number in sorted(counts.items()):
     if number != counts[0]:
@@ -225,11 +226,11 @@ def _check_devices(devices: Sequence[jax.Device]) -> None:
       )
 
 
-def _meet() -> None:
-  """Waits for all hosts, however long one reads or writes; fails where one of them is dead."""
+def _barrier() -> None:
+  """Waits up to an hour for all hosts; fails if one of them is dead."""
   if count() > 1:
-    barrier = ocp.multihost.get_barrier_sync_fn()
-    barrier(key=f'jaxseg-{next(_MEETINGS)}', timeout_ms=_MEET_SECONDS * 1000)
+    wait_for_all = ocp.multihost.get_barrier_sync_fn()
+    wait_for_all(key=f'jaxseg-{next(_BARRIERS)}', timeout_ms=_BARRIER_SECONDS * 1000)
 
 
 def _gather_text(text: str) -> list[str]:
@@ -239,12 +240,12 @@ def _gather_text(text: str) -> list[str]:
 
 
 def gather(values: np.ndarray) -> np.ndarray:
-  """Joins the hosts' arrays [b, ...] of one shape along the first axis, in the hosts' order."""
+  """Concatenates the hosts' arrays [b, ...], all of one shape, in host order."""
   return values if count() == 1 else multihost_utils.process_allgather(values, tiled=True)
 
 
 def gather_objects(value: Any) -> list[Any]:
-  """Returns every host's value, in the hosts' order; it must be picklable."""
+  """Returns every host's value, in host order; it must be picklable."""
   if count() == 1:
     return [value]
   data = np.frombuffer(pickle.dumps(value), np.uint8)
@@ -259,8 +260,8 @@ def broadcast(tree: Any) -> Any:
   """Returns the first host's value on every host, bit for bit.
 
   Args:
-    tree: nested dicts of arrays, texts and numbers; on the other hosts it is not looked at. Arrays
-      come back as numpy arrays.
+    tree: nested dicts of arrays, strings and numbers; ignored on the other hosts. Arrays come back
+      as numpy arrays.
   """
   if count() == 1:
     return tree
@@ -273,15 +274,15 @@ def broadcast(tree: Any) -> Any:
 def make_voting_step(step: Callable, axis_name: str | None) -> Callable:
   """Adds to a training step's metrics how many hosts are asked to stop.
 
-  The vote travels with the metrics, which are fetched a step later anyway: it costs no further wait,
-  and all hosts read the same sum at the same step.
+  The loop fetches the metrics one step late anyway, so the vote adds no synchronisation, and all hosts
+  read the same sum at the same step.
 
   Args:
     step: step(state, batch, key) -> (state, metrics).
     axis_name: the mapped axis under pmap, None under jit.
 
   Returns:
-    The same with batch['stop'] float32 [b], see `vote`, and metrics['stop'], a float32 scalar.
+    The step with a batch['stop'] float32 [b], see `vote`, and metrics['stop'], a float32 scalar.
   """
 
   def voting(state: Any, batch: Batch, key: Array) -> tuple[Any, dict[str, Array]]:

@@ -1,7 +1,7 @@
 """Two thin wrappers of one pure step: pmap over devices, or one jit-compiled program on a mesh.
 
-Both place batches, wrap the steps and keep the state whole (every device holds all of it). Over
-several processes ("hosts") each places its own share of a batch, and its own copy of the state.
+Both place batches, wrap the steps and replicate the state on every device. With several processes
+("hosts") each places its part of a batch, and its own copy of the state.
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ class Pmap:
   axis_name = 'data'
 
   @property
-  def _own(self) -> list[jax.Device]:
+  def _local_devices(self) -> list[jax.Device]:
     return [d for d in self.devices if d.process_index == jax.process_index()]
 
   def place_batch(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Splits the first axis over this host's n devices: [b, ...] -> [n, b/n, ...]."""
-    n = len(self._own)
+    n = len(self._local_devices)
     return {k: v.reshape(n, v.shape[0] // n, *v.shape[1:]) for k, v in batch.items()}
 
   def place_state(self, state: Any) -> Any:
-    """Replicates the state as the step will return it: from elsewhere pmap would compile twice."""
-    mesh = Mesh(np.array(self._own), (self.axis_name,))
+    """Replicates the state with the sharding the step returns: with another pmap would compile twice."""
+    mesh = Mesh(np.array(self._local_devices), (self.axis_name,))
     return _put(state, NamedSharding(mesh, PartitionSpec()))
 
   def wrap_train(self, step: Callable) -> Callable:
@@ -64,7 +64,7 @@ class Pmap:
     return jax.pmap(step, axis_name=self.axis_name, in_axes=(None, 0), devices=self.devices)
 
   def wrap_predict(self, step: Callable) -> Callable:
-    """Of a step whose results have a row an image: (variables, batch) -> this host's rows, numpy."""
+    """Wraps a step with one result row per image: (variables, batch) -> this host's rows, numpy."""
     mapped = self.map_predict(step)
     return lambda variables, batch: jax.tree.map(_rows_by_device, mapped(variables, batch))
 
@@ -74,7 +74,7 @@ class Pmap:
 
 @dataclasses.dataclass(frozen=True)
 class OnMesh:
-  """jax.jit with named shardings; the step is made with axis_name=None and sees the whole batch."""
+  """jax.jit with named shardings; the step is made with axis_name=None and sees the global batch."""
 
   mesh: Mesh
   axis_name = None
@@ -89,16 +89,16 @@ class OnMesh:
 
   @property
   def shards(self) -> int:
-    """Devices that share the rows of one image."""
+    """Number of devices that the rows of one image are split over."""
     return self.mesh.shape.get('spatial', 1)
 
   def batch_sharding(self, array: Any) -> NamedSharding:
-    """Of one entry of a batch: images over 'data'; rows of [b, h, w, ...] over 'spatial'."""
+    """Splits images over 'data', and the rows of [b, h, w, ...] over 'spatial'."""
     axes = ('data', 'spatial') if 'spatial' in self.mesh.shape and array.ndim > 2 else ('data',)
     return NamedSharding(self.mesh, PartitionSpec(*axes[: array.ndim]))
 
   def place_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Splits a batch over the mesh; each host gives its own share of the images."""
+    """Splits a batch over the mesh; each host passes its part of the images."""
     if jax.process_count() == 1:
       return jax.device_put(batch, jax.tree.map(self.batch_sharding, batch))
     make = jax.make_array_from_process_local_data
@@ -116,7 +116,7 @@ class OnMesh:
   def wrap_train(self, step: Callable) -> Callable:
     return jax.jit(
       self._traced(step),
-      in_shardings=(self._replicated, None, self._replicated),  # None: as it was placed
+      in_shardings=(self._replicated, None, self._replicated),  # None: as placed
       out_shardings=(self._replicated, self._replicated),
       donate_argnums=0,
     )
@@ -135,12 +135,12 @@ class OnMesh:
     )
 
   def wrap_predict(self, step: Callable) -> Callable:
-    """Of a step whose results have a row an image: (variables, batch) -> this host's rows, numpy."""
+    """Wraps a step with one result row per image: (variables, batch) -> this host's rows, numpy."""
     mapped = self.map_predict(step)
-    return lambda variables, batch: jax.tree.map(_own_rows, mapped(variables, batch))
+    return lambda variables, batch: jax.tree.map(_local_rows, mapped(variables, batch))
 
   def _traced(self, step: Callable) -> Callable:
-    """The step, its layers knowing of split rows."""
+    """Returns the step with row splitting enabled in its layers."""
     if 'spatial' not in self.mesh.shape:
       return step
 
@@ -167,18 +167,18 @@ def build(
   Args:
     kind: 'pmap' | 'mesh'.
     mesh: for 'mesh', 'data:N' or 'data:N,spatial:M', N devices for the batch times M for the rows of
-      each image; '' takes the largest number that divides the batch.
-    batch_size: images that the devices share in one (micro-)batch.
-    devices: default: all, of all hosts. Every host uses the same number of its own.
+      each image; '' uses the largest number of devices that divides the batch.
+    batch_size: images of one (micro-)batch, over all devices.
+    devices: default: all, of all hosts. Every host uses the same number of its devices.
 
   Raises:
-    UserError: a mesh that cannot be read, needs more devices than there are, or does not divide; or
-      a batch that the hosts cannot share evenly.
+    UserError: a mesh that is malformed, needs more devices than there are, or does not divide the
+      batch; or a batch that the hosts cannot share evenly.
   """
   devices = list(jax.devices() if devices is None else devices)
   if kind == 'pmap':
-    return Pmap(tuple(_shared(devices, batch_size)))
-  axes = _axes(mesh) if mesh else {'data': len(_shared(devices, batch_size))}
+    return Pmap(tuple(_chosen_devices(devices, batch_size)))
+  axes = _axes(mesh) if mesh else {'data': len(_chosen_devices(devices, batch_size))}
   count, data = math.prod(axes.values()), axes['data']
   if not 1 <= count <= len(devices):
     raise UserError(f'config.mesh={mesh!r} needs {count} devices, there are {len(devices)}')
@@ -187,54 +187,54 @@ def build(
     raise UserError(
       f'config.mesh={mesh!r}: {data} devices do not divide {batch_size} images; {near} do'
     )
-  chosen, sizes, names = _shared(devices, data, count), tuple(axes.values()), tuple(axes)
-  if 'spatial' in axes and jax.process_count() > 1:  # in order: an image stays on one host
+  chosen, sizes, names = _chosen_devices(devices, data, count), tuple(axes.values()), tuple(axes)
+  if 'spatial' in axes and jax.process_count() > 1:  # in order, so that an image stays on one host
     return OnMesh(Mesh(np.array(chosen).reshape(sizes), names))
   kinds = (jax.sharding.AxisType.Auto,) * len(axes)
   return OnMesh(jax.make_mesh(sizes, names, axis_types=kinds, devices=chosen))
 
 
-def idle(share: int, used: int, available: int) -> str:
-  """Says that half of the devices or more have nothing to do, and which batches use all; '' where not.
+def idle(images: int, used: int, available: int) -> str:
+  """Warns if at least half of the devices are idle, with batch sizes that use all; else ''.
 
   Args:
-    share: images of a micro-batch.
+    images: of a micro-batch.
     used, available: devices.
   """
   if 2 * used > available:
     return ''
-  near = [n for n in (share - share % available, share + -share % available) if n]
+  near = [n for n in (images - images % available, images + -images % available) if n]
   return (
-    f'{available - used} of {available} devices are idle, because a (micro-)batch of {share} is shared evenly: '
+    f'{available - used} of {available} devices are idle, because a (micro-)batch of {images} is shared evenly: '
     f'{" or ".join(map(str, dict.fromkeys(near)))} images use all of them (config.batch_size over '
     'config.accumulate)'
   )
 
 
 def _put(state: Any, sharding: NamedSharding) -> Any:
-  """The first step takes the memory, an original's too that lay there: do not use that again.
+  """Places the state for donation: do not use the original afterwards, it may be donated too.
 
-  Memory shared with NumPy could not be taken: another copy would stay beside it.
+  Memory shared with NumPy cannot be donated: a second copy would remain.
   """
   return jax.device_put(state, sharding, may_alias=False)
 
 
-def _own_rows(array: jax.Array) -> np.ndarray:
-  """Returns what this process's devices hold of an array split along its first axis, in order."""
+def _local_rows(array: jax.Array) -> np.ndarray:
+  """Returns this process's part of an array that is split along its first axis."""
   parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
   return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
 
 def _rows_by_device(array: jax.Array) -> np.ndarray:
-  """The same of pmap's results, [devices, images of each, ...]."""
-  rows = _own_rows(array)
+  """The same for pmap's results, [devices, images of each, ...]."""
+  rows = _local_rows(array)
   return rows.reshape(-1, *rows.shape[2:])
 
 
-def _shared(
+def _chosen_devices(
   devices: Sequence[jax.Device], batch_size: int, count: int | None = None
 ) -> list[jax.Device]:
-  """Returns `count` devices, the same number of each host; None: as many as divide the batch."""
+  """Returns `count` devices, equally many of each host; None: as many as divide the batch."""
   hosts: dict[int, list[jax.Device]] = {}
   for device in devices:
     hosts.setdefault(device.process_index, []).append(device)

@@ -1,9 +1,8 @@
-"""Before training on rows that are split over devices: is the height one that can be, and are the
-gradients right?
+"""Checks, before training with split rows, that the image height can be split and gradients are right.
 
-XLA splits the program, and has been seen to do it silently wrong (see nn/layers/split_rows.py). So the
-step itself, on the mesh itself, is compared with one device's on a batch that has the rows of the real
-images, hence as few a shard at every depth, but few columns. It costs two compilations.
+XLA partitions the program, and sometimes does so silently wrongly (see nn/layers/split_rows.py). So the
+real step on the real mesh is compared with a single device on a random batch of the real image height,
+hence with as few rows per shard at every depth, but few columns. It costs two compilations.
 """
 
 import math
@@ -23,8 +22,8 @@ from jaxseg.train.step import make_train_step
 from jaxseg.types import Array, Batch, UserError
 
 _COLUMNS = 64
-_TOLERANCE = 1e-2  # of a leaf's norm; rounding gave 1e-7 to 4e-5, the few wrong splits seen about 1
-_SMALL = 1e-3  # of the largest norm: leaves below it may be all rounding (a bias before batch norm)
+_TOLERANCE = 1e-2  # of a leaf's norm; rounding gave 1e-7 to 4e-5, the few wrong splits about 1
+_SMALL = 1e-3  # of the largest norm: smaller leaves may be all rounding (a bias before batch norm)
 
 
 def check(
@@ -36,7 +35,7 @@ def check(
   *,
   accumulate: int = 1,
 ) -> str:
-  """Checks height and gradients where `wrapper` splits rows; does nothing elsewhere.
+  """Checks height and gradients if `wrapper` splits rows, else does nothing.
 
   Args:
     wrapper: of the training step.
@@ -45,34 +44,36 @@ def check(
     accumulate: micro-batches of a step.
 
   Returns:
-    A line for the user, '' where rows are not split.
+    A line for the user, '' if rows are not split.
 
   Raises:
-    UserError: the rows do not divide, or loss or gradients differ from one device's.
+    UserError: the rows cannot be split, or loss or gradients differ from a single device's.
   """
   if not isinstance(wrapper, OnMesh) or wrapper.shards == 1:
     return ''
   check_height(model, shape, wrapper.shards)
-  mine = [d for d in wrapper.devices if d.process_index == jax.process_index()]
-  own = OnMesh(Mesh(np.array(mine).reshape(-1, wrapper.shards), ('data', 'spatial')))
-  worst = check_gradients(own, model, task, preprocess, shape, accumulate=accumulate)
+  local_devices = [d for d in wrapper.devices if d.process_index == jax.process_index()]
+  local_wrapper = OnMesh(
+    Mesh(np.array(local_devices).reshape(-1, wrapper.shards), ('data', 'spatial'))
+  )
+  worst = check_gradients(local_wrapper, model, task, preprocess, shape, accumulate=accumulate)
   return f"rows      on {wrapper.shards} devices; gradients equal one device's to {worst:.0e}"
 
 
 def check_height(model, shape: tuple[int, ...], shards: int) -> None:
-  """Refuses a height of which some level does not lie as the image does, or has too few rows a shard.
+  """Refuses a height at which some level is not aligned with the image, or has too few rows per shard.
 
-  FCN's image padding of 100 pixels and unpadded convolutions shift every level against the image, by
-  other numbers of rows than a shard has: their rows would have to travel, and these are refused too.
+  FCN's image padding of 100 pixels and unpadded convolutions shift every level against the image, so
+  that rows would have to move between shards: these are refused too.
 
   Args:
     shape: (1, h, w, c) of the images.
-    shards: devices that share the rows.
+    shards: number of devices that the rows are split over.
 
   Raises:
-    UserError: naming the nearest heights that do.
+    UserError: naming the nearest heights that can be split.
   """
-  wrong = _unfit(model, shape, shards)
+  wrong = _unsplittable(model, shape, shards)
   if not wrong:
     return
   height, worst = shape[1], max(wrong, key=lambda level: (level.least, -level.rows))
@@ -81,7 +82,7 @@ def check_height(model, shape: tuple[int, ...], shards: int) -> None:
   first = height // unit
   below = [unit * n for n in (first, first - 1) if 0 < unit * n < height]
   above = [unit * n for n in range(first + 1, first + 5)]
-  near = [_first_that_fits(model, shape, shards, heights) for heights in (below, above)]
+  near = [_first_splittable(model, shape, shards, heights) for heights in (below, above)]
   advice = (
     f'the nearest heights that can: {" or ".join(str(h) for h in near if h)} (config.augment.crop.size)'
     if any(near)
@@ -95,18 +96,18 @@ def check_height(model, shape: tuple[int, ...], shards: int) -> None:
   )
 
 
-def _first_that_fits(model, shape, shards: int, heights: list[int]) -> int | None:
+def _first_splittable(model, shape, shards: int, heights: list[int]) -> int | None:
   fit = (h for h in heights if model.size_rule.allows(h))
-  return next((h for h in fit if not _unfit(model, (shape[0], h, *shape[2:]), shards)), None)
+  return next((h for h in fit if not _unsplittable(model, (shape[0], h, *shape[2:]), shards)), None)
 
 
-def _unfit(model, shape: tuple[int, ...], shards: int) -> list[Level]:
+def _unsplittable(model, shape: tuple[int, ...], shards: int) -> list[Level]:
   levels = _levels(model, shape)
   return [level for level in levels if shape[1] % level.rows or not level.splits(shards)]
 
 
 def _levels(model, shape: tuple[int, ...]) -> list[Level]:
-  """Every map that the network's layers see, by tracing it: nothing is computed."""
+  """Returns the feature maps of all layers, by tracing the network without running it."""
 
   def forward(key, image):
     return model.init({'params': key, 'dropout': key}, image, train=True)
@@ -125,14 +126,14 @@ def check_gradients(
   *,
   accumulate: int = 1,
 ) -> float:
-  """Compares the wrapped step with one device's, in float32, on random parameters and images.
+  """Compares the wrapped step with a single device, in float32, on random parameters and images.
 
   Args:
     wrapper: on devices of this host.
-    shape: (1, h, w, c) of the training images; w is cut to what the check needs.
+    shape: (1, h, w, c) of the training images; the check uses a smaller w.
 
   Returns:
-    The largest difference of any leaf, as a share of its norm.
+    The largest difference of any leaf, relative to its norm.
 
   Raises:
     UserError: naming the leaf that differs most.
@@ -144,34 +145,38 @@ def check_gradients(
   init = make_init(model, keep_gradients(), (1, *shape[1:]))
   state = random_state(jax.eval_shape(init, jax.random.key(0)))
   batch, key = _random_batch(shape, task.num_classes), jax.random.key(1)
-  one = OnMesh(Mesh(np.array(wrapper.devices[:1]), ('data',)))
+  single = OnMesh(Mesh(np.array(wrapper.devices[:1]), ('data',)))
   results = []
   with jax.default_matmul_precision('highest'):
-    for each in (one, wrapper):
+    for each in (single, wrapper):
       train_step = each.wrap_train(step)
       results.append(
         jax.device_get(train_step(each.place_state(state), each.place_batch(batch), key))
       )
   (expected, terms), (got, other_terms) = results
-  wanted = {
+  expected_values = {
     'gradient': expected.opt_state,
     'statistics': expected.batch_stats,
     'loss': terms['loss'],
   }
-  have = {'gradient': got.opt_state, 'statistics': got.batch_stats, 'loss': other_terms['loss']}
-  differences = _differences(wanted, have)
-  name, (share, ratio) = max(differences.items(), key=lambda item: item[1][0])
-  if not share <= _TOLERANCE:  # nan too
+  actual_values = {
+    'gradient': got.opt_state,
+    'statistics': got.batch_stats,
+    'loss': other_terms['loss'],
+  }
+  differences = _differences(expected_values, actual_values)
+  name, (difference, ratio) = max(differences.items(), key=lambda item: item[1][0])
+  if not difference <= _TOLERANCE:  # nan too
     raise UserError(
       f'{wrapper.describe()}: the {name} of a test batch is {ratio:.3g} times that of one device (difference '
-      f'{share:.1e} of its norm, allowed {_TOLERANCE:.0e}): this compiler splits the network wrongly; '
+      f'{difference:.1e} of its norm, allowed {_TOLERANCE:.0e}): this compiler splits the network wrongly; '
       'take fewer devices for the rows, taller images, or config.parallel=pmap'
     )
-  return share
+  return difference
 
 
 def keep_gradients() -> optax.GradientTransformation:
-  """An optimiser that moves nothing; its state is the gradient of the last step."""
+  """An optimiser that updates nothing; its state is the last gradient."""
 
   def zeros(params):
     return jax.tree.map(jnp.zeros_like, params)
@@ -180,11 +185,11 @@ def keep_gradients() -> optax.GradientTransformation:
 
 
 def random_state(shapes: State) -> State:
-  """Returns random parameters, kernels of He's size, for a state of shapes; all else is zero.
+  """Returns a state with random variables, kernels by He initialisation, and zeros elsewhere.
 
-  A layer that starts at zero, as FCN's scores do, would hide the gradients below it. Batch norm
-  shifts its result by three deviations, so that few values are near a ReLU's edge: in a deep ResNet
-  the few that rounding carries over it change gradients by up to a half.
+  A layer initialised to zero, as FCN's scores are, would hide the gradients below it. Batch norm's bias
+  is three standard deviations, to keep values away from a ReLU's kink: in a deep ResNet the few that
+  rounding carries across it change gradients by up to a half.
   """
   rng = np.random.default_rng(0)
 
@@ -210,13 +215,15 @@ def _random_batch(shape: tuple[int, ...], num_classes: int) -> Batch:
   }
 
 
-def _differences(wanted: Any, have: Any) -> dict[str, tuple[float, float]]:
-  """Returns by name: norm of the difference over the leaf's norm, and the ratio of both norms."""
+def _differences(expected_values: Any, actual_values: Any) -> dict[str, tuple[float, float]]:
+  """Returns by leaf: norm of the difference relative to the leaf's norm, and the ratio of the norms."""
   norm = np.linalg.norm
   leaves = [
     (' '.join(str(part.key) for part in path), np.ravel(a), np.ravel(b))
     for (path, a), b in zip(
-      jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(have), strict=True
+      jax.tree_util.tree_leaves_with_path(expected_values),
+      jax.tree.leaves(actual_values),
+      strict=True,
     )
   ]
   least = _SMALL * max(norm(a) for name, a, _ in leaves if name.startswith('gradient'))
