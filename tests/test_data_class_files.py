@@ -145,6 +145,7 @@ def test_a_class_may_have_the_id_255(tmp_path):
     ('id,name\n0,cat,big\n1,dog\n', "line 2: '0,cat,big' has more cells"),
     ('index,class_id,name\n0,1,cat\n1,0,dog\n', 'line 2: index, class_id number the class'),
     ('[{"name": "cat", "id": 0, "index": 1}]', 'id, index number the class differently'),
+    ('id,name,id\n0,cat,1\n1,dog,0\n', "has the column 'id' twice"),
     ('{"0": "cat", "1": "dog", "1": "cow"}', "has the key '1' twice"),
     ('names:\n  0: cat\n  1: dog\n  1: cow\n', "it has the key '1' twice"),
     ('{"names": ["cat", "dog"], "palette": [[0, 0, 0]]}', 'must be of one length'),

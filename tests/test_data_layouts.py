@@ -204,6 +204,14 @@ def test_a_list_of_pairs(kind, tmp_path):
   }
 
 
+def test_a_list_of_a_split_that_is_no_text_is_told(tmp_path, capsys):
+  (tmp_path / 'train.txt').write_bytes('b\n'.encode('utf-16'))
+  assert split_lists.find(tmp_path, ['images/b.png']) == ({}, [])
+  assert 'train.txt is not a text file in UTF-8: save it as one; it divides nothing' in (
+    capsys.readouterr().err
+  )
+
+
 def test_of_two_columns_the_plainer_name_counts(tmp_path):
   (tmp_path / 'list.csv').write_text('label,mask,image\ncat,m.png,a.png\n')
   assert [pair.mask.name for pair in pairing.read_list(tmp_path / 'list.csv').splits['']] == [

@@ -106,12 +106,17 @@ def test_another_class_in_the_table_is_read_anew(tmp_path):
 
 @pytest.mark.parametrize(
   ('row', 'words'),
-  [('a,1,cat,big', 'more cells than the first line'), ('a,1,', 'in every row')],
+  [
+    ('image,id,class,class', "has the column 'class' twice"),
+    ('a,1,cat,big', 'more cells than the first line'),
+    ('a,1,', 'in every row'),
+  ],
 )
 def test_a_row_of_the_table_that_is_wrong(tmp_path, row, words):
   sources(tmp_path, 'ids', miniature())
   table = tmp_path / 'ids' / 'objects.csv'
-  table.write_text(table.read_text().replace('a,1,cat', row))
+  old = 'image,id,class' if row.startswith('image') else 'a,1,cat'
+  table.write_text(table.read_text().replace(old, row))
   with pytest.raises(UserError, match=words):
     objects.source('val', data_dir=tmp_path / 'ids', cache_dir=tmp_path / 'cache')
 

@@ -196,6 +196,9 @@ def _of_table(lines: Sequence[tuple[int, str]], path: Path) -> list[Entry] | Non
   places = {k: next((header.index(n) for n in v if n in header), None) for k, v in _COLUMNS.items()}
   if len(header) < 2 or places['name'] is None or sum(p is not None for p in places.values()) < 2:
     return None
+  used = [header[place] for place in places.values() if place is not None]
+  if twice := next((name for name in used if header.count(name) > 1), None):
+    raise UserError(f'{path} has the column {twice!r} twice: keep one')
   for (number, line), row in zip(lines[1:], rows[1:], strict=True):
     if len(row) > len(header):
       raise UserError(f'{path}, line {number}: {line!r} has more cells than the first line')

@@ -65,9 +65,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
   """Returns the rows of a CSV file by the names in its first line; cells that are missing are ''.
 
   Raises:
-    UserError: as of read_text, or a row has more cells than the first line.
+    UserError: as of read_text, a row has more cells than the first line, or that names a column twice.
   """
   header, *rows = cells_of(read_text(path).splitlines(), ',', path) or [[]]
+  if twice := next((name for name in header if header.count(name) > 1), None):
+    raise UserError(f'{path} has the column {twice!r} twice: keep one')
   if longer := next((row for row in rows if len(row) > len(header)), None):
     raise UserError(f'{path}: {",".join(longer)!r} has more cells than the first line')
   return [dict(itertools.zip_longest(header, row, fillvalue='')) for row in rows if row]

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from jaxseg import files
 from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, list_files
-from jaxseg.data.problems import some
+from jaxseg.data.problems import some, tell
 from jaxseg.types import UserError
 
 
@@ -65,7 +65,8 @@ def _named(file: Path, tails: Mapping[str, str | None]) -> list[str | None]:
   """Returns the image that each line of a list names, None where it names none."""
   try:
     text = files.read_text(file)
-  except (UserError, OSError):
+  except (UserError, OSError) as error:
+    tell([f'{error}; it divides nothing'])
     return []
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   ends = ((end for word in (line, line.split()[0]) for end in _ends(word)) for line in lines)
