@@ -61,7 +61,7 @@ def blobs(seed, size=(200, 260), count=25, largest=18):
 def test_tiles_give_the_objects_of_the_whole_image(seed, largest):
   image = blobs(seed, largest=largest)
   found, parts = tiled(image, (64, 64))
-  assert len(parts) == 6 * 8 and sum(len(p.found) for p in parts) > len(found)
+  assert len(parts) == 6 * 8 and sum(len(p.detections) for p in parts) > len(found)
   assert as_set(found) == as_set(detector(image))
   assert (np.diff(found.scores) <= 0).all() and found.masks.shape == (len(found), 200, 260)
 

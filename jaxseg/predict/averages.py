@@ -1,9 +1,9 @@
-"""Averages of predictions: functions that take a prediction and return a better one.
+"""Test-time averaging: functions that wrap a prediction and return an averaged one.
 
 On the device, a network maps uint8 images and a key to probabilities [b, h, w, k]; `with_samples`
 adds k channels, the Monte-Carlo variances. On the host, a prediction maps one image to such maps.
-Everything is linear in the maps, so the variance travels through tiles, flips, scales and rotations
-like a probability: it is that within a view, averaged over the views.
+Everything is linear in the maps, so tiles, flips, scales and rotations treat the variance like a
+probability: the result is the variance within a view, averaged over the views.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, c] -> float32 [h, w
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-  """Finished rows of a prediction, `top` being the first.
+  """Finished rows of a prediction, from row `top` on.
 
   Attributes:
     mask: uint8 [rows, w].
-    maps: float32 [rows, w, k], the probabilities of the classes, and behind them the variances of the
-      samples' probabilities where any were drawn.
+    maps: float32 [rows, w, k], class probabilities, followed by the variances of the sampled
+      probabilities if there are samples.
     num_classes: k without the variances.
   """
 
@@ -47,7 +47,7 @@ class Band:
 
   @classmethod
   def of_maps(cls, top: int, maps: np.ndarray, num_classes: int) -> Band:
-    """Returns the rows with the likeliest class of each pixel."""
+    """Returns a band whose mask is each pixel's most probable class."""
     mask = np.argmax(maps[..., :num_classes], axis=-1).astype(np.uint8)
     return cls(top, mask, maps, num_classes)
 
@@ -72,13 +72,13 @@ class Band:
 
 
 def make_network(model, task, preprocess: Callable, options: Options) -> Network:
-  """Makes the network with what of the options happens on the device: samples and the flip.
+  """Makes the network with the averaging that runs on the device: samples and the flip.
 
   Args:
     model: maps (image, train) to outputs.
-    task: has maps; its probabilities are those of outputs resized to the canvas.
+    task: predicts probabilities from outputs resized to the canvas.
     preprocess: maps uint8 images to the model's float images.
-    options: see above.
+    options: `samples`, `flip` and `flip_by` are used.
   """
   dropout = {'dropout': True} if options.samples else {}
   adds_logits = options.flip and options.flip_by == 'logits'
@@ -99,12 +99,12 @@ def make_network(model, task, preprocess: Callable, options: Options) -> Network
 
 
 def with_flip(network: Network) -> Network:
-  """The mean of the image and of the image mirrored left to right, mirrored back."""
+  """Averages the prediction with that of the horizontally mirrored image, mirrored back."""
 
   def flipped(variables: dict, image: Array, key: Array, size: Size) -> Array:
-    there = network(variables, image, key, size)
-    back = network(variables, image[:, :, ::-1], jax.random.fold_in(key, 1), size)
-    return (there + back[:, :, ::-1]) / 2
+    upright = network(variables, image, key, size)
+    mirrored = network(variables, image[:, :, ::-1], jax.random.fold_in(key, 1), size)
+    return (upright + mirrored[:, :, ::-1]) / 2
 
   return flipped
 
@@ -113,11 +113,11 @@ def with_samples(network: Network, count: int) -> Network:
   """Monte-Carlo dropout (Bayesian SegNet, arXiv:1511.02680): mean and variance of `count` passes.
 
   Returns:
-    A network of 2 k channels: the mean probabilities, and the (biased) variance of each class's.
+    A network of 2 k channels: mean probabilities, and the (biased) variance of each.
   """
 
   def sampled(variables: dict, image: Array, key: Array, size: Size) -> Array:
-    def add(carry, inputs):  # Welford: no difference of large numbers
+    def add(carry, inputs):  # Welford's algorithm avoids cancellation
       (mean, squares), (number, key) = carry, inputs
       sample = network(variables, image, key, size)
       new_mean = mean + (sample - mean) / number
@@ -134,7 +134,7 @@ def with_samples(network: Network, count: int) -> Network:
 
 
 def check_dropout(model, variables: dict, channels: int) -> None:
-  """Refuses a network that has nothing to sample. Raises UserError."""
+  """Raises UserError for a network without dropout."""
   side = model.size_rule.at_least(64)
   image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
 
@@ -144,7 +144,7 @@ def check_dropout(model, variables: dict, channels: int) -> None:
   try:
     jax.eval_shape(without_key, variables, image)
   except flax.errors.InvalidRngError:
-    return  # it asked for random numbers
+    return  # dropout asked for a key
   raise UserError(
     'samples: this network has no dropout to draw from; train one with, as '
     'configs/segnet_camvid.py:bayesian'
@@ -152,11 +152,11 @@ def check_dropout(model, variables: dict, channels: int) -> None:
 
 
 def over_rotations(predict: Predict, count: int) -> Predict:
-  """The mean over `count` rotations of the image by 360 / count degrees, each turned back.
+  """Averages over `count` rotations of the image in steps of 360 / count degrees, each rotated back.
 
   U-Net's result on the EM data is "averaged over 7 rotated versions of the input" (arXiv:1505.04597,
-  section 4); the paper does not say which, so here they are evenly spread. The image is mirrored
-  outwards to a square of its diagonal, so nothing is cut off; both turns interpolate bilinearly.
+  section 4); the paper does not give the angles, so here they are evenly spaced. The image is padded by
+  reflection to a square of its diagonal, so nothing is cut off; both rotations are bilinear.
   """
 
   def average(image: np.ndarray) -> np.ndarray:
@@ -172,7 +172,7 @@ def over_rotations(predict: Predict, count: int) -> Predict:
 
 
 def _square(image: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice]]:
-  """Mirrors an image outwards to a square that holds it at any angle; returns where it lies."""
+  """Pads an image by reflection to a square that holds it at any angle; returns its slices too."""
   height, width = image.shape[:2]
   side = math.ceil(math.hypot(height, width))
   top, left = (side - height) // 2, (side - width) // 2
@@ -181,7 +181,7 @@ def _square(image: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice]]:
 
 
 def _rotate(array: np.ndarray, degrees: float) -> np.ndarray:
-  """Turns a square array [n, n, k] about its centre, to the right; borders are mirrored."""
+  """Rotates a square array [n, n, k] about its centre, clockwise; reflects at the borders."""
   centre = (array.shape[0] - 1) / 2
   matrix = cv2.getRotationMatrix2D((centre, centre), degrees, 1.0)
   return geometry.affine({'image': array}, matrix, None)['image']

@@ -1,4 +1,4 @@
-"""What every predictor offers, of one network or of several; see predictor.py and ensemble.py."""
+"""The interface of predictors of one network (predictor.py) or several (ensemble.py)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from jaxseg.types import Detections, UserError
 
 
 class BasePredictor(abc.ABC):
-  """Maps images to what a run's task predicts: `mask = predictor(image)`.
+  """Maps images to the predictions of a run's task: `mask = predictor(image)`.
 
-  An image is an array [h, w, c] or [h, w] of the type and channels that the run trained on, an image
-  of Pillow's or the path of a file; the last two are read as training reads files, see `checked`.
+  An image is an array [h, w, c] or [h, w] of the dtype and channels that the run trained on, a Pillow
+  image or a file's path; the last two are converted as in training, see `checked`.
 
   Attributes:
-    experiment: of the run; of several that of the first.
+    experiment: of the (first) run.
     classes: names and colours of the classes.
-    options: what is averaged and cut, and the temperature.
+    options: averaging, tiling and temperature.
   """
 
   experiment: Experiment
@@ -44,25 +44,25 @@ class BasePredictor(abc.ABC):
     return self.predict(image)['mask']
 
   def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
-    """Returns the task's prediction, numpy: 'mask' uint8 [h, w], and what else the task gives.
+    """Returns the task's prediction as numpy arrays: 'mask' uint8 [h, w], and the task's further entries.
 
     Args:
       image: see the class.
-      maps: whether 'probabilities' float32 [h, w, num_classes] and 'uncertainty' float32 [h, w] are
-        wanted, where the task has maps.
+      maps: adds 'probabilities' float32 [h, w, num_classes] and 'uncertainty' float32 [h, w] if the
+        task has maps.
     """
     return self._joined(image, 'mask', *['probabilities', 'uncertainty'] * maps)
 
   def probabilities(self, image: np.ndarray) -> np.ndarray:
-    """Returns float32 [h, w, num_classes]. Raises UserError where the task has no maps."""
+    """Returns float32 [h, w, num_classes]. Raises UserError if the task has no maps."""
     return self._joined(image, 'probabilities')['probabilities']
 
   def uncertainty(self, image: np.ndarray) -> np.ndarray:
-    """Returns float32 [h, w], see Band. Raises UserError where the task has no maps."""
+    """Returns float32 [h, w], see Band. Raises UserError if the task has no maps."""
     return self._joined(image, 'uncertainty')['uncertainty']
 
   def instances(self, image: np.ndarray) -> Detections:
-    """Returns the objects of the image, best first. Raises UserError where the task finds none."""
+    """Returns the detected objects, best first. Raises UserError if the task detects none."""
     prediction = self.predict(image)
     if 'detections' not in prediction:
       raise UserError(
@@ -72,10 +72,10 @@ class BasePredictor(abc.ABC):
     return prediction['detections']
 
   def bands(self, image: np.ndarray) -> Iterator[Band]:
-    """Returns the prediction from the top down.
+    """Returns the prediction in bands, from top to bottom.
 
-    In tiles, at one scale and without rotations, a band is what one row of tiles finishes, so that
-    memory holds little more than the image; else there is one band.
+    With tiles at one scale and without rotations, each row of tiles yields a band, so that memory holds
+    little more than the image; otherwise there is one band.
 
     Raises:
       UserError: the task has no maps.
@@ -90,15 +90,15 @@ class BasePredictor(abc.ABC):
   @property
   @abc.abstractmethod
   def entries(self) -> frozenset[str]:
-    """What predictions hold, such as 'mask' and 'detections'."""
+    """Keys of a prediction, such as 'mask' and 'detections'."""
 
   @abc.abstractmethod
   def canvas(self, height: int, width: int) -> Any:
-    """Returns what is the same for images, of these sizes, that run in the same programs."""
+    """Returns a key that is equal for image sizes that share compiled programs."""
 
   @abc.abstractmethod
   def comes_in_bands(self, size: Size) -> bool:
-    """Whether an image of this size is predicted in parts, or only as maps."""
+    """Whether an image of this size has to be predicted through `bands`."""
 
   @abc.abstractmethod
   def replace(self, **options: Any) -> Self:
@@ -109,7 +109,7 @@ class BasePredictor(abc.ABC):
     """Yields the bands of an image [h, w, c] at temperature 1."""
 
   def _tempered(self, band: Band) -> Band:
-    """Returns the band at the options' temperature, which changes no mask and no variance."""
+    """Applies the temperature to a band's probabilities; mask and variance stay."""
     if self.options.temperature == 1:
       return band
     probabilities = tempered(band.probabilities, self.options.temperature)
@@ -117,20 +117,20 @@ class BasePredictor(abc.ABC):
     return dataclasses.replace(band, maps=maps)
 
   def _joined(self, image: np.ndarray, *names: str) -> dict[str, np.ndarray]:
-    """Returns entries of the image's bands, joined; what is not asked for is not kept."""
+    """Returns the named entries, concatenated over the bands."""
     bands = [[getattr(band, name) for name in names] for band in self.bands(image)]
     return {name: np.concatenate(rows) for name, *rows in zip(names, *bands, strict=True)}
 
 
 def checked(image: Any, data: Data) -> np.ndarray:
-  """Returns an image as a run's network takes it, [h, w, data.channels] of data.dtype.
+  """Converts an image to the network's input format, [h, w, data.channels] of data.dtype.
 
   Args:
-    image: the path of a file, an image of Pillow's, or an array [h, w] or [h, w, c].
+    image: a file's path, a Pillow image, or an array [h, w] or [h, w, c].
     data: of the run's config.
 
   Raises:
-    UserError: it cannot be read, or has other channels or another type.
+    UserError: it cannot be read, or has other channels or another dtype.
   """
   wanted = dict(channels=data.channels, dtype=data.dtype)
   if isinstance(image, (str, os.PathLike)):

@@ -1,11 +1,11 @@
-"""detections.json: the objects of many images, in the result format of COCO's tools.
+"""detections.json: the objects of many images, in COCO's result format.
 
 A list with an entry for each object: image_id, file_name, category_id, category, bbox [x, y, width,
-height] in pixels, score, segmentation (compressed run lengths) and id, its number in
-<stem>_instances.png (where a better one may cover it).
+height] in pixels, score, segmentation (compressed RLE) and id, its number in <stem>_instances.png
+(where a better one may cover it).
 
-.detections.jsonl beside it has a line for each image that is done, so that a prediction that was
-interrupted can go on.
+.detections.jsonl beside it has a line for each finished image, so that an interrupted prediction can be
+resumed.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _LOG = '.detections.jsonl'
 
 
 class Log:
-  """The objects of each image so far, kept in a file that grows.
+  """The objects of each image so far, in an append-only file.
 
   Args:
     folder: of the results.
-    stems: of the images that are meant.
-    goes_on: whether the file that is there is read and added to; else it is begun anew.
+    stems: of the input images.
+    goes_on: append to an existing file; otherwise start a new one.
 
   Attributes:
-    results: an item's stem -> its objects, as in detections.json but for what `write` adds.
+    results: an item's stem -> its objects, as in detections.json before `write` adds to them.
 
   Raises:
-    UserError: it goes on, and the folder's detections.json tells of other images too.
+    UserError: `goes_on`, but the folder's detections.json is of other images.
   """
 
   def __init__(self, folder: Path, stems: Iterable[str], *, goes_on: bool):
@@ -51,10 +51,10 @@ class Log:
     if not goes_on:
       files.write_text(path, '')
     self._path, self._file = path, files.Appended(path)
-    self._file.write(b'\n')  # behind a line that may have been cut short
+    self._file.write(b'\n')  # ends a line that may be truncated
 
   def add(self, stem: str, detections: Detections) -> None:
-    """Notes the objects of an image."""
+    """Appends the objects of an image."""
     self.results[stem] = [_as_text(result) for result in results_of(detections)]
     self._file.write(_line(stem, self.results[stem]).encode())
 
@@ -63,11 +63,11 @@ class Log:
 
   def __exit__(self, *_) -> None:
     self._file.close()
-    self.results = _read_log(self._path) | self.results  # another prediction may be at it too
+    self.results = _read_log(self._path) | self.results  # another process may append too
 
 
 def _as_text(result: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a result of metrics.coco as JSON can hold it."""
+  """Returns a JSON-serialisable copy of a result of metrics.coco."""
   size, counts = result['segmentation']['size'], result['segmentation']['counts']
   return {**result, 'segmentation': {'size': list(size), 'counts': counts.decode('ascii')}}
 
@@ -77,10 +77,10 @@ def _line(stem: str, results: Results) -> str:
 
 
 def _read_log(path: Path) -> dict[str, Results]:
-  """Returns what the whole lines say, {} where there is no file."""
+  """Reads the intact lines, {} without the file."""
   results = {}
   for line in files.read_bytes(path).splitlines() if path.exists() else ():
-    with contextlib.suppress(ValueError, TypeError):  # one that was cut short
+    with contextlib.suppress(ValueError, TypeError):  # a truncated line
       stem, objects = files.parsed(line)
       results[stem] = list(objects)
   return results
@@ -96,9 +96,9 @@ def write(
   """Writes the file.
 
   Args:
-    folder: where.
-    items: the images, in order. One named by a number, as COCO's are, has that for its image_id,
-      others their number from 1.
+    folder: of the file.
+    items: the images, in order. If all are named by numbers, as COCO's are, these are the image_ids,
+      otherwise image_ids count from 1.
     results: see Log.
     class_names: background first.
     category_ids: of the classes.

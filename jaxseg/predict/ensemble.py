@@ -1,4 +1,4 @@
-"""Trained runs as a predictor: one, or several whose probabilities are averaged (arXiv:1612.01474)."""
+"""Loads one run, or an ensemble whose probabilities are averaged (arXiv:1612.01474), as a predictor."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from jaxseg.types import UserError
 
 
 class Ensemble(BasePredictor):
-  """The mean of the probabilities of several predictors, at its own temperature.
+  """Averages the probabilities of several predictors, then applies its temperature.
 
   Args:
-    members: at least one, of one task, with the same classes and channels. Options are the first's.
+    members: at least one, all of the same task, classes and channels. The first sets the options.
 
   Raises:
-    UserError: their task has no maps of probabilities that could be averaged.
+    UserError: their task predicts no probability maps.
   """
 
   def __init__(self, members: Sequence[BasePredictor]):
@@ -50,12 +50,12 @@ class Ensemble(BasePredictor):
     return True
 
   def replace(self, **options: Any) -> Ensemble:
-    own = {'temperature': self.options.temperature, **options}
-    return Ensemble([member.replace(**own) for member in self._members])
+    for_members = {'temperature': self.options.temperature, **options}
+    return Ensemble([member.replace(**for_members) for member in self._members])
 
   def _bands(self, image: np.ndarray) -> Iterator[Band]:
     streams = [member.bands(image) for member in self._members]
-    if len(streams) == 1:  # its mask may come from logits, which tell more apart
+    if len(streams) == 1:  # its mask may come from logits, which have fewer ties
       yield from streams[0]
       return
     count, num_classes, top = np.float32(len(streams)), self.experiment.task.num_classes, 0
@@ -65,7 +65,7 @@ class Ensemble(BasePredictor):
 
 
 def _same_rows(streams: Sequence[Iterator[Band]]) -> Iterator[list[np.ndarray]]:
-  """Yields maps of the same rows of every stream, however each of them cuts the image into bands."""
+  """Yields every stream's maps of the same rows, although their bands may differ."""
   waiting = [next(stream).maps for stream in streams]
   while True:
     rows = min(map(len, waiting))
@@ -80,7 +80,7 @@ def _same_rows(streams: Sequence[Iterator[Band]]) -> Iterator[list[np.ndarray]]:
 
 
 def load(workdirs: Workdirs, step: str = 'best', **options: Any) -> BasePredictor:
-  """Returns the predictor of a trained workdir, or of several together.
+  """Returns the predictor of a trained workdir, or of an ensemble of several.
 
   Args:
     workdirs: written by training.
@@ -88,22 +88,22 @@ def load(workdirs: Workdirs, step: str = 'best', **options: Any) -> BasePredicto
     **options: fields of Options, as in `load(workdir, scales=(0.5, 1), flip=True)`.
 
   Raises:
-    UserError: no run or step, runs that differ in task or classes, or options that there are not or
-      that do not fit the network.
+    UserError: no run or step, runs that differ in task or classes, or options that are unknown or
+      do not fit the network.
   """
   return load_runs(open_runs(workdirs), step, **options)
 
 
 def load_runs(runs: Sequence[Run], step: str = 'best', **options: Any) -> BasePredictor:
-  """Returns the predictor of runs that are read already; see load."""
-  given = Options(**parts.arguments(Options, options, 'prediction'))
+  """Returns the predictor of runs that are already open; see load."""
+  settings = Options(**parts.arguments(Options, options, 'prediction'))
   loaded = [load_variables(run.path, step, run.experiment) for run in runs]
-  given = temperature.resolved(given, runs, [number for _, number in loaded])
-  return join(runs, [variables for variables, _ in loaded], given)
+  settings = temperature.resolved(settings, runs, [number for _, number in loaded])
+  return join(runs, [variables for variables, _ in loaded], settings)
 
 
 def join(runs: Sequence[Run], variables: Sequence[Any], options: Options) -> BasePredictor:
-  """Returns the predictor of runs with their variables; that of one is no ensemble."""
+  """Returns the predictor of runs and their variables, an Ensemble only if there are several."""
   members = [
     Predictor(run.experiment, values, run.classes, options)
     for run, values in zip(runs, variables, strict=True)

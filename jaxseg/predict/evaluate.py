@@ -1,4 +1,4 @@
-"""Evaluation of trained runs: every image exactly once, at its own size, with all scores asked for."""
+"""Evaluates trained runs: every image exactly once, at its original size, with all requested scores."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class _Job:
   """Runs that predict a split together.
 
   Attributes:
-    runs, variables, steps: of each.
-    options: of the prediction, complete.
+    runs, variables, steps: of each member.
+    options: of the prediction, with the resolved temperature.
     split, source: the data.
-    make: gives new scores.
+    make: returns empty scores.
   """
 
   runs: Sequence[Run]
@@ -53,16 +53,16 @@ class _Job:
 
   @property
   def is_plain(self) -> bool:
-    """Whether it is one plain pass, which all devices and hosts share."""
+    """Whether it is a plain pass, to be shared by all devices and hosts."""
     scales = self.runs[0].experiment.eval.scales
     return len(self.runs) == len(scales) == 1 and self.options.beside(scales) == Options()
 
   @property
   def mode(self) -> str:
-    """Says what is averaged and cut; '' for a plain pass."""
+    """Describes ensemble and options; '' for a plain pass."""
     scales = self.options.scales or self.runs[0].experiment.eval.scales
-    words = mode_of(self.runs, dataclasses.replace(self.options, scales=scales))
-    return '' if self.is_plain else words
+    mode = mode_of(self.runs, dataclasses.replace(self.options, scales=scales))
+    return '' if self.is_plain else mode
 
   @property
   def facts(self) -> dict[str, Any]:
@@ -87,75 +87,74 @@ def evaluate_workdir(
   groups: str | None = None,
   out_of_fold: bool = False,
 ) -> dict[str, Any]:
-  """Scores a checkpoint of a run, or of several together, prints the numbers and writes eval/<split>.json.
+  """Scores a checkpoint of a run or an ensemble, prints the scores and writes eval/<split>.json.
 
-  What `options` average or cut, and what several runs average, has a file of its own in the (first)
-  run's eval/, see result_file. Further scores of the same step and mode that are in the file already
-  stay there.
+  Each combination of options and ensemble has its own file in the (first) run's eval/, see result_file.
+  Other scores already in the file, of the same step and mode, are kept.
 
-  Several hosts share the images of a plain pass, and all need to read the workdir's config.json;
-  with options or several runs the first works alone.
+  Several hosts share the images of a plain pass, and each must be able to read the workdir's
+  config.json; with options or an ensemble only the first host works.
 
   Args:
     workdirs: written by jaxseg.train.train.train.
     split: default: the config's eval_split.
     step: 'best' | 'latest' | a number.
-    options: what is averaged and cut; None: one plain pass, in batches over all devices.
-    extra: scores by their names in jaxseg.metrics, beside the task's own, those of config.eval.scores
-      and those that the dataset's module asks for (SCORES).
-    groups: also the task's score of each group of the images, see grouping.
-    out_of_fold: the whole set is scored, each image by the run of the fold that did not see it. The
-      numbers are over all images together; by_fold has those of each run.
+    options: averaging and tiling; None: one plain pass, in batches over all devices.
+    extra: scores by their names in jaxseg.metrics, beside the task's, those of config.eval.scores and
+      the dataset module's SCORES.
+    groups: also the task's score for each group of images, see grouping.
+    out_of_fold: scores the whole set, each image by the run of the fold that held it out. The scores
+      are over all images together; by_fold has those of each run.
 
   Returns:
-    What is in the file; {} on hosts that the first does without.
+    The contents of the file; {} on hosts that take no part.
 
   Raises:
     UserError: no run, split or step, labels outside the classes, options or scores that do not fit,
-      runs that cannot predict together or that hold out different images; out of fold, one run alone,
-      or an image that two of them hold out.
+      runs that cannot predict together or hold out different images; out of fold, a single run, or an
+      image that two of them hold out.
   """
   start, runs = time.perf_counter(), open_runs(workdirs)
-  opened = functools.partial(_open, split=split, step=step, options=options)
+  open_job = functools.partial(_open, split=split, step=step, options=options)
   make = functools.partial(_make_scores, extra, groups)
   if out_of_fold:
-    return _out_of_fold(runs, opened, make, start)
-  job = opened(runs, make=make)
-  score = _count(job)
+    return _out_of_fold(runs, open_job, make, start)
+  job = open_job(runs, make=make)
+  score = _score(job)
   if score is None:
     return {}
-  return _publish(job, {**job.facts, **_longest_last(score.compute())}, start)
+  return _publish(job, {**job.facts, **_confusion_last(score.compute())}, start)
 
 
 def _out_of_fold(
-  runs: Sequence[Run], opened: Callable[..., _Job], make: Callable[..., Any], start: float
+  runs: Sequence[Run], open_job: Callable[..., _Job], make: Callable[..., Any], start: float
 ) -> dict[str, Any]:
-  """Scores each image by the run of the fold that did not see it; see evaluate_workdir."""
+  """Scores each image by the run of the fold that held it out; see evaluate_workdir."""
   if len(runs) < 2:
     raise UserError('out of fold: name the run of every fold, as in --workdir=RUN0,RUN1,RUN2')
 
   def make_alike(_: Experiment, source: Any) -> Callable[[], Score]:
-    return make(runs[0].experiment, source)  # so that they merge
+    return make(runs[0].experiment, source)  # equal scores, to be merged
 
-  jobs = [opened([run], make=make_alike) for run in runs]
+  jobs = [open_job([run], make=make_alike) for run in runs]
   with hosts.together():
     check_apart(runs, [job.source for job in jobs])
   total, rows = jobs[0].make(), {}
   for run, job in zip(runs, jobs, strict=True):
-    score = _count(job)
+    score = _score(job)
     if score is None:
       return {}
-    own = {'images': len(job.source), 'step': job.steps[0]}
-    rows[str(run.path)] = own | scores.numbers(score.compute())
+    facts_of_fold = {'images': len(job.source), 'step': job.steps[0]}
+    rows[str(run.path)] = facts_of_fold | scores.numbers(score.compute())
     total.merge(score)
-  words = f'out-of-fold, {mode_of(runs, Options())}'
+  prefix = f'out-of-fold, {mode_of(runs, Options())}'
   facts = jobs[0].facts | {
     'images': sum(len(job.source) for job in jobs),
-    'mode': ', '.join(filter(None, [words, jobs[0].mode])),
+    'mode': ', '.join(filter(None, [prefix, jobs[0].mode])),
     'runs': [str(run.path) for run in runs],
   }
-  result = {**facts, 'by_fold': rows, **_longest_last(total.compute())}
-  return _publish(jobs[0], result, start, words)
+  result = {**facts, 'by_fold': rows, **_confusion_last(total.compute())}
+  return _publish(jobs[0], result, start, prefix)
 
 
 def fit_temperature(
@@ -165,18 +164,18 @@ def fit_temperature(
   step: str = 'best',
   options: Options | None = None,
 ) -> dict[str, Any]:
-  """Fits the temperature of a run, or of several together, and keeps it, see predict.temperature.
+  """Fits and stores the temperature of a run or an ensemble, see predict.temperature.
 
   Args:
     workdirs, step, options: see evaluate_workdir.
-    split: default: the config's eval_split; not the training's.
+    split: default: the config's eval_split; not the training split.
 
   Returns:
-    What is kept; {} on hosts that the first does without.
+    The stored entry; {} on hosts that take no part.
 
   Raises:
-    UserError: a task without probabilities of pixels, a temperature that is given already, or the
-      training's split, on which every network is too sure.
+    UserError: a task without pixel probabilities, a temperature among the options, or the training
+      split, on which every network is overconfident.
   """
   start, runs, options = time.perf_counter(), open_runs(workdirs), options or Options()
   if options.temperature != 1:
@@ -196,7 +195,7 @@ def fit_temperature(
     return functools.partial(temperatures.Score, source.class_names)
 
   job = _open(runs, split, step, options, make)
-  score = _count(job)
+  score = _score(job)
   if score is None or not hosts.is_first():
     return {}
   facts = {key: value for key, value in job.facts.items() if key in ('split', 'images')}
@@ -212,26 +211,26 @@ def fit_temperature(
 def score_images(
   predictor: BasePredictor, source: Any, score: Score, show: Callable[[int], None] | None = None
 ) -> Score:
-  """Scores a predictor image by image, with whatever it averages and cuts.
+  """Scores a predictor image by image, with any averaging and tiling.
 
-  Images are read ahead in threads, and the score counts behind the device in another one.
+  Threads read images ahead, and another updates the score while the device works.
 
   Args:
-    predictor: gives the predictions.
+    predictor: of the images.
     source: the split.
-    score: is given every image once.
-    show: called with the number of images that are done.
+    score: to which every image is added.
+    show: called with the number of images done.
 
   Raises:
     UserError: labels outside the classes, or data that the score cannot use, naming the file.
-    StuckError: an image that does not come within config.data.timeout.
+    StuckError: reading an image took longer than config.data.timeout.
   """
   timeout = predictor.experiment.data.timeout
   reading = threads.examples(source, range(len(source)), timeout=timeout)
-  with threads.Backlog(num_threads=1) as counting:
+  with threads.Backlog(num_threads=1) as scoring:
     for index, example in enumerate(reading):
       prediction = predictor.predict(example['image'], maps=score.maps)
-      counting.submit(scores.add, score, {**example, 'index': index}, prediction)
+      scoring.submit(scores.add, score, {**example, 'index': index}, prediction)
       if show:
         show(index + 1)
   return score
@@ -244,11 +243,11 @@ def _open(
   options: Options | None,
   make: Callable[[Experiment, Any], Callable[[], Score]],
 ) -> _Job:
-  """Reads what is needed; the first host reads the variables for all."""
+  """Opens the data and restores the variables, which only the first host reads."""
   experiment, options = runs[0].experiment, options or Options()
   set_up_jax(experiment.settings)
   split, loaded = split or experiment.settings.eval_split, {}
-  with hosts.together() as same:
+  with hosts.together() as agreed:
     if hosts.is_first():
       restored = [load_variables(run.path, step, run.experiment) for run in runs]
       steps = [number for _, number in restored]
@@ -257,8 +256,8 @@ def _open(
       loaded = {'variables': loaded, 'steps': steps, 'temperature': options.temperature}
     sources = [run.experiment.source(split, run.classes.names) for run in runs]
     check_same_images(runs, sources, split)
-    maker = make(experiment, sources[0])
-    same['config'], same['data'] = machine.shared(experiment.config), [split, len(sources[0])]
+    make_score = make(experiment, sources[0])
+    agreed['config'], agreed['data'] = machine.shared(experiment.config), [split, len(sources[0])]
   loaded = hosts.broadcast(loaded)
   return _Job(
     runs=runs,
@@ -267,34 +266,36 @@ def _open(
     options=dataclasses.replace(options, temperature=loaded['temperature']),
     split=split,
     source=sources[0],
-    make=maker,
+    make=make_score,
   )
 
 
 def _make_scores(
   extra: Sequence[str], groups: str | None, experiment: Experiment, source: Any
 ) -> Callable[[], Score]:
-  """Returns what makes new scores. Raises UserError where one needs maps that the task has not."""
+  """Returns a factory of empty scores. Raises UserError if one needs maps that the task lacks."""
   dataset = parts.load('datasets', experiment.data.name)
   names = (*extra, *getattr(dataset, 'SCORES', ()))
   make = functools.partial(make_scores, experiment, source.class_names, *names)
-  make()  # refuses scores that do not fit, before anything is predicted
+  make()  # rejects unsuitable scores before anything is predicted
   if groups is None:
     return make
-  own = functools.partial(experiment.task.scorer, source.class_names, **experiment.eval.score)
+  task_scorer = functools.partial(
+    experiment.task.scorer, source.class_names, **experiment.eval.score
+  )
   grouping = Grouping.of(groups, experiment)
-  return lambda: scores.Scores([make(), scores.Groups(grouping.title, grouping, own)])
+  return lambda: scores.Scores([make(), scores.Groups(grouping.title, grouping, task_scorer)])
 
 
-def _count(job: _Job) -> Score | None:
-  """Returns the scores of all images; None on hosts that the others do without."""
+def _score(job: _Job) -> Score | None:
+  """Returns the scores of all images; None on hosts that take no part."""
   plain = job.is_plain and not _needs_tiles(job)
   if not (plain or hosts.is_first()):
     return None
-  counting = (
+  progress = (
     Countdown('evaluated', len(job.source)) if hosts.is_first() else contextlib.nullcontext()
   )
-  with counting as show:
+  with progress as show:
     if plain:
       evaluator = Evaluator(job.runs[0].experiment, job.source, job.make)
       return evaluator.score(job.variables[0], show)
@@ -303,33 +304,33 @@ def _count(job: _Job) -> Score | None:
 
 
 def _needs_tiles(job: _Job) -> bool:
-  """Whether an image is so large that prediction cuts it into tiles: what is scored is what it gives."""
+  """Whether prediction would tile some image; evaluation must do the same."""
   experiment, size = job.runs[0].experiment, getattr(job.source, 'size', None)
   if size is None:
     return False
   frame, sizes = experiment.frame(experiment.model()), {size(i) for i in range(len(job.source))}
-  return any(needs_tiles(experiment.task, job.options, one, frame) for one in sizes)
+  return any(needs_tiles(experiment.task, job.options, image_size, frame) for image_size in sizes)
 
 
-def _longest_last(numbers: Result) -> Result:
+def _confusion_last(numbers: Result) -> Result:
   return dict(sorted(numbers.items(), key=lambda item: item[0] == 'confusion'))
 
 
-def _publish(job: _Job, result: dict[str, Any], start: float, words: str = '') -> dict[str, Any]:
-  """Writes and prints a result, on the first host; returns what is in the file.
+def _publish(job: _Job, result: dict[str, Any], start: float, prefix: str = '') -> dict[str, Any]:
+  """Writes and prints a result, on the first host; returns the contents of the file.
 
   Args:
-    job: whose options and first run name the file.
+    job: its options and first run determine the file.
     result: for the file.
-    start: of time.perf_counter.
-    words: what the file's name says first.
+    start: by time.perf_counter.
+    prefix: of the mode in the file's name.
   """
   experiment = job.runs[0].experiment
   if experiment.settings.paper:
     result['paper'] = experiment.settings.paper
   if hosts.is_first():
     options = job.options.beside(experiment.eval.scales)
-    mode = ', '.join(filter(None, [words, mode_of(job.runs, options)]))
+    mode = ', '.join(filter(None, [prefix, mode_of(job.runs, options)]))
     file = result_file.place(job.runs[0].path, job.split, mode)
     result = result_file.write(result, file, job.source.class_names)
     print_scores(result, experiment.settings.paper)

@@ -1,4 +1,4 @@
-"""Groups of images: by a part of their file names, or by a column of the list that names them."""
+"""Groups images by a part of their file names, or by a column of the list they come from."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jaxseg.data.pairing import read_column
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
-OTHERS = 'others'  # of images that a pattern does not match, or of which the list says nothing
+OTHERS = 'others'  # images that the pattern does not match or the list does not name
 
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-  """Says of which group an example is.
+  """Maps an example to its group.
 
   Attributes:
     title: of the groups, such as 'camera'.
-    pattern: of file names, whose first parentheses hold the group; '' where a list says it.
+    pattern: for file names, its first group being the group's name; '' to use `groups`.
     groups: file name -> group.
   """
 
@@ -38,11 +38,11 @@ class Grouping:
 
   @classmethod
   def of(cls, text: str, experiment: Experiment) -> Grouping:
-    """Returns the grouping that a flag gives.
+    """Parses the flag --groups.
 
     Args:
-      text: a pattern of file names with parentheses, as in '^(.*)_[0-9]+', or a column of the list
-        that the experiment's data are read from, config.data.options.listed.
+      text: a pattern for file names with parentheses, as in '^(.*)_[0-9]+', or a column of the list
+        that the experiment's data come from, config.data.options.listed.
       experiment: of the run.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The files of a prediction: which images are meant, how they are read, and where results go."""
+"""The files of a prediction: lists and reads the input images, and plans the output files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Item:
 
   Attributes:
     path: its file.
-    stem: names its results, with the folders that they keep.
-    page: of a TIFF with several.
-    pages: how many the file has.
+    stem: base of its results' names, with their sub-folders.
+    page: index in a multi-page TIFF.
+    pages: number of pages of the file.
   """
 
   path: Path
@@ -38,54 +38,54 @@ class Item:
 
   @property
   def name(self) -> str:
-    """What to call it in a message."""
+    """Its name in messages."""
     return f'{self.path}, page {self.page}' if self.pages > 1 else str(self.path)
 
   @property
   def file_name(self) -> str:
-    """The file's name, with the folders that results keep."""
+    """The file's name, with the results' sub-folders."""
     return (PurePosixPath(self.stem).parent / self.path.name).as_posix()
 
 
 def list_items(source: str | Path, results: str | Path | None = None) -> list[Item]:
-  """Lists the images that are meant, by name.
+  """Lists the input images, by name.
 
   Args:
-    source: an image; a folder, with all below it; a pattern such as 'DIR/**/*.tif'; a .txt file with
-      a path a line, relative to its own folder; a file that it names twice is taken once. Results
-      keep the folders below the folder, or below the fixed part of the pattern. Of a TIFF with
-      several pages each is an image, <stem>_00 and so on.
-    results: a folder for these; what lies there, below the source, is no input.
+    source: an image; a folder, searched recursively; a pattern such as 'DIR/**/*.tif'; or a .txt file
+      with one path per line, relative to its folder, duplicates dropped. Results keep the sub-folders
+      below the folder, or below the fixed part of the pattern. Each page of a TIFF is an image,
+      <stem>_00 and so on.
+    results: the output folder; files in it are not inputs, even below the source.
 
   Raises:
     UserError: no such file, or no image in it.
   """
   source = files.place(source)
   if source.is_dir():
-    found, base = _below(source), source
+    paths, base = _below(source), source
     allowed = f'an image ends in {", ".join(pages.SUFFIXES)}'
   elif not source.exists() and glob.has_magic(str(source)):
-    found = [Path(p) for p in sorted(glob.glob(str(source), recursive=True))]
-    found, base = [p for p in found if not p.is_dir()], _fixed_part(source)
+    paths = [Path(p) for p in sorted(glob.glob(str(source), recursive=True))]
+    paths, base = [p for p in paths if not p.is_dir()], _fixed_part(source)
     allowed = 'no file fits the pattern'
   elif source.suffix.lower() == '.txt':
     lines = (line.strip() for line in raw_files.read_text(source).splitlines())
-    named = [_beside(source, line) for line in lines if line]
-    found = list({_resolved(path.parent) / path.name: path for path in named}.values())
+    named = [_listed_path(source, line) for line in lines if line]
+    paths = list({_resolved(path.parent) / path.name: path for path in named}.values())
     base, results, allowed = None, None, 'one path a line, relative to its folder'
   else:
     if not source.exists():
       raise UserError(f'no such file or folder: {source}')
-    found, base, results, allowed = [source], None, None, ''
+    paths, base, results, allowed = [source], None, None, ''
   if results is not None and (results := files.place(results)) != base:
-    found = [path for path in found if not path.is_relative_to(results)]
-  if not found:
+    paths = [path for path in paths if not path.is_relative_to(results)]
+  if not paths:
     raise UserError(f'{source} holds no image: {allowed}')
-  return [item for path in found for item in _pages(path, base or path.parent)]
+  return [item for path in paths for item in _pages(path, base or path.parent)]
 
 
 def _below(folder: Path) -> list[Path]:
-  """Returns the images below a folder, by name, but for hidden ones."""
+  """Returns the images below a folder, by name, without hidden ones."""
   try:
     paths = sorted(folder / name for name in files.walk(folder))
   except OSError as error:
@@ -94,20 +94,20 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _fixed_part(pattern: Path) -> Path:
-  """Returns the folders of a pattern before the first that may be several."""
+  """Returns the leading folders of a pattern that contain no wildcard."""
   fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parent.parts)
   return Path(*fixed)
 
 
-def _beside(source: Path, line: str) -> Path:
-  """Returns the path that a list names; one that is not absolute begins at the list's folder."""
+def _listed_path(source: Path, line: str) -> Path:
+  """Returns the path on a line of a list; relative paths start at the list's folder."""
   return files.place(line) if files.is_remote(line) else source.parent / files.place(line)
 
 
 def _pages(path: Path, base: Path) -> list[Item]:
   count, stem = 1, path.relative_to(base).with_suffix('').as_posix()
   if path.suffix.lower() in ('.tif', '.tiff'):
-    # Whoever reads a damaged file says what is wrong.
+    # A damaged file is reported when it is read.
     with contextlib.suppress(UserError):
       count = pages.read_header(path).pages
   if count == 1:
@@ -125,19 +125,19 @@ def plan_outputs(
   overwrite: bool = False,
   keep: bool = False,
 ) -> None:
-  """Makes the output folder, after checking that nothing will be lost in it.
+  """Creates the output folder, after checking that no file in it will be lost.
 
   Args:
     items: the inputs; each writes <stem><ending>.
     folder: for the results.
     endings: such as '.png' and '_overlay.png'.
-    shared: names of files that all of them write together.
-    overwrite: whether files that are there may be replaced; inputs never are.
-    keep: whether they may be there because they will be left as they are.
+    shared: names of files with the results of all inputs.
+    overwrite: existing files may be replaced; inputs never are.
+    keep: existing files are allowed and left as they are.
 
   Raises:
-    UserError: two inputs would write one file, a file is in the way (the first is named), or the
-      folder cannot be written.
+    UserError: two inputs would write one file, a file exists (the first is named), or the folder
+      cannot be written.
   """
   folder = files.place(folder)
   inputs = {_resolved(item.path) for item in items}
@@ -156,8 +156,8 @@ def plan_outputs(
     if not (overwrite or keep) and file.exists():
       raise UserError(f'{file} {IN_THE_WAY}')
   try:
-    for place in {file.parent for file in outputs}:
-      place.mkdir(parents=True, exist_ok=True)
+    for parent in {file.parent for file in outputs}:
+      parent.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(
       f'--output={folder}: {error.strerror}; choose a folder that can be made'
@@ -167,7 +167,7 @@ def plan_outputs(
 
 
 def _resolved(path: Path) -> Path:
-  """Returns the file that a path leads to; links in a loop, which Path.resolve refuses, stay."""
+  """Resolves links; unlike Path.resolve, leaves those in a loop."""
   return path if files.is_remote(path) else Path(os.path.realpath(path))
 
 
@@ -175,19 +175,19 @@ def header_size(item: Item) -> tuple[int, int] | None:
   """Returns an image's height and width without decoding it, None where that fails."""
   try:
     return pages.read_header(item.path, item.page).upright_size
-  except UserError:  # whoever reads the image says what is wrong
+  except UserError:  # reported when the image is read
     return None
 
 
 def read_image(item: Item, *, channels: int, dtype: str = 'uint8') -> np.ndarray:
-  """Reads an image as training's records hold it, [h, w, channels] of `dtype`, upright."""
+  """Reads an image as in training, [h, w, channels] of `dtype`, upright."""
   page = item.page if item.pages > 1 else None
   return image_files.read_image(item.path, channels=channels, dtype=dtype, page=page)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-  """Turns what a disk says while a file is written into a UserError."""
+  """Turns an OSError while a file is written into a UserError."""
   try:
     yield
   except OSError as error:
@@ -196,7 +196,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def any_size() -> Iterator[None]:
-  """Lifts Pillow's limit of pixels: a user's own large images are what tiles are for."""
+  """Lifts Pillow's pixel limit: tiles are made for large images."""
   limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
   try:
     yield

@@ -1,12 +1,12 @@
-"""The prediction job: reads, runs and writes at the same time, and goes on past files that are bad.
+"""The prediction job: reads, predicts and writes concurrently, and continues past unreadable files.
 
-For every image <stem>.png, the class of each pixel as a palette PNG of the image's own size, and if
-asked for <stem>_overlay.png, <stem>_probabilities.npy (float16 [h, w, k]), <stem>_uncertainty.npy
-(float32 [h, w]) and <stem>_uncertainty.png. A file appears whole or not at all.
+For every image it writes <stem>.png, the class of each pixel as a palette PNG of the image's size, and
+on request <stem>_overlay.png, <stem>_probabilities.npy (float16 [h, w, k]), <stem>_uncertainty.npy
+(float32 [h, w]) and <stem>_uncertainty.png. Files are written atomically.
 
-Where predictions have detections, there are <stem>_instances.png too (16 bit, the number of each
-pixel's object, the best on top) and, for all images together, detections.json in COCO's result
-format. A run that was interrupted goes on with `skip_existing`.
+If predictions have detections, it also writes <stem>_instances.png (16 bit, the number of each pixel's
+object, the best on top) and, for all images together, detections.json in COCO's result format. An
+interrupted job continues with `skip_existing`.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from jaxseg.predict.runs import Run, Workdirs, open_runs
 from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.types import UserError
 
-MANY_PROGRAMS = 8  # different image sizes; of more it is said that each costs a compilation
+MANY_PROGRAMS = 8  # image sizes; with more, a hint says that each costs a compilation
 PROBABILITY = np.dtype('<f2')
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-  """What is written beside the masks; instances are where predictions have detections."""
+  """Outputs beside the masks; `instances` if predictions have detections."""
 
   overlay: bool = False
   probabilities: bool = False
@@ -62,7 +62,7 @@ class Wanted:
 
   @property
   def endings(self) -> tuple[str, ...]:
-    """Returns what follows the stem in the names of the files."""
+    """The output files' names after the stem."""
     return (
       '.png',
       *['_overlay.png'] * self.overlay,
@@ -72,7 +72,7 @@ class Wanted:
     )
 
   def check(self, experiment: Experiment) -> None:
-    """Raises UserError for what the experiment's task does not predict."""
+    """Raises UserError for outputs that the experiment's task does not predict."""
     if (self.probabilities or self.uncertainty) and not experiment.task.maps:
       raise UserError(
         f'config.task={experiment.settings.task} predicts no probability or uncertainty of pixels: '
@@ -95,16 +95,16 @@ def predict_files(
 
   Args:
     workdirs: of the trained network, or of several whose probabilities are averaged.
-    source, output: the images, and the folder for the results, made if it is absent.
+    source, output: the images, and the folder for the results, created if absent.
     step, wanted, options: see ensemble.load, Wanted, Options.
-    overwrite: whether files that are there may be replaced.
-    skip_existing: whether they stay, and only images that lack some are predicted.
+    overwrite: replace existing files.
+    skip_existing: keep existing files, and predict only images that lack some.
 
   Returns:
-    The images that could not be predicted and why, {} where all could.
+    {image: reason} for those that could not be predicted.
 
   Raises:
-    UserError: what inputs.py refuses, or nothing at all that could be predicted.
+    UserError: inputs.py refuses the files, or no image could be predicted.
   """
   if overwrite and skip_existing:
     raise UserError('--overwrite replaces what --skip_existing keeps: give one of them')
@@ -114,50 +114,50 @@ def predict_files(
   plan = functools.partial(plan_outputs, items, folder, overwrite=overwrite, keep=skip_existing)
   plan(wanted.endings)  # before the network is loaded
   set_up_jax(experiment.settings)
-  finds = len(runs) == 1 and 'detections' in entries_of(experiment)
-  wanted = dataclasses.replace(wanted, instances=finds)
+  detects = len(runs) == 1 and 'detections' in entries_of(experiment)
+  wanted = dataclasses.replace(wanted, instances=detects)
   open_network = functools.partial(load_runs, runs, step, **vars(options or Options()))
-  predictor = None if skip_existing else open_network()  # perhaps there is nothing to do
-  log = contextlib.nullcontext()
+  predictor = None if skip_existing else open_network()  # there may be nothing to do
+  log_context = contextlib.nullcontext()
   if wanted.instances:
     plan(wanted.endings, shared=[coco_json.NAME])
-    log = coco_json.Log(folder, [item.stem for item in items], goes_on=skip_existing)
-  with log as known, any_size():
-    todo = [i for i in items if not (skip_existing and _is_done(i, folder, wanted, known))]
+    log_context = coco_json.Log(folder, [item.stem for item in items], goes_on=skip_existing)
+  with log_context as log, any_size():
+    todo = [i for i in items if not (skip_existing and _is_done(i, folder, wanted, log))]
     existing = 'replace' if overwrite else 'keep' if skip_existing else 'refuse'
-    bad = {}
+    failed = {}
     if todo:
       predictor = predictor or open_network()
       todo = in_programs(predictor, todo)
-      bad = _Job(predictor, folder, wanted, known, existing).run(todo)
-  if len(bad) == len(items):
-    first = next(iter(bad.values()))
+      failed = _Job(predictor, folder, wanted, log, existing).run(todo)
+  if len(failed) == len(items):
+    first = next(iter(failed.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {first}')
-  if known:
-    coco_json.write(folder, items, known.results, runs[0].classes.names, _category_ids(runs[0]))
-  there = f', {len(items) - len(todo)} were there already' if skip_existing else ''
-  say(f'{len(todo) - len(bad)} of {len(items)} images predicted into {output}{there}')
-  for reason in bad.values():
+  if log:
+    coco_json.write(folder, items, log.results, runs[0].classes.names, _category_ids(runs[0]))
+  skipped = f', {len(items) - len(todo)} were there already' if skip_existing else ''
+  say(f'{len(todo) - len(failed)} of {len(items)} images predicted into {output}{skipped}')
+  for reason in failed.values():
     say(f'  not {reason}')
-  return bad
+  return failed
 
 
 def _category_ids(run: Run) -> Sequence[int | str]:
-  """Returns the data's own numbers of the classes; runs of before keep none of COCO's."""
+  """Returns the class ids of the raw data; older runs did not save COCO's."""
   dataset = parts.load('datasets', run.experiment.data.name)
   count = len(run.classes.names)
   ids = run.classes.ids or getattr(dataset, 'CATEGORY_IDS', ())
   return ids if len(ids) == count else range(count)
 
 
-def _is_done(item: Item, folder: Path, wanted: Wanted, known: coco_json.Log | None) -> bool:
-  """Whether all that is wanted of an image is there."""
+def _is_done(item: Item, folder: Path, wanted: Wanted, log: coco_json.Log | None) -> bool:
+  """Whether all outputs of an image exist."""
   paths = (folder / f'{item.stem}{ending}' for ending in wanted.endings)
-  return (known is None or item.stem in known.results) and all(path.exists() for path in paths)
+  return (log is None or item.stem in log.results) and all(path.exists() for path in paths)
 
 
 def in_programs(predictor: BasePredictor, items: Sequence[Item]) -> list[Item]:
-  """Returns the images ordered so that those that run in one program follow each other."""
+  """Orders images so that those that share a compiled program are consecutive."""
   if len(items) < 2 or predictor.options.tile:
     return list(items)
   options = dict(name=lambda item: item.name, timeout=predictor.experiment.data.timeout)
@@ -175,15 +175,15 @@ def in_programs(predictor: BasePredictor, items: Sequence[Item]) -> list[Item]:
 
 
 class _Job:
-  """One run over many images: a reader's threads, this one at the device, a writer's threads.
+  """One pass over many images: threads read and write, this one predicts.
 
   Args:
     predictor: of all images.
     output: a folder.
-    wanted: what is written beside the masks.
-    log: gets the detections.
-    existing: what is done where a file is there by the time that its successor is whole: 'replace' it,
-      'keep' it, or 'refuse' to go on.
+    wanted: outputs beside the masks.
+    log: collects the detections.
+    existing: 'replace' or 'keep' a file that exists once its new version is complete, or 'refuse' to
+      continue.
   """
 
   def __init__(
@@ -196,32 +196,32 @@ class _Job:
   ):
     self._predictor, self._output, self._wanted = predictor, output, wanted
     self._log, self._existing = log, existing
-    self._progress: Callable[[float], None] = lambda share: None  # of the image that is predicted
+    self._progress: Callable[[float], None] = lambda fraction: None  # of the current image
 
   def run(self, items: Sequence[Item]) -> dict[str, str]:
-    """Returns what could not be predicted, by name, with the reason."""
-    bad: dict[str, str] = {}
+    """Predicts the images; returns {name: reason} of those that failed."""
+    failed: dict[str, str] = {}
     options = dict(name=lambda item: item.name, timeout=self._predictor.experiment.data.timeout)
     try:
       with Countdown('predicted', len(items)) as show, threads.Backlog() as backlog:
         for done, (item, image) in enumerate(threads.futures(self._read, items, **options)):
-          note = f'{len(bad)} bad' if bad else ''
-          self._progress = lambda share, done=done, note=note: show(done + share, note)
-          problem = self._predict_or_tell(item, image, backlog)
-          bad |= {item.name: problem} if problem else {}
-          show(done + 1, f'{len(bad)} bad' if bad else '')
+          note = f'{len(failed)} bad' if failed else ''
+          self._progress = lambda fraction, done=done, note=note: show(done + fraction, note)
+          problem = self._predict_or_explain(item, image, backlog)
+          failed |= {item.name: problem} if problem else {}
+          show(done + 1, f'{len(failed)} bad' if failed else '')
     except KeyboardInterrupt:
       raise KeyboardInterrupt(
         'the same command with --skip_existing goes on with what is missing'
       ) from None
-    return bad
+    return failed
 
   def _read(self, item: Item) -> np.ndarray:
     data = self._predictor.experiment.data
     return read_image(item, channels=data.channels, dtype=data.dtype)
 
-  def _predict_or_tell(self, item: Item, reading: Future, backlog: threads.Backlog) -> str:
-    """Returns what is wrong with this image, '' where it is being written."""
+  def _predict_or_explain(self, item: Item, reading: Future, backlog: threads.Backlog) -> str:
+    """Predicts an image and queues its files; returns the error message, '' on success."""
     try:
       image = reading.result()
     except UserError as error:
@@ -233,14 +233,14 @@ class _Job:
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      whole = self._predictor.experiment.eval.short_side  # what the network sees is not larger
-      way = 'a smaller copy of it' if whole else '--tile=512,512'
-      return f'{item.name}: the device has too little memory for it: try {way}'
+      resized = self._predictor.experiment.eval.short_side  # the network's input is no larger
+      remedy = 'a smaller copy of it' if resized else '--tile=512,512'
+      return f'{item.name}: the device has too little memory for it: try {remedy}'
     backlog.submit(self._write, item, image, prediction)
     return ''
 
   def _predict(self, item: Item, image: np.ndarray) -> dict[str, Any]:
-    """Runs the network; probabilities go to disk as they come, detections to the log."""
+    """Runs the network; streams probabilities to disk, and logs detections."""
     maps = self._wanted.probabilities or self._wanted.uncertainty
     if maps or self._predictor.comes_in_bands(image.shape[:2]):
       return self._predict_bands(item, image)
@@ -257,8 +257,8 @@ class _Job:
     with self._probabilities(item, size) as probabilities:
       for band in self._predictor.bands(image):
         rows = slice(band.top, band.top + len(band.mask))
-        for name, whole in prediction.items():
-          whole[rows] = getattr(band, name)
+        for name, array in prediction.items():
+          array[rows] = getattr(band, name)
         if probabilities is not None:
           probabilities.write(np.ascontiguousarray(band.probabilities, PROBABILITY))
         self._progress(rows.stop / size[0])
@@ -266,20 +266,20 @@ class _Job:
 
   @contextlib.contextmanager
   def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[BinaryIO | None]:
-    """Gives the open file of an array [h, w, k], which wants its rows, None where it is not wanted."""
+    """Yields an open .npy file for the rows of an array [h, w, k]; None if not requested."""
     file = self._output / f'{item.stem}_probabilities.npy'
-    if not self._wanted.probabilities or self._stays(file):
+    if not self._wanted.probabilities or self._is_kept(file):
       yield None
       return
     shape = (*size, self._predictor.experiment.settings.num_classes)
     header = {'descr': PROBABILITY.str, 'fortran_order': False, 'shape': shape}
-    with self._new(file) as part:  # not mapped into memory: a full disk would end the process
+    with self._new_file(file) as part:  # no memory map: on a full disk it would crash the process
       np.lib.format.write_array_header_1_0(part, header)
       yield part
 
   @contextlib.contextmanager
-  def _new(self, file: Path) -> Iterator[BinaryIO]:
-    """Gives an open file that appears under its name once it is whole."""
+  def _new_file(self, file: Path) -> Iterator[BinaryIO]:
+    """Yields an open file that gets its name once it is complete."""
     with writing(file):
       try:
         with files.new_file(file, replace=self._existing == 'replace') as part:
@@ -288,20 +288,20 @@ class _Job:
         if self._existing == 'refuse':
           raise UserError(f'{file} {IN_THE_WAY}') from None
 
-  def _stays(self, file: Path) -> bool:
+  def _is_kept(self, file: Path) -> bool:
     return self._existing == 'keep' and file.exists()
 
   def _write(self, item: Item, image: np.ndarray, prediction: dict[str, Any]) -> None:
     for ending, save in self._writers(image, prediction):
       file = self._output / f'{item.stem}{ending}'
-      if not self._stays(file):
-        with self._new(file) as part:
+      if not self._is_kept(file):
+        with self._new_file(file) as part:
           save(part)
 
   def _writers(
     self, image: np.ndarray, prediction: dict[str, Any]
   ) -> Iterator[tuple[str, Callable[[BinaryIO], None]]]:
-    """Yields endings and what writes such a file; the mask is the last: all the rest is there."""
+    """Yields (ending, function that writes the file); the mask comes last, to mark the image as done."""
     classes, mask = self._predictor.classes, prediction['mask']
     if self._wanted.overlay:
       overlay = functools.partial(labels.overlay, image, mask, classes.palette)

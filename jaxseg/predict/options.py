@@ -1,4 +1,4 @@
-"""Options of a prediction, and the flags of the launchers that take them; without JAX."""
+"""Options of a prediction and their command-line flags; without JAX."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from jaxseg.types import LONGEST, SCALES, UserError
 
 MOST = 10_000  # rotations, or draws of dropout
 HOTTEST = 1000.0  # temperature
-MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones go in tiles
+MAX_PIXELS = 1 << 22  # of a network's input, 2048 x 2048: larger ones are tiled
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What is averaged, and what an image is cut into. The defaults are one plain pass.
+  """Test-time averaging and tiling. The defaults are one plain pass.
 
   Attributes:
     scales: of the image; (): the config's eval.scales.
-    flip: also the image mirrored left to right.
-    flip_by: what of the two is averaged: 'probabilities', or 'logits', which are added before the softmax
-      (PSPNet's Caffe release).
-    rotations: also the image turned, in all this many times (U-Net's 7); 1 is off.
+    flip: average with the horizontally mirrored image.
+    flip_by: average the two 'probabilities', or add the 'logits' before the softmax (PSPNet's Caffe
+      release).
+    rotations: average over this many rotations, the original included (U-Net's 7); 1 is off.
     samples: passes with dropout on, 0 is off.
-    tile: input size (height, width) of the network; None: whole images up to `max_pixels`.
+    tile: input size (height, width) of a tile; None: no tiles up to `max_pixels`.
     tile_step: distance between tiles; None: that of tiles.make_tiling.
-    windows: what a tile counts for where several overlap: 'gaussian', most in its middle, or 'even',
-      which also puts images that are smaller than a tile in its middle.
-    long_side: images are resized so that their longer side is this times the scale; 0: they are not.
+    windows: weights of overlapping tiles: 'gaussian', highest in the centre, or 'even', which also
+      centres images that are smaller than a tile.
+    long_side: images are resized so that their longer side is this times the scale; 0: not resized.
     multiple: output sizes are rounded up to it, so that images of many sizes share few programs; 0
-      leaves the choice to the config, see data.frame: then predictions are what evaluation scores.
-      What is added lies right and below. A network with a margin predicts the same within the image;
-      one that pads has more of the fill colour there in place of its own zero padding, and
-      differs only where its receptive field reaches the border.
-    max_pixels: of a network's input, from which on tiles are used.
-    temperature: of the probabilities, see metrics.temperature; 0: the fitted one, which whoever loads
-      runs puts in its place.
-    score: objects below it are left out; None: all are listed, and the surer ones drawn.
+      leaves the choice to the config, see data.frame, and predictions equal those of evaluation. The
+      padding is right and below. An unpadded network predicts the same within the image; a padded
+      one sees the fill colour in place of its zero padding, and differs only where its receptive
+      field reaches the border.
+    max_pixels: larger network inputs are tiled.
+    temperature: of the probabilities, see metrics.temperature; 0: the fitted one, filled in when runs
+      are loaded.
+    score: threshold of objects; None: all are listed, and the more certain ones drawn.
   """
 
   scales: tuple[float, ...] = within(*SCALES, default=())
@@ -66,17 +66,17 @@ class Options:
       raise UserError('windows=even needs a tile')
 
   def beside(self, scales: Sequence[float]) -> Options:
-    """Returns the options but for scales that are those of the config anyway."""
+    """Returns the options, without `scales` if they equal the config's."""
     return dataclasses.replace(self, scales=()) if tuple(self.scales) == tuple(scales) else self
 
   @property
   def is_one_pass(self) -> bool:
-    """Whether nothing is averaged or cut, but for images that are too large."""
+    """Whether nothing is averaged, and only images above `max_pixels` are tiled."""
     averaged = len(self.scales) > 1 or self.flip or self.rotations > 1 or self.samples
     return not (averaged or self.tile or self.long_side)
 
   def describe(self) -> str:
-    """Returns what differs from one plain pass, in words; '' where nothing does."""
+    """Describes the options that differ from one plain pass; '' if none does."""
     parts = [
       f'scales {", ".join(f"{s:g}" for s in self.scales)}' if len(self.scales) > 1 else '',
       f'scale {self.scales[0]:g}' if len(self.scales) == 1 and self.scales[0] != 1 else '',
@@ -94,7 +94,7 @@ class Options:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that say what is averaged and cut."""
+  """Adds the flags for averaging and tiling."""
   add = parser.add_argument
   add(
     '--scales',
@@ -145,6 +145,6 @@ def add_temperature(parser: argparse.ArgumentParser) -> None:
 
 
 def from_flags(flags: argparse.Namespace) -> Options:
-  """Returns the options that the flags of the same names give. Raises UserError for a wrong value."""
+  """Returns the options from the flags of the same names. Raises UserError for a wrong value."""
   names = (field.name for field in dataclasses.fields(Options))
   return Options(**{name: getattr(flags, name) for name in names if hasattr(flags, name)})

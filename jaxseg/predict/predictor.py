@@ -1,4 +1,4 @@
-"""Prediction on single images of any size, with the network, scale and colours of a run."""
+"""Prediction on single images of any size with the network of a run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from jaxseg.train.run_folder import Classes
 from jaxseg.train.step import make_predict_step, predict_batch
 from jaxseg.types import Detections, UserError
 
-PROGRAMS = 32  # image sizes whose compiled programs are kept
-AUTO_TILE = 1024  # side of the tiles of large images, or the next larger that the network takes
+PROGRAMS = 32  # image sizes whose compiled programs are cached
+AUTO_TILE = 1024  # tile side for large images, rounded up to one that the network takes
 
 
 class Predictor(BasePredictor):
   """Predicts with one network.
 
-  One plain pass does what evaluation in training does: the image is placed by the experiment's frame,
-  and the task reads the outputs. Averages are for tasks that predict maps, tiles for these and for those
-  that find objects.
+  A plain pass is that of evaluation in training: the experiment's frame places the image on the canvas,
+  and the task reads the outputs. Averaging needs a task that predicts maps; tiles work for these and
+  for tasks that detect objects.
 
   Args:
     experiment: of the run.
@@ -41,7 +41,7 @@ class Predictor(BasePredictor):
     options: see Options.
 
   Raises:
-    UserError: averages or tiles that the task or the network cannot take, samples without dropout.
+    UserError: averaging or tiles that task or network do not support, or samples without dropout.
   """
 
   def __init__(
@@ -60,7 +60,7 @@ class Predictor(BasePredictor):
     self._step = jax.jit(self._rows, static_argnames=('size', 'maps'))
     network = averages.make_network(self._model, self._task, experiment.preprocess, self.options)
     self._network = jax.jit(network, static_argnames='size')
-    self._sizes: set[tuple[int, ...]] = set()  # of what these were compiled for
+    self._sizes: set[tuple[int, ...]] = set()  # input shapes they are compiled for
 
   @property
   def variables(self) -> dict[str, Any] | None:
@@ -73,7 +73,7 @@ class Predictor(BasePredictor):
 
   def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
     image = checked(image, self.experiment.data)
-    if self._tells_objects and self._needs_tiles(image.shape[:2], self.frame()):
+    if self._detects_objects and self._needs_tiles(image.shape[:2], self.frame()):
       return self._task.of_objects(self._joined_objects(image), self.options.score)
     if not self._is_plain(image.shape[:2]):
       return super().predict(image, maps=maps)
@@ -86,16 +86,18 @@ class Predictor(BasePredictor):
     return prediction | {'probabilities': band.probabilities, 'uncertainty': band.uncertainty}
 
   def row(self, image: np.ndarray, *, maps: bool = False) -> dict[str, np.ndarray]:
-    """Returns what one plain pass gives on the canvas, a row of the task's `predict`."""
+    """Returns the result of a plain pass on the canvas, one row of the task's `predict`."""
     image = checked(image, self.experiment.data)
     frame, size = self.frame(), image.shape[:2]
     extent = np.array([frame.extent(size)], np.float32)
     options = dict(size=frame.canvas(size), maps=maps)
-    rows = self._step(self.variables, self._noted(frame.place(image)[None]), extent, **options)
+    rows = self._step(
+      self.variables, self._limit_programs(frame.place(image)[None]), extent, **options
+    )
     return {name: values[0] for name, values in jax.device_get(rows).items()}
 
   def frame(self, scale: float | None = None) -> Frame:
-    """Returns where images lie in what the network gets, at the first of the scales unless given."""
+    """Returns how images are placed on the canvas; `scale` defaults to the first of the options'."""
     scale = self.options.scales[0] if scale is None else scale
     return self.experiment.frame(self._model, scale=scale, multiple=self.options.multiple)
 
@@ -114,8 +116,8 @@ class Predictor(BasePredictor):
       self.experiment, self.variables, self.classes, replace(self.options, **options)
     )
 
-  def _noted(self, placed: np.ndarray) -> np.ndarray:
-    """Notes a size that is compiled for; with too many all are dropped, for each keeps megabytes."""
+  def _limit_programs(self, placed: np.ndarray) -> np.ndarray:
+    """Clears the compiled programs, megabytes each, when there are too many; returns its argument."""
     self._sizes.add(placed.shape)
     if len(self._sizes) > PROGRAMS:
       self._step.clear_cache()
@@ -125,20 +127,20 @@ class Predictor(BasePredictor):
 
   def _check(self) -> None:
     options = self.options
-    if options.score is not None and not self._tells_objects:
+    if options.score is not None and not self._detects_objects:
       raise UserError(
         f'score={options.score:g} is for networks that find objects: config.task='
         f'{self.experiment.settings.task} predicts {", ".join(sorted(self.entries))}'
       )
-    one_tile = replace(options, tile=None, tile_step=None) if self._tells_objects else options
-    if not self._task.maps and not one_tile.is_one_pass:
+    untiled = replace(options, tile=None, tile_step=None) if self._detects_objects else options
+    if not self._task.maps and not untiled.is_one_pass:
       raise UserError(
         f'{options.describe()}: config.task={self.experiment.settings.task} predicts no maps that '
         'could be averaged or joined: leave out scales, flips, rotations, samples and tiles'
       )
     if options.tile:
       tiling = tiles.make_tiling(self.frame(), options.tile, options.tile_step)
-      if self._tells_objects:
+      if self._detects_objects:
         seams.check(tiling)
     if options.samples:
       averages.check_dropout(self._model, self.variables, self.experiment.channels)
@@ -151,17 +153,17 @@ class Predictor(BasePredictor):
     return step(variables, predict_batch(self._task, image, extent))
 
   @property
-  def _tells_objects(self) -> bool:
+  def _detects_objects(self) -> bool:
     return hasattr(self._task, 'of_objects')
 
   @property
   def _trained_size(self) -> Size | None:
-    """The only size that images may have, as config.data.image_size says; None for any."""
+    """The fixed size that images are resized to, config.data.image_size; None if there is none."""
     size = self.experiment.data.image_size
     return tuple(size) if size and self._task.maps else None
 
   def _is_plain(self, size: Size) -> bool:
-    """Whether one pass over an image of this size as it is gives the prediction."""
+    """Whether an image of this size is predicted in a single pass, not resized or tiled."""
     resized = self._trained_size not in (None, size)
     return self.options.is_one_pass and not resized and not self._needs_tiles(size, self.frame())
 
@@ -169,30 +171,30 @@ class Predictor(BasePredictor):
     return needs_tiles(self._task, self.options, size, frame)
 
   def _plain(self, image: np.ndarray, *, maps: bool) -> dict[str, Any]:
-    """Returns the task's prediction of one pass, its probabilities as they are."""
+    """Returns the task's prediction of one pass, before the temperature."""
     return self._task.in_image(self.row(image, maps=maps), self.frame(), image.shape[:2])
 
   def _joined_objects(self, image: np.ndarray) -> Detections:
-    """Returns the objects of an image, found in overlapping tiles of it."""
+    """Returns the objects detected in overlapping tiles of an image, merged."""
     size, frame = image.shape[:2], self.frame()
     tiling = self._tiling(size, frame)
-    found = [
+    detected = [
       seams.Tile(top, left, window, self._plain(part, maps=False)['detections'])
       for top, left, window, part in seams.windows(image, tiling, frame.scale)
     ]
-    return seams.join(found, size)
+    return seams.join(detected, size)
 
   def _band(self, prediction: Mapping[str, np.ndarray]) -> Band:
     return Band(0, prediction['mask'], prediction['probabilities'], self._task.num_classes)
 
   def _bands(self, image: np.ndarray) -> Iterator[Band]:
     options, num_classes = self.options, self._task.num_classes
-    streams = options.rotations == 1 and options.scales == (1.0,) and not options.long_side
+    in_bands = options.rotations == 1 and options.scales == (1.0,) and not options.long_side
     if self._trained_size not in (None, image.shape[:2]):
       yield Band.of_maps(0, self._resized_maps(image), num_classes)
     elif self._is_plain(image.shape[:2]):
       yield self._band(self._plain(image, maps=True))
-    elif streams and self._needs_tiles(image.shape[:2], self.frame()):
+    elif in_bands and self._needs_tiles(image.shape[:2], self.frame()):
       tiling = self._tiling(image.shape[:2], self.frame())
       for top, maps in tiles.bands(self._run(tiling), image, tiling):
         yield Band.of_maps(top, maps, num_classes)
@@ -201,7 +203,7 @@ class Predictor(BasePredictor):
       yield Band.of_maps(0, average(image), num_classes)
 
   def _resized_maps(self, image: np.ndarray) -> np.ndarray:
-    """Returns the maps [h, w, k] at the size of training, resized to the image's."""
+    """Predicts at the training size; returns the maps resized to the image, [h, w, k]."""
     bands = self._bands(geometry.resize_image(image, self._trained_size))
     maps = np.concatenate([band.maps for band in bands])
     return geometry.resize_image(maps, image.shape[:2])
@@ -211,13 +213,13 @@ class Predictor(BasePredictor):
     return sum(self._maps(image, scale) for scale in scales) / np.float32(len(scales))
 
   def _maps(self, image: np.ndarray, scale: float) -> np.ndarray:
-    """Returns the averaged network's maps of the image at a scale, float32 [h, w, k]."""
+    """Returns the averaged network's maps for the image at a scale, float32 [h, w, k]."""
     size = image.shape[:2]
     if self.options.long_side:
       scale *= self.options.long_side / max(size)
     frame = self.frame(scale)
     if not self._needs_tiles(size, frame):
-      placed = self._noted(frame.place(image)[None])
+      placed = self._limit_programs(frame.place(image)[None])
       maps = self._network(self.variables, placed, self._key, size=frame.canvas(size))
       return frame.cut(np.asarray(maps)[0], size)
     scaled = geometry.resize_image(image, tuple(max(1, round(side * scale)) for side in size))
@@ -230,12 +232,14 @@ class Predictor(BasePredictor):
     return tiles.make_tiling(frame, tile, self.options.tile_step, size, even=even)
 
   def _run(self, tiling: tiles.Tiling) -> tiles.Run:
-    """Returns the averaged network of one tile; every tile draws its own dropout."""
+    """Returns the averaged network for one tile; every tile gets its own dropout key."""
     numbers = itertools.count()
 
     def run(tile: np.ndarray) -> jax.Array:
       key = jax.random.fold_in(self._key, next(numbers))
-      return self._network(self.variables, self._noted(tile[None]), key, size=tiling.output)[0]
+      return self._network(
+        self.variables, self._limit_programs(tile[None]), key, size=tiling.output
+      )[0]
 
     return run
 
@@ -248,7 +252,7 @@ def needs_tiles(task: Any, options: Options, size: Size, frame: Frame) -> bool:
 
 
 def entries_of(experiment: Experiment) -> frozenset[str]:
-  """Returns what predictions of an experiment hold, see BasePredictor.entries; its network is only traced."""
+  """Returns BasePredictor.entries for an experiment, by tracing its network without running it."""
   model, task, size = experiment.model(), experiment.task, (32, 32)
   frame = experiment.frame(model)
   image = frame.place(np.zeros((*size, experiment.channels), experiment.data.dtype))

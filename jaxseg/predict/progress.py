@@ -1,4 +1,4 @@
-"""How many images are done and how long the others take."""
+"""A progress line with rate and remaining time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from jaxseg import console
 
 
 class Countdown:
-  """A line such as 'predicted 3/9 images . 1.5 img/s . ETA 4s'; as a context it is on the screen.
+  """A line such as 'predicted 3/9 images . 1.5 img/s . ETA 4s', shown while the context is open.
 
   Args:
     verb: what is done to the images.
-    total: how many there are.
+    total: number of images.
   """
 
   def __init__(self, verb: str, total: int):
@@ -27,12 +27,12 @@ class Countdown:
     self._progress.__exit__(*error)
 
   def __call__(self, done: float, note: str = '') -> None:
-    """Shows the number of images done, also by parts, and `note` behind their rate, if it is time to."""
+    """Updates the line, if due: the number of images done, perhaps fractional, and a `note`."""
     if not self._progress.is_due() and done < self._total:
       return
     rate = done / max(time.perf_counter() - self._start, 1e-9)
     rest = console.duration((self._total - done) / rate)
-    part = f', {done % 1:.1%} of the next' if done % 1 else ''
-    words = f'{self._verb} {int(done)}/{self._total} images{part}', f'{rate:.3g} img/s', note
+    fraction = f', {done % 1:.1%} of the next' if done % 1 else ''
+    words = f'{self._verb} {int(done)}/{self._total} images{fraction}', f'{rate:.3g} img/s', note
     words = *words, f'ETA {rest}'
     self._progress.show(' . '.join(filter(None, words)))

@@ -1,4 +1,4 @@
-"""The file of an evaluation, eval/<split>.json or eval/<split>_<mode>.json, and its picture."""
+"""The result file of an evaluation, eval/<split>.json or eval/<split>_<mode>.json, and its plot."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from jaxseg.metrics import score as scores
 from jaxseg.predict.inputs import writing
 from jaxseg.types import LARGEST, UserError
 
-_AGREE = 1e-4  # of the scores of two evaluations of one checkpoint
-_OF_THE_FILE = ('split', 'step', 'images', 'mode')
+_TOLERANCE = 1e-4  # between scores of two evaluations of one checkpoint
+_IDENTITY = ('split', 'step', 'images', 'mode')
 _LONGEST = 150  # characters of the name
-_HUGE = 1e300  # what is drawn is far below
+_HUGE = 1e300  # larger numbers cannot be plotted
 
 
 def place(workdir: Path, split: str, mode: str) -> Path:
-  """Returns where an evaluation is kept: eval/val.json, or eval/val_flip_tiles-512x512.json of a mode."""
+  """Returns the path of an evaluation: eval/val.json, or with a mode eval/val_flip_tiles-512x512.json."""
   words = [part.replace(' of ', ' ').replace(' ', '-') for part in mode.split(', ') if part]
   name = '_'.join([split, *words]).replace('/', '-')[:_LONGEST]
   return workdir / 'eval' / f'{name}.json'
 
 
 def read(file: Path) -> dict[str, Any]:
-  """Returns what the file of an evaluation holds: a result, its 'split' and 'step', and more.
+  """Reads and validates an evaluation: scores, 'split', 'step' and more.
 
   Raises:
-    FileNotFoundError: there is none.
-    UserError: it is not what `write` wrote.
+    FileNotFoundError: no such file.
+    UserError: it was not written by `write`, or is damaged.
   """
   result = files.read_json(file)
   if not isinstance(result, dict):
     raise UserError(f'{file} is no evaluation: remove it, and evaluate again')
   result = {'split': file.stem, **result}
-  sound = {name: _kind(name)(value) for name, value in {'step': None, **result}.items()}
-  if not all(sound.values()):
-    wrong = min(name for name in sound if not sound[name])
+  valid = {name: _kind(name)(value) for name, value in {'step': None, **result}.items()}
+  if not all(valid.values()):
+    wrong = min(name for name in valid if not valid[name])
     raise UserError(f'{file} is damaged ({wrong!r}): remove it, and evaluate again')
   return result
 
@@ -53,7 +53,7 @@ def read_all(workdir: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_plain(value: Any) -> bool:
-  """Whether this holds words and finite numbers alone, however nested."""
+  """Whether a value holds only text and finite numbers, at any depth."""
   if isinstance(value, (dict, list)):
     return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
   return value is None or isinstance(value, (str, bool, int)) or math.isfinite(value)
@@ -68,7 +68,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_matrix(value: Any) -> bool:
-  """Whether this is a square table of counts."""
+  """Whether a value is a square matrix of counts."""
   if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
     return False
   cells = [cell for row in value for cell in row]
@@ -81,7 +81,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_breakdown(value: Any) -> bool:
-  """Whether this is {row: {column: number or None}}."""
+  """Whether a value is {row: {column: number or None}}."""
   if not isinstance(value, dict) or not all(isinstance(row, dict) for row in value.values()):
     return False
   cells = (cell for row in value.values() for cell in row.values())
@@ -89,7 +89,7 @@ def _is_breakdown(value: Any) -> bool:
 
 
 def _is_curve(*names: str) -> Callable[[Any], bool]:
-  """Returns whether a value is {name: [numbers]} with these names and lists of one length, not 0."""
+  """Returns a check for {name: [numbers]} with these names and non-empty lists of equal length."""
 
   def check(value: Any) -> bool:
     lists = [value.get(name) for name in names] if isinstance(value, dict) else [None]
@@ -112,17 +112,17 @@ _KINDS = {
 
 
 def _kind(name: str) -> Callable[[Any], bool]:
-  """Returns what tells whether the value of a key can be shown; see metrics.score."""
+  """Returns the check for the values of a key; see metrics.score."""
   return _is_breakdown if name.startswith(scores.BY) else _KINDS.get(name, _is_plain)
 
 
 def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dict[str, Any]:
-  """Writes the file and, where there is a confusion matrix, <name>_confusion.png.
+  """Writes the file and, for a confusion matrix, <name>_confusion.png.
 
   Returns:
-    What is in the file: the result, and further scores of the same step and mode that were there.
+    The contents of the file: the result, and other scores already there for the same step and mode.
   """
-  result = result | _scored_before(file, result)
+  result = result | _earlier_scores(file, result)
   picture = file.with_name(f'{file.stem}_confusion.png')
   with writing(file):
     files.own_folder(file.parent)
@@ -134,14 +134,14 @@ def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dic
   return result
 
 
-def _scored_before(file: Path, result: dict[str, Any]) -> dict[str, Any]:
-  """Returns the further scores of an earlier evaluation that agrees in all that both have."""
+def _earlier_scores(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+  """Returns other scores of an earlier evaluation that agrees in all scores that both have."""
   try:
     before = read(file)
     theirs, ours = scores.numbers(before), scores.numbers(result)
     both = np.array([(theirs[k], ours[k]) for k in ours if k in theirs], float)  # None is nan
-    same = all(before[key] == result[key] for key in _OF_THE_FILE) and len(both)
-    same = same and np.allclose(*both.T, rtol=0, atol=_AGREE, equal_nan=True)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or cut short
+    same = all(before[key] == result[key] for key in _IDENTITY) and len(both)
+    same = same and np.allclose(*both.T, rtol=0, atol=_TOLERANCE, equal_nan=True)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or truncated
     return {}
   return {k: v for k, v in before.items() if k not in (*result, 'paper')} if same else {}

@@ -1,4 +1,4 @@
-"""Trained runs that predict together, or for each other: read, compared and named."""
+"""Opens trained runs that predict together or out of fold, and compares and names them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Workdirs = str | os.PathLike | Sequence[str | os.PathLike]  # of one run or of s
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A folder that training has written, without its weights."""
+  """A trained workdir, without its weights."""
 
   path: Path
   experiment: Experiment
@@ -31,10 +31,10 @@ class Run:
 
 
 def open_runs(workdirs: Workdirs) -> list[Run]:
-  """Reads runs that are to predict together.
+  """Opens runs that will predict together.
 
   Raises:
-    UserError: no run, one that is given twice, or runs that differ in task, classes or channels.
+    UserError: no run, a run given twice, or runs that differ in task, classes, channels or dtype.
   """
   alone = isinstance(workdirs, (str, os.PathLike)) or not isinstance(workdirs, Iterable)
   several = [workdirs] if alone else list(workdirs)
@@ -45,22 +45,22 @@ def open_runs(workdirs: Workdirs) -> list[Run]:
     raise UserError('a folder is given twice: give each run once')
   runs = [Run(path, load_experiment(path), load_classes(path)) for path in paths]
   for run in runs[1:]:
-    for what, of in (
+    for what, value_of in (
       ('the task', lambda r: r.task),
       ('the classes', lambda r: ', '.join(r.classes.names)),
       ('channels', lambda r: r.experiment.channels),
       ('pixels of', lambda r: r.experiment.data.dtype),
     ):
-      if of(run) != of(runs[0]):
+      if value_of(run) != value_of(runs[0]):
         raise UserError(
-          f'{run.path} has {what} {of(run)}, {runs[0].path} has {of(runs[0])}: only runs of one task '
+          f'{run.path} has {what} {value_of(run)}, {runs[0].path} has {value_of(runs[0])}: only runs of one task '
           'and the same classes, channels and pixels predict together'
         )
   return runs
 
 
 def check_same_images(runs: Sequence[Run], sources: Sequence[Any], split: str) -> None:
-  """Refuses a split that differs: an ensemble would be scored on what some of its runs trained on.
+  """Refuses splits that differ: an ensemble would be scored on images that some of its runs trained on.
 
   Raises:
     UserError: names two runs.
@@ -86,7 +86,7 @@ def check_apart(runs: Sequence[Run], sources: Sequence[Any]) -> None:
 
 
 def _images_of(run: Run, source: Any) -> Any:
-  """Returns what is the same for the same images."""
+  """Returns a key that is equal for splits of the same images."""
   data = run.experiment.data
   if hasattr(source, 'identity'):
     return data.name, list(_names(source))
@@ -99,13 +99,13 @@ def _names(source: Any) -> Iterator[str]:
 
 
 def mode_of(runs: Sequence[Run], options: Options) -> str:
-  """Returns what differs from one plain pass of the first run, in words; '' where nothing does."""
+  """Describes the ensemble and options; '' for one plain pass of a single run."""
   names = unique_names([run.path for run in runs])[1:]
   return ', '.join(filter(None, [f'with {", ".join(names)}' if names else '', options.describe()]))
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-  """Returns the folders' names, as much of the paths as tells them apart."""
+  """Returns the folders' names, or if these are ambiguous their paths below the common parent."""
   names = [path.name for path in paths]
   if len(set(names)) == len(names):
     return names

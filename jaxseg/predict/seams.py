@@ -1,14 +1,14 @@
-"""Objects of overlapping tiles become those of the whole image: each once, however tiles cut it.
+"""Merges the detections of overlapping tiles, so that each object of the image appears once.
 
-What reaches the inner border of a tile may go on beyond it. So tiles overlap, by half unless said
-otherwise, and an object that is no larger than the overlap is whole in one of them:
+A detection that touches an inner border of its tile may be cut off. Tiles therefore overlap, by half by
+default, so that an object no larger than the overlap is complete in one of them:
 
-  1. of objects that are whole in several tiles, the best is kept; one that is nearer to its tile's borders
-     than a quarter of the tile counts less: the network has seen little around it. They are the same
-     where they share more than half of the smaller one's pixels;
-  2. a part of an object that is whole elsewhere goes;
-  3. parts that are left are of objects larger than the overlap: those that agree where their tiles
-     overlap are joined, with the best of their scores.
+  1. of duplicates that are complete in several tiles the best is kept; a score counts less within a
+     quarter tile of the border, where the network has little context. Duplicates share more than half
+     of the smaller one's pixels;
+  2. fragments of an object that is complete elsewhere are dropped;
+  3. the remaining fragments belong to objects larger than the overlap: those that agree where their
+     tiles overlap are merged, with the best of their scores.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from jaxseg.types import Detections, UserError
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
-_SAME = 0.5  # of pixels that must be shared
-_STEP = 0.75  # of a tile's side: the largest distance between two
-_BORDER = 1 / 32  # of a tile's side: what comes so near to an inner border may be cut
+_SAME = 0.5  # fraction of pixels that duplicates, and fragments of one object, share at least
+_STEP = 0.75  # of a tile's side: the largest step between tiles
+_BORDER = 1 / 32  # of a tile's side: a detection closer to an inner border may be cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Tile:
   top: int
   left: int
   size: Size
-  found: Detections
+  detections: Detections
 
   @property
   def window(self) -> Box:
@@ -49,21 +49,21 @@ class Tile:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
-  """An object of a tile, in pixels of the image.
+class _Object:
+  """A detection of a tile, in pixels of the image.
 
   Attributes:
-    tile: number of its tile.
-    room: pixels between its box and the nearest inner border of the tile; infinite where all borders
+    tile: index of its tile.
+    margin: pixels between its box and the nearest inner border of the tile; infinite if all borders
       are the image's.
   """
 
   tile: int
-  kind: int
+  class_id: int
   score: float
   box: np.ndarray
   piece: Piece
-  room: float
+  margin: float
 
   @functools.cached_property
   def pixels(self) -> int:
@@ -71,7 +71,7 @@ class _Found:
 
 
 def check(tiling: Tiling) -> None:
-  """Raises UserError where tiles overlap too little to tell which parts belong together."""
+  """Raises UserError if tiles overlap too little to match fragments of one object."""
   for side, step in zip(tiling.tile, tiling.step, strict=True):
     if step > _STEP * side:
       raise UserError(
@@ -83,7 +83,7 @@ def check(tiling: Tiling) -> None:
 def windows(
   image: np.ndarray, tiling: Tiling, scale: float
 ) -> Iterator[tuple[int, int, Size, np.ndarray]]:
-  """Yields windows of an image: top, left, size and pixels; a tile shows one at `scale`."""
+  """Yields the windows of an image, (top, left, size, pixels); resized by `scale` each fills a tile."""
   sides = [
     (min(round(tile / scale), side), max(round(step / scale), 1))
     for tile, step, side in zip(tiling.tile, tiling.step, image.shape, strict=False)
@@ -96,68 +96,79 @@ def windows(
 
 
 def join(tiles: Sequence[Tile], size: Size) -> Detections:
-  """Returns the objects of an image of `size` by falling score, from those of tiles that cover it."""
-  found = [one for number, tile in enumerate(tiles) for one in _placed(number, tile, size)]
+  """Merges the detections of tiles that cover an image of `size`, sorted by descending score."""
+  found = [item for number, tile in enumerate(tiles) for item in _in_image(number, tile, size)]
   margins = [min(tile.size) * _BORDER for tile in tiles]
-  whole = [one for one in found if one.room > margins[one.tile]]
-  parts = [one for one in found if one.room <= margins[one.tile]]
-  kept = _Kept()
+  complete = [item for item in found if item.margin > margins[item.tile]]
+  parts = [item for item in found if item.margin <= margins[item.tile]]
+  selection = _Selection()
   quarters = [min(tile.size) / 4 for tile in tiles]
-  for one in sorted(whole, key=lambda one: -one.score * min(1.0, one.room / quarters[one.tile])):
-    if not any(_same(one, other) for other in kept.near(one)):
-      kept.add(one)
-  parts = [part for part in parts if not any(_same(part, other) for other in kept.near(part))]
-  objects = [*kept.all, *(_joined(group) for group in _groups(parts, tiles))]
-  objects.sort(key=lambda one: -one.score)
+  for item in sorted(
+    complete, key=lambda item: -item.score * min(1.0, item.margin / quarters[item.tile])
+  ):
+    if not any(_is_duplicate(item, other) for other in selection.near(item)):
+      selection.add(item)
+  parts = [
+    part for part in parts if not any(_is_duplicate(part, other) for other in selection.near(part))
+  ]
+  objects = [*selection.all, *(_merged(group) for group in _groups(parts, tiles))]
+  objects.sort(key=lambda item: -item.score)
   return Detections(
-    boxes=np.array([one.box for one in objects], np.float32).reshape(-1, 4),
-    scores=np.array([one.score for one in objects], np.float32),
-    classes=np.array([one.kind for one in objects], np.int32),
-    masks=Masks([one.piece for one in objects], size),
+    boxes=np.array([item.box for item in objects], np.float32).reshape(-1, 4),
+    scores=np.array([item.score for item in objects], np.float32),
+    classes=np.array([item.class_id for item in objects], np.int32),
+    masks=Masks([item.piece for item in objects], size),
   )
 
 
-def _placed(number: int, tile: Tile, size: Size) -> list[_Found]:
-  """Returns a tile's objects where they lie in the image."""
+def _in_image(number: int, tile: Tile, size: Size) -> list[_Object]:
+  """Returns a tile's detections in image coordinates."""
   shift, ends = np.array([tile.left, tile.top] * 2), np.array(tile.window[2:])
   inner = np.array([tile.left > 0, tile.top > 0, ends[0] < size[1], ends[1] < size[0]])
   placed = []
-  for i, piece in enumerate(Masks.of(tile.found.masks).pieces):
-    box = np.asarray(tile.found.boxes[i]) + shift
-    rooms = np.concatenate([box[:2] - shift[:2], ends - box[2:]])
-    room = float(np.min(np.where(inner, rooms, np.inf)))
+  for i, piece in enumerate(Masks.of(tile.detections.masks).pieces):
+    box = np.asarray(tile.detections.boxes[i]) + shift
+    margins = np.concatenate([box[:2] - shift[:2], ends - box[2:]])
+    margin = float(np.min(np.where(inner, margins, np.inf)))
     moved = Piece(piece.top + tile.top, piece.left + tile.left, piece.mask)
-    kind, score = int(tile.found.classes[i]), float(tile.found.scores[i])
-    placed.append(_Found(number, kind, score, box, moved, room))
+    class_id, score = int(tile.detections.classes[i]), float(tile.detections.scores[i])
+    placed.append(_Object(number, class_id, score, box, moved, margin))
   return placed
 
 
-class _Kept:
-  """Objects that stay, and which of them may overlap another of a class from another tile."""
+class _Selection:
+  """Selected objects; `near` finds possible duplicates: same class, other tile, overlapping boxes."""
 
   def __init__(self):
-    self.all: list[_Found] = []
+    self.all: list[_Object] = []
     self._rows = np.zeros((0, 6))  # box, class, tile
 
-  def add(self, one: _Found) -> None:
+  def add(self, item: _Object) -> None:
     if len(self.all) == len(self._rows):
       self._rows = np.concatenate([self._rows, np.zeros((max(16, len(self._rows)), 6))])
-    self._rows[len(self.all)] = *one.box, one.kind, one.tile
-    self.all.append(one)
+    self._rows[len(self.all)] = *item.box, item.class_id, item.tile
+    self.all.append(item)
 
-  def near(self, one: _Found) -> list[_Found]:
-    x0, y0, x1, y1, kind, tile = self._rows[: len(self.all)].T
-    u0, v0, u1, v1 = one.box
-    meet = (x0 < u1) & (u0 < x1) & (y0 < v1) & (v0 < y1) & (kind == one.kind) & (tile != one.tile)
+  def near(self, item: _Object) -> list[_Object]:
+    x0, y0, x1, y1, class_id, tile = self._rows[: len(self.all)].T
+    u0, v0, u1, v1 = item.box
+    meet = (
+      (x0 < u1)
+      & (u0 < x1)
+      & (y0 < v1)
+      & (v0 < y1)
+      & (class_id == item.class_id)
+      & (tile != item.tile)
+    )
     return [self.all[i] for i in np.flatnonzero(meet)]
 
 
 def _overlap(a: Box, b: Box) -> Box:
-  """Returns what two windows share; one that is turned inside out where they share nothing."""
+  """Returns the intersection of two windows, with x1 <= x0 or y1 <= y0 if it is empty."""
   return *map(max, a[:2], b[:2]), *map(min, a[2:], b[2:])
 
 
-def _part(piece: Piece, window: Box) -> np.ndarray:
+def _crop(piece: Piece, window: Box) -> np.ndarray:
   """Returns the pixels of a piece in a window of the image, bool [y1 - y0, x1 - x0]."""
   x0, y0, x1, y1 = window
   part = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), bool)
@@ -168,44 +179,44 @@ def _part(piece: Piece, window: Box) -> np.ndarray:
   return part
 
 
-def _shared(a: _Found, b: _Found) -> int:
+def _shared_pixels(a: _Object, b: _Object) -> int:
   window = _overlap(a.piece.box, b.piece.box)
-  return np.count_nonzero(_part(a.piece, window) & _part(b.piece, window))
+  return np.count_nonzero(_crop(a.piece, window) & _crop(b.piece, window))
 
 
-def _same(a: _Found, b: _Found) -> bool:
-  return _shared(a, b) > _SAME * min(a.pixels, b.pixels)
+def _is_duplicate(a: _Object, b: _Object) -> bool:
+  return _shared_pixels(a, b) > _SAME * min(a.pixels, b.pixels)
 
 
-def _groups(parts: Sequence[_Found], tiles: Sequence[Tile]) -> list[list[_Found]]:
-  """Puts together the parts of each object: those that agree where their tiles overlap."""
+def _groups(parts: Sequence[_Object], tiles: Sequence[Tile]) -> list[list[_Object]]:
+  """Groups the fragments of each object: those that agree where their tiles overlap."""
   pairs = [
     (i, j)
-    for (i, one), (j, other) in itertools.combinations(enumerate(parts), 2)
-    if one.kind == other.kind and one.tile != other.tile and _agree(one, other, tiles)
+    for (i, item), (j, other) in itertools.combinations(enumerate(parts), 2)
+    if item.class_id == other.class_id and item.tile != other.tile and _agree(item, other, tiles)
   ]
   rows, columns = np.array(pairs, int).reshape(-1, 2).T
   graph = scipy.sparse.coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(parts),) * 2)
   count, group_of = scipy.sparse.csgraph.connected_components(graph, directed=False)
-  groups: list[list[_Found]] = [[] for _ in range(count)]
+  groups: list[list[_Object]] = [[] for _ in range(count)]
   for part, group in zip(parts, group_of, strict=True):
     groups[group].append(part)
   return groups
 
 
-def _agree(a: _Found, b: _Found, tiles: Sequence[Tile]) -> bool:
-  """Whether two parts show the same object in the window that both their tiles show."""
-  if not _shared(a, b):
+def _agree(a: _Object, b: _Object, tiles: Sequence[Tile]) -> bool:
+  """Whether two fragments agree in the window that their tiles share."""
+  if not _shared_pixels(a, b):
     return False
   window = _overlap(tiles[a.tile].window, tiles[b.tile].window)
-  first, second = _part(a.piece, window), _part(b.piece, window)
+  first, second = _crop(a.piece, window), _crop(b.piece, window)
   return np.count_nonzero(first & second) > _SAME * np.count_nonzero(first | second)
 
 
-def _joined(group: Sequence[_Found]) -> _Found:
-  best = max(group, key=lambda one: one.score)
+def _merged(group: Sequence[_Object]) -> _Object:
+  best = max(group, key=lambda item: item.score)
   if len(group) == 1:
     return best
-  boxes = np.array([one.box for one in group])
+  boxes = np.array([item.box for item in group])
   box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-  return dataclasses.replace(best, box=box, piece=outlines.union([one.piece for one in group]))
+  return dataclasses.replace(best, box=box, piece=outlines.union([item.piece for item in group]))

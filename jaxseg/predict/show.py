@@ -1,4 +1,4 @@
-"""An evaluation as tables on the console."""
+"""Prints an evaluation as tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH = 80
 
 
 def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
-  """Prints all numbers, the paper's beside them where it has them, the table by class, and breakdowns."""
+  """Prints all scores beside the paper's, the per-class table, and breakdowns."""
   numbers, published = scores.numbers(result), scores.published(paper)
   published = {name: value for name, value in published.items() if name in numbers}
   title = f'{result["split"]}: {result["images"]} images, step {result["step"]}'
@@ -30,7 +30,7 @@ def print_scores(result: dict[str, Any], paper: dict[str, Any] | None) -> None:
     say(f'paper: {paper["source"]}')
   columns = scores.columns(result)
   if columns:
-    classes = next(iter(columns.values()))  # all of them; AP has none of the background
+    classes = next(iter(columns.values()))  # the first has all classes; AP has no background
     by_class = {k: {name: column.get(k) for name, column in columns.items()} for k in classes}
     say(_table('class', by_class), width=_WIDTH)
   for title, rows in scores.breakdowns(result).items():

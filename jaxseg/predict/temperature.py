@@ -1,7 +1,7 @@
-"""Temperatures that were fitted to runs, kept in temperature.json of the first of them.
+"""Fitted temperatures of runs, stored in temperature.json of the first of them.
 
-The file holds an entry for each mode (what is averaged and cut, and over which runs), since each has a
-confidence of its own: {mode: {temperature, steps, split, images, pixels, ece, nll, and both after it}}.
+The file has an entry for each mode (averaging, tiling and ensemble), because calibration depends on it:
+{mode: {temperature, steps, split, images, pixels, ece, nll, ece_after, nll_after}}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PLAIN = 'plain'
 
 
 def resolved(options: Options, runs: Sequence[Run], steps: Sequence[int]) -> Options:
-  """Returns the options, a temperature of 0 replaced by what was fitted.
+  """Returns the options, a temperature of 0 replaced by the fitted one.
 
   Args:
     options: of the prediction.
@@ -42,16 +42,16 @@ def resolved(options: Options, runs: Sequence[Run], steps: Sequence[int]) -> Opt
   key = _key(runs, options)
   entry = _read(runs).get(key)
   if entry is None or list(entry['steps']) != list(steps):
-    there = f'was fitted at step {_listed(entry["steps"])}' if entry else 'was fitted'
+    fitted_at = f'was fitted at step {_listed(entry["steps"])}' if entry else 'was fitted'
     raise UserError(
-      f'{runs[0].path}: {"a" if entry else "no"} temperature {there}, wanted is step {_listed(steps)}, '
+      f'{runs[0].path}: {"a" if entry else "no"} temperature {fitted_at}, wanted is step {_listed(steps)}, '
       f'{key}: {console.command("evaluate")} --fit_temperature with the same --workdir, --step and options'
     )
   return dataclasses.replace(options, temperature=entry['temperature'])
 
 
 def fitted(workdir: str | Path, step: int) -> float:
-  """Returns the temperature of a run's plain prediction at a step. Raises UserError where none was fitted."""
+  """Returns the fitted temperature of a run's plain prediction at a step. Raises UserError without one."""
   return resolved(Options(temperature=0), open_runs(workdir), [step]).temperature
 
 
@@ -65,9 +65,9 @@ def keep(
   """Fits the temperature, writes it to the file and returns the entry.
 
   Args:
-    score: has counted the images at temperature 1.
+    score: accumulated over the images at temperature 1.
     runs, steps, options: see `resolved`.
-    facts: what else the entry is to say.
+    facts: further fields of the entry.
 
   Raises:
     UserError: no valid pixel, or a file that cannot be written.
@@ -76,7 +76,7 @@ def keep(
   if value is None:
     raise UserError('no pixel is labelled: a temperature cannot be fitted')
   probabilities, labels = score.sample()
-  before, after = (_measured(tempered(probabilities, t), labels) for t in (1, value))
+  before, after = (_calibration(tempered(probabilities, t), labels) for t in (1, value))
   entry = {
     'temperature': value,
     'steps': list(steps),
@@ -92,8 +92,8 @@ def keep(
   return entry
 
 
-def _measured(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-  """Returns ece and nll of pixels with probabilities [n, k] and labels [n]."""
+def _calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+  """Returns expected calibration error and negative log-likelihood of probabilities [n, k], labels [n]."""
   score = confidence.Score(())
   mask = probabilities.argmax(axis=-1).astype(np.uint8)
   score.add({'label': labels}, {'mask': mask, 'probabilities': probabilities})
@@ -107,15 +107,15 @@ def file_of(runs: Sequence[Run]) -> Path:
 
 
 def _read(runs: Sequence[Run]) -> dict[str, Any]:
-  """Returns the entries that are whole, {} where there is no such file."""
+  """Returns the valid entries, {} without the file."""
   try:
     entries = files.read_json(file_of(runs))
-    return {key: entry for key, entry in entries.items() if _is_sound(entry)}
-  except (OSError, UserError, AttributeError):  # none, or cut short
+    return {key: entry for key, entry in entries.items() if _is_valid(entry)}
+  except (OSError, UserError, AttributeError):  # missing or truncated
     return {}
 
 
-def _is_sound(entry: Any) -> bool:
+def _is_valid(entry: Any) -> bool:
   try:
     value, steps = entry['temperature'], entry['steps']
     return (

@@ -1,10 +1,10 @@
-"""Images in tiles: where the tiles lie, what each counts for, and finished rows as they come.
+"""Tiled prediction: places tiles, weights their overlaps, and yields finished rows.
 
-Networks with a margin (the unpadded U-Net, arXiv:1505.04597, figure 2) take overlapping inputs whose
-outputs join: borders are mirrored, tiles start at multiples of the network's stride, and the result
-is that of one pass over the whole image. Networks that pad have no exact joint: their tiles overlap,
-and each counts most in its middle (a Gaussian whose standard deviation is an eighth of the tile, as
-in nnU-Net), or all alike ('even', as PSPNet's authors test).
+Networks with a margin (the unpadded U-Net, arXiv:1505.04597, figure 2) take overlapping inputs with
+adjacent outputs: borders are mirrored, tiles start at multiples of the network's stride, and the
+result equals one pass over the whole image. For networks that pad no tiling is exact: their tiles
+overlap, weighted by a Gaussian (standard deviation an eighth of the tile, as in nnU-Net) or equally
+('even', as PSPNet's authors test).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from jaxseg.types import Array, SizeRule, UserError
 
 Run = Callable[[np.ndarray], Array]  # [H, W, c] -> float [H - 2 margin, W - 2 margin, k]
 
-# Steps of networks that pad: the deepest stride, so that pooling falls alike in all tiles.
+# Step multiple for networks that pad: the deepest stride, so that all tiles pool on the same grid.
 _ALIGN = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-  """Which tiles cover an image; make it with `make_tiling`.
+  """How tiles cover an image; make it with `make_tiling`.
 
   Attributes:
-    frame: sizes that the network takes, its margin, and what lies outside of the image.
+    frame: the network's input sizes and margin, and the fill outside the image.
     tile: input height and width of a tile, in pixels.
-    step: distances between tiles.
-    even: whether all of a tile counts alike, and an image that is smaller lies in its middle.
+    step: vertical and horizontal distance between tiles.
+    even: weights all pixels of a tile equally, and centres images smaller than a tile.
   """
 
   frame: Frame
@@ -42,7 +42,7 @@ class Tiling:
 
   @property
   def output(self) -> Size:
-    """Size of what the network returns for a tile."""
+    """Output size of a tile."""
     return tuple(side - 2 * self.frame.rule.margin for side in self.tile)
 
 
@@ -59,14 +59,13 @@ def make_tiling(
   Args:
     frame: of whole images; its scale is not used.
     tile: input size of a tile.
-    step: distance between tiles; None: half a tile (to a multiple of 32), or with a margin the
-      output's size (to a multiple of the stride).
-    size: of the image, where it is known: no tile is larger than what the network gets of it, unless
-      they are even.
-    even: see Tiling; tiles of networks with a margin join, and count alike anyway.
+    step: distance between tiles; None: half a tile (a multiple of 32), or with a margin the output
+      size (a multiple of the stride).
+    size: of the image, if known: limits tiles to the image's input size, unless they are even.
+    even: see Tiling; no effect for networks with a margin, whose overlapping outputs agree.
 
   Raises:
-    UserError: a tile that the network cannot take, or a step that leaves gaps or is out of its grid.
+    UserError: a tile that the network cannot take, or a step that leaves gaps or is off its grid.
   """
   rule = frame.rule
   for side in tile:
@@ -75,17 +74,17 @@ def make_tiling(
     if rule.margin and side - 2 * rule.margin < rule.multiple:
       least = rule.at_least(2 * rule.margin + rule.multiple)
       raise UserError(f'a tile side of {side} predicts too little: take {least} or more')
-  asked, steps = tile, step or (None, None)
+  requested, steps = tile, step or (None, None)
   even = even and not rule.margin
   tile = tuple(map(min, frame.input(size), tile)) if size and not even else tuple(tile)
   step = tuple(
-    _default_step(rule, side) if distance is None or side < wanted else distance
-    for distance, side, wanted in zip(steps, tile, asked, strict=True)
+    _default_step(rule, side) if distance is None or side < full_side else distance
+    for distance, side, full_side in zip(steps, tile, requested, strict=True)
   )
   for side, distance in zip(tile, step, strict=True):
-    most = side - 2 * rule.margin
-    if not 1 <= distance <= most:
-      raise UserError(f'a tile step of {distance}: tiles of {side} take from 1 to {most}')
+    largest = side - 2 * rule.margin
+    if not 1 <= distance <= largest:
+      raise UserError(f'a tile step of {distance}: tiles of {side} take from 1 to {largest}')
     if rule.margin and distance % rule.multiple:
       raise UserError(
         f'a tile step of {distance}: tiles of this network join only at multiples of {rule.multiple}'
@@ -101,32 +100,34 @@ def _default_step(rule: SizeRule, side: int) -> int:
 
 
 def offsets(length: int, tile: int, step: int) -> list[int]:
-  """Returns where tiles start so that they cover `length`; the last one ends at its end."""
+  """Returns the starts of tiles that cover `length`; the last tile ends at its end."""
   return [*range(0, length - tile, step), length - tile]
 
 
 def gaussian(size: Size) -> np.ndarray:
-  """Returns float32 [h, w], 1 in the middle, falling off with a sigma of an eighth of each side."""
-  falls = []
+  """Returns a Gaussian window, float32 [h, w], peak 1, sigma an eighth of each side."""
+  profiles = []
   for side in size:
     distance = (np.arange(side) - (side - 1) / 2) / (side / 8)
-    falls.append(np.exp(-(distance**2) / 2))
-  return np.outer(*falls).astype(np.float32)
+    profiles.append(np.exp(-(distance**2) / 2))
+  return np.outer(*profiles).astype(np.float32)
 
 
 def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields the finished rows of a tiled prediction from the top down: memory holds one row of tiles.
+  """Yields the finished rows of a tiled prediction, from top to bottom; holds one row of tiles in memory.
 
   Args:
-    run: the network on one tile; it may return before its result is computed.
+    run: the network on one tile; may return before its result is computed.
     image: [h, w, c].
-    tiling: which tiles.
+    tiling: of the image.
 
   Yields:
-    (top, float32 [rows, w, k]), k as `run` has it; together they are [h, w, k].
+    (top, float32 [rows, w, k]), k from `run`; concatenated, they are [h, w, k].
   """
-  if tiling.even and any(have < side for have, side in zip(image.shape, tiling.tile, strict=False)):
-    yield 0, _in_the_middle(run, image, tiling)
+  if tiling.even and any(
+    length < side for length, side in zip(image.shape, tiling.tile, strict=False)
+  ):
+    yield 0, _centred(run, image, tiling)
     return
   (height, width), (tall, wide) = image.shape[:2], tiling.output
   frame, margin = tiling.frame, tiling.frame.rule.margin
@@ -147,7 +148,7 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
       for left in columns
       if left < width
     )
-    for left, part in _one_behind(run, windows):
+    for left, part in _pipelined(run, windows):
       if total is None:
         total = np.zeros((tall, size[1], part.shape[-1]), np.float32)
         norm = np.zeros((tall, size[1], 1), np.float32)
@@ -159,8 +160,8 @@ def bands(run: Run, image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, np
     total, norm = (np.pad(a[done:], ((0, done), (0, 0), (0, 0))) for a in (total, norm))
 
 
-def _in_the_middle(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
-  """Returns the maps of an image that is lower or narrower than a tile, with as much on either side."""
+def _centred(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
+  """Returns the maps of an image smaller than a tile in some direction, centred in its padding."""
   size = image.shape[:2]
   plane = tuple(map(max, size, tiling.tile))
   top, left = ((whole - side) // 2 for whole, side in zip(plane, size, strict=True))
@@ -169,19 +170,19 @@ def _in_the_middle(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
 
 
 def joined(run: Run, image: np.ndarray, tiling: Tiling) -> np.ndarray:
-  """Returns the tiled prediction of an image in one piece, float32 [h, w, k]."""
+  """Returns the complete tiled prediction of an image, float32 [h, w, k]."""
   return np.concatenate([rows for _, rows in bands(run, image, tiling)])
 
 
-def _one_behind(
+def _pipelined(
   run: Run, windows: Iterable[tuple[int, np.ndarray]]
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """Runs the next tile before the last one is fetched, so that the device does not wait."""
-  waiting = None
+  """Starts the next tile before fetching the last, so that the device does not wait."""
+  pending = None
   for left, window in windows:
     started = left, run(window)
-    if waiting:
-      yield waiting[0], np.asarray(waiting[1])
-    waiting = started
-  if waiting:
-    yield waiting[0], np.asarray(waiting[1])
+    if pending:
+      yield pending[0], np.asarray(pending[1])
+    pending = started
+  if pending:
+    yield pending[0], np.asarray(pending[1])
