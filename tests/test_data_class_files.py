@@ -140,6 +140,14 @@ def test_a_class_may_have_the_id_255(tmp_path):
     ('[1, 2]', 'a class has no name'),
     ('["cat", ', 'is no JSON'),
     ('class 2: dog\nclass 1: cat\n', "names such as 'class 2: dog' ids"),
+    ('3 road\n5 car\n0 3D model\n', "names such as '3 road' ids"),
+    ('0 road\n3 car\n5 3D model\n', "names such as '0 road' ids"),
+    ('1. road\n2. car\n3. 100%\n', "names such as '1. road' ids"),
+    ('road 1\ntraffic light 2\n', "names such as 'road 1' ids"),
+    ('road: 1\nother:misc: 5\n', "names such as 'road: 1' ids"),
+    ('A,40,205,186,1\nb,159,94,239,0\n', "which number of 'A' is its id"),
+    ('214 160 194 1 road\n9 146 67 0 car\n', "which number of 'road' is its id"),
+    ('R2,34,99,89,1\nlabel,68,85,85,0\n', "names such as 'R2,34' ids"),
     ('| id | name |\n|---|---|\n| 0 | cat |\n', 'line 2: a class has no name'),
     ('0,cat,1\n1,dog,2\n', "line 1: got '0,cat,1'"),
     ('id,name\n0,cat,big\n1,dog\n', "line 2: '0,cat,big' has more cells"),
@@ -158,6 +166,12 @@ def test_a_line_that_is_no_class_is_named(text, message, tmp_path):
   (tmp_path / 'list').write_text(text)
   with pytest.raises(UserError, match=message):
     classlist.read_file(tmp_path / 'list')
+
+
+@pytest.mark.parametrize('names', [('zone 1', 'zone 2', 'zone 3'), ('0-10 cm', '10-20 cm')])
+def test_numbers_that_rise_may_be_of_the_names(names, tmp_path):
+  (tmp_path / 'list').write_text('\n'.join(names))
+  assert classlist.read_file(tmp_path / 'list').names == names
 
 
 def test_a_negative_id_is_no_name(tmp_path):

@@ -65,6 +65,10 @@ _OPAQUE = (  # a colour's fourth number, the opacity, where every line has one
 _REMARK = re.compile(r'\s+(?:#|//)\s.*$')
 _ID = r'(?P<id>\d+)[\s,:;=]+'
 _NUMBER = re.compile(r'(?<!\w)\d+(?!\w)')
+_NUMBERED = (  # names with what may be their id
+  re.compile(r'(?P<id>\d+)(?:[\s):|=]|\.(?!\d)|\s+-\s)\s*(?P<rest>.*)'),
+  re.compile(r'(?P<rest>.*?)[\s,;:=]\s*(?P<id>\d+)'),
+)
 _LINES = (  # the first that fits, with groups name, color or id
   re.compile(r'(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*'),
   re.compile(rf'{_ID}(?P<name>\D.*?)[\s,:;=]+(?P<color>{_RGB})'),
@@ -74,7 +78,7 @@ _LINES = (  # the first that fits, with groups name, color or id
   re.compile(r'(?P<name>.+?)[\s,:;=]+(?P<color>#[0-9a-fA-F]{6})'),
   re.compile(rf'(?P<color>{_RGB})[\s,:;=]+(?P<name>\D.*)'),
   re.compile(
-    r'(?P<id>-?\d+)(?:\s*(?:[,:;=.)|]|[-=]>)\s*|\s+(?:-\s+)?)(?P<name>[^\d\s>=|-](?!.*[,;\t]\s*\d+$).*)'
+    r'(?P<id>-?\d+)(?:\s*(?:[,:;=.)|]|[-=]>)\s*|\s+(?:-\s+)?)(?P<name>[^\d\s>=|-](?!.*[,;\t:=]\s*\d+$).*)'
   ),
   re.compile(r'(?P<name>[^,:;=\t]+)[,:;=\t]\s*(?P<id>\d+)'),
   re.compile(r'(?P<name>[^,;\t|]+)'),
@@ -133,12 +137,14 @@ def read(path: Path) -> list[Entry]:
   numbered = [entry.id is not None for entry in entries]
   same = len({entry.name for entry in entries}) < len(entries) and entries[0].color
   if any(numbered) and (same or not all(numbered)):  # names that begin or end with a number
-    return [
+    entries = [
       _of_line(line, '', numbers=False) if told else entry
       for (_, line), entry, told in zip(lines, entries, numbered, strict=True)
     ]
-  if not any(numbered):
+  if not same and not all(numbered):
     _check_order([entry.name for entry in entries], path)
+  if all(numbered) and entries and not same:
+    _check_fourth(entries, path)
   return entries
 
 
@@ -158,13 +164,33 @@ def _parsed(text: str, path: Path) -> Any:
 
 
 def _check_order(names: Sequence[str], path: Path) -> None:
-  """Refuses names that all have a number, in another order than the lines' own: it may be their id."""
+  """Refuses names that all have a number, in another order than the lines' own: it may be their id.
+
+  Numbers before or behind names that differ without them are ids, unless they are 0, 1, 2 ...
+  """
   numbers = [int(found[0]) for name in names if (found := _NUMBER.search(name))]
   rising = all(a < b for a, b in itertools.pairwise(numbers))
-  if len(numbers) == len(names) and len({*numbers}) == len(names) and not rising:
+  wrong = len(numbers) == len(names) == len({*numbers}) and not rising
+  for form in _NUMBERED:
+    found = [match for name in names if (match := form.fullmatch(name))]
+    differ = len(found) == len(names) == len({match['rest'] for match in found})
+    wrong |= differ and [int(match['id']) for match in found] != [*range(len(names))]
+  if wrong:
     raise UserError(
       f"{path}: are the numbers in names such as {names[0]!r} ids? Begin with a line 'id,name', and write "
       'the id of each class, a comma and its name below'
+    )
+
+
+def _check_fourth(entries: Sequence[Entry], path: Path) -> None:
+  """Refuses lines of four numbers of which the last, and not the first, looks like the id."""
+  if not all(entry.color for entry in entries):
+    return
+  lasts, first = {entry.color[2] for entry in entries}, max(entry.id for entry in entries)
+  if len(lasts) == len(entries) and max(lasts) < first:
+    raise UserError(
+      f"{path}: which number of {entries[0].name!r} is its id? Begin with a line 'id,name,r,g,b', and write "
+      'these of each class below'
     )
 
 
