@@ -1,4 +1,4 @@
-"""In what precision a network's convolutions multiply float32, on devices where that is not a matter of course."""
+"""The precision of a network's float32 convolutions on devices that would round their inputs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import jax
 def at_precision(model: nn.Module, precision: str) -> nn.Module:
   """Returns the network with convolutions and dense layers that multiply float32 in this precision.
 
-  A TPU's matrix units multiply bfloat16 and a GPU's TF32, to which float32 is rounded unless told
-  otherwise. What is no convolution (coordinates, interpolation, boxes, counts) is exact whatever is
-  chosen here. bfloat16 is multiplied as it is, and a CPU is exact always.
+  By default float32 is rounded to the type of the matrix units, bfloat16 on a TPU and TF32 on a GPU.
+  Everything but these layers (coordinates, interpolation, boxes, counts) is exact in any case. bfloat16
+  inputs are not affected, and a CPU is always exact.
 
   Args:
     model: any Flax module; parameters keep their names.
@@ -28,13 +28,13 @@ def at_precision(model: nn.Module, precision: str) -> nn.Module:
 
 
 def chosen(precision: Any) -> Any:
-  """Returns the precision, or the network's where it is None: once, for value and gradient alike."""
+  """Returns the precision, or the network's if None; call it once, for value and gradient alike."""
   return jax.config.jax_default_matmul_precision if precision is None else precision
 
 
 @functools.cache
 def _precise(cls: type[nn.Module], precision: str) -> type[nn.Module]:
-  """A subclass, the same for the same arguments, so that equal networks stay equal."""
+  """Returns a subclass, cached so that equal networks stay equal."""
 
   def apply(self, *args, **options):
     with jax.default_matmul_precision(precision):

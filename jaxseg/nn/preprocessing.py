@@ -1,8 +1,8 @@
-"""From the image that travels to the device in its own type to the float image that a network was made for.
+"""Converts images, sent to the device in their own dtype, to the network's normalised float input.
 
-Weights are useless with another's preprocessing: Caffe's VGG wants blue first and 0..255 minus a
-mean, torchvision's wants red first, scaled by a mean and a standard deviation. So configs, published
-weights (`jaxseg.pretrained.names.sources`) and steps share this one record. No JAX is needed here.
+Weights are useless with other preprocessing: Caffe's VGG needs blue first and 0..255 minus a mean,
+torchvision's red first, normalised by mean and standard deviation. So configs, published weights
+(`jaxseg.pretrained.names.sources`) and steps share this record. It needs no JAX.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from jaxseg.types import Array, UserError
 
 CHANNEL_ORDERS = ('rgb', 'bgr')
-# Greys and relative width within which two records are the same to a network: the published means
-# of ImageNet differ by 1.0 (Caffe's VGG has red 123.68, FCN trains the same weights with 122.679).
+# Tolerances within which two records are equivalent to a network: ImageNet's published means differ
+# by 1.0 (Caffe's VGG has red 123.68, FCN trains the same weights with 122.679).
 _SAME_MEAN, _SAME_STD, _SAME_SHARE = 2.0, 0.02, 0.04
 
 
@@ -24,12 +24,12 @@ class Preprocessing:
   """(image - mean) / std, in the channel order that the weights expect.
 
   Attributes:
-    mean: one value a channel in the image's units, in the order of the image (red first, whatever
-      `channel_order` says); a single value serves every channel.
+    mean: one value per channel in the image's units and channel order (red first, regardless of
+      `channel_order`), or a single value for all.
     std: likewise; never 0.
-    dtype: of the images that have these units: uint8, uint16, int16 or float32.
-    channel_order: 'rgb' leaves the channels as they stand (also gray or more than three), 'bgr'
-      reverses the first three after normalising.
+    dtype: of the images: uint8, uint16, int16 or float32.
+    channel_order: 'rgb' keeps the channels (also one, or more than three), 'bgr' reverses the first
+      three after normalising.
   """
 
   mean: tuple[float, ...] = (0.0,)
@@ -48,13 +48,13 @@ class Preprocessing:
       raise UserError(f'mean {self.mean} and std {self.std} need values, and no std may be 0')
 
   def __call__(self, image: Array) -> Array:
-    """Normalises a numpy or JAX image [..., c], of any type, red first.
+    """Normalises a numpy or JAX image [..., c] of any dtype, red first.
 
     Returns:
       float32 [..., c] in the network's channel order.
 
     Raises:
-      UserError: the channels are neither one per mean and std nor served by a single value.
+      UserError: the number of channels does not fit mean and std.
     """
     channels = image.shape[-1]
     if self.channel_order == 'bgr' and channels < 3:
@@ -69,7 +69,7 @@ class Preprocessing:
 
   @property
   def fill(self) -> tuple[float, ...]:
-    """The colour of padding in the images' type: the mean, so that the network sees (nearly) zero."""
+    """The padding colour in the images' dtype: the mean, which the network sees as (nearly) zero."""
     if self.dtype == 'float32':
       return self.mean
     limits = np.iinfo(self.dtype)
@@ -77,10 +77,9 @@ class Preprocessing:
 
   @property
   def span(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What counts as black and white of each channel: 0 and 255, else two deviations from the mean.
+    """Black and white level of each channel: 0 and 255, or the mean -/+ two standard deviations.
 
-    Numbers of other types than uint8 say nothing of their range by themselves: a sensor of 11 bits
-    fills a thirtieth of 16.
+    Dtypes other than uint8 do not imply a range: an 11-bit sensor uses a thirtieth of 16 bits.
     """
     if self.dtype == 'uint8':
       return (0.0,), (255.0,)
@@ -88,10 +87,10 @@ class Preprocessing:
     return tuple(tuple(side.tolist()) for side in sides)
 
   def differences(self, other: Preprocessing, channels: int) -> tuple[str, ...]:
-    """Names the attributes in which `other` would show a network another image of so many channels.
+    """Returns the attributes in which `other` differs for images with this number of channels.
 
-    Means within 2 grey levels and standard deviations within 2 % are the same; of other types than
-    uint8, means within 4 % of the deviation.
+    Means within 2 grey levels (for other dtypes than uint8 4 % of the standard deviation) and standard
+    deviations within 2 % count as equal.
     """
     means, stds = (
       np.array([record._row(name, 1, channels) for record in (self, other)])

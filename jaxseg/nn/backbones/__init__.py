@@ -1,7 +1,7 @@
 """Classification networks as backbones: image [b,h,w,c] -> {'stride4': [b,h/4,w/4,c'], ...}.
 
-All take `norm`, which makes their batch norm layers, and `dtype`, that of the computation: parameters
-stay float32.
+All take `norm`, which makes their batch norm layers, and `dtype`, the compute type; parameters are
+float32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def build(name: str, /, **options: Any) -> nn.Module:
   """Returns the backbone of that name; `options` are the fields of its class.
 
   Raises:
-    UserError: no such backbone; the message lists those there are.
+    UserError: no such backbone; the message lists them all.
   """
   if (resnet := name.removesuffix(FIRST)) in STAGE_SIZES:
     return ResNet(stage_sizes=STAGE_SIZES[resnet], stride_first=name != resnet, **options)

@@ -1,4 +1,4 @@
-"""What networks are built of by convolution: the pair with batch norm, and blocks computed again."""
+"""Building blocks of backbones: convolution with batch norm, and rematerialised blocks."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def conv_norm(
   norm: Callable[..., nn.Module] | None = None,
   **options: Any,
 ) -> Array:
-  """A convolution without bias and its batch norm, in the compact method of `net` that calls this.
+  """A convolution without bias and its batch norm; call it in a compact method of `net`.
 
   Args:
-    net: gives `norm` and `dtype`.
+    net: has `norm` and `dtype`.
     x: [b,h,w,c].
     features: channels of the result.
-    side: of the kernel; padded alike on all sides, so that stride 1 keeps the size.
+    side: of the kernel; symmetric padding, so that stride 1 keeps the size.
     names: of convolution and batch norm.
     train: normalise by the batch's statistics.
-    norm: another than the net's.
+    norm: instead of the net's.
     options: further fields of Conv.
 
   Returns:
@@ -56,5 +56,5 @@ def conv_norm(
 
 
 def run_block(net: nn.Module, block: Callable[[nn.Module, Array], Any], x: Array) -> Any:
-  """Returns block(net, x); where `net.remat` says so, the backward pass computes it again."""
+  """Returns block(net, x), recomputed in the backward pass if `net.remat`."""
   return nn.remat(block)(net, x) if net.remat else block(net, x)

@@ -3,8 +3,8 @@
 As released by Google (tensorflow/tpu, efficientnet/lite): stem, head, first and last stage keep their
 size in every variant. Names are those of its best-known port to PyTorch, without leading underscores
 and with '_' for '.': conv_stem, bn0, blocks_0_depthwise_conv, blocks_0_bn1 ... conv_head, bn1, fc.
-Padding is TensorFlow's 'SAME' (of an even side, stride 2: more at the bottom and the right), batch norm
-has epsilon 1e-3, and pixels are (x - 127) / 128.
+Padding is TensorFlow's 'SAME' (for even sides and stride 2 more at the bottom and right), batch norm has
+epsilon 1e-3, and pixels are (x - 127) / 128.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class EfficientNetLite(nn.Module):
     return taps
 
   def _channels(self, published: int) -> int:
-    """The channels of a stage: a multiple of 8, not below nine tenths of what the factor says."""
+    """The channels of a stage: a multiple of 8, at least 90 % of the scaled number."""
     scaled = published * self.scale[0]
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return self._narrowed(rounded if rounded >= 0.9 * scaled else rounded + 8)

@@ -1,8 +1,8 @@
 """Feature pyramid: Feature Pyramid Networks for Object Detection (arXiv:1612.03144).
 
-A 1x1 convolution brings each of the backbone's maps to one width; the coarser map is doubled (nearest)
-and added; a 3x3 convolution smooths the sum. Without ReLU or norm. Names are torchvision's:
-inner_blocks_0 (1x1, on the finest map) ..., layer_blocks_0 (3x3) ....
+A 1x1 convolution maps each of the backbone's maps to the same number of channels; the coarser map is
+upsampled (nearest) and added; a 3x3 convolution smooths the sum. There is no ReLU or norm. Names are
+torchvision's: inner_blocks_0 (1x1, on the finest map) ..., layer_blocks_0 (3x3) ....
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _xavier = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # Caffe2's
 
 
 class FPN(nn.Module):
-  """Maps of one width at all scales.
+  """Feature maps with the same number of channels at all scales.
 
   Attributes:
     features: channels of every map.
-    extra: adds a coarser one: every second value of the coarsest (P6, for proposals alone).
+    extra: adds a coarser map, every second value of the coarsest (P6, for proposals only).
   """
 
   features: int = 256
@@ -33,7 +33,7 @@ class FPN(nn.Module):
 
   @nn.compact
   def __call__(self, maps: Sequence[Array]) -> list[Array]:
-    """Maps [b,h,w,c], finest first, each half the size before, -> [b,h,w,features] alike."""
+    """Maps [b,h,w,c], finest first, each half the size of the last, -> [b,h,w,features] each."""
     inner = [self._conv(x, 1, f'inner_blocks_{i}') for i, x in enumerate(maps)]
     for i in reversed(range(len(inner) - 1)):
       inner[i] += double(inner[i + 1])[:, : inner[i].shape[1], : inner[i].shape[2]]
@@ -46,5 +46,5 @@ class FPN(nn.Module):
 
 
 def double(x: Array) -> Array:
-  """[b,h,w,c] -> [b,2h,2w,c], each value four times."""
+  """Nearest upsampling, [b,h,w,c] -> [b,2h,2w,c]."""
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -1,6 +1,6 @@
 """MobileNet V1 (arXiv:1704.04861) and V2 (arXiv:1801.04381).
 
-Each takes the names and the conventions of its best-known published weights, V1 those of Keras
+Each has the names and conventions of its best-known published weights, V1 those of Keras
 (conv1, conv1_bn, conv_dw_1, conv_dw_1_bn, conv_pw_1, conv_pw_1_bn ..., conv_preds; strided
 convolutions padded at the bottom and right only; batch norm epsilon 1e-3), V2 those of torchvision
 with '_' for '.' (features_0_0, features_0_1, features_1_conv_0_0 ..., classifier_1; symmetric
@@ -74,7 +74,7 @@ class _MobileNet(nn.Module):
     return conv_norm(self, x, features, side, names, train, stride=stride, **options)
 
   def _depthwise(self, x: Array, names: tuple[str, str], train: bool, stride: int) -> Array:
-    """3x3 convolution of each channel by itself, batch norm and ReLU6."""
+    """3x3 depthwise convolution, batch norm and ReLU6."""
     features = x.shape[-1]
     options = dict(side=3, stride=stride, groups=features)
     return nn.relu6(self._conv_bn(x, features, names, train, **options))

@@ -22,7 +22,7 @@ from jaxseg.types import Array, UserError
 
 STAGE_SIZES = {'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3)}
 
-FIRST = '_v1'  # ends the names of those that stride in the first 1x1
+FIRST = '_v1'  # suffix of the variants that stride in the first 1x1
 
 _he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -40,7 +40,7 @@ class ResNet(nn.Module):
     stride_first: a block strides in its first 1x1, as in the paper, not in its 3x3.
     num_classes: adds global average pooling and fc.
     remat: recompute each bottleneck in the backward pass.
-    frozen_stages: the stem and so many stages get no gradients (detectors: 1); 0: all learn.
+    frozen_stages: the stem and this many stages get no gradients (detectors: 1); 0: none is frozen.
   """
 
   stage_sizes: Sequence[int] = STAGE_SIZES['resnet50']

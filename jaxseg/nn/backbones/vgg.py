@@ -1,9 +1,9 @@
 """VGG16: Very Deep Convolutional Networks for Large-Scale Image Recognition (arXiv:1409.1556, D).
 
-Thirteen 3x3 convolutions in five stages, each followed by a 2x2 pooling, then fc6, fc7 and fc8, here
+Thirteen 3x3 convolutions in five stages, each followed by 2x2 pooling, then fc6, fc7 and fc8 as
 convolutions (7x7, 1x1, 1x1): a 224x224 image gives one vector of class scores, a larger one the scores
-of every window, 32 pixels apart. fc6 [7,7,8w,64w] holds the fully connected [49*8w,64w] in the order
-h, w, c. Names are Caffe's: conv1_1 ... conv5_3, fc6, fc7, fc8, and bn1_1 ... bn5_3 with batch norm
+of windows 32 pixels apart. fc6 [7,7,8w,64w] is the fully connected [49*8w,64w] in the order h, w, c.
+Names are Caffe's: conv1_1 ... conv5_3, fc6, fc7, fc8, and bn1_1 ... bn5_3 with batch norm
 (torchvision's vgg16_bn, whose convolutions keep their biases).
 """
 
@@ -82,13 +82,13 @@ class VGG16(nn.Module):
 
 
 def fully_connected(x: Array, features: int, rate: float, dropout: bool, padding: int) -> Array:
-  """fc6 and fc7 as convolutions, in the scope of the compact method that calls this.
+  """fc6 and fc7 as convolutions; call it in a compact method.
 
   Args:
     x: pool5, [b,h,w,c].
     features: channels of both; 4096 in the published net.
     rate: dropout rate (elementwise) after each ReLU.
-    dropout: whether to drop out.
+    dropout: whether to apply it.
     padding: zeros around pool5: 0 as published, 3 keeps the size.
 
   Returns:

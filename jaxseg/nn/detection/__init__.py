@@ -1,5 +1,5 @@
-"""What detectors share: boxes, anchors, matching, sampling, suppression, masks. Pure, fixed shapes.
+"""Building blocks of detectors: boxes, anchors, matching, sampling, NMS, masks. Pure, static shapes.
 
-A box is float32 (x0, y0, x1, y1) in pixels, its far edges exclusive: a one-pixel object at the origin
-has 0, 0, 1, 1. Functions see one image; models map them over a batch with vmap.
+A box is float32 (x0, y0, x1, y1) in pixels, with exclusive far edges: a one-pixel object at the origin
+has 0, 0, 1, 1. Functions take one image; models vmap them over a batch.
 """

@@ -1,4 +1,4 @@
-"""Boxes (x0, y0, x1, y1): areas, overlaps, anchors, and the offsets that a network regresses."""
+"""Boxes (x0, y0, x1, y1): areas, overlaps, anchors, and regression targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxseg.types import Array
 
-MAX_LOG_SCALE = math.log(1000 / 16)  # no box grows more than this in one step; exp stays finite
+MAX_LOG_SCALE = math.log(1000 / 16)  # largest growth of a box in one step; keeps exp finite
 
 
 def make_anchors(
@@ -22,16 +22,16 @@ def make_anchors(
   offset: float = 0.0,
   rounded: bool = False,
 ) -> np.ndarray:
-  """Returns boxes of fixed shapes around every cell of a feature map (arXiv:1506.01497, 3.1.1).
+  """Returns anchors around every cell of a feature map (arXiv:1506.01497, 3.1.1).
 
   Args:
     map_size: (h, w) of the map.
-    stride: image pixels between two cells.
+    stride: image pixels between cells.
     size: square root of an anchor's area.
     ratios: height over width.
     offset: centre of the first cell's anchors, in strides: 0 as in Detectron2 and torchvision, 0.5
-      in the middle of the cell's pixels.
-    rounded: corners rounded to full pixels around the centre, as torchvision's are.
+      for the centre of the cell's pixels.
+    rounded: rounds corners to integers relative to the centre, as in torchvision.
 
   Returns:
     float32 [h * w * len(ratios), 4], in pixels of the image, in the order [h, w, len(ratios)].
@@ -47,18 +47,18 @@ def make_anchors(
 
 
 def area(boxes: Array) -> Array:
-  """Returns float32 [...] of boxes [..., 4], in square pixels; 0 where a box is inside out."""
+  """Returns float32 [...] of boxes [..., 4], in square pixels; 0 for inverted boxes."""
   sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
   return sides[..., 0] * sides[..., 1]
 
 
 def are_large(boxes: Array, smallest: float) -> Array:
-  """Returns bool [n]: whether both sides of boxes [n, 4] have at least so many pixels."""
+  """Returns bool [n]: whether both sides of boxes [n, 4] are at least `smallest` pixels."""
   return jnp.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= smallest
 
 
 def intersection(a: Array, b: Array) -> Array:
-  """Returns the area that each pair shares, [n, m] of a [n, 4] and b [m, 4]."""
+  """Returns the intersection areas, [n, m] of a [n, 4] and b [m, 4]."""
   x0, y0, x1, y1 = a.T[:, :, None]
   u0, v0, u1, v1 = b.T[:, None]
   width = jnp.minimum(x1, u1) - jnp.maximum(x0, u0)
@@ -74,20 +74,20 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def clip(boxes: Array, extent: Array) -> Array:
-  """Moves what is outside of an image, x0, y0, x1, y1, to its border."""
+  """Clips boxes [..., 4] to an image's extent, float32 [4], x0, y0, x1, y1."""
   low, high = (jnp.concatenate([extent[i : i + 2]] * 2) for i in (0, 2))
   shape = (1,) * (boxes.ndim - 1) + (4,)
   return jnp.clip(boxes, low.reshape(shape), high.reshape(shape))
 
 
 def whole(image: Array) -> Array:
-  """Returns float32 [b, 4], x0, y0, x1, y1 of images [b, h, w, c] without padding."""
+  """Returns the extents, float32 [b, 4], x0, y0, x1, y1, of images [b, h, w, c] without padding."""
   count, height, width, _ = image.shape
   return jnp.tile(jnp.array([[0, 0, width, height]], jnp.float32), (count, 1))
 
 
 def centred_in(boxes: Array, extent: Array) -> Array:
-  """Returns bool [n]: whether the centres of boxes [n, 4] lie in an image, x0, y0, x1, y1."""
+  """Returns bool [n]: whether the centres of boxes [n, 4] lie in an image's extent, x0, y0, x1, y1."""
   centres = (boxes[:, :2] + boxes[:, 2:]) / 2
   return jnp.all((centres >= extent[None, :2]) & (centres <= extent[None, 2:]), axis=1)
 
@@ -95,15 +95,15 @@ def centred_in(boxes: Array, extent: Array) -> Array:
 def encode(
   boxes: Array, reference: Array, weights: tuple[float, float, float, float] = (1, 1, 1, 1)
 ) -> Array:
-  """Returns what `decode` turns back into the boxes (arXiv:1311.2524, appendix C).
+  """Returns regression targets, the inverse of `decode` (arXiv:1311.2524, appendix C).
 
   Args:
-    boxes: [..., 4]. An empty box (padding) gives finite nonsense, for a mask to hide.
+    boxes: [..., 4]. Empty boxes (padding) give finite nonsense, to be masked.
     reference: [..., 4], anchors or proposals.
-    weights: factors of (dx, dy, dw, dh), to bring them to one scale.
+    weights: factors of (dx, dy, dw, dh), to bring them to the same scale.
 
   Returns:
-    float32 [..., 4]: the centre's shift in sides of the reference, the logarithm of the sides' ratio.
+    float32 [..., 4]: the centre's shift relative to the reference's sides, the log of the sides' ratio.
   """
   centre, sides = _centre_and_sides(boxes)
   from_centre, from_sides = _centre_and_sides(reference)

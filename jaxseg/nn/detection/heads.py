@@ -1,4 +1,4 @@
-"""The three heads of Mask R-CNN: proposals over a pyramid, boxes of regions, masks of regions."""
+"""The three heads of Mask R-CNN: region proposals, boxes and masks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _msra = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class RPN(nn.Module):
-  """Region proposal network: one head over all levels (arXiv:1506.01497)."""
+  """Region proposal network: one head for all levels (arXiv:1506.01497)."""
 
   features: int
-  shapes: int  # anchors of a cell
+  shapes: int  # anchors per cell
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -39,7 +39,7 @@ class RPN(nn.Module):
 
 
 class BoxHead(nn.Module):
-  """Two fully connected layers, class scores and a box of each class but background."""
+  """Two fully connected layers, class scores, and a box for each class but background."""
 
   num_classes: int
   features: int
@@ -60,7 +60,7 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-  """Convolutions, a doubling one, and a mask of each class but background."""
+  """Convolutions, a 2x upsampling one, and a mask for each class but background."""
 
   num_classes: int
   features: int

@@ -1,4 +1,4 @@
-"""Masks of a few cells inside boxes: cut from the truth for training, pasted for results."""
+"""Low-resolution masks inside boxes: cropped from the ground truth for training, pasted for results."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from jaxseg.types import Array
 
 
 def crop(masks: Array, frames: Array, boxes: Array, size: int) -> Array:
-  """Cuts objects out as seen through boxes (arXiv:1703.06870, section 3.1).
+  """Resamples objects' masks to boxes (arXiv:1703.06870, section 3.1).
 
   Args:
-    masks: uint8 [n, m, m], how much of each cell of its frame an object covers, 255 all.
-    frames: float32 [n, 4], where they lie; beyond them is nothing of the object.
-    boxes: float32 [n, 4], that look at them.
+    masks: uint8 [n, m, m], the object's coverage of each cell of its frame, 255 is full.
+    frames: float32 [n, 4], boxes of the masks; objects do not extend beyond them.
+    boxes: float32 [n, 4], to crop to.
     size: cells along a side of the result.
 
   Returns:
     bool [n, size, size]: whether the object covers at least half of a cell, by bilinear interpolation,
-    averaged where cells of the box are wider than those of the frame.
+    with averaging if the box's cells are wider than the frame's.
   """
   cells = masks.shape[-1]
   rows, columns = (
@@ -33,7 +33,7 @@ def crop(masks: Array, frames: Array, boxes: Array, size: int) -> Array:
 
 
 def _shares(start: Array, end: Array, first: Array, last: Array, size: int, cells: int) -> Array:
-  """Returns the weight of each of a frame's cells in each of a box's, [n, size, cells]."""
+  """Returns the weights of the frame's cells in the box's cells, [n, size, cells]."""
   unit = cells / jnp.maximum(last - first, 1e-3)
   step = (end - start) * unit / size  # of the box's cells, in the frame's
   points = ((start - first) * unit)[:, None] + step[:, None] * (jnp.arange(size) + 0.5)[None] - 0.5
@@ -45,18 +45,18 @@ def _shares(start: Array, end: Array, first: Array, last: Array, size: int, cell
 def paste(
   masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
 ) -> list[tuple[int, int, np.ndarray]]:
-  """Puts masks back into their image, bilinearly; NumPy, for the host.
+  """Pastes masks into their image bilinearly; NumPy, for the host.
 
-  A pixel belongs to the object where the mask, interpolated at the pixel's centre, is at least 0.5;
-  outside of the mask's cells it fades to zero.
+  A pixel belongs to the object if the mask, interpolated at the pixel's centre, is at least 0.5; the
+  mask fades to zero beyond its outer cells' centres.
 
   Args:
     masks: float [n, m, m], probabilities.
-    boxes: float [n, 4], where they belong; what is outside of the image is cut off.
+    boxes: float [n, 4], of the masks; clipped to the image.
     size: (height, width) of the image.
 
   Returns:
-    Of each the row and the column of its first pixel, and its pixels, bool [h, w].
+    For each mask the row and column of its first pixel, and its pixels, bool [h, w].
   """
   masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float64)
   pasted = []
@@ -72,7 +72,7 @@ def paste(
 
 
 def _weights(start: float, end: float, cells: int, length: int) -> tuple[int, np.ndarray]:
-  """Returns the first pixel that a side of a box touches, and [pixels, cells] weights."""
+  """Returns the first pixel that a box touches along an axis, and weights [pixels, cells]."""
   first, last = max(int(np.floor(start)), 0), min(int(np.ceil(end)), length)
   pixels = np.arange(first, max(last, first)) + 0.5
   points = (pixels - start) / (end - start) * cells - 0.5

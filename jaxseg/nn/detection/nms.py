@@ -1,10 +1,9 @@
-"""Which boxes stay: non-maximum suppression, proposals (arXiv:1506.01497) and detections.
+"""Non-maximum suppression, proposals (arXiv:1506.01497) and detections.
 
-Suppression is exact and greedy, as a few rounds over the matrix of overlaps. A box is kept if no kept
-box of higher score overlaps it. Which boxes are kept is the only solution of that sentence; starting
-from "all" and applying it again and again reaches it: after k rounds every box is right whose chain of
-suppressors is shorter than k. A handful of rounds does for real boxes, where a loop over boxes would
-take as many as there are.
+Suppression is exact greedy NMS, computed by fixed-point iteration on the matrix of overlaps: a box is
+kept if no kept box of higher score overlaps it. This rule has a unique solution, and repeating it from
+"keep all" reaches it: after k rounds every box whose chain of suppressors is shorter than k is decided.
+Real boxes need a handful of rounds; a loop would need one for each box.
 """
 
 from __future__ import annotations
@@ -19,16 +18,13 @@ from jaxseg.types import Array
 
 
 def suppress(boxes: Array, scores: Array, threshold: float, groups: Array | None = None) -> Array:
-  """Tells which boxes survive.
+  """Returns bool [n], the boxes that survive NMS.
 
   Args:
-    boxes: float32 [n, 4], sorted by falling score.
+    boxes: float32 [n, 4], sorted by descending score.
     scores: float32 [n]; -inf marks padding, which neither survives nor suppresses.
-    threshold: overlap (intersection over union) above which the lower box goes.
-    groups: integers [n]; only boxes of one group suppress each other (classes). None: all do.
-
-  Returns:
-    bool [n].
+    threshold: IoU above which the box of lower score is suppressed.
+    groups: integers [n], such as classes; only boxes of the same group suppress each other. None: all.
   """
   valid = scores > -jnp.inf
   rank = jnp.arange(len(boxes))
@@ -46,7 +42,7 @@ def suppress(boxes: Array, scores: Array, threshold: float, groups: Array | None
 
 
 def best(keep: Array, scores: Array, count: int) -> tuple[Array, Array]:
-  """Returns the rows int32 [count] of the best kept scores [n], and these; -inf where none is left."""
+  """Returns the rows int32 [count] of the best kept scores [n], and the scores, -inf in unused rows."""
   scores = jnp.where(keep, scores, -jnp.inf)
   if count > len(scores):
     scores = jnp.pad(scores, (0, count - len(scores)), constant_values=-jnp.inf)
@@ -65,18 +61,18 @@ def propose(
   threshold: float,
   smallest: float = 1e-3,
 ) -> tuple[Array, Array]:
-  """Keeps the best boxes of one image's pyramid, each level thinned out for itself.
+  """Selects the best boxes of one image's pyramid, with NMS in each level.
 
   Args:
-    anchors, logits, deltas: one entry a level: [a, 4], [a] and [a, 4].
+    anchors, logits, deltas: one entry per level: [a, 4], [a] and [a, 4].
     extent: float32 [4], x0, y0, x1, y1 of the image; boxes are clipped to it before suppression.
-    candidates: of each level, those with the highest logits, enter its suppression.
-    count: of proposals, the best of all levels.
+    candidates: number of anchors of each level, by logit, that enter NMS.
+    count: number of proposals, the best of all levels.
     threshold: see suppress.
-    smallest: side of a box, in pixels, below which it is dropped.
+    smallest: boxes with a smaller side, in pixels, are dropped.
 
   Returns:
-    boxes float32 [count, 4] and logits float32 [count], falling; -inf where there was no more.
+    boxes float32 [count, 4] and logits float32 [count], descending; -inf in unused rows.
   """
 
   def thin_out(anchors, logits, deltas):
@@ -105,33 +101,33 @@ def detect(
   threshold: float,
   smallest: float = 1e-2,
 ) -> tuple[Array, Array, Array]:
-  """Picks one image's detections; boxes of different classes do not suppress each other.
+  """Selects one image's detections; boxes of different classes do not suppress each other.
 
   Args:
     proposals: float32 [r, 4]; valid: bool [r].
-    logits: [r, c], background first. deltas: [r, c - 1, 4], of each class but background.
+    logits: [r, c], background first. deltas: [r, c - 1, 4], for each class but background.
     extent: float32 [4], x0, y0, x1, y1 of the image; boxes are clipped to it before suppression.
     weights: see boxes.decode.
-    candidates: the likeliest pairs of proposal and class enter suppression. The papers' programs let
-      every pair above `score` enter; with more of them than this, the least likely are lost.
+    candidates: number of (proposal, class) pairs, by probability, that enter NMS. The papers' code
+      has no such limit; here the least likely pairs beyond it are lost.
     score: probability above which a pair is a candidate.
     threshold, smallest: see suppress and propose.
 
   Returns:
-    boxes float32 [count, 4]; scores float32 [count], falling; classes int32 [count], from 1; unused
-    rows are 0 throughout.
+    boxes float32 [count, 4]; scores float32 [count], descending; classes int32 [count], from 1; unused
+    rows are 0.
   """
   classes = logits.shape[1] - 1
-  chance = jax.nn.softmax(logits.astype(jnp.float32))[:, 1:]
-  chance = jnp.where(valid[:, None] & (chance > score), chance, -jnp.inf).reshape(-1)
-  chance, pairs = jax.lax.top_k(chance, min(candidates, len(chance)))
-  row, kind = pairs // classes, pairs % classes
-  boxes = box.clip(box.decode(deltas[row, kind], proposals[row], weights), extent)
-  chance = jnp.where(box.are_large(boxes, smallest), chance, -jnp.inf)
-  rows, scores = best(suppress(boxes, chance, threshold, kind), chance, count)
+  probability = jax.nn.softmax(logits.astype(jnp.float32))[:, 1:]
+  probability = jnp.where(valid[:, None] & (probability > score), probability, -jnp.inf).reshape(-1)
+  probability, pairs = jax.lax.top_k(probability, min(candidates, len(probability)))
+  row, class_index = pairs // classes, pairs % classes
+  boxes = box.clip(box.decode(deltas[row, class_index], proposals[row], weights), extent)
+  probability = jnp.where(box.are_large(boxes, smallest), probability, -jnp.inf)
+  rows, scores = best(suppress(boxes, probability, threshold, class_index), probability, count)
   used = scores > -jnp.inf
   return (
     jnp.where(used[:, None], boxes[rows], 0.0),
     jnp.where(used, scores, 0.0),
-    jnp.where(used, kind[rows] + 1, 0).astype(jnp.int32),
+    jnp.where(used, class_index[rows] + 1, 0).astype(jnp.int32),
   )

@@ -1,4 +1,4 @@
-"""What sampled anchors and proposals should have said: matched to the truth, labelled, encoded."""
+"""Training targets of sampled anchors and proposals: matching, labels and box deltas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jaxseg.nn.detection import boxes as box
 from jaxseg.types import VOID, Array
 
-CROWD_SHARE = 0.7  # of a box that lies on a crowd: it is no background (Detectron's threshold)
+CROWD_SHARE = (
+  0.7  # a box with more of its area on a crowd is not background (Detectron's threshold)
+)
 
 
 def match(
@@ -24,23 +26,22 @@ def match(
   background: float,
   best_of_each: bool = False,
 ) -> tuple[Array, Array, Array]:
-  """Matches boxes to true boxes by intersection over union (arXiv:1506.01497, 3.1.2).
+  """Matches boxes to ground-truth boxes by IoU (arXiv:1506.01497, 3.1.2).
 
   Args:
     candidates: float32 [r, 4]; truth: float32 [n, 4].
-    valid: bool [n], which of the truth are objects; the other rows are crowds or padding.
-    crowd: bool [n], which are crowds: a candidate that lies on one, for the most part of its own
-      area, is not negative.
-    foreground: overlap from which a candidate stands for its best true box.
-    background: overlap below which it stands for none; between the two it counts as neither.
-    best_of_each: for every true box the candidates that overlap it most are foreground too, ties
-      included, whatever the overlap; each still stands for the box that it overlaps most itself.
+    valid: bool [n], rows of the truth that are objects; the others are crowds or padding.
+    crowd: bool [n], rows that are crowds: candidates mostly covered by one are not negative.
+    foreground: IoU from which a candidate is positive.
+    background: IoU below which it is negative; in between it is neither.
+    best_of_each: for every true box the candidates of the largest IoU are positive too, ties
+      included, however small it is; each is still matched to the box that it overlaps most itself.
 
   Returns:
     index int32 [r], row of `truth` that a candidate overlaps most; positive and negative, bool [r].
   """
   compare = partial(_compare, candidates)
-  # All overlaps are millions for one image: box by box, a CPU takes a tenth of the time.
+  # An image has millions of overlaps: box by box, a CPU takes a tenth of the time.
   index, largest, best, on_crowd = jax.lax.platform_dependent(
     truth, valid, crowd, cpu=partial(compare, one_by_one=True), default=compare
   )
@@ -52,15 +53,15 @@ def match(
 
 
 def _compare(candidates, truth, valid, crowd, one_by_one: bool = False):
-  """Goes through the true boxes, all at once or one by one.
+  """Compares candidates with the true boxes, all at once or one by one.
 
   Returns:
-    Of each candidate: row and overlap of the valid true box that it overlaps most (of equals the
-    first), whether it is the best of one of them, and the largest area that it shares with a crowd.
+    For each candidate: row and IoU of the valid true box that it overlaps most (the first of equals),
+    whether it is the best for some true box, and its largest intersection with a crowd.
   """
 
-  def group(known, rows):
-    index, largest, best, on_crowd = known
+  def group(state, rows):
+    index, largest, best, on_crowd = state
     first, truth, valid, crowd = rows
     shared, overlap = box.intersection(truth, candidates), box.iou(truth, candidates)
     overlap = jnp.where(valid[:, None], overlap, 0.0)
@@ -85,20 +86,22 @@ def sample(
 ) -> tuple[Array, Array, Array]:
   """Draws `count` rows without replacement: up to `most_positive` positives, then negatives.
 
-  Where fewer positives exist, negatives take their rows (arXiv:1504.08083, 2.3).
+  With fewer positives, negatives fill their rows (arXiv:1504.08083, 2.3).
 
   Args:
-    positive, negative: bool [n], never both.
+    positive, negative: bool [n], disjoint.
     count: at most n; most_positive: at most count.
 
   Returns:
-    index int32 [count], positives first; is_positive bool [count]; is_valid bool [count], False
-    where there was nothing left to draw.
+    index int32 [count], positives first; is_positive bool [count]; is_valid bool [count], False in
+    unused rows.
   """
-  chance = jax.random.uniform(key, positive.shape)
-  luck, rows = jax.lax.top_k(jnp.where(positive, chance, -1.0), min(most_positive, len(positive)))
-  chosen = jnp.zeros(positive.shape, bool).at[rows].set(luck >= 0)
-  rank = jnp.where(chosen, 2.0, jnp.where(negative, chance, -1.0))
+  priority = jax.random.uniform(key, positive.shape)
+  highest, rows = jax.lax.top_k(
+    jnp.where(positive, priority, -1.0), min(most_positive, len(positive))
+  )
+  chosen = jnp.zeros(positive.shape, bool).at[rows].set(highest >= 0)
+  rank = jnp.where(chosen, 2.0, jnp.where(negative, priority, -1.0))
   rank, index = jax.lax.top_k(rank, count)
   return index.astype(jnp.int32), rank >= 2, rank >= 0
 
@@ -119,17 +122,17 @@ def anchor_targets(
   Args:
     anchors: float32 [a, 4], of all levels.
     truth: 'boxes' float32 [n, 4], 'classes' int32 [n] (0: padding), 'crowd' bool [n].
-    extent: float32 [4], the image; anchors around places beyond it stand for nothing.
-    count: of anchors; most_positive: at most so many stand for an object.
-    foreground, background: overlaps, see match.
+    extent: float32 [4], of the image; anchors centred outside are not sampled.
+    count: number of samples; most_positive: at most this many positives.
+    foreground, background: IoU thresholds, see match.
 
   Returns:
-    'index' int32 [count] into the anchors; 'labels' int32 [count]: 1 object, 0 background, VOID where
-    there was nothing left to sample; 'targets' float32 [count, 4], deltas to the object's box.
+    'index' int32 [count] into the anchors; 'labels' int32 [count]: 1 object, 0 background, VOID in
+    unused rows; 'targets' float32 [count, 4], deltas to the object's box.
   """
   inside = box.centred_in(anchors, extent)
   row, positive, negative = match(
-    jnp.where(inside[:, None], anchors, 0.0),  # without area it overlaps nothing
+    jnp.where(inside[:, None], anchors, 0.0),  # an empty box overlaps nothing
     truth['boxes'],
     _usable(truth),
     truth['crowd'],
@@ -156,18 +159,18 @@ def roi_targets(
   weights: tuple[float, float, float, float],
   foreground: float = 0.5,
 ) -> dict[str, Array]:
-  """Samples one image's proposals, the true boxes among them (arXiv:1703.06870, section 3.1).
+  """Samples one image's proposals together with the true boxes (arXiv:1703.06870, section 3.1).
 
   Args:
     proposals: float32 [r, 4]; valid: bool [r].
     truth: as in anchor_targets.
-    count: of regions; most_positive: at most so many are foreground, and these come first.
+    count: number of samples; most_positive: at most this many foreground regions, which come first.
     weights: see boxes.encode.
-    foreground: overlap from which a region stands for an object; below, it is background.
+    foreground: IoU from which a region is foreground, else background.
 
   Returns:
     'rois' float32 [count, 4]; 'classes' int32 [count], 0 background, VOID unused; 'rows' int32
-    [count], of the object in the truth; 'targets' float32 [count, 4], deltas to its box.
+    [count], the matched row of the truth; 'targets' float32 [count, 4], deltas to its box.
   """
   usable = _usable(truth)
   proposals = jnp.concatenate([proposals, truth['boxes']])

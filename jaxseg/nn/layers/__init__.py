@@ -1,4 +1,4 @@
-"""Layers that every network shares; each equals its lax or flax namesake, only faster on a CPU."""
+"""Layers shared by the networks; each equals its lax or flax namesake, but is faster on a CPU."""
 
 from jaxseg.nn.layers.bilinear import bilinear_kernel, resize_bilinear, upsample_bilinear
 from jaxseg.nn.layers.convolution import Conv, conv_general_dilated

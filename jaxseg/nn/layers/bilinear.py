@@ -1,7 +1,7 @@
-"""Bilinear ways up: FCN's fixed transposed convolution, and resizing.
+"""Bilinear upsampling: FCN's fixed transposed convolution, and resizing.
 
-On a TPU an axis is interpolated by a product with the matrix of all weights: pixels are not interleaved by a
-reshape there, whose tiles are made of images and channels.
+On a TPU an axis is interpolated by a product with the matrix of all weights: interleaving pixels by a
+reshape is slow there, because memory tiles span images and channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jax import lax
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split, shifted
 from jaxseg.types import Array
 
-_FEW = 6  # rows or columns up to which resizing is one small product, also where rows are split
+_FEW = 6  # up to this many rows or columns, resizing is one small product, also with split rows
 
 
 def bilinear_kernel(size: int) -> np.ndarray:
@@ -41,12 +41,12 @@ def upsample_bilinear(
 ) -> Array:
   """FCN's fixed upsampling: depthwise transposed convolution, bilinear kernel 2 * factor, VALID.
 
-  Output (n - 1) * factor + 2 * factor = (n + 1) * factor long; it fades to zero at the border.
+  The output length is (n - 1) * factor + 2 * factor = (n + 1) * factor; it fades to zero at the border.
 
   Args:
     x: [b,h,w,c] float.
-    factor: how many times larger; 2, 8, 16 and 32 in the paper (kernels 4, 16, 32 and 64).
-    size: (height, width) to crop to; None keeps all.
+    factor: of the upsampling; 2, 8, 16 and 32 in the paper (kernels 4, 16, 32 and 64).
+    size: (height, width) to crop to; None: no crop.
     offset: (row, column) where the crop starts; None centres it.
 
   Returns:
@@ -60,18 +60,20 @@ def upsample_bilinear(
   x = _upsample_line(2, factor, x)
   if size is None:
     return by_rows(x)
-  start = offset or tuple((have - want) // 2 for have, want in zip(x.shape[1:3], size, strict=True))
-  stop = tuple(first + want for first, want in zip(start, size, strict=True))
+  start = offset or tuple(
+    (length - target) // 2 for length, target in zip(x.shape[1:3], size, strict=True)
+  )
+  stop = tuple(first + target for first, target in zip(start, size, strict=True))
   if min(start) < 0 or stop[0] > x.shape[1] or stop[1] > x.shape[2]:
     raise ValueError(f'upsample_bilinear: no crop {size} at {start} in {tuple(x.shape[1:3])}')
   return by_rows(x[:, start[0] : stop[0], start[1] : stop[1]])
 
 
 def _rows_at(x: Array, points: np.ndarray) -> Array:
-  """Rows of x [b,h,w,c] at fractional points, zeros beyond its ends, where rows are split.
+  """Interpolates split rows of x [b,h,w,c] at fractional points, zeros beyond its ends.
 
-  All of a device's rows come from its own and one neighbour's: there are factor * h `points`, the
-  i-th within a row of i // factor.
+  A device needs only its own and one neighbour's rows: there are factor * h `points`, the i-th within
+  one row of i // factor.
   """
   b, h, w, c = x.shape
   x, y = by_rows(x, 1), 0.0
@@ -84,7 +86,7 @@ def _rows_at(x: Array, points: np.ndarray) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _upsample_line(axis: int, factor: int, x: Array) -> Array:
-  """One axis: n -> (n + 1) * factor; every output mixes the pixel before and the one after.
+  """Upsamples one axis, n -> (n + 1) * factor; every output interpolates two neighbouring pixels.
 
   Autodiff would reduce over the factor with a strided loop, some forty times slower on a CPU.
   """
@@ -112,7 +114,7 @@ def _line_by_product(axis: int, factor: int, x: Array) -> Array:
 
 
 def _line_points(n: int, factor: int) -> Array:
-  """Where each of the (n + 1) * factor outputs samples the n inputs; beyond them are zeros."""
+  """Input coordinates of the (n + 1) * factor outputs; inputs are zero beyond 0..n-1."""
   return (jnp.arange((n + 1) * factor, dtype=jnp.float32) + 0.5) / factor - 1
 
 
@@ -145,13 +147,13 @@ def _weighted(x: Array, axis: int, points: Array) -> Array:
 
 
 def _weights(n: int, points: Array) -> Array:
-  """What each of n pixels counts at each of m points: float32 [m,n]."""
+  """Bilinear weights of n pixels at m points, float32 [m,n]."""
   pixel = jnp.arange(n, dtype=jnp.float32)
   return jnp.maximum(0, 1 - jnp.abs(points[:, None] - pixel[None]))
 
 
 def _product(x: Array, axis: int, matrix: Array) -> Array:
-  """matrix [m,n] times x along an axis of n; as exact as x's type, on every device."""
+  """matrix [m,n] times x along an axis of length n, at the full precision of x's dtype."""
   exact = dict(precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None)
   return jnp.moveaxis(jnp.tensordot(x, matrix.astype(x.dtype), ((axis,), (1,)), **exact), -1, axis)
 
@@ -183,7 +185,7 @@ def _resize_line(x: Array, axis: int, length: int, align_corners: bool) -> Array
     return _rows_at(x, _points(n, length, align_corners, np))
   few = isinstance(n, int) and n <= _FEW
   if divides and factor % 2 == 0 and not align_corners and not few:
-    # The transposed convolution on an image whose border is repeated samples the same points.
+    # The transposed convolution of the edge-padded image samples the same points.
     pads = [(0, 0)] * x.ndim
     pads[axis] = (1, 1)
     wide = _upsample_line(axis, factor, jnp.pad(x, pads, mode='edge'))
@@ -193,9 +195,9 @@ def _resize_line(x: Array, axis: int, length: int, align_corners: bool) -> Array
 
 
 def _points(n: int, length: int, align_corners: bool, xp) -> Array:
-  """Where each of `length` outputs samples the n inputs, with numpy or jax.numpy as `xp`."""
+  """Input coordinates (n inputs) of `length` outputs, with numpy or jax.numpy as `xp`."""
   i = xp.arange(length, dtype=xp.float32)
   if align_corners:
     return i * xp.float32(n - 1) / xp.maximum(xp.float32(length - 1), 1)
-  ratio = xp.float32(n) / xp.float32(length)  # first: half and double sizes stay exact
+  ratio = xp.float32(n) / xp.float32(length)  # dividing first keeps half and double sizes exact
   return xp.clip((i + 0.5) * ratio - 0.5, 0, n - 1)

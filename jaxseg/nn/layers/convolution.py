@@ -1,14 +1,13 @@
-"""Convolution in the forms that XLA lacks on a CPU; other devices keep their own.
+"""Faster CPU forms of convolution and its gradients; other devices use XLA's.
 
 XLA's CPU weight gradient of a small kernel over a large map runs at a third of the speed of its
-forward pass. Here it is a matrix product instead: the kernel's windows of a few rows are laid out
-side by side (im2col) so that they fit the cache, multiplied with the output's gradient, and summed
-over the blocks of rows. In bfloat16 XLA convolves in float32, but a matrix product that sums in
-float32 uses the CPU's own bfloat16 instructions: with many channels the value and the input's
-gradient are such products too. A 1x1 kernel is a matrix product as it stands, forward and backward:
-XLA's own weight gradient takes three times as long. A large kernel over a small map (FCN's fc6) is
-one such product too: XLA's own takes a hundred times as long where the kernel is larger than the map.
-All else stays with XLA, which is faster there.
+forward pass. Here it is a matrix product: the kernel's windows of a few rows (im2col), as many as fit
+the cache, times the output's gradient, summed over blocks of rows. XLA convolves bfloat16 in float32,
+but a matrix product that accumulates in float32 uses the CPU's bfloat16 instructions: with many
+channels the value and the input's gradient are such products too. A 1x1 kernel is a plain matrix
+product, forward and backward: XLA's weight gradient takes three times as long. So is a large kernel over
+a small map (FCN's fc6): XLA takes a hundred times as long if the kernel is larger than the map.
+Everything else is left to XLA, which is faster there.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
 from jaxseg.nn.precision import chosen
 from jaxseg.types import Array
 
-_MAX_KERNEL = 3  # larger kernels reuse each value often enough for XLA's own gradient
-_MAX_NARROW = 32  # features of a 1x1 convolution that are better off in front, on a TPU
-_MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows win
+_MAX_KERNEL = 3  # for larger kernels XLA's gradient is fast enough
+_MAX_NARROW = 32  # features of a 1x1 convolution that a TPU should have as the first axis
+_MIN_PIXELS = 16384  # batch * height * width of the output from which blocks of rows are faster
 _MAX_SMALL_MAP = 1024  # height * width of the output up to which a larger kernel is one product
-_MAX_WINDOW_BYTES = 2**26  # of all its windows, laid out in float32
-_MIN_BFLOAT16_CHANNELS = 8  # an image's three channels fill no bfloat16 product
-_MIN_PRODUCT_CHANNELS = 128  # of a bfloat16 convolution, from which laying out its windows pays
-_BLOCK_BYTES = 4 * 2**20  # of laid out windows in float32: what the caches hold
+_MAX_WINDOW_BYTES = 2**26  # of all its windows in float32
+_MIN_BFLOAT16_CHANNELS = 8  # an image's three channels are too few for a bfloat16 product
+_MIN_PRODUCT_CHANNELS = 128  # of a bfloat16 convolution, from which im2col pays off
+_BLOCK_BYTES = 4 * 2**20  # of a block's windows in float32: fits the caches
 
 
 def conv_general_dilated(
@@ -47,15 +46,15 @@ def conv_general_dilated(
   padding: str | Sequence[tuple[int, int]],
   **options: Any,
 ) -> Array:
-  """`lax.conv_general_dilated` with the same arguments and values, its gradient fast on a CPU.
+  """`lax.conv_general_dilated`, same arguments and values, with a gradient that is fast on a CPU.
 
   Covers NHWC inputs [b,h,w,i] with HWIO kernels [kh,kw,i,o], stride 1, no dilation, no groups,
   float32 or (from 8 channels) bfloat16: kernels up to 3x3 on large maps, larger ones on small maps;
   in bfloat16 also kernels up to 3x3 on any map, from 128 channels; in float32 also 1x1 kernels of any
   stride on any map; and depthwise kernels [kh,kw,1,i] of any size and stride, see depthwise.py.
-  Any other call is the native one. Covered calls are differentiable in reverse mode only. Off the
-  CPU, and where rows are split over devices, all is native, but for 1x1 kernels to few features on a
-  TPU.
+  Any other call is the native one. Covered calls are differentiable in reverse mode only. On other
+  devices, and with rows split over devices, all calls are native, except 1x1 kernels to few features
+  on a TPU.
   """
   options['precision'] = chosen(options.get('precision'))
   native = functools.partial(
@@ -77,13 +76,13 @@ def conv_general_dilated(
 
 
 class Conv(nn.Conv):
-  """`flax.linen.Conv`, same fields and parameters, whose gradients are also fast on a CPU."""
+  """`flax.linen.Conv`, same fields and parameters, with gradients that are fast on a CPU."""
 
   conv_general_dilated: Callable | None = conv_general_dilated
 
 
 def _reach(lhs, rhs, strides, padding, dilation) -> int:
-  """How many rows above or below its own an output row reads, [b,h,w,i] and [kh,kw,i,o]."""
+  """Returns how many rows above or below its own an output row reads."""
   beyond = (dilation or (1,))[0] * (rhs.shape[0] - 1)
   if isinstance(padding, str):
     padding = lax.padtype_to_pads(lhs.shape[1:2], (beyond + 1,), strides[:1], padding)
@@ -100,7 +99,7 @@ def _is_covered(
   preferred_element_type=None,
   **dilations_and_groups,
 ) -> bool:
-  """Whether these are NHWC and HWIO, of known sizes, both float32 or bfloat16, and all else is 1."""
+  """Whether these are NHWC and HWIO of static size, float32 or bfloat16, without dilation or groups."""
   if preferred_element_type is not None or lhs.ndim != 4 or lhs.dtype != rhs.dtype:
     return False
   layout, nhwc = (
@@ -117,7 +116,7 @@ def _is_covered(
 
 
 def _depthwise_form(lhs, rhs, strides, padding) -> Callable | None:
-  """The same of a convolution in groups: one channel in and out of each, and nothing cut away."""
+  """The same for a grouped convolution with one channel in and out per group, and no negative pad."""
   pads = _pads(lhs, rhs, strides, padding)
   if rhs.shape[2:] != (1, lhs.shape[3]) or min(map(min, pads)) < 0:
     return None
@@ -136,7 +135,7 @@ def _is_of_pixels(rhs, padding) -> bool:
 
 
 def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
-  """Returns which form (precision, lhs, rhs) is fast on a CPU; None: lax's."""
+  """Returns the form (precision, lhs, rhs) that is fastest on a CPU; None: lax's."""
   sides = rhs.shape[:2]
   if _is_of_pixels(rhs, padding) and lhs.dtype == jnp.float32:
     return functools.partial(products.convolve_pixels, strides)
@@ -157,12 +156,12 @@ def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
   return functools.partial(products.convolve_windows, pads) if small else None
 
 
-# A small kernel over a large map: products of blocks of rows.
+# Small kernels over large maps: products of blocks of rows.
 
 
 def _convolve_blocks(pads, precision, x, kernel):
   if any(max(pad) >= side for pad, side in zip(pads, kernel.shape[:2], strict=True)):
-    # Its input gradient would pad negatively, which XLA's CPU backend can get wrong.
+    # The input gradient would have negative pads, which XLA's CPU backend can get wrong.
     x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
   return _convolve(pads, precision, x, kernel)
 
@@ -207,7 +206,7 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _product_of_blocks(pads, precision, x, kernel):
-  """The convolution as products of the windows of a few rows, summed in float32."""
+  """The convolution as matrix products for a few rows at a time, accumulated in float32."""
   kh, kw, inputs, features = kernel.shape
   (top, bottom), columns = pads
   b, height = x.shape[0], x.shape[1] + top + bottom - kh + 1
@@ -232,26 +231,26 @@ def _product_of_blocks(pads, precision, x, kernel):
 
 
 def _input_gradient(pads, precision, g, kernel):
-  """Input gradient [b,h,w,i] of g [b,h',w',o]: a convolution with the kernel turned round."""
-  turned = kernel[::-1, ::-1].swapaxes(2, 3)
+  """Input gradient [b,h,w,i] from g [b,h',w',o]: a convolution with the flipped kernel."""
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
   pads = tuple(
     (side - 1 - low, side - 1 - high)
     for side, (low, high) in zip(kernel.shape[:2], pads, strict=True)
   )
-  return _product_of_blocks(pads, precision, g, turned)
+  return _product_of_blocks(pads, precision, g, flipped)
 
 
 def _kernel_gradient(sides, pads, precision, x, g):
-  """Weight gradient [kh,kw,i,o] of x [b,h,w,i] and the output's gradient g [b,h',w',o].
+  """Weight gradient [kh,kw,i,o] from x [b,h,w,i] and the output's gradient g [b,h',w',o].
 
-  Each image keeps its own sum until the end, so a batch sharded over devices is reduced once.
+  Images are summed last, so that a batch sharded over devices is reduced only once.
   """
   (b, height, width, features), (kh, kw), inputs = g.shape, sides, x.shape[-1]
   rows, blocks = _rows_and_blocks(height, 4 * b * width * kh * kw * inputs)
-  spare = blocks * rows - height  # rows of zeros, which add nothing
+  padding_rows = blocks * rows - height  # rows of zeros, which add nothing
   (top, bottom), columns = pads
-  x = jnp.pad(x, ((0, 0), (top, bottom + spare), columns, (0, 0)))
-  g = jnp.pad(g, ((0, 0), (0, spare), (0, 0), (0, 0)))
+  x = jnp.pad(x, ((0, 0), (top, bottom + padding_rows), columns, (0, 0)))
+  g = jnp.pad(g, ((0, 0), (0, padding_rows), (0, 0), (0, 0)))
 
   def add_block(total, block):
     windows = _windows(x, block * rows, rows, kh, kw).reshape(b, rows * width, -1)
@@ -271,14 +270,14 @@ def _kernel_gradient(sides, pads, precision, x, g):
 
 
 def _rows_and_blocks(height: int, row_bytes: int) -> tuple[int, int]:
-  """How many rows of windows fit the caches, and how many such blocks there are."""
+  """Returns the number of rows whose windows fit the caches, and the number of such blocks."""
   rows = max(1, min(height, _BLOCK_BYTES // row_bytes))
   blocks = -(-height // rows)
   return -(-height // blocks), blocks
 
 
 def _windows(x: Array, first: Array, rows: int, kh: int, kw: int) -> Array:
-  """The kernel's windows of some rows of padded x, side by side: [b,rows,w',kh*kw*i]."""
+  """im2col of some rows of padded x: [b,rows,w',kh*kw*i]."""
   width = x.shape[2] - kw + 1
   band = lax.dynamic_slice_in_dim(x, first, rows + kh - 1, axis=1)
   parts = [band[:, i : i + rows, j : j + width] for i in range(kh) for j in range(kw)]

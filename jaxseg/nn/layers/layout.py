@@ -1,4 +1,4 @@
-"""How a TPU lays out what the loss reads."""
+"""The TPU memory layout of logits."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxseg.types import Array
 
-_LANES = 128  # that the last axis of an array fills in a TPU's memory
+_LANES = 128  # of the last axis of an array in a TPU's memory
 
 
 @jax.custom_vjp
 def laid_out_by_class(logits: Array) -> Array:
-  """Returns logits [b,h,w,c] unchanged; on a TPU each class then lies in memory as a picture of its own.
+  """Returns logits [b,h,w,c] unchanged, but on a TPU with the classes as the outermost memory axis.
 
-  Left to the compiler, channels are the lanes: of 21 classes' 107 stay empty in every pass of the
-  loss, and its reductions go across lanes. Rows fill them. The gradient is laid out alike.
-  For training alone: `jax.export` takes no program that says how arrays lie.
+  By default channels are the lanes: with 21 classes 107 lanes stay empty in every pass of the loss, and
+  its reductions go across lanes. Pixels of a row fill the lanes. The gradient gets the same layout.
+  For training only: `jax.export` rejects programs with layout constraints.
   """
   return _laid_out(logits)
 

@@ -1,4 +1,4 @@
-"""Batch normalisation and local response normalisation, statistics in float32."""
+"""Batch normalisation, local response and local contrast normalisation, with float32 statistics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last (Ioffe and Szegedy, arXiv:1502.03167).
 
   Parameters `scale`, `bias` and statistics `batch_stats/mean`, `batch_stats/var` are those of
-  `flax.linen.BatchNorm`. The variance is the biased one, computed in float32 as the mean of squared
-  differences from the mean (on a TPU from the running mean, then corrected: one pass over the map in
-  place of two), for normalising and for the running average alike; PyTorch stores the unbiased one.
+  `flax.linen.BatchNorm`. The variance is biased, for normalising and for the running average alike
+  (PyTorch stores the unbiased one), and computed in float32 as the mean squared difference from the mean
+  (on a TPU from the running mean, then corrected: one pass over the map instead of two).
 
   Attributes:
-    momentum: what the running averages keep of their old value at each step.
+    momentum: weight of the old value in the running averages.
     epsilon: added to the variance.
-    axis_name: mapped axis (pmap, shard_map) over which statistics are shared; None under plain
+    axis_name: mapped axis (pmap, shard_map) over which statistics are averaged; None under plain
       jit, where a sharded batch is one batch anyway.
     dtype: dtype of the result; None promotes input and parameters.
   """
@@ -53,14 +53,14 @@ class BatchNorm(nn.Module):
     near = mean_state.value
     y, mean, var = _normalize(axis_name, self.epsilon, dtype, x, scale, bias, near)
     if not self.is_initializing():
-      keep = self.momentum
-      mean_state.value = keep * mean_state.value + (1 - keep) * mean
-      var_state.value = keep * var_state.value + (1 - keep) * var
+      momentum = self.momentum
+      mean_state.value = momentum * mean_state.value + (1 - momentum) * mean
+      var_state.value = momentum * var_state.value + (1 - momentum) * var
     return y
 
 
 def _row(values: Array, x: Array) -> Array:
-  """[c] -> [1,...,c], to be broadcast to x."""
+  """[c] -> [1,...,c], which broadcasts to x."""
   return values.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -70,7 +70,7 @@ def _affine(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) ->
 
 
 def _moments(axis_name: str | None, x: Array, near: Array) -> tuple[Array, Array]:
-  """Returns mean and biased variance [c] of float32 x, over all devices of the axis."""
+  """Returns mean and biased variance [c] of float32 x over all devices of the axis."""
   mean, var = lax.platform_dependent(x, near, tpu=_moments_in_one_pass, default=_moments_of_two)
   if axis_name is None:
     return mean, var
@@ -85,7 +85,7 @@ def _moments_of_two(x, near):
 
 
 def _moments_in_one_pass(x, near):
-  """Both sums at once; exact where `near` is close to the mean, as running averages soon are."""
+  """Both sums at once; accurate if `near` is close to the mean, as running averages soon are."""
   axes = tuple(range(x.ndim - 1))
   beside = x - _row(near, x)
   shift = beside.mean(axes)
@@ -106,7 +106,7 @@ def _normalize_forward(axis_name, epsilon, dtype, x, scale, bias, near):
 
 
 def _normalize_backward(axis_name, epsilon, dtype, saved, cotangents):
-  """Both sums in one pass over the input: autodiff of two passes would keep three more arrays."""
+  """Both sums in one pass over the input; autodiff of two passes would save three more arrays."""
   x, mean, inverse, scale = saved
   g = cotangents[0].astype(jnp.float32)
   unit = _affine(x, mean, inverse, jnp.ones_like(scale), jnp.zeros_like(scale))
@@ -128,7 +128,7 @@ def local_response_norm(
 ) -> Array:
   """Divides by a power of the local energy across channels (Caffe's LRN, SegNet-Basic's input).
 
-  x / (k + alpha / size * sum of x^2 over the `size` channels around) ** beta.
+  x / (k + alpha / size * sum of x^2 over the `size` neighbouring channels) ** beta.
 
   Args:
     x: [...,c] float.
@@ -138,19 +138,19 @@ def local_response_norm(
     The shape and dtype of x; computed in float32.
   """
   half = size // 2
-  wide = x.astype(jnp.float32)
+  x32 = x.astype(jnp.float32)
   ones, pads = (1,) * (x.ndim - 1), ((0, 0),) * (x.ndim - 1)
   window, pads = (*ones, size), (*pads, (half, size - 1 - half))
-  energy = lax.reduce_window(jnp.square(wide), 0.0, lax.add, window, (*ones, 1), pads)
-  return (wide * (k + alpha / size * energy) ** -beta).astype(x.dtype)
+  energy = lax.reduce_window(jnp.square(x32), 0.0, lax.add, window, (*ones, 1), pads)
+  return (x32 * (k + alpha / size * energy) ** -beta).astype(x.dtype)
 
 
 def local_contrast_norm(x: Array, size: int = 9) -> Array:
   """Subtracts the local mean and divides by the local deviation (Jarrett et al., ICCV 2009, section 2.1).
 
   v = x - mean of x, y = v / max(c, sqrt(mean of v^2)), where the means are over all channels of a
-  window, weighted by a Gaussian whose deviation is a sixth of it, and c is the deviations' mean over the
-  image, at least 1e-3 (an image of one colour is 0). At the border the weights of what is there sum to 1.
+  window, with Gaussian weights of sigma a sixth of it, and c is the mean deviation over the image, at
+  least 1e-3 (a constant image gives 0). At the border the weights inside the image are renormalised.
 
   Args:
     x: [b,h,w,c] float.
@@ -174,10 +174,10 @@ def local_contrast_norm(x: Array, size: int = 9) -> Array:
       )
     return plane
 
-  wide = x.astype(jnp.float32)
-  there = blur(jnp.ones_like(wide[:1, ..., :1]))
-  wide -= blur(wide.mean(axis=-1, keepdims=True)) / there
-  energy = blur(jnp.square(wide).mean(axis=-1, keepdims=True)) / there
-  deviation = jnp.sqrt(energy + jnp.finfo(jnp.float32).tiny)  # a root of 0 has no gradient
+  x32 = x.astype(jnp.float32)
+  coverage = blur(jnp.ones_like(x32[:1, ..., :1]))
+  x32 -= blur(x32.mean(axis=-1, keepdims=True)) / coverage
+  energy = blur(jnp.square(x32).mean(axis=-1, keepdims=True)) / coverage
+  deviation = jnp.sqrt(energy + jnp.finfo(jnp.float32).tiny)  # sqrt has no gradient at 0
   least = jnp.maximum(deviation.mean(axis=(1, 2), keepdims=True), 1e-3)
-  return (wide / jnp.maximum(deviation, least)).astype(x.dtype)
+  return (x32 / jnp.maximum(deviation, least)).astype(x.dtype)

@@ -1,11 +1,11 @@
-"""Max pooling, its argmax, and unpooling, without select-and-scatter; averages over bins.
+"""Max pooling, argmax and unpooling without select-and-scatter; adaptive average pooling.
 
 The gradient of XLA's windowed maximum (select-and-scatter) is some thirty times slower than its
-forward pass on a CPU and is not deterministic on a GPU. There the pixels of a window are strided slices,
-so index and gradient are elementwise: the four corners of a 2x2 window, or all of a window that
-overlaps its neighbours (these not where rows are split over devices). A TPU has an instruction for
-either direction and keeps XLA's own; what it cannot do cheaply is to interleave pixels by a reshape
-(its tiles are made of images and channels), so that unpooling pads between pixels instead.
+forward pass on a CPU and not deterministic on a GPU. There the pixels of a window are strided slices,
+so that index and gradient are elementwise: the four corners of a 2x2 window, or all pixels of an
+overlapping window (but not with rows split over devices). A TPU has instructions for both directions
+and keeps XLA's own; but interleaving pixels by a reshape is slow there, because memory tiles span images
+and channels, so unpooling pads between pixels instead.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def max_pool(
     x: [b,h,w,c], float or integer.
     window, stride: side and step of the window, in pixels.
     padding: 'VALID', 'SAME' or ((top, bottom), (left, right)); padded with the lowest value.
-    ceil: Caffe's rule for the output size: a last, partial window counts too.
+    ceil: Caffe's rule for the output size: includes a last, partial window.
 
   Returns:
     [b,h',w',c] of x's dtype. Gradients, in reverse mode only, go to the first (row-major) maximum
@@ -60,7 +60,7 @@ def max_pool(
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
-  """2x2 maximum with stride 2, and where in its window each maximum was (SegNet, section 3).
+  """2x2 maximum with stride 2, and each maximum's position in its window (SegNet, section 3).
 
   Args:
     x: [b,h,w,c]; an odd size ends in a window of one row or column (Caffe's ceil mode).
@@ -92,18 +92,17 @@ def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
 
 
 def adaptive_average_pool(x: Array, bins: int) -> Array:
-  """Means over a grid of bins that covers the whole map (PSPNet's pyramid, arXiv:1612.01105).
+  """Means over a grid of bins that covers the map (PSPNet's pyramid, arXiv:1612.01105).
 
-  Bin i of a side of n pixels holds those from floor(i n / bins) up to, not including,
-  ceil((i + 1) n / bins), as PyTorch's adaptive pooling: where bins does not divide n, neighbours
-  overlap; where bins > n, pixels repeat.
+  Along a side of n pixels, bin i is [floor(i n / bins), ceil((i + 1) n / bins)), as in PyTorch's
+  adaptive pooling: if bins does not divide n, neighbours overlap; if bins > n, pixels repeat.
 
   Args:
     x: [b,h,w,c] float; h and w may be dimension variables of `jax.export`.
     bins: number of bins along each side.
 
   Returns:
-    [b,bins,bins,c] of x's dtype; sums are float32 at least.
+    [b,bins,bins,c] of x's dtype; sums are at least float32.
   """
   dtype, number = x.dtype, jnp.arange(bins)
   wide = jnp.promote_types(dtype, jnp.float32)
@@ -120,7 +119,7 @@ def adaptive_average_pool(x: Array, bins: int) -> Array:
 
 
 def _lacking(n: int) -> int:
-  """What n lacks to an even number, in a form that lets `jax.export` halve a symbolic n + it."""
+  """Returns n % 2, in a form that lets `jax.export` halve a symbolic n + _lacking(n)."""
   return 2 * ((n + 1) // 2) - n
 
 
@@ -129,24 +128,24 @@ def _lowest(dtype):
 
 
 def _pad(x: Array, rows: tuple[int, int], columns: tuple[int, int], fill) -> Array:
-  """Pads x [b,h,w,c]; negative numbers cut."""
+  """Pads x [b,h,w,c]; negative numbers crop."""
   edges = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
   return lax.pad(x, jnp.array(fill, x.dtype), edges)
 
 
-# Windows that overlap, or not of two by two pixels.
+# Overlapping windows, and all others that are not 2x2.
 
 
 def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
   low, high = pad
   steps = -(-(n + low + high - window) // stride)
-  if steps * stride >= n + low:  # Caffe: a window that starts beyond the image is dropped
+  if steps * stride >= n + low:  # Caffe drops a window that starts beyond the image
     steps -= 1
   return low, max(high, steps * stride + window - n - low)
 
 
 def _by_platform(slices, how, x):
-  """Pools by slices, on a TPU by XLA's own windows."""
+  """Pools by slices, but on a TPU by XLA's reduce_window."""
   return lax.platform_dependent(x, tpu=functools.partial(_windowed, *how), default=slices)
 
 
@@ -157,12 +156,12 @@ def _windowed(window, stride, pads, x):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _overlapping(window, stride, pads, size, x):
-  """Of x [b, *size, c]; the gradient needs the size."""
+  """Pools x [b, *size, c]; the gradient needs the size."""
   return _windowed(window, stride, pads, x)
 
 
 def _overlapping_forward(window, stride, pads, size, x):
-  """Saves where in its window (row-major) each maximum was."""
+  """Saves each maximum's position in its window (row-major)."""
   dtype, x = x.dtype, _pad(_wide(x), *pads, _lowest(_wide(x).dtype))
   rows, columns = (max(0, n - window + 1) for n in x.shape[1:3])
   pooled = x[:, :rows:stride, :columns:stride]
@@ -176,12 +175,12 @@ def _overlapping_forward(window, stride, pads, size, x):
 
 
 def _wide(x: Array) -> Array:
-  """A CPU compares and adds bfloat16 by way of float32, each time anew."""
+  """Converts bfloat16 once; a CPU would do it for every comparison and addition."""
   return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def _overlapping_backward(window, stride, pads, size, index, g):
-  """Adds up, for each pixel of a stride x stride block, the windows' corners that fall on it."""
+  """Sums, for each pixel of a stride x stride block, the gradients of the windows that cover it."""
   dtype, g = g.dtype, _wide(g)
   reach = (window - 1) // stride  # blocks that a window extends over, beside its first
   empty = jnp.pad(jnp.zeros_like(g), ((0, 0), (0, reach), (0, reach), (0, 0)))
@@ -201,13 +200,15 @@ def _overlapping_backward(window, stride, pads, size, index, g):
 _overlapping.defvjp(_overlapping_forward, _overlapping_backward)
 
 
-# Two by two pixels: pooling and unpooling are each other's gradients.
+# 2x2 windows: pooling and unpooling are each other's gradients.
 
 
 def _corners(x: Array, odd: tuple[int, int], fill) -> list[Array]:
   x = _pad(x, (0, odd[0]), (0, odd[1]), fill)
   starts = [(0, row, column, 0) for row in (0, 1) for column in (0, 1)]
-  return [lax.slice(x, start, x.shape, (1, 2, 2, 1)) for start in starts]  # of free sizes too
+  return [
+    lax.slice(x, start, x.shape, (1, 2, 2, 1)) for start in starts
+  ]  # works for symbolic sizes too
 
 
 def _select(index: Array, corners: list[Array]) -> Array:
@@ -223,7 +224,7 @@ def _scatter(x: Array, index: Array, odd: tuple[int, int]) -> Array:
 
 
 def _scatter_by_pads(odd, x, index):
-  """A zero between any two pixels, for each corner: a TPU's convolution reads it while it pads."""
+  """For each corner pads zeros between pixels, which a TPU fuses into the following convolution."""
   spread = 0
   for corner in range(4):
     row, column = divmod(corner, 2)

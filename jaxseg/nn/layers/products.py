@@ -1,4 +1,4 @@
-"""A convolution that is one matrix product: 1x1 kernels, and large ones over a small map."""
+"""Convolutions as one matrix product: 1x1 kernels, and large kernels over a small map."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def native(pads, precision, x, kernel, strides=(1, 1), groups=1):
 
 
 def _by_platform(**forms: Callable) -> Callable:
-  """Returns a convolution of several forms (how, precision, x, kernel); each has its own gradient."""
+  """Returns a convolution with a form (how, precision, x, kernel) and its gradient for each platform."""
 
   @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
   def convolve(how, precision, x, kernel):
-    given = {name: functools.partial(form, how, precision) for name, form in forms.items()}
-    return lax.platform_dependent(x, kernel, **given)
+    bound = {name: functools.partial(form, how, precision) for name, form in forms.items()}
+    return lax.platform_dependent(x, kernel, **bound)
 
   def forward(how, precision, x, kernel):
     return convolve(how, precision, x, kernel), (x, kernel)
@@ -40,14 +40,14 @@ def _by_platform(**forms: Callable) -> Callable:
 
 
 def _features_in_front(convolve, precision, x, kernel):
-  """A 1x1 convolution to few features on a TPU: as the last axis they would leave its lanes empty."""
+  """1x1 convolution to few features, which as the last axis would leave a TPU's lanes mostly empty."""
   del convolve
   contract = (((0,), (3,)), ((), ()))
   return jnp.moveaxis(lax.dot_general(kernel[0, 0], x, contract, precision=precision), 0, -1)
 
 
 def _windows_product(pads, precision, x, kernel):
-  """The convolution as one float32 matrix product of all windows."""
+  """The convolution as one float32 matrix product over all windows (im2col)."""
   kh, kw, inputs, features = kernel.shape
   dtype, x, kernel = x.dtype, x.astype(jnp.float32), kernel.astype(jnp.float32)
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
@@ -79,7 +79,7 @@ def _matmul_forward(precision, x, matrix):
 
 
 def _matmul_backward(precision, saved, g):
-  """XLA copies the first factor of the matrix' gradient transposed: let it be the narrow one."""
+  """XLA transposes the first factor of the matrix gradient by a copy, so the narrow one goes first."""
   x, matrix = saved
   matmul = functools.partial(jnp.matmul, precision=precision)
   narrow = x.shape[1] <= g.shape[1]

@@ -1,14 +1,14 @@
 """RoIAlign: features of boxes by bilinear interpolation (arXiv:1703.06870, section 3).
 
-Value i of a map of stride s is the feature at pixel coordinate s (i + 0.5) where `aligned`
+Value i of a map of stride s is the feature at pixel coordinate s (i + 0.5) if `aligned`
 (pixels are areas, Detectron2), else at s i (Detectron, torchvision). A bin is the mean of `samples` x
-`samples` points spread evenly in it. Points up to one cell outside of the map take its border's
-value, those further out count as zero.
+`samples` evenly spaced points. Points up to one cell outside the map take its border's value, those
+further out count as zero.
 
-The cells around the points of all boxes are many times the maps. So a CPU takes a few boxes at a time,
-forward and backward, and their cells stay in its cache: 512 boxes of 14 x 14 points from 200 x 336 x 256
-values and coarser maps, value and gradient, take 0.15 s so and 0.57 s all at once. Elsewhere (not
-measured) all boxes are cut at once, and the gradient is a scatter.
+The cells gathered for all boxes are many times larger than the maps. So a CPU takes a few boxes at a
+time, forward and backward, whose cells fit its cache: 512 boxes of 14 x 14 points from 200 x 336 x 256
+values and coarser maps, value and gradient, take 0.15 s instead of 0.57 s. Elsewhere (not measured) all
+boxes are gathered at once, and the gradient is a scatter.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ def roi_align(
   aligned: bool = True,
   at_a_time: int | None = None,
 ) -> Array:
-  """Cuts boxes out of a pyramid of features; differentiable in reverse mode only.
+  """Extracts features of boxes from a pyramid; differentiable in reverse mode only.
 
   Args:
     maps: of one image, finest first, each [h, w, c].
-    strides: image pixels a cell, of each map.
+    strides: image pixels per cell, of each map.
     boxes: float32 [n, 4], (x0, y0, x1, y1) in image pixels; no gradient flows into them.
-    levels: int32 [n], which map a box is cut from.
+    levels: int32 [n], the map of each box.
     size: bins along a side of the result.
     samples: points along a side of a bin.
-    aligned: see above; where not, a side is at least one cell long, as published.
-    at_a_time: boxes that are worked on together; None: 4 on a CPU, elsewhere all.
+    aligned: see above; if not, a side is at least one cell long, as published.
+    at_a_time: boxes to process together; None: 4 on a CPU, elsewhere all.
 
   Returns:
-    [n, size, size, c] of the maps' dtype; means, and gradients, are summed in float32.
+    [n, size, size, c] of the maps' dtype; means and gradients accumulate in float32.
   """
   sizes = [m.shape[:2] for m in maps]
   taps = _taps(jax.lax.stop_gradient(boxes), levels, sizes, strides, size, samples, aligned)
@@ -63,7 +63,7 @@ def roi_align(
 
 
 def level_of(boxes: Array, count: int, *, canonical_size: float = 224.0) -> Array:
-  """Returns which of `count` maps a box [..., 4] is cut from (arXiv:1612.03144, equation 1), int32.
+  """Assigns boxes [..., 4] to one of `count` maps (arXiv:1612.03144, equation 1), int32.
 
   A box of canonical_size^2 pixels belongs to level 4, map 0 is level 2.
   """
@@ -76,17 +76,17 @@ def level_of(boxes: Array, count: int, *, canonical_size: float = 224.0) -> Arra
 def _taps(boxes, levels, sizes, strides, size, samples, aligned) -> list[tuple[Array, Array]]:
   """Returns (cell, weight) [n, size, samples, size, samples] of the four cells around each point.
 
-  All maps lie in one list of cells; a weight is a share of the bin's mean.
+  Cells index the concatenated maps; weights include the bin's averaging.
   """
   starts = [0, *itertools.accumulate(height * width for height, width in sizes[:-1])]
   start, (height, width) = jnp.array(starts)[levels], jnp.array(sizes)[levels].T
   stride = jnp.array(strides, jnp.float32)[levels]
   y, x = _points(boxes / stride[:, None], size, samples, aligned)
   taps = []
-  for row, of_row in _neighbours(y, height):
-    for column, of_column in _neighbours(x, width):
+  for row, row_weight in _neighbours(y, height):
+    for column, column_weight in _neighbours(x, width):
       first = (start[:, None, None] + row * width[:, None, None])[:, :, :, None, None]
-      weight = of_row[:, :, :, None, None] * of_column[:, None, None] / samples**2
+      weight = row_weight[:, :, :, None, None] * column_weight[:, None, None] / samples**2
       taps.append((first + column[:, None, None], weight))
   return taps
 
@@ -96,8 +96,8 @@ def _points(boxes: Array, size: int, samples: int, aligned: bool) -> tuple[Array
   start = boxes[:, :2] - (0.5 if aligned else 0.0)
   sides = boxes[:, 2:] - boxes[:, :2]
   sides = sides if aligned else jnp.maximum(sides, 1.0)
-  share = (jnp.arange(size * samples, dtype=jnp.float32) + 0.5) / (size * samples)
-  points = start[:, :, None] + sides[:, :, None] * share[None, None]
+  fraction = (jnp.arange(size * samples, dtype=jnp.float32) + 0.5) / (size * samples)
+  points = start[:, :, None] + sides[:, :, None] * fraction[None, None]
   points = points.reshape(-1, 2, size, samples)
   return points[:, 1], points[:, 0]
 
@@ -108,13 +108,13 @@ def _neighbours(points: Array, length: Array) -> list[tuple[Array, Array]]:
   inside = (points >= -1) & (points <= length)
   points = jnp.clip(points, 0, length - 1)
   low = jnp.floor(points).astype(jnp.int32)
-  share = points - low
-  return [(low, inside * (1 - share)), (jnp.minimum(low + 1, length - 1), inside * share)]
+  fraction = points - low
+  return [(low, inside * (1 - fraction)), (jnp.minimum(low + 1, length - 1), inside * fraction)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cut(count: int, at_a_time: int, cells: Array, taps) -> Array:
-  """Weighted sums of cells [count, c]: [n, size, size, c]. Reads and scatters in groups of boxes."""
+  """Weighted sums of cells [count, c]: [n, size, size, c]. Gathers and scatters in groups of boxes."""
 
   def group(taps):
     total = 0.0
@@ -148,7 +148,7 @@ _cut.defvjp(_cut_forward, _cut_backward)
 
 
 def _grouped(tree: Any, size: int) -> Any:
-  """[n, ...] -> [groups, size, ...]; zeros fill the last group: cell 0 with the weight 0."""
+  """[n, ...] -> [groups, size, ...]; the last group is padded with zeros: cell 0 with weight 0."""
 
   def split(array: Array) -> Array:
     fill = -len(array) % size

@@ -1,7 +1,7 @@
 """Transposed convolution, fast on a CPU too.
 
-On a TPU it is XLA's own: pixels are not interleaved by a reshape there, whose tiles are made of images and
-channels.
+On a TPU it is XLA's own: interleaving pixels by a reshape is slow there, because memory tiles span
+images and channels.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def conv_transpose(
 
 
 def _transposed_by_rows(x: Array, kernel: Array, strides, precision) -> Array:
-  """Padding 'SAME': every pixel's block of the output, from the pixel and those beside it.
+  """Padding 'SAME' with split rows: computes each pixel's output block from its neighbourhood.
 
-  XLA gathers all rows for the gradient of a transposed convolution. In one dimension, output
-  s * k + j is the sum over d of x[k + d] * kernel[j + cut - s * d], wherever there is such a tap.
+  XLA would gather all rows for the gradient of a transposed convolution. In one dimension, output
+  s * k + j is the sum over d of x[k + d] * kernel[j + cut - s * d], over the taps that exist.
   """
   axes = [
     (side, step, _cut_before(side, step, 'SAME'))
@@ -99,13 +99,13 @@ def _transposed_by_rows(x: Array, kernel: Array, strides, precision) -> Array:
 
 
 def _native_blocks(x: Array, kernel: Array, precision) -> Array:
-  """The same as _spread_blocks."""
+  """Equals _spread_blocks."""
   strides = kernel.shape[:2]
   return lax.conv_transpose(x, kernel[::-1, ::-1], strides, 'VALID', precision=precision)
 
 
 def _spread_blocks(x: Array, kernel: Array, precision) -> Array:
-  """Every pixel becomes its own block of the output: one matrix product, no overlap."""
+  """Every pixel gives a separate block of the output, by one matrix product."""
   (b, h, w, i), (kh, kw, _, o) = x.shape, kernel.shape
   matrix = kernel.transpose(2, 0, 1, 3).reshape(i, kh * kw * o)
   y = lax.dot_general(x, matrix, (((3,), (0,)), ((), ())), precision=precision)
@@ -140,9 +140,9 @@ _transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
 def _kernel_gradient(strides, sides, padding, precision, x, g):
-  """Weight gradient [kh,kw,i,o] as products of x with the blocks of g that each pixel reaches.
+  """Weight gradient [kh,kw,i,o] as products of x with the blocks of g that each pixel contributes to.
 
-  XLA's own runs at 1 to 3 GFLOP/s on a CPU, because it multiplies with the zeros between pixels.
+  XLA's own runs at 1 to 3 GFLOP/s on a CPU, because it multiplies by the zeros between pixels.
   """
   (b, h, w, i), o, (down, right) = x.shape, g.shape[-1], strides
   reach = [-(-side // stride) for side, stride in zip(sides, strides, strict=True)]
@@ -164,7 +164,7 @@ def _kernel_gradient(strides, sides, padding, precision, x, g):
 
 
 def _cut_before(side: int, stride: int, padding: str) -> int:
-  """How many of the full transposed convolution's leading values lax's `padding` drops."""
+  """Returns how many leading values of the full transposed convolution lax's `padding` drops."""
   if padding == 'VALID' or stride > side - 1:
     return 0
   return side - 1 - -(-(side + stride - 2) // 2)
