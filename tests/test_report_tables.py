@@ -77,6 +77,16 @@ def test_a_row_says_what_the_run_says(run, file):
     assert words in row, words
 
 
+def test_what_a_run_says_stays_in_its_cell(run, file):
+  facts = json.loads(Path(run, 'run.json').read_text())
+  facts['command'] = 'a | b`\n<!-- end -->\n# mine <script>'
+  Path(run, 'run.json').write_text(json.dumps(facts))
+  tables.write([run], str(file), 'test')
+  before, begin, head, rule, row, end, after = file.read_text().splitlines()
+  assert row.endswith('| `a \\| b` &lt;!-- end --> # mine &lt;script>` |')
+  assert (before, end, after) == ('before', '<!-- end -->', 'after')
+
+
 def test_every_mode_of_a_split_may_have_a_row(run, file):
   """Plain first, then the others of the split; scores are those that all have."""
   for name, mode, iou in (('test_flip', 'flip', 0.75), ('val', '', 0.1)):

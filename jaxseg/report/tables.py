@@ -96,8 +96,13 @@ def show(
 
 
 def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-  lines = [f'| {" | ".join(cells)} |' for cells in (head, *rows)]
+  lines = [f'| {" | ".join(map(_cell_text, cells))} |' for cells in (head, *rows)]
   return [lines[0], '|---' * len(head) + '|', *lines[1:]]
+
+
+def _cell_text(text: str) -> str:
+  """Writes what a run says of itself, and it may be anybody's, so that it stays in its cell."""
+  return ' '.join(text.split()).replace('|', '\\|').replace('<', '&lt;')
 
 
 def replace_table(
