@@ -1,8 +1,8 @@
-"""Losses over pixels: pure functions that return (sum, weight), to be divided once, globally.
+"""Pixel losses: pure functions that return (sum, weight), to be divided once, globally.
 
-Labels are integers [b, h, w]. VOID pixels count nowhere; neither do labels outside the classes (the
-task counts those and the loop stops on them): a wrong label must never train. All maths is float32
-whatever the logits' dtype; gradients come back in the logits' dtype.
+Labels are integers [b, h, w]. VOID pixels are ignored, and so are labels outside the classes (the task
+counts those and the loop stops on them): a wrong label must never train. All maths is float32;
+gradients have the logits' dtype.
 """
 
 import functools
@@ -35,38 +35,36 @@ def softmax_cross_entropy(
 ) -> tuple[Array, Array]:
   """Weighted softmax cross-entropy, summed over the valid pixels.
 
-  Neither direction builds a one-hot array: the backward pass compares a class index with the label
-  inside the loop that computes softmax - target, straight into the logits' dtype.
+  No one-hot array is materialised: the backward pass compares class indices with the label in the
+  fused loop that computes softmax - target in the logits' dtype.
 
   Args:
     logits: [b, h, w, c], float32, bfloat16 or float16.
     label: integers [b, h, w]; VOID and labels outside [0, c) are skipped.
     class_weights: c numbers; each pixel is weighted by its true class's.
     pixel_weights: [b, h, w]; multiplies the class weight.
-    label_smoothing: share s of the target that is spread evenly, (1 - s) onehot + s / c (Szegedy 2016,
-      arXiv:1512.00567, section 7).
-    focal_gamma: multiplies each term by (1 - p)^gamma, p that of the true class; weights stay (Lin 2017,
-      arXiv:1708.02002, equation 5).
-    ohem: only pixels with a p below this train, the others are void (online hard example mining, Shrivastava
-      2016, arXiv:1604.03540, here over pixels); 0: all do.
-    ohem_kept: share of an image's pixels of a weight above 0 that trains whatever its p: that of the
-      least, and all that tie. It is drawn image by image, so that the value is that of any number of devices.
+    label_smoothing: s in the target (1 - s) onehot + s / c (Szegedy 2016, arXiv:1512.00567, section 7).
+    focal_gamma: multiplies each term by (1 - p)^gamma, with p of the true class; the sum of weights is
+      unchanged (Lin 2017, arXiv:1708.02002, equation 5).
+    ohem: only pixels with p below this train, the others are void (online hard example mining,
+      Shrivastava 2016, arXiv:1604.03540, here over pixels); 0: all train.
+    ohem_kept: fraction of an image's pixels of positive weight that always trains: those of the lowest
+      p, with ties. Selected per image, so that the value does not depend on the number of devices.
 
   Returns:
-    float32 scalars: sum over valid pixels of weight * -log p(label), and the sum of those weights
-    (the number of valid pixels where no weights are given). Both 0, with zero gradients, where all
-    is void.
+    float32 scalars: sum over valid pixels of weight * -log p(label), and the sum of the weights
+    (without weights, the number of valid pixels). Both 0, with zero gradients, if all is void.
   """
   chex.assert_rank(logits, 4)
   chex.assert_shape(label, logits.shape[:-1])
   weight = _weights(label, logits.shape[-1], class_weights, pixel_weights)
   label = jnp.where(is_valid(label, logits.shape[-1]), label.astype(jnp.int32), VOID)
 
-  def losses(smoothing: float) -> Array:  # what void says, even NaN, reaches nothing
+  def losses(smoothing: float) -> Array:  # masks void pixels, even NaN
     return jnp.where(weight != 0, _softmax_losses(logits, label, smoothing), 0.0)
 
   loss = losses(label_smoothing)
-  if focal_gamma:  # the bound keeps the gradient finite where gamma < 1
+  if focal_gamma:  # the bound keeps the gradient finite for gamma < 1
     loss = loss * jnp.maximum(-jnp.expm1(-losses(0.0)), 1e-12) ** focal_gamma
   if ohem:
     weight = _hardest(jnp.exp(-losses(0.0)), weight, ohem, ohem_kept)
@@ -82,7 +80,7 @@ def sigmoid_cross_entropy(
 ) -> tuple[Array, Array]:
   """Weighted binary cross-entropy of logits [b, h, w], the log-odds of class 1.
 
-  Labels are 0 or 1 and the rest as in `softmax_cross_entropy`.
+  Labels are 0 or 1; otherwise as `softmax_cross_entropy`.
   """
   chex.assert_rank(logits, 3)
   chex.assert_shape(label, logits.shape)
@@ -95,8 +93,8 @@ def soft_dice(logits: Array, label: Array) -> tuple[Array, Array]:
   """One minus the soft Dice coefficient (see `dice`) of logits [b, h, w, c] and label [b, h, w].
 
   Returns:
-    float32 scalars: the sum over images and classes, and the number of terms: c for each image that
-    has a valid pixel.
+    float32 scalars: the sum over images and classes, and the number of terms: c for each image with a
+    valid pixel.
   """
   return _summed_up(*dice(_softmax(logits), label))
 
@@ -104,7 +102,7 @@ def soft_dice(logits: Array, label: Array) -> tuple[Array, Array]:
 def soft_tversky(
   logits: Array, label: Array, *, alpha: float = 0.3, beta: float = 0.7
 ) -> tuple[Array, Array]:
-  """The same of the Tversky index (Salehi 2017, arXiv:1706.05721, equations 3 and 4), see `tversky`."""
+  """The same for the Tversky index (Salehi 2017, arXiv:1706.05721, equations 3 and 4), see `tversky`."""
   return _summed_up(*tversky(_softmax(logits), label, alpha=alpha, beta=beta))
 
 
@@ -121,7 +119,7 @@ def dice(probability: Array, label: Array) -> tuple[Array, Array]:
   """The soft Dice coefficient of each image and class, background too (NVIDIA's UNet_Medical).
 
   With probabilities p and indicator t over the valid pixels:
-  dice = (2 sum(p t) + 1e-6) / (sum(p^2 + t^2) + 1e-6). For the rest see `tversky`.
+  dice = (2 sum(p t) + 1e-6) / (sum(p^2 + t^2) + 1e-6). Arguments and result: see `tversky`.
   """
   return tversky(probability, label, power=2, epsilon=5e-7)
 
@@ -135,20 +133,20 @@ def tversky(
   power: int = 1,
   epsilon: float = 1e-6,
 ) -> tuple[Array, Array]:
-  """The Tversky index of each image and class: a Dice with a price for each kind of error.
+  """The Tversky index of each image and class: Dice with a weight for each kind of error.
 
   With probabilities p and indicator t over the valid pixels, TP = sum(p t), FP = sum(p^power) - TP and
   FN = sum(t) - TP: index = (TP + epsilon) / (TP + alpha FP + beta FN + epsilon).
 
   Args:
-    probability: float [b, h, w, c], summing to 1 over the last axis; NumPy's or JAX's.
+    probability: float [b, h, w, c], summing to 1 over the last axis; NumPy or JAX.
     label: integers [b, h, w]; VOID and labels outside [0, c) are skipped.
-    alpha, beta: prices of false positives and false negatives; both 0.5 is Dice, both 1 Jaccard.
-    power: 2 counts sum(p^2) of what is predicted.
-    epsilon: keeps a class that is neither there nor predicted at 1.
+    alpha, beta: weights of false positives and false negatives; both 0.5 is Dice, both 1 Jaccard.
+    power: of p in FP; 2 uses sum(p^2).
+    epsilon: smoothing, which makes the index of an absent class that is not predicted 1.
 
   Returns:
-    [b, c], float32 of JAX's arrays and float64 of NumPy's, and bool [b], whether an image has a valid
+    [b, c], float32 for JAX arrays and float64 for NumPy, and bool [b], whether an image has a valid
     pixel.
   """
   chex.assert_rank(probability, 4)
@@ -167,14 +165,15 @@ def tversky(
 def lovasz_softmax(logits: Array, label: Array) -> tuple[Array, Array]:
   """The Lovasz extension of the Jaccard loss (Berman 2018, arXiv:1705.08790, equations 9 and 12).
 
-  Image by image, so that the value does not depend on how many devices share a batch: over the valid
-  pixels of an image and for each class that its label has, errors |t - p| in falling order, each times
-  what the Jaccard loss rises by where its pixel joins the wrong ones. Piecewise linear in the errors, whose
-  gradient is these rises; errors of two kinds that are alike but for their last bit may change places.
+  Computed per image, so that the value does not depend on the number of devices. For each class in an
+  image's label, its valid pixels' errors |t - p| are sorted in descending order, and each is multiplied
+  by the increase of the Jaccard loss when its pixel joins the mispredicted ones. This is piecewise
+  linear in the errors, and the increases are its gradient; errors of t = 0 and t = 1 that differ only in
+  their last bit may be swapped.
 
   Returns:
-    float32 scalars: the sum over images of the mean over classes, and the number of images that have
-    a valid pixel.
+    float32 scalars: the sum over images of the mean over classes, and the number of images with a
+    valid pixel.
   """
   chex.assert_rank(logits, 4)
   chex.assert_shape(label, logits.shape[:-1])
@@ -192,34 +191,36 @@ def lovasz_softmax(logits: Array, label: Array) -> tuple[Array, Array]:
 
 
 def _jaccard_rises(error: Array, truth: Array) -> Array:
-  """Returns the gradient of the Lovasz extension, float32 [..., n], of errors from 0 and bool truth.
+  """Returns the gradient of the Lovasz extension, float32 [..., n], for errors >= 0 and bool truth.
 
-  One sort of whole numbers, error and truth in one (the bits of floats from 0 on are in their order), and
-  one back; where errors are 0 void may lie anywhere among them.
+  Sorts integers that pack error and truth (the bits of non-negative floats sort like the floats), and
+  sorts the result back. Void pixels have error 0, so their position among zeros does not matter.
   """
   bits = jax.lax.bitcast_convert_type(error, jnp.uint32)
   key = ~((bits & ~jnp.uint32(1)) | truth.astype(jnp.uint32))
-  place = jax.lax.broadcasted_iota(jnp.uint32, key.shape, key.ndim - 1)
+  position = jax.lax.broadcasted_iota(jnp.uint32, key.shape, key.ndim - 1)
   ordered = functools.partial(jax.lax.sort, num_keys=1, is_stable=False)
-  key, place = ordered((key, place))
-  found = (~key & 1).astype(jnp.float32)
-  total = jnp.sum(found, axis=-1, keepdims=True)
-  loss = 1 - (total - jnp.cumsum(found, axis=-1)) / (total + jnp.cumsum(1 - found, axis=-1))
-  return ordered((place, jnp.diff(loss, axis=-1, prepend=0.0)))[1]
+  key, position = ordered((key, position))
+  sorted_truth = (~key & 1).astype(jnp.float32)
+  total = jnp.sum(sorted_truth, axis=-1, keepdims=True)
+  loss = 1 - (total - jnp.cumsum(sorted_truth, axis=-1)) / (
+    total + jnp.cumsum(1 - sorted_truth, axis=-1)
+  )
+  return ordered((position, jnp.diff(loss, axis=-1, prepend=0.0)))[1]
 
 
 def _hardest(likelihood: Array, weight: Array, below: float, share: float) -> Array:
-  """Returns the weights [b, h, w], 0 but for the pixels that `softmax_cross_entropy` calls hard."""
+  """Returns the weights [b, h, w], 0 except for hard pixels, see `ohem` in `softmax_cross_entropy`."""
   likelihood = jax.lax.stop_gradient(likelihood)  # 1 where the weight is 0
-  wanted = jnp.ceil(share * jnp.sum(weight != 0, axis=(1, 2), dtype=jnp.float32)).astype(jnp.int32)
+  count = jnp.ceil(share * jnp.sum(weight != 0, axis=(1, 2), dtype=jnp.float32)).astype(jnp.int32)
   ranked = jnp.sort(likelihood.reshape(len(likelihood), -1), axis=-1)
-  last = jnp.take_along_axis(ranked, jnp.maximum(wanted - 1, 0)[:, None], axis=-1)
-  last = jnp.where(wanted[:, None] > 0, last, -1.0)[..., None]
-  return jnp.where((likelihood < below) | (likelihood <= last), weight, 0.0)
+  threshold = jnp.take_along_axis(ranked, jnp.maximum(count - 1, 0)[:, None], axis=-1)
+  threshold = jnp.where(count[:, None] > 0, threshold, -1.0)[..., None]
+  return jnp.where((likelihood < below) | (likelihood <= threshold), weight, 0.0)
 
 
 def _weights(label, num_classes: int, class_weights, pixel_weights) -> Array:
-  """Returns float32 [b, h, w]: the factor of each pixel's term, 0 where the label is no class."""
+  """Returns float32 [b, h, w]: each pixel's weight, 0 where the label is not a class."""
   valid = is_valid(label, num_classes)
   weight = valid.astype(jnp.float32)
   if class_weights is not None:
@@ -233,7 +234,7 @@ def _weights(label, num_classes: int, class_weights, pixel_weights) -> Array:
 
 
 def _is_class(logits: Array, label: Array) -> Array:
-  """Returns bool, the shape of `logits`: whether the channel is the label's. XLA fuses it away."""
+  """Returns bool, the shape of `logits`: whether the channel is the label's. XLA fuses it."""
   channel = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
   return channel == label[..., None]
 

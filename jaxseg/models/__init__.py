@@ -1,9 +1,9 @@
-"""One file a paper; the class is always `Model`, found by the name of its file.
+"""One file per paper; the class is always `Model`, found by its file's name.
 
-Its fields are what `config.model` may set, but for three that whoever builds it gives: `num_classes`,
-channels of the logits; `norm`, which makes batch norm layers (with the axis that the wrapper of the
-step maps); `dtype`, that of the computation: parameters stay float32. CONTRIBUTING has the contract.
-`launch/fidelity.py` measures what the methods `crop`, `scale` and `join` of a model do.
+`config.model` sets its fields, except three that `train.build` sets: `num_classes`, channels of the
+logits; `norm`, which makes batch norm layers (with the step wrapper's axis name); `dtype`, the compute
+type: parameters are float32. CONTRIBUTING has the contract. `launch/fidelity.py` measures the methods
+`crop`, `scale` and `join` of a model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def load(name: str) -> type:
   """Returns the class `Model` of jaxseg/models/{name}.py, or of any module by its dotted path.
 
   Raises:
-    UserError: no such model; the message lists those there are.
+    UserError: no such model; the message lists them all.
   """
   return parts.load('models', name).Model
 
@@ -34,7 +34,7 @@ def channels(**options: Any) -> Any:
 
 
 def dropout(**options: Any) -> Any:
-  """Returns a field for the share of the features that drop out."""
+  """Returns a field for a dropout rate."""
   return checked(lambda rate: 0 <= rate < 1, 'a share from 0, below 1', **options)
 
 
@@ -46,7 +46,7 @@ def stages(least: int, most: int, **options: Any) -> Any:
 
 
 def check_options(model: nn.Module) -> None:
-  """Raises UserError for a field out of its range, or none of the choices of its type, a Literal."""
+  """Raises UserError for a field outside its range or the choices of its Literal type."""
   check_fields(model, 'config.model')
   for name, hint in typing.get_type_hints(type(model)).items():
     if typing.Literal in map(typing.get_origin, (hint, *typing.get_args(hint))):
@@ -56,10 +56,10 @@ def check_options(model: nn.Module) -> None:
 def check_size(model: str, rule: SizeRule, image_shape: Sequence[int]) -> None:
   """Refuses an image [b,h,w,c] whose height or width the network cannot take.
 
-  Symbolic dimensions (`jax.export`) pass: whoever writes them writes them by the rule.
+  Symbolic dimensions (`jax.export`) pass: the exporter makes them follow the rule.
 
   Raises:
-    UserError: names the sizes that the network takes and the nearest ones to what was got.
+    UserError: names the allowed sizes and the nearest of them.
   """
   for side, size in zip(('height', 'width'), image_shape[1:3], strict=True):
     if isinstance(size, int) and not rule.allows(size):

@@ -1,22 +1,22 @@
 """Fully Convolutional Networks for Semantic Segmentation (arXiv:1411.4038; PAMI: arXiv:1605.06211).
 
 The defaults are the authors' reference release (fcn.berkeleyvision.org, voc-fcn8s): VGG16 whose
-conv1_1 pads the image by 100 pixels, pooling that rounds up, fc6 7x7 unpadded, score layers that
-start at zero, bilinear upsampling that is fixed (hence no parameter), and crops from the top left
-(19, 27 or 31 pixels for the result, 5 and 9 for the skips), for images of any size.
+conv1_1 pads the image by 100 pixels, pooling that rounds up, unpadded 7x7 fc6, zero-initialised score
+layers, fixed bilinear upsampling (hence without parameters), and crops from the top left (19, 27 or 31
+pixels for the result, 5 and 9 for the skips), for images of any size.
 
-Departures from it, and the option that gives each:
+Departures from it, by option:
   stride=32|16|8        FCN-32s, FCN-16s, FCN-8s.
   at_once=True          FCN-8s trained in one go: pool4 scaled by 0.01 and pool3 by 0.0001.
-  learn_upsampling      True: every upsampling is a full, learned deconvolution that starts
-                        bilinear; 'intermediate': all but the last one (the conference paper).
-  aligned=True          padding that keeps sizes ('SAME') instead of 100 and crops: cheaper, modern.
+  learn_upsampling      True: every upsampling is a learned deconvolution initialised bilinearly;
+                        'intermediate': all but the last (the conference paper).
+  aligned=True          'SAME' padding instead of 100 pixels and crops: cheaper, modern.
   batch_norm=True       batch norm in VGG16, for training from scratch.
-  head='light'          no fc6 and fc7: scores the last features of strides 32, 16 and 8 of any
-                        backbone, all aligned. No paper has it.
+  head='light'          without fc6 and fc7: scores the last features of strides 32, 16 and 8 of any
+                        backbone, all aligned. Not from a paper.
   head='torchvision'    torchvision's fcn_resnet50 and fcn_resnet101: stages 3 and 4 dilated, one
                         3x3 convolution, bilinear resize; aux=True adds its head on stage 3.
-Dropout is elementwise, as in Caffe; some ports drop whole channels.
+Dropout is elementwise, as in Caffe; some ports drop channels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from jaxseg.nn.layers import (
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
 _IMAGE_PADDING = 100
-# stride: (name of the last upsampling, its crop from the top left for that padding)
+# stride: (name of the last upsampling, its crop from the top left)
 _LAST = {32: ('upscore', 19), 16: ('upscore16', 27), 8: ('upscore8', 31)}
 # (stride of the skip, upsampling before it, score layer, crop of the skip, at-once scale)
 _SKIPS = ((16, 'upscore2', 'score_pool4', 5, 1e-2), (8, 'upscore_pool4', 'score_pool3', 9, 1e-4))
@@ -53,20 +53,20 @@ class Model(nn.Module):
   """FCN-32s, FCN-16s or FCN-8s.
 
   Parameters: conv1_1 ... conv5_3, fc6, fc7 (and bn1_1 ...) with VGG16, other backbones under
-  'backbone' with their own published names; score_fr, score_pool4, score_pool3; learned
-  upsampling in upscore2, upscore_pool4, upscore, upscore16, upscore8. head='torchvision' has
-  classifier_0 (3x3), classifier_1 (batch norm), classifier_4, and the same with aux_classifier_.
+  'backbone' with their published names; score_fr, score_pool4, score_pool3; learned upsampling in
+  upscore2, upscore_pool4, upscore, upscore16, upscore8. head='torchvision' has classifier_0 (3x3),
+  classifier_1 (batch norm), classifier_4, and the same with aux_classifier_.
 
   Attributes:
     stride: of the finest scores.
-    backbone: VGG16 or, with another head than the paper's, any.
+    backbone: VGG16, or any with other heads than the paper's.
     head: 'paper' (VGG16 only), 'light' or 'torchvision' (ResNets only, stride 8 only).
-    width: channels of VGG16's first stage, 64 as published; all else scales, fc6 is 64 * width.
+    width: channels of VGG16's first stage, 64 as published; the rest scales, fc6 is 64 * width.
     batch_norm, aligned, at_once, learn_upsampling: see above; head='light' is always aligned.
     dropout_rate: None is 0.5 after fc6 and fc7, 0.1 in torchvision's head.
     aux: also return 'aux_logits' (head='torchvision').
     remat: recompute each stage (VGG16) or block of the backbone in the backward pass.
-    frozen_norm: the backbone's batch norm uses (and keeps) the statistics that it was loaded with.
+    frozen_norm: the backbone's batch norm uses, and does not update, its running statistics.
   """
 
   num_classes: int
@@ -99,7 +99,7 @@ class Model(nn.Module):
     `dropout` says otherwise, dropout (random stream 'dropout').
 
     Raises:
-      UserError: options that do not go together, or a size outside `size_rule`.
+      UserError: incompatible options, or a size outside `size_rule`.
     """
     self._check_options()
     check_size('this FCN', self.size_rule, image.shape)
@@ -144,7 +144,7 @@ class Model(nn.Module):
       raise UserError(f'batch_norm=True is for vgg16 only: {self.backbone!r} always has it')
 
   def _features(self, image: Array, train: bool) -> dict[str, Array]:
-    """Feature maps of the backbone by stride, of stages by number with a ResNet."""
+    """Feature maps of the backbone by stride, and for a ResNet also by stage."""
     options = {name: getattr(self, name) for name in ('width', 'norm', 'dtype', 'remat')}
     train = train and not self.frozen_norm
     if self.backbone == 'vgg16':
@@ -161,7 +161,7 @@ class Model(nn.Module):
     return taps
 
   def _score(self, x: Array, name: str) -> Array:
-    """[b,h,w,c] -> [b,h,w,num_classes], zero before training."""
+    """[b,h,w,c] -> [b,h,w,num_classes], initially zero."""
     zeros = nn.initializers.zeros_init()
     return Conv(self.num_classes, (1, 1), dtype=self.dtype, kernel_init=zeros, name=name)(x)
 
@@ -188,11 +188,11 @@ class Model(nn.Module):
     return x
 
   def scale(self, x: Array, factor: float) -> Array:
-    """Shrinks a skip [b,h,w,c], so that all scores can be trained at once."""
+    """Scales down a skip [b,h,w,c] for training all scores at once."""
     return x * factor if self.at_once else x
 
   def crop(self, x: Array, offset: int, size: tuple[int, int]) -> Array:
-    """Takes `size` from x [b,h,w,c], starting `offset` pixels from its top left corner."""
+    """Crops x [b,h,w,c] to `size`, starting `offset` pixels from the top left corner."""
     if self._is_aligned:
       return x
     return x[:, offset : offset + size[0], offset : offset + size[1]]
@@ -216,7 +216,7 @@ class Model(nn.Module):
 
 
 def _bilinear_init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-  """Kernel [k,k,c,c] that interpolates each channel and mixes none."""
+  """Kernel [k,k,c,c] that interpolates each channel separately."""
   del key
   size, _, channels, features = shape
   channel_map = jnp.eye(channels, features, dtype=dtype)[None, None]

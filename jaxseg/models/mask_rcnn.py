@@ -1,20 +1,20 @@
 """Mask R-CNN (arXiv:1703.06870) on a feature pyramid (arXiv:1612.03144).
 
-A region proposal network slides over all levels of the pyramid; RoIAlign cuts its proposals out; one
-head classifies them and moves their boxes, a second draws a mask of each. Details that the paper
-leaves open are Detectron2's (facebookresearch/detectron2), which its published numbers come from:
+A region proposal network runs on all levels of the pyramid; RoIAlign extracts features of its
+proposals; one head classifies them and refines their boxes, a second predicts a mask for each. Details
+that the paper leaves open are Detectron2's (facebookresearch/detectron2), the published numbers' source:
   the first stages are frozen, and so is batch norm (frozen_stages=1, frozen_norm=True);
   anchors are centred on multiples of the stride, their corners not rounded;
-  RoIAlign takes pixels for areas (aligned=True), here with 2 x 2 points a bin at every size (there as
-  many as the bin has cells).
-Departures, and the option that gives each:
+  RoIAlign treats pixels as areas (aligned=True), here always with 2 x 2 points per bin (there as many
+  as the bin has cells).
+Departures, with their options:
   aligned=False, anchors_rounded=True  torchvision's, for its weights.
-  background is class 0, not the last one; there are no boxes and masks of it.
-  candidates  only so many pairs of proposal and class, the likeliest, enter the last suppression.
-  anchors on crowds are never background (Detectron2 drops crowds from the truth), and those centred
-  beyond the image neither (there they are).
+  background is class 0, not the last one, and has no boxes and masks.
+  candidates  limits the (proposal, class) pairs that enter the final NMS to the most probable.
+  anchors on crowds (which Detectron2 drops from the truth) or centred outside the image (which it
+  samples) are never background.
   frozen_norm=False, frozen_stages=0, width, features ...  small networks from scratch.
-All shapes are fixed: lists of boxes have as many rows as they may need, the unused ones are masked.
+All shapes are static: lists of boxes have a fixed number of rows, and the unused ones are masked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from jaxseg.nn.layers.roi_align import level_of, roi_align
 from jaxseg.nn.layers.split_rows import rows_are_split
 from jaxseg.types import LONGEST, Array, Outputs, SizeRule, UserError
 
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's deltas
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # for the second stage's deltas
 
 _rows = partial(within, 1, 100_000)  # of lists of boxes
 
@@ -55,28 +55,28 @@ class Model(nn.Module):
 
   Attributes:
     num_classes: with background, which is class 0.
-    backbone: gives the bottlenecks in each stage.
+    backbone: determines the bottlenecks in each stage.
     width: channels of the ResNet's first stage, 64 as published.
-    stage_sizes: other bottlenecks in each stage than the backbone's.
-    frozen_norm: batch norm uses (and keeps) the statistics that it was loaded with.
-    frozen_stages: the stem and so many stages get no gradients.
+    stage_sizes: bottlenecks in each stage, instead of the backbone's.
+    frozen_norm: batch norm uses, and does not update, its running statistics.
+    frozen_stages: the stem and this many stages get no gradients.
     features: channels of the pyramid and of the proposal network.
-    anchor_sizes: square root of the anchors' area, one a level; one more than the ResNet has stages
+    anchor_sizes: square root of the anchors' area for each level; one more than the ResNet has stages
       adds a level.
     anchor_ratios: height over width.
     anchor_offset, anchors_rounded: see detection.boxes.make_anchors.
     aligned: see layers.roi_align.
-    canonical_size: side of the box, in pixels, that is cut from the third level (stride 16).
-    pre_nms: candidates of each level that enter its suppression, in training and otherwise.
-    post_nms: proposals of an image, likewise.
-    rpn_samples: anchors of an image that train the proposal network, up to a half on objects.
-    roi_samples: proposals of an image that train the heads, up to a quarter on objects.
-    roi_share: that quarter.
-    box_features, mask_features, mask_layers: widths of the heads; 3x3 convolutions of the mask's.
+    canonical_size: side of a box, in pixels, that is assigned to the third level (stride 16).
+    pre_nms: candidates of each level that enter NMS, (in training, otherwise).
+    post_nms: proposals per image, likewise.
+    rpn_samples: sampled anchors per image, up to half of them positive.
+    roi_samples: sampled proposals per image.
+    roi_share: largest fraction of them that is positive.
+    box_features, mask_features, mask_layers: widths of the heads; 3x3 convolutions of the mask head.
     detections: rows of the result.
     candidates: see detection.nms.detect.
-    score: probability from which a detection counts.
-    nms: overlap above which the weaker of two detections of a class goes.
+    score: smallest probability of a detection.
+    nms: IoU above which the less probable of two detections of a class is suppressed.
     remat: recompute each bottleneck in the backward pass.
   """
 
@@ -127,19 +127,19 @@ class Model(nn.Module):
     truth: Mapping[str, Array] | None = None,
     extent: Array | None = None,
   ) -> Outputs:
-    """Maps image [b,h,w,c], preprocessed, to detections, or in training to what the losses need.
+    """Maps image [b,h,w,c], preprocessed, to detections, or in training to the inputs of the losses.
 
     Args:
       image: of a size that size_rule allows.
-      train: whether to sample and to return what tasks.instance.Task.losses takes.
+      train: whether to sample, and return the outputs for tasks.instance.Task.losses.
       truth: for training: 'boxes' float32 [b,n,4], 'classes' int32 [b,n] (0: unused row), 'crowd' bool
         [b,n], 'masks' uint8 [b,n,m,m] and 'mask_boxes' float32 [b,n,4], see data.objects.
-      extent: float32 [b,4], x0, y0, x1, y1 of the image without padding; None: there is none.
+      extent: float32 [b,4], x0, y0, x1, y1 of the image without padding; None: no padding.
 
     Returns:
       With d = `detections`: 'boxes' float32 [b,d,4] in pixels of the image, 'scores' float32 [b,d],
-      falling, 0 unused, 'classes' int32 [b,d], from 1, 0 unused, and 'masks' float32 [b,d,28,28],
-      probabilities inside of the box. In training: see `_sampled`.
+      descending, 0 unused, 'classes' int32 [b,d], from 1, 0 unused, and 'masks' float32 [b,d,28,28],
+      probabilities inside the box. In training: see `_sampled`.
 
     Raises:
       UserError: no such backbone, a size outside `size_rule`, levels that do not fit, no truth in
@@ -175,7 +175,7 @@ class Model(nn.Module):
       raise UserError('Mask R-CNN needs whole images on a device: set config.mesh=data:N')
 
   def _pyramid(self, image: Array, train: bool) -> list[Array]:
-    """Returns the maps [b,h,w,features], of strides 4, 8, ...; the finest is first."""
+    """Returns the maps [b,h,w,features] of strides 4, 8, ..., finest first."""
     resnet = ResNet(
       stage_sizes=self._stage_sizes,
       width=self.width,
@@ -191,7 +191,7 @@ class Model(nn.Module):
     return FPN(self.features, extra, self.dtype, name='fpn')([taps[f'stage{i}'] for i in stages])
 
   def _anchors(self, maps: Sequence[Array]) -> list[Array]:
-    """Returns those of each level, [a,4]."""
+    """Returns the anchors of each level, [a,4]."""
     options = dict(offset=self.anchor_offset, rounded=self.anchors_rounded)
     levels = zip(maps, _strides(maps), self.anchor_sizes, strict=True)
     return [
@@ -214,14 +214,14 @@ class Model(nn.Module):
       self.num_classes, self.mask_features, self.mask_layers, self.dtype, name='mask_head'
     )
 
-    def cut(boxes: Array, size: int) -> Array:
+    def pool(boxes: Array, size: int) -> Array:
       def one(maps, boxes):
         levels = level_of(boxes, len(maps), canonical_size=self.canonical_size)
         return roi_align(maps, _strides(maps), boxes, levels, size, aligned=self.aligned)
 
       return jax.vmap(one)(maps, boxes)
 
-    return lambda boxes: box_head(cut(boxes, 7)), lambda boxes: mask_head(cut(boxes, 14))
+    return lambda boxes: box_head(pool(boxes, 7)), lambda boxes: mask_head(pool(boxes, 14))
 
   def _detect(self, heads, proposals: Array, scores: Array, extent: Array) -> Outputs:
     box_head, mask_head = heads
@@ -236,22 +236,22 @@ class Model(nn.Module):
     boxes, scores, classes = jax.vmap(one)(
       proposals, scores > -jnp.inf, *box_head(proposals), extent
     )
-    cells = mask_head(boxes).astype(jnp.float32)
+    mask_logits = mask_head(boxes).astype(jnp.float32)
     chosen = jnp.maximum(classes - 1, 0)[:, :, None, None, None]
-    cells = jnp.take_along_axis(cells, chosen, axis=-1, mode='clip')[..., 0]
+    mask_logits = jnp.take_along_axis(mask_logits, chosen, axis=-1, mode='clip')[..., 0]
     used = (classes > 0)[:, :, None, None]
-    probability = jnp.where(used, jax.nn.sigmoid(cells), 0.0)
+    probability = jnp.where(used, jax.nn.sigmoid(mask_logits), 0.0)
     return {'boxes': boxes, 'scores': scores, 'classes': classes, 'masks': probability}
 
   def _sampled(self, heads, rpn, proposals: Array, valid: Array, truth, extent) -> Outputs:
-    """What the network said of its samples, and what it should have said.
+    """Predictions and targets for the sampled anchors and proposals.
 
     Returns:
       'rpn_logits' [b,s], 'rpn_labels' int32 [b,s] (1, 0, VOID unused), 'rpn_deltas' and 'rpn_targets'
       [b,s,4] of s sampled anchors; 'rois' [b,r,4], 'roi_classes' int32 [b,r] (VOID unused),
       'class_logits' [b,r,c], 'box_deltas' [b,r,c-1,4] and 'box_targets' [b,r,4] of r sampled
       proposals; 'mask_logits' [b,p,28,28,c-1] and 'mask_targets' bool [b,p,28,28] of the first p of
-      them: no others are positive. Targets carry no gradient.
+      them, which include all positives. Targets carry no gradient.
     """
     anchors, logits, deltas = rpn
     rows = {name: truth[name] for name in ('boxes', 'classes', 'crowd')}

@@ -1,22 +1,22 @@
 """PSPNet: Pyramid Scene Parsing Network (arXiv:1612.01105).
 
-A ResNet whose last two stages dilate (stride 8), a pyramid of averages over 1, 4, 9 and 36 bins
-beside its features, one 3x3 convolution, and bilinear upsampling with aligned corners: the input is
-8 n + 1 pixels high and wide, the features n + 1. In training a second, auxiliary head on stage 3 is
-supervised as well; the task weighs it (0.4).
+A ResNet whose last two stages are dilated (stride 8), pyramid pooling over 1, 4, 9 and 36 bins
+concatenated with its features, one 3x3 convolution, and bilinear upsampling with aligned corners: input
+sides are 8 n + 1 pixels, the features' n + 1. In training an auxiliary head on stage 3 is supervised as
+well; the task weights it (0.4).
 
-The paper leaves details open; they are those of one of the authors' two releases:
-  release='semseg'  PyTorch (hszhao/semseg): the stride of a bottleneck sits on its 3x3; dropout drops
-                   whole channels; new layers begin as PyTorch's; running averages keep 0.9.
-  release='caffe'  hszhao/PSPNet: the stride on the first 1x1; dropout of single values; MSRA; 0.95.
+Details that the paper leaves open follow one of the authors' two releases:
+  release='semseg'  PyTorch (hszhao/semseg): bottlenecks stride in their 3x3; channelwise dropout;
+                   PyTorch's initialisation of new layers; batch norm momentum 0.9.
+  release='caffe'  hszhao/PSPNet: bottlenecks stride in their first 1x1; elementwise dropout; MSRA; 0.95.
 In both the stem is three 3x3 convolutions ('deep'), and every 3x3 of a dilated stage has its stage's
 dilation. Both heads are supervised at the size of the image, as in semseg (Caffe: at an eighth of it).
-Departures, and the option that gives each:
+Departures, by option:
   deep_stem=False  the 7x7 stem, for torchvision's ImageNet weights.
   aux=False        no auxiliary head: the network of inference.
   align_corners=False  pixels as areas: the input is 8 n pixels and the features n, which can be
                    split evenly over devices by rows (config.mesh='data:4,spatial:2').
-  bins, width, stage_sizes  other pyramids, narrower and shallower networks.
+  bins, width, stage_sizes  other pyramids, or narrower and shallower networks.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Model(nn.Module):
 
   Parameters have the release's names with '_' for '.': ppm_features_0_1 (convolution of the first
   level of the pyramid), ppm_features_0_2 (its batch norm) ..., cls_0 (3x3), cls_1 (batch norm), cls_4
-  (scores), aux_0, aux_1 and aux_4 alike; the ResNet's own names are under 'backbone'.
+  (scores), likewise aux_0, aux_1 and aux_4; the ResNet's names are under 'backbone'.
 
   Attributes:
-    backbone: gives the bottlenecks in each stage.
+    backbone: determines the bottlenecks in each stage.
     release, deep_stem: see above.
     bins: bins along a side at each level of the pyramid; their number divides 32 * width.
     width: channels of the ResNet's first stage, 64 as published; the heads scale with it.
-    stage_sizes: other bottlenecks in each of the four stages than the backbone's.
+    stage_sizes: bottlenecks in each of the four stages, instead of the backbone's.
     dropout_rate: before the scores.
-    aux: whether there is the auxiliary head, with 'aux_logits' among the outputs.
+    aux: adds the auxiliary head and 'aux_logits' to the outputs.
     align_corners: of all bilinear upsampling; see above.
     remat: recompute each bottleneck in the backward pass.
   """
@@ -122,7 +122,7 @@ class Model(nn.Module):
     return partial(self.norm, momentum=0.95) if self.release == 'caffe' else self.norm
 
   def _pyramid(self, x: Array, train: bool) -> Array:
-    """[b,h,w,c] -> [b,h,w,2c]: x, then c / levels channels of each level of averages."""
+    """[b,h,w,c] -> [b,h,w,2c]: x, then c / levels channels of each pooling level."""
     levels, features = [x], x.shape[-1] // len(self.bins)
     for i, bins in enumerate(self.bins):
       name = f'ppm_features_{i}'

@@ -1,7 +1,7 @@
 """SegNet: A Deep Convolutional Encoder-Decoder Architecture (arXiv:1511.00561, figure 2, table 1).
 
-Pooling keeps where each maximum was; the decoder writes values back to those places (zeros
-elsewhere) and convolves. The defaults are the authors' release (SegNet-Tutorial, caffe-segnet):
+Pooling stores each maximum's index; the decoder unpools values to these positions (zeros elsewhere)
+and convolves. The defaults are the authors' release (SegNet-Tutorial, caffe-segnet):
 every convolution has a bias, batch norm has epsilon 1e-9, scale 1 and shift 0.001, MSRA fan-in
 initialisation, pooling rounds up (360x480 > ... > 23x30 > 12x15).
 
@@ -12,8 +12,8 @@ initialisation, pooling rounds up (360x480 > ... > 23x30 > 12x15).
   bayesian=True     Bayesian SegNet (arXiv:1511.02680): dropout in the deep half, as released.
   use_bias=False    the paper's text: no bias before batch norm (the release has them).
 
-The release keeps no running averages: it averages the statistics of one pass over the training set
-after training. Running averages serve here; that pass belongs to the training loop, not the model.
+The release has no running averages: after training it averages the statistics of one pass over the
+training set. Here the model has running averages; the training loop can make that pass.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ENCODERS = {
   ),
   'basic': tuple(((f'conv{stage}', 1),) for stage in range(1, 5)),
 }
-_SHALLOWEST_DROPOUT = 3  # stage, of both variants, from which on Bayesian SegNet drops out
+_SHALLOWEST_DROPOUT = 3  # first stage with dropout in Bayesian SegNet, of both variants
 _msra = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
@@ -62,7 +62,7 @@ class Model(nn.Module):
     input_norm: of 'basic', before its first convolution: 'response' as released, or local 'contrast'
       normalisation, as in the paper's comparison of variants (section 4.1).
     width: channels of the first convolution; all others scale with it.
-    bayesian: dropout after poolings 3 and deeper and after the decoder stages 3 and deeper.
+    bayesian: dropout after poolings and decoder stages 3 and deeper.
     dropout_rate: its rate.
     use_bias: biases in the convolutions that batch norm follows.
     remat: recompute each stage in the backward pass.
@@ -81,7 +81,7 @@ class Model(nn.Module):
 
   @property
   def size_rule(self) -> SizeRule:
-    return SizeRule()  # pooling rounds up and unpooling knows the size it came from
+    return SizeRule()  # pooling rounds up, and unpooling restores the stored size
 
   @nn.compact
   def __call__(self, image: Array, *, train: bool, dropout: bool | None = None) -> Outputs:
@@ -93,7 +93,7 @@ class Model(nn.Module):
     check_options(self)
     check_size('SegNet', self.size_rule, image.shape)
     dropout = train if dropout is None else dropout
-    encoder, memory = _ENCODERS[self.variant], []
+    encoder, poolings = _ENCODERS[self.variant], []
     x = jnp.asarray(image, self.dtype)
     if self.variant == 'basic':
       contrast = self.input_norm == 'contrast'
@@ -103,11 +103,11 @@ class Model(nn.Module):
       size = x.shape[1:3]
       encode = partial(Model._encode, convolutions=convolutions, train=train)
       x, index = run_block(self, encode, x)
-      memory.append((index, size))
+      poolings.append((index, size))
       self.sow('intermediates', f'pool{stage}', x)
       x = self._drop(x, stage, f'encdrop{stage}', dropout)
     for stage in range(len(encoder), 0, -1):
-      decode = partial(Model._decode, stage=stage, pooling=memory.pop(), train=train)
+      decode = partial(Model._decode, stage=stage, pooling=poolings.pop(), train=train)
       x = run_block(self, decode, x)
       x = self._drop(x, stage, f'decdrop{stage}', dropout)
     size, name = (1, 'conv_classifier') if self.variant == 'basic' else (3, 'conv1_1_D')
@@ -125,7 +125,7 @@ class Model(nn.Module):
     if self.variant == 'basic':
       return self._convolve(x, f'conv_decode{stage}', self.width, train)
     for i, (name, multiple) in reversed(list(enumerate(_ENCODERS['vgg16'][stage - 1]))):
-      if i == 0:  # the last one brings the channels of the next finer stage, or is the classifier
+      if i == 0:  # the last one has the channels of the next finer stage, or is the classifier
         if stage == 1:
           break
         _, multiple = _ENCODERS['vgg16'][stage - 2][0]

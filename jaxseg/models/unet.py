@@ -1,20 +1,20 @@
 """U-Net: Convolutional Networks for Biomedical Image Segmentation (arXiv:1505.04597, figure 1).
 
 The defaults are the paper's: 23 unpadded convolutions (572x572 in, 388x388 out), He initialisation,
-skips cropped at their centre, dropout 0.5 at the end of the contracting path, no batch norm. The
-paper does not say which feature maps drop out ("at the end of the contracting path"), nor in which
-order a skip is concatenated: here the last one, and as drawn in figure 1, skip first.
+centre-cropped skips, dropout 0.5 at the end of the contracting path, no batch norm. The paper does not
+say on which feature maps dropout acts ("at the end of the contracting path"), nor in which order a
+skip is concatenated: here on the last one, and skip first, as drawn in figure 1.
 
-What others mean by "the U-Net" is a `variant`, see VARIANTS, or one of these options:
+Other networks called "the U-Net" are a `variant`, see VARIANTS, or one of these options:
   padding='same'     output as large as the input.
   batch_norm=True    after every 3x3 convolution, which then has no bias.
-  up='bilinear'      bilinear upsampling (corners aligned) and half as many channels going up; with
-                     padding='same' and batch_norm this is milesial/Pytorch-UNet. The corners of
-                     each tile being aligned, tiles do not join exactly.
-  backbone='resnet50'  a classification network for the contracting path, its features of strides 2 to
-                     32 for skips and bottom; the scores of stride 2 are enlarged bilinearly. No paper
-                     has it, most codebases do: start from ImageNet weights, and take
-                     batch_norm=True and a width of 8 to 32.
+  up='bilinear'      bilinear upsampling (aligned corners) and half as many channels going up; with
+                     padding='same' and batch_norm this is milesial/Pytorch-UNet. Because corners are
+                     aligned per tile, tiled prediction is not exact.
+  backbone='resnet50'  a classification network as the contracting path, its features of strides 2 to
+                     32 as skips and bottom; bilinear upsampling of the scores of stride 2. Not from a
+                     paper, but common: start from ImageNet weights, with batch_norm=True and a width
+                     of 8 to 32.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Variant:
 
   Attributes:
     conv_init, up_init: initialisers of convolutions and of up-convolutions.
-    padding: where the network's own `padding` is None.
+    padding: default of the network's `padding`.
     up_side: of the up-convolutions' kernel.
     up_relu: whether ReLU follows them.
-    last_up: the last up-convolution has so many times the channels of its level.
-    skip_first: order in which a skip and upsampled features are concatenated.
-    dropout: where features drop out -> rate, in units of the network's `dropout_rate`.
+    last_up: channels of the last up-convolution, as a multiple of its level's.
+    skip_first: whether the skip is concatenated before the upsampled features.
+    dropout: position -> rate, in units of the network's `dropout_rate`.
   """
 
   conv_init: Callable = _he
@@ -97,15 +97,15 @@ class Model(nn.Module):
   Attributes:
     width: channels of level 0.
     depth: number of poolings.
-    padding: 'valid' or 'same'; None is what the variant was published with.
+    padding: 'valid' or 'same'; None: the variant's.
     batch_norm: normalise after every 3x3 convolution.
     up: 'deconv' or 'bilinear'.
     variant: a key of VARIANTS.
     dropout_rate: the variant's main rate.
     remat: recompute the convolutions of each level in the backward pass.
-    backbone: one of jaxseg.nn.backbones, see above; None: the paper's own contracting path.
-    backbone_width: of it; 64 is the published network.
-    frozen_norm: the backbone's batch norm uses (and keeps) the statistics that it was loaded with.
+    backbone: one of jaxseg.nn.backbones, see above; None: the paper's contracting path.
+    backbone_width: of the backbone; 64 is the published network.
+    frozen_norm: the backbone's batch norm uses, and does not update, its running statistics.
   """
 
   num_classes: int
@@ -131,7 +131,7 @@ class Model(nn.Module):
     and, unless `dropout` says otherwise, dropout (random stream 'dropout').
 
     Raises:
-      UserError: an option that does not exist, or a size outside `size_rule`.
+      UserError: an invalid option, or a size outside `size_rule`.
     """
     self._check_options()
     check_size('the U-Net', self.size_rule, image.shape)
@@ -139,7 +139,7 @@ class Model(nn.Module):
     drop = partial(self._drop, active=train if dropout is None else dropout)
     if self.backbone:
       return self._on_backbone(image, train, convolve, drop)
-    narrow = 2 if self.up == 'bilinear' else 1  # there, no up-convolution halves the channels
+    narrow = 2 if self.up == 'bilinear' else 1  # without up-convolutions, which halve the channels
 
     x, skips = jnp.asarray(image, self.dtype), []
     for level in range(self.depth):
@@ -157,7 +157,7 @@ class Model(nn.Module):
     return {'logits': self._conv(self.num_classes, 1, name='score')(x)}
 
   def _on_backbone(self, image: Array, train: bool, convolve: Callable, drop: Callable) -> Outputs:
-    """The network of a backbone, whose level l has the stride 2**l."""
+    """The network on a backbone, whose level l has stride 2**l."""
     options = {name: getattr(self, name) for name in ('norm', 'dtype', 'remat')}
     options |= dict(width=self.backbone_width, name='backbone')
     backbone = backbones.build(self.backbone, **options)
@@ -172,7 +172,7 @@ class Model(nn.Module):
   def _convolve(
     self, x: Array, name: str, first: int, second: int | None = None, *, train: bool
   ) -> Array:
-    """Two 3x3 convolutions with ReLU, of so many channels: [b,h,w,c] -> [b,h',w',second]."""
+    """Two 3x3 convolutions with ReLU, of `first` and `second` channels: [b,h,w,c] -> [b,h',w',second]."""
 
     def block(model: Model, x: Array) -> Array:
       for i, features in ((1, first), (2, second or first)):
@@ -213,11 +213,11 @@ class Model(nn.Module):
     return jnp.concatenate(parts, axis=-1)
 
   def _drop(self, x: Array, where: str, name: str, *, active: bool) -> Array:
-    """Dropout, if the variant has it there."""
-    share = VARIANTS[self.variant].dropout.get(where)
-    if share is None:
+    """Dropout, if the variant has it at this position."""
+    factor = VARIANTS[self.variant].dropout.get(where)
+    if factor is None:
       return x
-    drop = nn.Dropout(share * self.dropout_rate, name=f'{name}_dropout')
+    drop = nn.Dropout(factor * self.dropout_rate, name=f'{name}_dropout')
     return drop(x, deterministic=not active)
 
   @property
@@ -225,7 +225,7 @@ class Model(nn.Module):
     step = 32 if self.backbone else 2**self.depth
     if self._padding == 'SAME':
       return SizeRule(multiple=step, minimum=step)
-    # An unpadded level eats 4 pixels before its pooling and 4 after its up-convolution.
+    # An unpadded level loses 4 pixels before its pooling and 4 after its up-convolution.
     minimum = 12 * step - 4
     return SizeRule(step, offset=minimum % step, minimum=minimum, margin=6 * step - 4)
 

@@ -1,6 +1,6 @@
 """Instance segmentation: boxes, classes and masks of objects.
 
-The losses are those of Mask R-CNN (arXiv:1703.06870, section 2), divided as Detectron2 divides them.
+The losses are those of Mask R-CNN (arXiv:1703.06870, section 2), normalised as in Detectron2.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from jaxseg.nn.detection.masks import paste
 from jaxseg.tasks import Pictures, Row
 from jaxseg.types import VOID, Array, Batch, Detections, Losses, Outputs, UserError
 
-TRUTH = ('boxes', 'classes', 'crowd', 'masks', 'mask_boxes')  # what the network needs to sample
-MIN_SCORE = 0.5  # of what is painted into masks and pictures; the lists have all detections
+TRUTH = ('boxes', 'classes', 'crowd', 'masks', 'mask_boxes')  # the network samples from these
+MIN_SCORE = 0.5  # of objects drawn into masks and pictures; lists have all detections
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """How detections are trained and read. Hashable: a jitted function may take it as static argument.
+  """Losses and predictions of detectors. Hashable, so that it can be a static argument of jit.
 
   Attributes:
     num_classes: with background, which is class 0.
@@ -52,7 +52,7 @@ class Task:
 
   @property
   def num_outputs(self) -> int:
-    """Classes that the network tells apart, background among them."""
+    """Classes of the network, including background."""
     return self.num_classes
 
   @property
@@ -60,7 +60,7 @@ class Task:
     return (objects.Objects(self.max_instances, self.max_layers, self.min_area),)
 
   def model_inputs(self, batch: Batch) -> dict[str, Any]:
-    """Returns 'truth' and 'extent'. Raises UserError where the batch holds no instances."""
+    """Returns 'truth' and 'extent'. Raises UserError if the batch has no instances."""
     missing = [name for name in (*TRUTH, 'extent') if name not in batch]
     if missing:
       raise UserError(
@@ -72,44 +72,44 @@ class Task:
     """The terms of the loss, see jaxseg.tasks.
 
     Args:
-      outputs: of models.mask_rcnn in training, where they are described.
+      outputs: of models.mask_rcnn in training, see there.
       batch: unused; the network has sampled from it.
 
     Returns:
       'rpn/objectness' (binary cross-entropy) and 'rpn/box' (L1) over the sampled anchors, both
-      divided by all places that the sample has; 'class' (cross-entropy) and 'box' (L1, of the true
-      class) both divided by the number of sampled regions; 'mask' (binary cross-entropy of the true
-      class), the mean over the cells of positive regions.
+      divided by the sample's size, unused rows included; 'class' (cross-entropy) and 'box' (L1, of
+      the true class), both divided by the number of sampled regions; 'mask' (binary cross-entropy of
+      the true class), the mean over the cells of positive regions.
     """
     del batch
     anchors = jnp.float32(outputs['rpn_labels'].size)
-    objectness, moves = _proposal_sums(outputs)
+    objectness, box_sum = _proposal_sums(outputs)
     labels = outputs['roi_classes']
     sampled = jnp.sum(labels != VOID, dtype=jnp.float32)
     cells, total = _mask_sum(outputs)
     return {
       'rpn/objectness': (objectness, anchors),
-      'rpn/box': (moves, anchors),
+      'rpn/box': (box_sum, anchors),
       'class': (_class_sum(outputs['class_logits'], labels), sampled),
       'box': (_box_sum(outputs['box_deltas'], outputs['box_targets'], labels), sampled),
       'mask': (total, cells),
     }
 
   def invalid(self, batch: Batch) -> Array:
-    """Counts the objects whose class is outside of the classes, int32."""
+    """Counts objects with a class out of range, int32."""
     classes = batch['classes']
     return jnp.sum((classes < 0) | (classes >= self.num_classes), dtype=jnp.int32)
 
   def predict(self, outputs: Outputs, size: Size, *, maps: bool = False) -> dict[str, Array]:
-    """Returns boxes [b, d, 4] in pixels of the network's input, scores (0: unused), classes, masks."""
+    """Returns 'boxes' [b, d, 4] in pixels of the network's input, 'scores' (0: unused), 'classes', 'masks'."""
     del size, maps
     return {name: outputs[name] for name in ('boxes', 'scores', 'classes', 'masks')}
 
   def in_image(self, row: Row, frame: Frame, size: Size) -> Prediction:
-    """Returns 'detections', and 'ids' and 'mask' as `painted` shows them.
+    """Returns 'detections', and 'ids' and 'mask' from `painted`.
 
-    Detections are those that have a pixel, their boxes clipped to the image. A box may reach into the
-    padding: a mask belongs to its box as the network gave it.
+    Detections without a pixel are dropped. Boxes are clipped to the image, but only after their masks
+    were pasted: a predicted box may extend into the padding.
     """
     used, (y, x) = row['scores'] > 0, frame.factor(size)
     boxes = row['boxes'][used] * np.array([x, y, x, y], np.float32)
@@ -119,7 +119,7 @@ class Task:
     return self.of_objects(detections[np.array([bool(p.mask.any()) for p in pieces], bool)])
 
   def of_objects(self, detections: Detections, score: float | None = None) -> Prediction:
-    """Returns what `in_image` does, of an image's objects from a score on; None: of all."""
+    """Returns the prediction for an image's objects with at least this score; None: for all."""
     detections = detections[detections.scores >= (score or 0)]
     ids, mask = painted(detections, MIN_SCORE if score is None else score)
     return {'mask': mask, 'detections': detections, 'ids': ids}
@@ -130,7 +130,7 @@ class Task:
     return coco.Score(class_names, max_detections=max_detections)
 
   def draw(self, example: Example, prediction: Prediction | None, classes: Any) -> Pictures:
-    """Returns 'image', 'truth' and 'prediction', each object in a colour of its own, and 'errors'."""
+    """Returns 'image', 'truth' and 'prediction', each object in another colour, and 'errors'."""
     del classes
     return pictures.pictures(example, None if prediction is None else prediction['ids'])
 
@@ -140,10 +140,10 @@ class Task:
 
 
 def painted(detections: Detections, least: float = MIN_SCORE) -> tuple[np.ndarray, np.ndarray]:
-  """Paints detections with a score of `least` or more into an image, the best on top.
+  """Draws detections with a score of `least` or more into maps, the best on top.
 
   Returns:
-    uint16 [h, w], the number of each pixel's detection from 1, 0 for none; uint8 [h, w], its class.
+    uint16 [h, w], each pixel's detection, counted from 1, 0 for none; uint8 [h, w], its class.
   """
   masks = Masks.of(detections.masks)
   ids = np.zeros(masks.size, np.uint16)
@@ -175,7 +175,7 @@ def _box_sum(deltas: Array, targets: Array, labels: Array) -> Array:
 
 
 def _mask_sum(outputs: Outputs) -> tuple[Array, Array]:
-  """Returns the number of cells of positive regions, and the sum over them."""
+  """Returns the number of cells of positive regions, and the loss summed over them."""
   logits, targets = outputs['mask_logits'].astype(jnp.float32), outputs['mask_targets']
   labels = outputs['roi_classes'][:, : logits.shape[1]]
   loss = optax.sigmoid_binary_cross_entropy(logits, targets[..., None])

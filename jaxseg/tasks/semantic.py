@@ -1,4 +1,4 @@
-"""Semantic segmentation, one class a pixel: its losses, its masks and maps, its score, its pictures."""
+"""Semantic segmentation: losses, predictions, score and pictures."""
 
 import dataclasses
 import functools
@@ -25,29 +25,29 @@ from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 Loss = Literal['softmax', 'sigmoid', 'softmax_dice']
 Normalize = Literal['weights', 'pixels', 'sum']
 _OF_PIXELS = ('label_smoothing', 'focal_gamma', 'ohem', 'ohem_kept')  # of the softmax cross-entropy
-_OF_SOFTMAX = (*_OF_PIXELS[:-1], 'tversky', 'lovasz')  # that are off at 0
+_OF_SOFTMAX = (*_OF_PIXELS[:-1], 'tversky', 'lovasz')  # options that are off at 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """How logits are trained and read. Hashable: a jitted function may take it as static argument.
+  """Losses and predictions from logits. Hashable, so that it can be a static argument of jit.
 
   Attributes:
     num_classes: classes in the labels, 2 for 'sigmoid'.
     name: 'softmax'; 'sigmoid', one output channel, the log-odds of class 1; 'softmax_dice', softmax
-      cross-entropy + (1 - soft Dice), each under its own name; or the dotted path of a function of your
-      own with the arguments and the result of `losses.softmax_cross_entropy`.
-    normalize: what the cross-entropy is divided by, over the global batch: 'weights', the sum of
-      the weights of the valid pixels; 'pixels', their number (SegNet's Caffe loss); 'sum', nothing
-      (FCN's, U-Net's). Soft Dice is always a mean over images and classes.
-    class_weights: one number a class; a pixel's term is multiplied by its true class's. A word stands
-      for numbers that follow from the training data, without which there is no loss.
-    pixel_weights: whether batch['weight'] multiplies as well (U-Net's weight map).
-    aux_weight: factor of the cross-entropy of outputs['aux_logits'], where a network has them.
+      cross-entropy + (1 - soft Dice), as two terms; or the dotted path of a user's function with the
+      signature of `losses.softmax_cross_entropy`.
+    normalize: divisor of the cross-entropy over the global batch: 'weights', the sum of the valid
+      pixels' weights; 'pixels', their number (SegNet's Caffe loss); 'sum', 1 (FCN's, U-Net's). Soft
+      Dice is always a mean over images and classes.
+    class_weights: one number per class, the factor of its pixels' loss; or 'median_frequency', which
+      has to be computed from the training data first.
+    pixel_weights: whether to multiply by batch['weight'] too (U-Net's weight map).
+    aux_weight: factor of the cross-entropy of outputs['aux_logits'], if a network has them.
     label_smoothing, focal_gamma, ohem, ohem_kept: of the softmax cross-entropy, see there; 0 is off.
-    tversky: factor of a further term, 1 - the Tversky index, a mean over images and classes.
-    tversky_prices: of false positives and of false negatives in it.
-    lovasz: factor of a further term, Lovasz-softmax, a mean over images.
+    tversky: factor of the term 1 - Tversky index, a mean over images and classes.
+    tversky_prices: its weights of false positives and false negatives.
+    lovasz: factor of the term Lovasz-softmax, a mean over images.
   """
 
   num_classes: int
@@ -72,7 +72,7 @@ class Task:
   def __post_init__(self):
     check_fields(self, 'config.loss')
     if '.' in self.name:
-      parts.own_function(self.name, 'loss')  # told before anything is read
+      parts.own_function(self.name, 'loss')  # reports a wrong path before any data are read
     else:
       _check_choice('name', self.name, get_args(Loss))
     _check_choice('normalize', self.normalize, get_args(Normalize))
@@ -99,12 +99,12 @@ class Task:
 
   @property
   def num_outputs(self) -> int:
-    """Channels that the network's logits have."""
+    """Channels of the network's logits."""
     return 1 if self.name == 'sigmoid' else self.num_classes
 
   @property
   def weights_from_labels(self) -> bool:
-    return not self.ohem  # it picks pixels by what the network says
+    return not self.ohem  # which selects pixels by their predictions
 
   def model_inputs(self, batch: Batch) -> dict[str, Array]:
     del batch
@@ -114,17 +114,16 @@ class Task:
     """The terms of the loss, see jaxseg.tasks.
 
     Args:
-      outputs: 'logits' [b, h', w', num_outputs]; when training also 'aux_logits', if the network
-        has them.
+      outputs: 'logits' [b, h', w', num_outputs], and 'aux_logits' if the network has them.
       batch: 'label' integers [b, h, w], h >= h'; 'weight' float [b, h, w] if pixel_weights.
 
     Returns:
-      'xent' (of a loss of one's own, the function's name); 'dice' for 'softmax_dice', 'tversky' and
-      'lovasz' where wanted; the first again under 'aux/'. Sums are already multiplied by their factors.
+      'xent' (for a user's loss, the function's name); if enabled 'dice', 'tversky' and 'lovasz'; the
+      first again under 'aux/'. Sums are already multiplied by their factors.
     """
-    own = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
+    name_of_first = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
     logits = _by_class(outputs['logits'])
-    terms = {own: self._cross_entropy(logits, batch)}
+    terms = {name_of_first: self._cross_entropy(logits, batch)}
     alpha, beta = self.tversky_prices
     for name, factor, loss in (
       ('dice', float(self.name == 'softmax_dice'), losses.soft_dice),
@@ -137,17 +136,17 @@ class Task:
     if self.aux_weight and outputs.get('aux_logits') is not None:
       aux = _by_class(outputs['aux_logits'])
       total, weight = self._cross_entropy(aux, batch)
-      terms[f'aux/{own}'] = (self.aux_weight * total, weight)
+      terms[f'aux/{name_of_first}'] = (self.aux_weight * total, weight)
     return terms
 
   def invalid(self, batch: Batch) -> Array:
-    """Counts the label's pixels that are neither a class nor VOID, int32."""
+    """Counts pixels whose label is neither a class nor VOID, int32."""
     label = batch['label']
     known = losses.is_valid(label, self.num_classes) | (label == VOID)
     return jnp.sum(~known, dtype=jnp.int32)
 
   def predict(self, outputs: Outputs, size: Size, *, maps: bool = False) -> dict[str, Array]:
-    """Returns 'mask' uint8 [b, *size], the likeliest class, the lower index where two tie.
+    """Returns 'mask' uint8 [b, *size], the most probable class, the lower index on ties.
 
     With `maps` also 'probabilities' float32 [b, *size, num_classes]; both from resized logits.
     """
@@ -164,7 +163,7 @@ class Task:
     return rows
 
   def in_image(self, row: Row, frame: Frame, size: Size) -> Prediction:
-    """Returns what lies in the image of everything that the row says of its canvas."""
+    """Crops every map of the row from the canvas to the image."""
     return {name: frame.cut(np.asarray(values), size) for name, values in row.items()}
 
   def scorer(
@@ -215,19 +214,19 @@ class Task:
 
 
 def _by_class(logits: Array) -> Array:
-  """Lays classes out under pmap alone: a program for a mesh is split by XLA, which may then gather the map."""
+  """Applies laid_out_by_class under pmap only: on a mesh XLA might gather the map to do it."""
   try:
-    jax.lax.psum(1, 'data')  # a constant: of an axis that is there
+    jax.lax.psum(1, 'data')  # a constant, if the axis exists
   except NameError:
     return logits
   return laid_out_by_class(logits)
 
 
 def align(array: Array, logits: Array) -> Array:
-  """Cuts the centre of a map [b, h, w] to the height and width of `logits` [b, h', w', k].
+  """Centre-crops a map [b, h, w] to the height and width of `logits` [b, h', w', k].
 
   Raises:
-    UserError: the logits are larger, or the difference is odd and no centre exists.
+    UserError: the logits are larger, or the difference is odd.
   """
   (height, width), size = array.shape[1:3], logits.shape[1:3]
   rows, columns = height - size[0], width - size[1]
