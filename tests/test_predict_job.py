@@ -157,7 +157,9 @@ def test_bad_files_are_listed_and_not_fatal(workdir, tmp_path, capsys):
   whole = io.BytesIO()
   Image.fromarray(random_image(64, 64)).save(whole, 'JPEG')
   (tmp_path / 'cut.jpg').write_bytes(whole.getvalue()[:-200])
-  launch('predict', f'--workdir={workdir}', f'--input={tmp_path}', f'--output={tmp_path / "o"}')
+  with pytest.raises(SystemExit) as stop:
+    launch('predict', f'--workdir={workdir}', f'--input={tmp_path}', f'--output={tmp_path / "o"}')
+  assert stop.value.code == 3  # some, and the others were predicted
   out = capsys.readouterr().out
   assert [p.name for p in (tmp_path / 'o').iterdir()] == ['good.png']
   assert '1 of 4 images predicted' in out and '4/4 images' in out and '3 bad' in out
