@@ -1,1 +1,1 @@
-"""Pictures: of labels, of objects, sheets of several, and plots of numbers."""
+"""Pictures of labels and objects, contact sheets, and plots."""

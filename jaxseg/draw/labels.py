@@ -1,8 +1,7 @@
 """Pictures of labels: colours, overlays, errors.
 
-Void (255) is drawn in VOC's light (224, 224, 192), in palette files too; overlays leave the image
-there as it is. Images are [h, w] or [h, w, c] of any type, labels integers [h, w], pictures
-uint8 [h, w, 3].
+Void (255) is drawn in VOC's light (224, 224, 192), in palette files too; overlays do not tint it.
+Images are [h, w] or [h, w, c] of any dtype, labels integers [h, w], pictures uint8 [h, w, 3].
 """
 
 import functools
@@ -20,20 +19,17 @@ Color = tuple[int, int, int]
 Palette = Sequence[Color]  # a colour for each class
 
 VOID_COLOR = (224, 224, 192)
-# Of errors, the first that no class is near to.
+# Candidates for the colour of errors: the first that is not close to a class's.
 _LOUD = ((230, 40, 40), (255, 0, 255), (0, 255, 255), (255, 255, 0), (0, 255, 0), (255, 128, 0))
-_FAR = 100  # distance of two colours that nobody takes for one
-_ROWS = 1024  # that are blended at a time
-_ENDS = (
-  1,
-  99,
-)  # per cent of an image's values that are drawn black and white, where they are no 8 bits
-_LOOK = 1 << 20  # pixels that are looked at to find these
-_MANY = 24  # classes, above which a legend has only those that occur
+_FAR = 100  # distance from which two colours are clearly different
+_ROWS = 1024  # to blend at a time
+_ENDS = (1, 99)  # percentiles of other than 8-bit images to draw as black and white
+_LOOK = 1 << 20  # pixels to compute these from
+_MANY = 24  # with more classes, a legend has only those that occur
 
 
 def colorize(label: np.ndarray, palette: Palette) -> np.ndarray:
-  """Returns each pixel in its class's colour, void and numbers outside the palette in VOID_COLOR."""
+  """Returns each pixel in its class's colour, void and values outside the palette in VOID_COLOR."""
   table = np.array([*palette, VOID_COLOR], np.uint8)
   return table[np.where(_is_class(label, palette), label, len(palette))]
 
@@ -41,12 +37,12 @@ def colorize(label: np.ndarray, palette: Palette) -> np.ndarray:
 def overlay(
   image: np.ndarray, label: np.ndarray, palette: Palette, alpha: float = 0.5
 ) -> np.ndarray:
-  """Blends the classes' colours into the image; `alpha` is their share, from 0 to 1."""
+  """Blends the classes' colours into the image with opacity `alpha`, from 0 to 1."""
   image, label = as_rgb(image), np.asarray(label)
   if image.shape[:2] != label.shape:
     raise UserError(f'image {image.shape[:2]} and label {label.shape} must be of one size')
   blended = np.empty(image.shape, np.uint8)
-  for top in range(0, len(label), _ROWS):  # a blend needs ten times the memory of its image
+  for top in range(0, len(label), _ROWS):  # blending takes ten times the image's memory
     part, classes = image[top : top + _ROWS], label[top : top + _ROWS]
     mixed = np.rint((1 - alpha) * part + alpha * colorize(classes, palette)).astype(np.uint8)
     blended[top : top + _ROWS] = np.where(_is_class(classes, palette)[..., None], mixed, part)
@@ -56,7 +52,7 @@ def overlay(
 def error_map(
   image: np.ndarray, label: np.ndarray, prediction: np.ndarray, palette: Palette
 ) -> np.ndarray:
-  """Returns wrong pixels in `wrong_color` on the faint grey image, void in VOID_COLOR."""
+  """Draws wrong pixels in `wrong_color` on the faint image, void in VOID_COLOR."""
   shown = faint(image)
   shown[label != prediction] = wrong_color(tuple(map(tuple, palette)))
   shown[label == VOID] = VOID_COLOR
@@ -65,15 +61,18 @@ def error_map(
 
 @functools.cache
 def wrong_color(palette: tuple[Color, ...]) -> Color:
-  """Returns the colour of errors: red, or another that is not like that of any class or void."""
+  """Returns the colour of errors: red, or another that differs from all classes and void."""
   taken = np.array([*palette, VOID_COLOR], float)
   levels = itertools.product(range(0, 256, 51), repeat=3)
-  colors = [*_LOUD, *(color for color in levels if len(set(color)) > 1)]  # greys are images
+  colors = [
+    *_LOUD,
+    *(color for color in levels if len(set(color)) > 1),
+  ]  # no greys, which the image has
   return max(colors, key=lambda c: min(np.linalg.norm(taken - c, axis=1).min(), _FAR))
 
 
 def faint(image: np.ndarray) -> np.ndarray:
-  """Returns an image in light greys, on which colours stand out."""
+  """Returns the image in light grey, on which colours stand out."""
   gray = 50 + 0.5 * as_rgb(image).mean(axis=-1, keepdims=True)
   return np.repeat(gray, 3, axis=-1).astype(np.uint8)
 
@@ -81,7 +80,7 @@ def faint(image: np.ndarray) -> np.ndarray:
 def pictures(
   image: np.ndarray, label: np.ndarray, prediction: np.ndarray | None, palette: Palette
 ) -> dict[str, np.ndarray]:
-  """Returns 'image', 'truth' and of a prediction 'prediction' and 'errors'."""
+  """Returns 'image', 'truth' and, with a prediction, 'prediction' and 'errors'."""
   shown = {'image': as_rgb(image), 'truth': colorize(label, palette)}
   if prediction is None:
     return shown
@@ -96,9 +95,9 @@ def legend(
   *,
   errors: bool = False,
 ) -> list[tuple[str, Color]]:
-  """Returns names with their colours: of the classes, of void and, where `errors`, of what is wrong.
+  """Returns (name, colour) of the classes, of void and, with `errors`, of wrong pixels.
 
-  Of many classes only those in `shown`, labels and predictions, are named.
+  If there are many classes, only those that occur in `shown`, labels and predictions, are listed.
   """
   classes = range(len(palette))
   if len(palette) > _MANY:
@@ -108,10 +107,9 @@ def legend(
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-  """Returns uint8 [h, w, 3] to look at: of the first three channels, or of the first where there are fewer.
+  """Returns a displayable uint8 [h, w, 3] of the first three channels, or of the first if there are fewer.
 
-  Of uint8 it is a view; other types are spread between their first and last per cent, each channel
-  by itself.
+  A view for uint8; other dtypes are stretched between the first and last percentile of each channel.
   """
   image = np.atleast_3d(image)
   image = image[..., : 3 if image.shape[-1] >= 3 else 1]
@@ -126,9 +124,9 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 def heat(uncertainty: np.ndarray, num_classes: int, *, sampled: bool) -> np.ndarray:
   """Draws uncertainty [h, w] as uint8 [h, w, 3], from black (0) to pale yellow.
 
-  Entropy is drawn up to log k, its largest possible value, alike for all images. The variance of
-  samples depends on the network's dropout by orders of magnitude: its square root is drawn, up to
-  the image's own largest.
+  Entropy is scaled by log k, its largest possible value, the same for all images. The variance of
+  samples varies with the network's dropout by orders of magnitude, so its square root is scaled by the
+  image's maximum.
   """
   from matplotlib import colormaps
 
@@ -146,7 +144,7 @@ def save(file: BinaryIO, picture: np.ndarray) -> None:
 
 
 def save_palette_png(file: BinaryIO, label: np.ndarray, palette: Palette) -> None:
-  """Writes a label as a palette PNG: one byte a pixel, the class itself, void 255.
+  """Writes a label as a palette PNG: one byte per pixel, the class, void 255.
 
   Entry 255 of the palette is VOID_COLOR, unused ones are black.
   """

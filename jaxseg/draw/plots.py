@@ -1,7 +1,7 @@
-"""Plots of numbers: training curves, bars by class, confusion matrices, what confidence is worth.
+"""Plots: training curves, per-class bars, confusion matrices, calibration.
 
-Each is written to a path or an open file, in the format that the path's ending or matplotlib's
-'savefig.format' says. Names are drawn as they are: a $ begins no formula.
+Each is written to a path or an open file, in the format of the path's suffix or matplotlib's
+'savefig.format'. Names are drawn literally: a $ does not start a formula.
 """
 
 import os
@@ -14,14 +14,14 @@ File = str | os.PathLike | IO[bytes]
 Points = list[tuple[float, float]]
 
 _MOST_POINTS = 400  # of a line; more are averaged
-_READABLE = 40  # classes of a matrix that shows numbers
+_READABLE = 40  # most classes of a matrix with numbers
 _LONGEST = 40  # characters of a name
 
 
 def save_confusion(
   file: File, matrix: np.ndarray, class_names: Sequence[str], *, title: str = ''
 ) -> None:
-  """Draws a confusion matrix, integers [c, c]: rows are true classes, each in per cent of its pixels."""
+  """Draws a confusion matrix, integers [c, c]: rows are true classes, in per cent of their pixels."""
   matrix = np.asarray(matrix, np.float64)
   total = matrix.sum(axis=1, keepdims=True)
   percent = 100 * np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
@@ -29,7 +29,7 @@ def save_confusion(
   size = min(max(3.2, 1.6 + 0.42 * count), 24)
   figure = _new_figure((size + 1.0, size))
   axes = figure.add_subplot()
-  axes.set_facecolor('0.85')  # shows where a class has no pixels
+  axes.set_facecolor('0.85')  # for classes without pixels
   image = axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
   names = dict(
     labels=[*map(_short, class_names)], fontsize=9 if count <= _READABLE else 5, parse_math=False
@@ -46,7 +46,9 @@ def save_confusion(
   bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
   bar.set_label('% of the true class', fontsize=9)
   bar.ax.tick_params(labelsize=8)
-  figure.savefig(file, dpi=120, bbox_inches='tight', pad_inches=0.05)  # no margin beside the square
+  figure.savefig(
+    file, dpi=120, bbox_inches='tight', pad_inches=0.05
+  )  # crops the margins beside the square
 
 
 def save_class_bars(
@@ -57,9 +59,9 @@ def save_class_bars(
   title: str = '',
   axis: str = '',
 ) -> None:
-  """Draws a bar from 0 to 1 for every class, its number beside it; None or nan (absent) has none.
+  """Draws a bar from 0 to 1 with its value for every class, no bar for None or nan (absent).
 
-  `axis` is what the bars measure.
+  `axis` is the quantity's name.
   """
   values = np.array(values, np.float64)
   lengths, ticks = np.nan_to_num(values), range(len(values))
@@ -81,7 +83,7 @@ def save_class_bars(
 
 
 def save_reliability(file: File, bins: Mapping[str, Sequence[float]]) -> None:
-  """Draws how often pixels of a confidence are right, above how many there are.
+  """Draws accuracy against confidence, over a histogram of confidence.
 
   Args:
     file: see above.
@@ -97,7 +99,7 @@ def save_reliability(file: File, bins: Mapping[str, Sequence[float]]) -> None:
 
 
 def save_risk_coverage(file: File, curve: Mapping[str, Sequence[float]]) -> None:
-  """Draws the share of wrong pixels among those that are least uncertain, see metrics.confidence."""
+  """Draws the risk-coverage curve, see metrics.confidence."""
   figure = _new_figure((5.2, 3.4))
   axes = figure.add_subplot()
   axes.plot(curve['coverage'], curve['risk'], label='by uncertainty')
@@ -127,10 +129,10 @@ def save_curves(
 
   Args:
     file: see above.
-    records: what metrics.jsonl holds: each has 'step' and any of 'train/loss/...', 'eval/...',
-      'train/learning_rate', 'time/images_per_second', perhaps behind a run's name, 'run: eval/...'.
-      What is not a finite number is left out.
-    marked: name and step of a point that gets a ring, such as the best checkpoint's score.
+    records: of metrics.jsonl: each has 'step' and any of 'train/loss/...', 'eval/...',
+      'train/learning_rate', 'time/images_per_second', perhaps prefixed by a run, 'run: eval/...'.
+      Values that are not finite numbers are skipped.
+    marked: (name, step) of a point to circle, such as the best checkpoint's score.
   """
   groups = _group_curves(records)
   columns = min(max(len(groups), 1), 2)
@@ -167,7 +169,7 @@ def _draw_curves(axes, title: str, curves: Mapping[str, Points], marked) -> None
 
 
 def _short(name: str) -> str:
-  """Returns a name that leaves room for the plot."""
+  """Shortens a name to leave room for the plot."""
   return name if len(name) <= _LONGEST else f'{name[: _LONGEST - 1]}…'
 
 
@@ -182,7 +184,7 @@ def _new_figure(size: tuple[float, float]):
 
 
 def _group_curves(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Points]]:
-  """Sorts the records' numbers into pictures: title -> name -> points."""
+  """Groups the records' values into plots: title -> name -> points."""
   groups = {title: {} for title in ('loss', 'scores', 'learning rate', 'images per second')}
   for record in records:
     for key, value in record.items():
@@ -190,7 +192,7 @@ def _group_curves(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str,
       if title and isinstance(value, (int, float)) and np.isfinite(value):
         groups[title].setdefault(key, []).append((float(record['step']), float(value)))
   losses = groups['loss']
-  if len(losses) == 2 and 'train/loss' in losses:  # the one term is the total
+  if len(losses) == 2 and 'train/loss' in losses:  # the only term is the total
     groups['loss'] = {'train/loss': losses['train/loss']}
   return {title: curves for title, curves in groups.items() if curves}
 
@@ -205,7 +207,7 @@ def _curve_title(key: str) -> str | None:
 
 
 def _thinned(points: Points) -> Points:
-  """Averages neighbours where there are more points than can be told apart."""
+  """Averages neighbours if there are more points than a plot can resolve."""
   size = -(-len(points) // _MOST_POINTS)
   groups = (points[i : i + size] for i in range(0, len(points), size))
   return [tuple(np.mean(group, axis=0)) for group in groups]

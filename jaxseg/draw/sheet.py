@@ -1,4 +1,4 @@
-"""Sheets: pictures in rows under their titles, or samples in a grid, with captions and a legend."""
+"""Sheets: rows of titled pictures, or a grid of samples, with captions and a legend."""
 
 import functools
 import os
@@ -15,10 +15,7 @@ Legend = Sequence[tuple[str, Color]]
 
 _INK, _PAPER, _FRAME = (30, 30, 30), (255, 255, 255), (120, 120, 120)
 _GAP, _TEXT, _FONT = 8, 20, 13  # pixels: between cells; height of a line of text; size of its font
-_LETTER, _NARROWEST = (
-  8,
-  320,
-)  # pixels: width of a letter, about; of the sheet, so that a legend fits
+_LETTER, _NARROWEST = 8, 320  # pixels: approximate width of a letter; of a sheet that fits a legend
 
 
 def panel(
@@ -30,16 +27,16 @@ def panel(
   columns: int = 1,
   cell_size: int = 320,
 ) -> np.ndarray:
-  """Draws an example a row, its pictures side by side.
+  """Draws one example per row, its pictures side by side.
 
   Args:
-    rows: title -> uint8 [h, w, 3], as a task draws them; all of a row are of one size. A title that
-      a row lacks leaves its cell empty.
-    captions: a line under each row, such as the file's name.
+    rows: title -> uint8 [h, w, 3], as a task draws them; all of a row have the same size. A row
+      without some title has an empty cell.
+    captions: a line below each row, such as the file's name.
     legend: see labels.legend.
-    titled: whether titles stand on top.
-    columns: rows side by side.
-    cell_size: longer side of a drawn picture, in pixels; small ones come as near as whole pixels do.
+    titled: draws the titles at the top.
+    columns: number of rows side by side.
+    cell_size: longer side of a drawn picture, in pixels; small ones are enlarged by an integer factor.
 
   Returns:
     uint8 [height, width, 3].
@@ -82,7 +79,7 @@ def contact_sheet(
   columns: int = 2,
   cell_size: int = 230,
 ) -> np.ndarray:
-  """Draws examples in a grid, their image, label and, where they have one, weight map; see `panel`."""
+  """Draws a grid of examples: image, label and, if present, weight map; see `panel`."""
   return panel(
     [_sample(example, palette) for example in examples],
     captions=captions,
@@ -94,11 +91,11 @@ def contact_sheet(
 
 
 def pick_samples(counts: np.ndarray, number: int) -> list[int]:
-  """Chooses examples that show every class: for each, the rarest first, one that holds most of it.
+  """Chooses examples that show every class: for each, rarest first, the one with most of its pixels.
 
   Args:
     counts: integer [n, c], pixels of each class in each example.
-    number: of examples wanted; what the classes leave free is spread evenly over the set.
+    number: of examples; those not needed for classes are spread evenly over the set.
   """
   chosen: list[int] = []
   totals = counts.sum(axis=0)
@@ -111,7 +108,7 @@ def pick_samples(counts: np.ndarray, number: int) -> list[int]:
 
 @functools.cache
 def load_font(size: int) -> ImageFont.FreeTypeFont:
-  """Returns DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic, unlike Pillow's own."""
+  """Returns matplotlib's DejaVu Sans, which, unlike Pillow's default, has Greek and Cyrillic."""
   import matplotlib
 
   fonts = os.path.join(matplotlib.get_data_path(), 'fonts/ttf')
@@ -126,14 +123,14 @@ def _sample(example: Mapping[str, np.ndarray], palette: Palette) -> dict[str, np
 
 
 def _heat(weight: np.ndarray) -> np.ndarray:
-  """Black (0) over red to yellow (the largest weight here)."""
-  share = np.sqrt(weight / max(float(weight.max()), 1e-6))  # the square root shows small weights
-  channels = [np.clip(3 * share - k, 0, 1) for k in range(3)]
+  """Maps weights to black (0), red and yellow (the map's maximum)."""
+  intensity = np.sqrt(weight / max(float(weight.max()), 1e-6))  # makes small weights visible
+  channels = [np.clip(3 * intensity - k, 0, 1) for k in range(3)]
   return np.rint(255 * np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def _at_cell_size(row: Mapping[str, np.ndarray], cell_size: int) -> dict[str, Image.Image]:
-  """Resizes a row's pictures, an image smoothly where it shrinks, to that of a cell."""
+  """Resizes a row's pictures to the cell size, smoothly for an image that shrinks."""
   sides = row['image'].shape
   scale = cell_size / max(sides[:2])
   scale = round(scale) if scale > 1 else scale  # whole pixels stay square
@@ -148,7 +145,7 @@ def _at_cell_size(row: Mapping[str, np.ndarray], cell_size: int) -> dict[str, Im
 
 
 def _draw_legend(legend: Legend, width: int) -> Image.Image:
-  """Draws coloured squares with names, in as many columns as the width takes."""
+  """Draws coloured squares with names, in as many columns as fit."""
   font = load_font(_FONT)
   column = int(max(font.getlength(name) for name, _ in legend)) + 22 + 2 * _GAP
   per_line = max(1, (width - _GAP) // column)

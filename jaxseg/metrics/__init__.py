@@ -1,1 +1,1 @@
-"""Scores of predictions against the truth: one protocol (score.py), a score a file, always `Score`."""
+"""Scores of predictions against the truth: one protocol (score.py), one score per file, always `Score`."""

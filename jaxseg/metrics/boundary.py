@@ -1,10 +1,10 @@
-"""The boundary F1 measure (BF) of the SegNet paper (arXiv:1511.00561), as its script counts it.
+"""The boundary F1 measure (BF) of the SegNet paper (arXiv:1511.00561), as in its script.
 
-Per image and class the boundary pixels of truth and prediction are matched one to one, no pair
-further apart than 0.75 % of the image's diagonal; precision and recall are the matched shares of
-the predicted and of the true boundary. The matching is a maximum bipartite one. The script's (BSDS
-correspondPixels) is one of least cost, where a pixel left out costs 100 tolerances: as large a
-matching, and only its size enters.
+Per image and class the boundary pixels of truth and prediction are matched one to one, at a distance
+of at most 0.75 % of the image's diagonal; precision and recall are the matched fractions of the
+predicted and the true boundary. This is a maximum bipartite matching. The script's (BSDS
+correspondPixels) has minimum cost, with 100 tolerances for an unmatched pixel: its size is the same,
+and only the size matters.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ TOLERANCE = 0.0075  # of the diagonal: 4.5 pixels at 360x480
 
 
 class Score(Sums):
-  """BF of a data set: the mean over each image's classes with a boundary in either map, then images.
+  """BF of a data set: the mean over each image's classes with a boundary in either map, then over images.
 
-  An image without any boundary is left out; the script counts it as 0.
+  Images without any boundary are skipped; the script counts them as 0.
   """
 
   def __init__(self, class_names: Sequence[str]):
@@ -51,10 +51,10 @@ class Score(Sums):
 
 
 def boundary_map(mask: np.ndarray) -> np.ndarray:
-  """Marks the pixels of [h, w] whose 2x2 window (itself, right, below, diagonal) is not of one value.
+  """Marks the pixels of [h, w] whose 2x2 window (itself, right, below, diagonal) is not constant.
 
-  The line is one pixel wide and half a pixel towards the origin from the true edge, as in BSDS's
-  seg2bdry at image size. The image's own border is no boundary.
+  The line is one pixel wide, half a pixel closer to the origin than the true edge, as in BSDS's
+  seg2bdry at image size. The image's border is not a boundary.
   """
   padded = np.pad(mask, ((0, 1), (0, 1)), mode='edge')
   here = padded[:-1, :-1]
@@ -83,14 +83,14 @@ def count_matches(first: np.ndarray, second: np.ndarray, radius: float) -> int:
 def boundary_f1(
   label: np.ndarray, prediction: np.ndarray, num_classes: int, *, tolerance: float = TOLERANCE
 ) -> np.ndarray:
-  """F1 of each class's boundary in one image, by integers [h, w].
+  """F1 of each class's boundary in one image, from integers [h, w].
 
-  As in the script, void pixels are of no class in the truth and stay what they are in the
-  prediction, so a prediction that runs into void pays for it. `tolerance` is the largest distance of
-  a match as a share of the diagonal.
+  As in the script, void pixels have no class in the truth but keep it in the prediction, which is
+  thus penalised for boundaries in void. `tolerance` is the largest distance of a match relative to the
+  diagonal.
 
   Returns:
-    float64 [c] in [0, 1]; 0 where only one of the two maps has a boundary, nan where neither has.
+    float64 [c] in [0, 1]; 0 if only one of the two maps has a boundary, nan if neither has.
   """
   if label.shape != prediction.shape or label.ndim != 2:
     raise UserError(f'label {label.shape} and prediction {prediction.shape} must be one [h, w]')
@@ -108,8 +108,8 @@ def boundary_f1(
 def _matching_size(count: int, other_count: int, points: np.ndarray, others: np.ndarray) -> int:
   """Returns the size of the largest matching in the graph with edges (points[k], others[k]).
 
-  As a flow from a source through both sides to a sink, all capacities 1: Dinic's algorithm needs
-  milliseconds where scipy's maximum_bipartite_matching, on these graphs, needs minutes.
+  Solved as a maximum flow with unit capacities: on these graphs Dinic's algorithm takes milliseconds,
+  scipy's maximum_bipartite_matching minutes.
   """
   source, sink = count + other_count, count + other_count + 1
   left, right = np.arange(count), np.arange(count, source)

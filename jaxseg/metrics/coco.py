@@ -1,8 +1,8 @@
 """Average precision of objects as COCO measures it, by masks and by boxes (pycocotools).
 
 Lin et al., arXiv:1405.0312, and the evaluation of cocodataset.org: IoU thresholds .50:.05:.95,
-precision at 101 recalls, at most 100 detections of an image and class, greedy matching by falling
-score, crowds and objects outside of an area range ignored.
+precision at 101 recalls, at most 100 detections per image and class, greedy matching by descending
+score, crowds and objects outside an area range ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxseg.data.outlines import Masks, Piece
 from jaxseg.metrics.score import Example, Prediction, Result
 from jaxseg.types import Detections, UserError
 
-MAX_DETECTIONS = 100  # of an image and class that count, the best first
+MAX_DETECTIONS = 100  # per image and class, the best first
 _AREAS = ('all', 'small', 'medium', 'large')  # to 32^2, to 96^2, above; of COCOeval's Params
 _THRESHOLD50, _THRESHOLD75 = 0, 5  # among the IoU thresholds
 
@@ -32,7 +32,7 @@ class Score:
 
   Args:
     class_names: background first.
-    max_detections: of an image and class that count, the best first.
+    max_detections: per image and class, the best first.
   """
 
   maps = False
@@ -42,18 +42,16 @@ class Score:
     self._images: list[tuple[int, list, list]] = []  # index, truths, results
 
   def add(self, example: Example, prediction: Prediction) -> None:
-    """Counts one image.
+    """Adds one image.
 
     Args:
-      example: 'instances' uint16 [h, w] or [h, w, layers], 'instance_classes' [n], perhaps 'crowd'
+      example: 'instances' uint16 [h, w] or [h, w, layers], 'instance_classes' [n], optionally 'crowd'
         [n], 'area' [n] in pixels and 'instance_boxes' [n, 4]. An id without a pixel is an object
-        only where 'area' says so. Of equal scores in several images those of the lower 'index' come
-        first.
+        only if there is an 'area'. Equal scores in several images are ordered by 'index'.
       prediction: 'detections' in the same image.
 
     Raises:
-      UserError: data that do not number their objects, classes that there are not, or masks of
-        another size.
+      UserError: data without object ids, classes out of range, or masks of another size.
     """
     truths, detections = truths_of(example, len(self._names)), prediction['detections']
     size = example['instances'].shape[:2]
@@ -69,7 +67,7 @@ class Score:
   def compute(self) -> Result:
     """Returns mask_ap, _ap50, _ap75, _ap_small, _medium, _large, box_ap, _ap50, _ap75 and per_class_ap.
 
-    A size or class of which there is no object has None.
+    Sizes and classes without objects have None.
 
     Raises:
       UserError: no image shows an object.
@@ -78,23 +76,27 @@ class Score:
     objects = [truth for truths, _ in images for truth in truths if not truth['iscrowd']]
     if not objects:
       raise UserError('no image shows an object: there is nothing to score')
-    kinds = sorted({truth['category_id'] for truth in objects})  # the others would score nothing
-    masks = self._precision('segm', images, kinds, _AREAS)
-    boxes = self._precision('bbox', images, kinds, _AREAS[:1])
-    by_kind = {k: _mean(masks[:, :, i, 0]) for i, k in enumerate(kinds)}
+    class_ids = sorted(
+      {truth['category_id'] for truth in objects}
+    )  # classes without objects have no score
+    masks = self._precision('segm', images, class_ids, _AREAS)
+    boxes = self._precision('bbox', images, class_ids, _AREAS[:1])
+    by_class = {k: _mean(masks[:, :, i, 0]) for i, k in enumerate(class_ids)}
     return {
       **_at_thresholds('mask', masks[..., 0]),
       **{f'mask_ap_{area}': _mean(masks[..., k]) for k, area in enumerate(_AREAS) if k},
       **_at_thresholds('box', boxes[..., 0]),
-      'per_class_ap': {name: by_kind.get(k) for k, name in enumerate(self._names) if k},
+      'per_class_ap': {name: by_class.get(k) for k, name in enumerate(self._names) if k},
     }
 
-  def _precision(self, by: str, images: list, kinds: list[int], areas: Sequence[str]) -> np.ndarray:
+  def _precision(
+    self, by: str, images: list, class_ids: list[int], areas: Sequence[str]
+  ) -> np.ndarray:
     """Returns [threshold, recall, class, area]."""
     evaluation = _Evaluation(by, images)
     parameters = evaluation.params
     parameters.imgIds = list(range(len(images)))
-    parameters.catIds = kinds
+    parameters.catIds = class_ids
     parameters.maxDets = [self._most]
     parameters.areaRng = parameters.areaRng[: len(areas)]
     parameters.areaRngLbl = list(areas)
@@ -105,7 +107,7 @@ class Score:
 
 
 class _Evaluation(COCOeval):
-  """COCOeval on what is in memory already."""
+  """COCOeval on annotations and results in memory."""
 
   def __init__(self, kind: str, images: list[tuple[list, list]]):
     super().__init__(iouType=kind)
@@ -150,7 +152,7 @@ def truths_of(example: Example, num_classes: int) -> list[dict[str, Any]]:
 
 
 def _numbered(layer: np.ndarray) -> Iterator[tuple[int, Piece]]:
-  """Yields the numbers of a map and their pixels."""
+  """Yields the ids in a map and their pixels."""
   for i, window in enumerate(scipy.ndimage.find_objects(layer), start=1):
     if window:
       yield i, Piece(window[0].start, window[1].start, layer[window] == i)
@@ -184,12 +186,12 @@ def results_of(detections: Detections) -> list[dict[str, Any]]:
 
 
 def encode(piece: Piece, size: tuple[int, int]) -> dict[str, Any]:
-  """Returns pixels of an image as COCO's compressed run lengths: 'size' and 'counts', bytes."""
+  """Returns an object's pixels as COCO's compressed RLE: 'size' and 'counts', bytes."""
   height, width = size
   columns, rows = np.nonzero(piece.mask.T)
-  places = (columns + piece.left) * height + rows + piece.top  # down the columns, rising
-  starts = places[np.diff(places, prepend=-2) != 1]
-  ends = places[np.diff(places, append=-2) != 1] + 1
+  positions = (columns + piece.left) * height + rows + piece.top  # column-major, ascending
+  starts = positions[np.diff(positions, prepend=-2) != 1]
+  ends = positions[np.diff(positions, append=-2) != 1] + 1
   edges = np.stack([starts, ends], axis=1).ravel()
   runs = np.diff(edges, prepend=0, append=height * width)
   counts = runs[:-1] if len(runs) > 1 and not runs[-1] else runs
@@ -210,6 +212,6 @@ def _at_thresholds(kind: str, precision: np.ndarray) -> dict[str, float | None]:
 
 
 def _mean(precision: np.ndarray) -> float | None:
-  """Averages over what there is; COCO writes -1 for a class that has no object."""
-  there = precision[precision > -1]
-  return float(there.mean()) if there.size else None
+  """Averages over valid entries; COCO uses -1 for classes without objects."""
+  valid = precision[precision > -1]
+  return float(valid.mean()) if valid.size else None

@@ -1,6 +1,6 @@
-"""COCO's average precision of connected components, so that maps of classes compare with detectors.
+"""COCO's average precision of connected components, to compare class maps with detectors.
 
-A component of a class's pixels is an object; its score is the class's mean probability there.
+Each component of a class's pixels is an object; its score is the class's mean probability in it.
 """
 
 import numpy as np
@@ -20,20 +20,20 @@ class Score(coco.Score):
 
 
 def detections_of(mask: np.ndarray, probabilities: np.ndarray) -> Detections:
-  """Returns the best connected components of each class but background, by falling score.
+  """Returns the best connected components of each class but background, by descending score.
 
-  Of a mask uint8 [h, w] and probabilities float32 [h, w, k].
+  The mask is uint8 [h, w], the probabilities float32 [h, w, k].
   """
   objects = []
-  for kind in (int(k) for k in np.unique(mask) if 0 < k < probabilities.shape[-1]):
-    numbers = seg.components(mask == kind)
-    means = scipy.ndimage.mean(probabilities[..., kind], numbers, range(1, numbers.max() + 1))
+  for class_id in (int(k) for k in np.unique(mask) if 0 < k < probabilities.shape[-1]):
+    numbers = seg.components(mask == class_id)
+    means = scipy.ndimage.mean(probabilities[..., class_id], numbers, range(1, numbers.max() + 1))
     slices = scipy.ndimage.find_objects(numbers)
-    for i in np.argsort(-means, kind='stable')[: coco.MAX_DETECTIONS]:
+    for i in np.argsort(-means, class_id='stable')[: coco.MAX_DETECTIONS]:
       rows, columns = slices[i]
       box = (columns.start, rows.start, columns.stop, rows.stop)
-      objects.append((means[i], box, kind, numbers == i + 1))
-  objects.sort(key=lambda one: -one[0])
+      objects.append((means[i], box, class_id, numbers == i + 1))
+  objects.sort(key=lambda item: -item[0])
   scores, boxes, classes, masks = zip(*objects, strict=True) if objects else ((),) * 4
   return Detections(
     boxes=np.array(boxes, np.float32).reshape(-1, 4),

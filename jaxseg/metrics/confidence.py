@@ -1,9 +1,9 @@
-"""What a prediction's confidence is worth: how well it is calibrated, and how well uncertainty finds errors.
+"""Quality of confidence: calibration, and how well uncertainty predicts errors.
 
 Expected calibration error: Guo et al., arXiv:1706.04599, section 2, over pixels, in BINS bins of equal width, the
 k-th of them (k / BINS, (k + 1) / BINS]. Area under the risk-coverage curve: Geifman and El-Yaniv,
-arXiv:1805.08206; of the share of the pixels that is least uncertain (the coverage) the risk is the share that is
-wrong. Pixels whose uncertainty is equal to 1 in 1000 count as equal, in the mean over their orders.
+arXiv:1805.08206; the risk at a coverage is the fraction of errors among that fraction of pixels, least
+uncertain first. Uncertainties that agree within 1 in 1000 are ties, averaged over their orders.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import VOID
 
 BINS = 15
-_LEVELS = 1 << 15  # of uncertainty: the positive float16 numbers, whose bits are in their order
+_LEVELS = 1 << 15  # of uncertainty: the non-negative float16 numbers, which sort like their bits
 _POINTS = 50  # of the curve
-_LEAST = 1e-12  # of a probability: its logarithm must be finite
+_LEAST = 1e-12  # lower bound of a probability, for a finite logarithm
 
 
 class Score(Sums):
   """ECE, negative log-likelihood and area under the risk-coverage curve, over all valid pixels.
 
-  The uncertainty is prediction['uncertainty'], float [h, w], where there is one, else the entropy.
+  The uncertainty is prediction['uncertainty'], float [h, w], or else the entropy.
   """
 
   maps = True
@@ -46,8 +46,8 @@ class Score(Sums):
     confidence = probabilities[pixels, mask].astype(np.float64)
     correct = mask == label
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    given = prediction.get('uncertainty')
-    uncertainty = entropy(probabilities) if given is None else given[valid]
+    uncertainty_map = prediction.get('uncertainty')
+    uncertainty = entropy(probabilities) if uncertainty_map is None else uncertainty_map[valid]
     level = np.maximum(uncertainty, 0).astype(np.float16).view(np.uint16)
     return {
       'pixels': np.bincount(bins, minlength=BINS),
@@ -59,10 +59,10 @@ class Score(Sums):
     }
 
   def compute(self) -> Result:
-    """Returns ece, nll, aurc and excess_aurc (over that of the best order), None where no pixel is valid.
+    """Returns ece, nll, aurc and excess_aurc (over the optimal order's), None if no pixel is valid.
 
-    reliability holds the bins in which pixels lie: their mean confidence, their accuracy and their
-    share of all pixels. risk_coverage holds points of the curve.
+    reliability has the non-empty bins' mean confidence, accuracy and share of all pixels; risk_coverage
+    has points of the curve.
     """
     sums, pixels = self.sums, self.sums['pixels']
     total, used = pixels.sum(), pixels > 0
@@ -90,14 +90,14 @@ def aurc(counts: np.ndarray, wrong: np.ndarray) -> float:
   """Returns the area under the risk-coverage curve: the mean over n = 1..N of the risk of the first n.
 
   Args:
-    counts: integers [levels], how many are of each level of uncertainty, rising.
-    wrong: integers [levels], how many of them are wrong; within a level they are spread evenly.
+    counts: integers [levels], pixels at each level of uncertainty, ascending.
+    wrong: integers [levels], how many of them are wrong; evenly spread within a level.
   """
   kept = counts > 0
   counts, wrong = counts[kept].astype(np.float64), wrong[kept]
   before, errors = np.cumsum(counts) - counts, np.cumsum(wrong) - wrong
   rate = wrong / counts
-  # Of n more of a level: (errors + rate n) / (before + n), added up over n = 1..counts.
+  # The risk after n pixels of a level, (errors + rate n) / (before + n), summed over n = 1..counts.
   harmonic = scipy.special.digamma(before + counts + 1) - scipy.special.digamma(before + 1)
   return float(np.sum(wrong + (errors - rate * before) * harmonic) / counts.sum())
 

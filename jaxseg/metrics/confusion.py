@@ -1,7 +1,7 @@
 """The confusion matrix of a data set and the FCN paper's four numbers (arXiv:1411.4038, section 5).
 
-n_ij counts the pixels of true class i predicted as j; t_i = sum_j n_ij. Matrices are added up over
-images and read once: the mean of the images' IoUs is another quantity.
+n_ij counts the pixels of true class i predicted as j; t_i = sum_j n_ij. Matrices are summed over
+images before computing scores: the mean of per-image IoUs is another quantity.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +20,13 @@ class Score(Sums):
 
   Args:
     class_names: in the order of the labels.
-    absent: what a class counts in a mean where its denominator is 0. 'skip': nothing, the mean is
-      over the others (the FCN paper's script, nanmean). 'zero': 0, the mean is over all (the SegNet
-      script). A class that is predicted but never true has IoU 0 under both; its accuracy is what
-      `absent` says.
+    absent: how means treat a class whose denominator is 0. 'skip': excluded (the FCN paper's script,
+      nanmean). 'zero': counts as 0 (the SegNet script). A class that is predicted but never true has
+      IoU 0 in both cases; its accuracy depends on `absent`.
     f_scores: class -> beta of its F-measure, see `f_score`.
 
   Raises:
-    UserError: a class that there is not, or a beta that is not above 0.
+    UserError: an unknown class, or a beta that is not above 0.
   """
 
   def __init__(
@@ -52,12 +51,12 @@ class Score(Sums):
     return {'confusion': count(example['label'], prediction['mask'], len(self._names))}
 
   def compute(self) -> Result:
-    """Returns the four numbers, nan where no pixel was counted, those by class, and the matrix.
+    """Returns the four numbers, nan if no pixel was counted, per-class values, and the matrix.
 
     pixel_accuracy = sum_i n_ii / sum_i t_i; mean_accuracy = mean_i n_ii / t_i;
     mean_iou = mean_i n_ii / (t_i + sum_j n_ji - n_ii);
-    frequency_weighted_iou = sum_i t_i IoU_i / sum_i t_i. Where classes were chosen, f_score is the
-    mean over those of them that occur, beside per_class_f_score.
+    frequency_weighted_iou = sum_i t_i IoU_i / sum_i t_i. With f_scores, f_score is the mean over the
+    chosen classes that occur, beside per_class_f_score.
     """
     matrix = self.sums['confusion']
     correct, truth, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
@@ -90,7 +89,7 @@ def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.nda
   """Counts (true class, predicted class) pairs of integers [h, w], int64 [c, c], rows truth.
 
   Raises:
-    UserError: labels that are neither a class nor VOID, which is not counted.
+    UserError: labels that are neither a class nor VOID (ignored).
   """
   pairs = np.asarray(label, np.int64) * num_classes + prediction
   counts = np.bincount(pairs.ravel(), minlength=(VOID + 1) * num_classes)
@@ -105,11 +104,11 @@ def count(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.nda
 def f_score(matrix: np.ndarray, class_index: int, beta: float = 1.0) -> float:
   """F-measure of one class: (1 + beta^2) P R / (beta^2 P + R).
 
-  P = n_cc / sum_j n_jc is precision, R = n_cc / t_c is recall; with beta above 1 recall counts more.
+  P = n_cc / sum_j n_jc is precision, R = n_cc / t_c is recall; beta above 1 favours recall.
   The Lyft-Udacity challenge is the mean of road at beta 0.5 and vehicle at beta 2.
 
   Returns:
-    A float in [0, 1]: 0 where nothing is hit, nan where the class is neither true nor predicted.
+    A float in [0, 1]: 0 without a correct pixel, nan if the class is neither true nor predicted.
   """
   hit = matrix[class_index, class_index]
   truth, predicted = matrix[class_index].sum(), matrix[:, class_index].sum()
@@ -117,7 +116,7 @@ def f_score(matrix: np.ndarray, class_index: int, beta: float = 1.0) -> float:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divides; 0 / 0, of a class that is absent, is nan."""
+  """Divides; 0 / 0 (an absent class) is nan."""
   with np.errstate(invalid='ignore'):
     return np.divide(numerator, denominator)
 

@@ -1,7 +1,7 @@
-"""The DICE that NVIDIA's U-Net for ISBI 2012 is published by (DeepLearningExamples, UNet_Medical).
+"""The Dice score published for NVIDIA's U-Net on ISBI 2012 (DeepLearningExamples, UNet_Medical).
 
-It is soft, of probabilities (`losses.dice`), and the mean over images and classes, background too. A
-sure and right network has 1; an unsure one is punished even where its mask is right.
+It is soft, of probabilities (`losses.dice`), averaged over images and classes, background included. A
+confident and correct network has 1; an uncertain one has less, even where its mask is correct.
 """
 
 from typing import Any
@@ -18,5 +18,5 @@ class Score(Mean):
   def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
     probabilities = np.asarray(prediction['probabilities'])
     values, has_pixels = losses.dice(probabilities[None], np.asarray(example['label'])[None])
-    values = values[has_pixels]  # none of an image that is void
+    values = values[has_pixels]  # empty if the image is all void
     return {'total': float(values.sum()), 'count': values.size}

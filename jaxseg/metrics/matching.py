@@ -1,8 +1,8 @@
-"""Objects found, missed and made up, by one-to-one matching: F1, accuracy and panoptic quality.
+"""Object detection by one-to-one matching: F1, precision, recall, accuracy and panoptic quality.
 
 As StarDist reports nuclei (Schmidt et al., arXiv:1806.03535, section 3.2; Caicedo et al., Nature Methods
-2019): a true and a predicted object match where their IoU reaches a threshold; counts are added up over
-all images before anything is divided. Panoptic quality: Kirillov et al., arXiv:1801.00868.
+2019): a true and a predicted object match if their IoU reaches a threshold; counts are summed over all
+images before dividing. Panoptic quality: Kirillov et al., arXiv:1801.00868.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,9 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 class Score(Sums):
-  """At IoU 0.5, and in `by_iou` at each of THRESHOLDS; classes are not told apart.
+  """At IoU 0.5, and in `by_iou` at each of THRESHOLDS; classes are not distinguished.
 
-  Predicted objects are those that the prediction numbers ('ids'), else the connected components of
-  class 1 and above.
+  Predicted objects are the prediction's 'ids', or else the connected components of class 1 and above.
   """
 
   def __init__(self, class_names: Sequence[str]):
@@ -39,25 +38,27 @@ class Score(Sums):
 
 
 def counts(iou: np.ndarray, threshold: float) -> tuple[int, int, int, float]:
-  """Matches one image's objects so that as many as possible match, of these ways the one of highest IoU.
+  """Matches one image's objects: the largest number of matches, and among these the highest total IoU.
 
   Args:
     iou: [n, m], of n true and m predicted objects.
-    threshold: least IoU of a match.
+    threshold: smallest IoU of a match.
 
   Returns:
-    How many match, how many predicted and how many true objects do not, and the sum of the matches' IoU.
+    True positives, false positives, false negatives, and the matches' total IoU.
   """
-  good = iou >= threshold
-  # The IoU of all pairs together weighs less than one match.
-  pairs = scipy.optimize.linear_sum_assignment(good + iou / (2 * max(1, *iou.shape)), maximize=True)
-  matched = iou[pairs][good[pairs]]
+  matches = iou >= threshold
+  # All IoUs together weigh less than one match.
+  pairs = scipy.optimize.linear_sum_assignment(
+    matches + iou / (2 * max(1, *iou.shape)), maximize=True
+  )
+  matched = iou[pairs][matches[pairs]]
   return len(matched), iou.shape[1] - len(matched), iou.shape[0] - len(matched), matched.sum()
 
 
 def _iou(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-  shared, sizes, found = seg.overlaps(truth, prediction)
-  return shared / (sizes[:, None] + found - shared)
+  shared, sizes, predicted_sizes = seg.overlaps(truth, prediction)
+  return shared / (sizes[:, None] + predicted_sizes - shared)
 
 
 def _ratios(matched: float, spurious: float, missed: float, iou: float) -> dict[str, float | None]:

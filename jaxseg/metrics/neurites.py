@@ -1,13 +1,12 @@
 """The measures of the ISBI 2012 challenge: membranes between neurites in electron micrographs.
 
 Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms for
-connectomics, Frontiers in Neuroanatomy 2015. A map of membrane probability is cut at ten
-thresholds; what is left, split into 4-connected components, is the proposed segmentation T. It is
-compared with the components S of the truth over the pixels that are cell in the truth, and the best
-threshold of all sections together counts. A pixel that T calls membrane there is a segment of its
-own.
+connectomics, Frontiers in Neuroanatomy 2015. A map of membrane probability is thresholded at ten
+levels; the 4-connected components of the rest are the proposed segmentation T. It is compared with
+the components S of the truth over the pixels that are cell in the truth, at the threshold that is
+best for all sections together. A pixel that T calls membrane there is a segment of its own.
 
-With p_ij the share of those pixels in true segment i and proposed segment j, s_i and t_j the sums
+With p_ij the fraction of those pixels in true segment i and proposed segment j, s_i and t_j the sums
 over j and over i: V^Rand = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2), V^Info = 2 I(S, T) /
 (H(S) + H(T)).
 """
@@ -53,7 +52,7 @@ class Score(Sums):
     return {**count(membrane, truth), **{_THINNED + k: v for k, v in thinned.items()}}
 
   def compute(self) -> Result:
-    """Returns 'neurites': what `summarize` gives, and V^Rand and V^Info after thinning."""
+    """Returns 'neurites': the result of `summarize`, and V^Rand and V^Info after thinning."""
     plain = summarize(self.sums)
     thinned = summarize({k: self.sums[_THINNED + k] for k in self.sums if _THINNED not in k})
     return {'neurites': plain | {f'{k}_thinned': thinned[k] for k in ('v_rand', 'v_info')}}
@@ -64,11 +63,11 @@ def count(membrane: np.ndarray, label: np.ndarray, *, thin: bool = False) -> Cou
 
   Args:
     membrane: float [h, w] in [0, 1], probability of membrane.
-    label: integers [h, w], 1 membrane, 0 cell; VOID is left out.
-    thin: whether proposed membranes are first thinned, as in the later official scores.
+    label: integers [h, w], 1 membrane, 0 cell; VOID is ignored.
+    thin: first thins proposed membranes, as in the later official scores.
 
   Returns:
-    name -> float64 [thresholds], to be added over sections and read with `summarize`.
+    name -> float64 [thresholds], to be summed over sections for `summarize`.
   """
   cells, valid = label == 0, label != VOID
   truth = components(cells)[cells]
@@ -91,12 +90,12 @@ def count(membrane: np.ndarray, label: np.ndarray, *, thin: bool = False) -> Cou
 
 
 def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
-  """Turns added-up counts into scores, each at its own best threshold.
+  """Computes scores from summed counts, each at its own best threshold.
 
   Returns:
-    pixel_error: 1 - the best F-score of cell pixels. pixel_disagreement: the least share of wrong
-    pixels. rand_error: 1 - v_rand. v_rand, v_info: in [0, 1], larger is better; pairs of pixels are
-    added over sections, V^Info is averaged over them.
+    pixel_error: 1 - the best F-score of cell pixels. pixel_disagreement: the smallest fraction of
+    wrong pixels. rand_error: 1 - v_rand. v_rand, v_info: in [0, 1], larger is better; pixel pairs are
+    summed over sections, V^Info is averaged.
   """
   pixel_f = _ratio(2 * counts['hits'], counts['claimed'] + counts['cells'])
   v_rand = _ratio(2 * counts['joint'], counts['truth'] + counts['proposed'])
@@ -110,12 +109,12 @@ def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def components(cells: np.ndarray) -> np.ndarray:
-  """Returns int32 [h, w]: the 4-connected components of bool `cells` from 1, 0 elsewhere."""
+  """Returns int32 [h, w]: the 4-connected components of bool `cells`, numbered from 1, 0 elsewhere."""
   return scipy.ndimage.label(cells)[0]
 
 
 def thin_membranes(segments: np.ndarray) -> np.ndarray:
-  """Grows segments, integers [h, w], into the membranes (0) until lines of one pixel are left between them."""
+  """Grows segments, integers [h, w], into the membranes (0) until these are lines of one pixel."""
   membrane = segments == 0
   if membrane.all() or not membrane.any():
     return segments
@@ -123,43 +122,43 @@ def thin_membranes(segments: np.ndarray) -> np.ndarray:
     membrane, return_distances=False, return_indices=True
   )
   grown = segments[tuple(nearest)]
-  padded, was = np.pad(grown, 1, mode='edge'), np.pad(membrane, 1)
+  padded, was_membrane = np.pad(grown, 1, mode='edge'), np.pad(membrane, 1)
   right_below = (grown != padded[1:-1, 2:]) | (grown != padded[2:, 1:-1])
-  # Where the neighbour on the other side is no membrane, this pixel alone can be the line.
-  left_above = (grown != padded[1:-1, :-2]) & ~was[1:-1, :-2]
-  left_above |= (grown != padded[:-2, 1:-1]) & ~was[:-2, 1:-1]
+  # If the neighbour on the other side was not membrane, the line has to be at this pixel.
+  left_above = (grown != padded[1:-1, :-2]) & ~was_membrane[1:-1, :-2]
+  left_above |= (grown != padded[:-2, 1:-1]) & ~was_membrane[:-2, 1:-1]
   return np.where(membrane & (right_below | left_above), 0, grown)
 
 
 def _pair_sums(truth: np.ndarray, proposed: np.ndarray) -> dict[str, float]:
-  """Returns V^Info, and ordered pairs of pixels in one segment: of both, of the truth, of the proposal.
+  """Returns V^Info, and ordered pixel pairs in the same segment of both, of the truth, of the proposal.
 
-  Both are int [n], segments from 1; 0 is proposed membrane.
+  Both inputs are int [n], segments from 1; 0 is proposed membrane.
   """
-  alone = np.count_nonzero(proposed == 0)  # each is a segment of one pixel
+  singletons = np.count_nonzero(proposed == 0)  # each is a segment of one pixel
   claimed = proposed > 0
   pairs = truth[claimed].astype(np.int64) * (int(proposed.max(initial=0)) + 1) + proposed[claimed]
   both = np.unique(pairs, return_counts=True)[1].astype(np.float64)
   rows = np.bincount(truth)[1:].astype(np.float64)
   columns = np.bincount(proposed[claimed])[1:].astype(np.float64)
-  entropies = _entropy(rows, truth.size, 0) + _entropy(columns, truth.size, alone)
+  entropies = _entropy(rows, truth.size, 0) + _entropy(columns, truth.size, singletons)
   return {
-    'joint': (both**2).sum() + alone,
+    'joint': (both**2).sum() + singletons,
     'truth': (rows**2).sum(),
-    'proposed': (columns**2).sum() + alone,
-    'info': 2 * (entropies - _entropy(both, truth.size, alone)) / entropies
+    'proposed': (columns**2).sum() + singletons,
+    'info': 2 * (entropies - _entropy(both, truth.size, singletons)) / entropies
     if entropies > 0
     else 1.0,
   }
 
 
-def _entropy(sizes: np.ndarray, total: int, alone: int) -> float:
-  """Entropy in nats of a partition of `total` pixels into `sizes` and `alone` single pixels."""
+def _entropy(sizes: np.ndarray, total: int, singletons: int) -> float:
+  """Entropy in nats of a partition of `total` pixels into `sizes` and `singletons` single pixels."""
   share = sizes[sizes > 0] / max(total, 1)
-  return float(-(share * np.log(share)).sum() + alone / max(total, 1) * np.log(max(total, 1)))
+  return float(-(share * np.log(share)).sum() + singletons / max(total, 1) * np.log(max(total, 1)))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divides; 0 / 0 is 1: nothing to find and nothing found."""
+  """Divides; 0 / 0 is 1, for an empty truth and prediction."""
   nothing = denominator == 0
   return np.where(nothing, 1.0, numerator / np.where(nothing, 1.0, denominator))

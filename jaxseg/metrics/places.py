@@ -1,4 +1,4 @@
-"""Where errors lie: by the size of the true object, the distance to its outline, and that to the image's border."""
+"""Breaks errors down by the true object's size, and by distance to outlines and to the image border."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jaxseg.data.geometry import edges
 from jaxseg.metrics.score import Example, Prediction, Result, Sums
 from jaxseg.types import VOID
 
-EDGES = (2, 4, 8, 16, 32, 64, 128)  # pixels; a row of the tables ends at each, the last has no end
+EDGES = (2, 4, 8, 16, 32, 64, 128)  # pixels; upper bounds of all rows of the tables but the last
 ROWS = ('to 2 px', *(f'{a} to {2 * a} px' for a in EDGES[:-1]), f'above {EDGES[-1]} px')
 
 
 class Score(Sums):
-  """Three tables with a row a range of pixels; void is not counted.
+  """Three tables with a row for each range of pixels; void is ignored.
 
-  An object is what the data number, else a connected component of a class (touching at a corner is
-  enough); its size is the root of its area. An outline lies between pixels of different labels; where an
-  image has none, all of it is far from one.
+  Objects are the data's instances, or else the 8-connected components of each class; an object's size is
+  the square root of its area. Outlines separate pixels of different labels; in an image without any,
+  all pixels are far from one.
   """
 
   def __init__(self, class_names: Sequence[str]):
@@ -32,44 +32,44 @@ class Score(Sums):
 
   def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
     label = np.asarray(example['label'])
-    right, valid = prediction['mask'] == label, label != VOID
+    correct, valid = prediction['mask'] == label, label != VOID
     return {
       'object_size': np.sum(
-        [_sizes(n, right) for n in objects_of(example)], axis=0, dtype=np.int64
+        [_sizes(n, correct) for n in objects_of(example)], axis=0, dtype=np.int64
       ),
-      'outline_distance': _pixels(outline_distance(label)[valid], right[valid]),
-      'border_distance': _pixels(border_distance(label.shape)[valid], right[valid]),
+      'outline_distance': _pixels(outline_distance(label)[valid], correct[valid]),
+      'border_distance': _pixels(border_distance(label.shape)[valid], correct[valid]),
     }
 
   def compute(self) -> Result:
-    """Returns by_object_size: objects, those found (more than half of their pixels are right), their pixels'
-    accuracy; by_outline_distance and by_border_distance: share of the pixels, of the errors, accuracy."""
-    found = zip(ROWS, self.sums['object_size'].T.tolist(), strict=True)
+    """Returns by_object_size: objects, the fraction found (more than half of its pixels correct), pixel
+    accuracy; by_outline_distance and by_border_distance: share of pixels, share of errors, accuracy."""
+    rows = zip(ROWS, self.sums['object_size'].T.tolist(), strict=True)
     return {
       'by_object_size': {
-        row: {'objects': objects, 'found': hits / objects, 'accuracy': right / pixels}
-        for row, (objects, hits, pixels, right) in found
+        row: {'objects': objects, 'found': hits / objects, 'accuracy': correct / pixels}
+        for row, (objects, hits, pixels, correct) in rows
         if objects
       },
       **{f'by_{name}': self._shares(name) for name in ('outline_distance', 'border_distance')},
     }
 
   def _shares(self, name: str) -> dict[str, dict[str, float]]:
-    pixels, right = self.sums[name].tolist()
-    total, errors = sum(pixels), sum(pixels) - sum(right)
+    pixels, correct = self.sums[name].tolist()
+    total, errors = sum(pixels), sum(pixels) - sum(correct)
     return {
       row: {
         'share of pixels': n / total,
         'share of errors': (n - good) / max(errors, 1),
         'accuracy': good / n,
       }
-      for row, n, good in zip(ROWS, pixels, right, strict=True)
+      for row, n, good in zip(ROWS, pixels, correct, strict=True)
       if n
     }
 
 
 def objects_of(example: Example) -> list[np.ndarray]:
-  """Returns maps [h, w] that number objects from 1, each object in one of them."""
+  """Returns id maps [h, w]; each numbers its objects from 1, and each object is in one map."""
   if 'instances' in example:
     return list(np.moveaxis(np.atleast_3d(example['instances']), -1, 0))
   label = np.asarray(example['label'])
@@ -80,7 +80,7 @@ def objects_of(example: Example) -> list[np.ndarray]:
 
 
 def outline_distance(label: np.ndarray) -> np.ndarray:
-  """Returns float32 [h, w]: 1 beside another label (left, right, above, below), 2 one pixel further in."""
+  """Returns float32 [h, w]: 1 next to another label (4-neighbours), 2 one pixel further in."""
   inside = ~edges(label)
   return 1 + cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
@@ -91,15 +91,15 @@ def border_distance(size: tuple[int, int]) -> np.ndarray:
   return np.minimum(rows[:, None], columns)
 
 
-def _pixels(distance: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _pixels(distance: np.ndarray, correct: np.ndarray) -> np.ndarray:
   rows = np.searchsorted(EDGES, distance)
-  return np.stack([np.bincount(r, minlength=len(ROWS)) for r in (rows, rows[right])])
+  return np.stack([np.bincount(r, minlength=len(ROWS)) for r in (rows, rows[correct])])
 
 
-def _sizes(numbers: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """Returns int64 [4, rows]: objects, those found, pixels and right ones."""
+def _sizes(numbers: np.ndarray, correct: np.ndarray) -> np.ndarray:
+  """Returns int64 [4, rows]: objects, found objects, pixels and correct pixels."""
   pixels = np.bincount(numbers.ravel())[1:]
-  good = np.bincount(numbers[right], minlength=len(pixels) + 1)[1:]
+  good = np.bincount(numbers[correct], minlength=len(pixels) + 1)[1:]
   used = pixels > 0
   pixels, good = pixels[used], good[used]
   rows = np.searchsorted(EDGES, np.sqrt(pixels))

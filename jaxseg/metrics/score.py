@@ -1,7 +1,7 @@
-"""What every score is: it gets each image of a data set once, on the host, and is read at the end.
+"""The protocol of scores: every image of a data set is added once, on the host; then `compute`.
 
-Scores of two parts of the data merge into that of both, whether threads or hosts counted them. A
-result needs no table of names to be read:
+Scores of two parts of the data, from threads or hosts, can be merged. The form of an entry of a result
+determines its meaning:
 
   NAME             float, or None where nothing can be measured     a score
   per_class_NAME   {class: float, None where it is absent}          a column
@@ -25,7 +25,7 @@ Example = Prediction = Mapping[str, Any]
 Result = dict[str, Any]
 
 _PER_CLASS, BY = 'per_class_', 'by_'
-_MOST_ROWS = 40  # of a breakdown that is shown
+_MOST_ROWS = 40  # shown of a breakdown
 
 
 class Score(Protocol):
@@ -38,28 +38,28 @@ class Score(Protocol):
   maps: bool
 
   def add(self, example: Example, prediction: Prediction) -> None:
-    """Counts one image.
+    """Adds one image.
 
     Args:
-      example: as its source gives it, 'label' integers [h, w]; with an 'index' its place in the data.
-      prediction: what a task's `in_image` gives, 'mask' uint8 [h, w].
+      example: from its source, with 'label' integers [h, w], and perhaps its 'index' in the data.
+      prediction: from a task's `in_image`, with 'mask' uint8 [h, w].
 
     Raises:
-      UserError: labels outside the classes, or data that lack what the score compares with.
+      UserError: labels outside the classes, or data without the truth that the score needs.
     """
 
   def merge(self, other: Any) -> None:
-    """Adds what another one of the same kind has counted."""
+    """Adds the images of another score of the same kind."""
 
   def compute(self) -> Result:
-    """Returns the numbers. Raises UserError where there is nothing at all to score."""
+    """Returns the result. Raises UserError if there is nothing to score."""
 
 
 class Sums:
-  """Base of the scores that are sums over images.
+  """Base of scores that are sums over images.
 
   Attributes:
-    sums: name -> number or array, added up over images.
+    sums: name -> number or array, summed over images.
   """
 
   maps = False
@@ -68,7 +68,7 @@ class Sums:
     self.sums = zeros
 
   def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
-    """Returns what one image adds to the sums."""
+    """Returns one image's contribution to the sums."""
     raise NotImplementedError
 
   def add(self, example: Example, prediction: Prediction) -> None:
@@ -82,9 +82,9 @@ class Sums:
 
 
 class Mean(Sums):
-  """Base of the scores that are means over images, or over what images show.
+  """Base of scores that are means over images or objects.
 
-  `measure` returns 'total' and 'count'; the result is None where nothing was counted.
+  `measure` returns 'total' and 'count'; the result is None if the count is 0.
   """
 
   name: str
@@ -121,9 +121,9 @@ class Groups:
   """A score for each part of a data set, such as each camera, site or date.
 
   Args:
-    title: what the groups are, such as 'camera'.
-    group_of: an example -> its group.
-    make: gives new scores.
+    title: of the groups, such as 'camera'.
+    group_of: example -> group.
+    make: returns empty scores.
   """
 
   def __init__(self, title: str, group_of: Callable[[Example], str], make: Callable[[], Score]):
@@ -143,14 +143,14 @@ class Groups:
       self._images[group] = self._images.get(group, 0) + other._images[group]
 
   def compute(self) -> Result:
-    """Returns by_<title>: of each group its images and the numbers of its score, where there is one."""
+    """Returns by_<title>: the number of images and the scores of each group."""
     rows = {}
     for group, score in sorted(self._scores.items()):
       try:
-        found = numbers(score.compute())
+        scores_of_group = numbers(score.compute())
       except UserError:  # nothing there to score
-        found = {}
-      known = {name: _known(value) for name, value in found.items()}
+        scores_of_group = {}
+      known = {name: _known(value) for name, value in scores_of_group.items()}
       rows[group] = {'images': self._images[group], **known}
     return {f'by_{self._title}': rows}
 
@@ -159,7 +159,7 @@ class Groups:
 
 
 def load(name: str, class_names: Sequence[str]) -> Score:
-  """Returns the score of jaxseg.metrics.NAME, or of the user's own module, for these classes."""
+  """Returns an empty score of jaxseg.metrics.NAME, or of a user's module, for these classes."""
   kind = parts.load('metrics', name, kind='score').Score
   if kind is Score:
     raise UserError(f'{name!r} is no score but what scores have in common: name another')
@@ -167,7 +167,7 @@ def load(name: str, class_names: Sequence[str]) -> Score:
 
 
 def add(score: Score, example: Example, prediction: Prediction) -> None:
-  """Counts one image. Raises the score's UserError with the name of the example's file."""
+  """Adds one image. Prefixes the score's UserError with the example's file name."""
   try:
     score.add(example, prediction)
   except UserError as error:
@@ -175,7 +175,7 @@ def add(score: Score, example: Example, prediction: Prediction) -> None:
 
 
 def of_image(score: Score, example: Example, prediction: Prediction, name: str) -> float | None:
-  """Returns the number `name` of one image alone, by a new score; None where it shows nothing."""
+  """Adds one image to an empty score and returns its number `name`; None if it cannot be computed."""
   score.add(example, prediction)
   try:
     return _known(score.compute()[name])
@@ -188,7 +188,7 @@ def _known(value: float | None) -> float | None:
 
 
 def numbers(result: Mapping[str, Any]) -> dict[str, float | None]:
-  """Returns all that a result says in one number, by name."""
+  """Returns the scalar entries of a result by name."""
   single = {name: value for name, value in result.items() if _is_number(value)}
   for key, values in _tables(result).items():
     if not _is_column(key, values, result):
@@ -198,15 +198,15 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def columns(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-  """Returns what a result says of each class: name of the score -> {class: value}."""
+  """Returns the per-class entries of a result: name of the score -> {class: value}."""
   tables = _tables(result).items()
   return {k.removeprefix(_PER_CLASS): dict(v) for k, v in tables if _is_column(k, v, result)}
 
 
 def breakdowns(result: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float | None]]]:
-  """Returns what a result says of parts of the data: title -> {row: {column: number}}.
+  """Returns the breakdowns of a result: title -> {row: {column: number}}.
 
-  Of many rows those with the lowest score are there.
+  Of too many rows only those with the lowest scores are included.
   """
   tables = {k: v for k, v in result.items() if k.startswith(BY) and isinstance(v, Mapping)}
   shown = {}
@@ -221,7 +221,7 @@ def breakdowns(result: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float
 
 
 def _first(row: Mapping[str, float | None]) -> float:
-  """Returns the first score of a row, none counting as the highest."""
+  """Returns the first score of a row, infinity if there is none."""
   return next((value for value in row.values() if isinstance(value, float)), np.inf)
 
 
@@ -240,6 +240,6 @@ def _tables(result: Mapping[str, Any]) -> dict[str, Mapping[str, float | None]]:
 
 
 def _is_column(key: str, values: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-  """Whether a table is by the classes of the first one, not by other things, as F-measures are."""
+  """Whether a table's keys are classes, as in the first one, and not, for example, F-measures."""
   first = next((v for k, v in _tables(result).items() if k.startswith(_PER_CLASS)), {})
   return key.startswith(_PER_CLASS) and not values.keys().isdisjoint(first)

@@ -1,8 +1,8 @@
-"""SEG as U373 is scored: small predicted objects are dropped, and objects of the border's strip left out.
+"""SEG for U373, without small predicted objects and without objects at the border.
 
-The Cell Tracking Challenge gives PhC-C2DH-U373 a field of interest, the frame without a strip of 50
-pixels: what has no pixel in it counts on neither side, what has one counts whole. The U-Net authors'
-script for this set also drops predicted components below 50 pixels.
+The Cell Tracking Challenge defines a field of interest for PhC-C2DH-U373, the frame without a strip of
+50 pixels: true and predicted objects without a pixel in it are ignored, all others count in full. The
+U-Net authors' script for this set also drops predicted components below 50 pixels.
 """
 
 from typing import Any
@@ -28,11 +28,11 @@ class Score(seg.Score):
 
 
 def without_small(ids: np.ndarray, least: int) -> np.ndarray:
-  """Returns ids [h, w] with those of fewer than `least` pixels as background."""
+  """Returns ids [h, w] without objects of fewer than `least` pixels."""
   numbers, counts = np.unique(ids, return_counts=True)
   return np.where(np.isin(ids, numbers[counts >= least]), ids, 0)
 
 
 def in_field(ids: np.ndarray, strip: int) -> np.ndarray:
-  """Returns ids [h, w] with those as background that lie in a strip of this width along the border."""
+  """Returns ids [h, w] without objects that lie entirely in a border strip of this width."""
   return np.where(np.isin(ids, ids[strip:-strip, strip:-strip]), ids, 0)

@@ -1,8 +1,8 @@
-"""Temperature scaling (Guo et al., arXiv:1706.04599, section 4.2): one number that mends confidence.
+"""Temperature scaling (Guo et al., arXiv:1706.04599, section 4.2): calibration by a single parameter.
 
-Logits are divided by T before the softmax. No prediction changes, only how sure it says it is. Here T works
-on probabilities, p^(1/T) / sum p^(1/T), which is the same for one softmax or sigmoid and works as well on
-what has no logits any more: means over views, tiles, samples or networks.
+Logits are divided by T before the softmax, which changes the confidence but not the predicted class.
+Here T acts on probabilities, p^(1/T) / sum p^(1/T), which is equivalent for one softmax or sigmoid and
+also works for averages over views, tiles, samples or networks, which have no logits.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import scipy
 from jaxseg.metrics.score import Example, Prediction, Result
 from jaxseg.types import VOID, Array
 
-LIMITS = (0.05, 20.0)  # of a temperature that is fitted
-_LEAST = 1e-30  # of a probability: its logarithm must be finite
-_VALUES = 1 << 22  # probabilities that a fit keeps, 16 MiB
+LIMITS = (0.05, 20.0)  # of a fitted temperature
+_LEAST = 1e-30  # lower bound of a probability, for a finite logarithm
+_VALUES = 1 << 22  # probabilities to keep for the fit, 16 MiB
 
 
 def tempered(probabilities: Array, temperature: float) -> Array:
-  """Returns probabilities [..., k], numpy or JAX, at another temperature; at 1 they are as they were."""
+  """Returns probabilities [..., k], numpy or JAX, at another temperature; unchanged at 1."""
   if temperature == 1:
     return probabilities
-  share = probabilities / probabilities.max(axis=-1, keepdims=True)  # none of the sums vanishes
-  powers = share ** (1 / temperature)
+  ratios = probabilities / probabilities.max(axis=-1, keepdims=True)  # avoids sums of 0
+  powers = ratios ** (1 / temperature)
   return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def fit(probabilities: np.ndarray, labels: np.ndarray) -> float:
-  """Returns the temperature at which the labels are likeliest, within LIMITS.
+  """Returns the maximum-likelihood temperature, within LIMITS.
 
   Args:
     probabilities: float [n, k], n > 0.
     labels: integers [n].
   """
   logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
-  logs -= logs[np.arange(len(labels)), labels][:, None]  # of the true class 0
+  logs -= logs[np.arange(len(labels)), labels][:, None]  # 0 for the true class
 
   def loss(inverse: float) -> float:  # convex in 1 / T
     scaled = inverse * logs
@@ -50,16 +50,13 @@ def fit(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 class Score:
-  """Fits a temperature to a data set, on as many of its valid pixels as memory is set aside for.
-
-  Every pixel is as likely to be among them, whatever the size of its image.
-  """
+  """Fits a temperature to a uniform random sample of a data set's valid pixels, of bounded size."""
 
   maps = True
 
   def __init__(self, class_names: Sequence[str]):
     self._most = _VALUES // len(class_names)
-    self._rate = 1.0  # of the pixels that are kept: those whose random number lies below it
+    self._rate = 1.0  # sampling rate: keeps pixels whose random number is below it
     self._count = 0
     none = (
       np.zeros(0, np.float32),
@@ -79,14 +76,14 @@ class Score:
     self._extend(other._parts)
 
   def compute(self) -> Result:
-    """Returns temperature, None where no pixel is valid."""
+    """Returns 'temperature', None if no pixel is valid."""
     probabilities, labels = self.sample()
     return {'temperature': fit(probabilities, labels) if len(labels) else None}
 
   def sample(self) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels that were kept: probabilities float32 [n, k] and labels [n]."""
+    """Returns the sampled pixels: probabilities float32 [n, k] and labels [n]."""
     draws, probabilities, labels = map(np.concatenate, zip(*self._parts, strict=True))
-    order = np.argsort(draws, kind='stable')  # whatever the order of the images
+    order = np.argsort(draws, kind='stable')  # independent of the order of the images
     kept = order[: np.count_nonzero(draws < self._rate)]
     self._parts, self._count = [(draws[kept], probabilities[kept], labels[kept])], len(kept)
     return self._parts[0][1:]

@@ -1,8 +1,8 @@
-"""One offline HTML file about a run, or about several side by side: no script, no request, no data.
+"""A self-contained HTML report of one run, or of several side by side, without scripts or requests.
 
-`write` reads a workdir as training left it (config.json, run.json, metrics.jsonl, eval/*.json and the
-best checkpoint) and scores images of the evaluation split one by one for the worst and the best. What
-a page looks like stands in templates/. `hooks` are what training shows while it runs and at its end.
+`write` reads a workdir (config.json, run.json, metrics.jsonl, eval/*.json and the best checkpoint), and
+scores images of the evaluation split one by one to show the worst and the best. The layout is in
+templates/. `hooks` show figures during training and the report at its end.
 """
 
 import contextlib
@@ -38,13 +38,13 @@ def write(
   Args:
     workdirs: written by jaxseg.train.train.train.
     output: default report.html in the workdir, comparison.html beside the first of several.
-    step: whose predictions are shown, of each run: 'best' | 'latest' | a number.
-    max_images: images of the evaluation split that are scored, evenly drawn; 0: none.
-    seconds: no further image is begun after so many.
-    progress: one that is open already (a terminal shows one live line); None: a new one.
+    step: checkpoint of each run to show predictions of: 'best' | 'latest' | a number.
+    max_images: number of images of the evaluation split to score, randomly drawn; 0: none.
+    seconds: time limit after which no further image is started.
+    progress: an open one (a terminal shows one live line); None: a new one.
 
   Returns:
-    The file.
+    The report's path.
 
   Raises:
     UserError: a folder without a run or checkpoint, or a file that cannot be written.
@@ -78,7 +78,7 @@ def write(
 
 
 def _is_report(file: Path) -> bool:
-  """Whether a page of before may be replaced. Raises UserError where the file is anything else."""
+  """Whether the file is an earlier report. Raises UserError if it is anything else."""
   try:
     if _MARK in files.read_bytes(file):
       return True
@@ -88,20 +88,17 @@ def _is_report(file: Path) -> bool:
 
 
 def hooks() -> list[Hook]:
-  """Returns what training shows: figures at every evaluation, at the end what scores are worth and the report."""
+  """Returns the hooks of training: figures at every evaluation, baseline and report at the end."""
   return [Figures(), Baseline(), Report()]
 
 
 class Report:
-  """Writes the report of a run that is finished.
-
-  With config.log.figures 0 no image is scored.
-  """
+  """Writes the report of a finished run; with config.log.figures=0 without scored images."""
 
   remedy = f'{command("report")} writes it'
 
   def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
-    """Waits for the end."""
+    """Does nothing."""
 
   def ended(self, run: RunView) -> None:
     if not collect(run.folder).is_finished:

@@ -1,7 +1,7 @@
-"""What a short run's score is worth: beside that of the most frequent class at each position.
+"""Puts a short run's score beside that of the most frequent class at each position.
 
-Images of one kind look alike: sky is above and road below. A network that was trained for minutes, or was
-stopped, should be better than what knows the positions alone.
+Images of one kind look alike: sky is above and road below. Even a network trained for minutes, or
+stopped early, should beat a predictor that only knows positions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from jaxseg.data import threads
 from jaxseg.train.journal import RunView
 from jaxseg.types import VOID
 
-_SHORT = 1000  # steps; longer runs that come to their end are no short ones
+_SHORT = 1000  # steps; longer runs get no baseline unless they stopped early
 _GRID = 128  # positions along each side
 _LABELS = 1000  # of the training split, at most
-_IMAGES = 3000  # to score; whoever stops a run does not wait for more
+_IMAGES = 3000  # at most, so that a stopped run ends soon
 
 
 class Baseline:
-  """A hook that says so at the end of a run that was short, or stopped before its end."""
+  """A hook that prints the baseline at the end of a run that was short or stopped early."""
 
   remedy = 'evaluation does not need it'
 
@@ -51,7 +51,7 @@ class Baseline:
 
 
 def most_frequent(source: Any) -> np.ndarray:
-  """Returns the most frequent class at each position of a split, uint8 [_GRID, _GRID]; void counts nowhere."""
+  """Returns the most frequent class at each position of a split, uint8 [_GRID, _GRID], ignoring void."""
   counts = np.zeros((source.num_classes, _GRID, _GRID), np.int32)
   chosen = range(0, len(source), -(-len(source) // _LABELS))
   for label in _labels(source, chosen):
@@ -62,7 +62,7 @@ def most_frequent(source: Any) -> np.ndarray:
 
 
 def score(experiment: Any, mask: np.ndarray, source: Any) -> dict[str, Any]:
-  """Returns the task's numbers for a mask [h, w] that is stretched over every image of a split."""
+  """Returns the task's scores of a mask [h, w], resized to every image of a split."""
   scores = experiment.task.scorer(source.class_names, **experiment.eval.score)
   for label in _labels(source, range(len(source))):
     size = label.shape[::-1]

@@ -1,4 +1,4 @@
-"""Several runs side by side: scores, curves, classes, and where their configs differ."""
+"""Compares runs: scores, curves, classes and config differences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,18 +11,18 @@ from jaxseg.report import render
 from jaxseg.report.images import Comparison
 from jaxseg.report.runs import RunSummary
 
-_SAME_TRUTH = ('border_weight', 'channels', 'white')  # options of data that change no label
+_SAME_TRUTH = ('border_weight', 'channels', 'white')  # options of data that do not change labels
 Runs = Mapping[str, RunSummary]
-Cell = tuple[str, bool]  # and whether it is the best
+Cell = tuple[str, bool]  # text, and whether it is the best
 
 
 def named(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
-  """Returns the runs in their order by names that tell them apart."""
+  """Returns the runs in order, by unique names."""
   return dict(zip(unique_names([run.path for run in runs]), runs, strict=True))
 
 
 def page(runs: Runs, images: Comparison | None = None) -> str:
-  """Returns the page of runs by name, with pictures where there are `images`."""
+  """Returns the page that compares runs, with pictures if there are `images`."""
   named, runs = runs, [*runs.values()]
   charts = {
     **{render.title(run.score): f'eval/{run.score}' for run in runs},
@@ -48,10 +48,10 @@ def page(runs: Runs, images: Comparison | None = None) -> str:
 def scores(
   runs: Sequence[RunSummary], fair: bool
 ) -> list[tuple[str, list[Cell], list[float | None]]]:
-  """Returns a row a score: its name, a cell a run, and what the papers say, [] where none does."""
-  heads, rows = [run.headline for run in runs], []
-  results = [numbers(head) for head in heads]
-  for name in render.score_names((run.score for run in runs), heads):
+  """Returns a row for each score: name, a cell for each run, and the papers' values, [] without any."""
+  headlines, rows = [run.headline for run in runs], []
+  results = [numbers(head) for head in headlines]
+  for name in render.score_names((run.score for run in runs), headlines):
     values = [result.get(name) for result in results]
     cells = ranked(values, render.score, lower=render.lower_is_better(name), fair=fair)
     papers = [run.published.get(name) for run in runs]
@@ -60,7 +60,7 @@ def scores(
 
 
 def comparable(runs: Sequence[RunSummary]) -> bool:
-  """Returns whether the runs that have scores have them of the same images, seen in the same way."""
+  """Returns whether all evaluated runs have scores of the same images in the same mode."""
   evaluated = [run for run in runs if run.headline]
   sets = {
     (*_data_of(run), run.headline['split'], run.headline.get('mode') or '') for run in evaluated
@@ -70,16 +70,16 @@ def comparable(runs: Sequence[RunSummary]) -> bool:
 
 
 def show_alike(runs: Sequence[RunSummary]) -> bool:
-  """Returns whether the runs can be scored by the same number on the same images."""
+  """Returns whether the runs share score, classes and evaluation images."""
   return len({(*_data_of(r), r.settings.eval_split, r.score, r.classes.names) for r in runs}) == 1
 
 
 def _data_of(run: RunSummary) -> tuple[str, ...]:
-  """Says which labels a run is scored against. The folder counts where it is the data set itself."""
+  """Returns a key of the labels that a run is scored against; includes the folder of users' own data."""
   data = run.experiment.data
-  own = getattr(parts.load('datasets', data.name), 'NUM_CLASSES', None) is None
+  reads_folder = getattr(parts.load('datasets', data.name), 'NUM_CLASSES', None) is None
   options = {k: v for k, v in data.options.items() if k not in _SAME_TRUTH}
-  return data.name, run.settings.data_dir if own else '', str(sorted(options.items()))
+  return data.name, run.settings.data_dir if reads_folder else '', str(sorted(options.items()))
 
 
 def ranked(
@@ -89,14 +89,14 @@ def ranked(
   lower: bool = False,
   fair: bool = True,
 ) -> list[Cell]:
-  """Returns cells, the highest value or with `lower` the lowest marked as the best where that is `fair`."""
+  """Returns cells; if `fair`, marks the best value: the highest, or with `lower` the lowest."""
   known = [v for v in values if v is not None]
   top = (min if lower else max)(known) if fair and len(known) > 1 else None
   return [(write(v), v is not None and v == top) for v in values]
 
 
 def classes(runs: Runs, fair: bool) -> dict[str, Any]:
-  """Returns the first score by class that each run has, a row a class, where all have the same classes."""
+  """Returns a table of each run's first per-class score, a row for each class."""
   columns_of = {name: next(iter(columns(run.headline).items()), None) for name, run in runs.items()}
   names = dict.fromkeys(render.title(column[0]) for column in columns_of.values() if column)
   every = [dict(column[1]) if column else {} for column in columns_of.values()]
@@ -118,7 +118,7 @@ def classes(runs: Runs, fair: bool) -> dict[str, Any]:
 
 
 def differences(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
-  """Returns every key of the configs that is not the same in all, with what each run has."""
+  """Returns the config keys that differ between runs, with each run's value."""
   named = [configs.flattened(run.experiment.config) for run in runs]
   rows = {
     key: [render.plain(config[key]) if key in config else '' for config in named]

@@ -1,4 +1,4 @@
-"""The pictures of a run, renewed at every evaluation: predictions, curves, scores by class."""
+"""The figures of a run, updated at every evaluation: predictions, curves, per-class scores."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,9 +18,9 @@ from jaxseg.train.writer import read_records
 
 
 class Figures:
-  """A hook of training that draws `workdir/figures/`; one predictor serves the whole run.
+  """A training hook that draws `workdir/figures/`, with one predictor for the whole run.
 
-  config.log.figures validation images are drawn, always the same.
+  It draws the same config.log.figures validation images every time.
   """
 
   def __init__(self):
@@ -30,7 +30,7 @@ class Figures:
     """Draws a step.
 
     Args:
-      run: that is trained.
+      run: the current one.
       step: of the variables.
       variables: {'params': ..., 'batch_stats': ...}.
       summary: of the evaluation.
@@ -50,10 +50,10 @@ class Figures:
         plots.save_class_bars(part, values, [*column], title=title, axis=axis)
 
   def ended(self, run: RunView) -> None:
-    """Nothing is left to do: the last evaluation's pictures stay."""
+    """Keeps the last evaluation's figures."""
 
   def _predictions(self, run: RunView, variables: Any) -> np.ndarray:
-    """Draws some images, far from each other because neighbours look alike."""
+    """Draws evenly spaced images, because neighbours look alike."""
     if self._predictor is None:
       self._predictor = Predictor(run.experiment, variables, run.classes)
     self._predictor.variables = jax.device_put(variables)
@@ -63,7 +63,7 @@ class Figures:
     try:
       return draw(run.experiment.task, self._predictor.predict, examples, run.classes)
     finally:
-      self._predictor.variables = None  # the device's memory is the training's
+      self._predictor.variables = None  # frees device memory for training
 
 
 def draw(
@@ -72,7 +72,7 @@ def draw(
   examples: Iterable[Mapping[str, Any]],
   classes: Classes,
 ) -> np.ndarray:
-  """Draws each example, its truth and its prediction as a row above its name, and the legend.
+  """Draws a row for each example, its truth and prediction, captioned with its name; and the legend.
 
   Returns:
     uint8 [height, width, 3].

@@ -1,7 +1,6 @@
-"""Scores images one by one, keeps those that say most, and makes them small enough to embed.
+"""Scores images one by one, and makes thumbnails of the most informative ones to embed.
 
-Of one run these are the worst and the best images, of several on the same images those that they are least at one
-about.
+For one run these are the worst and the best images, for several runs those on which they differ most.
 """
 
 import bisect
@@ -25,17 +24,17 @@ from jaxseg.train import build
 from jaxseg.train.variables import load_variables
 from jaxseg.types import StuckError, UserError
 
-MAX_IMAGES = 200  # of the split are scored
-SECONDS = 120.0  # after which no further one is begun
-SHOWN = 12  # worst ones, and best ones
+MAX_IMAGES = 200  # of the split to score
+SECONDS = 120.0  # after which no further image is started
+SHOWN = 12  # worst images, and best images
 THUMBNAIL = 256  # pixels of the longer side
 _QUALITY = 80
-_FLAT = 64  # colours: a picture of no more is a mask
+_FLAT = 64  # a picture with at most this many colours is a mask
 
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-  """One image: its name, a score a run, and the pictures by title as data URIs, with their size."""
+  """One image: name, each run's score, and the pictures by title as data URIs, with their size."""
 
   name: str
   scores: tuple[float, ...]
@@ -44,12 +43,12 @@ class Shot:
 
   @property
   def score(self) -> float:
-    """Of one run."""
+    """The score of a single run."""
     return self.scores[0]
 
   @property
   def gap(self) -> float:
-    """Between the best and the worst run."""
+    """Difference between the best and the worst run."""
     return max(self.scores) - min(self.scores)
 
 
@@ -61,11 +60,10 @@ class Images:
     split: of the data.
     step: of the checkpoint that predicted.
     total: images of the split.
-    scores: of every scored image, rising.
-    result: of all scored images together; {} of none.
-    worst, best: at most SHOWN each, the worst and the best first; where the split is small, no image
-      is in both.
-    problem: why there are none.
+    scores: of every scored image, ascending.
+    result: of all scored images together; {} without any.
+    worst, best: at most SHOWN each, the most extreme first, without overlap.
+    problem: why there are no images.
   """
 
   split: str
@@ -92,10 +90,10 @@ class Comparison:
 
   Attributes:
     split: of the data.
-    count, total: images that were scored, and all of the split.
-    better: how many of them each run is alone the best on.
+    count, total: number of scored images, and of the split.
+    better: number of images on which each run is the only best.
     shots: at most SHOWN.
-    problem: why there are none.
+    problem: why there are no images.
   """
 
   split: str
@@ -116,7 +114,7 @@ class _Run:
     self._predictor = Predictor(run.experiment, variables, run.classes)
 
   def look(self, example: Mapping[str, Any]) -> tuple[Any, float | None, Callable]:
-    """Returns a new score of the example, its number, and what draws the pictures."""
+    """Returns the example's score, its headline value, and a function that draws the pictures."""
     task, classes = self.run.experiment.task, self.run.classes
     prediction = self._predictor.predict(example['image'])
     one = task.scorer(classes.names)
@@ -127,9 +125,9 @@ class _Run:
 def score(
   run: RunSummary, step: str, max_images: int, seconds: float, progress: Progress
 ) -> Images:
-  """Predicts images of the evaluation split, evenly drawn, until all, `max_images` or the time.
+  """Scores a random sample of the evaluation split, at most `max_images` and about `seconds` long.
 
-  The data may have gone: then the report does without and says so.
+  Without the data the result has no images, but the reason.
 
   Raises:
     UserError: no checkpoint of that step.
@@ -139,25 +137,25 @@ def score(
   if source is None:
     return Images(split, one.step, problem=problem)
   total = run.experiment.task.scorer(run.classes.names, **run.experiment.eval.score)
-  scores, kept = [], []
+  scores, shots = [], []
   for example in _examples(source, max_images, seconds, run.experiment.data.timeout, progress):
-    counted, value, draw = one.look(example)
-    if value is None:  # nothing but void, or no object
+    score_of_image, value, draw = one.look(example)
+    if value is None:  # all void, or no object
       continue
-    total.merge(counted)
+    total.merge(score_of_image)
     bisect.insort(scores, value)
-    if _is_extreme(kept, value):
-      bisect.insort(kept, _shot(example, [value], draw()), key=lambda shot: shot.score)
-      del kept[SHOWN:-SHOWN]
-  half = min(SHOWN, -(-len(kept) // 2))
+    if _is_extreme(shots, value):
+      bisect.insort(shots, _shot(example, [value], draw()), key=lambda shot: shot.score)
+      del shots[SHOWN:-SHOWN]
+  half = min(SHOWN, -(-len(shots) // 2))
   return Images(
     split,
     one.step,
     total=len(source),
     scores=tuple(scores),
     result=total.compute() if scores else {},
-    worst=tuple(kept[:half]),
-    best=tuple(reversed(kept[half:])),
+    worst=tuple(shots[:half]),
+    best=tuple(reversed(shots[half:])),
   )
 
 
@@ -168,13 +166,13 @@ def compare(
   seconds: float,
   progress: Progress,
 ) -> Comparison:
-  """Predicts the same images of the evaluation split with several runs, by name; see `score`."""
+  """Scores the same images of the evaluation split with several runs, by name; see `score`."""
   first, *_ = runs.values()
   every, split = [_Run(run, step) for run in runs.values()], first.settings.eval_split
   source, problem = _source(first)
   if source is None:
     return Comparison(split, problem=problem)
-  count, better, kept = 0, [0] * len(every), []
+  count, better, shots = 0, [0] * len(every), []
   for example in _examples(source, max_images, seconds, first.experiment.data.timeout, progress):
     looks = [run.look(example) for run in every]
     values = [value for _, value, _ in looks]
@@ -183,17 +181,17 @@ def compare(
     count += 1
     if values.count(max(values)) == 1:
       better[values.index(max(values))] += 1
-    if len(kept) < SHOWN or max(values) - min(values) > kept[-1].gap:
+    if len(shots) < SHOWN or max(values) - min(values) > shots[-1].gap:
       pictures = _side_by_side([*runs], [draw() for _, _, draw in looks])
-      bisect.insort(kept, _shot(example, values, pictures), key=lambda shot: -shot.gap)
-      del kept[SHOWN:]
-  return Comparison(split, count, len(source), tuple(better), tuple(kept))
+      bisect.insort(shots, _shot(example, values, pictures), key=lambda shot: -shot.gap)
+      del shots[SHOWN:]
+  return Comparison(split, count, len(source), tuple(better), tuple(shots))
 
 
 def _side_by_side(
   names: Sequence[str], drawn: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-  """Returns image and truth once and what each run says; of two runs like beside like."""
+  """Returns image and truth once, and each run's pictures; for two runs, corresponding ones are adjacent."""
   same = {title: drawn[0][title] for title in ('image', 'truth')}
   own = [
     {f'{title}, {name}': picture for title, picture in pictures.items() if title not in same}
@@ -208,17 +206,17 @@ def _source(run: RunSummary) -> tuple[Any, str]:
   """Returns the evaluation split, or None and why it cannot be read."""
   try:
     return run.experiment.source(run.settings.eval_split, run.classes.names), ''
-  except StuckError:  # its thread is still there: see jaxseg.console.run
+  except StuckError:  # its thread is still running: see jaxseg.console.run
     raise
   except UserError as e:
     return None, str(e)
 
 
-def _examples(source, most: int, seconds: float, timeout: float, progress: Progress):
+def _examples(source, max_images: int, seconds: float, timeout: float, progress: Progress):
   """Yields images evenly drawn from all, until `most` or the time, the first at any rate."""
-  order = np.random.default_rng(0).permutation(len(source))[:most].tolist()
+  order = np.random.default_rng(0).permutation(len(source))[:max_images].tolist()
   begin = time.monotonic()
-  progress.is_due()  # not for the time before
+  progress.is_due()  # resets the interval
   for count, example in enumerate(threads.examples(source, order, timeout=timeout)):
     if count and time.monotonic() - begin > seconds:
       return
@@ -227,15 +225,15 @@ def _examples(source, most: int, seconds: float, timeout: float, progress: Progr
     yield example
 
 
-def _is_extreme(kept: list[Shot], value: float) -> bool:
-  """Whether a score is among the worst or the best so far."""
-  return len(kept) < 2 * SHOWN or not kept[SHOWN - 1].score <= value <= kept[SHOWN].score
+def _is_extreme(shots: list[Shot], value: float) -> bool:
+  """Whether a score is among the worst or best so far."""
+  return len(shots) < 2 * SHOWN or not shots[SHOWN - 1].score <= value <= shots[SHOWN].score
 
 
 def _shot(
   example: Mapping[str, Any], values: Sequence[float], pictures: Mapping[str, np.ndarray]
 ) -> Shot:
-  """Makes the pictures small, as photographs or masks."""
+  """Encodes thumbnails of the pictures."""
   size = example['image'].shape[1::-1]
   scale = min(1.0, THUMBNAIL / max(size))
   size = tuple(max(1, round(side * scale)) for side in size)

@@ -1,7 +1,7 @@
-"""Pages from the templates: what comes from outside is escaped by jinja2, pictures are data URIs.
+"""Renders pages from templates; jinja2 escapes all values, pictures are data URIs.
 
-The policy of every page lets it load nothing but its own data URIs, run nothing, and take its style
-from the one sheet whose hash it names.
+Every page's content security policy allows only its data URIs and the one style sheet with the given
+hash, and no scripts.
 """
 
 import base64
@@ -35,7 +35,7 @@ def render(template: str, **values: Any) -> str:
 
   Args:
     template: a file of templates/.
-    **values: what it shows, as text.
+    **values: of the template's variables.
   """
   templates = _templates()
   sheet = Markup(templates.loader.get_source(templates, 'style.css')[0])
@@ -61,34 +61,34 @@ def _templates() -> Any:
 
 
 def title(name: str) -> str:
-  """Writes the name of a score for people: 'mean_iou' as 'mean IoU', 'mask_ap50' as 'mask AP50'."""
+  """Formats the name of a score: 'mean_iou' as 'mean IoU', 'mask_ap50' as 'mask AP50'."""
   words = _UPPER.sub(lambda word: word[0].upper(), name.replace('_', ' '))
   return re.sub(r'\biou\b', 'IoU', words)
 
 
 def number(value: float | None, digits: int = 4) -> str:
-  """Writes a number; '–' where there is none."""
+  """Formats a number, None and nan as '–'."""
   return '–' if value is None or math.isnan(value) else f'{value:.{digits}f}'
 
 
 def score(value: float | None) -> str:
-  """Writes a score with four digits, also where it is a small error."""
+  """Formats a score with four decimals, a small error with three significant digits."""
   return f'{value:.3g}' if value is not None and 0 < abs(value) < 0.01 else number(value)
 
 
 def cell(value: float | None) -> str:
-  """Writes a number of a breakdown, a count without decimals."""
+  """Formats a number of a breakdown, counts without decimals."""
   return f'{value:,}' if isinstance(value, int) else number(value, 3)
 
 
 def described(result: Mapping[str, Any]) -> str:
-  """Says of which images, and in which mode, an evaluation is."""
+  """Describes an evaluation's images and mode."""
   counted = f'{result["images"]:,} images' if 'images' in result else ''
   return ', '.join(filter(None, (result['split'], counted, result.get('mode'))))
 
 
 def plain(value: Any) -> str:
-  """Writes a config's value as one would type it."""
+  """Formats a config's value as on the command line."""
   if isinstance(value, float):
     return f'{value:g}'
   if isinstance(value, (tuple, list)):
@@ -99,22 +99,22 @@ def plain(value: Any) -> str:
 
 
 def lower_is_better(name: str) -> bool:
-  """Whether a score counts what is wrong."""
+  """Whether a score is an error."""
   return name.endswith(_ERRORS)
 
 
 def score_names(first: Iterable[str], results: Iterable[Mapping[str, Any]]) -> list[str]:
-  """Returns the names of all scores in some results, those that say how good a run is first."""
+  """Returns the names of all scores in results, `first` (the headlines) at the front."""
   return list(dict.fromkeys((*first, *(name for result in results for name in numbers(result)))))
 
 
 def data_uri(data: bytes, kind: str) -> str:
-  """Returns a file's bytes as a URI; `kind` is such as 'png' or 'svg+xml'."""
+  """Returns an image file's bytes as a data URI; `kind` is, for example, 'png' or 'svg+xml'."""
   return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 
 def plot(draw: Callable, *arguments: Any, **options: Any) -> str:
-  """Returns what a function of jaxseg.draw.plots draws, as the data URI of an SVG."""
+  """Calls a function of jaxseg.draw.plots, and returns the plot as the data URI of an SVG."""
   import matplotlib
 
   file = io.BytesIO()
@@ -128,15 +128,15 @@ def curves(
   charts: Mapping[str, str],
   marked: tuple[str, float] | None = None,
 ) -> dict[str, str]:
-  """Draws numbers of metrics.jsonl over the steps, a line a number and run.
+  """Plots values of metrics.jsonl against the step, a line for each value and run.
 
   Args:
     runs: name -> records.
-    charts: title -> pattern of its numbers' names, such as 'train/loss*'.
-    marked: name and step of a point that gets a ring.
+    charts: title -> pattern of its values' names, such as 'train/loss*'.
+    marked: (name, step) of a point to circle.
 
   Returns:
-    title -> data URI; a chart without points is left out.
+    title -> data URI, without empty charts.
   """
   drawn = {}
   for heading, pattern in charts.items():

@@ -1,4 +1,4 @@
-"""What a workdir tells about its run, read once and without the data."""
+"""The summary of a run, read from its workdir without the data."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from jaxseg.train.times import total
 from jaxseg.train.writer import best_score, read_log
 from jaxseg.types import UserError
 
-_SLOWEST = 1e-6  # images a second that can have been measured
+_SLOWEST = 1e-6  # images per second; ignores lower, implausible rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +25,12 @@ class RunSummary:
 
   Attributes:
     path: the workdir.
-    experiment: that it trains.
+    experiment: of the run.
     classes: names and colours.
-    records: lines of metrics.jsonl.
-    damaged: how many of its lines could not be read.
-    provenance: run.json; {} for runs that have none.
-    evaluations: name -> eval/<name>.json; the name is the split, with the mode where there is one.
+    records: intact lines of metrics.jsonl.
+    damaged: number of its damaged lines.
+    provenance: run.json, {} without it.
+    evaluations: name -> eval/<name>.json; the name is the split, followed by the mode if any.
   """
 
   path: Path
@@ -56,7 +56,7 @@ class RunSummary:
 
   @property
   def score(self) -> str:
-    """Name of the number that says how good the run is."""
+    """Name of the headline score."""
     return self.experiment.task.headline
 
   @property
@@ -65,27 +65,27 @@ class RunSummary:
 
   @property
   def is_finished(self) -> bool:
-    """Whether its training has nothing left to do: no step, or no patience."""
+    """Whether training is complete: all steps done, or out of patience."""
     patience = self.experiment.eval.patience
     impatient = patience and best_score(self.records, self.score)[1] >= patience
     return bool(self.last_step >= self.settings.num_steps or impatient)
 
   @property
   def best(self) -> dict[str, float]:
-    """The evaluation with the highest score while training, {} where there was none."""
+    """The evaluation with the highest score during training, {} if there was none."""
     key = f'eval/{self.score}'
     record = max((r for r in self.records if key in r), key=lambda r: r[key], default={})
     return {k.removeprefix('eval/'): v for k, v in record.items()}
 
   @property
   def headline(self) -> dict[str, Any]:
-    """The evaluation that stands for the run, whatever was evaluated last: of images that it did not train on.
+    """The evaluation that represents the run, on images that it did not train on.
 
-    In the plain mode where there is one, on the paper's split where there is one of it, else on the
-    evaluation split, else on another; without any the best while training, and then what is left.
+    By preference: on the paper's split, the evaluation split, another split in plain mode, in another
+    mode; then the best during training; then any other.
     """
     split, trained = self.settings.eval_split, self.experiment.data.train_split
-    alone = {k: r for k, r in self.evaluations.items() if 'runs' not in r}  # no other runs' help
+    alone = {k: r for k, r in self.evaluations.items() if 'runs' not in r}  # no ensembles
     held_out = [name for name, result in alone.items() if result['split'] != trained]
     plain = [name for name in held_out if self.evaluations[name]['split'] == name]
     for name in ((self.settings.paper or {}).get('split'), split, *plain, *held_out):
@@ -97,12 +97,12 @@ class RunSummary:
 
   @functools.cached_property
   def parameters(self) -> int:
-    """Number of them."""
+    """Number of parameters."""
     return parameter_count(self.experiment.variable_shapes['params'])
 
   @property
   def seconds(self) -> float:
-    """Time of the steps themselves, evaluations and saves left out."""
+    """Time of the training steps, without evaluations and saves."""
     total, before = 0.0, 0.0
     for record in self.records:
       if (rate := record.get('time/images_per_second', 0.0)) > _SLOWEST:
@@ -117,7 +117,7 @@ class RunSummary:
 
   @property
   def environment(self) -> list[tuple[str, Any]]:
-    """Where and when it was trained, as terms with values; some are empty for older runs."""
+    """Where and when it was trained, as (term, value); some are empty for older runs."""
     run = self.provenance
     git, starts = run.get('git') or '', len(run.get('sessions', ()))
     return [
@@ -132,7 +132,7 @@ class RunSummary:
     ]
 
   def median(self, key: str) -> float | None:
-    """Returns the median of one number of metrics.jsonl, None where it is not there."""
+    """Returns the median of a value in metrics.jsonl, None if it has none."""
     values = [record[key] for record in self.records if key in record]
     return statistics.median(values) if values else None
 

@@ -14,12 +14,12 @@ from jaxseg.report.images import Images
 from jaxseg.report.runs import RunSummary
 from jaxseg.train import build
 
-_MATRIX_CLASSES = 40  # more are not legible: only the largest confusions are listed
+_MATRIX_CLASSES = 40  # a larger matrix is not legible: lists only the largest confusions
 _CONFUSIONS = 8
 
 
 def page(run: RunSummary, images: Images | None) -> str:
-  """Returns the page; `images` None leaves the pictures out."""
+  """Returns the page, without pictures if `images` is None."""
   results, differing = results_of(run), changed(run)
   charts = {
     'Training loss': 'train/loss*',
@@ -46,7 +46,7 @@ def page(run: RunSummary, images: Images | None) -> str:
 
 
 def results_of(run: RunSummary) -> dict[str, dict[str, Any]]:
-  """Returns every evaluation, the best one while training, and the paper's scores, by title."""
+  """Returns every evaluation, the best one during training, and the paper's scores, by title."""
   results = {
     ', '.join(filter(None, (result['split'], result.get('mode')))): result
     for result in run.evaluations.values()
@@ -59,14 +59,14 @@ def results_of(run: RunSummary) -> dict[str, dict[str, Any]]:
 
 
 def confidence(result: Mapping[str, Any]) -> dict[str, str]:
-  """Returns plots of what an evaluation says of confidence, by title; {} where it says nothing."""
+  """Returns an evaluation's calibration plots by title, {} without the data."""
   draws = {'reliability': plots.save_reliability, 'risk_coverage': plots.save_risk_coverage}
-  there = {name: draw for name, draw in draws.items() if result.get(name)}
-  return {render.title(name): render.plot(draw, result[name]) for name, draw in there.items()}
+  available = {name: draw for name, draw in draws.items() if result.get(name)}
+  return {render.title(name): render.plot(draw, result[name]) for name, draw in available.items()}
 
 
 def breakdowns_of(run: RunSummary) -> dict[str, dict[str, dict[str, float | None]]]:
-  """Returns the breakdowns of every evaluation: its title and what they are by -> {row: numbers}."""
+  """Returns the breakdowns of every evaluation: title -> {row: numbers}."""
   return {
     f'By {name} ({render.described(result)})': rows
     for result in run.evaluations.values()
@@ -75,7 +75,7 @@ def breakdowns_of(run: RunSummary) -> dict[str, dict[str, dict[str, float | None
 
 
 def classes(run: RunSummary, images: Images | None) -> dict[str, Any]:
-  """Returns what is known of each class, of an evaluation or else of the scored images; {} of neither."""
+  """Returns per-class results of an evaluation, or else of the scored images; {} without either."""
   result, names = run.headline, run.classes.names
   if columns(result):
     origin = f'{render.described(result)}, {result["origin"]}'
@@ -100,8 +100,8 @@ def classes(run: RunSummary, images: Images | None) -> dict[str, Any]:
 
 
 def confusions(matrix: np.ndarray, names: Sequence[str]) -> list[tuple[str, float, float]]:
-  """Returns the pairs of classes that most pixels are lost to, with their shares of all errors and of
-  the true class; none of two classes, where the matrix says it."""
+  """Returns the most frequent confusions, with their fractions of all errors and of the true class;
+  none for two classes, where the matrix suffices."""
   if len(matrix) < 3:
     return []
   wrong = matrix * ~np.eye(len(matrix), dtype=bool)
@@ -115,7 +115,7 @@ def confusions(matrix: np.ndarray, names: Sequence[str]) -> list[tuple[str, floa
 
 
 def changed(run: RunSummary) -> dict[str, Any]:
-  """Returns the config's values that are not the defaults, as 'group.key'."""
+  """Returns the config's values that differ from the defaults, as {'group.key': value}."""
   named = {'task': run.settings.task, 'model': {'name': run.experiment.config['model']['name']}}
   usual = configs.flattened(build.experiment({**configs.plain(configs.base()), **named}).config)
   values = configs.flattened(run.experiment.config)

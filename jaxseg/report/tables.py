@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, made from run folders: nothing is typed by hand."""
+"""Generates the tables of docs/results.md from run folders."""
 
 import re
 import shlex
@@ -38,17 +38,17 @@ def write(
   modes: bool = False,
   pictures: str | None = None,
 ) -> None:
-  """Prints the rows of several runs, with the scores that all have, or writes them into a Markdown file.
+  """Prints rows of runs with their common scores, or writes them into a Markdown file.
 
   Args:
-    workdirs: trained folders in which eval/<split>.json stands (launch/evaluate.py).
-    output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`, whose rows between
-      these are replaced; None: they are printed.
-    split: whose numbers.
-    table: which of the file's tables; None: the one named as the split.
-    modes: whether every evaluation of the split has a row, with scales, flips, other runs or a
-      temperature, and not only the plain one.
-    pictures: folder for one strip (image, truth, prediction, errors) a run; None: none is drawn.
+    workdirs: trained folders with eval/<split>.json (launch/evaluate.py).
+    output: a Markdown file with the lines `<!-- results TABLE -->` and `<!-- end -->`, whose rows in
+      between are replaced; None: prints them.
+    split: of the scores.
+    table: name of the file's table; None: the split's name.
+    modes: adds rows for evaluations of the split in other modes: scales, flips, ensembles or a
+      temperature.
+    pictures: folder for a strip (image, truth, prediction, errors) of each run; None: no pictures.
 
   Raises:
     UserError: a run that was not evaluated, or a file without the markers.
@@ -62,17 +62,17 @@ def write(
 
 
 def write_baselines(output: str | None, workdirs: Sequence[str] = ()) -> None:
-  """Prints or writes the papers' baselines: what was published, and our run of the same recipe or "not run".
+  """Prints or writes the papers' baselines: published scores, and our run of the recipe or "not run".
 
-  A baseline is a variant that a config file names in BASELINES; the table's marker is `baselines`.
+  A baseline is a variant that a config file lists in BASELINES; the table's marker is `baselines`.
 
   Args:
     output: see `write`.
-    workdirs: trained and evaluated folders; one that was trained with exactly a baseline's
-      --config, and no key changed, is that baseline's row.
+    workdirs: trained and evaluated folders; one trained with exactly a baseline's --config, and no
+      key changed, fills that baseline's row.
 
   Raises:
-    UserError: a run that was not evaluated or is no baseline, or a file without the markers.
+    UserError: a run that was not evaluated or is not a baseline, or a file without the markers.
   """
   runs = {_spec_of(run): run for run in (collect(Path(workdir)) for workdir in workdirs)}
   known = dict(baselines('configs'))
@@ -101,7 +101,7 @@ def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell_text(text: str) -> str:
-  """Writes what a run says of itself, and it may be anybody's, so that it stays in its cell."""
+  """Escapes a run's text for a table cell, since the run may be a stranger's."""
   return ' '.join(text.split()).replace('|', '\\|').replace('<', '&lt;')
 
 
@@ -122,10 +122,10 @@ def replace_table(
 
 
 def _evaluations(run: RunSummary, split: str, modes: bool) -> list[Mapping]:
-  """Returns the plain evaluation of a split, or all of them, the plain one first.
+  """Returns the plain evaluation of a split, followed by the others if `modes`.
 
   Raises:
-    UserError: there is none.
+    UserError: no plain evaluation.
   """
   if split not in run.evaluations:
     raise UserError(
@@ -137,14 +137,14 @@ def _evaluations(run: RunSummary, split: str, modes: bool) -> list[Mapping]:
 
 
 def common_scores(shown: Sequence[tuple[RunSummary, Mapping]]) -> list[str]:
-  """Returns the scores that all evaluations of runs have.
+  """Returns the scores that all evaluations have.
 
   Raises:
-    UserError: one without the score that the others go by.
+    UserError: an evaluation lacks the others' headline score.
   """
   results = [numbers(result) for _, result in shown]
   scores = [name for name in results[0] if all(name in result for result in results)]
-  # Maps of classes can be scored as objects too, the other way round there is no way.
+  # Class maps can be scored as objects, but not the reverse.
   leading = min((run for run, _ in shown), key=lambda run: run.experiment.task.maps).score
   for (run, evaluation), result in zip(shown, results, strict=True):
     if leading not in result:
@@ -174,14 +174,14 @@ def _row(
 
 
 def _cell(name: str, value: float | None) -> str:
-  """Writes a score in per cent, a log-likelihood in nats."""
+  """Formats a score in per cent, a log-likelihood in nats."""
   if value is None:
     return '-'
   return f'{value:.3f}' if name == 'nll' else f'{100 * value:.1f}'
 
 
 def _draw(run: RunSummary, split: str, file: Path) -> None:
-  """Draws the middle image of the split: not the best, not the worst, always the same."""
+  """Draws the middle image of the split, to avoid cherry-picking."""
   source = run.experiment.source(split, run.classes.names)
   example = source[len(source) // 2]
   predict = load(run.path, 'latest').predict
@@ -192,7 +192,7 @@ def _draw(run: RunSummary, split: str, file: Path) -> None:
 
 
 def beside(paper: Mapping | None, result: Mapping, shown: Sequence[str]) -> str:
-  """Writes the paper's scores, and ours of the same name where the row does not show it yet.
+  """Formats the paper's scores, with ours of the same name if the row does not show it.
 
   Args:
     paper: of the config.
@@ -201,8 +201,8 @@ def beside(paper: Mapping | None, result: Mapping, shown: Sequence[str]) -> str:
   """
   ours, texts = numbers(result), []
   for name, value in published(paper).items():
-    own = '' if name in shown else f' (ours {percent(ours.get(name))})'
-    texts.append(f'{title(name)} {percent(value)}{own}')
+    ours_text = '' if name in shown else f' (ours {percent(ours.get(name))})'
+    texts.append(f'{title(name)} {percent(value)}{ours_text}')
   if not texts:
     return 'none published'
   split = paper.get('split', result['split'])
@@ -211,17 +211,17 @@ def beside(paper: Mapping | None, result: Mapping, shown: Sequence[str]) -> str:
 
 
 def percent(value: float | None) -> str:
-  """Writes a share with one decimal, or more where it would hide the number: an error of 0.04 per cent."""
+  """Formats a fraction in per cent with one decimal, small ones (an error of 0.04 %) with two digits."""
   if value is None:
     return 'not measured'
   return f'{100 * value:.1f}' if abs(value) >= 0.01 or not value else f'{100 * value:.2g}'
 
 
 def _making(run: RunSummary) -> tuple[str, str, str]:
-  """Returns on what, how long and how a run was trained."""
+  """Returns the hardware, duration and command of a training."""
   made = run.provenance
   hardware = str(made.get('hardware') or made.get('devices'))
-  # Where it lay on that machine is nobody's business, and no part of the recipe.
+  # The workdir's path on that machine is private, and not part of the recipe.
   command = re.sub(r'(--workdir=)/(?:[^\s\']*/)?', r'\1runs/', str(made.get('command')))
   return hardware, f'{run.last_step} steps in {duration(run.seconds)}', f'`{command}`'
 
@@ -252,10 +252,10 @@ def _listed(scores: Mapping[str, float | None]) -> list[str]:
 
 
 def _spec_of(run: RunSummary) -> str:
-  """Returns what the run's command gave as --config, with every key that it changed."""
+  """Returns the run's --config, with every key that its command changed."""
   try:
     words = shlex.split(run.provenance.get('command', ''))
-  except ValueError:  # no command that was written down
+  except ValueError:  # a damaged command
     return ''
   flags = [word for word in words if word.startswith(('--config=', '--config.'))]
   return ' '.join(flags).removeprefix('--config=')
