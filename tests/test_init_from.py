@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -96,14 +97,27 @@ def test_a_run_that_does_not_fit(stage32, tmp_path, capsys):
   assert not os.listdir(tmp_path)
 
 
-def start(file, *overrides):
+def start(file, *overrides, names=()):
   """Returns the variables, fresh ones being 7 everywhere, and the report for FCN-32s."""
   experiment = load('fcn_camvid.py:32s,smoke', 'model.width=1', f'init_from={file}', *overrides)
   model = experiment.model()
   image = np.zeros((1, 32, 32, 3), np.float32)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
   fresh = jax.tree.map(lambda s: np.full(s.shape, 7, s.dtype), shapes)
-  return initial.start_from(experiment, {'batch_stats': {}, **fresh})
+  return initial.start_from(experiment, {'batch_stats': {}, **fresh}, names)
+
+
+def test_last_layers_of_other_classes_are_told(stage32):
+  own = ('background', 'disc', 'square', 'triangle')
+  names = ('background', 'square', 'disc', 'triangle')
+  told = (
+    'warning: its last layers were trained for the classes background, disc, square, triangle; these are '
+    'background, square, disc, triangle: name the layers in --config.init.new to initialise them anew'
+  )
+  begin = partial(start, stage32, 'init.unused=')
+  assert begin('init.new=', names=names)[1].endswith(f'\n{told}')
+  assert 'warning' not in begin('init.new=', names=own)[1]
+  assert 'warning' not in begin('init.new=score_fr', names=names)[1]
 
 
 def vgg(**changes):

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,33 @@ from jaxseg import files, pretrained
 from jaxseg.fetch import get, manifest, weights
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.train.build import Experiment, load_experiment
+from jaxseg.train.run_folder import load_classes
 from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 
 
-def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def start_from(
+  experiment: Experiment, variables: dict[str, Any], names: Sequence[str] = ()
+) -> tuple[dict[str, Any], str]:
   """Replaces fresh variables by those of settings.init_from: a workdir's checkpoint or a weight file.
 
   Args:
     experiment: its `init` lists names that only one side has, and differences to ignore.
     variables: {'params': ..., 'batch_stats': ...}, fresh arrays or only their shapes; parameters
       in `init.new` are returned unchanged.
+    names: of the classes of the data.
 
   Returns:
-    The variables, and the report: how many names matched, and every name that did not.
+    The variables, and the report: how many names matched, every name that did not, and and a
+    warning where a run's last layers were trained for other classes.
 
   Raises:
     UserError: published weights cannot be fetched; a name is missing, unexpected or of another shape
       and not listed in `init`; or the weights expect other preprocessing or other network options.
   """
-  path, options = first_weights(experiment, variables), experiment.init
+  path, options, others = first_weights(experiment, variables), experiment.init, ''
   if path.is_dir():
+    others = '' if options.new else _other_classes(path, names)
     restored, step = load_variables(path, options.step)
     tensors, pixels = pretrained.flatten(restored), load_experiment(path).preprocess
     converted = pretrained.Converted(tensors, f'{path} at step {step}', pixels)
@@ -51,9 +57,17 @@ def start_from(experiment: Experiment, variables: dict[str, Any]) -> tuple[dict[
       check_pixels(experiment, converted.preprocessing)
   if problems:
     raise UserError(f'{path}: {"; and ".join(problems)}')
+  report = dataclasses.replace(report, source=converted.source, needs=converted.needs)
+  return loaded, f'init_from {report}{others}'
+
+
+def _other_classes(workdir: Path, names: Sequence[str]) -> str:
+  trained = load_classes(workdir).names
+  if not names or tuple(trained) == tuple(names):
+    return ''
   return (
-    loaded,
-    f'init_from {dataclasses.replace(report, source=converted.source, needs=converted.needs)}',
+    f'\nwarning: its last layers were trained for the classes {", ".join(trained)}; these are {", ".join(names)}: '
+    'name the layers in --config.init.new to initialise them anew'
   )
 
 

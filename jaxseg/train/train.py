@@ -6,7 +6,7 @@ Read `_train` top to bottom: data, network and step, run folder and initial stat
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,7 @@ def _restore_or_init(
     run_data.check(folder.path, data.digests)
     build.check_names(load_classes(folder.path).names, data.classes.names)
   if restored is None:
-    state, origin = _first_state(experiment, init, key, shapes)
+    state, origin = _first_state(experiment, init, key, shapes, data.classes.names)
   records = [r for r in read_records(folder.path) if r['step'] <= (restored or 0)]
   best, since_best = best_score(records, experiment.task.headline)
   initial = {'state': to_state_dict(state), 'step': restored or 0, 'origin': origin}
@@ -258,11 +258,13 @@ def _restore_or_init(
   }
 
 
-def _first_state(experiment: Experiment, init, key, shapes: State) -> tuple[State, str]:
+def _first_state(
+  experiment: Experiment, init, key, shapes: State, names: Sequence[str]
+) -> tuple[State, str]:
   """Returns the state of step 0, and the report on the pretrained weights, '' without any."""
   loaded, report = {}, ''
   if experiment.settings.init_from:  # before compiling anything: most user errors surface here
-    loaded, report = start_from(experiment, shapes.variables)
+    loaded, report = start_from(experiment, shapes.variables, names)
   state = jax.jit(init)(key)
   state = state.replace(**{k: _filled(v, state.variables[k]) for k, v in loaded.items()})
   trained = jax.tree.map(np.array, state.variables) if state.trained else {}
