@@ -50,7 +50,7 @@ def test_it_imports_nothing(part, exported, tmp_path, monkeypatch, capsys):
   with pytest.raises(SystemExit) as stop:
     launch('export', f'--renew={folder}')
   error = capsys.readouterr().err
-  assert stop.value.code == 2 and 'names code of somebody (strange.' in error
+  assert stop.value.code == 2 and 'names code outside jaxseg (strange.' in error
   assert error.count('\n') == 1 and not (tmp_path / 'ran').exists()
   assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 

@@ -102,7 +102,7 @@ def test_a_received_run_imports_nothing(group, tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   folder = received(tmp_path / 'run', **{group: OWN[group]})
   with pytest.raises(
-    UserError, match=r'names code of somebody \(strange\.\w+\) and was not trained'
+    UserError, match=r'names code outside jaxseg \(strange\.\w+\) and was not trained'
   ):
     load_experiment(folder)
   assert not (tmp_path / 'ran').exists()

@@ -105,7 +105,7 @@ def save_risk_coverage(file: File, curve: Mapping[str, Sequence[float]]) -> None
   axes.plot(curve['coverage'], curve['risk'], label='by uncertainty')
   axes.axhline(curve['risk'][-1], color='0.5', linestyle='--', linewidth=1, label='in any order')
   top = 1.1 * max(*curve['risk'], 1e-3)
-  _finish(axes, 'Do doubts find errors', 'coverage, most certain first', 'risk', (0, top))
+  _finish(axes, 'Risk and coverage', 'coverage, most certain first', 'risk', (0, top))
   figure.savefig(file, dpi=120)
 
 

@@ -28,8 +28,8 @@ def accumulated(
   """
   if not task.weights_from_labels:
     raise UserError(
-      f'accumulate={count}: the weights of this loss depend on what the network says (its proposals, '
-      'or loss.ohem), so micro-batches would not equal one batch; set accumulate=1 and batch_size to what fits'
+      f'accumulate={count}: the weights of this loss depend on predictions (proposals, or '
+      'loss.ohem), so micro-batches would not equal one batch; set accumulate=1 and batch_size to what fits'
     )
 
   def weights_of(params, batch_stats, batch, key) -> dict[str, Array]:

@@ -60,8 +60,8 @@ def adopted(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
   untrusted = _imports(config) - {*known.get('imports', ())}
   if packages := {name.partition('.')[0] for name in untrusted}.difference(allowed):
     raise UserError(
-      f'{workdir} names code of somebody ({", ".join(sorted(untrusted))}) and was not trained here: if it is '
-      f'yours, set {_VARIABLE}={",".join(sorted(packages))} in the environment'
+      f'{workdir} names code outside jaxseg ({", ".join(sorted(untrusted))}) and was not trained here: if you '
+      f'trust it, set {_VARIABLE}={",".join(sorted(packages))} in the environment'
     )
   config = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
   for key in KEYS:
