@@ -1,4 +1,4 @@
-"""What is in the data, and is it sane: counts, pictures, and the files that cannot be used."""
+"""Checks the data before training: counts, sample pictures and unusable files."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _REPORT = 'data.json'
 _WRITTEN = (_REPORT, 'samples.png', 'augmented.png')
 _SAMPLES = 12
 _DRAWS = 2  # augmented views of each sample
-_JOINED = 'all'  # a dataset's name for its other splits together
-_DARK = 64  # of 255: an image set whose brightest value is below it
+_JOINED = 'all'  # a dataset's name for the union of its splits
+_DARK = 64  # of 255: images whose brightest value is below it are reported
 
 
 def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str, Any]:
-  """Prints what is in the experiment's data and draws samples before and after augmentation.
+  """Prints statistics of the experiment's data and draws samples before and after augmentation.
 
   Args:
     experiment: names the data.
     output: folder for samples.png, augmented.png and data.json.
 
   Returns:
-    What is in data.json: by split images, sizes, pixels by class, void share, mean and std; class
-    weights, duplicates and problems.
+    The contents of data.json: for each split the images, sizes, pixels per class, share of void, mean and
+    std; class weights, duplicates and problems.
 
   Raises:
-    UserError: files that cannot be used or ids outside of the classes, after all were listed.
+    UserError: unusable files or ids outside the classes, after listing all of them.
   """
   folder = _make_folder(output)
   sources, problems = open_splits(experiment)
@@ -78,10 +78,10 @@ def check(experiment: Experiment, output: str | Path = 'data_check') -> dict[str
 
 
 def prepare(experiment: Experiment) -> None:
-  """Builds the records of all splits that the experiment's dataset has, and says where they are.
+  """Builds the records of all splits of the experiment's dataset and prints their paths.
 
   Raises:
-    UserError: files that cannot be used, after all splits were tried.
+    UserError: unusable files, after trying all splits.
   """
   sources, problems = open_splits(experiment)
   for split, source in sources.items():
@@ -95,10 +95,10 @@ def prepare(experiment: Experiment) -> None:
 
 
 def open_splits(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
-  """Opens every split that there is; those that the experiment uses must be there.
+  """Opens every split of the dataset; those that the experiment uses must exist.
 
   Returns:
-    Split -> source, and a line for each file that cannot be used, however many splits read it.
+    Split -> source, and one line for each unusable file, even if several splits read it.
   """
   used = (experiment.data.train_split, experiment.settings.eval_split)
   known = [s for s in load('datasets', experiment.data.name).SPLITS if s != _JOINED]
@@ -116,7 +116,7 @@ def open_splits(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
 
 
 def duplicates(surveys: Mapping[str, Survey]) -> list[str]:
-  """Returns a line for each image whose pixels stand in more than one split."""
+  """Returns a line for each image that occurs, with identical pixels, in more than one split."""
   lines = []
   for (split, first), (other, second) in itertools.combinations(surveys.items(), 2):
     for digest in first.digests.keys() & second.digests.keys():
@@ -127,7 +127,7 @@ def duplicates(surveys: Mapping[str, Survey]) -> list[str]:
 def remarks(
   experiment: Experiment, surveys: Mapping[str, Survey], report: Mapping[str, Any]
 ) -> Iterator[str]:
-  """Yields what a person should look at although training would go on."""
+  """Yields warnings: suspicious facts that do not prevent training."""
   if twice := report['duplicates']:
     more = f' and {len(twice) - 5} more' if len(twice) > 5 else ''
     yield f'{len(twice)} images stand in two splits: {", ".join(twice[:5])}{more}'
@@ -184,7 +184,7 @@ def _print_tables(
 
 
 def _print_objects(report: Mapping[str, Any]) -> None:
-  """Prints what is known of objects, where they are numbered."""
+  """Prints object statistics, if objects are numbered."""
   by_split = {k: facts['objects'] for k, facts in report['splits'].items() if 'objects' in facts}
   if not by_split:
     return
@@ -221,7 +221,7 @@ def _draw(experiment: Experiment, source: Any, counts: np.ndarray, folder: Path)
 def _save_sheet(
   file: Path, experiment: Experiment, source: Any, examples: Sequence[dict[str, Any]]
 ) -> None:
-  """Draws examples; the truth of a task without class colours stands in their images."""
+  """Draws examples; for a task without class colours the truth is drawn into the images."""
   task, captions = experiment.task, [_caption(example) for example in examples]
   if not task.class_colors:
     examples = [{**e, 'image': task.draw(e, None, source)['truth']} for e in examples]

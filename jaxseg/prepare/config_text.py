@@ -1,4 +1,4 @@
-"""A plan, and the text of the config file that says it."""
+"""A plan, and the config file generated from it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _WIDTH = 96
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Everything that the written config says.
+  """Everything that the generated config states.
 
   Attributes:
-    data: what is read, and how.
-    images: that are trained on.
-    sizes: of them, in words.
-    class_names, weights: one a class.
-    mean, std: one a channel, in the images' own units.
-    counts: objects of each class that are trained on, () where they are not told apart.
+    data: the dataset and its options.
+    images: number of training images.
+    sizes: of these images, in words.
+    class_names, weights: one per class.
+    mean, std: one per channel, in the images' units.
+    counts: training objects of each class; () for semantic segmentation.
     folds: see Wish.
-    problems: a line for each file that cannot be used.
+    problems: a line for each unusable file.
   """
 
   data: OwnData
@@ -42,7 +42,7 @@ class Plan:
 
 
 def write(made: Plan, command: str) -> str:
-  """Returns the file's text; `command` is what trains with it."""
+  """Returns the file's text; `command` is the command that trains with it."""
   recipe = made.recipe
   lines = [
     '"""' + '\n'.join(_about(made, command)),
@@ -141,14 +141,14 @@ _FLIP = 'left-right: leave it out where it changes the meaning, as with letters'
 
 
 class _Code(str):
-  """Stands in the file as it is."""
+  """Source code that is written to the file verbatim."""
 
   def __repr__(self) -> str:
     return str(self)
 
 
 def _assigned(name: str, group: Mapping[str, Any]) -> list[str]:
-  """Returns the lines that set a group, one key a line where one line is too long."""
+  """Returns the lines that set a group, one key per line if a single line would be too long."""
   line = f'  config.{name} = {_dict(group)}'
   if len(line) <= _WIDTH:
     return [line]
@@ -165,10 +165,10 @@ def _value(value: Any) -> str:
 
 
 def size(count: int) -> str:
-  """Returns bytes in words."""
+  """Returns a number of bytes as text such as '1.5 GB'."""
   return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{max(count / 1e6, 1):.0f} MB'
 
 
 def _quotable(text: Any) -> str:
-  """Returns what stands for the text inside a triple-quoted string."""
+  """Escapes text for a triple-quoted string."""
   return str(text).replace('\\', '\\\\').replace('"', '\\"').replace('\n', ' ')

@@ -1,4 +1,4 @@
-"""What looks like slips in masks, where nothing lists the classes."""
+"""Likely mistakes in masks, if no file lists the classes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SHOWN = 6  # ids in a warning
 
 
 def of_masks(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns warnings about mask ids that look like slips, where nothing lists the classes."""
+  """Returns warnings about suspicious mask ids, if no file lists the classes."""
   if folder.listed_classes(root, class_list=options.get('class_list', '')) is not None:
     return ()
   if options.keys() & {'read_by', 'threshold'}:
     return ()
   try:
     facts = mask_set.look([raw.label for raw in raws], pages=bool(options.get('pages')))
-  except BadFiles:  # told elsewhere
+  except BadFiles:  # reported elsewhere
     return ()
   if 'colors' in options:
     return _lonely_colors(facts)
@@ -44,7 +44,7 @@ def of_masks(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tup
 
 
 def _lonely_colors(facts: Mapping[Path, mask_files.Facts]) -> tuple[str, ...]:
-  """Returns a warning where most colours are in one mask alone, as those of numbered objects are."""
+  """Returns a warning if most colours occur in a single mask, which suggests one colour per object."""
   counts = Counter(color for held in facts.values() for color in held.colors)
   once = [color for color, number in counts.items() if number == 1]
   if len(facts) < 3 or 2 * len(once) <= len(counts):

@@ -1,4 +1,4 @@
-"""Gets data and weights: those that a config needs, and any by their names."""
+"""Downloads data and weights: those that a config needs, or any by name."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def get(
   mirror: str = '',
   yes: bool = False,
 ) -> None:
-  """Gets what is named, all of it, and what a config is trained and scored on and starts from.
+  """Downloads everything named, and the data and initial weights of a config.
 
   Args:
     names: of datasets and weights in jaxseg/fetch/manifest.toml.
     config, overrides: see config.load.
-    data_dir: folder that gets the datasets' folders; '' is the config's, else $JAXSEG_DATA, else
+    data_dir: parent of the datasets' folders; '' is the config's, else $JAXSEG_DATA, else
       ~/jaxseg_data.
-    mirror, yes: see fetch.get.Way; where no mirror is given, the config's counts.
+    mirror, yes: see fetch.get.Way; the mirror defaults to the config's.
 
   Raises:
-    UserError: neither, or a name that there is not; or as config.load and fetch.get.
+    UserError: neither names nor config, an unknown name, or as config.load and fetch.get.
   """
   datasets, published = manifest.datasets(), manifest.weights()
   known = [*datasets, *published]
@@ -51,7 +51,7 @@ def get(
 
 
 def _of_config(config: str, overrides: Sequence[str], data_dir: str, way: Way) -> None:
-  from jaxseg.train.build import experiment  # brings JAX, which names alone need not wait for
+  from jaxseg.train.build import experiment  # imports JAX: slow, and names do not need it
   from jaxseg.train.initial import first_weights
 
   parts = experiment(configs.load(config, overrides))

@@ -1,15 +1,14 @@
-"""A ready config for objects of one's own: Mask R-CNN, its sizes taken from the objects.
+"""A ready config for your own objects: Mask R-CNN, sized to fit them.
 
-The rules, so that they can be argued with. Images are seen at the scale, a power of two, at which the
-large objects (95 % are smaller) fit twice into a crop, and at double size where the median object is
-below 16 pixels and that holds too. The crop is the median image, at most 512 pixels a side (192 without
-an accelerator). Anchors double from level to level, centred (by logarithm) on the sides of the objects
-between 5 and 95 %; their shapes are 1:2, 1:1 and 2:1, or the objects' own where these are longer.
-`max_instances` is what a crop may show at most, `detections` one and a half times what an image shows.
-The batch is the largest power of two whose step fits half of the device's memory, at most 16 (4).
-Training sees as many pixels as 100 epochs hold, in 300 to 20,000 steps (900 without an accelerator).
-Nothing is loaded or frozen: with an accelerator the network is a ResNet-50 of full width, else a
-small one.
+The rules, open to debate: Images are scaled by a power of two so that large objects (the 95th
+percentile) fit twice into a crop; if that allows, they are doubled where the median object is below 16
+pixels. The crop is the median image, at most 512 pixels a side (192 without an accelerator). Anchors
+double from level to level, centred in log space on the 5th to 95th percentile of the objects' sides;
+their ratios are 1:2, 1:1 and 2:1, or more extreme ones if the objects are. `max_instances` is the most
+that a crop can show, `detections` one and a half times the most in an image. The batch is the largest
+power of two whose step fits in half of the device's memory, at most 16 (4). Training sees the pixels of
+100 epochs, in 300 to 20,000 steps (900 without an accelerator). Nothing is pretrained or frozen: with an
+accelerator the network is a full-width ResNet-50, else a small one.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ _SMALL = dict(
   mask_layers=2,
 )
 _RATIOS = (0.5, 1.0, 2.0)
-_SAMPLE = 24  # masks that are looked at to tell numbers from classes
+_SAMPLE = 24  # masks to inspect to distinguish object ids from classes
 _CROP_SCALE = (0.75, 1.5)
 
 
 def are_numbers(masks: Sequence[Path]) -> bool:
   """Whether masks look like numbered objects rather than classes.
 
-  Each number is one connected region in nearly every mask, some mask has three or more, and they
-  have 16 bits, or are 1..n with n changing from mask to mask.
+  True if nearly every id is one connected region, some mask has at least three ids, and the masks are
+  16-bit or their ids are 1..n with n varying between masks.
   """
   looked = _looked(masks)
   regions = np.array([count for _, counts, _ in looked for count in counts])
@@ -67,18 +66,18 @@ def are_numbers(masks: Sequence[Path]) -> bool:
 
 
 def are_classes(masks: Sequence[Path]) -> bool:
-  """Whether most numbers of masks stand for several regions each, as no object's does."""
+  """Whether most ids of masks are several regions each, which rules out objects."""
   regions = np.array([count for _, counts, _ in _looked(masks) for count in counts])
   return len(regions) > 0 and np.mean(regions > 1) > 0.5
 
 
 def _looked(masks: Sequence[Path]) -> list[tuple[list[int], list[int], int]]:
-  """Returns the numbers of some masks, how many regions each number is, and its bytes; [] of colours."""
+  """Returns the ids, regions per id and bytes per pixel of some masks; [] for colours."""
   found = []
   for path in masks[:: max(1, len(masks) // _SAMPLE)]:
     try:
       ids = mask_files.read_ids(path)
-    except UserError:  # of colours, or damaged: whoever reads it to its end says what is wrong
+    except UserError:  # in colour or damaged: the full read reports what is wrong
       return []
     numbers, order = np.unique(ids, return_inverse=True)
     order = np.where(ids > 0, order.reshape(ids.shape) + 1, 0)
@@ -90,13 +89,13 @@ def _looked(masks: Sequence[Path]) -> list[tuple[list[int], list[int], int]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-  """Of the training images.
+  """Statistics of the training images.
 
   Attributes:
     sizes: int [i, 2], heights and widths.
-    boxes: of each image, [n, 4], without crowds.
+    boxes: for each image, [n, 4], without crowds.
     counts: objects of each class.
-    layers: that objects which overlap take.
+    layers: needed to store overlapping objects.
   """
 
   sizes: np.ndarray
@@ -122,7 +121,7 @@ def _measure(source: Source) -> _Measured:
 
 
 def make_recipe(source: Source, device: Machine) -> tuple[Recipe, tuple[int, ...]]:
-  """Fits scale, crop, anchors, rows and batch to the training images and the device.
+  """Fits scale, crop, anchors, row counts and batch to the training images and the device.
 
   Returns:
     The recipe, and the number of objects of each class.
@@ -164,7 +163,7 @@ def make_recipe(source: Source, device: Machine) -> tuple[Recipe, tuple[int, ...
 def _network(
   most: int, sizes: Sequence[int], ratios: Sequence[float], *, fast: bool
 ) -> dict[str, Any]:
-  """Returns the options of a network for images of at most so many objects."""
+  """Returns the options of a network for images of at most `most` objects."""
   detections = min(max(100, 10 * math.ceil(0.15 * most)), 1000)
   model = {} if fast else _SMALL | dict(post_nms=(200, max(400, detections)))
   return model | dict(
@@ -178,13 +177,13 @@ def _network(
 
 
 def _rows(known: _Measured, window: Sequence[float]) -> dict[str, Any]:
-  """Returns the options of the truth for images of which a window is shown."""
+  """Returns the truth's options for crops of the size `window`."""
   shown = max(at_most_in_window(boxes, window) for boxes in known.boxes)
   return dict(max_instances=max(shown, 1), max_layers=known.layers, min_area=4)
 
 
 def _truth(rows: Mapping[str, Any], batch: int) -> dict[str, Any]:
-  """Returns the shapes of what the network takes to train, beside images."""
+  """Returns the shapes of the network's training inputs other than images."""
   count = rows['max_instances']
   shapes = dict(boxes=((count, 4), 'f4'), classes=((count,), 'i4'), crowd=((count,), bool))
   shapes |= dict(masks=((count, CELLS, CELLS), 'u1'), mask_boxes=((count, 4), 'f4'))
@@ -193,7 +192,7 @@ def _truth(rows: Mapping[str, Any], batch: int) -> dict[str, Any]:
 
 
 def fit_scale(middle: float, high: float, largest: int) -> float:
-  """Returns the scale of images by their objects' sides: of the median, and of 95 % at most."""
+  """Returns the scale of images, given the median and the 95th percentile of the objects' sides."""
   if middle < 16 and 4 * high <= largest:
     return 2.0
   power = min(0, math.floor(math.log2(largest / 2 / high)))
@@ -201,14 +200,14 @@ def fit_scale(middle: float, high: float, largest: int) -> float:
 
 
 def fit_anchors(low: float, high: float) -> tuple[int, ...]:
-  """Returns the sides of four levels of anchors for objects whose sides are between these."""
+  """Returns the sides of four levels of anchors for objects with sides from `low` to `high`."""
   centre = (math.log2(low) + math.log2(max(high, low))) / 2
   first = min(max(2 ** (centre - 1.5), 6), 64)
   return tuple(round(first * 2**i) for i in range(4))
 
 
 def fit_ratios(boxes: np.ndarray) -> tuple[float, ...]:
-  """Returns shapes of anchors, height over width."""
+  """Returns the anchors' ratios, height over width."""
   ratios = (boxes[:, 3] - boxes[:, 1]) / (boxes[:, 2] - boxes[:, 0])
   flat, tall = np.clip(np.percentile(ratios, (10, 90)), 0.1, 10).round(2).tolist()
   if flat >= 0.4 and tall <= 2.5:
@@ -217,10 +216,10 @@ def fit_ratios(boxes: np.ndarray) -> tuple[float, ...]:
 
 
 def at_most_in_window(boxes: np.ndarray, window: Sequence[float]) -> int:
-  """Returns a number of boxes [n, 4] that no window of (height, width) shows more of.
+  """Returns an upper bound on the boxes [n, 4] that a window of (height, width) can show.
 
-  A window at any place lies in one of one and a half times its size that starts at a multiple of half
-  of it.
+  Any window lies in one of 1.5 times its size that starts at a multiple of half of it, so only those are
+  counted.
   """
   if not len(boxes):
     return 0

@@ -1,4 +1,4 @@
-"""What a folder of the user's own holds, as the dataset and options that read it; nothing is guessed twice."""
+"""Finds the dataset and options that read a user's own folder; the config records them explicitly."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from jaxseg.prepare.recipe import OBJECTS
 from jaxseg.types import VOID, UserError
 
 _NOTES = ('.txt', '.csv', '.yaml', '.yml', '.md', '.py', '.ipynb')
-_FIFTH = 5  # parts, of which one is held out where a folder does not say what is 'val'
+_FIFTH = 5  # one in five images is held out if the folder has no 'val'
 
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-  """Where the data are, and what is wanted of them: the flags of `plan`.
+  """Where the data are and how to use them: the flags of `plan`.
 
   Attributes:
-    folder: that holds all of it; '' is the folder of `listed`, or what both patterns have in common.
+    folder: of all the data; '' is the folder of `listed`, or the common parent of both patterns.
     images, masks: patterns of data/pairing.py, or folders.
     listed: a CSV file of pairs.
-    model: a network of prepare/recipe.py; '' is the one that suits the data.
-    folds: parts of which each is held out once; 0: none.
+    model: a network of prepare/recipe.py; '' chooses one by the data.
+    folds: number of cross-validation folds; 0: none.
     options: further ones of the dataset.
   """
 
@@ -70,17 +70,17 @@ class Wish:
 
 @dataclasses.dataclass(frozen=True)
 class OwnData:
-  """A folder as a dataset reads it.
+  """A folder as read by a dataset.
 
   Attributes:
     root: the config's data_dir.
     dataset: its name.
-    options: of its `source`, as the config has them.
-    words: what was found, in one line.
-    counts: examples of each split.
+    options: of its `source`, as in the config.
+    words: one-line summary.
+    counts: examples per split.
     pixels: channels and dtype of the images.
-    doubts: warnings about what looks like slips.
-    tells_objects: whether it is read as objects where no network is wished for.
+    doubts: warnings about likely mistakes.
+    tells_objects: whether to train instance segmentation by default.
   """
 
   root: Path
@@ -101,7 +101,7 @@ class OwnData:
     return module.source(split, data_dir=self.root, **options)
 
   def usable(self, split: str) -> tuple[Any, tuple[str, ...]]:
-    """Returns a split without the files that cannot be used, and a line about each of those.
+    """Returns a split without its unusable files, and a line about each of those.
 
     Raises:
       BadFiles: none of them can be used.
@@ -117,10 +117,10 @@ class OwnData:
 
 
 def find(wish: Wish) -> OwnData:
-  """Returns the data that are wished for.
+  """Finds the data that `wish` describes.
 
   Raises:
-    UserError: no such folder, or nothing in it that can be read.
+    UserError: no such folder, or nothing readable in it.
   """
   root, layout = _place(wish)
   if wish.model == OBJECTS or (not layout.options() and find_files(root)):
@@ -133,27 +133,27 @@ def find(wish: Wish) -> OwnData:
   masks = [pair.mask for of_split in pairs.splits.values() for pair in of_split]
   alone = max(len(pairs.without_mask), len(pairs.without_image))
   if not layout.options() and len(masks) < alone and _has_outlines(root):
-    return _objects(root, wish)  # some of the annotated images look like pairs by chance
+    return _objects(root, wish)  # some annotated images happen to look like pairs
   if not (wish.model or layout.options() or class_files.find(root)) and are_numbers(masks):
     return _objects(root, wish)
   return _pairs(root, found, pairs, wish)
 
 
 def _has_outlines(root: Path) -> bool:
-  """Whether a folder has files of a tool that outlines objects."""
+  """Whether a folder has files of a polygon annotation tool."""
   for name in objects.OUTLINED:
     try:
       objects.layout_of(root, name)
     except objects.NoObjects:
       continue
-    except UserError:  # whoever reads it says what is wrong
+    except UserError:  # reading it reports what is wrong
       pass
     return True
   return False
 
 
 def _place(wish: Wish) -> tuple[Path, Layout]:
-  """Returns the folder, and what is given of its layout relative to it."""
+  """Returns the folder, and the given parts of its layout relative to it."""
   given = [os.path.abspath(p) for p in (wish.listed, wish.images, wish.masks) if p]
   if wish.folder:
     root = data_root(wish.folder).absolute()
@@ -170,7 +170,7 @@ def _place(wish: Wish) -> tuple[Path, Layout]:
 
 
 def _fixed(path: str) -> str:
-  """Returns the folders of a pattern before its first sign."""
+  """Returns the folders of a pattern before its first wildcard."""
   return os.path.join(
     *itertools.takewhile(lambda part: not set(part) & set('*?[{'), Path(path).parts)
   )
@@ -212,7 +212,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
 
 
 def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the options that say of classes what the folder's files do not say by themselves."""
+  """Returns the options for classes that the folder's files do not determine."""
   choice = mask_set.Choice(
     *(given.get(field.name) for field in dataclasses.fields(mask_set.Choice))
   )
@@ -233,21 +233,21 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
 
 
 def _are_stacks(pairs: Pairs) -> bool:
-  """Whether the first image and its mask are TIFF of several pages; those of all others must be, then."""
+  """Whether the first image and its mask are multi-page TIFF; all others must be then too."""
   first = next(pair for found in pairs.splits.values() for pair in found)
   try:
     return all(pages.read_header(path).pages > 1 for path in (first.image, first.mask))
-  except UserError:  # whoever reads it to its end says what is wrong
+  except UserError:  # the full read reports what is wrong
     return False
 
 
 def _pixels(images: Sequence[Path]) -> dict[str, Any]:
-  """Returns channels and type of the images, one for all; grey ones beside RGB are RGB."""
+  """Returns the common channels and dtype of the images; a mix of grey and RGB counts as RGB."""
 
   def kind(path: Path) -> tuple[int, str] | None:
     try:
       return image_files.kind(pages.read_header(path))
-    except UserError:  # whoever reads it to its end says what is wrong
+    except UserError:  # the full read reports what is wrong
       return None
 
   files_of = dict(zip(threads.results(kind, images, name=str), images, strict=True))
@@ -275,7 +275,7 @@ def _division(pairs: Pairs, options: Mapping[str, Any]) -> str:
 
 
 def _unread(root: Path) -> str:
-  """Returns words about files that may be images or annotations, '' where there is none."""
+  """Describes files that may be images or annotations in unsupported formats; '' if there are none."""
   endings = Counter(PurePosixPath(p).suffix.lower() for p in pairing.list_files(root))
   found = [
     f'{n} {e}' for e, n in endings.most_common() if e not in (*pairing.SUFFIXES, *_NOTES, '')
@@ -286,7 +286,7 @@ def _unread(root: Path) -> str:
 
 
 def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
-  """Returns a folder of annotations, where that is what it is; else says why it has no pairs."""
+  """Returns a folder of annotations; if it is none, raises `why` it has no pairs."""
   options, doubts = dict(wish.options), ()
   known = {k: v for k, v in options.items() if k in parameters(objects.layout_of)}
   try:

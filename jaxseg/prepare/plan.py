@@ -1,15 +1,15 @@
-"""A ready config for a user's own folder: the data decide everything that training needs to know.
+"""A ready config for a user's own folder, with all settings derived from the data.
 
-The rules, so that they can be argued with. The network is a same-padding U-Net with batch norm, unless
-another is wished for. Its crop is the median image, at most 512 pixels a side (128 without an
-accelerator), rounded down to what the network takes; where that is less than half of the shorter side,
-images are halved first, so that a crop shows enough around a pixel. The batch is the largest power of
-two, at most 16 (8 without an accelerator) and at most the training images, whose step fits half of the
-device's memory; where one image does not fit, the crop is halved. Training sees as many pixels as 100
-epochs hold, in at least 200 steps and at most 20,000 (1,000). Classes weigh as survey.Survey says.
-Outlined objects get Mask R-CNN, by the rules of objects.py, unless another network is wished for.
+The rules, open to debate: The network is a same-padding U-Net with batch norm, unless another is asked
+for. Its crop is the median image, at most 512 pixels a side (128 without an accelerator), rounded down
+to a size that the network takes; if that is less than half of the shorter side, images are first scaled
+by a half, so that a crop shows enough context. The batch is the largest power of two, at most 16 (8
+without an accelerator) and at most the number of training images, whose step fits in half of the
+device's memory; if a single image does not fit, the crop is halved. Training sees the pixels of 100
+epochs, in at least 200 steps and at most 20,000 (1,000). Class weights are those of survey.Survey.
+Outlined objects get Mask R-CNN, by the rules of objects.py, unless another network is asked for.
 
-Files that cannot be used stop no plan: it follows from the others, and names them.
+Unusable files do not stop planning: they are listed, and the plan is made from the others.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _SHOWN = 6  # files in a list
 
 
 def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
-  """Looks at a folder and writes a config file that trains on it as it is.
+  """Inspects a folder and writes a config file that trains on it as it is.
 
   Args:
-    wish: where the data are, and what is wanted of them.
+    wish: where the data are and how to use them.
     output: the new Python file.
-    overwrite: whether a file that is there may be replaced.
+    overwrite: whether an existing file may be replaced.
 
   Returns:
-    What was written.
+    The plan that was written.
 
   Raises:
     UserError: the folder cannot be used, or the file cannot be written.
@@ -63,7 +63,7 @@ def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
 
 
 def make_plan(wish: Wish, device: Machine) -> Plan:
-  """Derives the plan for a folder on a device; see the module's text for the rules."""
+  """Derives the plan for a folder on a device by the rules above."""
   data = own_data.find(wish)
   source, problems = data.usable('train')
   train = survey(source, 'reading train')
@@ -92,7 +92,7 @@ def make_plan(wish: Wish, device: Machine) -> Plan:
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:
-  """Returns numbers of two decimals, or of six digits where that is finer."""
+  """Rounds numbers to two decimals, those below 1 to six significant digits."""
   return tuple(float(f'{v:.6g}') if abs(v) < 1 else round(v, 2) for v in values.tolist())
 
 

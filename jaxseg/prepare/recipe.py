@@ -1,4 +1,4 @@
-"""What a network may look like and how long it trains, by its images and the device; rules in plan.py."""
+"""Chooses a network and its training schedule by the images and the device; rules in plan.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxseg.prepare.survey import Survey
 from jaxseg.types import SizeRule
 
 _SHARE = 0.5  # of the device's memory that a step may take
-_WORKSPACE = 1.5  # gradients of activations and the compiler's buffers, beside what is kept
+_WORKSPACE = 1.5  # residuals, plus gradients of activations and the compiler's buffers
 _SAME = dict(padding='same', batch_norm=True, dropout_rate=0.2)
 _FCN = dict(stride=8, batch_norm=True, aligned=True, dropout_rate=0.2)
 _NETWORKS = {  # from scratch, without and with an accelerator
@@ -26,14 +26,14 @@ _NETWORKS = {  # from scratch, without and with an accelerator
   'segnet': (dict(variant='basic', width=24), dict(variant='vgg16', width=32)),
   'pspnet': (dict(width=12), dict(width=32)),
 }
-OBJECTS = 'mask_rcnn'  # the network that tells objects apart, see objects.py
+OBJECTS = 'mask_rcnn'  # the network for instance segmentation, see objects.py
 NETWORKS = (*_NETWORKS, OBJECTS)
-_STATES = 4  # float32 copies of the parameters: themselves, gradient, two of Adam's
+_STATES = 4  # float32 copies of the parameters: values, gradient, Adam's two moments
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """What the plan needs to know of the device: its kind, count and memory in bytes (of one)."""
+  """The devices: kind, count and memory of each in bytes."""
 
   kind: str
   count: int
@@ -42,16 +42,16 @@ class Machine:
 
   @property
   def budget(self) -> float:
-    """Bytes that a step may take."""
+    """Bytes available to a step."""
     return _SHARE * self.memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """A network, with its name and options, and how it is trained.
+  """A network, with its name and options, and how to train it.
 
-  Sizes are in pixels of images that `scale` has shrunk. The last three are of networks that tell
-  objects apart: these keys of the groups `loss`, `optim` and `eval`.
+  Sizes are in pixels of images resized by `scale`. The last three are for instance segmentation: keys of
+  the groups `loss`, `optim` and `eval`.
   """
 
   model: dict[str, Any]
@@ -68,7 +68,7 @@ class Recipe:
 
 
 def machine() -> Machine:
-  """Returns this process's devices; without an accelerator the memory is the system's."""
+  """Returns this process's devices; without an accelerator, memory is the system's."""
   device = jax.local_devices()[0]
   if device.platform == 'cpu':
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
@@ -93,8 +93,8 @@ def make_recipe(train: Survey, device: Machine, network: str = 'unet') -> Recipe
     batch = max(batch, int(largest <= 32))
     largest //= 2
   biggest = max(h * w for h, w in train.sizes) * scale**2
-  crops = images * max(math.prod(sides) / math.prod(crop), 1)  # that cover all images once
-  eval_each = each * biggest / math.prod(crop) / 2  # evaluation keeps nothing for a gradient
+  crops = images * max(math.prod(sides) / math.prod(crop), 1)  # needed to cover all images once
+  eval_each = each * biggest / math.prod(crop) / 2  # evaluation stores no residuals
   return Recipe(
     model={'name': network} | options,
     learning_rate=1e-3 if network == 'unet' else 2e-3,
@@ -110,17 +110,17 @@ def make_recipe(train: Survey, device: Machine, network: str = 'unet') -> Recipe
 def fit(
   network: str, sides: Sequence[float], largest: int, *, fast: bool
 ) -> tuple[dict[str, Any], tuple[int, int]]:
-  """Returns a network's options and a crop (height, width) near `sides` that it takes."""
+  """Returns a network's options and an allowed crop (height, width) close to `sides`."""
   limits = [min(int(side), largest) for side in sides]
   options = dict(_NETWORKS[network][fast])
-  if network == 'unet':  # four pixels or more at the bottom
+  if network == 'unet':  # at least four pixels at the bottom
     options['depth'] = min(max(int(math.log2(max(min(limits), 1) / 4)), 1), 4)
   rule = models.load(network)(2, **options).size_rule
   return options, tuple(_at_most(rule, side) for side in limits)
 
 
 def count_steps(crops: float, batch_size: int, *, is_accelerator: bool) -> int:
-  """Returns the steps of 100 epochs of crops in tens, within the limits of the module's text."""
+  """Returns the steps of 100 epochs of crops, a multiple of ten within plan.py's limits."""
   tens = round(10 * crops / batch_size)
   return min(max(10 * tens, 200), 20_000 if is_accelerator else 1000)
 
@@ -131,12 +131,12 @@ def step_bytes(
   channels: int,
   inputs: Callable[[int], Mapping[str, Any]] = lambda batch: {},
 ) -> tuple[int, int]:
-  """Returns an estimate of a training step's memory: bytes whatever the batch, and for each image.
+  """Estimates a training step's memory: bytes that do not depend on the batch, and bytes per image.
 
-  The first are the parameters, their gradient and Adam's moments. The second is what JAX keeps of
-  the forward pass for the backward pass (the residuals of jax.vjp, of shapes alone: nothing is
-  computed), half as much again for gradients and buffers. `inputs` gives the shapes of what else the
-  network takes to train on a batch.
+  The first are the parameters, their gradient and Adam's moments. The second are the residuals that JAX
+  stores for the backward pass (of jax.vjp, traced by shape: nothing is computed), and half as much again
+  for gradients and buffers. `inputs` maps a batch size to the shapes of the network's other training
+  inputs.
   """
 
   def residuals(batch: int) -> tuple[int, int]:
@@ -159,12 +159,12 @@ def step_bytes(
 
 
 def _at_most(rule: SizeRule, size: int) -> int:
-  """Returns the largest size that the rule allows and that is not above `size`, else its smallest."""
+  """Returns the largest allowed size up to `size`, else the smallest allowed."""
   return max(size - (size - rule.offset) % rule.multiple, rule.at_least(1))
 
 
 def power_of_two(number: float) -> int:
-  """Returns the largest power of two that is not above a number, 0 below 1."""
+  """Returns the largest power of two up to a number; 0 below 1."""
   return 1 << int(math.log2(number)) if number >= 1 else 0
 
 

@@ -1,4 +1,4 @@
-"""One pass over a split: what its images and labels hold."""
+"""Statistics of a split's images and labels, in one pass."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from jaxseg.data import statistics, threads
 from jaxseg.data.objects import measure
 from jaxseg.data.progress import counted
 
-Objects = tuple[np.ndarray, np.ndarray]  # of an image, pixels int64 [n] and crowd bool [n]
+Objects = tuple[np.ndarray, np.ndarray]  # of an image: pixels int64 [n] and crowd bool [n]
 
 _WEIGHT_LIMITS = (0.1, 10.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-  """What a split holds.
+  """Statistics of a split.
 
   Attributes:
     histogram: of the labels.
     counts: int64 [n, c], pixels of each class in each example.
     sizes: (height, width) -> number of images.
-    channels: mean, deviation and range of each channel.
-    digests: hash of the decoded pixels -> names of the files that hold them.
-    objects: those of each image; empty where the data do not number them.
+    channels: mean, standard deviation and range of each channel.
+    digests: hash of the decoded pixels -> names of the files with these.
+    objects: of each image; empty if the data do not number them.
   """
 
   histogram: statistics.LabelHistogram
@@ -41,17 +41,17 @@ class Survey:
 
   @property
   def class_weights(self) -> tuple[float, ...]:
-    """Roots of median frequency, cut to 0.1 .. 10, 0 for a class that is absent.
+    """Square roots of median frequency weights, clipped to 0.1 .. 10; 0 for absent classes.
 
-    Of few images the full weights drown the common classes (20 CamVid frames, 200 steps: mean IoU 0.25
-    with them, 0.30 so).
+    With few images the full weights drown out the common classes (20 CamVid frames, 200 steps: mean IoU
+    0.25 with them, 0.30 with their roots).
     """
     weights = np.sqrt(statistics.median_frequency_weights(self.histogram))
     weights = np.where(weights > 0, np.clip(weights, *_WEIGHT_LIMITS), 0.0)
     return tuple(round(float(weight), 4) for weight in weights)
 
   def facts(self, class_names: Sequence[str]) -> dict[str, Any]:
-    """Returns what data.json says of the split."""
+    """Returns the split's entry of data.json."""
     channels, histogram = self.channels, self.histogram
     return {
       'images': histogram.num_images,
@@ -73,7 +73,7 @@ class Survey:
 
 
 def survey(source: Any, title: str) -> Survey:
-  """Reads every example once, in a few threads, with a progress line of that title."""
+  """Reads every example once, in a few threads, with a progress line titled `title`."""
 
   def read(i: int) -> tuple[Any, ...]:
     example = source[i]
@@ -97,7 +97,7 @@ def survey(source: Any, title: str) -> Survey:
 
 
 def _objects(example: Mapping[str, Any]) -> list[Objects]:
-  """Returns the objects of an example, [] where its data do not number them."""
+  """Returns the objects of an example; [] if the data do not number them."""
   if 'instances' not in example:
     return []
   _, pixels = measure(example['instances'], len(example['instance_classes']))
@@ -106,11 +106,11 @@ def _objects(example: Mapping[str, Any]) -> list[Objects]:
 
 
 def object_facts(objects: Sequence[Objects]) -> dict[str, Any]:
-  """Returns how many objects there are, by image and by COCO's ranges of area, crowds left out.
+  """Counts objects per image and by COCO's area ranges, without crowds.
 
   Returns:
-    objects, crowds; least, median and most of an image; small (below 32 x 32 pixels),
-    medium and large (from 96 x 96); sides: 5, 50 and 95 per cent of the square roots of areas.
+    objects, crowds; least, median and most per image; small (below 32 x 32 pixels), medium and large
+    (from 96 x 96); sides: the 5th, 50th and 95th percentile of the square roots of areas.
   """
   counts = [int((~crowd).sum()) for _, crowd in objects]
   areas = np.concatenate([pixels[~crowd] for pixels, crowd in objects])
