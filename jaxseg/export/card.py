@@ -1,4 +1,4 @@
-"""The card of an export: in JSON, what its files are, how they are used and how long they load."""
+"""An export's card, in JSON: its files, how to use them and until when they load."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what makes the network, without the names of files and folders of this machine."""
+  """Returns the parts of the config that define the network, without this machine's paths."""
   places = {key: '' for key in ('data_dir', 'cache_dir', 'mirror', 'init_from', 'compile_cache')}
   return {**config, **places, 'init': {}, 'log': {}, 'data': {**config['data'], 'options': {}}}
 
@@ -96,7 +96,7 @@ def months_later(day: datetime.date, months: int) -> datetime.date:
 
 
 def describe_outputs(rows: Mapping[str, Array], size: tuple[int, int]) -> dict[str, str]:
-  """Returns type, shape and meaning of the outputs, or their shapes, for images of `size`."""
+  """Describes the outputs for images of `size`: dtype, shape and meaning."""
   described = {}
   for name, row in rows.items():
     is_map = row.shape[1:3] == tuple(size)

@@ -1,12 +1,12 @@
-"""Run by `jaxseg.export.trial` in a process of its own: do the exported files work without this package?
+"""Run by `jaxseg.export.trial` in a separate process: do the exported files work without this package?
 
     python check.py FOLDER RUNTIME EXPECTED.npz TOLERANCE
 
-EXPECTED.npz holds, for each number of an image, 'N image' [h,w,c] and 'N OUTPUT' for what is expected.
-Prints one line of JSON: for every program of the runtime how many images it took, the largest difference
-of a probability, or of a box as a share of the image's side (1 where there is only a class, and it is
-another), the share of all values that differ by more than the tolerance, the number of pixels (or
-detections) with another class, how many classes there are in all, and the range of the probabilities.
+EXPECTED.npz holds, for the N-th image, 'N image' [h,w,c] and the expected outputs as 'N OUTPUT'.
+Prints one line of JSON: for every program of the runtime the number of images, the largest difference of
+a probability, or of a box relative to the image's side (1 for a wrong class without probabilities), the
+share of values that differ by more than the tolerance, the number of pixels (or detections) whose class
+differs, the number of distinct classes, and the range of the probabilities.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def compare(predict, examples, tolerance) -> dict:
-  """Runs single images and compares with all that is expected of them."""
+  """Runs single images and compares their outputs with the expected ones."""
   largest, spread, classes, changed, beyond, count = 0.0, 0.0, set(), 0, 0, 0
   for example in examples:
     image = example['image']
@@ -32,7 +32,7 @@ def compare(predict, examples, tolerance) -> dict:
         difference = np.abs(actual - expected) / (max(image.shape) if name == 'boxes' else 1)
         spread = max(spread, float(np.ptp(actual)) if actual.size else 0.0)
       if name != 'classes' or len(example) == 2:
-        largest = float(np.maximum(largest, difference.max(initial=0.0)))  # nan where one is
+        largest = float(np.maximum(largest, difference.max(initial=0.0)))  # propagates nan
       beyond += int((~(difference <= tolerance)).sum())
       count += difference.size
   return {
@@ -47,7 +47,7 @@ def compare(predict, examples, tolerance) -> dict:
 
 def main(folder: pathlib.Path, runtime: str, file: pathlib.Path, tolerance: float) -> dict:
   blocked = {'jaxseg', 'flax', 'onnx'} | ({'jax'} if runtime != 'jax' else set())
-  sys.modules.update(dict.fromkeys(blocked))  # an import of any fails from here on
+  sys.modules.update(dict.fromkeys(blocked))  # importing any of them fails from here on
   sys.path.insert(0, str(folder))
   sys.dont_write_bytecode = True
   from run import fits, load

@@ -1,4 +1,4 @@
-"""Where an export goes: nothing else is lost there, and an earlier one stays until the new is complete."""
+"""An export's folder: never deletes anything else, and replaces an earlier export only by a complete one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FORMAT = f'{_FORMATS}2'
 
 @contextlib.contextmanager
 def replacing(output: str | Path) -> Iterator[Path]:
-  """Gives the name of a new folder; once that is filled, it is renamed to `output`.
+  """Yields the path of a new folder, which is renamed to `output` at the end.
 
   Args:
-    output: a folder that is not there yet, is empty, or holds an earlier export and nothing else.
+    output: a folder that does not exist, is empty, or holds only an earlier export.
 
   Raises:
-    UserError: it holds anything else, before and after the new folder is filled, or it cannot be
-      made or replaced; what was there then stays as it is.
+    UserError: it holds anything else, checked at the start and at the end, or it cannot be created or
+      replaced; its contents are then unchanged.
   """
   output = Path(os.path.realpath(files.place(output)))
   _refuse_others(output)
@@ -54,7 +54,7 @@ def replacing(output: str | Path) -> Iterator[Path]:
 
 
 def _refuse_others(output: Path) -> None:
-  """Raises UserError where a folder holds what no export wrote."""
+  """Raises UserError if a folder holds files that no export wrote."""
   if not output.exists():
     return
   if not output.is_dir():
@@ -65,7 +65,7 @@ def _refuse_others(output: Path) -> None:
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-  """Returns the card of an export. Raises UserError where there is none."""
+  """Returns the card of an export. Raises UserError if there is none."""
   file = files.place(folder) / 'card.json'
   try:
     card = files.read_json(file)
@@ -77,7 +77,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 def _files_of_export(folder: Path) -> set[str]:
-  """Returns the names of an export's files by its card, none where that is not ours."""
+  """Returns the names of an export's files according to its card; none if that is not ours."""
   try:
     card = read_card(folder)
     names = {'card.json', card['weights'], *(entry['file'] for entry in card['programs'])}

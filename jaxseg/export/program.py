@@ -1,8 +1,8 @@
 """A trained network as one pure function of weights and an image of any size, for export.
 
-The geometry is that of `data.frame.Frame`, written once more in JAX because it has to be inside the
+The geometry is that of `data.frame.Frame`, reimplemented in JAX because it has to be part of the
 program. A height or width may be a dimension variable of `jax.export`; every length below is then an
-expression in it, written so that export can divide it by the network's strides.
+expression in it, in a form that export can divide by the network's strides.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def make_program(
 ) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
   """Makes program(weights, image), pure, of 'params/conv1/kernel' -> array and the run's images [b,h,w,c].
 
-  It returns what the task predicts, uint8 and float32: of a task with maps 'classes' [b,h,w], the
-  likeliest class, and 'probabilities' [b,h,w,k], which sum to 1, are averaged over the scales and then
-  brought to `temperature`; of
-  objects 'boxes' [b,d,4] in pixels of the image (they may reach beyond it: masks are pasted first,
-  boxes clipped then), 'scores' [b,d], falling, 0 unused, 'classes' [b,d] and 'masks' [b,d,28,28].
-  Images come resized where the run resizes them to a size or a shorter side.
+  It returns the task's predictions, uint8 and float32. For a task with maps: 'classes' [b,h,w], the most
+  probable class, and 'probabilities' [b,h,w,k], which sum to 1, averaged over the scales and then
+  calibrated by `temperature`. For objects: 'boxes' [b,d,4] in pixels of the image (they may extend beyond
+  it, as masks are pasted before boxes are clipped), 'scores' [b,d] in descending order, 0 if unused,
+  'classes' [b,d] and 'masks' [b,d,28,28]. If the run resizes images to a size or a shorter side, the
+  caller has to do that.
   """
   model, task = experiment.model(), experiment.task
   scales = experiment.eval.scales if task.maps else experiment.eval.scales[:1]
@@ -58,7 +58,7 @@ def make_program(
     if not task.maps:
       return views[0]
     probabilities = sum(view['probabilities'] for view in views) / len(views)
-    classes = views[0]['classes']  # of one view those of the logits: probabilities may tie
+    classes = views[0]['classes']  # with a single view from the logits, as probabilities may tie
     if len(views) > 1:
       classes = jnp.argmax(probabilities, axis=-1).astype(jnp.uint8)
     return {'classes': classes, 'probabilities': tempered(probabilities, temperature)}
@@ -67,7 +67,7 @@ def make_program(
 
 
 def in_image(rows: Mapping[str, Array], size: Size, canvas: Size, output: Size) -> dict[str, Array]:
-  """Returns what a task's rows [b, ...] say of images of `size`: maps cut to it, boxes in its pixels."""
+  """Returns a task's rows [b, ...] for images of `size`: maps cropped to it, boxes in its pixels."""
   y, x = (jnp.float32(a) / jnp.float32(b) for a, b in zip(canvas, output, strict=True))
   outputs = {}
   for name, row in rows.items():
@@ -82,7 +82,7 @@ def in_image(rows: Mapping[str, Array], size: Size, canvas: Size, output: Size) 
 
 
 def network_input(frame: Frame, image: Array) -> tuple[Array, Size, Size]:
-  """Returns what the network sees of an image [b,h,w,c], and the sizes of its output and canvas."""
+  """Returns the network's input for an image [b,h,w,c], and the sizes of its output and canvas."""
   output, canvas, scaled = lengths(frame, image.shape[1:3])
   if frame.scale != 1:
     image = resize_image(pad(frame, image, canvas), output)[:, : scaled[0], : scaled[1]]
@@ -93,7 +93,7 @@ def lengths(frame: Frame, size: Size) -> tuple[Size, Size, Size]:
   """Returns the sizes of the network's output, of its canvas, and of the scaled image.
 
   Raises:
-    UserError: `size` has dimension variables and some length is no integer expression in them.
+    UserError: `size` has dimension variables and some length is not an integer expression in them.
   """
   if not all(isinstance(side, int) for side in size):
     return tuple(zip(*(_expressions(frame, side) for side in size), strict=True))
@@ -107,7 +107,7 @@ def _expressions(frame: Frame, n: Length) -> tuple[Length, Length, Length]:
   factor, rule = Fraction(frame.scale).limit_denominator(1000), frame.rule
   grow, shrink = factor.numerator, factor.denominator
   scaled = (n * grow + shrink - 1) // shrink
-  # The smallest output that is a pixel or more; with it `rule.minimum` is kept as well.
+  # The smallest output of at least one pixel; it also satisfies `rule.minimum`.
   first = rule.at_least(1 + 2 * rule.margin) - 2 * rule.margin
   if first > rule.multiple:
     raise UserError(f'no expression for sizes of {rule.multiple} n + {rule.offset}')
@@ -137,13 +137,13 @@ def pad(frame: Frame, image: Array, size: Size, margin: int = 0) -> Array:
 
 
 def resize_image(image: Array, size: Size) -> Array:
-  """`data.geometry.resize_image` of [b,h,w,c]: bilinear, areas below half; integers are rounded.
+  """`data.geometry.resize_image` of [b,h,w,c]: bilinear, or area averaging below half size; integers are rounded.
 
-  OpenCV's bilinear weights have 11 bits: a value may come out one grey level different, except at
-  half and double size.
+  OpenCV's bilinear weights have 11 bits, so a value may differ by one grey level, except at half and
+  double size.
   """
   whole = jnp.issubdtype(image.dtype, jnp.integer)
-  # By way of int32: IREE 3.13 takes uint8 for signed where a product follows at once.
+  # Via int32: IREE 3.13 treats uint8 as signed if a product follows immediately.
   values = (image.astype(jnp.int32) if whole else image).astype(jnp.float32)
   if all(_shrinks(n, m) for n, m in zip(image.shape[1:3], size, strict=True)):
     for axis, length in zip((1, 2), size, strict=True):
@@ -152,7 +152,7 @@ def resize_image(image: Array, size: Size) -> Array:
     values = jnp.round(values) if whole else values
   else:
     values = resize_bilinear(values, size)
-    if whole:  # OpenCV has fixed-point numbers for uint8, which rounds halves up
+    if whole:  # OpenCV uses fixed point for uint8, which rounds halves up
       values = jnp.floor(values + 0.5) if image.dtype == jnp.uint8 else jnp.round(values)
   if not whole:
     return values
@@ -163,12 +163,12 @@ def resize_image(image: Array, size: Size) -> Array:
 def _shrinks(n: Length, length: Length) -> bool:
   if isinstance(n, int):
     return n > 2 * length
-  ratio = n // length  # symbolic: an int where the one is a multiple of the other
+  ratio = n // length  # symbolic: an int if one is a multiple of the other
   return isinstance(ratio, int) and ratio > 2
 
 
 def _overlaps(n: Length, length: Length) -> Array:
-  """Share [length,n] of each of n pixels in each of `length` wider ones."""
+  """Weight [length,n] of each of n pixels in each of `length` wider ones."""
   ratio = jnp.float32(n) / jnp.float32(length)
   begin = (jnp.arange(length, dtype=jnp.float32) * ratio)[:, None]
   pixel = jnp.arange(n, dtype=jnp.float32)[None]

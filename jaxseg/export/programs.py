@@ -28,18 +28,18 @@ def write_programs(
   onnx: bool = False,
   temperature: float = 1.0,
 ) -> dict[str, Any]:
-  """Writes the programs with free sizes, where there are such, and those for images of `size`.
+  """Writes the programs for images of any size, where possible, and those for images of `size`.
 
   Args:
     experiment: the run's.
     weights: by name, as in `program.make_program`.
-    size: (height, width) of the fixed ones.
-    folder: where to.
-    onnx: also as ONNX, which needs the package onnx.
+    size: (height, width) of the fixed-size ones.
+    folder: to write to.
+    onnx: also write ONNX, which needs the package onnx.
     temperature: of the probabilities.
 
   Returns:
-    The card's 'programs'; 'refused', why freer forms than those written were; and 'output'.
+    The card's 'programs'; 'refused', why more flexible forms could not be written; and 'output'.
   """
   program, channels = jax.jit(make_program(experiment, temperature)), experiment.channels
   shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
@@ -76,7 +76,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _no_paths() -> Iterator[None]:
-  """Programs would name the source files of this machine, line by line."""
+  """Programs would otherwise contain this machine's source paths and line numbers."""
   key = 'jax_traceback_in_locations_limit'
   before = getattr(jax.config, key)
   jax.config.update(key, 0)
@@ -87,7 +87,7 @@ def _no_paths() -> Iterator[None]:
 
 
 def _entry(file: Path, runtime: str, image: jax.ShapeDtypeStruct, **facts: Any) -> dict[str, Any]:
-  """Returns the card's entry; a side of the shape is a number, a letter for any, or '32*h'."""
+  """Returns the card's entry; a dimension of the shape is a number, a letter if free, or '32*h'."""
   shape = [side if isinstance(side, int) else str(side) for side in image.shape]
   return {'file': file.name, 'runtime': runtime, 'shape': shape, **facts}
 
@@ -103,7 +103,7 @@ def _write_jax(
 def _write_mlir(
   program: Callable, shapes: Shapes, image: jax.ShapeDtypeStruct, file: Path
 ) -> dict[str, Any]:
-  """For one platform there is no argument that chooses among several; unused weights are left out."""
+  """A single platform needs no argument that selects one; unused weights are dropped."""
   exported = jax_export.export(program, platforms=['cpu'])(shapes, image)
   file.write_bytes(exported.mlir_module_serialized)
   inputs = [*sorted(shapes.items()), ('image', image)]

@@ -1,4 +1,4 @@
-"""What an export, which may be anybody's, says of itself, checked before another is made from it."""
+"""Reads and validates an untrusted export, from which another is to be made."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MOST_PIXELS = 1 << 24  # of the fixed size that a card may ask for
 
 @dataclasses.dataclass(frozen=True)
 class Received:
-  """What makes an export's programs.
+  """The inputs of an export's programs.
 
   Attributes:
     experiment, variables, classes: of the network.
     temperature: of its probabilities.
     onnx: whether it has ONNX models.
     size: (height, width) of the programs with a fixed size.
-    kept: of the card, what only the run knew.
+    kept: the card's entries that only the run could provide.
   """
 
   experiment: Experiment
@@ -40,14 +40,14 @@ class Received:
 
 
 def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
-  """Reads an export as data: no code that it names is imported (see train.machine), no number believed.
+  """Reads an export as data: imports no code that it names (see train.machine) and checks every number.
 
   Args:
     folder: of an export.
-    size: instead of the card's; None: that.
+    size: overrides the card's; None: the card's.
 
   Raises:
-    UserError: it is no export, of another format, damaged, or names code.
+    UserError: it is not an export, has another format, is damaged, or names code.
   """
   card, place = read_card(folder), files.place(folder)
   if 'config' not in card or card['format'] != FORMAT:
@@ -72,7 +72,7 @@ def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
   try:
     tensors = pretrained.open_weights(weights, shapes).tensors
     variables, _ = pretrained.load_into(shapes, tensors)
-  except UserError as e:  # its advice is for config.init_from
+  except UserError as e:  # its advice applies to config.init_from
     raise UserError(
       f"{weights} does not hold the card's network, each value finite: export the run again"
     ) from e
@@ -80,7 +80,7 @@ def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
 
 
 def _saved_classes(entries: Any) -> dict[str, Any]:
-  """Returns a card's classes in the form of a run's."""
+  """Returns a card's classes in the format of a run's."""
   names, colours = [e['name'] for e in entries], [e['color'] for e in entries]
   return {'names': names, 'palette': colours, 'ids': [e['id'] for e in entries if 'id' in e]}
 

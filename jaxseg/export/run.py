@@ -13,11 +13,11 @@ import functools
 import json
 import pathlib
 
-PROGRAMS_KEPT = 8  # compiled ones, of as many sizes of images
+PROGRAMS_KEPT = 8  # compiled programs, one per image size
 
 
 def load(folder, runtime, file=None):
-  """Returns a function of images; it compiles when a size comes first. `file` picks one program."""
+  """Returns a function of images, which compiles for each new size. `file` selects one program."""
   folder = pathlib.Path(folder)
   card = json.loads((folder / 'card.json').read_text(encoding='utf-8'))
   entries = [e for e in card['programs'] if e['runtime'] == runtime and file in (None, e['file'])]
@@ -38,7 +38,7 @@ def load(folder, runtime, file=None):
 
 
 def fits(shape, entry):
-  """Whether images [b,h,w,c] fit an entry's shape: numbers, letters for any, or '32*h'."""
+  """Whether images [b,h,w,c] fit an entry's shape: numbers, letters if free, or '32*h'."""
   return all(
     n == side if isinstance(side, int) else '*' not in side or n % int(side.split('*')[0]) == 0
     for n, side in zip(shape, entry['shape'], strict=True)

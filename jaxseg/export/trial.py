@@ -1,4 +1,4 @@
-"""Are the exported programs the network? Each runs in a fresh process, on real images."""
+"""Checks that the exported programs reproduce the network, each in a fresh process on real images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxseg.types import UserError
 
 DRAWS = 8
 MOST_BEYOND = 0.05  # share of values that may differ by more than the tolerance
-NEEDS = {  # packages of each runtime, beside NumPy
+NEEDS = {  # packages of each runtime besides NumPy
   'jax': 'jax flatbuffers safetensors',
   'onnx': 'onnxruntime',
   'iree': 'iree-base-compiler iree-base-runtime safetensors',
@@ -35,14 +35,14 @@ def check(
   """Compares an export's programs with the predictor; returns the card's 'check'.
 
   Args:
-    folder: with all files of the export but this part of the card.
+    folder: with all files of the export except this part of the card.
     predictor: of the run.
-    images: [h,w,c] each, by name; a program takes those that fit it.
-    runtimes: of NEEDS, and the interpreter that has each.
+    images: [h,w,c] each, by name; each program takes those that fit it.
+    runtimes: keys of NEEDS -> interpreter in which it is installed.
 
   Raises:
-    UserError: a runtime that is not installed, or a program that differs by more than the tolerance
-      in more places than the network from itself, see `_own`.
+    UserError: a runtime that is not installed, or a program that exceeds the tolerance at more than twice
+      as many values as the network with perturbed weights, see `_own`.
   """
   allowed = tolerance(predictor.experiment)
   examples = [{'image': image, **_expected(predictor, image)} for image in images.values()]
@@ -66,11 +66,11 @@ def check(
 def _own(
   predictor: Predictor, examples: Sequence[Mapping[str, np.ndarray]], allowed: float
 ) -> dict[str, float]:
-  """Returns how far the network is from itself where its weights change in the last two bits.
+  """Returns how much the network's outputs change if its weights change in the last two bits.
 
-  Sums in another order change as much. Mostly that stays far below the tolerance; but which of two
-  nearly equal values a pooling finds the larger moves SegNet's value by a pixel, and detections may
-  swap places. The worst of DRAWS draws: 'largest_difference' and the share of values 'beyond' it.
+  Another order of summation has the same effect. It usually stays far below the tolerance; but the argmax
+  of two nearly equal values moves SegNet's value by a pixel, and detections may swap places. Returns the
+  worst of DRAWS draws: 'largest_difference' and the share of values 'beyond' the tolerance.
   """
   variables, rng = predictor.variables, np.random.default_rng(0)
 
@@ -92,7 +92,7 @@ def _own(
 
 
 def _expected(predictor: Predictor, image: np.ndarray) -> dict[str, np.ndarray]:
-  """Returns a program's outputs for an image [h,w,c] as the predictor has them."""
+  """Returns the outputs that a program should have for an image [h,w,c], by the predictor."""
   if predictor.experiment.task.maps:
     prediction = predictor.predict(image, maps=True)
     return {'classes': prediction['mask'], 'probabilities': prediction['probabilities']}
@@ -109,8 +109,8 @@ def _run_alone(
   examples: Sequence[Mapping[str, np.ndarray]],
   allowed: float,
 ) -> dict[str, dict[str, Any]]:
-  """Returns what check.py says of each program of a runtime."""
-  with tempfile.TemporaryDirectory() as scratch:  # nothing of ours lies beside the script
+  """Returns check.py's results for each program of a runtime."""
+  with tempfile.TemporaryDirectory() as scratch:  # so that none of our modules is beside the script
     script = shutil.copy(Path(__file__).with_name('check.py'), scratch)
     arrays = {f'{i} {k}': v for i, example in enumerate(examples) for k, v in example.items()}
     np.savez(f'{scratch}/expected.npz', **arrays)
@@ -132,10 +132,10 @@ def _run_alone(
 
 
 def tolerance(experiment: Experiment) -> float:
-  """Returns the largest difference of a probability that counts as equal.
+  """Returns the largest accepted difference of a probability.
 
-  Float32 programs differ in the order of sums only. bfloat16 rounds after every layer; and scales
-  other than a half, one and two may resize an image to a neighbouring grey level (see program.py).
+  Float32 programs differ only in the order of summation. bfloat16 rounds after every layer, and scales
+  other than a half, one and two may change a resized image by a grey level (see program.py).
   """
   exact_scales = set(experiment.eval.scales) <= {0.5, 1.0, 2.0}
   return 1e-4 if exact_scales and experiment.settings.dtype == 'float32' else 5e-2

@@ -1,17 +1,17 @@
-"""A trained run as files that need none of our code: programs, weights, a card and how to run them.
+"""Exports a trained run as files that do not need our code: programs, weights, a card and a loader.
 
 FOLDER/
-  any_size.jax_export   batch, height and width free (where JAX can prove every shape), for cpu, cuda, tpu
-  360x480.jax_export    one image of the evaluation's size, or of one's own
+  any_size.jax_export   any batch, height and width (if JAX can prove every shape), for cpu, cuda, tpu
+  360x480.jax_export    one image of the evaluation's size, or of a given one
   360x480.mlirbc        the same as StableHLO for one platform: for IREE and other compilers
   any_size.onnx, 360x480.onnx   on request: weights inside, for ONNX Runtime and others
-  weights.safetensors   'params/conv1_1/kernel' and so on; config.init_from takes it too
+  weights.safetensors   'params/conv1_1/kernel' and so on; config.init_from accepts it too
   run.py                loads any of them
-  card.json             arguments, classes, colours, sizes, scores, versions, how long it is promised to load
+  card.json             arguments, classes, colours, sizes, scores, versions, how long it is guaranteed to load
 
-A program maps weights and images [b,h,w,c] of the run's type to what the task predicts, such as
-{'classes': uint8 [b,h,w], 'probabilities': float32 [b,h,w,k]}; padding, scale and normalisation are
-inside. docs/export.md shows each; the card says what each output means.
+A program maps weights and images [b,h,w,c] of the run's dtype to the task's predictions, such as
+{'classes': uint8 [b,h,w], 'probabilities': float32 [b,h,w,k]}, including padding, scaling and
+normalisation. docs/export.md shows how to use each; the card describes each output.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ CHECKED = 4  # images of the evaluation split
 
 @dataclasses.dataclass(frozen=True)
 class Forms:
-  """What an export holds beside the programs for JAX and the MLIR.
+  """What to export besides the programs for JAX and the MLIR.
 
   Attributes:
     onnx: ONNX models, checked in ONNX Runtime.
-    iree: whether IREE is to compile and check the MLIR.
-    size: (height, width) of the programs with a fixed size; None: that of the first image.
-    python: interpreter that has ONNX Runtime and IREE, for the checks; '': this one.
+    iree: whether to compile and check the MLIR with IREE.
+    size: (height, width) of the fixed-size programs; None: that of the first image.
+    python: interpreter with ONNX Runtime and IREE, for the checks; '': this one.
     temperature: of the probabilities; 0: the one fitted to the run.
   """
 
@@ -69,7 +69,7 @@ class Forms:
 
   @property
   def runtimes(self) -> dict[str, str]:
-    """What the programs are checked in, and with which interpreter."""
+    """Runtimes that check the programs, with their interpreters."""
     others = {'onnx': self.onnx, 'iree': self.iree}
     python = self.python or sys.executable
     return {'jax': sys.executable} | {runtime: python for runtime, on in others.items() if on}
@@ -78,18 +78,18 @@ class Forms:
 def export_workdir(
   workdir: str | Path, output: str | Path, *, step: str = 'best', forms: Forms | None = None
 ) -> dict[str, Any]:
-  """Exports a run's checkpoint, checks it in fresh processes, prints what there is, returns the card.
+  """Exports a run's checkpoint, checks it in fresh processes, prints a summary, returns the card.
 
   Args:
     workdir: written by training.
-    output: a new folder, or one that holds an earlier export and nothing else.
+    output: a new folder, or one that holds only an earlier export.
     step: 'best' | 'latest' | a number.
-    forms: what is written.
+    forms: what to write.
 
   Raises:
     UserError: no run or checkpoint, a folder that holds something else, or a program whose result
       differs from the network's by more than the tolerance; then nothing is left behind, and an
-      earlier export stays.
+      earlier export is kept.
   """
   experiment, forms = build.load_experiment(workdir), forms or Forms()
   if forms.temperature != 1 and not experiment.task.maps:
@@ -111,16 +111,16 @@ def export_workdir(
 
 
 def renew(folder: str | Path, forms: Forms) -> dict[str, Any]:
-  """Exports once more what an export holds, from its weights and card; prints and returns the card.
+  """Rebuilds an export from its own weights and card; prints and returns the card.
 
-  The run is not needed. The programs are checked on noise of the sizes that were checked before.
+  The run is not needed. The programs are checked on noise, in the sizes of the earlier check.
 
   Args:
     folder: of an export; it is replaced.
-    forms: what is written beside what was.
+    forms: what to write in addition to its present forms.
 
   Raises:
-    UserError: it is no export, or not as we write one; then it stays as it is.
+    UserError: it is not an export of ours; then it is left unchanged.
   """
   old, place = received(folder, forms.size), files.place(folder)
   with replacing(folder) as new, _on_cpu():
@@ -135,13 +135,13 @@ def renew(folder: str | Path, forms: Forms) -> dict[str, Any]:
 def _predictor(
   experiment: Experiment, variables: Any, classes: Classes, temperature: float
 ) -> Predictor:
-  """A program never cuts an image into tiles, and pads it no more than it must."""
+  """Without tiles and with minimal padding, as in a program."""
   options = Options(max_pixels=sys.maxsize, multiple=1, temperature=temperature)
   return Predictor(experiment, variables, classes, options)
 
 
 def _noise(experiment: Experiment, size: tuple[int, int]) -> np.ndarray:
-  """Returns an image of `size` whose values are spread as the run's."""
+  """Returns a noise image of `size` with the run's mean and standard deviation."""
   preprocess, rng = experiment.preprocess, np.random.default_rng(0)
   values = rng.normal(preprocess.mean, preprocess.std, (*size, experiment.channels))
   if np.issubdtype(experiment.data.dtype, np.integer):
@@ -157,19 +157,19 @@ def write_export(
   card: Mapping[str, Any],
   forms: Forms,
 ) -> dict[str, Any]:
-  """Makes a folder of all that an export holds, checks it in fresh processes, returns the card.
+  """Writes an export to a folder, checks it in fresh processes, returns the card.
 
   Args:
-    folder: its name.
-    predictor: of the run; what it says is expected of the programs.
+    folder: to create.
+    predictor: of the run; gives the expected outputs.
     images: [h,w,c] by name.
-    card: what else the card is to say.
-    forms: what is written.
+    card: further entries of the card.
+    forms: what to write.
   """
   folder.mkdir()
   experiment = predictor.experiment
   weights = {k: np.asarray(v, order='C') for k, v in flatten(predictor.variables).items()}
-  (folder / 'weights.safetensors').write_bytes(save(weights))  # save_file hides what the disk says
+  (folder / 'weights.safetensors').write_bytes(save(weights))  # save_file hides the disk's error
   shutil.copy(Path(__file__).with_name('run.py'), folder)
   images = dict(_with_other_sizes(experiment, images, forms.size))
   size = forms.size or next(iter(images.values())).shape[:2]
@@ -180,7 +180,7 @@ def write_export(
   card |= {'temperature': temperature} if temperature != 1 else {}
   options = dict(onnx=forms.onnx, temperature=temperature)
   card |= write_programs(experiment, weights, size, folder, **options)
-  _write_card(folder, card)  # the check reads it
+  _write_card(folder, card)  # read by the check
   card['check'] = trial.check(folder, predictor, images, forms.runtimes)
   _write_card(folder, card)
   return card
@@ -191,7 +191,7 @@ def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def _resized(experiment: Experiment, image: np.ndarray) -> np.ndarray:
-  """Resizes an image that a program is not to resize; see the card's 'resize'."""
+  """Does the resizing that is not part of a program; see the card's 'resize'."""
   short, longest = experiment.eval.short_side, experiment.eval.long_side
   if not short:
     return image
@@ -201,7 +201,7 @@ def _resized(experiment: Experiment, image: np.ndarray) -> np.ndarray:
 def _with_other_sizes(
   experiment: Experiment, images: Mapping[str, np.ndarray], size: tuple[int, int] | None
 ) -> Iterable[tuple[str, np.ndarray]]:
-  """Yields the images, the first also with odd sides, and where no other has it, of the asked size."""
+  """Yields the images, the first also with odd sides, and in size `size` if no other has it."""
   yield from images.items()
   (name, image), fixed = next(iter(images.items())), experiment.data.image_size
   if fixed and size and size != fixed:
@@ -214,7 +214,7 @@ def _with_other_sizes(
 
 
 def _on_cpu():
-  """Both sides of the check run on a CPU: accelerators round products of float32."""
+  """Both sides of the check run on a CPU, as accelerators round float32 products."""
   try:
     return jax.default_device(jax.local_devices(backend='cpu')[0])
   except RuntimeError as e:

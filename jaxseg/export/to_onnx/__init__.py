@@ -1,12 +1,12 @@
-"""A function of JAX as an ONNX model: its jaxpr, primitive by primitive, with the `onnx` package alone.
+"""Converts a JAX function to an ONNX model: its jaxpr, primitive by primitive, with only the `onnx` package.
 
-Forward only, for what this library's networks and their programs are made of; sizes may be dimension
-variables of `jax.export`. What depends on weights alone is computed here, so that kernels are constants.
-No kept converter covers them: jax2onnx 0.17.1 refuses all five networks' programs, at one size as at any
-(`platform_index`, padding of mixed types, free sizes that are compared).
+Forward only, for the primitives of this library's networks and programs; sizes may be dimension variables
+of `jax.export`. Whatever depends on weights alone is folded, so that kernels are constants. No maintained
+converter covers this: jax2onnx 0.17.1 refuses the programs of all five networks, for fixed and free sizes
+alike (`platform_index`, padding of mixed types, comparison of free sizes).
 
   graph.py       nodes, constants, free sizes
-  jaxpr.py       the walk: calls, branches, loops, what is known beforehand
-  operators.py   a primitive each: elementwise, shapes, reductions, products
+  jaxpr.py       the traversal: calls, branches, loops, constant folding
+  operators.py   primitives: elementwise, shapes, reductions, products
   windows.py     convolution, pooling, padding, indexing
 """

@@ -1,4 +1,4 @@
-"""An ONNX graph while it is written. A value is a NumPy array, known now, or the name of a tensor."""
+"""An ONNX graph under construction. A value is a NumPy array (a constant) or the name of a tensor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 OPSET = (
-  18  # the first in which all reductions take their axes alike; onnxruntime 1.14, February 2023
+  18  # the first in which all reductions take axes as an input; onnxruntime 1.14, February 2023
 )
 IR_VERSION = 8
 
@@ -21,7 +21,7 @@ Length = Any  # an int, or a dimension expression of jax.export
 
 
 def onnx_type(dtype: Any) -> int:
-  """Returns ONNX' number of a type; bfloat16, which hardly any runtime computes, becomes float32."""
+  """Returns ONNX's number of a dtype; bfloat16, which few runtimes support, becomes float32."""
   return helper.np_dtype_to_tensor_dtype(_kept(np.dtype(dtype)))
 
 
@@ -30,7 +30,7 @@ def _kept(dtype: np.dtype) -> np.dtype:
 
 
 class Graph:
-  """Collects nodes and constants; names are its own."""
+  """Collects nodes and constants, and names them."""
 
   def __init__(self):
     self.nodes: list[onnx.NodeProto] = []
@@ -44,21 +44,21 @@ class Graph:
     return f'v{next(self._number)}'
 
   def op(self, kind: str, *inputs: Value, count: int = 1, **attributes: Any) -> Any:
-    """Writes a node and returns the name of its output, or a list where it has not one."""
+    """Adds a node and returns the name of its output, or a list unless it has exactly one."""
     outputs = [self.new_name() for _ in range(count)]
     names = [self.named(value) for value in inputs]
     self.nodes.append(helper.make_node(kind, names, outputs, **attributes))
     return outputs[0] if count == 1 else outputs
 
   def named(self, value: Value) -> str:
-    """Returns the name of a value; equal small constants are one."""
+    """Returns the name of a value; equal small constants are shared."""
     if isinstance(value, str):
       return value
     value = np.asarray(value, _kept(value.dtype))
     key = (value.dtype.str, value.shape, value.tobytes()) if value.size < 4096 else (id(value),)
     if key not in self._known:
       name = f'c{len(self.constants)}'
-      self._known[key] = name, value  # it stays alive, so that its id is no other's
+      self._known[key] = name, value  # keeps the value alive, so that its id is not reused
       self.constants[name] = numpy_helper.from_array(np.require(value, requirements='C'), name)
     return self._known[key][0]
 
@@ -83,7 +83,7 @@ class Graph:
 
   @contextlib.contextmanager
   def body(self) -> Iterator[list[onnx.NodeProto]]:
-    """What is written inside goes to a graph of its own, which may use all names from before."""
+    """Nodes added inside go to a subgraph, which may use all earlier names."""
     outer, self.nodes = self.nodes, []
     sides, self._sides = self._sides, dict(self._sides)
     try:
@@ -91,10 +91,10 @@ class Graph:
     finally:
       self.nodes, self._sides = outer, sides
 
-  # Sizes that are known when the model runs.
+  # Sizes that are known only when the model runs.
 
   def declare(self, name: str, shape: Sequence[Length]) -> None:
-    """Says which input's shape gives the dimension variables: a side is a number, 'h' or '32*h'."""
+    """Takes the dimension variables from an input's shape: a side is a number, 'h' or '32*h'."""
     for axis, side in enumerate(shape):
       if not isinstance(side, int):
         factor, _, variable = str(side).rpartition('*')
@@ -102,13 +102,13 @@ class Graph:
         self._variables[variable] = length // int(factor) if factor else length
 
   def shape(self, sizes: Sequence[Length]) -> Value:
-    """Returns a vector of int64."""
+    """Returns the sizes as a vector of int64."""
     if all(isinstance(n, int) for n in sizes):
       return np.array(sizes, np.int64)
     return self.op('Concat', *(self.side(n) for n in sizes), axis=0)
 
   def side(self, length: Length) -> Value:
-    """Returns a vector with one length. JAX writes dimension expressions in Python's syntax."""
+    """Returns a length as a vector [1]. JAX prints dimension expressions in Python's syntax."""
     if isinstance(length, int | np.integer):
       return np.array([length], np.int64)
     text = str(length).replace('^', '**')
@@ -127,7 +127,7 @@ class Graph:
 
 
 class _Side:
-  """A length; arithmetic with it writes nodes. Division rounds down, as in Python."""
+  """A length whose arithmetic adds nodes. Division rounds down, as in Python."""
 
   def __init__(self, graph: Graph, value: Value):
     self.graph, self.value = graph, value

@@ -16,8 +16,8 @@ from jaxseg.export.to_onnx.graph import IR_VERSION, OPSET, Graph, Value, onnx_ty
 from jaxseg.export.to_onnx.operators import RULES
 from jaxseg.types import Array, UserError
 
-_LARGEST_FOLD = 2**16  # values: more, and only where there are no more than there were
-_CALLS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')  # parameters that hold what a call calls
+_LARGEST_FOLD = 2**16  # elements; larger results are folded only if an input is as large
+_CALLS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')  # parameters that hold the callee
 
 
 def make_model(
@@ -25,15 +25,15 @@ def make_model(
   weights: Mapping[str, np.ndarray],
   image: jax.ShapeDtypeStruct,
 ) -> onnx.ModelProto:
-  """Returns function(weights, image) as a model from 'image' to the names of what it returns.
+  """Returns function(weights, image) as a model from 'image' to outputs named like its results.
 
   Args:
-    function: pure; its results are arrays by name.
-    weights: they become constants.
-    image: its sides may be dimension variables of `jax.export`, multiplied by a number at most.
+    function: pure; returns arrays by name.
+    weights: become constants.
+    image: its sides may be dimension variables of `jax.export`, optionally times a number.
 
   Raises:
-    UserError: a primitive, or a form of it, that is not covered.
+    UserError: an unsupported primitive or form of it.
   """
   shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
   closed, results = jax.make_jaxpr(function, return_shape=True)(shapes, image)
@@ -61,7 +61,7 @@ def _info(name: str, value: Any) -> onnx.ValueInfoProto:
 
 
 def _used(nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> list[onnx.NodeProto]:
-  """Returns the nodes that the named values need; those inside of loops all stay."""
+  """Returns the nodes that the named values depend on; those inside loops all stay."""
   needed, kept = set(names), []
   for node in reversed(nodes):
     if needed.intersection(node.output):
@@ -77,7 +77,7 @@ def _read(node: onnx.NodeProto) -> set[str]:
 
 
 def evaluate(graph: Graph, jaxpr: Any, arguments: Sequence[Value]) -> list[Value]:
-  """Writes what a jaxpr, open or closed, computes of the arguments; returns its results."""
+  """Adds a jaxpr's computation, open or closed, on the arguments; returns its results."""
   known = {}
   consts, jaxpr = getattr(jaxpr, 'consts', ()), getattr(jaxpr, 'jaxpr', jaxpr)
   known.update(zip(jaxpr.constvars, map(np.asarray, consts), strict=True))
@@ -110,7 +110,7 @@ def _apply(graph: Graph, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
 
 
 def _is_known(eqn: Any, inputs: Sequence[Value]) -> bool:
-  """Whether an equation's results are constants, and not much larger than what they come from."""
+  """Whether an equation's results are constants, and not much larger than its inputs."""
   sides = [side for v in eqn.outvars for side in v.aval.shape]
   if not all(isinstance(value, np.ndarray) for value in inputs):
     return False
@@ -124,7 +124,7 @@ def _is_known(eqn: Any, inputs: Sequence[Value]) -> bool:
 
 
 def _platform(graph: Graph, eqn: Any, inputs: list[Value]) -> list[Value]:
-  """Of forms for several platforms, the one for any."""
+  """Selects the variant that is not specific to a platform."""
   platforms = eqn.params['platforms']
   return [np.int32(platforms.index(None) if None in platforms else 0).reshape(())]
 
@@ -146,7 +146,7 @@ def _while(graph: Graph, eqn: Any, inputs: list[Value]) -> list[Value]:
   with graph.body() as nodes:
     new = evaluate(graph, p['body_jaxpr'], [*of_body, *names[2:]])
     (now,) = evaluate(graph, p['cond_jaxpr'], [*of_cond, *names[2:]])
-    if p['cond_jaxpr'].out_avals[0].ndim:  # of a batch: a row that is done stays as it is
+    if p['cond_jaxpr'].out_avals[0].ndim:  # batched: a finished row is left unchanged
       new = [
         _where(graph, now, *pair, v) for *pair, v in zip(new, names[2:], variables, strict=True)
       ]
@@ -169,14 +169,14 @@ def _any(graph: Graph, flags: Value) -> Value:
 
 
 def _where(graph: Graph, rows: Value, new: Value, old: Value, aval: Any) -> Value:
-  """Chooses by row of a batch."""
+  """Selects per row of a batch."""
   rows = graph.reshape(rows, (-1, *[1] * (aval.ndim - 1)))
   a, b = (graph.cast(value, np.int32) if aval.dtype == bool else value for value in (new, old))
   return graph.cast(graph.op('Where', rows, a, b), aval.dtype)
 
 
 def _scan(graph: Graph, eqn: Any, inputs: list[Value]) -> list[Value]:
-  """What is scanned, and what is collected, has one axis more outside than in the body."""
+  """Scanned inputs and stacked outputs have one more axis outside than in the body."""
   inner, reverse = eqn.params['jaxpr'].jaxpr, int(eqn.params['reverse'])
   scanned, collected = (
     sum(a.aval.ndim > b.aval.ndim for a, b in zip(outside, inside, strict=True))

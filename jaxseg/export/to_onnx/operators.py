@@ -1,4 +1,4 @@
-"""Primitives of JAX in ONNX: rule(graph, equation, *inputs) returns the result, or a list of them."""
+"""JAX primitives in ONNX: rule(graph, equation, *inputs) returns the result, or a list of results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NARROW = (
   'uint16',
   'int16',
   'bool',
-)  # runtimes compute them as int32 at the least
+)  # computed as int32: many runtimes support nothing narrower
 
 
 def _in_wide(kind: str, **attributes: Any) -> Callable:
-  """An operator of the same name in ONNX; narrow integers are computed in int32 and wrap around."""
+  """The ONNX operator `kind`; narrow integers are computed in int32 and wrap around."""
 
   def rule(graph: Graph, eqn: Any, *inputs: Value) -> Value:
     narrow = eqn.invars[-1].aval.dtype.name in _NARROW
@@ -65,7 +65,7 @@ def _convert(graph: Graph, eqn: Any, x: Value) -> Value:
 
 
 def _select(graph: Graph, eqn: Any, which: Value, *cases: Value) -> Value:
-  """Of two cases the second where `which` is true; of more, by number."""
+  """Selects the second of two cases where `which` is true; one of several by index."""
   dtype = eqn.outvars[0].aval.dtype
   narrow = dtype.name in _NARROW
   if narrow:
@@ -105,7 +105,7 @@ def _transpose(graph: Graph, eqn: Any, x: Value) -> Value:
 
 
 def _concatenate(graph: Graph, eqn: Any, *inputs: Value) -> Value:
-  axis = eqn.params['dimension']  # empty parts are dropped: a 0 of a shape has a meaning of its own
+  axis = eqn.params['dimension']  # drop empty parts: a 0 in an ONNX shape has a special meaning
   parts = [x for x, v in zip(inputs, eqn.invars, strict=True) if v.aval.shape[axis] != 0]
   return graph.op('Concat', *parts, axis=axis)
 
@@ -153,7 +153,7 @@ def _reduce(kind: str) -> Callable:
 def _argument(kind: str) -> Callable:
   def rule(graph: Graph, eqn: Any, x: Value) -> Value:
     (axis,) = eqn.params['axes']
-    index = graph.op(kind, x, axis=int(axis), keepdims=0)  # of equal ones the first
+    index = graph.op(kind, x, axis=int(axis), keepdims=0)  # the first of equal values
     return graph.cast(index, eqn.params['index_dtype'])
 
   return rule

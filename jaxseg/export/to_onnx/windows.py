@@ -1,4 +1,4 @@
-"""Primitives that move over or pick from an array: convolution, pooling, padding, slices, indexing."""
+"""Primitives on windows and parts of an array: convolution, pooling, padding, slices, indexing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def _inverse(permutation: Sequence[int]) -> list[int]:
 
 
 def _convolution(graph: Graph, eqn: Any, x: Value, kernel: Value) -> Value:
-  """As Conv, or ConvTranspose where the input is spread; both are NCHW with a kernel OIHW or IOHW."""
+  """Conv, or ConvTranspose if the input is dilated; both are NCHW, with a kernel OIHW or IOHW."""
   p = eqn.params
-  lhs, rhs, out = p['dimension_numbers']  # where batch, features, rows and columns are of each
+  lhs, rhs, out = p['dimension_numbers']  # axes of batch, features, rows and columns in each
   x, kernel = graph.transpose(x, lhs), graph.transpose(kernel, rhs)
   options = dict(dilations=list(p['rhs_dilation']), group=p['feature_group_count'])
   low, high = zip(*p['padding'], strict=True)
@@ -39,13 +39,13 @@ def _convolution(graph: Graph, eqn: Any, x: Value, kernel: Value) -> Value:
   kernel = graph.transpose(kernel, [1, 0, *range(2, len(rhs))])
   cut = [max(0, n) for n in (*low, *high)]
   y = graph.op('ConvTranspose', x, kernel, strides=list(p['lhs_dilation']), pads=cut, **options)
-  if min(*low, *high) < 0:  # beyond the kernel's reach there are zeros
+  if min(*low, *high) < 0:  # zeros beyond the kernel's reach
     y = _padded(graph, y, [0, 0, *(max(0, -n) for n in low)], [0, 0, *(max(0, -n) for n in high)])
   return graph.transpose(y, _inverse(out))
 
 
 def _pool(kind: str) -> Callable:
-  """Windows of up to two axes, which are brought to the end."""
+  """Windows over up to two axes, which are moved to the end."""
 
   def rule(graph: Graph, eqn: Any, x: Value) -> Value:
     p = eqn.params
@@ -74,10 +74,10 @@ def _pad(graph: Graph, eqn: Any, x: Value, fill: Value) -> Value:
   low, high, interior = zip(*eqn.params['padding_config'], strict=True)
   sizes = list(eqn.invars[0].aval.shape)
   dtype = eqn.invars[0].aval.dtype
-  if dtype.name != 'float32':  # others are not padded by every runtime
+  if dtype.name != 'float32':  # not every runtime pads other dtypes
     x, fill = graph.cast(x, np.int32), graph.cast(fill, np.int32)
   for axis, gap in enumerate(interior):
-    if gap:  # each value gets an axis of its own, which is filled
+    if gap:  # each value becomes an axis, padded at its end
       shape = [*sizes[: axis + 1], 1, *sizes[axis + 1 :]]
       after = [gap if i == axis + 1 else 0 for i in range(len(shape))]
       x = _padded(graph, graph.reshape(x, shape), [0] * len(shape), after, fill)
@@ -91,7 +91,7 @@ def _pad(graph: Graph, eqn: Any, x: Value, fill: Value) -> Value:
 def _padded(
   graph: Graph, x: Value, low: Sequence[Length], high: Sequence[Length], *fill: Value
 ) -> Value:
-  """Adds to the ends of each axis, or cuts where a number is negative."""
+  """Pads both ends of each axis; negative numbers crop."""
   if all(isinstance(n, int) and n == 0 for n in (*low, *high)):
     return x
   return graph.op('Pad', x, graph.shape([*low, *high]), *fill)
@@ -124,7 +124,7 @@ def _dynamic_slice(graph: Graph, eqn: Any, x: Value, *starts: Value) -> Value:
 
 
 def _cut(graph: Graph, eqn: Any, x: Value, start: Value, axes: np.ndarray) -> Value:
-  """Slices of fixed sizes along some axes, moved to lie inside."""
+  """Slices of fixed sizes along some axes, clamped to lie inside."""
   shape, sizes = eqn.invars[0].aval.shape, eqn.params['slice_sizes']
   last = graph.shape([shape[axis] - sizes[axis] for axis in axes])
   start = graph.op('Min', graph.op('Max', start, np.zeros(1, np.int64)), last)
@@ -133,7 +133,7 @@ def _cut(graph: Graph, eqn: Any, x: Value, start: Value, axes: np.ndarray) -> Va
 
 
 def _gather(graph: Graph, eqn: Any, x: Value, index: Value) -> Value:
-  """Indices that pick whole rows; or one slice. Indices outside are moved to the border."""
+  """Indexing of whole rows, or of one slice. Indices outside are clamped."""
   numbers, mode = eqn.params['dimension_numbers'], GatherScatterMode.from_any(eqn.params['mode'])
   shape, sizes = eqn.invars[0].aval.shape, eqn.params['slice_sizes']
   axes, batched = [
@@ -151,7 +151,7 @@ def _gather(graph: Graph, eqn: Any, x: Value, index: Value) -> Value:
     raise UserError('no ONNX form of indices that pick parts of rows is known')
   last = graph.shape([shape[axis] - 1 for axis in axes])
   index = graph.op('Min', graph.op('Max', index, np.zeros(1, np.int64)), last)
-  count = eqn.invars[1].aval.ndim - 1  # axes of the indices that are axes of the result
+  count = eqn.invars[1].aval.ndim - 1  # batch axes of the indices
   first = list(map(int, numbers.start_indices_batching_dims))
   order = first + [axis for axis in range(count) if axis not in first]
   if len(axes) == 1 and not batched:
@@ -160,7 +160,7 @@ def _gather(graph: Graph, eqn: Any, x: Value, index: Value) -> Value:
   else:
     x, index = graph.transpose(x, batched + axes + rest), graph.transpose(index, [*order, count])
     picked, before = graph.op('GatherND', x, index, batch_dims=len(batched)), 0
-  # Where each axis of what was picked belongs in the result.
+  # Positions of the gathered axes in the result.
   offsets = sorted(map(int, numbers.offset_dims))
   others = [axis for axis in range(count + len(rest)) if axis not in offsets]
   belongs = offsets[:before] + [others[axis] for axis in order] + offsets[before:]
