@@ -1,6 +1,6 @@
 """jaxseg: FCN, SegNet, U-Net, PSPNet and Mask R-CNN in JAX and Flax, trained end to end as in the papers.
 
-From Python, what the commands do:
+The commands, from Python:
 
     jaxseg.list_configs()                                       # names, each with its variants
     config = jaxseg.load_config('unet_shapes', num_steps=100)
@@ -16,7 +16,7 @@ __version__ = '0.1.0'
 def load(workdir, step='best', **options):
   """Returns the predictor of a trained workdir: `mask = jaxseg.load(workdir)(image)`.
 
-  A list of workdirs gives the mean of their probabilities. Options are those of
+  The probabilities of a list of workdirs are averaged. Options are those of
   `jaxseg.predict.options.Options`, as in `load(workdir, flip=True)`.
   """
   from jaxseg.predict import ensemble
@@ -28,12 +28,12 @@ def load_config(name: str, *overrides: str, **keys: Any):
   """Returns a config, as `--config` does.
 
   Args:
-    name: of one that comes with jaxseg, or a file; with variants: 'segnet_camvid:basic,small'.
+    name: of one included in jaxseg, or a file; with variants: 'segnet_camvid:basic,small'.
     *overrides: 'group.key=value' each.
-    **keys: of those on top, such as num_steps=100.
+    **keys: top-level keys, such as num_steps=100.
 
   Raises:
-    UserError: no such config, variant or key, or a value of another type.
+    UserError: no such config, variant or key, or a value of the wrong type.
   """
   from jaxseg import config
 
@@ -48,20 +48,20 @@ def run(
   profile: tuple[int, int] | None = None,
   report: bool = True,
 ) -> dict[str, Any]:
-  """Trains a config in a folder, or goes on there from the newest checkpoint; `jaxseg.train` is this.
+  """Trains a config in a folder, or resumes from its newest checkpoint; also called `jaxseg.train`.
 
   Args:
-    config: of `load_config`, or the same as nested dicts.
-    workdir: gets config, log, checkpoints, figures and report.
+    config: from `load_config`, or the same as nested dicts.
+    workdir: for config, log, checkpoints, figures and report.
     stop_at: save and return at this step.
-    profile: (first, last) of the steps that are traced into workdir/profile.
-    report: whether figures and the report are made.
+    profile: (first, last) step to trace into workdir/profile.
+    report: whether to write figures and the report.
 
   Returns:
-    The last evaluation's numbers, such as 'mean_iou'.
+    The last evaluation's scores, such as 'mean_iou'.
 
   Raises:
-    UserError: anything that the user can mend, in one line.
+    UserError: any error that the user can fix, in one line.
   """
   from jaxseg import report as reports
   from jaxseg.train.train import train
@@ -71,28 +71,28 @@ def run(
 
 
 def list_models() -> list[str]:
-  """Returns the names of the networks that come with jaxseg; `config.model.name` may be a module of your own."""
+  """Returns the names of the included networks; `config.model.name` may be your own module."""
   from jaxseg.config import parts
 
   return parts.names('models')
 
 
 def list_datasets() -> list[str]:
-  """Returns the names of the datasets; `config.data.name` may be a module of your own."""
+  """Returns the names of the datasets; `config.data.name` may be your own module."""
   from jaxseg.config import parts
 
   return parts.names('datasets')
 
 
 def list_configs() -> dict[str, tuple[str, ...]]:
-  """Returns the names of the configs that come with jaxseg, and what may stand after a colon in each."""
+  """Returns the names of the included configs, each with the variants that may follow a colon."""
   from jaxseg.config import config_files
 
   return config_files.listed()
 
 
 def __getattr__(name: str) -> Any:
-  if name == 'train':  # a package that can be called
+  if name == 'train':  # a callable package
     import importlib
 
     return importlib.import_module('jaxseg.train')

@@ -1,7 +1,7 @@
-"""What one types: `jaxseg train ...`, the same as `python -m jaxseg train ...` and, in a clone, `python launch/train.py ...`.
+"""Commands: `jaxseg train ...`, `python -m jaxseg train ...` or, in a clone, `python launch/train.py ...`.
 
-Every module here is a command: its docstring is the help, `main` adds the flags to a parser, reads
-them and makes one call. JAX is imported only where the flags are known to be right.
+Every module here is a command: its docstring is the help, and `main` adds the flags to a parser, reads
+them and makes one call. JAX is imported only after the flags have been checked.
 """
 
 import importlib
@@ -11,10 +11,10 @@ import threading
 
 
 def run(name: str = '') -> None:
-  """Runs the command `name`, or the one that the first argument names; see console.run."""
+  """Runs the command `name`, or that of the first argument; see console.run."""
   alone = threading.current_thread() is threading.main_thread()
   usual = alone and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-  if usual:  # Ctrl-C ends without a traceback while this imports
+  if usual:  # Ctrl-C during imports ends without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
   from jaxseg import config, console  # noqa: F401
 
@@ -45,7 +45,7 @@ def _run(name: str, argv: list[str]) -> None:
 
 
 def _overview(names: list[str]) -> list[str]:
-  """Returns lines, among them the first of every command's help."""
+  """Returns the lines of the general help, with the first of every command's."""
   width = max(map(len, names))
   lines = ['usage: jaxseg COMMAND [--help | --flag=value ...]', '']
   for name in names:

@@ -1,12 +1,12 @@
-"""Measures a config: images a second, compile time, memory, FLOPs, and what limits them.
+"""Benchmarks a config: images per second, compile time, memory, FLOPs, and the bottleneck.
 
 python launch/benchmark.py --config=configs/unet_isbi2012.py [--mode=train,infer] [--batch=8]
     [--crop=H,W] [--compare=torch,flax] [--json=FILE]
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=fit --batch=1,2,4,8 --crop=572,572
 python launch/benchmark.py --config=configs/unet_isbi2012.py --mode=spatial --batch=1 --crop=2048,1024
     --config.model.padding=same --config.cpu_devices=8
-python launch/benchmark.py --mode=scale --images=1000,10000     whole commands on that many made images
-python launch/benchmark.py --mode=reading                       careful readers beside plain ones
+python launch/benchmark.py --mode=scale --images=1000,10000     whole commands on that many generated images
+python launch/benchmark.py --mode=reading                       safe readers compared with plain ones
 """
 
 from jaxseg import config, console
@@ -45,7 +45,7 @@ def main(parser: console.Parser) -> None:
   if not flags.config:
     parser.error('--config=configs/NAME.py is needed by all modes but scale and reading')
   settings = config.load(flags.config, flags.overrides)
-  from jaxseg.tools.benchmark import session  # JAX starts only once the config is known to be right
+  from jaxseg.tools.benchmark import session  # JAX starts only after the config is checked
 
   session.run(
     settings,

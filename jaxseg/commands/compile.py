@@ -1,13 +1,13 @@
-"""Compiles a config for a TPU slice that is not there: does it fit, and where do its cycles go.
+"""Compiles a config for a TPU slice without having one: does it fit, and where are its cycles spent?
 
 python launch/compile.py --config=configs/unet_dsb2018.py --topology=v5e-8 [--mode=train] [--batch=64]
     [--crop=256,256] [--layers=stock] [--json=FILE] [--config.dtype=bfloat16 ...]
 python launch/compile.py --all --topology=v5e-8,v4-8 --mode=train,eval --json=FILE [--minutes=60] [--output=FILE.md]
-    [--config.dtype=bfloat16]     every baseline, in tables; goes on with what is missing in --json
-python launch/compile.py --layers=each --topology=v5e-1 --batch=8      every layer beside Flax's own
+    [--config.dtype=bfloat16]     every baseline, in tables; continues with what --json lacks
+python launch/compile.py --layers=each --topology=v5e-1 --batch=8      every layer compared with Flax's own
 
-Nothing is run or allocated. Times are estimates of the TPU's own compiler, of which the extra `compile` brings a
-copy; a program that does not fit ends with status 2 and with what would fit.
+Nothing is run or allocated. Times are estimates of the TPU's own compiler, which the extra `compile` installs.
+If a program does not fit, the command ends with status 2 and says what would fit.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Gets a config's data and weights, looks at them, builds records, or writes a config for your own folder.
+"""Downloads a config's data and weights, checks them, builds records, or writes a config for your own folder.
 
 python launch/data.py get --config=configs/fcn_voc2011.py [--yes --mirror=gs://BUCKET/FOLDER]
 python launch/data.py get voc coco torchvision:resnet50 [--data_dir=DIR]

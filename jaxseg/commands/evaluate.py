@@ -1,8 +1,8 @@
-"""Evaluates a trained workdir: its scores, a table by class, and eval/<split>.json (or _<mode>).
+"""Evaluates a trained workdir: scores, a table per class, and eval/<split>.json (or _<mode>).
 
 python launch/evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--scores=boundary,confidence]
     [--groups=PATTERN|COLUMN] [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W]
-python launch/evaluate.py --workdir=DIR,DIR,DIR [...]      the mean of the probabilities of several runs
+python launch/evaluate.py --workdir=DIR,DIR,DIR [...]      averages the probabilities of several runs
 python launch/evaluate.py --workdir=DIR,DIR,DIR --out_of_fold     each image by the run that held it out
 python launch/evaluate.py --workdir=DIR --fit_temperature         then --temperature, also to predict
 """

@@ -1,9 +1,9 @@
-"""Exports a trained workdir: StableHLO, ONNX, safetensors and a card; run without jaxseg.
+"""Exports a trained workdir, to run without jaxseg: StableHLO, ONNX, safetensors and a card.
 
 python launch/export.py --workdir=DIR --output=FOLDER [--step=N|best|latest] [--onnx] [--iree] [--size=H,W] [--python=PYTHON] [--temperature]
 python launch/export.py --renew=FOLDER
 
-docs/export.md says what is in the folder and how it is run.
+docs/export.md describes the folder and how to run its programs.
 """
 
 from jaxseg import console

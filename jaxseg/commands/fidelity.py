@@ -1,10 +1,10 @@
-"""Prints a network beside its paper, layer by layer; ends with 0 if all is equal, with 2 if not.
+"""Compares a network with its paper, layer by layer; exit status 0 if all is equal, else 2.
 
 python launch/fidelity.py --config=configs/fcn_camvid.py:8s
 python launch/fidelity.py --config=configs/unet_isbi2012.py --config.model.variant=release
 
-Kernel, stride, padding, output size, parameters, first values, learning-rate and decay multipliers
-are traced; the paper's values were written out by hand. First values are named by what was measured:
+Kernel, stride, padding, output size, parameters, initial values, learning-rate and decay multipliers
+are traced; the paper's values were written down by hand. Initial values are named by what was measured:
 'normal 2/in' has variance 2 / fan-in (He, MSRA), 'uniform 1/in' is Xavier, 'normal sd 0.01' has that
 standard deviation.
 """

@@ -1,17 +1,17 @@
-"""Predicts images of any size with a trained workdir: a palette PNG each, at the image's own size.
+"""Predicts images of any size with a trained workdir: a palette PNG for each, of the image's size.
 
 python launch/predict.py --workdir=DIR[,DIR...] --input=FILE|FOLDER|'PATTERN'|LIST.txt --output=FOLDER
     [--overlay --probabilities --uncertainty] [--skip_existing] [--overwrite] [--step=N|best]
     [--scales=.5,1,1.5 --flip --rotations=7 --samples=N --tile=H,W --temperature --score=.5]
-Several workdirs give the mean of their probabilities. A network that finds objects writes
-<name>_instances.png and one detections.json (COCO's format) too.
+Several workdirs average their probabilities. For instance segmentation it also writes
+<name>_instances.png and one detections.json (COCO's format).
 """
 
 from jaxseg import console
 from jaxseg.predict import options
 from jaxseg.types import LONGEST
 
-_SOME = 3  # the status where some images could not be predicted, and others were
+_SOME = 3  # exit status if some, but not all images could be predicted
 
 
 def main(parser: console.Parser) -> None:

@@ -1,4 +1,4 @@
-"""Writes one offline HTML page about a trained workdir, or one that compares several.
+"""Writes an offline HTML report of a trained workdir, or one that compares several.
 
 python launch/report.py DIR [--output=FILE] [--step=N|best|latest]
 python launch/report.py DIR DIR [DIR ...] --output=comparison.html

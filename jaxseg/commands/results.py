@@ -1,8 +1,8 @@
-"""Prints a table of trained and evaluated workdirs, or renews it in a Markdown file (--output).
+"""Prints a table of trained and evaluated workdirs, or updates it in a Markdown file (--output).
 
 python launch/results.py DIR [DIR ...] --split=test [--modes]
 python launch/results.py DIR [DIR ...] --output=docs/results.md [--table=NAME --pictures=docs]
-python launch/results.py --baselines [DIR ...]     every config's published number beside ours
+python launch/results.py --baselines [DIR ...]     every config's published number next to ours
 """
 
 from jaxseg import console

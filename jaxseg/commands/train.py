@@ -28,7 +28,7 @@ def main(parser: console.Parser) -> None:
   from jaxseg.train import build
   from jaxseg.train.devices import hosts
 
-  build.experiment(settings).check_data()  # before JAX starts, and before hosts wait for each other
+  build.experiment(settings).check_data()  # before JAX starts and hosts wait for each other
   with hosts.joined(flags.coordinator, flags.processes, flags.process):
     from jaxseg import report
     from jaxseg.train.train import train

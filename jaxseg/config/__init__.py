@@ -2,16 +2,16 @@
 
     python launch/train.py --config=configs/segnet_camvid.py:basic,small --config.batch_size=4
 
-A config file defines `get_config(variant)`. It starts from `base()` and sets what its paper says.
-The keys of `Settings` stand on top; all else lies in groups, each of which is the keyword arguments
-of one function or dataclass. That one's signature is the only place for their defaults and types:
+A config file defines `get_config(variant)`. It starts from `base()` and sets its paper's values. The
+keys of `Settings` are at the top level; all others are in groups, each of which is the keyword arguments
+of a function or dataclass, whose signature is the only place for their defaults and types:
 
     model    jaxseg.models.<name>.Model            optim  jaxseg.train.optim.Optim
     data     jaxseg.data.options.Data              eval   jaxseg.train.options.EvalOptions
     augment  transforms of jaxseg.data.transforms  init   jaxseg.train.options.InitOptions
     loss     jaxseg.tasks.<task>.Task              log    jaxseg.train.options.LogOptions
 
-`augment` is a sequence of (name, arguments): the order is that in which they are applied.
+`augment` is a sequence of (name, arguments), in the order in which they are applied.
 """
 
 import ast
@@ -32,7 +32,7 @@ from jaxseg.config.parts import arguments, coerced, did_you_mean
 from jaxseg.types import LARGEST, UserError
 
 GROUPS = ('model', 'data', 'augment', 'loss', 'optim', 'eval', 'init', 'log')
-_NAMED = ('model', 'data', 'loss', 'optim')  # --config.model=unet says which, with its defaults
+_NAMED = ('model', 'data', 'loss', 'optim')  # --config.model=unet selects one, with its defaults
 
 
 def _is_paper(values: Mapping[str, Any]) -> bool:
@@ -46,33 +46,33 @@ def _is_paper(values: Mapping[str, Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """The keys on top of a config.
+  """The top-level keys of a config.
 
   Attributes:
-    seed: weights, order, augmentation and dropout all follow from it.
+    seed: determines weights, order, augmentation and dropout.
     num_steps: optimiser updates.
-    max_minutes: wall time of a run, compilation and evaluations included; where num_steps take longer, its
-      beginning finds how many end in time, and rates go by that (jaxseg.train.budget). 0: no limit.
+    max_minutes: wall time of a run, including compilation and evaluations; if num_steps take longer, the
+      run's start determines how many fit, and schedules use that (jaxseg.train.budget). 0: no limit.
     batch_size: images per update, over all devices and micro-batches.
     accumulate: micro-batches per update; batch_size / accumulate images are in memory at once.
     dtype: of computation; parameters are always float32.
-    matmul_precision: of float32 in convolutions on a TPU or GPU: 'highest' is float32; 'high' TF32, on a
-      TPU three products of bfloat16; 'default' what is fastest, see jaxseg.nn.precision.
+    matmul_precision: of float32 in convolutions on a TPU or GPU: 'highest' is float32; 'high' is TF32, or
+      on a TPU three bfloat16 products; 'default' is the fastest, see jaxseg.nn.precision.
     num_classes: in the labels.
     task: a module of jaxseg.tasks.
     parallel: 'pmap' over devices | 'mesh', one jit-compiled program.
     mesh: with 'mesh': 'data:2,spatial:4' (rows); '' takes as many devices as divide the batch.
-    cpu_devices: parts that a CPU is split into, each with a share of the batch; 0: its cores.
+    cpu_devices: devices that a CPU is split into, each with a share of the batch; 0: one per core.
     deterministic: refuse operations whose result depends on timing (matters on GPUs).
-    compile_cache: folder of compiled programs; '' keeps none.
+    compile_cache: folder of compiled programs; '' disables the cache.
     data_dir: folder that holds camvid/, isbi2012/, ...; '' is $JAXSEG_DATA, else ~/jaxseg_data.
     cache_dir: of built records; '' is $JAXSEG_CACHE, else ~/.cache/jaxseg.
-    mirror: of data and weights, asked before their own addresses (jaxseg.fetch.get.Way); '' is
-      $JAXSEG_MIRROR, if it is set.
-    init_from: start from this workdir's or weight file's parameters, or from published weights by their
-      name: 'imagenet', 'torchvision:resnet50' and so on (jaxseg/fetch/manifest.toml).
-    eval_split: that is scored while training.
-    paper: what was published: dict(params=..., mean_iou=..., source='arXiv:..., table ...').
+    mirror: of data and weights, tried before their own URLs (jaxseg.fetch.get.Way); '' is
+      $JAXSEG_MIRROR, if set.
+    init_from: start from this workdir's or weight file's parameters, or from published weights by name:
+      'imagenet', 'torchvision:resnet50' and so on (jaxseg/fetch/manifest.toml).
+    eval_split: split to evaluate during training.
+    paper: published values: dict(params=..., mean_iou=..., source='arXiv:..., table ...').
   """
 
   seed: int = within(0, LARGEST, default=0)
@@ -107,16 +107,16 @@ class Settings:
 
 
 def base() -> ConfigDict:
-  """Returns the settings with their defaults and empty groups; unlocked until `load` has run it."""
+  """Returns the settings with their defaults and empty groups; unlocked until `load` returns it."""
   groups = {name: () if name == 'augment' else {} for name in GROUPS}
   return ConfigDict(dataclasses.asdict(Settings()) | groups, type_safe=False)
 
 
 def on_shapes(config: ConfigDict, *, size: int, num_classes: int = 4, **options: Any) -> None:
-  """Trains for six steps on 16 generated images: what every config's ':smoke' starts with.
+  """Trains for six steps on 16 generated images: the basis of every config's ':smoke'.
 
   Args:
-    config: changed in place; network and augmentation are left to the config file.
+    config: changed in place; the config file sets network and augmentation.
     size: height and width of the images, in pixels.
     num_classes: of the shapes, background included.
     **options: further ones of jaxseg.datasets.shapes.
@@ -131,17 +131,17 @@ def on_shapes(config: ConfigDict, *, size: int, num_classes: int = 4, **options:
 
 
 def variants(argument: str | None, **defaults: Any) -> SimpleNamespace:
-  """Parses what stands after the config's colon.
+  """Parses the variants after a config's colon.
 
   Args:
     argument: for example 'basic,small' or 'nvidia,fold=3'; None or '' is the bare config.
-    **defaults: the variants that exist; a bool is switched on by its bare name, others by name=value.
+    **defaults: the existing variants; a bool is enabled by its name alone, others by name=value.
 
   Returns:
     A namespace with a value for every default.
 
   Raises:
-    UserError: an unknown variant, naming those that exist.
+    UserError: an unknown variant; the message lists the existing ones.
   """
   chosen = dict(defaults)
   for item in filter(None, (argument or '').split(',')):
@@ -163,7 +163,7 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
   The groups are checked when the parts are built (jaxseg.train.build).
 
   Args:
-    spec: `path/to/config.py[:variant]`, or `name[:variant]` of one that comes with jaxseg.
+    spec: `path/to/config.py[:variant]`, or `name[:variant]` of one included in jaxseg.
     overrides: 'key=value' each, in order.
 
   Raises:
@@ -182,10 +182,10 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
-  """Returns the keys on top of a plain config, checked.
+  """Returns the top-level keys of a plain config, checked.
 
   Raises:
-    UserError: a key that is none, a wrong value, or a group that is none.
+    UserError: an unknown key, a wrong value, or a missing or malformed group.
   """
   known = [field.name for field in dataclasses.fields(Settings)]
   for name in config:
@@ -207,7 +207,7 @@ def settings(config: Mapping[str, Any]) -> Settings:
 
 
 def override(config: ConfigDict, assignment: str) -> None:
-  """Applies one 'key=value' or 'group.key=value'; a word for a whole group names its part.
+  """Applies one 'key=value' or 'group.key=value'; a name assigned to a whole group selects its part.
 
   Raises:
     UserError: an unknown key, or a value that does not fit.
@@ -238,10 +238,10 @@ def override(config: ConfigDict, assignment: str) -> None:
 
 
 def options(group: str, overrides: Iterable[str]) -> dict[str, Any]:
-  """Returns what 'group.key=value' overrides set, where only keys of one group may be.
+  """Returns the values set by 'group.key=value' overrides of a single group.
 
   Raises:
-    UserError: another key.
+    UserError: any other key.
   """
   values = {}
   for assignment in overrides:
@@ -273,7 +273,7 @@ def _set(group: ConfigDict, key: str, path: list[str], value: Any) -> None:
 
 
 def _with_transform(augment: Any, path: list[str], value: Any) -> tuple:
-  """Returns the transforms with one argument set, one added at the end, or one taken out."""
+  """Returns the transforms with one argument set, or with one transform appended or removed."""
   name, *rest = path
   steps = [(step, dict(options)) for step, options in plain(augment)]
   places = [i for i, (step, _) in enumerate(steps) if step == name]
@@ -293,7 +293,7 @@ def _with_transform(augment: Any, path: list[str], value: Any) -> tuple:
 
 
 def _literal(text: str) -> Any:
-  """Reads a Python value; what is none is a word."""
+  """Parses a Python literal; anything else is a string."""
   try:
     return ast.literal_eval(text)
   except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -301,7 +301,7 @@ def _literal(text: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-  """Returns nested dicts and tuples in place of ConfigDicts and lists."""
+  """Replaces ConfigDicts by nested dicts and lists by tuples."""
   if isinstance(value, ConfigDict):
     value = {k: value[k] for k in value}
   if isinstance(value, dict):
@@ -310,13 +310,13 @@ def plain(value: Any) -> Any:
 
 
 def flattened(config: Mapping[str, Any], group: str = '') -> dict[str, Any]:
-  """Returns a plain config's values as 'group.key'; of augment the order, and 'augment.step.key'."""
+  """Returns a plain config's values as 'group.key'; for augment the order, and 'augment.step.key'."""
   values: dict[str, Any] = {}
   for key, value in config.items():
     name = f'{group}{key}'
     if key == 'augment':
       steps = values[name] = tuple(step for step, _ in value)
-      count = [steps[: i + 1].count(step) for i, step in enumerate(steps)]  # of two alike each
+      count = [steps[: i + 1].count(step) for i, step in enumerate(steps)]  # numbers repeated steps
       named = zip(steps, count, value, strict=True)
       value = {f'{step}.{n}' if n > 1 else step: options for step, n, (_, options) in named}
     values |= flattened(value, f'{name}.') if isinstance(value, Mapping) else {name: value}

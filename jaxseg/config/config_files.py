@@ -1,4 +1,4 @@
-"""Config files: where one of a name is, what it gives, which variants and baselines it has."""
+"""Config files: finds them by name, runs them, lists their variants and baselines."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from jaxseg.types import UserError
 
 
 class UnknownVariant(UserError):
-  """Something after a config's colon that it does not have; `known` are those it has."""
+  """A variant that a config does not have; `known` lists those it has."""
 
   def __init__(self, message: str, known: tuple[str, ...]):
     super().__init__(message)
@@ -22,7 +22,7 @@ class UnknownVariant(UserError):
 
 
 def config_module(name: str) -> ModuleType:
-  """Returns the module of a config that comes with jaxseg, for what other configs share with it.
+  """Returns the module of a config included in jaxseg, for settings that other configs share.
 
   Args:
     name: of its file, such as 'pspnet_ade20k'.
@@ -31,32 +31,32 @@ def config_module(name: str) -> ModuleType:
 
 
 def made(path: str, argument: str) -> Any:
-  """Returns what a config file's get_config gives."""
+  """Returns the result of a config file's get_config."""
   try:
     return _module(path).get_config(argument or None)
   except UnknownVariant as e:
     raise UnknownVariant(f'{path}: {e}', e.known) from None
   except UserError as e:
     raise UserError(f'{path}: {e}') from None
-  except (Exception, SystemExit) as e:  # it is the user's own code
+  except (Exception, SystemExit) as e:  # it is the user's code
     lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
     where = f'{path}, line {lines[-1]}' if lines else path
     raise UserError(f'{where}: {type(e).__name__}: {" ".join(str(e).split())}') from e
 
 
 def listed() -> dict[str, tuple[str, ...]]:
-  """Returns the names of the configs that come with jaxseg, with their variants."""
+  """Returns the names of the configs included in jaxseg, with their variants."""
   known = {}
   for file in _shipped():
     try:
-      made(file, '?')  # no config has it, and says so
+      made(file, '?')  # no config has it: the error lists those it has
     except UnknownVariant as e:
       known[Path(file).stem] = e.known
   return known
 
 
 def baselines(folder: str) -> Iterator[tuple[str, str]]:
-  """Yields every variant that a config of a folder names in BASELINES: its spec, and the config's title."""
+  """Yields the spec and the config's title for every variant in a folder's BASELINES."""
   for file in sorted(Path(folder).glob('*.py')):
     module = _module(str(file))
     heading = module.__doc__.splitlines()[0].split(' (')[0].rstrip('.')
@@ -65,7 +65,7 @@ def baselines(folder: str) -> Iterator[tuple[str, str]]:
 
 
 def found(spec: str) -> tuple[str, str]:
-  """Returns a config's file and what stands behind the colon; the file's own name may have colons too."""
+  """Splits a spec into a config's file and its variants; the file's name may contain colons too."""
   words, known = spec.split(':'), {Path(file).stem: file for file in _shipped()}
   for count in range(len(words), 0, -1):
     path, argument = ':'.join(words[:count]), ':'.join(words[count:])
@@ -88,7 +88,7 @@ def _module(path: str) -> ModuleType:
 
 
 def _shipped() -> list[str]:
-  """Returns the configs that come with jaxseg: beside its modules, in a clone beside the package."""
+  """Returns the configs included in jaxseg: next to its modules, or in a clone next to the package."""
   package = Path(__file__).resolve().parents[1]
   folders = (folder / 'configs' for folder in (package, package.parent))
   return sorted(str(file) for file in next(filter(Path.is_dir, folders), package).glob('*.py'))

@@ -1,7 +1,7 @@
-"""Dataclasses whose fields say what they may be; what cannot work is refused in one line.
+"""Dataclass fields with allowed ranges; invalid values are refused in one line.
 
-A range stands where the value is received. Those who build from a config (`config.parts.arguments`)
-hold values against it before anything is made; the dataclasses themselves do so for everyone else.
+A range is declared where the value is used. When building from a config, `config.parts.arguments` checks
+values before anything is created; otherwise the dataclasses do so themselves.
 """
 
 import dataclasses
@@ -14,22 +14,22 @@ from jaxseg.types import LARGEST, UserError
 
 
 def checked(holds: Callable[[Any], bool], allowed: str, **options: Any) -> Any:
-  """Returns a dataclass's field of which `check_fields` requires something, unless it is None.
+  """Returns a dataclass field with a condition for `check_fields`, which None always passes.
 
   Args:
-    holds: of its value.
-    allowed: what it may be, in words.
+    holds: the condition on its value.
+    allowed: the allowed values, in words.
     **options: of dataclasses.field, such as default.
   """
   return dataclasses.field(metadata={'holds': holds, 'allowed': allowed}, **options)
 
 
 def within(least: float, most: float, *, some: bool = False, **options: Any) -> Any:
-  """Returns a field for a number from `least` to `most`, or for several of them; never NaN.
+  """Returns a field for a number from `least` to `most`, or a sequence of them; never NaN.
 
   Args:
-    least, most: what each may be.
-    some: whether several must be one at least.
+    least, most: inclusive range of each.
+    some: whether a sequence must not be empty.
     **options: of dataclasses.field.
   """
   limits = f'between {least:g} and {most:g}' if most < LARGEST else f'at least {least:g}'
@@ -44,7 +44,7 @@ def within(least: float, most: float, *, some: bool = False, **options: Any) -> 
 
 
 def words(*allowed: str, **options: Any) -> Any:
-  """Returns a field for words, each one of those that are allowed."""
+  """Returns a field for strings, each one of `allowed`."""
   return checked(lambda v: set(v) <= set(allowed), f'some of {", ".join(allowed)}', **options)
 
 
@@ -64,13 +64,13 @@ def is_pattern(text: Any) -> bool:
 
 
 def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
-  """Returns whether a value is a finite number, and within these."""
+  """Returns whether a value is a finite number from `least` to `most`."""
   real = isinstance(value, (int, float)) and not isinstance(value, bool)
   return real and math.isfinite(value) and least <= value <= most
 
 
 def check_fields(record: Any, where: str) -> None:
-  """Raises UserError 'where.field=value: what it may be' for the first field that is not so."""
+  """Raises UserError 'where.field=value: allowed values' for the first invalid field."""
   for field in dataclasses.fields(record):
     check_value(field, getattr(record, field.name), where)
 

@@ -1,4 +1,4 @@
-"""Runs saved by jaxseg 0.1 have all keys on one level; here is where each of them lies now."""
+"""Converts runs saved by jaxseg 0.1, whose configs have all keys on one level."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _RENAMED = {
   'init': 'new:init_new unused:init_unused ignore:init_ignore',
   'log': 'every:log_every checkpoint_every keep figures wandb',
 }
-_SCORE = (('absent', 'skip'), ('f_scores', {}))  # and what they are where nothing was asked for
+_SCORE = (('absent', 'skip'), ('f_scores', {}))  # keys with their defaults
 _OBJECTS = ('max_instances', 'max_layers', 'min_area')  # of the task 'instance'
 _TRANSFORMS = {
   'resize': 'resize.scale',
@@ -50,7 +50,7 @@ def _pairs(words: str) -> list[tuple[str, str]]:
 
 
 _GROUPED = {group: _pairs(words) for group, words in _RENAMED.items()}
-# old key -> where it lies now, for messages
+# old key -> new one, for messages
 NEW_NAMES: dict[str, str] = {
   **{old: f'{group}.{new}' for group, pairs in _GROUPED.items() for new, old in pairs},
   **{old: f'augment.{new}' for old, new in _TRANSFORMS.items()},
@@ -97,7 +97,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _steps(flat: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
-  """Returns the transforms that were on, in the order in which they were always applied."""
+  """Returns the enabled transforms, in their former fixed order."""
   steps = []
 
   def add(name: str, *keys: str, **more: Any) -> None:

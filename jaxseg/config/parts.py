@@ -1,7 +1,7 @@
-"""Parts that a config names: found by module name, and given keyword arguments that their signature checks.
+"""Parts that a config names: finds them by module name and checks keyword arguments by their signatures.
 
-The signature of a function or dataclass is the only place where an option has its default and its
-type; `typing.Literal` lists its choices. The fields of dataclasses have their ranges too (fields.py).
+The signature of a function or dataclass is the only place for an option's default and type;
+`typing.Literal` lists its choices. Dataclass fields also have their ranges (fields.py).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from typing import Any, Literal
 from jaxseg.config.fields import check_value
 from jaxseg.types import UserError
 
-_FLAX = ('self', 'parent', 'num_classes', 'norm', 'dtype')  # given by whoever builds the part
+_FLAX = ('self', 'parent', 'num_classes', 'norm', 'dtype')  # set by the code that builds the part
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -36,15 +36,15 @@ def names(package: str) -> list[str]:
 
 
 def load(package: str, name: str, kind: str = '') -> types.ModuleType:
-  """Returns the module jaxseg.<package>.<name>, or the user's own where the name has a dot.
+  """Returns the module jaxseg.<package>.<name>, or the user's own if the name has a dot.
 
   Args:
     package: such as 'models'.
     name: of its module, or a dotted import path.
-    kind: what to call the part in a message; default: the package's name without its s.
+    kind: what to call the part in a message; default: the package's name in the singular.
 
   Raises:
-    UserError: no such module; the message lists those there are.
+    UserError: no such module; the message lists them all.
   """
   kind = kind or package.removesuffix('s')
   if not isinstance(name, str):
@@ -60,16 +60,16 @@ def load(package: str, name: str, kind: str = '') -> types.ModuleType:
 
 
 def own_class(name: str, kind: str) -> type:
-  """Returns a class of the user's own, whose objects can be called, by its dotted path.
+  """Returns a user's class with callable instances by its dotted path.
 
   Raises:
-    UserError: there is none, or its module is no package's own; see `imported`.
+    UserError: there is none, or its module is not allowed; see `imported`.
   """
   return _own(name, kind, lambda found: isinstance(found, type) and _is_called(found), 'class')
 
 
 def own_function(name: str, kind: str) -> Callable:
-  """Returns a function of the user's own by its dotted path; raises as `own_class`."""
+  """Returns a user's function by its dotted path; raises as `own_class`."""
   return _own(name, kind, inspect.isfunction, 'function')
 
 
@@ -87,15 +87,15 @@ def _is_called(cls: type) -> bool:
 
 
 def imported(name: str, kind: str, told: str = '') -> types.ModuleType:
-  """Returns a module of the user's own; importing it runs it, and a config may come from anybody.
+  """Imports a user's module; since that runs it and configs may be untrusted, some are refused.
 
   Args:
     name: dotted.
     kind: what to call it in a message.
-    told: its name there, where it is another.
+    told: its name in the message, if different.
 
   Raises:
-    UserError: there is none, or it is one of Python's own, or private.
+    UserError: there is none, or it is private or part of Python.
   """
   top, *rest = name.split('.')
   try:
@@ -109,7 +109,7 @@ def imported(name: str, kind: str, told: str = '') -> types.ModuleType:
 
 
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
-  """Returns the options of a function or dataclass: what a config may set by name."""
+  """Returns the options of a function or dataclass that a config may set by name."""
   listed = inspect.signature(function).parameters.values()
   skipped = _FLAX if hasattr(function, 'clone') else ('self',)  # flax.linen.Module
   skipped += ('name',) if hasattr(function, 'clone') else ()
@@ -120,16 +120,16 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 def arguments(
   function: Callable, values: Mapping[str, Any], where: str, given: Iterable[str] = ()
 ) -> dict[str, Any]:
-  """Returns `values` as keyword arguments for `function`, of the types and ranges that it has.
+  """Returns `values` as keyword arguments for `function`, converted to its types and within its ranges.
 
   Args:
     function: or a dataclass.
     values: a group of a config.
-    where: names the group in messages, such as 'config.optim'.
-    given: parameters that the caller gives itself, and a config may not.
+    where: name of the group in messages, such as 'config.optim'.
+    given: parameters that the caller sets, and a config may not.
 
   Raises:
-    UserError: an unknown or a missing name, or a value of another type or out of its range.
+    UserError: an unknown or missing name, or a value of a wrong type or out of range.
   """
   known = {k: p for k, p in parameters(function).items() if k not in given}
   kinds = {p.kind for p in inspect.signature(function).parameters.values()}
@@ -159,7 +159,7 @@ def arguments(
 
 
 def defaults(function: Callable, given: Iterable[str] = ()) -> dict[str, Any]:
-  """Returns the options with their defaults; those that must be given are left out."""
+  """Returns the options with their defaults, without those that have none."""
   values = {}
   for name, parameter in parameters(function).items():
     value = parameter.default
@@ -169,15 +169,15 @@ def defaults(function: Callable, given: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _is_factory(value: Any) -> bool:
-  """Whether this is how dataclasses show a default that is made anew each time: here, a dict."""
+  """Whether this is the marker of a dataclass's default_factory: here always dict."""
   return type(value).__name__ == '_HAS_DEFAULT_FACTORY_CLASS'
 
 
 def coerced(value: Any, hint: Any, where: str, like: Any = inspect.Parameter.empty) -> Any:
-  """Returns a value as the type that `hint` names: 1 as 1.0, a list as a tuple, 'true' as True.
+  """Converts a value to the type of `hint`: 1 to 1.0, a list to a tuple, 'true' to True.
 
   Raises:
-    UserError: it is of another type, or none of the hint's choices.
+    UserError: it has another type, or is not among the hint's choices.
   """
   try:
     return _coerced(value, hint)
@@ -215,7 +215,7 @@ def _coerced(value: Any, hint: Any) -> Any:
   if hint is tuple or origin is tuple:
     return _tuple(value, inner)
   if hint is str and isinstance(value, int) and not isinstance(value, bool):
-    return str(value)  # a word of digits, such as the split 2012
+    return str(value)  # a string of digits, such as the split 2012
   if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
     return dict(_require(value, isinstance(value, Mapping)))
   if isinstance(hint, type) and hint is not object:
@@ -239,7 +239,7 @@ def _first_that_fits(value: Any, hints: tuple[Any, ...]) -> Any:
 
 
 def _tuple(value: Any, inner: tuple[Any, ...]) -> tuple:
-  """A word such as 'a,b' is a tuple of words; a single value stands for all of a fixed number."""
+  """A string such as 'a,b' is a tuple of strings; a single value is repeated for a fixed length."""
   if isinstance(value, str):
     _require(value, not inner or inner[0] is str)
     value = tuple(part.strip() for part in value.split(',') if part.strip())
@@ -259,7 +259,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _described(hint: Any) -> str:
-  """Returns a type in a user's words."""
+  """Describes a type for users."""
   origin, inner = typing.get_origin(hint), typing.get_args(hint)
   simple = {
     bool: 'true or false',

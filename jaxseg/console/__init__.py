@@ -1,4 +1,4 @@
-"""How every launcher starts, speaks and ends: `flags`, `speaking`, `ending`."""
+"""Command line handling shared by all launchers: `flags`, `speaking`, `ending`."""
 
 from jaxseg.console.ending import leave_terminal, run, tell
 from jaxseg.console.flags import Parser, folders, number, several, size, span, whole, words

@@ -1,4 +1,4 @@
-"""How every launcher runs and ends: one line and status 2 for a user's mistake, whatever the streams are."""
+"""Runs launchers: a user's mistake gives one line and status 2, whatever the state of the streams."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from jaxseg import files
 from jaxseg.console.speaking import installing, say
 from jaxseg.types import StuckError, UserError
 
-# What the system says of a file or folder that the user named, beside the errors that have a type.
+# Errors of files and folders that the user named for which Python has no exception class.
 _OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO)
 
 
 def run(main: Callable[[], None]) -> None:
   """Runs a launcher's main. A UserError is printed in one line and ends the process with status 2.
 
-  So is a file or folder that may not be read or written, wherever it is met, a full disk, and want of
-  memory; Ctrl-C ends it with status 130, a reader of the output that is gone (`| head`) without a
-  word with 141. A name that is not valid Unicode is printed with its bytes escaped.
+  So are files or folders that cannot be read or written, a full disk, and lack of memory. Ctrl-C ends it
+  with status 130; if the output's reader is gone (`| head`), it ends silently with 141. Names that are
+  not valid Unicode are printed with their bytes escaped.
   """
   _open_closed()
-  if isinstance(sys.stdout, io.TextIOWrapper):  # standard error does so by itself
+  if isinstance(sys.stdout, io.TextIOWrapper):  # the default for standard error
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
     main()
     _flush()
   except KeyboardInterrupt as error:
-    _leave(tell(error))  # a plain exit crashes in threads that are at work in JAX
+    _leave(tell(error))  # a normal exit crashes in threads running JAX
   except SystemExit:
     _flush()
     raise
@@ -45,22 +45,22 @@ def run(main: Callable[[], None]) -> None:
     if _message(error) is None:
       raise
     status = tell(error)
-    if isinstance(error, StuckError):  # a plain exit would wait for the thread that is stuck
+    if isinstance(error, StuckError):  # a normal exit would wait for the stuck thread
       _leave(status)
     try:
       _flush()
-    except OSError:  # it is what was told
+    except OSError:  # already reported
       _leave_unread(status)
     sys.exit(status)
 
 
 def _open_closed() -> None:
-  """Gives the process the streams that it was started without; files would else get their numbers."""
+  """Opens standard streams that were closed at the start, as files would otherwise get their descriptors."""
   for number in range(3):
     try:
       os.fstat(number)
     except OSError:
-      os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+      os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
   for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     if getattr(sys, name) is None:
       setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))  # noqa: SIM115
@@ -74,17 +74,17 @@ def _flush() -> None:
 
 
 def _is_unread() -> bool:
-  """Whether standard output is a pipe that nobody reads any more; another's may have broken."""
+  """Whether standard output is a pipe without a reader; the broken pipe may be another."""
   try:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-  except (OSError, ValueError):  # no file at all
+  except (OSError, ValueError):  # not a file
     return False
 
 
 def leave_terminal() -> None:
-  """Sends to nowhere what would be said on a terminal that is gone: a write to it is an error."""
+  """Redirects output to a closed terminal to /dev/null, as writing to it fails."""
   for descriptor in (1, 2):
     with contextlib.suppress(OSError):  # closed
       is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
@@ -93,18 +93,18 @@ def leave_terminal() -> None:
 
 
 def _leave_unread(status: int) -> None:
-  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not flushed yet
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for unflushed output
   _leave(status)
 
 
 def _leave(status: int) -> None:
-  """Ends the process without a look at its threads."""
+  """Ends the process without waiting for its threads."""
   sys.stdout.flush()
   os._exit(status)
 
 
 def tell(error: BaseException, *, quiet: bool = False) -> int:
-  """Prints a mistake in one line, anything else with its traceback; returns the exit status."""
+  """Prints a user's error in one line, any other with its traceback; returns the exit status."""
   message = _message(error)
   if isinstance(error, SystemExit):
     return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -120,7 +120,7 @@ def tell(error: BaseException, *, quiet: bool = False) -> int:
 
 
 def _message(error: BaseException) -> str | None:
-  """Returns what to tell the user; None where it is a mistake of ours."""
+  """Returns the message for the user; None for a bug of ours."""
   if isinstance(error, UserError):
     return str(error)
   if isinstance(error, OSError):
@@ -137,7 +137,7 @@ def _message(error: BaseException) -> str | None:
 
 
 def _of_the_system(error: OSError) -> str | None:
-  """Returns what the system says of a name that the user gave, or of a disk that is full."""
+  """Returns the message for an error of a path that the user gave, or a full disk; else None."""
   if error.errno in files.FULL:
     return (
       f'{error.filename or "a file"} cannot be written: {error.strerror}; make room there, and run '

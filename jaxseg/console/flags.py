@@ -1,4 +1,4 @@
-"""Flags: a parser whose errors are one line, and the types of what is given to them."""
+"""Flags: a parser whose errors are one line, and types for their values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
   Args:
     description: what the command does.
     program: its name; default: that of the script.
-    argv: the words behind it; default: those of this process.
+    argv: its arguments; default: those of this process.
   """
 
   def __init__(self, description: str, program: str | None = None, argv: list[str] | None = None):
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
       prog=program,
       description=description,
       formatter_class=argparse.RawDescriptionHelpFormatter,
-      allow_abbrev=False,  # a slip, --scale for --scales, is told and not guessed
+      allow_abbrev=False,  # a typo, --scale for --scales, is an error
     )
     self._argv = sys.argv[1:] if argv is None else argv
 
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f'{message} (see {self.prog} --help)')
 
   def require(self, flags: argparse.Namespace, *names: str) -> None:
-    """Refuses to go on without flags that only one of the launcher's jobs needs."""
+    """Requires flags that only one of the launcher's jobs needs."""
     absent = [f'--{name}' for name in names if getattr(flags, name) is None]
     if absent:
       self.error(f'{flags.job} needs {" and ".join(absent)}')
@@ -64,8 +64,8 @@ class Parser(argparse.ArgumentParser):
   def parse(self, without_config: str = '', every: str = '') -> argparse.Namespace:
     """Returns the flags; `overrides` lists the 'key=value' of every --config.key=value.
 
-    The job `without_config` takes these alone, and so does the flag `every`, which stands for many
-    configs; others with the config that they change.
+    The job `without_config` and the flag `every`, which selects many configs, take overrides on their
+    own; anything else needs --config with them.
     """
     argv, prefix = self._argv, '--config.'
     flags = self.parse_intermixed_args([a for a in argv if not a.startswith(prefix)])
@@ -102,12 +102,12 @@ def _type(kind: type, least: float, most: float, allowed: str) -> Callable[[str]
 
 
 def several(one: Callable[[str], Any]) -> Callable[[str], tuple]:
-  """Returns a type for `add_argument`: 'a,b,c', each of them read by `one`."""
+  """Returns a type for `add_argument`: 'a,b,c', each parsed by `one`."""
   return lambda text: tuple(map(one, text.split(',')))
 
 
 def span(text: str) -> tuple[int, int]:
-  """Reads 'FIRST:LAST', two whole numbers from 1 on; a type for `add_argument`."""
+  """Reads 'FIRST:LAST', two whole numbers from 1; a type for `add_argument`."""
   first, _, last = text.partition(':')
   numbers = whole(1)(first), whole(1)(last or first)
   if numbers[0] > numbers[1]:
@@ -121,7 +121,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def folders(text: str) -> tuple[str, ...]:
-  """Reads 'runs/a,runs/b'; a folder whose own name has a comma is one. A type for `add_argument`."""
+  """Reads 'runs/a,runs/b', or an existing folder with a comma in its name; a type for `add_argument`."""
   return (text,) if os.path.isdir(text) else words(text) or (text,)
 
 

@@ -1,7 +1,7 @@
-"""What a terminal is shown: lines, tables and a live line, of texts that may hold anything.
+"""Terminal output: lines, tables and a live progress line, safe for arbitrary text.
 
-Names of files and classes, and what libraries say of them, are written by others: every character that a
-terminal would obey is escaped here, and nothing else prints.
+Names of files and classes, and libraries' messages about them, are untrusted: all control characters are
+escaped here, and nothing else prints.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WIDTH = 100
 
 
 def plain(text: str) -> str:
-  """Returns a line of text with all escaped that a terminal would obey: names may hold anything."""
+  """Escapes all characters in a line that a terminal would interpret, as names may contain any."""
   if text.isprintable():
     return text
   escaped = (c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
@@ -29,7 +29,7 @@ def plain(text: str) -> str:
 
 
 class Table(tables.Table):
-  """A table of texts, which are shown as they are: '[b]' and ':car:' are no markup."""
+  """A table of literal texts: '[b]' and ':car:' are not markup."""
 
   def __init__(self, *headers: str, title: str = ''):
     super().__init__(*headers, title=Text(plain(title)) if title else None)
@@ -42,11 +42,11 @@ class Table(tables.Table):
 
 
 def say(*shown: str | Table, error: bool = False, width: int = _WIDTH) -> None:
-  """Shows texts, a line each, and tables, on standard output at once.
+  """Prints texts, a line each, and tables, and flushes.
 
   Args:
     shown: in this order.
-    error: whether standard error is meant.
+    error: print to standard error instead of standard output.
     width: of tables, in columns.
   """
   stream = sys.stderr if error else sys.stdout
@@ -58,12 +58,12 @@ def say(*shown: str | Table, error: bool = False, width: int = _WIDTH) -> None:
 
 
 def overwrite(line: str = '') -> None:
-  """Shows a line on standard error, a terminal, in place of the one before."""
+  """Replaces the current line of standard error, a terminal."""
   print(f'\r\x1b[K{plain(line)}', end='', file=sys.stderr, flush=True)
 
 
 class Progress:
-  """One line that renews itself on a terminal; plain lines elsewhere, now and then."""
+  """A line that is updated in place on a terminal; occasional plain lines elsewhere."""
 
   def __init__(self):
     console = Console(file=sys.stdout)
@@ -81,10 +81,10 @@ class Progress:
 
   @property
   def _interval(self) -> float:
-    return 0.25 if self._live else 10.0  # seconds; off a terminal every line stays
+    return 0.25 if self._live else 10.0  # seconds; without a terminal, lines accumulate
 
   def is_due(self) -> bool:
-    """Whether it is time for another line of something that goes on."""
+    """Whether it is time for another line."""
     now = time.monotonic()
     if now < self._due:
       return False
@@ -98,7 +98,7 @@ class Progress:
       say(line)
 
   def say(self, line: str) -> None:
-    """Shows a line that stays."""
+    """Prints a permanent line."""
     if self._live:
       self._live.console.print(Text(plain(line)))
     else:
@@ -106,7 +106,7 @@ class Progress:
 
 
 def command(name: str) -> str:
-  """Returns what one types for a command: in the clone that is used its launcher, else as it is installed."""
+  """Returns how to call a command: by its launcher in a clone, else by the installed program."""
   return f'python launch/{name}.py' if _clone() else f'jaxseg {name}'
 
 
@@ -116,7 +116,7 @@ def _clone() -> Path | None:
 
 
 def installing(extra: str) -> str:
-  """Returns the command that installs an extra of setup.py: of the clone that is used, else its packages."""
+  """Returns the command that installs an extra of setup.py: that of a clone, else its packages."""
   if root := _clone():
     return f"pip install -e '{'.' if Path.cwd() == root else root}[{extra}]'"
   listed = (line.partition(';') for line in importlib.metadata.requires('jaxseg') or ())

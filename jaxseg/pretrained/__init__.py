@@ -1,4 +1,4 @@
-"""Published weights into our networks: read a file, translate its names, load it, report it."""
+"""Loads published weights into our networks: reads a file, translates its names and reports the result."""
 
 from jaxseg.pretrained.load import LoadReport, flatten, load_into, matches, open_weights
 from jaxseg.pretrained.names import Converted, convert, pixels

@@ -1,7 +1,7 @@
-"""Puts named tensors into a network's variables: all of them, or it says which and stops.
+"""Loads named tensors into a network's variables, and raises an error for any that does not match.
 
-A name that silently did not match is the classic way to "start from pretrained weights" that were
-never loaded; so whatever is missing, left over or of another shape must be announced beforehand.
+Names that silently do not match are the classic way to "start from pretrained weights" that were never
+loaded, so whatever is missing, left over or of another shape must be allowed explicitly.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from jaxseg.pretrained.names import Converted, convert
 from jaxseg.pretrained.readers import read
 from jaxseg.types import Array, UserError
 
-_SHOWN = 6  # names in an error message; the report holds all
+_SHOWN = 6  # names in an error message; the report has all of them
 _Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-  """What became of every name; shapes by full name such as 'params/conv1_1/kernel'.
+  """The outcome for every name; shapes by full name such as 'params/conv1_1/kernel'.
 
   Attributes:
     matched: loaded.
-    new: the network has them and they were expected to be new: they keep their initial values.
-    unused: the tensors have them, the network does not (or they are to be new); expected.
-    missing: the network has them, the tensors do not: a surprise.
-    unexpected: the tensors have them, the network does not: a surprise.
+    new: in the network, and keep their initial values, as allowed.
+    unused: only in the tensors (or in `new` as well), as allowed.
+    missing: only in the network: a surprise.
+    unexpected: only in the tensors: a surprise.
     mismatched: name -> (shape in the network, shape of the tensor): a surprise.
-    source: naming of the weights, where a file was read.
-    needs: fields of Model and values that make the network that source's, see sources.Naming.
+    source: naming of the weights, if a file was read.
+    needs: values of Model's fields that the source's network requires, see sources.Naming.
   """
 
   matched: _Shapes = dataclasses.field(default_factory=dict)
@@ -73,25 +73,25 @@ def load_into(
   allow_new: Sequence[str] = (),
   allow_unused: Sequence[str] = (),
 ) -> tuple[dict[str, Any], LoadReport]:
-  """Returns the variables with the tensors in place of the values of the same name.
+  """Returns the variables with their values replaced by the tensors of the same name.
 
-  A pattern is a regular expression that must match all of a name or all of one of its leading
-  parts, with or without the collection: 'score_.*', 'fc8', 'fc8/bias' and 'params/fc8/kernel'.
+  A pattern is a regular expression that must match a whole name or whole leading parts of it, with or
+  without the collection: 'score_.*', 'fc8', 'fc8/bias' and 'params/fc8/kernel'.
 
   Args:
     variables: nested dict {'params': ..., 'batch_stats': ...} of arrays (or of ShapeDtypeStructs,
-      where nothing is new).
-    tensors: full name 'params/conv1_1/kernel' -> array of the same shape, cast to the dtype there.
-    allow_new: patterns of names that keep their initial values, whether or not a tensor has them.
-    allow_unused: patterns of tensors that the network may do without.
+      if nothing is new).
+    tensors: full name 'params/conv1_1/kernel' -> array of the same shape, cast to the variable's dtype.
+    allow_new: patterns of names that keep their initial values, even if there is a tensor for them.
+    allow_unused: patterns of tensors that the network may lack.
 
   Returns:
-    variables: the same nesting, numpy arrays where loaded, otherwise the very values passed in.
+    variables: the same nesting, numpy arrays where loaded, otherwise the values passed in.
     report: see LoadReport; without surprises.
 
   Raises:
-    UserError: a name is missing, unexpected or of another shape and not allowed to be; a tensor
-      holds a value that is not finite; a pattern of allow_new matches nothing.
+    UserError: a name is missing, unexpected or of another shape without being allowed; a tensor has
+      non-finite values; a pattern of allow_new matches nothing.
   """
   old = flatten(variables)
   _check_patterns(allow_new, old)
@@ -117,7 +117,7 @@ def load_into(
 
 
 def open_weights(path: str | Path, variables: Mapping[str, Any]) -> Converted:
-  """Reads a weight file and translates its names, a backbone's to where the network has its own.
+  """Reads a weight file and translates its names, a backbone's to the scope of the network's backbone.
 
   Raises:
     UserError: as read and convert.
@@ -130,7 +130,7 @@ def open_weights(path: str | Path, variables: Mapping[str, Any]) -> Converted:
 
 @contextlib.contextmanager
 def _named(path: str | Path) -> Iterator[None]:
-  """Has a mistake name the file."""
+  """Adds the file's name to errors."""
   try:
     yield
   except UserError as error:
@@ -148,7 +148,7 @@ def _as_dicts(tree):
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-  """Tells whether a full name 'params/conv1_1/kernel' is meant by one of load_into's patterns."""
+  """Whether a full name 'params/conv1_1/kernel' matches one of load_into's patterns."""
   parts = name.split('/')
   leads = {'/'.join(parts[first:last]) for first in (0, 1) for last in range(2, len(parts) + 1)}
   return any(re.fullmatch(pattern, lead) for pattern in patterns for lead in leads)
@@ -171,7 +171,7 @@ def _check_patterns(patterns: Sequence[str], names: Mapping[str, Any]) -> None:
 
 
 def _cast(name: str, values: Array, dtype) -> np.ndarray:
-  with np.errstate(over='ignore'):  # what overflows is refused below
+  with np.errstate(over='ignore'):  # overflow is refused below
     values = np.asarray(values).astype(dtype, order='C')
   if not np.isfinite(values).all():
     raise UserError(f'{name} holds values that are not finite: the file is damaged')
@@ -205,7 +205,7 @@ def _complaint(report: LoadReport, allow_new: Sequence[str], allow_unused: Seque
 
 
 def _flag(key: str, before: Sequence[str], names: Iterable[str]) -> str:
-  """Returns the flag that also allows the layers of these names, '' where there are none."""
+  """Returns the flag that also allows the layers of these names; '' if there are none."""
   layers = dict.fromkeys('/'.join(name.split('/')[1:-1]) or name for name in sorted(names))
   if not layers:
     return ''

@@ -1,8 +1,8 @@
-"""Published weights under our names; the source is found by the names that a file holds.
+"""Translates published weights to our names; the source is recognised by the names in the file.
 
-Our names are the published ones already (conv1_1, layer1_0_conv1, features_0_0), so most of this
-is axes. What is more: VGG's fully connected layers become convolutions, Keras' biases in front of
-a batch norm move into its mean, and FCN's stored bilinear filters may go unused.
+Our names follow the published ones (conv1_1, layer1_0_conv1, features_0_0), so most of this is about
+axes. In addition, VGG's fully connected layers become convolutions, Keras' biases before a batch norm are
+folded into its mean, and FCN's stored bilinear filters may be unused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxseg.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-  """Tensors under our names with what belongs to them; see Naming for the other fields."""
+  """Tensors under our names, and facts about them; see Naming for the other fields."""
 
   tensors: dict[str, np.ndarray]
   source: str
@@ -48,7 +48,7 @@ def convert(tensors: Tensors) -> Converted:
     Converted; its arrays are views where possible.
 
   Raises:
-    UserError: the naming is none of SOURCES, or a tensor contradicts it.
+    UserError: the naming is not among SOURCES, or a tensor contradicts it.
   """
   if tensors and all(name.startswith('module.') for name in tensors):  # nn.DataParallel
     tensors = {name.removeprefix('module.'): values for name, values in tensors.items()}
@@ -70,7 +70,7 @@ def convert(tensors: Tensors) -> Converted:
 
 
 def pixels(naming: str) -> Preprocessing | None:
-  """Returns what the weights of a naming were trained with, by the naming's name."""
+  """Returns the preprocessing that the weights of a naming were trained with, by the naming's name."""
   return next(source.preprocessing for source in SOURCES if source.name == naming)
 
 
@@ -86,7 +86,7 @@ def _translate(source: Naming, tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def _fixed_upsampling(tensors: Tensors) -> list[str]:
-  """FCN's filters that were never learned: a network with fixed upsampling has no name for them."""
+  """FCN's filters that were never learned, which a network with fixed upsampling does not have."""
   return [
     re.escape(name)
     for name, kernel in tensors.items()

@@ -21,7 +21,7 @@ _AT_ONCE_SCALES = {'scale_pool4/0': 1e-2, 'scale_pool3/0': 1e-4}
 
 
 def _translate(tensors: Tensors) -> dict[str, np.ndarray]:
-  """'<layer>/0' is the weight, '<layer>/1' the bias; blobs of old files have four axes."""
+  """'<layer>/0' is the weight, '<layer>/1' the bias; blobs in old files always have four axes."""
   out = {}
   for name, blob in tensors.items():
     layer, number = name.rsplit('/', 1)

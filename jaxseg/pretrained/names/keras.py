@@ -29,7 +29,7 @@ _ROLES = (  # (endings of a weight's name over the years, our name)
 )
 _VGG_FC = {'fc1': 'fc6', 'fc2': 'fc7', 'predictions': 'fc8'}
 _RESNET_TOP = ('fc1000', 'probs', 'predictions')
-# Keras' ResNet has epsilon 1.001e-5 in its batch norm where ours has 1e-5.
+# Keras' ResNet uses a batch norm epsilon of 1.001e-5, ours 1e-5.
 _RESNET_EPSILON = 1.001e-5 - 1e-5
 
 
@@ -90,7 +90,7 @@ def _resnet_layer(layer: str) -> str:
 
 
 def _translate_resnet(tensors: Tensors) -> dict[str, np.ndarray]:
-  """Biases in front of a batch norm leave its mean, which is the same function without them."""
+  """Subtracts biases before a batch norm from its mean: the same function without biases."""
   layers = _layers(tensors, _resnet_layer)
   for layer, weights in layers.items():
     norm = layers.get(layer.replace('conv', 'bn').replace('downsample_0', 'downsample_1'))

@@ -1,4 +1,4 @@
-"""One tensor at a time: PyTorch's, Caffe's and Keras' axes to Flax's (kernels [kh,kw,in,out])."""
+"""Converts tensors from PyTorch's, Caffe's and Keras' axes to Flax's (kernels [kh,kw,in,out])."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dense_hwc_as_conv(kernel: np.ndarray, size: int) -> np.ndarray:
 
 
 def is_bilinear(kernel: np.ndarray) -> bool:
-  """Tells whether [k,k,c,c] is FCN's fixed filter: bilinear where in is out, zero elsewhere."""
+  """Whether [k,k,c,c] is FCN's fixed filter: bilinear on the diagonal, zero elsewhere."""
   size, channels = kernel.shape[0], kernel.shape[-1]
   if kernel.shape != (size, size, channels, channels):
     return False
@@ -57,14 +57,14 @@ def from_torch(
   Args:
     tensors: 'module.weight', 'module.bias', 'module.running_mean', ... -> array.
     rename: module -> our layer; the default writes '_' for '.'.
-    transposed: tells of our layer whether it is a transposed convolution.
-    dense_as: our layer -> side of the convolution that takes the place of a linear layer.
+    transposed: whether our layer of that name is a transposed convolution.
+    dense_as: our layer -> side of the convolution that replaces a linear layer.
 
   Returns:
-    'params/<layer>/kernel' and so on; views of the arrays given where possible.
+    'params/<layer>/kernel' and so on; views of the given arrays where possible.
 
   Raises:
-    UserError: a tensor that belongs to no such module.
+    UserError: a tensor of any other module.
   """
   rename = rename or (lambda module: module.replace('.', '_'))
   dense_as, out = dense_as or {}, {}

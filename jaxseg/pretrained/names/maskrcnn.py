@@ -1,9 +1,8 @@
-"""torchvision's maskrcnn_resnet50_fpn: today's names, and those of the published file (2019).
+"""torchvision's maskrcnn_resnet50_fpn: its current names, and those of the published file (2019).
 
-Its heads have a box and a mask of the background too, which nothing ever trains: they are left out.
-Of 91 outputs, COCO's category numbers, the 80 in use stay, in their order: our classes 1 to 80.
-The published file belongs to batch norm without epsilon; its variances are lowered by the 1e-5 that
-ours adds.
+Its heads also have a box and a mask for the background, which are never trained: they are dropped. Of the
+91 outputs, COCO's category numbers, the 80 in use are kept in order: our classes 1 to 80. The published
+file is for batch norm without epsilon: our epsilon, 1e-5, is subtracted from its variances.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from jaxseg.pretrained.names.sources import TORCHVISION, Naming, Tensors, has
 _COCO_OUTPUTS = 91
 _COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _EPSILON = 1e-5
-_BOX_SIDE = 7  # of the features that fc6 takes, in the order c, h, w
+_BOX_SIDE = 7  # of fc6's input features, in the order c, h, w
 _NAMES = (
   (r'^backbone\.body\.', 'backbone/'),
   (r'^backbone\.fpn\.(inner|layer)_blocks\.(\d)(\.0)?$', r'fpn/\1_blocks_\2'),
@@ -49,7 +48,7 @@ def _translate(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def _keep_classes(out: dict[str, np.ndarray], part: str) -> None:
-  """Drops the background's box and mask, and COCO's numbers without a category."""
+  """Drops the background's box and mask, and COCO's unused category numbers."""
   scores = out[f'params/box_head/cls_score/{part}']
   count = scores.shape[-1]
   unused = _COCO_UNUSED if count == _COCO_OUTPUTS else ()

@@ -20,12 +20,12 @@ from jaxseg.pretrained.names.sources import (
 )
 
 _VGG_CLASSIFIER = {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'fc8'}
-# The stem of semseg is one sequence, in which ReLU and pooling have numbers too.
+# The stem of semseg is a Sequential, in which ReLU and pooling are numbered too.
 _SEMSEG_STEM = {'0': 'conv1', '1': 'bn1', '3': 'conv2', '4': 'bn2', '6': 'conv3', '7': 'bn3'}
 
 
 def _vgg_modules(batch_norm: bool) -> dict[str, str]:
-  """'features.0' -> 'conv1_1' and so on: ReLU and pooling have numbers too."""
+  """'features.0' -> 'conv1_1' and so on: ReLU and pooling are numbered too."""
   modules, number = dict(_VGG_CLASSIFIER), 0
   for stage, (count, _) in enumerate(STAGES, start=1):
     for i in range(1, count + 1):

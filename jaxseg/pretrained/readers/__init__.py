@@ -1,4 +1,4 @@
-"""Reads any supported weight file; the content decides what it is, never the file's name."""
+"""Reads any supported weight file; the format is recognised by content, not by the file's name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     path: a file of one of FORMATS, recognised by its first bytes.
 
   Returns:
-    name -> array in the file's layout (no transposition) and number format, bfloat16 as float32.
+    name -> array in the file's layout (not transposed) and dtype, bfloat16 as float32.
     Arrays may be read-only.
 
   Raises:
-    UserError: there is no such file, or it is none of the formats, or it is broken.
+    UserError: there is no such file, its format is unknown, or it is damaged.
   """
   path = Path(path)
   try:

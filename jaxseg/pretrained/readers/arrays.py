@@ -1,4 +1,4 @@
-"""Raw bytes of a weight file to numpy arrays; numpy has no bfloat16, but float32 holds all its values."""
+"""Converts raw bytes of a weight file to numpy arrays; bfloat16, which numpy lacks, becomes float32."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 from jaxseg.types import UserError
 
 _BFLOAT16 = 'bfloat16'
-# Bytes that arrays may have for each of their file's own, and what those of any file may have.
+# Most bytes of arrays per byte of their file, and what is always allowed in addition.
 _MOST_TIMES, _MOST_ANYWAY = 4, 1 << 20
 
 
 def check_size(wanted: int, size: int, what: str) -> None:
-  """Raises UserError where what a file claims, `wanted` bytes, is much more than its own `size`."""
+  """Raises UserError if a file claims `wanted` bytes, much more than its own `size`."""
   if wanted > _MOST_TIMES * size + _MOST_ANYWAY:
     raise UserError(
       f'its {what} would have {wanted:,} bytes, more than {_MOST_TIMES} times the file: it is damaged'

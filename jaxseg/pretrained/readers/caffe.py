@@ -18,18 +18,18 @@ from jaxseg import files
 from jaxseg.types import UserError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIRST_BYTES = (b'\x0a', b'\x12', b'\xa2')  # name, layers or layer as the file's first field
-_MOST_FIELDS = 1 << 20  # of a message; a network of a thousand layers has 50,000 in all
+_FIRST_BYTES = (b'\x0a', b'\x12', b'\xa2')  # tag of name, layers or layer, the first field
+_MOST_FIELDS = 1 << 20  # per message; a network of a thousand layers has 50,000 in total
 _MOST_SIDES = 32
 _LAYERS = {2: (4, 6), 100: (1, 7)}  # field of the net -> fields of name and blobs in it
 
 
 class _WireError(ValueError):
-  """The bytes are not the protobuf message that they should be."""
+  """The bytes are not a valid protobuf message."""
 
 
 def is_caffemodel(head: bytes) -> bool:
-  """Tells whether a file that starts with `head` can be a caffemodel: protobuf has no magic."""
+  """Whether a file that starts with `head` can be a caffemodel: protobuf has no magic number."""
   return head[:1] in _FIRST_BYTES
 
 
@@ -40,7 +40,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
   field are read; shapes are the file's own. Returns float32, or float64 for double blobs.
 
   Raises:
-    UserError: the file is no caffemodel, or holds no weights.
+    UserError: the file is not a caffemodel, or holds no weights.
   """
   tensors = {}
   try:
@@ -109,7 +109,7 @@ def _numbers(value, wire, dtype) -> np.ndarray:
 
 
 def _fields(message) -> Iterator[tuple[int, int, object]]:
-  """Yields (field number, wire type, value); runs of equal fixed-size fields come as one array."""
+  """Yields (field number, wire type, value); runs of equal fixed-size fields are returned as one array."""
   at = count = 0
   while at < len(message):
     start, count = at, count + 1
@@ -134,13 +134,13 @@ def _fields(message) -> Iterator[tuple[int, int, object]]:
 
 
 def _fixed_run(message, start, at, dtype) -> tuple[np.ndarray, int]:
-  """Reads the run of fields with the same tag: unpacked lists have millions of them."""
+  """Reads a run of fields with the same tag, as unpacked lists have millions of them."""
   record = np.dtype([('tag', 'u1', (at - start,)), ('value', dtype)])
   if not (count := (len(message) - start) // record.itemsize):
     raise _WireError(f'a number at byte {start} is cut short')
   records = np.frombuffer(message, record, count, start)
   run, look = 1, 16
-  while run < count:  # in growing steps: most runs are short, and the message may be huge
+  while run < count:  # in growing steps, as most runs are short and the message may be huge
     other = (records['tag'][run : run + look] != records['tag'][0]).any(axis=1)
     if other.any():
       run += int(other.argmax())

@@ -20,18 +20,18 @@ MAGIC = b'\x89HDF\r\n\x1a\n'
 def read(path: str | Path) -> dict[str, np.ndarray]:
   """Reads every weight under '<layer>/<weight name>', in the order of the network's layers.
 
-  Layer and weight names are read from the attributes `layer_names` and `weight_names`: releases
-  of Keras named the same weight `block1_conv1_W_1:0` and `block1_conv1/kernel:0`.
+  Layer and weight names come from the attributes `layer_names` and `weight_names`, as Keras releases
+  named the same weight `block1_conv1_W_1:0` or `block1_conv1/kernel:0`.
 
   Raises:
-    UserError: h5py is not installed, or the file is no Keras weight file.
+    UserError: h5py is not installed, or the file is not a Keras weight file.
   """
   try:
     import h5py
   except ImportError:
     raise UserError(f'{path} is an HDF5 file, and h5py is missing: pip install h5py') from None
   try:
-    with files.opened(Path(path)) as raw:  # a file, and of a size that is read
+    with files.opened(Path(path)) as raw:  # a regular file of an accepted size
       size = os.fstat(raw.fileno()).st_size
     with h5py.File(path, 'r') as file:
       root = _own(file, 'model_weights') if 'model_weights' in file else file
@@ -44,13 +44,13 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
       return {name: np.asarray(weight) for name, weight in weights.items()}
   except (UserError, MemoryError):
     raise
-  except Exception as error:  # HDF5's library tells of damage by many kinds
+  except Exception as error:  # the HDF5 library reports damage by many types
     reason = str(error).replace('\n', ' ')
     raise UserError(f'{path} is a broken or foreign HDF5 file: {reason}') from None
 
 
 def _own(group: Any, path: str) -> Any:
-  """Returns what lies under a path; a link could lead to another file, or in a circle."""
+  """Returns the object at a path; refuses links, which could lead to another file or form a cycle."""
   for part in filter(None, path.split('/')):
     link = group.get(part, getlink=True)
     if type(link).__name__ != 'HardLink':
@@ -60,7 +60,7 @@ def _own(group: Any, path: str) -> Any:
 
 
 def _check(weights: Mapping[str, Any], size: int) -> None:
-  """Raises ValueError for what is no array of numbers that can lie in a file of this size."""
+  """Raises ValueError for anything but numeric arrays that fit in a file of this size."""
   for name, weight in weights.items():
     if weight.dtype.kind not in 'fiub' or weight.external or weight.is_virtual:
       raise ValueError(f'{name} holds no numbers of its own')
@@ -68,7 +68,7 @@ def _check(weights: Mapping[str, Any], size: int) -> None:
 
 
 def _names(group: Any, attribute: str, path: str | Path, size: int) -> list[str]:
-  """Reads a list of names; long ones are spread over attributes numbered from 0 by Keras."""
+  """Reads a list of names; Keras splits long ones into attributes numbered from 0."""
   found = [attribute] if attribute in group.attrs else []
   if not found:
     numbered = (f'{attribute}{i}' for i in range(len(group.attrs)))

@@ -1,8 +1,8 @@
-"""Reads the pickles of tensors that PyTorch writes, without ever unpickling: opcode by opcode.
+"""Reads PyTorch's pickles of tensors without unpickling: interprets them opcode by opcode.
 
-Python's unpickler imports and calls what a file names, and a file of a few bytes can make it take any
-memory. Here only the opcodes that dictionaries of tensors need are followed, the dozen names that stand
-in them are looked up in a table, and what an opcode holds is never longer than the file.
+Python's unpickler imports and calls whatever a file names, and a few bytes can make it allocate any
+amount of memory. Here only the opcodes needed for dictionaries of tensors are interpreted, the dozen names
+in them are looked up in a table, and an opcode's argument is never longer than the file.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, BinaryIO
 
 from jaxseg.types import UserError
 
-_MOST_OPCODES = 1 << 20  # of a pickle; a checkpoint of a thousand tensors has 50,000
+_MOST_OPCODES = 1 << 20  # per pickle; a checkpoint of a thousand tensors has 50,000
 _KEYS = (
   str,
   int,
   float,
   bool,
   type(None),
-)  # of dictionaries; a nest of tuples takes for ever to hash
-# What an opcode with an argument pushes is the argument.
+)  # of dictionaries; deeply nested tuples take for ever to hash
+# Opcodes that push their argument.
 _CONSTANTS = (
   'BINUNICODE',
   'SHORT_BINUNICODE',
@@ -39,7 +39,7 @@ _TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 
 
 class PickleError(ValueError):
-  """A pickle that is damaged, or holds what no dictionary of tensors needs."""
+  """A damaged pickle, or one with more than a dictionary of tensors needs."""
 
 
 def load(
@@ -47,16 +47,16 @@ def load(
   names: Mapping[tuple[str, str], Any],
   persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-  """Returns the value of one pickle; the file stands behind it then.
+  """Returns the value of one pickle, and leaves the file's position after it.
 
   Args:
     file: open for reading, in memory.
-    names: (module, name) -> what stands for it, a function where it may be called.
-    persistent: gives the value of a persistent id.
+    names: (module, name) -> its replacement, a function if it may be called.
+    persistent: returns the value of a persistent id.
 
   Raises:
-    UserError: a name that is not among these.
-    PickleError: anything else that is wrong.
+    UserError: a name that is not in `names`.
+    PickleError: any other error.
   """
   machine = _Machine(names, persistent)
   try:
@@ -73,7 +73,7 @@ def load(
 
 
 class _Machine:
-  """The stack of a pickle, where its marks are, and its memo."""
+  """A pickle machine: stack, positions of its marks, memo."""
 
   def __init__(self, names: Mapping[tuple[str, str], Any], persistent: Callable | None):
     self._names, self._persistent = names, persistent
@@ -107,7 +107,7 @@ class _Machine:
       self._build(name, argument)
 
   def _build(self, name: str, argument: Any) -> None:
-    """Follows the opcodes by which a pickle makes objects."""
+    """Executes the opcodes that construct objects."""
     if name == 'GLOBAL':
       self.stack.append(self._found(*argument.split(' ', 1)))
     elif name == 'STACK_GLOBAL':
@@ -116,7 +116,7 @@ class _Machine:
       function, arguments = self._pop(2)
       self.stack.append(function(*arguments))
     elif name == 'BUILD':
-      self._pop(1)  # attributes, such as _metadata of a state_dict
+      self._pop(1)  # attributes, such as a state_dict's _metadata
     elif name == 'BINPERSID' and self._persistent:
       [saved_id] = self._pop(1)
       self.stack.append(self._persistent(saved_id))
@@ -131,7 +131,7 @@ class _Machine:
     return values
 
   def _to_mark(self) -> list[Any]:
-    """Takes what lies above the last mark."""
+    """Pops everything above the last mark."""
     place = self._marks.pop()
     values = self.stack[place:]
     del self.stack[place:]
@@ -145,7 +145,7 @@ class _Machine:
       self._add(values)
 
   def _add(self, values: list[Any]) -> None:
-    """Adds values to the list, or pairs to the dictionary, on top."""
+    """Adds values to the list, or pairs to the dictionary, on top of the stack."""
     target = self.stack[-1]
     if isinstance(target, dict):
       for key, value in zip(values[::2], values[1::2], strict=True):
@@ -165,7 +165,7 @@ class _Machine:
 
 
 def ordered(pairs: Sequence[Sequence[Any]] = ()) -> dict[Any, Any]:
-  """Stands for collections.OrderedDict; Python 2 gave it its items, Python 3 adds them."""
+  """Replaces collections.OrderedDict; Python 2 passes it the items, Python 3 adds them later."""
   made = {}
   for key, value in pairs:
     made[_checked(key)] = value
@@ -173,7 +173,7 @@ def ordered(pairs: Sequence[Sequence[Any]] = ()) -> dict[Any, Any]:
 
 
 def whole_numbers(values: Any) -> tuple[int, ...]:
-  """Stands for torch.Size: whole numbers."""
+  """Replaces torch.Size."""
   if not isinstance(values, (tuple, list)) or not all(type(v) is int for v in values):
     raise PickleError('the size of a tensor is no list of whole numbers')
   return tuple(values)

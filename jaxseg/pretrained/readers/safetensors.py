@@ -1,6 +1,6 @@
-"""Reads .safetensors files: the length of a JSON header, the header, then raw tensors one after another.
+"""Reads .safetensors files: the length of a JSON header, the header, then the raw tensors.
 
-The format is read here, strictly, as its library ends the process for some headers.
+Strict, and without the format's own library, as that aborts the process for some headers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jaxseg.types import UserError
 
 _DTYPES = dict(F64='float64', F32='float32', F16='float16', BF16='bfloat16')
 _DTYPES |= dict(I64='int64', I32='int32', I16='int16', I8='int8', U8='uint8', BOOL='bool')
-_LONGEST_HEADER = 100_000_000  # bytes, as the format's own library has it
+_LONGEST_HEADER = 100_000_000  # bytes, the limit of the format's own library
 _MOST_SIDES = 32
 
 
 def is_safetensors(head: bytes, size: int) -> bool:
-  """Tells whether a file that starts with `head` (9 bytes or more) can be one of `size` bytes."""
+  """Whether a file of `size` bytes that starts with `head` (at least 9 bytes) can be one."""
   return len(head) > 8 and head[8:9] == b'{' and int.from_bytes(head[:8], 'little') + 8 <= size
 
 
@@ -30,7 +30,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
   """Reads every tensor under its name in the file; bfloat16 comes back as float32.
 
   Raises:
-    UserError: the file is broken or holds a number format that numpy lacks.
+    UserError: the file is damaged or has a dtype that numpy lacks.
   """
   data = files.read_bytes(Path(path))
   start = 8 + int.from_bytes(data[:8], 'little')
@@ -49,7 +49,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _tensors(entries: dict[str, Any], data: memoryview) -> dict[str, np.ndarray]:
-  """Returns the tensors, which must lie one behind the other and fill the data."""
+  """Returns the tensors, which must be contiguous and fill the data."""
   tensors, end = {}, 0
   for name, entry in sorted(entries.items(), key=lambda item: item[1]['data_offsets']):
     dtype, shape, (first, last) = entry['dtype'], entry['shape'], entry['data_offsets']

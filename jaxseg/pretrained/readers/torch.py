@@ -1,7 +1,7 @@
 """Reads PyTorch's .pth/.pt files, old pickle format and new zip format, without PyTorch.
 
-A .pth file is a pickle, and a pickle can run any code: see `pickles`, which never runs one. What a file
-claims is added up and compared with its own bytes before anything of that size is made.
+A .pth file is a pickle, which can run any code: see `pickles`, which never does. The sizes that a file
+claims are added up and compared with its own before anything of that size is allocated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ZIP_MAGIC = b'PK\x03\x04'
 PICKLE_MAGIC = b'\x80'
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 _LEGACY_PROTOCOL = 1001
-# Where training scripts keep the weights among the rest of a checkpoint.
+# Where training scripts store the weights within a checkpoint.
 _NESTED_KEYS = ('state_dict', 'model', 'model_state_dict', 'model_state', 'net', 'weights')
 
 
@@ -33,7 +33,7 @@ class _Storage:
   dtype: str
   size: int
   values: np.ndarray | None = None  # [size], filled once the file's raw part is read
-  base: _Storage | None = None  # of a view: the storage that it looks into, `start` values on
+  base: _Storage | None = None  # of a view: the storage that it views from index `start`
   start: int = 0
 
   def flat(self) -> np.ndarray:
@@ -50,7 +50,7 @@ class _Tensor:
   stride: tuple[int, ...]
 
   def checked_bytes(self) -> int:
-    """Returns the size of the values; every claim of the file is checked before memory is looked at."""
+    """Returns the size of the values, after checking the file's metadata so that no access is out of bounds."""
     flat, integers = self.storage.flat(), (self.offset, *self.size, *self.stride)
     if flat is None or len(self.size) != len(self.stride):
       raise UserError('a tensor has no values, or its size and stride differ in length')
@@ -63,7 +63,7 @@ class _Tensor:
     return count * flat.itemsize
 
   def array(self) -> np.ndarray:
-    """Returns the values, of a tensor that was checked."""
+    """Returns the values of a checked tensor."""
     flat = self.storage.flat()
     strides = [s * flat.itemsize for s in self.stride]
     start = flat[self.offset :] if math.prod(self.size) else flat[:0]
@@ -99,19 +99,19 @@ _ALLOWED = {
   ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
   ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
   ('torch', 'Size'): whole_numbers,
-  **{('torch', name): dtype for name, dtype in _STORAGES.items()},  # a plain word: not callable
+  **{('torch', name): dtype for name, dtype in _STORAGES.items()},  # a string: not callable
 }
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
   """Reads the tensors of a saved state_dict under their names in the file.
 
-  Storage offsets, strides and shared storages are honoured; bfloat16 comes back as float32. Of a
-  checkpoint that nests the state_dict ('state_dict', 'model', ...) that part is read.
+  Storage offsets, strides and shared storages are honoured; bfloat16 becomes float32. If a checkpoint
+  nests the state_dict ('state_dict', 'model', ...), that part is read.
 
   Raises:
-    UserError: the file is broken, is no PyTorch file, or holds anything but plain containers,
-      numbers, strings and dense tensors; no such object is ever built.
+    UserError: the file is damaged, is not a PyTorch file, or holds anything but plain containers,
+      numbers, strings and dense tensors; other objects are never constructed.
   """
   try:
     with files.opened(Path(path)) as file:
