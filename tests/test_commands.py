@@ -116,6 +116,7 @@ class Interrupts:
     if name == 'jaxseg.console':
       os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 sys.meta_path.insert(0, Interrupts())
 sys.argv = ['jaxseg', '--help']
 commands.run()

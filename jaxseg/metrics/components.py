@@ -29,7 +29,7 @@ def detections_of(mask: np.ndarray, probabilities: np.ndarray) -> Detections:
     numbers = seg.components(mask == class_id)
     means = scipy.ndimage.mean(probabilities[..., class_id], numbers, range(1, numbers.max() + 1))
     slices = scipy.ndimage.find_objects(numbers)
-    for i in np.argsort(-means, class_id='stable')[: coco.MAX_DETECTIONS]:
+    for i in np.argsort(-means, kind='stable')[: coco.MAX_DETECTIONS]:
       rows, columns = slices[i]
       box = (columns.start, rows.start, columns.stop, rows.stop)
       objects.append((means[i], box, class_id, numbers == i + 1))

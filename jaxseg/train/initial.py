@@ -36,8 +36,8 @@ def start_from(
   """
   path, options, others = first_weights(experiment, variables), experiment.init, ''
   if path.is_dir():
-    others = '' if options.new else _other_classes(path, names)
     restored, step = load_variables(path, options.step)
+    others = '' if options.new else _other_classes(path, names)
     tensors, pixels = pretrained.flatten(restored), load_experiment(path).preprocess
     converted = pretrained.Converted(tensors, f'{path} at step {step}', pixels)
   else:
