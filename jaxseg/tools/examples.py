@@ -1,4 +1,4 @@
-"""Batches and states of the right shapes, made up: what tools trace and time a training step with."""
+"""Synthetic batches and states with which tools trace and time a training step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SQUARE = 32  # side of the objects, in pixels
 
 
 def training_size(experiment: Experiment) -> tuple[int, int]:
-  """Returns (height, width) of a training image, the largest: else of the first at hand, transformed.
+  """Returns (height, width) of the largest training image, or if unknown of the first one, transformed.
 
   Raises:
-    UserError: neither the config nor the dataset says it, and the images are not at hand.
+    UserError: neither the config nor the dataset specifies it, and there are no images.
   """
   steps, data = dict(experiment.config['augment']), experiment.config['data']
   cut = steps.get('crop', {}).get('size'), steps.get('pad', {}).get('size')
@@ -36,9 +36,9 @@ def training_size(experiment: Experiment) -> tuple[int, int]:
 
 
 def make_batch(experiment: Experiment, shape: tuple[int, int, int, int]) -> Batch:
-  """Returns random images uint8 [b,h,w,c] and labels [b,h,w], weights and objects where asked for.
+  """Returns random images uint8 [b,h,w,c] and labels [b,h,w], and weights and objects if needed.
 
-  Objects are squares in a grid, of class 1, as many as the task takes; all images have the same.
+  Objects are squares in a grid, of class 1, as many as the task allows; all images have the same.
   """
   random, loss = np.random.default_rng(0), experiment.config['loss']
   label = random.integers(0, experiment.settings.num_classes, shape[:3], dtype=np.uint8)
@@ -61,9 +61,9 @@ def _squares(height: int, width: int, count: int) -> np.ndarray:
 
 
 def make_state(shapes: Any) -> Any:
-  """Returns numpy arrays for a tree of shapes: He's kernels, neutral batch norm, all else zero.
+  """Returns numpy arrays for a tree of shapes: kernels by He, identity batch norm, the rest zero.
 
-  A program that draws the first values takes longer to compile than a small network's step.
+  Faster than the models' initialisers, whose program compiles longer than a small network's step.
   """
   random = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""Other functions and layers instead of ours, while a network is traced."""
+"""Replaces our functions and layers by others while a network is traced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HOLDERS = ('jaxseg.models.', 'jaxseg.nn.backbones.', 'jaxseg.tasks.')
 
 @contextlib.contextmanager
 def stand_ins(functions: Mapping[Callable, Callable]) -> Iterator[None]:
-  """Lets models, backbones, tasks and Flax's namespace have a stand-in wherever they hold a function or class."""
+  """Replaces functions and classes in the namespaces of models, backbones, tasks and Flax."""
   modules = [module for name, module in sys.modules.items() if name.startswith(_HOLDERS)]
   with contextlib.ExitStack() as stack:
     for module in (*modules, nn):

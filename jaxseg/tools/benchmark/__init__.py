@@ -1,1 +1,1 @@
-"""How fast, how large, and beside what: the figures of docs/benchmarks.md (launch/benchmark.py)."""
+"""Benchmarks of speed and memory against other implementations, for docs/benchmarks.md (launch/benchmark.py)."""

@@ -1,4 +1,4 @@
-"""What devices send each other in a compiled program, read from its text."""
+"""Communication between devices in a compiled program, parsed from its text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SHAPE = re.compile(r'\b(pred|[a-z]+\d+)\[([\d,]*)\]')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One array that one operation exchanges, as a device sees it.
+  """An array exchanged by an operation, as seen by a device.
 
   Attributes:
     kind: 'all-reduce', 'all-gather', 'all-to-all', 'reduce-scatter' or 'collective-permute'.
     dtype: XLA's name, as in 'f32'.
-    shape: of the result; of 'all-gather' that of all devices together.
+    shape: of the result; for 'all-gather' that of all devices together.
   """
 
   kind: str
@@ -32,7 +32,7 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-  """Reads `compiled.as_text()`; what is inside a loop is listed once."""
+  """Reads `compiled.as_text()`; operations in a loop are listed once."""
   result = []
   for types, kind, start in _LINE.findall(text):
     shapes = _SHAPE.findall(types)

@@ -1,4 +1,4 @@
-"""RoIAlign and non-maximum suppression alone, at the sizes that a config has for one image."""
+"""Benchmarks RoIAlign and non-maximum suppression alone, at a config's sizes for one image."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def table(
   torch: bool = False,
   trials: int = 5,
 ) -> dict[str, Any]:
-  """Times both, in turn with PyTorch's where asked for, and prints a line for each side.
+  """Times both, optionally alternating with PyTorch's, and prints a line for each side.
 
-  RoIAlign: value and gradient, of as many boxes as train the box head. Suppression: of a level's
-  candidates in training.
+  RoIAlign: value and gradient, with as many boxes as train the box head. Suppression: with a level's
+  training candidates.
 
   Args:
     experiment: of a Mask R-CNN.
     size: (height, width) of the image.
-    torch: whether PyTorch is timed too.
-    trials: rounds of which medians are taken.
+    torch: whether to time PyTorch too.
+    trials: rounds, of which the median is taken.
 
   Returns:
     operation -> {'seconds': {side: ...}, 'ratio': {...}, 'ratio_cpu': {...}}.
@@ -61,7 +61,7 @@ def table(
 
 
 def example(experiment: Experiment, size: tuple[int, int]) -> dict[str, Any]:
-  """Returns random maps and boxes (numpy) of one image, half to twice the anchors' size."""
+  """Returns random maps and boxes (numpy) of one image, the boxes half to twice the anchors' size."""
   model, rng = experiment.model(), np.random.default_rng(0)
   if not hasattr(model, 'anchor_sizes'):
     name = experiment.config['model']['name']
@@ -93,7 +93,7 @@ def example(experiment: Experiment, size: tuple[int, int]) -> dict[str, Any]:
 
 
 class Operations:
-  """Both, compiled, on the arrays of `example`."""
+  """Both operations, compiled, on the arrays of `example`."""
 
   def __init__(self, arrays: dict[str, Any]):
     self._maps = [jnp.asarray(m[0]) for m in arrays['maps']]
@@ -111,9 +111,9 @@ class Operations:
     self._suppress = jax.jit(lambda boxes: nms.suppress(boxes, scores, arrays['threshold']))
 
   def roi_align(self) -> None:
-    """Value and the gradient of the maps; returns when done."""
+    """Computes the value and the maps' gradient, and waits for them."""
     jax.block_until_ready(self._align(self._maps, self._weight))
 
   def suppress(self) -> None:
-    """Returns when done."""
+    """Computes the kept boxes, and waits for them."""
     jax.block_until_ready(self._suppress(self._candidates))

@@ -1,4 +1,4 @@
-"""How fast images come, alone and in the training loop; and what limits it all."""
+"""Throughput of the input, alone and in the training loop, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIRST_READ = 50  # images
 
 
 def measure_input(experiment: Experiment, steps: int) -> dict[str, float]:
-  """Reading, decoding and augmenting `steps` batches, once all is remembered that can be."""
+  """Measures reading, decoding and augmenting `steps` batches with warm caches."""
   source, batches = _batches(experiment)
   count, images = min(len(source), _FIRST_READ), steps * experiment.settings.batch_size
   first, first_cpu = _clocked(lambda i: source[i], count)
@@ -38,7 +38,7 @@ def measure_input(experiment: Experiment, steps: int) -> dict[str, float]:
 
 
 def measure_loop(workload: Workload, steps: int) -> dict[str, float]:
-  """The training loop without its records: input and step together."""
+  """Measures the training loop without logging: input and step together."""
   _, batches = _batches(workload.experiment)
   step, state, key = workload.loop_step()
 
@@ -78,7 +78,7 @@ def _batches(experiment: Experiment) -> tuple[Remembered, Batches]:
 
 
 def _clocked(function: Callable[[int], Any], count: int) -> tuple[float, float]:
-  """Calls a function with 0, 1, ...; returns wall and CPU seconds, a little above 0."""
+  """Calls a function with 0, 1, ...; returns wall and CPU seconds, always above 0."""
   wall, cpu = time.perf_counter(), time.process_time()
   for i in range(count):
     function(i)
@@ -86,7 +86,7 @@ def _clocked(function: Callable[[int], Any], count: int) -> tuple[float, float]:
 
 
 def bottleneck(result: Mapping[str, Any]) -> str:
-  """Names in one line what to improve first, from what has been measured."""
+  """Describes the bottleneck in one line, by the measurements."""
   waiting = result.get('loop', {}).get('waiting', 0.0)
   step = result.get('train') or result.get('infer')
   if waiting > 0.05:

@@ -1,4 +1,4 @@
-"""Peak memory of a training step on a CPU: a fresh process for each side, read at its end (Linux)."""
+"""Peak memory of a training step on a CPU, in a fresh process for each side (Linux)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ def measure(side: str, experiment: Experiment, size: tuple[int, int]) -> dict[st
 
   Args:
     side: 'ours', 'flax' or 'torch'.
-    experiment: its `batch_size` is the images a step.
+    experiment: its `batch_size` is the number of images per step.
     size: (height, width) of the images.
 
   Returns:
-    peak_bytes and steps_peak_bytes, both less what the process held after its imports. The first counts
-    all since then, compiling included; the second only what three further steps needed at most, once
-    two had run.
+    peak_bytes and steps_peak_bytes, both relative to the memory after imports. The first is the peak since
+    then, including compilation; the second is the peak of three more steps after the first two.
 
   Raises:
-    UserError: the side cannot be made, or its process ended.
+    UserError: the side cannot be built, or its process died.
   """
   with Process('footprint.Footprint', side, experiment.config, size) as process:
     return process.call('peaks')
 
 
 class Footprint:
-  """A side and its step, in the process that is measured."""
+  """A side and its step, in the measured process."""
 
   def __init__(self, side: str, config: dict, size: tuple[int, int]):
     self._side, self._experiment, self._size = side, build.experiment(config), size
@@ -56,7 +55,7 @@ class Footprint:
     step()
     step()
     first = resident_bytes(peak=True)
-    Path('/proc/self/clear_refs').write_text('5', encoding='ascii')  # the peak starts anew
+    Path('/proc/self/clear_refs').write_text('5', encoding='ascii')  # resets the peak
     for _ in range(3):
       step()
     steps = resident_bytes(peak=True)

@@ -1,4 +1,4 @@
-"""What a training step needs, by the compiler's own account: nothing of the network is allocated."""
+"""A training step's memory as reported by the compiler, without allocating the network."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def fit_table(
   batches: Sequence[int],
   sizes: Sequence[tuple[int, int]],
 ) -> list[dict[str, Any]]:
-  """Will it fit: batch x crop x remat against a device's memory; prints each as soon as it is known.
+  """Compares batch x crop x remat with a device's memory; prints each result as soon as it is known.
 
   Args:
     experiment: its `batch_size` and the model's `remat` are replaced.
-    batches: images a step, over all devices.
+    batches: images per step, over all devices.
     sizes: (height, width) of the images.
 
   Returns:
-    A dict for each: batch, size, remat, needed_bytes (all devices that share this memory),
-    limit_bytes, fits. needed_bytes is None where the compiler itself gave up. Of batches larger than
-    one that does not fit, none.
+    A dict for each: batch, size, remat, needed_bytes (of all devices that share this memory),
+    limit_bytes, fits. needed_bytes is None if the compiler itself ran out of memory. Batches larger than
+    one that does not fit are skipped.
   """
   table = []
   limit = device_limit_bytes(jax.local_devices()[0])
@@ -67,7 +67,7 @@ def _shared_bytes(
 
 
 def _needed(program: Program) -> int:
-  """Returns bytes of one device."""
+  """Returns bytes per device."""
   return sum(program.bytes.values())
 
 
@@ -76,19 +76,19 @@ def spatial_table(
   size: tuple[int, int],
   devices: Sequence[int] = (1, 2, 4, 8),
 ) -> list[dict[str, Any]]:
-  """Rows of an image split over devices: what each one needs and sends; prints each likewise.
+  """Memory and communication per device with an image's rows split over devices; prints each likewise.
 
   Args:
     experiment: `parallel` and `mesh` are replaced.
     size: (height, width) of the images.
-    devices: numbers of devices that share the rows of every image.
+    devices: numbers of devices to split the rows of every image over.
 
   Returns:
-    A dict for each: devices, needed_bytes of one device (arguments, outputs and temporaries), and what
-    one device exchanges in a step: all_reduce_bytes, halo_bytes, gather_bytes.
+    A dict for each: devices, and per device needed_bytes (arguments, outputs and temporaries) and the
+    bytes exchanged per step: all_reduce_bytes, halo_bytes, gather_bytes.
 
   Raises:
-    UserError: fewer devices than asked for, or rows that do not divide.
+    UserError: too few devices, or rows that do not divide evenly.
   """
   if max(devices) > len(jax.devices()):
     raise UserError(

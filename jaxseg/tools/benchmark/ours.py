@@ -1,4 +1,4 @@
-"""Our side of the benchmark: a config's training step and its inference, compiled and ready."""
+"""Our side of the benchmark: a config's compiled training step and inference."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from jaxseg.types import Array, Batch, UserError
 def changed(
   experiment: Experiment, model: Mapping[str, Any] = MappingProxyType({}), **settings: Any
 ) -> Experiment:
-  """Returns the experiment with other options of the model, or keys on top."""
+  """Returns the experiment with other model options or top-level keys."""
   config = {**experiment.config, **settings}
   return build({**config, 'model': {**config['model'], **model}})
 
 
 def _with_weights(task: Any) -> Any:
-  """Weights that would be computed from the labels are ones: their values cost nothing."""
+  """Replaces class weights that would be computed from labels by ones, which does not change the cost."""
   if not isinstance(getattr(task, 'class_weights', None), str):
     return task
   return dataclasses.replace(task, class_weights=(1.0,) * task.num_classes)
@@ -42,9 +42,9 @@ class Program:
 
   Attributes:
     call: runs it once and returns when it is done.
-    compiled: of JAX.
+    compiled: JAX's executable.
     compile_seconds: tracing, lowering and compiling, without the persistent cache.
-    devices: number of devices that it runs on.
+    devices: number of devices it runs on.
   """
 
   call: Callable[[], None]
@@ -54,7 +54,7 @@ class Program:
 
   @property
   def bytes(self) -> dict[str, int]:
-    """Memory of one device by kind, by the compiler's own account, known before any is allocated.
+    """Memory per device by kind as reported by the compiler, before any is allocated.
 
     Outputs that reuse a donated argument are not counted.
     """
@@ -70,10 +70,10 @@ class Workload:
   """The parts of an experiment, for random images of one shape.
 
   Args:
-    experiment: its `batch_size` is the images a step.
+    experiment: its `batch_size` is the number of images per step.
     size: (height, width) of the images.
-    stock_layers: Flax's and lax's layers instead of ours.
-    devices: to compile for, which need not be there; default: those of this machine.
+    stock_layers: use Flax's and lax's layers instead of ours.
+    devices: to compile for, which need not exist; default: those of this machine.
 
   Raises:
     UserError: a size that the network cannot take.
@@ -123,10 +123,10 @@ class Workload:
     return parameter_count(self._shapes.params)
 
   def train_program(self) -> Program:
-    """The step: images to the network's range, forward, backward, update."""
+    """The step: preprocessing, forward, backward, update."""
     compiled, seconds = self._compile(self.lower_train)
 
-    @functools.cache  # nothing is allocated before the first call
+    @functools.cache  # allocate nothing before the first call
     def carry():
       (_, batch_sharding, _), _ = compiled.input_shardings
       state = self.wrapper.place_state(make_state(self._shapes))
@@ -139,7 +139,7 @@ class Workload:
     return Program(call, compiled, seconds, len(self.wrapper.devices))
 
   def infer_program(self) -> Program:
-    """Logits (or detections) of one batch, with population statistics."""
+    """Logits (or detections) of one batch, with running statistics."""
 
     def infer(variables, batch):
       outputs = self._apply(variables, batch['image'])
@@ -172,12 +172,12 @@ class Workload:
       return self.wrapper.map_predict(step).lower(self._shapes.variables, batch)
 
   def predict_step(self, *, maps: bool) -> Callable[[Any, Batch], Any]:
-    """What evaluation (with `maps`, prediction) runs; see train.step.make_predict_step."""
+    """The step of evaluation, or with `maps` of prediction; see train.step.make_predict_step."""
     preprocess = self.experiment.preprocess
     return make_predict_step(self.model, self._task, preprocess, size=self.shape[1:3], maps=maps)
 
   def _batch_shapes(self, batch: Batch) -> Any:
-    """Shapes of a placed batch, of all hosts."""
+    """Shapes of a placed batch over all hosts."""
     shapes = jax.eval_shape(lambda: batch)
     if isinstance(self.wrapper, parallel.Pmap):
       n = len(self.wrapper.devices)
@@ -188,7 +188,7 @@ class Workload:
     return jax.tree.map(split, shapes)
 
   def loop_step(self) -> tuple[Callable, Any, Array]:
-    """The step as the training loop calls it: step(state, placed batch, key), the state, the key."""
+    """Returns the training loop's step(state, placed batch, key), a state and a key."""
     state = self.wrapper.place_state(make_state(self._shapes))
     return self.wrapper.wrap_train(self._step), state, self._key
 
@@ -219,8 +219,8 @@ class Workload:
 def flops(experiment: Experiment, size: tuple[int, int], *, train: bool) -> float:
   """FLOPs of one step or inference, all devices, as the compiler counts them.
 
-  Counted on the program with stock layers and before optimisation: XLA counts a loop's body once
-  whatever the number of rounds, and a rewritten operation by what it rewrote it to.
+  Counted with stock layers and before optimisation, because XLA counts a loop's body once regardless of
+  the iterations, and an operation that it rewrites by its replacement.
   """
   one = changed(experiment, accumulate=1, parallel='mesh', mesh='data:1')
   return Workload(one, size, stock_layers=True).flops(train=train)

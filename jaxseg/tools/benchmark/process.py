@@ -1,7 +1,6 @@
-"""A part of the benchmark in a separate process: its threads and memory must not be the other's.
+"""A part of the benchmark in a separate process, so that threads and memory are not shared.
 
-Timed in one process with ours, a training step of PyTorch's took 1.4 times the CPU time that it takes
-alone.
+In one process with ours, PyTorch's training step took 1.4 times the CPU time that it takes alone.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from jaxseg.types import UserError
 
 
 class Process:
-  """An object in another process, whose methods are called from here; it sleeps between two calls.
+  """A proxy of an object in another process, which is idle between calls.
 
   Args:
-    maker: 'module.name' in this package, of what makes the object there.
-    arguments: of the maker.
+    maker: 'module.name' of its factory, in this package.
+    arguments: of the factory.
 
   Raises:
-    UserError: what the maker or a method raises; the process ended.
+    UserError: raised by the factory or a method, or the process died.
   """
 
   def __init__(self, maker: str, *arguments: Any):
@@ -43,13 +42,13 @@ class Process:
     self._process.join()
 
   def call(self, name: str) -> Any:
-    """Calls a method; returns its result, of one without a result the CPU seconds that it took."""
+    """Calls a method; returns its result, or its CPU seconds if that is None."""
     with _explained():
       self._pipe.send(name)
     return self._receive()
 
   def program(self, name: str) -> Callable[[], Any]:
-    """Returns what calls the method of that name."""
+    """Returns a function that calls the method of that name."""
     return lambda: self.call(name)
 
   def _receive(self) -> Any:
@@ -83,5 +82,5 @@ def _serve(pipe: Any, maker: str, arguments: tuple[Any, ...]) -> None:
       pipe.send(time.process_time() - cpu if result is None else result)
   except UserError as e:
     pipe.send(e)
-  except EOFError:  # the other side is done
+  except EOFError:  # the other side has finished
     pass

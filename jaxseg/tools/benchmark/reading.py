@@ -1,6 +1,6 @@
-"""What it costs to read others' files with care: each reader beside a plain one of the same file, in turn.
+"""The cost of reading untrusted files safely: each reader alternates with a plain one of the same file.
 
-The plain ones are what one would write where nobody means harm: json.loads, Pillow, tarfile, safetensors.
+The plain ones are the usual way to read trusted files: json.loads, Pillow, tarfile, safetensors.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Pair = tuple[Callable[[], Any], Callable[[], Any]]
 
 
 def run(trials: int = 5, json_file: str | None = None) -> dict[str, Any]:
-  """Times all of `pairs`, and prints the part of the plain reader's time that ours takes.
+  """Times all of `pairs`, and prints our time relative to the plain reader's.
 
   Args:
-    trials: rounds of which medians are taken.
-    json_file: where to write what is returned.
+    trials: rounds, of which the median is taken.
+    json_file: to write the result to.
 
   Returns:
-    what is read -> {'seconds': {'ours': ..., 'plain': ...}, 'ratio': ..., 'ratio_cpu': ...}.
+    kind of file -> {'seconds': {'ours': ..., 'plain': ...}, 'ratio': ..., 'ratio_cpu': ...}.
   """
   result = {}
   with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def _read(reader: Callable[[], Any]) -> None:
 
 
 def pairs(folder: Path) -> dict[str, Pair]:
-  """Makes files in a folder and returns ours and the plain reader of each, by what is read."""
+  """Creates files in a folder, and returns our and the plain reader of each, by kind."""
   log, outlines, small, image, packed, weights = (folder / name for name in _FILES)
   _make(folder)
 

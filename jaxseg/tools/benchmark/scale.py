@@ -1,7 +1,7 @@
-"""How time and memory grow with the number of images: whole commands, each in a process of its own.
+"""How time and memory scale with the number of images, for whole commands in separate processes.
 
-A training split of N made images, 16 x 16 pixels of two classes, and a few held out: planned, checked, built into
-records, trained for one step and evaluated. What is linear takes as long for every further thousand.
+A training split of N generated images, 16 x 16 pixels of two classes, and a few held out: planned, checked, built
+into records, trained for one step and evaluated. Linear cost is the same for every further thousand.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ COMMANDS = {
   'plan': 'data plan --folder=images --output=mine.py',
   'check': 'data check --config=mine.py --output=checked',
   'first step': 'train --config=mine.py --workdir=run --stop_at=1 --config.log.figures=0 '
-  '--config.compile_cache=programs',  # none of another run's
+  '--config.compile_cache=programs',  # not shared with other runs
   'evaluation': 'evaluate --workdir=run --split=train --step=latest',
 }  # records are built by plan, which reads them first
-# What Linux counts in ru_maxrss begins with the memory of the caller: a command keeps its own account.
+# Linux's ru_maxrss starts at the caller's memory, so a command measures itself.
 _RUN = """
 import atexit, pathlib, runpy, sys
 kept = pathlib.Path(sys.argv.pop(1))
@@ -43,7 +43,7 @@ runpy.run_module('jaxseg', run_name='__main__', alter_sys=True)
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Of a command: seconds of the wall and of all cores, and the most memory that it held, in bytes."""
+  """A command's wall seconds, CPU seconds and peak memory in bytes."""
 
   seconds: float
   cpu_seconds: float
@@ -55,10 +55,10 @@ def run(counts: Sequence[int], json_file: str | None = None) -> dict[int, dict[s
 
   Args:
     counts: of training images.
-    json_file: where to write what is returned.
+    json_file: to write the result to.
 
   Raises:
-    UserError: a command that failed.
+    UserError: a command failed.
   """
   costs = {}
   for count in counts:
@@ -116,7 +116,7 @@ def measure(words: Sequence[str], folder: str) -> Cost:
 
 
 def table(costs: Mapping[int, Mapping[str, Cost]]) -> Table:
-  """Returns a row a command: seconds and memory for each count, and what each thousand more adds at the end."""
+  """Returns a row per command: seconds and memory for each count, and the increase per thousand at the end."""
   made, counts = Table('', title='seconds of all cores, peak memory'), [*costs]
   for count in counts:
     made.add_column(f'{count:,} images', justify='right')

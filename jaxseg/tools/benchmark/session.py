@@ -1,4 +1,4 @@
-"""What launch/benchmark.py does: measures the parts asked for, prints lines, returns one dict."""
+"""Implements launch/benchmark.py: measures the requested modes, prints lines, returns one dict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
 MODES = ('train', 'infer', 'memory', 'input', 'loop')
-TABLES = ('fit', 'spatial', 'detection')  # modes that are measured alone
+TABLES = ('fit', 'spatial', 'detection')  # modes that cannot be combined with others
 COMPARE = ('torch', 'flax')
 
 
@@ -47,17 +47,17 @@ def run(
 
   Args:
     config: of jaxseg.config.load.
-    modes: of MODES, or one of TABLES; () is all of MODES that the data allow.
-    batches: images a step, default config.batch_size; several only for the mode 'fit'.
-    sizes: (height, width) of the images, default those of the training; several likewise.
-    json_file: where to write what is returned.
+    modes: of MODES, or one of TABLES; () is all of MODES, without those whose data are missing.
+    batches: images per step, default config.batch_size; several only for the mode 'fit'.
+    sizes: (height, width) of the images, default those of training; several likewise.
+    json_file: to write the result to.
     options: further attributes of `Session`.
 
   Returns:
-    Everything measured, by mode; seconds, bytes, images and FLOPs, never scaled.
+    All measurements by mode, in plain units: seconds, bytes, images and FLOPs.
 
   Raises:
-    UserError: an unknown mode or comparison, a size the network cannot take, data that is missing.
+    UserError: an unknown mode or comparison, a size that the network cannot take, missing data.
   """
   compare = options.get('compare', ())
   if json_file and not _is_result(files.place(json_file)):
@@ -85,7 +85,7 @@ def run(
 
 
 def _is_result(file: Path) -> bool:
-  """Whether a file is free or a benchmark's."""
+  """Whether a file does not exist or is a benchmark's."""
   try:
     return bool(files.read_json(file).keys() & {*MODES, *TABLES})
   except (UserError, AttributeError):
@@ -101,7 +101,7 @@ def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _cropped(augment: Sequence[tuple[str, dict]], size: tuple[int, int]) -> tuple:
-  """Returns the transforms with a crop of this size."""
+  """Returns the transforms with crops of this size."""
   steps = [(name, {**o, 'size': size} if name == 'crop' else o) for name, o in augment]
   return (*steps, *(() if 'crop' in dict(steps) else (('crop', {'size': size}),)))
 
@@ -111,12 +111,12 @@ class Session:
   """One experiment at one shape.
 
   Attributes:
-    experiment: its `batch_size` is the images a step.
+    experiment: its `batch_size` is the number of images per step.
     size: (height, width) of the images.
-    compare: of COMPARE, what to time in turn with ours.
-    trials: rounds of which medians are taken.
+    compare: of COMPARE: sides that alternate with ours.
+    trials: rounds, of which the median is taken.
     steps: training steps of the loop, and batches of the input alone.
-    matmul_side: of the matrix product whose rate is the yardstick; 0: enough to fill the device.
+    matmul_side: of the matrix product used as reference; 0: enough to saturate the device.
   """
 
   experiment: Experiment
@@ -143,7 +143,7 @@ class Session:
     return self.experiment.settings.batch_size
 
   def run(self, modes: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures the modes; all, but those whose data are missing, where none is given."""
+    """Measures the modes; by default all except those whose data are missing."""
     for mode in modes:
       if mode in TABLES:
         return {mode: getattr(self, f'measure_{mode}')()}
@@ -191,7 +191,7 @@ class Session:
     return self._compute('infer')
 
   def _compute(self, mode: str) -> dict[str, Any]:
-    """Times a step or an inference in turn with the other sides and the matrix product."""
+    """Times a step or an inference, alternating with the other sides and the matrix product."""
     dtype = self.experiment.settings.dtype
     program = getattr(self._workload, f'{mode}_program')()
     kinds = zip(('arguments', 'temporary', 'new'), program.bytes.values(), strict=True)
@@ -229,7 +229,7 @@ class Session:
     }
 
   def measure_memory(self) -> dict[str, Any]:
-    """On a CPU in new processes; elsewhere the allocators' peaks of the training above."""
+    """Measured in new processes on a CPU; elsewhere by the allocators' peaks in `measure_train`."""
     if self._devices[0].platform == 'cpu':
       sides = ('ours', *self.compare)
       peaks = {side: footprint.measure(side, self.experiment, self.size) for side in sides}

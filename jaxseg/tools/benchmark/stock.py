@@ -1,4 +1,4 @@
-"""The same networks with the layers that Flax and lax bring: what ours are compared with."""
+"""The same networks with the standard layers of Flax and lax, for comparison with ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxseg.types import Array
 
 
 def layers(active: bool = True) -> contextlib.AbstractContextManager[None]:
-  """While it is open, what is traced of our models and backbones uses stock layers."""
+  """A context in which our models and backbones are traced with stock layers."""
   return stand_ins(_STOCK if active else {})
 
 
@@ -34,14 +34,14 @@ def max_pool(
   *,
   ceil: bool = False,
 ) -> Array:
-  """`nn.max_pool`; Caffe's partial windows by padding."""
+  """`nn.max_pool`, with padding for Caffe's partial windows."""
   if ceil:
     padding = tuple((0, -(n - window) % stride) for n in x.shape[1:3])
   return nn.max_pool(x, (window, window), (stride, stride), padding)
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
-  """The windows side by side, their maximum and its index."""
+  """Stacks the windows and takes their maximum and its index."""
   b, h, w, c = x.shape
   padded = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
   rows, columns = (h + 1) // 2, (w + 1) // 2
@@ -61,7 +61,7 @@ def max_unpool(x: Array, index: Array, size: tuple[int, int]) -> Array:
 def upsample_bilinear(
   x: Array, factor: int, *, size: tuple[int, int] | None = None, offset: tuple[int, int] = (0, 0)
 ) -> Array:
-  """The depthwise transposed convolution that it is defined by, cropped to `size` from `offset` on."""
+  """The depthwise transposed convolution that defines it, cropped to `size` at `offset`."""
   channels, side = x.shape[-1], 2 * factor
   kernel = jnp.asarray(fast.bilinear_kernel(side), x.dtype)[..., None, None]
   y = lax.conv_general_dilated(

@@ -1,4 +1,4 @@
-"""Clocks: several programs in turn, the matrix product's rate, and what a process holds in memory."""
+"""Measures programs in alternation, the rate of a matrix product, and a process's memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_LEAST_SECONDS = 0.2  # a trial repeats a program until its clock is beyond doubt
+_LEAST_SECONDS = 0.2  # a trial repeats a program for at least this long
 _MATMUL_SIDE = {'cpu': 2048}  # elsewhere 8192
 
 
@@ -23,9 +23,9 @@ class Times:
   """Medians over the trials.
 
   Attributes:
-    wall: seconds a call.
-    cpu: seconds of all the process's cores a call: what a busy machine disturbs less.
-    trials: wall seconds a call of each trial.
+    wall: seconds per call.
+    cpu: CPU seconds per call over all cores, less affected by a busy machine.
+    trials: wall seconds per call in each trial.
   """
 
   wall: float
@@ -33,16 +33,16 @@ class Times:
   trials: tuple[float, ...]
 
   def share_of(self, other: Times) -> tuple[float, float]:
-    """Returns the parts of the other's wall and CPU seconds that this takes."""
+    """Returns wall and CPU seconds relative to the other's."""
     return self.wall / other.wall, self.cpu / max(other.cpu, 1e-9)
 
 
 def in_turn(programs: Mapping[str, Callable[[], float | None]], trials: int) -> dict[str, Times]:
-  """Times programs one after the other, again and again: what disturbs one disturbs all.
+  """Times programs in alternation, so that disturbances affect all of them.
 
   Args:
-    programs: each call does the work once and returns only when it is done; what it returns, if
-      anything, are CPU seconds that it took in another process.
+    programs: each call does the work once and blocks until it is done; its result, if any, is the CPU
+      seconds spent in another process.
     trials: rounds; each turn begins with one untimed call.
 
   Returns:
@@ -56,7 +56,7 @@ def in_turn(programs: Mapping[str, Callable[[], float | None]], trials: int) -> 
     walls[name], cpus[name] = [], []
   for _ in range(trials):
     for name, program in programs.items():
-      program()  # memory and caches are the others' at first; training steps follow each other
+      program()  # caches are the others' at first, but warm in training
       wall, cpu = _clock(program, repeats[name])
       walls[name].append(wall)
       cpus[name].append(cpu)
@@ -75,7 +75,7 @@ def _clock(program: Callable[[], float | None], repeats: int) -> tuple[float, fl
 
 
 def record(times: Mapping[str, Times], sides: Sequence[str]) -> dict[str, Any]:
-  """Returns 'seconds' of all, and 'ratio' and 'ratio_cpu': the part of each side's that 'ours' takes."""
+  """Returns 'seconds' of all, and 'ratio' and 'ratio_cpu': ours relative to each side."""
   shares = {side: times['ours'].share_of(times[side]) for side in sides if side != 'ours'}
   return {
     'seconds': {name: dataclasses.asdict(t) for name, t in times.items()},
@@ -85,7 +85,7 @@ def record(times: Mapping[str, Times], sides: Sequence[str]) -> dict[str, Any]:
 
 
 def line(times: Times, ours: Times) -> str:
-  """Writes the seconds of a call, and of another side's the part that ours takes."""
+  """Formats the seconds per call, and for another side ours relative to them."""
   text = f'{times.wall:.4g} s ({times.cpu:.4g} CPU-s)'
   if times is ours:
     return text
@@ -99,9 +99,9 @@ def matmul(
   """A square matrix product on each device at once, to be timed, and its FLOPs over all devices.
 
   Args:
-    devices: those the network runs on.
-    dtype: of the factors; products are summed as the device does by default.
-    side: rows and columns; 0 is enough to fill the device.
+    devices: that the network runs on.
+    dtype: of the factors; accumulation is the device's default.
+    side: rows and columns; 0: enough to saturate the device.
   """
   side = side or _MATMUL_SIDE.get(devices[0].platform, 8192)
   multiply = jax.pmap(lambda a: a @ a, devices=devices)
@@ -114,19 +114,19 @@ def matmul(
 
 
 def resident_bytes(*, peak: bool = False, status: str | Path = '/proc/self/status') -> int:
-  """Memory of this process, or of the one whose status it is, now or at most so far (Linux)."""
+  """Resident memory, or its peak, of this process or that of the `status` file (Linux)."""
   name = 'VmHWM:' if peak else 'VmRSS:'
   with open(status, encoding='utf-8') as f:
     return next(int(line.split()[1]) << 10 for line in f if line.startswith(name))
 
 
 def device_peak_bytes(device: jax.Device) -> int | None:
-  """The allocator's peak, None where the device (a CPU) keeps no account."""
+  """The allocator's peak; None if the device (a CPU) does not report it."""
   return (device.memory_stats() or {}).get('peak_bytes_in_use')
 
 
 def device_limit_bytes(device: jax.Device) -> int:
-  """Memory that programs may take on the device: the allocator's limit; a CPU's free memory."""
+  """Memory available to programs on the device: the allocator's limit, or a CPU's free memory."""
   limit = (device.memory_stats() or {}).get('bytes_limit')
   if limit is not None:
     return limit

@@ -1,4 +1,4 @@
-"""RoIAlign and non-maximum suppression as a PyTorch user writes them, without compiled extras."""
+"""RoIAlign and non-maximum suppression in plain PyTorch, without compiled extensions."""
 
 import os
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 
 
 def roi_align(maps, strides, boxes, levels, size, samples=2):
-  """Bins of boxes by bilinear interpolation; pixels are areas; outside, the border's value.
+  """Samples boxes by bilinear interpolation; pixels are areas; the border's value is used outside.
 
   Args:
-    maps: [1, c, h, w] of each level; strides: image pixels a cell; boxes: [n, 4] in pixels; levels:
-      [n], which map; size: bins along a side; samples: points along a side of a bin.
+    maps: [1, c, h, w] of each level; strides: image pixels per cell; boxes: [n, 4] in pixels; levels:
+      [n], index of the map; size: bins along a side; samples: points along a side of a bin.
 
   Returns:
     [n, c, size, size].
@@ -31,7 +31,7 @@ def roi_align(maps, strides, boxes, levels, size, samples=2):
     grid = torch.stack(
       [x[:, None].expand(-1, count, -1), y[:, :, None].expand(-1, -1, count)], dim=-1
     )
-    grid = grid.reshape(1, -1, count, 2)  # all boxes one below the other, so the map is read once
+    grid = grid.reshape(1, -1, count, 2)  # all boxes in one grid, so that the map is read once
     values = F.grid_sample(features, grid, padding_mode='border', align_corners=False)
     bins = F.avg_pool2d(values, samples)
     bins = bins.reshape(bins.shape[1], len(chosen), size, size).transpose(0, 1)
@@ -40,7 +40,7 @@ def roi_align(maps, strides, boxes, levels, size, samples=2):
 
 
 def suppress(boxes, threshold):
-  """Which boxes [n, 4], sorted by falling score, no better one that is kept overlaps."""
+  """Greedy NMS of boxes [n, 4], sorted by descending score; returns which to keep."""
   area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
   low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
   high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
@@ -54,7 +54,7 @@ def suppress(boxes, threshold):
 
 
 class TorchOperations:
-  """Both, on one image's arrays; see detection.Operations."""
+  """Both operations on one image's arrays; see detection.Operations."""
 
   def __init__(self, arrays):
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -68,13 +68,13 @@ class TorchOperations:
     self._threshold = arrays['threshold']
 
   def roi_align(self):
-    """Value and the gradient of the maps; returns when done."""
+    """Computes the value and the maps' gradient, and waits for them."""
     for features in self._maps:
       features.grad = None
     out = roi_align(self._maps, self._strides, self._boxes, self._levels, self._size)
     out.backward(self._weight)
 
   def suppress(self):
-    """Returns when done."""
+    """Computes the kept boxes, and waits for them."""
     with torch.inference_mode():
       suppress(self._sorted, self._threshold)

@@ -1,6 +1,6 @@
 """EfficientNet-Lite in PyTorch, written from its description, and the U-Net on it.
 
-Modules have the names of the port whose weights are published: _conv_stem, _bn0, _blocks.0._bn1 ...
+Modules are named as in the port with published weights: _conv_stem, _bn0, _blocks.0._bn1 ...
 """
 
 import math
@@ -39,7 +39,7 @@ class SameConv(nn.Conv2d):
 
 
 class Block(nn.Module):
-  """An inverted residual."""
+  """An inverted residual block."""
 
   def __init__(self, inputs, outputs, side, stride, expansion):
     super().__init__()
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-  """Lite 0, 1 or 2, a classifier; `features` gives the maps of strides 2 to 32, finest first."""
+  """The classifier Lite 0, 1 or 2; `features` returns the maps of strides 2 to 32, finest first."""
 
   def __init__(self, number=0, num_classes=1000, channels=3):
     super().__init__()
@@ -102,13 +102,13 @@ class EfficientNetLite(nn.Module):
 
 
 def scaled(channels, factor):
-  """The multiple of eight that is nearest, but never below nine tenths."""
+  """Rounds to the nearest multiple of eight, but not below nine tenths."""
   nearest = max(8, int(channels * factor + 4) // 8 * 8)
   return nearest + 8 if nearest < 0.9 * channels * factor else nearest
 
 
 class UNet(torch_models.UNet):
-  """U-Net with EfficientNet-Lite for its contracting path, batch norm in the decoder's levels 4 to 1."""
+  """U-Net with EfficientNet-Lite as encoder, batch norm in the decoder's levels 4 to 1."""
 
   def __init__(self, num_classes, channels, width, number=0, dropout=0.0):
     nn.Module.__init__(self)
@@ -133,7 +133,7 @@ class UNet(torch_models.UNet):
 
 
 def unet(classes, channels, *, width, depth, padding, batch_norm, dropout_rate, backbone):
-  """The U-Net of a config: the paper's contracting path, or EfficientNet-Lite."""
+  """A config's U-Net, with the paper's encoder or EfficientNet-Lite."""
   if backbone is None:
     padding = 1 if padding == 'same' else 0
     options = dict(batch_norm=batch_norm, dropout=dropout_rate)

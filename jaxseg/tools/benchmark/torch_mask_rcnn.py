@@ -1,7 +1,6 @@
-"""Mask R-CNN's step from torchvision's detection parts, at a config's widths: the other side.
+"""PyTorch's side: Mask R-CNN's step from torchvision's detection parts, with a config's widths.
 
-torchvision's compiled suppression and RoIAlign are taken where they are installed; a build of
-torchvision without them gets torch_detection's.
+torchvision's compiled NMS and RoIAlign are used if installed, else those of torch_detection.
 """
 
 import functools
@@ -24,12 +23,12 @@ from jaxseg.types import UserError
 _FORWARD = ('nms', 'roi_align', 'roi_pool', 'ps_roi_align', 'ps_roi_pool', 'deform_conv2d')
 _BACKWARD = tuple(f'_{name}_backward' for name in _FORWARD[1:])
 _OPERATORS = (*_FORWARD, 'qnms', 'qroi_align', *_BACKWARD)
-_LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')  # what it declares goes when it goes
+_LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')  # its declarations live as long
 
 
 @functools.cache
 def import_torchvision():
-  """Returns torchvision, beside a build of torch that lacks its operators too.
+  """Returns torchvision, even if its operators are missing from this build.
 
   Raises:
     UserError: it is not installed.
@@ -39,14 +38,14 @@ def import_torchvision():
     raise UserError('PyTorch has no Mask R-CNN without torchvision: pip install torchvision')
   try:
     torch.ops.load_library(Path(spec.origin).with_name('_C.so'))
-  except OSError:  # torchvision describes operators that nothing has declared then
+  except OSError:  # torchvision registers fakes of operators that are then undeclared
     for name in _OPERATORS:
       _LIBRARY.define(f'{name}(Tensor x) -> Tensor')
   return importlib.import_module('torchvision')
 
 
 class TorchDetector(torch_side.TorchSide):
-  """As TorchSide; the batch holds objects too, and PyTorch compiles nothing."""
+  """A TorchSide whose batch includes objects, without torch.compile."""
 
   compiled = False
 
@@ -64,13 +63,13 @@ SIDE = TorchDetector
 
 
 def mask_rcnn(classes, channels, **options):
-  """From the options of the JAX model: forward(images, targets) -> losses, else detections."""
+  """Builds it from the JAX model's options: forward(images, targets) -> losses; without targets, detections."""
   _replace_missing_operators(import_torchvision())
   return MaskRCNN(classes, channels, SimpleNamespace(**options))
 
 
 class MaskRCNN(nn.Module):
-  """Widths, anchors and samples are those of `ours`, the options of jaxseg.models.mask_rcnn.Model."""
+  """Widths, anchors and samples come from `ours`, the options of jaxseg.models.mask_rcnn.Model."""
 
   def __init__(self, classes, channels, ours):
     super().__init__()
@@ -136,7 +135,7 @@ def _heads(classes, maps, ours):
 
 
 class ResNet(nn.Module):
-  """Bottlenecks; forward returns the stages' maps, '0' the finest."""
+  """A bottleneck ResNet; forward returns the stages' maps, '0' the finest."""
 
   def __init__(self, stage_sizes, width, channels):
     super().__init__()
@@ -149,7 +148,7 @@ class ResNet(nn.Module):
     self._frozen_norm = False
 
   def freeze(self, stages, norm):
-    """The stem and `stages` stages get no gradients; where `norm`, statistics stay as they are."""
+    """Freezes the stem and `stages` stages, and with `norm` all batch norms with their statistics."""
     self._frozen_norm = norm
     for part in (self.stem, *self.stages[:stages]) if stages else ():
       part.requires_grad_(False)
@@ -163,7 +162,7 @@ class ResNet(nn.Module):
     return self
 
   def _norms(self):
-    """Those that are frozen."""
+    """The frozen batch norms."""
     return [m for m in self.modules() if self._frozen_norm and isinstance(m, nn.BatchNorm2d)]
 
   def forward(self, x):
@@ -174,7 +173,7 @@ class ResNet(nn.Module):
 
 
 def _target(batch, image, device):
-  """One image's objects as torchvision takes them."""
+  """Returns an image's objects in torchvision's format."""
   used = np.flatnonzero(batch['classes'][image] > 0)
   masks = np.zeros((len(used), *batch['image'].shape[1:3]), bool)
   shown = batch['masks'][image][used] / 255, batch['mask_boxes'][image][used]
@@ -203,7 +202,7 @@ def _nms(boxes, scores, threshold):
 
 
 def _roi_align(features, rois, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
-  """RoIAlign with pixels as areas; `rois` [n, 5] begin with the number of their image."""
+  """RoIAlign with pixels as areas; the first column of `rois` [n, 5] is the image's index."""
   size = output_size if isinstance(output_size, int) else output_size[0]
   samples = max(sampling_ratio, 1)
   out = features.new_zeros(len(rois), features.shape[1], size, size)

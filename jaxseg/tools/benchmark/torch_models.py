@@ -1,8 +1,8 @@
-"""FCN, SegNet and U-Net once more, in PyTorch, written from the papers: the other side.
+"""PyTorch's side: FCN, SegNet and U-Net, written from the papers.
 
-The benchmark times them, the parity tests compare with them. Modules carry the names of our
-parameters, so that weights and gradients map one to one. Nothing here looks at the JAX models, and
-nothing but the benchmark's comparison and the tests imports this file: PyTorch is no requirement.
+The benchmark times them, and the parity tests compare with them. Modules have the names of our
+parameters, so that weights and gradients map one to one. This file is independent of the JAX models, and
+only the benchmark's comparison and the tests import it: PyTorch is not a requirement.
 The functions at the end build a network from the options of its JAX model.
 """
 
@@ -15,7 +15,7 @@ VGG16 = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))  # (convolutions, channels in u
 
 
 class Net(nn.Module):
-  """A module whose children have names of ours."""
+  """A module whose children have our names."""
 
   def conv(self, name, inputs, outputs, size, padding=0, bias=True):
     self.add_module(name, nn.Conv2d(inputs, outputs, size, padding=padding, bias=bias))
@@ -76,12 +76,12 @@ class FCN(Net):
 
 
 def cut(x, offset, like):
-  """Caffe's crop: from a top-left offset on, to the size of another map."""
+  """Caffe's crop: from a top-left offset, to the size of `like`."""
   return x[:, :, offset : offset + like.shape[2], offset : offset + like.shape[3]]
 
 
 def bilinear(channels, size):
-  """The full C x C kernel of a transposed convolution: the bilinear filter on its diagonal."""
+  """A transposed convolution's C x C kernel with the bilinear filter on its diagonal."""
   factor = (size + 1) // 2
   centre = factor - 1 if size % 2 else factor - 0.5
   line = 1 - np.abs(np.arange(size) - centre) / factor
@@ -105,7 +105,7 @@ class SegNet(Net):
       for name in names:
         channels = self.block(name, channels, width * multiple)
     finer = [multiple for _, multiple in (self.stages[0], *self.stages)]
-    for names in self.decoder:  # a stage ends with the channels of the next finer one
+    for names in self.decoder:  # a stage outputs the channels of the next finer one
       here, finer = finer[-1], finer[:-1]
       for name in names:
         if name != self.classifier[0]:
@@ -158,7 +158,7 @@ class SegNetBasic(SegNet):
 
 
 class UNet(Net):
-  """The paper's U-Net; `padding` 1 keeps sizes; `batch_norm` instead of biases."""
+  """The paper's U-Net; `padding` 1 preserves sizes; `batch_norm` replaces biases."""
 
   def __init__(self, num_classes, inputs, width, depth=4, padding=0, batch_norm=False, dropout=0.5):
     super().__init__()

@@ -1,6 +1,6 @@
-"""PSPNet once more, in PyTorch, from the paper; see torch_models. Names are the authors' release's.
+"""PyTorch's side: PSPNet, from the paper; see torch_models. Names are those of the authors' release.
 
-Its weights' way into our network (hszhao/semseg, jaxseg.pretrained) is what carries these over.
+Weights are therefore converted like the release's (hszhao/semseg, jaxseg.pretrained).
 """
 
 import torch
@@ -36,7 +36,7 @@ class Bottleneck(nn.Module):
 
 
 def stage(inputs, features, count, stride=1, dilation=1):
-  """Bottlenecks one after the other; the first strides and has a convolution on its shortcut."""
+  """A sequence of bottlenecks, the first with the stride and a projection shortcut."""
   return nn.Sequential(
     Bottleneck(inputs, features, stride, dilation, True),
     *(Bottleneck(4 * features, features, 1, dilation, False) for _ in range(count - 1)),
@@ -58,9 +58,9 @@ class Pyramid(nn.Module):
 
 
 class PSPNet(nn.Module):
-  """Widths in units of `width`, 64 as published. Returns a list: logits, and auxiliary ones.
+  """Widths in units of `width`, 64 as published. Returns a list of logits and auxiliary logits.
 
-  The latter where there is such a head, in training or, with `always_aux`, in evaluation too.
+  The latter only with `aux`, in training or, with `always_aux`, in evaluation too.
   """
 
   def __init__(
@@ -99,7 +99,7 @@ class PSPNet(nn.Module):
 
 
 def pspnet(classes, channels, *, backbone, stage_sizes, width, deep_stem, aux, dropout_rate):
-  """From the options of the JAX model."""
+  """Builds it from the JAX model's options."""
   del channels
   stages = tuple(stage_sizes or STAGE_SIZES[backbone])
   return PSPNet(classes, stages, width, deep_stem, aux=aux, dropout=dropout_rate)

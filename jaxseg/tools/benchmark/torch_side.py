@@ -1,7 +1,7 @@
 """PyTorch's side: the same network, shape, loss and optimiser, as a PyTorch user would run it.
 
-CPU: eager, channels_last, all cores. GPU: channels_last, bfloat16 autocast, torch.compile. Nothing
-imports PyTorch before a side is made: it is no requirement.
+CPU: eager, channels_last, all cores. GPU: channels_last, bfloat16 autocast, torch.compile. PyTorch is
+imported only when a side is created, as it is not a requirement.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxseg.train.build import Experiment
 from jaxseg.train.build import experiment as build
 from jaxseg.types import VOID, Batch, UserError
 
-# Modules that have a function of the model's name: (classes, channels, **options) -> module.
+# Modules with a function of the model's name: (classes, channels, **options) -> module.
 _MODULES = {
   'fcn': 'torch_models',
   'segnet': 'torch_models',
@@ -31,24 +31,24 @@ _MODULES = {
   'pspnet': 'torch_pspnet',
   'mask_rcnn': 'torch_mask_rcnn',
 }
-_NOT_HERE = ('label_smoothing', 'focal_gamma', 'ohem', 'tversky', 'lovasz')  # of a loss
+_NOT_HERE = ('label_smoothing', 'focal_gamma', 'ohem', 'tversky', 'lovasz')  # options of the loss
 
 
 def check_installed() -> None:
-  """Raises UserError where PyTorch is not installed; does not load it."""
+  """Raises UserError if PyTorch is not installed; does not import it."""
   if importlib.util.find_spec('torch') is None:
     raise UserError('--compare=torch needs PyTorch: pip install torch')
 
 
 def make(config: Mapping[str, Any], batch: Batch) -> TorchSide:
-  """Returns the side of a config, for `Process`. Raises UserError as `build_network` does."""
+  """Builds a config's side, for `Process`. Raises UserError as `build_network` does."""
   experiment = build(config)
   module = import_module(experiment.config['model']['name'])
   return getattr(module, 'SIDE', TorchSide)(experiment, batch)
 
 
 def import_module(name: str) -> ModuleType:
-  """Imports PyTorch and the module of a model. Raises UserError where either is missing."""
+  """Imports PyTorch and a model's module. Raises UserError if either is missing."""
   check_installed()
   if name not in _MODULES:
     raise UserError(f'--compare=torch has no {name} in PyTorch: it has {", ".join(_MODULES)}')
@@ -56,10 +56,10 @@ def import_module(name: str) -> ModuleType:
 
 
 def build_network(experiment: Experiment) -> Any:
-  """Builds the module that a config's model corresponds to.
+  """Builds the PyTorch module of a config's model.
 
   Raises:
-    UserError: no PyTorch, or a model, an option or a loss that is not written in PyTorch here.
+    UserError: no PyTorch, or a model, option or loss that is not implemented in PyTorch here.
   """
   options = dict(experiment.config['model'])
   name, loss = options.pop('name'), experiment.config['loss']
@@ -85,7 +85,7 @@ def build_network(experiment: Experiment) -> Any:
 
 
 class TorchSide:
-  """The PyTorch network of an experiment, on the GPU where there is one.
+  """The PyTorch network of an experiment, on a GPU if there is one.
 
   Raises:
     UserError: as `build_network`.
@@ -118,7 +118,7 @@ class TorchSide:
     self._weights = torch.tensor(weights, device=self.device) if is_given else None
 
   def train(self) -> None:
-    """One step: images to the network's range, forward, backward, update; returns when done."""
+    """Runs one step (preprocessing, forward, backward, update) and waits for it."""
     self._net.train()
     self._optimizer.zero_grad(set_to_none=True)
     self._step_loss().backward()
@@ -128,7 +128,7 @@ class TorchSide:
     self._wait()
 
   def infer(self) -> None:
-    """Logits of the batch, with population statistics; returns when done."""
+    """Computes the batch's logits with running statistics, and waits for them."""
     self._net.eval()
     with self._torch.inference_mode(), self._precision():
       self._net(self._images())
@@ -153,7 +153,7 @@ class TorchSide:
     )
 
   def _images(self) -> Any:
-    """[b,h,w,c] uint8 is channels_last already: only the names of the axes change."""
+    """[b,h,w,c] uint8 is channels_last already: permuting the axes copies nothing."""
     image = (self._image.float() - self._mean) / self._std
     return image.permute(0, 3, 1, 2)
 

@@ -1,4 +1,4 @@
-"""A network beside its paper, layer by layer: what `launch/fidelity.py` prints."""
+"""Compares a network with its paper, layer by layer, for `launch/fidelity.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxseg.train.build import experiment as build
 from jaxseg.train.optim import multiplier_of
 
 _HEADS = ('layer', 'kernel', 'stride', 'padding', 'output', 'params', 'initial', 'lr', 'decay', '')
-_SILENT = '-'  # of a paper
+_SILENT = '-'  # not stated by the paper
 _UNSEEN = (
   'not seen here: data and augmentation, the loss, optimiser, rate, schedule and steps, and how it is scored; '
   "the first lines of the config say what differs from the paper's"
@@ -27,7 +27,7 @@ _UNSEEN = (
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """A layer as it is and as it is published; None where one side has no such layer."""
+  """A layer as implemented and as published; None if one side lacks it."""
 
   ours: Layer | None
   paper: Layer | None
@@ -38,7 +38,7 @@ class Pair:
 
   @property
   def differences(self) -> tuple[str, ...]:
-    """Names the fields that differ; what the paper does not say is never different."""
+    """Names of differing fields; fields that the paper does not state never differ."""
     if self.ours is None or self.paper is None:
       return ('not in the paper',) if self.paper is None else ('missing',)
     return tuple(f for f in FIELDS if not _same(getattr(self.ours, f), getattr(self.paper, f)))
@@ -48,7 +48,7 @@ def report(config: Mapping[str, Any]) -> int:
   """Prints the comparison of a config's network with its paper.
 
   Returns:
-    0 where everything is equal, 2 otherwise.
+    0 if everything is equal, 2 otherwise.
 
   Raises:
     UserError: there is no published table for this network.
@@ -74,7 +74,7 @@ def report(config: Mapping[str, Any]) -> int:
 
 
 def compare(experiment: Experiment) -> tuple[Paper, list[Pair]]:
-  """Returns the paper, and the layers of both sides paired, in the order of both.
+  """Returns the paper, and pairs of both sides' layers in order.
 
   Raises:
     UserError: there is no published table for this network.
@@ -93,10 +93,10 @@ def compare(experiment: Experiment) -> tuple[Paper, list[Pair]]:
 
 
 def _traced(experiment: Experiment, input_shape: tuple[int, int, int, int]) -> list[Layer]:
-  """Traces the network with its recipe; a size that it cannot take is rounded up.
+  """Traces the network with its recipe; sizes that it cannot take are rounded up.
 
-  A parameter counts as loaded where the config starts from other weights (`init_from`, or the
-  `init.new` that says which names these lack) and does not name it as new.
+  A parameter counts as loaded if the config starts from other weights (`init_from`, or an `init.new`
+  that lists what they lack) and does not list it as new.
   """
   model, new = experiment.model(), experiment.init.new
   count, height, width, _ = input_shape
@@ -124,7 +124,7 @@ def _same(ours: Any, paper: Any) -> bool:
 
 
 def _lines(pairs: list[Pair]) -> list[str]:
-  """Two lines a layer, ours and the paper's, in columns."""
+  """Two lines per layer, ours and the paper's, in columns."""
   table = [[*_HEADS, '', '']]
   for pair in pairs:
     marks = ('=', '') if not pair.differences else ('DIFFERENT', ', '.join(pair.differences))

@@ -1,7 +1,7 @@
-"""What the calls of functions say of the layers that they are.
+"""Describes layers that are function calls.
 
-A description takes the function's result, then its own arguments. A name that ends with '#' gets the
-number of its kind; a kernel that is a function is measured after the tracing.
+A description takes the function's result, then its arguments. A name that ends with '#' is numbered by
+kind; a kernel that is a function is measured after tracing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _pool_argmax(value, x) -> Layer:
 
 def _upsample(value, x, factor, **options) -> Layer:
   side = value.shape[1] - (x.shape[1] - 1) * factor  # of a transposed convolution, unpadded
-  fixed = dict(initial='bilinear', rate='0', decay='0')  # it is no parameter
+  fixed = dict(initial='bilinear', rate='0', decay='0')  # not a parameter
   return Layer('upsampling#', f'{side}x{side}', str(factor), '0', **fixed)
 
 

@@ -1,4 +1,4 @@
-"""Which distribution an initialiser draws from, by its samples."""
+"""Identifies an initialiser's distribution from samples."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 
 from jaxseg.nn.layers import bilinear_kernel
 
-_INPUTS, _SAMPLES = 24, 60_000  # channels in; as many out as it takes, so that the fans differ
-# Greatest value over standard deviation: sqrt(3) for a uniform one; 60,000 normal ones pass 3.
+_INPUTS, _SAMPLES = 24, 60_000  # input channels; outputs follow, so that fans differ
+# Maximum over standard deviation: sqrt(3) if uniform; above 3 for 60,000 normal samples.
 _UNIFORM = (1.70, 1.76)
 
 
 def describe_initializer(initializer: Any, shape: Sequence[int]) -> str:
-  """Describes an initialiser by what it returns.
+  """Describes an initialiser by its samples.
 
   Args:
     initializer: (key, shape, dtype) -> array.
     shape: of the parameter: [kh, kw, in, out], [in, out] or [c].
 
   Returns:
-    The value of a constant ('0'); 'bilinear' where a transposed convolution interpolates each
-    channel; else 'normal 2/in': distribution, and variance times the fan that makes it a plain
-    number, 'in' (kh kw inputs), 'out' (kh kw outputs) or 'avg' (their mean). 'normal 2/in' is He's
-    and MSRA's, 'uniform 1/in' Caffe's xavier, 'uniform 1/avg' Glorot's. Where no fan does, the standard
-    deviation: 'normal sd 0.01'.
+    The value of a constant ('0'); 'bilinear' if a transposed convolution interpolates each channel; else
+    for example 'normal 2/in': the distribution, and the variance as a simple number over the fan 'in'
+    (kh kw inputs), 'out' (kh kw outputs) or 'avg' (their mean). 'normal 2/in' is He's and MSRA's,
+    'uniform 1/in' Caffe's xavier, 'uniform 1/avg' Glorot's. If no fan fits, the standard deviation:
+    'normal sd 0.01'.
   """
   if len(shape) < 2:
     return _constant(np.asarray(initializer(jax.random.key(0), tuple(shape), np.float32)))

@@ -1,16 +1,16 @@
-"""What the papers and their reference releases say, layer by layer, written out by hand in tables/.
+"""The layers of the papers and their reference releases, written down by hand in tables/.
 
 Nothing there is computed from the models: sizes, counts, crops and multipliers are those of the
-publications. A table has the name of its model, whose options (config.model) its Jinja conditions
-may ask for; it is empty where nobody has published such a network. Above it stand the title, the
-source and the images that the source gives its numbers for. A line is
+publications. A table is named after its model, and its Jinja conditions may use the model's options
+(config.model); it is empty if no such network has been published. It starts with the title, the source
+and the image shape for which the source gives its numbers. A line is
 
     name | kernel | stride | padding | output | parameters | what follows | initial values | rate | decay
 
-with the words of `Layer`. The last three columns of '*' hold for every convolution below it that says
-nothing else, '* norm' is every batch norm; 'conv1, bn1' are a convolution and the batch norm after it,
-before what follows. C is the number of classes ('65C': 64 weights and a bias a class), K the same
-without the background; '-' is what the source does not say, so that it is compared with nothing.
+in the terms of `Layer`. The last three columns of '*' are the defaults of every convolution below it,
+those of '* norm' of every batch norm; 'conv1, bn1' are a convolution and the batch norm after it, before
+'what follows'. C is the number of classes ('65C': 64 weights and a bias per class), K the same without
+the background; '-' is not stated by the source, and therefore not compared.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Paper:
 
   Attributes:
     title: of the network.
-    source: where the facts are from.
-    input_shape: [b, h, w, c] that the source gives its numbers for.
+    source: reference of the facts.
+    input_shape: [b, h, w, c] for which the source gives its numbers.
     table: lines as above.
   """
 
@@ -62,12 +62,12 @@ class Paper:
 
 
 def _layers(cells: list[str], shared: Mapping[str, list[str]]) -> Iterator[Layer]:
-  """Yields the layer of a line, and the batch norm after it."""
+  """Yields a line's layer, and the batch norm after it."""
   names, kernel, stride, padding, output, count, after, *values = cells
   name, *norms = names.split(', ')
   if count:
     values = [value or usual for value, usual in zip(values, shared['*'][7:], strict=True)]
-  elif values[0]:  # a filter that is fixed
+  elif values[0]:  # a fixed filter
     values[1:] = '0', '0'
   follows = '' if norms else after
   yield Layer(name, kernel, stride, padding, output, int(count or 0), *values, after=follows)
@@ -77,13 +77,13 @@ def _layers(cells: list[str], shared: Mapping[str, list[str]]) -> Iterator[Layer
 
 
 def paper_of(options: Mapping[str, Any]) -> Paper:
-  """Returns the published network that a model is nearest to; the rest shows as differences.
+  """Returns the published network closest to a model; the rest shows up as differences.
 
   Args:
-    options: name and options of a model, complete.
+    options: name and all options of a model.
 
   Raises:
-    UserError: nobody has published such a network's layers.
+    UserError: no such network's layers have been published.
   """
   name, known = options['name'], sorted(path.stem for path in _FOLDER.glob('*.txt'))
   environment = jinja2.Environment(

@@ -1,4 +1,4 @@
-"""What a function does to places, scales and neighbours, read off its result for an image of positions."""
+"""Measures what a function does to positions, scales and neighbours, by its result for an image of positions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 
 def pair(values: Sequence[Any]) -> str:
-  """Writes one number where both are the same."""
+  """Formats a pair, as one number if both are equal."""
   return str(values[0]) if len(set(values)) == 1 else str(tuple(values))
 
 
 def _positions(shape: Sequence[int]) -> np.ndarray:
-  """An image [1, h, w, c] whose values say where they stand, channel 0 first."""
+  """An image [1, h, w, c] whose values are their own flat indices."""
   return np.arange(np.prod(shape[1:]), dtype=np.float64).reshape(1, *shape[1:])
 
 
@@ -30,7 +30,7 @@ def scale(function: Callable, x: Any, factor: float) -> str:
 
 
 def join(function: Callable, x: Any, skip: Any) -> str:
-  """Joins an image of -1 with one of positions: order and margin can be read off the result."""
+  """Joins an image of -1 with one of positions: the result reveals order and margin."""
   below = np.full((1, *x.shape[1:]), -1, np.float32)
   with jax.ensure_compile_time_eval():
     joined = function(below, _positions(skip.shape).astype(np.float32))
@@ -40,23 +40,23 @@ def join(function: Callable, x: Any, skip: Any) -> str:
   return f'join {order}; skip from {pair(divmod(first, skip.shape[2]))}'
 
 
-METHODS = {'crop': crop, 'scale': scale, 'join': join}  # of models, by their names
+METHODS = {'crop': crop, 'scale': scale, 'join': join}  # of models, by name
 
 
 def rounding(pool: Callable) -> str:
-  """Pools five rows: are there three or two after it?"""
+  """Pools five rows, to three or to two?"""
   pooled = jax.eval_shape(lambda: pool(jnp.zeros((1, 5, 5, 1))))
   return 'ceil' if jax.tree.leaves(pooled)[0].shape[1] == 3 else 'floor'
 
 
 def double(function: Callable) -> str:
-  """Doubles 0, 1: are there values between?"""
+  """Doubles 0, 1: are there values in between?"""
   step = np.asarray(jax.jit(function)(np.array([0, 1], np.float32).reshape(1, 1, 2, 1)))
   return 'nearest' if set(step.flat) == {0, 1} else 'blended'
 
 
 def align(function: Callable, size: int, options: Mapping[str, Any], side: int = 32) -> str:
-  """Cuts a map as one bin; its channels are its columns, so that each one's weight comes out."""
+  """Aligns a whole map to one bin; its channels are one-hot columns, so the result is each one's weight."""
   columns = np.broadcast_to(np.eye(side, dtype=np.float32), (side, side, side))
   box = np.array([[0, 0, side, side]], np.float32)
   cut = jax.jit(lambda x: function([x], [1], box, jnp.zeros(1, int), 1, **options))

@@ -1,9 +1,9 @@
-"""What a network really does, layer by layer: recorded while the model itself is traced.
+"""Records a network's actual layers while tracing the model itself.
 
-Nothing is computed and no weights are made (`jax.eval_shape`). Convolutions, dense layers, batch norm
-and dropout are caught as Flax modules, pooling and upsampling as calls of functions; crops, skips,
+Nothing is computed and no weights are created (`jax.eval_shape`). Convolutions, dense layers, batch norm
+and dropout are intercepted as Flax modules, pooling and upsampling as function calls; crops, skips,
 scales and RoIAlign are measured by running the model's own function on an image of positions;
-initialisations are measured on samples of the initialiser. So a table can only say what the code does.
+initialisations are measured on samples. So a table can only state what the code does.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def trace(
   Args:
     model: a jaxseg model.
     input_shape: [b, h, w, c].
-    inputs: what the model takes in training beside the image: arrays, whose values nobody looks at.
+    inputs: the model's training inputs other than the image: arrays, whose values do not matter.
     multiplier: (parameter's name 'conv1_1/bias', 1 | 2) -> its rate or decay multiplier.
-    is_loaded: tells of a parameter's name whether its first value comes from other weights.
+    is_loaded: whether the parameter of that name is initialised from other weights.
   """
-  if hasattr(model, 'remat'):  # the same network, without the copies that hide who feeds whom
+  if hasattr(model, 'remat'):  # the same network, without copies that hide its data flow
     model = model.clone(remat=False)
   recorder = Recorder(multiplier, is_loaded)
   keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1), 'sample': jax.random.key(2)}
@@ -64,7 +64,7 @@ def trace(
 
 
 class Recorder:
-  """Collects layers; keeps each one's output, so that who feeds whom is known."""
+  """Collects layers and their outputs, from which the data flow is known."""
 
   def __init__(self, multiplier: Callable[[str, int], float], is_loaded: Callable[[str], bool]):
     self.layers: list[Layer] = []
@@ -74,7 +74,7 @@ class Recorder:
     self._multiplier, self._is_loaded = multiplier, is_loaded
 
   def add(self, layer: Layer, value: Any) -> None:
-    """Records a layer and its output: an array, or a tuple of it and more."""
+    """Records a layer and its output: an array, or a tuple that starts with it."""
     kind = layer.name.removesuffix('#')
     if kind != layer.name:
       layer.name = f'{kind}{1 + sum(other.name.startswith(kind) for other in self.layers)}'
@@ -90,7 +90,7 @@ class Recorder:
     return None
 
   def measure(self) -> None:
-    """Runs probes and draws from initialisers; after the tracing, in which nothing has values."""
+    """Runs probes and samples initialisers, after tracing, where nothing has values."""
     for layer in self.layers:
       if callable(layer.kernel):
         layer.kernel = layer.kernel()
@@ -101,7 +101,7 @@ class Recorder:
         )
 
   def stand_ins(self) -> dict[Callable, Callable]:
-    """Returns {function: what does the same, and records a layer}."""
+    """Returns {function: a replacement that also records a layer}."""
 
     def recorded(function, description, *args, **kwargs):
       value = function(*args, **kwargs)
@@ -125,7 +125,7 @@ class Recorder:
     return {**plain, layers.max_unpool: max_unpool, nn.relu: relu}
 
   def name_by(self, intermediates: Mapping[str, Any]) -> None:
-    """Gives upsamplings without parameters the names under which the model notes their results."""
+    """Names upsamplings without parameters as the model names their intermediates."""
     for name, values in intermediates.items():
       layer = self._maker_of(values[0]) if isinstance(values, tuple) else None
       if layer and layer.name.startswith(('upsampling', 'resize')):
@@ -134,7 +134,7 @@ class Recorder:
           other.name = other.name.replace(old + ' ', name + ' ')
 
   def intercept(self, next_function, args, kwargs, context):
-    """Flax calls this for every method of every module."""
+    """Flax's interceptor, called for every method of every module."""
     value, method = next_function(*args, **kwargs), context.method_name
     if method == '__call__':
       self._record_module(context.module, args, kwargs, value)
@@ -145,7 +145,7 @@ class Recorder:
 
   def _record_module(self, module: nn.Module, args, kwargs, value: Any) -> None:
     name = '/'.join(module.scope.path)
-    if name in self._initial:  # shared by levels: it has the row of the first
+    if name in self._initial:  # shared between levels: listed once, at the first
       return
     if isinstance(module, (nn.Conv, ConvTranspose)):
       self.add(self._convolution(name, module, args[0]), value)
@@ -180,7 +180,7 @@ class Recorder:
     return self._with_parameters(layer, _weights(module))
 
   def _with_parameters(self, layer: Layer, initializers: Mapping[str, Any]) -> Layer:
-    """Fills in what belongs to the parameters that the layer has in the model's variables."""
+    """Fills in the fields that depend on the layer's parameters."""
     held = functools.reduce(lambda tree, part: tree[part], layer.name.split('/'), self.parameters)
     own = [
       (f'{layer.name}/{n}', init, held[n].shape) for n, init in initializers.items() if n in held
@@ -198,5 +198,5 @@ def _weights(module: nn.Module) -> dict[str, Any]:
 
 
 def _both(value: Any) -> tuple[int, ...]:
-  """Flax takes None, one number or two."""
+  """Expands None or one number, which Flax allows too, to two."""
   return (value or 1,) * 2 if value is None or isinstance(value, int) else tuple(value)
