@@ -1,4 +1,4 @@
-"""Annotated images: what every format of annotations says of an image, and the example made of it."""
+"""Annotated images: the common form of all annotation formats, and the example built from it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from jaxseg.data.geometry import Size
 from jaxseg.data.outlines import Piece
 from jaxseg.types import VOID, UserError
 
-_SLACK, _FACTOR = 16, 4  # pixels, and times, by which a given area may differ from the outline's
-EXIF = ('upright', 'stored')  # what annotators saw: the image turned as its EXIF says, or not
+_SLACK, _FACTOR = 16, 4  # pixels and factor by which a stated area may differ from the outline's
+EXIF = ('upright', 'stored')  # outlines were drawn with the EXIF orientation applied, or not
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-  """One object as an annotator has drawn it; numbers are not checked yet.
+  """One annotated object; its numbers are not validated yet.
 
   Attributes:
-    name: what messages call it, such as 'annotation 7'.
+    name: for messages, such as 'annotation 7'.
     kind: its class, 1..c-1.
     outline: see outlines.
-    crowd: a region of objects that nobody told apart, or of what nobody is to count.
-    area: pixels, as the annotators measured; None: those of the outline.
+    crowd: a region of objects that were not separated, or to be ignored.
+    area: in pixels, as stated by the annotations; None: the outline's.
     box: x0, y0, x1, y1 likewise.
   """
 
@@ -42,12 +42,12 @@ class Annotation:
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
-  """All that is known of an image.
+  """An image's annotations.
 
   Attributes:
-    objects: on it.
-    size: (h, w) as the annotators had it, None where nothing tells.
-    in_shares: whether the polygons' x and y are shares of width and height.
+    objects: in the image.
+    size: (h, w) of the annotated image, None if not stated.
+    in_shares: whether the polygons' x and y are fractions of width and height.
   """
 
   objects: Sequence[Annotation]
@@ -55,7 +55,7 @@ class Annotated:
   in_shares: bool = False
 
   def in_pixels(self, size: Size) -> Sequence[Annotation]:
-    """Returns the objects with outlines in pixels of an image of this size."""
+    """Returns the objects with outlines in pixels, for an image of this size."""
     if not self.in_shares:
       return self.objects
     sides = size[::-1]
@@ -69,16 +69,16 @@ class Annotated:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A folder whose annotations have one format.
+  """A folder of annotations in one format.
 
   Attributes:
-    words: what was found, for a line that says so.
-    splits: the images of each, by name: 'train', 'val', 'test' and WHOLE, of what is not divided.
-    names: of the classes, background first.
-    read: what the files of a Raw say; it follows from them, the names and the format alone.
-    category_ids: the data's own numbers of the classes, () where they are those of the names.
-    notes: lines for people about what is odd and how it was read.
-    key: what else `read` follows from, of other files.
+    words: what was found, for messages.
+    splits: images by split: 'train', 'val', 'test', and WHOLE for those assigned to none.
+    names: class names, background first.
+    read: reads a Raw's annotations; depends only on its files, the names and the format.
+    category_ids: the data's own class ids, () if they are indices of `names`.
+    notes: messages about oddities and how they were read.
+    key: what else `read` depends on, from other files.
   """
 
   words: str
@@ -101,14 +101,14 @@ def example(
 ) -> records.Example:
   """Reads an image and its objects: instances in layers, the tables of source.OBJECTS, the label.
 
-  The label shows the class of the smallest object at a pixel, void where there is a crowd alone.
+  The label is the class of the smallest object at each pixel, void where there is only a crowd.
 
   Args:
     raw: the files.
-    read: gives its annotations.
-    exif: one of EXIF, for images whose orientation the annotated size leaves open; None: a UserError.
+    read: reads its annotations.
+    exif: one of EXIF, if the annotated size leaves the orientation ambiguous; None: UserError then.
     channels, dtype: of the image.
-    key: whatever else changes what `read` gives; for the cache's name alone.
+    key: what else the result of `read` depends on; only part of the cache key.
   """
   del key
   annotated = read(raw)
@@ -143,7 +143,7 @@ def example(
 
 
 def _frame(path: Path, told: Size | None, exif: str | None) -> tuple[Size, int]:
-  """Returns the size that outlines are in, and the orientation that turns them upright; 1: none."""
+  """Returns the size that outlines refer to, and the EXIF orientation to apply to them; 1: none."""
   stored, orientation = pictures.stored_size(path)
   upright = stored[::-1] if orientation > 4 else stored
   if told not in (None, stored, upright):
@@ -192,9 +192,9 @@ def _box(one: Annotation, piece: Piece, size: Size) -> Sequence[float]:
 
 
 def _compare(one: Annotation, piece: Piece, box: Sequence[float], area: float, size: Size) -> None:
-  """Refuses a box or an area that is clearly not the outline's, as of other units or another order.
+  """Rejects a box or an area that clearly contradicts the outline, such as in other units or order.
 
-  Where the pixels do not agree the corners may: what is thinner than a pixel is hardly filled.
+  If the pixels disagree, the corners may agree: an outline thinner than a pixel hardly fills any.
   """
   if one.crowd or not piece.mask.size:
     return
@@ -226,7 +226,7 @@ def _distance(box: Sequence[float], other: Sequence[float]) -> float:
 def paint(
   pieces: Sequence[Piece], classes: np.ndarray, crowd: np.ndarray, size: Size
 ) -> np.ndarray:
-  """Returns the class of each pixel's smallest object, uint8 [h, w]; crowds are void, below all."""
+  """Returns the class of each pixel's smallest object, uint8 [h, w]; crowds are void, beneath all others."""
   label = np.zeros(size, np.uint8)
   pixels = [np.count_nonzero(piece.mask) for piece in pieces]
   for i in sorted(range(len(pieces)), key=lambda i: (not crowd[i], -pixels[i])):

@@ -1,4 +1,4 @@
-"""Where datasets lie: the data folder, and in it a folder as published or the archive that holds it."""
+"""Finds datasets in the data folder: as published folders, or in archives, which it unpacks."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,9 +12,7 @@ from jaxseg.types import UserError
 
 
 def data_root(data_dir: str | os.PathLike | None = None) -> Path:
-  """Returns the folder that holds the datasets' folders.
-
-  That is `data_dir` where given, else the environment variable JAXSEG_DATA, else ~/jaxseg_data.
+  """Returns the folder of all datasets: `data_dir` if given, else $JAXSEG_DATA, else ~/jaxseg_data.
 
   Raises:
     UserError: the folder does not exist.
@@ -35,7 +33,7 @@ def finder(
   data_dir: str | os.PathLike | None = None,
   cache_dir: str | os.PathLike | None = None,
 ) -> Callable[..., Path]:
-  """Returns `find` for a dataset that lies in one of these folders of the data folder, or right there."""
+  """Returns `find` for a dataset in one of these subfolders of the data folder, or directly in it."""
   root = data_root(data_dir)
   roots = [*(root / folder for folder in folders), root]
   return partial(find, roots, cache_dir=cache_dir, name=folders[0])
@@ -50,20 +48,20 @@ def find(
   flat: bool = False,
   name: str = '',
 ) -> Path:
-  """Returns the first folder `root / name` that exists, else that of an archive, unpacked.
+  """Returns the first folder `root / name` that exists, else that of an unpacked archive.
 
-  An archive is unpacked once, into the cache folder: that takes its space a second time.
+  An archive is unpacked once, into the cache folder, which takes its space again.
 
   Args:
-    roots: where to look, in this order.
-    names: folders relative to a root, or to what an archive holds.
-    archives: file names of tar (compressed or not) or zip archives that lie in a root.
+    roots: where to look, in order.
+    names: folders relative to a root or an archive's top.
+    archives: file names of tar (compressed or not) or zip archives in a root.
     cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
     flat: whether an archive may hold the files without such a folder.
-    name: that `data.py get` knows them by.
+    name: the dataset's, for `data.py get`.
 
   Raises:
-    MissingSplit: neither is there.
+    MissingSplit: neither exists.
     UserError: the archive is damaged or holds something else.
   """
   for folder in (root / inner for root in roots for inner in names):
@@ -82,7 +80,7 @@ def find(
 
 
 def unpack(archive: Path, cache_dir: str | os.PathLike | None = None) -> Path:
-  """Unpacks a tar or zip archive into the cache, unless that was done before."""
+  """Unpacks a tar or zip archive into the cache, unless already done."""
   key = fingerprint.of_files([archive], 'unpacked', cache_dir)
   folder = cache.cache_root(cache_dir) / 'unpacked' / f'{archive.name}-{key}'
   if not folder.is_dir():

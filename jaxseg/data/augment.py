@@ -1,7 +1,6 @@
-"""The config's group `augment`: the transforms that it names, in its order.
+"""Builds and applies the transforms of the config's group `augment`.
 
-A name is that of a class of transforms.py or hiding.py in snake_case, or with a dot that of a class of
-your own.
+A name is a class of transforms.py or hiding.py in snake_case, or the dotted path of your own class.
 """
 
 import dataclasses
@@ -15,7 +14,7 @@ from jaxseg.data import hiding, transforms
 from jaxseg.data.geometry import Example, Fill
 from jaxseg.types import UserError
 
-DERIVED = {'fill', 'black', 'white'}  # fields that follow from the data where they are not given
+DERIVED = {'fill', 'black', 'white'}  # fields whose defaults depend on the data
 
 
 def make_transforms(
@@ -28,13 +27,12 @@ def make_transforms(
 
   Args:
     steps: (name, arguments) of each.
-    fill: colour beside the image, one value or one for each channel; for those that have a field of
-      this name and are not given another.
-    span: colours that count as black and as white, likewise, for fields of these names.
-    dtype: of the images, which holds any colour that is given.
+    fill: colour outside the image, one value or one per channel; default of fields of this name.
+    span: black and white, likewise; defaults of fields of these names.
+    dtype: of the images; given colours must be in its range.
 
   Raises:
-    UserError: no such transform or argument, or a value of the wrong type or out of its range.
+    UserError: no such transform or argument, or a value of the wrong type or out of range.
   """
   made = []
   for name, options in steps:
@@ -54,14 +52,14 @@ def augmented(
   rng: np.random.Generator,
   another: Callable[[], Example] | None = None,
 ) -> Example:
-  """Returns an example after all transforms, in their order.
+  """Applies all transforms in order.
 
   Args:
-    example: raw; nothing in it is changed.
+    example: raw; not modified.
     steps: the transforms. One with `takes_another` gets, as a third argument, a function that returns a
-      second example, which has gone through the steps before it.
-    rng: all that is random comes from it.
-    another: returns a raw example; None: the same.
+      second example, to which the preceding steps were applied.
+    rng: the only source of randomness.
+    another: returns another raw example; None: the same one.
   """
   raw = another or (lambda example=example: example)
   for i, step in enumerate(steps):
@@ -73,14 +71,14 @@ def augmented(
 
 
 def known() -> dict[str, type]:
-  """Returns the transforms there are, by the names that a config calls them."""
+  """Returns the built-in transforms by their names in a config."""
   here = [*vars(transforms).values(), *vars(hiding).values()]
   kinds = {c for c in here if dataclasses.is_dataclass(c) and isinstance(c, type)}
   return {transforms.name_of(c): c for c in kinds - {transforms.Transform}}
 
 
 def _check_colours(values: Mapping[str, Any], dtype: str, where: str) -> None:
-  """Raises UserError for a colour that images of the type cannot have."""
+  """Raises UserError for a colour outside the dtype's range."""
   if dtype == 'float32':
     return
   least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
@@ -92,7 +90,7 @@ def _check_colours(values: Mapping[str, Any], dtype: str, where: str) -> None:
 
 
 def _find(name: str) -> type:
-  """Returns a class by its name in a config. Raises UserError where there is none."""
+  """Returns a class by its name in a config. Raises UserError if there is none."""
   if '.' in name:
     return parts.own_class(name, 'transform')
   if name not in (kinds := known()):
@@ -104,7 +102,7 @@ def _find(name: str) -> type:
 
 
 def _check_quarter_turns(made: list[Any]) -> None:
-  """Turned by 90 degrees, only images of one square size stay a batch, unless all are cut again."""
+  """Rejects quarter turns of images that are not square: they would not batch, unless cropped again."""
   turned, size = False, None
   for transform in made:
     own = getattr(transform, 'size', None)

@@ -25,8 +25,8 @@ def border_weight(
 
   Args:
     instances: integer [h, w], 0 the background and a positive id per cell.
-    class_weights: w_c of background and cells; by default 0.5 / (share of the image's pixels), or 1
-      where only one of the two occurs.
+    class_weights: w_c of background and cells; by default 0.5 / (fraction of the image's pixels),
+      or 1 if only one of the two occurs.
     w0: height of the border term.
     sigma: its width in pixels.
   """
@@ -46,11 +46,11 @@ def foreground(
   separate: bool,
   class_weights: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-  """Returns the label of two classes, uint8 [h, w], and the weight map of objects that may touch.
+  """Returns the two-class label, uint8 [h, w], and the weight map of objects that may touch.
 
   Args:
     instances: integer [h, w], 0 the background.
-    weigh: whether there is a weight map, of the objects with gaps where they touch; else None.
+    weigh: whether to compute the weight map, with gaps between touching objects; else it is None.
     separate: whether the label has these gaps too.
     class_weights: see border_weight.
   """
@@ -60,10 +60,10 @@ def foreground(
 
 
 def balancing_weights(counts: Sequence[int]) -> tuple[float, ...]:
-  """Returns weights under which all classes weigh the same and the mean weight is 1.
+  """Returns weights that give all classes the same total weight; the mean over all pixels is 1.
 
   Args:
-    counts: pixels of each class; with one of them 0 all weights are 1.
+    counts: pixels of each class; if any is 0, all weights are 1.
   """
   if min(counts) == 0:
     return (1.0,) * len(counts)
@@ -75,8 +75,8 @@ def two_nearest(instances: np.ndarray, reach: float) -> tuple[np.ndarray, np.nda
 
   Args:
     instances: integer [h, w], 0 for the background.
-    reach: distances above it may come out as infinite. Small reaches are fast: each instance is
-      looked at only in a window that is `reach` wider than itself.
+    reach: distances above it may be infinite. Smaller is faster: each instance is processed in its
+      bounding box, extended by `reach`.
 
   Returns:
     Two float32 [h, w]; inside an instance the first is 0. Infinite where there is no instance.
@@ -97,10 +97,10 @@ def two_nearest(instances: np.ndarray, reach: float) -> tuple[np.ndarray, np.nda
 
 
 def separate_touching(instances: np.ndarray) -> np.ndarray:
-  """Returns uint16 [h, w] with a gap of background between instances that touched.
+  """Returns uint16 [h, w] with a gap of background between touching instances.
 
   Every pixel with another instance among its eight neighbours becomes background, which makes gaps
-  of two pixels. An instance that would vanish is kept as it was.
+  of two pixels. An instance that would vanish is left unchanged.
   """
   instances = instances.astype(np.uint16)
   top = np.uint16(65535)

@@ -1,4 +1,4 @@
-"""The cache folder: named after what went in, filled aside, then renamed: complete or not there."""
+"""The cache: entries are built under a temporary name, then renamed, so they are complete or absent."""
 
 import json
 import os
@@ -16,17 +16,17 @@ _STALE_SECONDS = 24 * 3600
 
 
 def publish(folder: Path, make: Callable[[Path], None]) -> None:
-  """Fills `folder` through make(temporary folder) so that it is complete or not there."""
+  """Creates `folder` atomically: make(temporary folder) fills it, then it is renamed."""
   make_folder(folder.parent)
   _remove_stale(folder.parent)
   building = folder.parent / f'.building-{uuid.uuid4().hex}'
-  building.mkdir()  # not mkdtemp: the folder is to be as readable as any other
+  building.mkdir()  # not mkdtemp, which makes private folders
   try:
     with files.full_disk_told(folder.parent):
       make(building)
     try:
       building.rename(folder)
-    except OSError:  # a folder that is not empty cannot be replaced: another process was first
+    except OSError:  # not replaced as it is not empty: another process was first
       if not folder.is_dir():
         raise
   finally:
@@ -34,7 +34,7 @@ def publish(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-  """Makes a cache folder where there is none and sees that it can be written to."""
+  """Creates a cache folder if absent and checks that it is writable."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     writable = os.access(folder, os.W_OK)
@@ -47,21 +47,21 @@ def make_folder(folder: Path) -> None:
 
 
 def _remove_stale(parent: Path) -> None:
-  """Removes what builds that were killed long ago left behind."""
+  """Removes what builds killed long ago left behind."""
   for building in parent.glob('.building-*'):
     try:
       newest = max(p.stat().st_mtime for p in (building, *building.rglob('*')))
       if time.time() - newest > _STALE_SECONDS:
         shutil.rmtree(building, ignore_errors=True)
-    except OSError:  # its owner is at work in it
+    except OSError:  # its owner is still working in it
       continue
 
 
 def cache_root(cache_dir: str | os.PathLike | None) -> Path:
-  """Returns the folder for everything that can be made again.
+  """Returns the folder for everything that can be rebuilt.
 
   Raises:
-    UserError: it is in a bucket: records are read at random places, from this machine's disk.
+    UserError: it is in a bucket; records need random access to a local disk.
   """
   given = cache_dir or os.environ.get('JAXSEG_CACHE') or '~/.cache/jaxseg'
   if files.is_remote(given):
@@ -70,7 +70,7 @@ def cache_root(cache_dir: str | os.PathLike | None) -> Path:
 
 
 def remembered(path: Path, make: Callable[[], Any]) -> Any:
-  """Returns the JSON-able value kept in the file `path`, made and written there where it is not."""
+  """Returns the JSON-able value cached in a file, computed and written if absent."""
   value = recalled(path)
   if value is None:
     value = make()
@@ -79,7 +79,7 @@ def remembered(path: Path, make: Callable[[], Any]) -> Any:
 
 
 def recalled(path: Path) -> Any:
-  """Returns the value kept in a file, None where there is none or it is not what was written."""
+  """Returns the value cached in a file, None if it is missing or damaged."""
   try:
     return files.read_json(path)
   except (OSError, UserError):
@@ -87,6 +87,6 @@ def recalled(path: Path) -> Any:
 
 
 def remember(path: Path, value: Any) -> None:
-  """Keeps a JSON-able value in a file."""
+  """Caches a JSON-able value in a file."""
   make_folder(path.parent)
   files.write_text(path, json.dumps(value))

@@ -1,15 +1,15 @@
-"""Lists of classes as tools write them: what a line or a JSON file says of names, colours and mask ids.
+"""Reads lists of classes as tools write them: names, colours and mask ids.
 
-    name                 one a line, the first being mask id 0 (also labelme's, with __ignore__ first)
+    name                 one per line, the first is mask id 0 (also labelme's, with __ignore__ first)
     name r g b           also name,r,g,b (with a header: any order of columns), r g b name, name:r,g,b::
                          (CVAT's labelmap), name #rrggbb
     id,name              also id name, id: name, id. name, id | name; Roboflow's `Pixel Value, Class`
     id name r g b        also id r g b name, name id r g b
-                         (of more numbers than these the fourth of a colour is the opacity)
+                         (with one more number, the fourth of a colour is its opacity)
     JSON, YAML           names; objects with name, color and id; {name: colour}, {name: id}, {id: name}
 
-Blank lines, what follows # or // and a first line 'name' or 'class' are left out. Lines whose numbers are
-neither ids nor the order that they stand in are refused, and what says one thing twice.
+Blank lines, comments after # or // and a first line 'name' or 'class' are skipped. Numbers that may or
+may not be ids are rejected, and so are duplicates.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxseg import files
 from jaxseg.data import raw_files
 from jaxseg.types import UserError
 
-NAMES = (  # where a folder's list may be, in this order; * is any folder
+NAMES = (  # candidates in a folder, in order of preference; * is any folder
   'classes.txt',
   'labelmap.txt',
   'class_dict.csv',
@@ -58,18 +58,18 @@ _HEADERS = (
 _YAML = re.compile(r'(names|classes|labels|categories|class_names)\s*:.*')
 _HOLDERS = ('classes', 'labels', 'names', 'categories', 'class_names', 'id2label')
 _RGB = r'[(\[]?\s*(\d+)\s*[\s,;]\s*(\d+)\s*[\s,;]\s*(\d+)\s*[)\]]?'
-_OPAQUE = (  # a colour's fourth number, the opacity, where every line has one
+_OPAQUE = (  # a colour's fourth number, the opacity, if every line has one
   re.compile(r'(\D*(?:\d+[\s,;]+){3})255\b(\D*)'),
   re.compile(r'(\d+[\s,:;=]+[^\W\d]\D*(?:\d+[\s,;]+){3})(?:0|255)\b(\W*)'),
 )
 _REMARK = re.compile(r'\s+(?:#|//)\s.*$')
 _ID = r'(?P<id>\d+)[\s,:;=]+'
 _NUMBER = re.compile(r'(?<!\w)\d+(?!\w)')
-_NUMBERED = (  # names with what may be their id
+_NUMBERED = (  # names with a possible id
   re.compile(r'(?P<id>\d+)(?:[\s):|=]|\.(?!\d)|\s+-\s)\s*(?P<rest>.*)'),
   re.compile(r'(?P<rest>.*?)[\s,;:=]\s*(?P<id>\d+)'),
 )
-_LINES = (  # the first that fits, with groups name, color or id
+_LINES = (  # the first that matches counts; groups are name, color, id
   re.compile(r'(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?:[^:]*:[^:]*'),
   re.compile(rf'{_ID}(?P<name>\D.*?)[\s,:;=]+(?P<color>{_RGB})'),
   re.compile(rf'{_ID}(?P<color>{_RGB})(?:[\s,;]+\d+(?:\.\d+)?)*[\s,:;=]+(?P<name>\D.*)'),
@@ -87,7 +87,7 @@ _LINES = (  # the first that fits, with groups name, color or id
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """A class as a list names it; `color` and `id` (of a mask's pixels) are None where it does not."""
+  """A listed class; `color` and `id` (of a mask's pixels) are None if not given."""
 
   name: str
   color: Color | None = None
@@ -95,7 +95,7 @@ class Entry:
 
 
 def find(root: Path) -> str:
-  """Returns the path of a folder's list of classes, relative to it, in capitals or not; '' for none."""
+  """Returns the relative path of a folder's list of classes, in upper or lower case; '' for none."""
   in_root: dict[str, list[Path]] = {}
   for path in sorted(root.iterdir()):
     in_root.setdefault(path.name.lower(), []).append(path)
@@ -114,7 +114,7 @@ def read(path: Path) -> list[Entry]:
   """Reads a list of classes.
 
   Raises:
-    UserError: naming the line, or the JSON's part, that is none of the forms above.
+    UserError: a line or JSON entry of none of the forms above, which it names.
   """
   text = raw_files.read_text(path).strip()
   if text[:1] in ('{', '['):
@@ -149,7 +149,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def _parsed(text: str, path: Path) -> Any:
-  """Returns what JSON says. Raises UserError where it is none, or says something of one key twice."""
+  """Parses JSON. Raises UserError if it is invalid or repeats a key."""
 
   def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
@@ -157,16 +157,16 @@ def _parsed(text: str, path: Path) -> Any:
     return dict(pairs)
 
   try:
-    files.parsed(text)  # bounded and strict, and the last of two keys counts
+    files.parsed(text)  # bounded and strict, but accepts repeated keys
   except ValueError as error:
     raise UserError(f'{path} is no JSON ({error}): restore it, or write one class a line') from None
   return json.loads(text, object_pairs_hook=once)
 
 
 def _check_order(names: Sequence[str], path: Path) -> None:
-  """Refuses names that all have a number, in another order than the lines' own: it may be their id.
+  """Rejects names with numbers that may be ids: distinct ones that do not increase from line to line.
 
-  Numbers before or behind names that differ without them are ids, unless they are 0, 1, 2 ...
+  Numbers before or after names that differ without them may be ids, unless they are 0, 1, 2 ...
   """
   numbers = [int(found[0]) for name in names if (found := _NUMBER.search(name))]
   rising = all(a < b for a, b in itertools.pairwise(numbers))
@@ -183,7 +183,7 @@ def _check_order(names: Sequence[str], path: Path) -> None:
 
 
 def _check_fourth(entries: Sequence[Entry], path: Path) -> None:
-  """Refuses lines of four numbers of which the last, and not the first, looks like the id."""
+  """Rejects lines of four numbers whose last, and not first, looks like the id."""
   if not all(entry.color for entry in entries):
     return
   lasts, first = {entry.color[2] for entry in entries}, max(entry.id for entry in entries)
@@ -195,7 +195,7 @@ def _check_fourth(entries: Sequence[Entry], path: Path) -> None:
 
 
 def _of_line(line: str, where: str, *, numbers: bool = True) -> Entry:
-  """Returns what a line says; without `numbers` none of it is an id."""
+  """Returns a line's entry; without `numbers` no part of it is an id."""
   forms = (form for form in _LINES if numbers or 'id' not in form.groupindex)
   found = next((m for form in forms if (m := form.fullmatch(line))), None)
   if not found and not numbers:
@@ -212,7 +212,7 @@ def _of_line(line: str, where: str, *, numbers: bool = True) -> Entry:
 
 
 def _of_table(lines: Sequence[tuple[int, str]], path: Path) -> list[Entry] | None:
-  """Returns the entries of a table whose first line names its columns, None where it does not."""
+  """Returns the entries of a table whose first line names the columns, None if it does not."""
   separator = max(',;\t', key=lines[0][1].count)
   blank = separator not in lines[0][1]
   rows = [
@@ -236,7 +236,7 @@ def _of_table(lines: Sequence[tuple[int, str]], path: Path) -> list[Entry] | Non
 
 
 def _one_id(row: Mapping[str, Any], where: str) -> None:
-  """Refuses a row of which several columns are ids, and differ."""
+  """Rejects a row with several id columns that differ."""
   ids = {name: row[name] for name in _COLUMNS['id'] if name in row}
   if len({*map(str, ids.values())}) > 1:
     raise UserError(f'{where}: {", ".join(ids)} number the class differently: keep one of them')
@@ -274,7 +274,7 @@ def _of_json(value: Any, where: str) -> list[Entry]:
   if isinstance(value, Mapping):
     keys = {'names': 'name', 'palette': 'color', 'ids': 'id'}
     lists = {cell: value[k] for k, cell in keys.items() if value.get(k) and type(value[k]) is list}
-    if 'name' in lists and len(lists) > 1:  # as a run's own classes.json
+    if 'name' in lists and len(lists) > 1:  # such as a run's own classes.json
       if len({*map(len, lists.values())}) > 1:
         raise UserError(f'{where}: names, palette and ids must be of one length')
       rows = zip(*lists.values(), strict=True)

@@ -1,4 +1,4 @@
-"""A user's classes: the list file, what a mask's ids or colours mean, and generated palettes."""
+"""A user's classes: the list file, the meaning of a mask's ids or colours, and generated palettes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxseg.types import VOID, UserError, as_seen
 
 _MAX_CLASSES = 255
 VOC_VOID = (224, 224, 192)  # as PASCAL VOC's palette shows 255
-_UNNUMBERED = '__ignore__'  # labelme gives it 255, whatever line it stands on
+_UNNUMBERED = '__ignore__'  # labelme gives it 255, on whatever line it is
 _VOID_NAMES = ('void', _UNNUMBERED)
 
 
@@ -31,16 +31,16 @@ _BY_COLOR = {  # kinds of masks, by ClassList.by
 
 @dataclasses.dataclass(frozen=True)
 class ClassList:
-  """Names of the classes and how a mask says which is which.
+  """Names of the classes and how masks encode them.
 
   Attributes:
-    names: one a class.
+    names: one per class.
     ids: (mask id, class or VOID) pairs; 255 is void unless the masks are binary.
-    colors: (colour, class or VOID) pairs of colour masks; empty where ids are the only way.
-    by: what tells the classes: 'ids', 'colors', 'mixed' (ids of grey masks, colours of others),
-      'indices' (colours of RGB masks, ids of others), or 'alpha', the opacity, which `ids` are of.
-    threshold: values from it on are class 1, others 0; 0: `ids` say.
-    shown: whether masks of which viewers show 0 as white are inverted.
+    colors: (colour, class or VOID) pairs of colour masks; empty if only ids are supported.
+    by: what encodes the classes: 'ids', 'colors', 'mixed' (ids of grey masks, colours of others),
+      'indices' (colours of RGB masks, ids of others), or 'alpha' (`ids` are values of the opacity).
+    threshold: values from it on are class 1, others 0; 0: `ids` count.
+    shown: whether to invert masks in which viewers show 0 as white.
   """
 
   names: tuple[str, ...]
@@ -52,12 +52,12 @@ class ClassList:
 
   @property
   def palette(self) -> tuple[Color, ...]:
-    """The classes' own colours where they have them, else VOC's."""
+    """The classes' own colours if given, else VOC's."""
     own = {c: color for color, c in self.colors if c != VOID}
     return tuple(own[i] for i in range(len(self.names))) if own else voc_palette(len(self.names))
 
   def as_binary(self, whites: Iterable[int] = ()) -> ClassList:
-    """Returns the same two classes for masks whose 255 (or 1, or 65535, or `whites`) is the second class."""
+    """Returns the same two classes with 1, 255, 65535 and `whites` as ids of the second."""
     if len(self.names) != 2:
       raise UserError(f'binary masks have two classes, but {len(self.names)} are listed')
     ids = {0: 0} | dict.fromkeys(sorted({1, 255, 65535, *whites}), 1)
@@ -72,7 +72,7 @@ def from_names(names: Sequence[str]) -> ClassList:
 def from_colors(
   names: Sequence[str], colors: Sequence[Color], void: Color | None = None
 ) -> ClassList:
-  """Returns the list of classes with these colours; the colour `void` is none of them."""
+  """Returns the list of classes with these colours; the colour `void` is void."""
   entries = [Entry(name, tuple(color)) for name, color in zip(names, colors, strict=True)]
   entries += [Entry('void', void)] if void is not None else []
   return dataclasses.replace(_class_list(entries, 'colors'), by='colors')
@@ -81,8 +81,8 @@ def from_colors(
 def read_file(path: Path) -> ClassList:
   """Reads a list of classes in any of the forms of class_files.
 
-  Without ids in it the first class is mask id 0. What is named void makes its id (and its colour) void
-  and is no class; labelme's `__ignore__` has no id but 255. Either every class has a colour, or none.
+  Without ids, the first class is mask id 0. An entry named void makes its id (and its colour) void
+  and is no class; labelme's `__ignore__` is always id 255. Either all classes have a colour or none.
   """
   return _class_list(class_files.read(path), str(path))
 
@@ -118,14 +118,14 @@ def _class_list(entries: Sequence[Entry], where: str) -> ClassList:
 
 
 def read_label(path: Path, classes: ClassList) -> np.ndarray:
-  """Reads a mask as classes, turned as its own EXIF tag says; see label_of."""
+  """Reads a mask as classes, with its own EXIF orientation applied; see label_of."""
   return label_of(mask_files.read(path).upright(), classes)
 
 
 def label_of(mask: mask_files.Mask, classes: ClassList) -> np.ndarray:
   """Returns a mask's classes: uint8 [h, w] of 0..c-1 and VOID.
 
-  By colour, palette index and grey value 255 are void unless their colour is a class's.
+  When reading by colour, palette index and grey value 255 are void unless their colour is a class's.
   """
   mask = mask.as_shown() if classes.shown else mask
   if classes.by == 'alpha':
@@ -142,9 +142,7 @@ def label_of(mask: mask_files.Mask, classes: ClassList) -> np.ndarray:
 def _opacity(mask: mask_files.Mask) -> np.ndarray:
   if mask.alpha is not None:
     return mask.alpha
-  page = pages.read(
-    mask.path
-  )  # one opacity everywhere: a mask without an object, or with nothing else
+  page = pages.read(mask.path)  # constant opacity: a mask without objects, or nothing but one
   if not page.header.alpha:
     raise UserError(f'{mask.path} has no opacity (alpha), which tells the classes of other masks')
   return np.full(mask.size, page.values[0, 0, -1])

@@ -1,4 +1,4 @@
-"""Which of a folder's pairs are in which split: as the folder says, in folds, or a fifth held out."""
+"""Divides a folder's pairs into splits: the folder's own, folds, or with a fifth held out."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Division:
   """How a folder's pairs are found and divided.
 
   Attributes:
-    layout: patterns of data/pairing.py for images and masks, or `listed`, a CSV file of pairs in the folder with the
-      columns image, mask and perhaps split; an empty one is found from the names.
-    unpaired: 'leave_out' goes on without images that have no mask, and says so.
-    folds: divides what is not 'test' into so many parts, of which number `fold` is 'val'; 0: as the
-      folder says, and where it says nothing a fifth is 'val'.
+    layout: patterns of data/pairing.py for images and masks, or `listed`, a CSV file in the folder
+      with columns image, mask and optionally split; an empty one is inferred from the names.
+    unpaired: 'leave_out' skips files without a partner, with a message.
+    folds: divides all but 'test' into this many parts, of which number `fold` is 'val'; 0: the
+      folder's own splits, or if it has none, a fifth is 'val'.
     fold: from 0.
-    pages: whether image and mask are TIFF stacks, whose pages are the examples.
+    pages: whether images and masks are TIFF stacks, with an example per page.
   """
 
   layout: Layout = Layout()
@@ -54,10 +54,10 @@ class Division:
     return divided[split], [raw.label for of_split in divided.values() for raw in of_split]
 
   def splits(self, root: Path) -> dict[str, list[records.Raw]]:
-    """Returns the examples of each split that there is.
+    """Returns the examples of each split that exists.
 
     Raises:
-      UserError: no layout is found, files without a partner, or too few to be divided.
+      UserError: no layout was found, files have no partner, or are too few to divide.
     """
     pairs = self.pairs(root)
     if self.unpaired == 'refuse':
@@ -68,14 +68,14 @@ class Division:
     return {s: _raws(root, found) for s, found in self._divided(root, pairs.splits).items()}
 
   def pairs(self, root: Path) -> Pairs:
-    """Returns the pairs, divided as the folder's patterns or its lists of splits say."""
+    """Returns the pairs, divided by the folder's patterns or its lists of splits."""
     layout = self.layout if self.layout.options() else layouts.find(root)
     pairs = layout.pairs(root)
     pairs = in_pages(pairs) if self.pages else pairs
     return pairs if layout.listed or pairs.splits.keys() != {WHOLE} else _as_listed(root, pairs)
 
   def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
-    """Holds out one of the folds, or a fifth of what is not divided."""
+    """Holds out one of the folds, or a fifth of the undivided pairs."""
     pooled = [s for s in (WHOLE, 'train', 'val') if s in splits and (self.folds or s == WHOLE)]
     pool = [pair for split in pooled for pair in splits[split]]
     if not pool:
@@ -90,7 +90,7 @@ class Division:
 
 
 def in_pages(pairs: Pairs) -> Pairs:
-  """Returns the pairs of stacks page by page, such as train_007.tif of train.tif."""
+  """Returns a pair for each page of the stacks, such as train_007.tif of train.tif."""
 
   def split_up(pair: Pair) -> list[Pair]:
     counts = [read_header(path).pages for path in (pair.image, pair.mask)]
@@ -107,9 +107,9 @@ def in_pages(pairs: Pairs) -> Pairs:
 
 
 def _as_listed(root: Path, pairs: Pairs) -> Pairs:
-  """Divides by lists such as train.txt, or names of files such as train-volume.tif and val-volume.tif.
+  """Divides by lists such as train.txt, or file names such as train-volume.tif and val-volume.tif.
 
-  Images that lists do not name are left out where one is of 'train'.
+  Unlisted images are left out if there is a list of 'train', else they are 'train'.
   """
   of_image: dict[str, list[Pair]] = {}
   for pair in pairs.splits[WHOLE]:
@@ -137,7 +137,7 @@ def _refuse_unpaired(root: Path, pairs: Pairs) -> None:
 
 
 def _refuse_further(root: Path, pairs: Pairs) -> None:
-  """Refuses a file without a partner that is, by its name, a further mask: a_mask_1.png beside a_mask.png."""
+  """Rejects unpaired files whose name is a further mask's: a_mask_1.png beside a_mask.png."""
   image_of = {p.mask.with_suffix(''): p.image for found in pairs.splits.values() for p in found}
   for path in (*pairs.without_mask, *pairs.without_image, *pairs.others):
     found = _FURTHER.fullmatch(PurePosixPath(path).stem)
@@ -149,7 +149,7 @@ def _refuse_further(root: Path, pairs: Pairs) -> None:
 
 
 def _raws(root: Path, pairs: Sequence[Pair]) -> list[records.Raw]:
-  """Returns the examples in the order of their names; in full where the names of two are alike."""
+  """Returns the examples sorted by name, with the full path where names repeat."""
   names = [pair.name for pair in pairs]
   if len(set(names)) < len(names):
     names = [str(Path(os.path.relpath(p.image, root)).with_name(Path(p.name).name)) for p in pairs]
@@ -162,5 +162,5 @@ def _stem(name: str) -> str:
 
 
 def _names(pair: Pair) -> tuple[str, Path, int]:
-  """Returns what hold_out goes by; pages of a stack stay together."""
+  """Returns the names that hold_out hashes; pages of a stack stay together."""
   return pair.name if pair.page is None else pair.image.name, pair.image, pair.page or 0

@@ -1,15 +1,15 @@
-"""Where an image of any size lies in what the network sees; evaluation and prediction share it.
+"""Places an image of any size in the network's input; shared by evaluation and prediction.
 
-An image [h,w] is resized first where the recipe has an image size or a shorter side. Then it is
-padded right and below to a canvas, the canvas is resized by `scale` and gets the network's margin on
-all four sides. The canvas is chosen so that the network's output is the canvas times `scale`:
+An image [h,w] is first resized if the recipe has an image size or a shorter side. Then it is padded
+at the right and bottom to a canvas, which is resized by `scale` and gets the network's margin on all
+four sides. The canvas is chosen so that the network's output is the canvas times `scale`:
 
   output size  = allowed input size - 2 * margin, at least ceil(scale * h)
   canvas size  = output size / scale; at scale 1 they are equal
 
-So all that is shown or scored goes the same way back: outputs are resized to the canvas (half-pixel
-centres; at scale 1 there is nothing to do), and `cut` takes the image's own part. A frame depends on
-nothing but the image's size: a prediction is the same in any batch.
+The way back is the same for everything shown or scored: outputs are resized to the canvas (half-pixel
+centres; nothing to do at scale 1), and `cut` takes the image's part. A frame depends only on the
+image's size, so a prediction is the same in any batch.
 """
 
 import dataclasses
@@ -21,23 +21,23 @@ from jaxseg.data import geometry
 from jaxseg.data.geometry import Fill, Size
 from jaxseg.types import SizeRule
 
-_MULTIPLE = 128  # of images by their shorter side, each of another size: so that programs are few
+_MULTIPLE = 128  # for images resized by the shorter side: else every size compiles a program
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """How images are placed; all sizes are (height, width) in pixels.
+  """Placement of images; all sizes are (height, width) in pixels.
 
   Attributes:
-    rule: input sizes that the network takes, and its margin.
+    rule: input sizes that the network allows, and its margin.
     scale: factor of the image, not of the label, for networks trained at a reduced size.
-    multiple: rounds output sizes up to it, for fewer different ones; 1 to none, 0 to 128 where
-      `short_side` is set, which is also the least of any other then.
+    multiple: rounds output sizes up to a multiple of it, for fewer sizes. With `short_side` it is at
+      least 128, unless it is 1.
     short_side: images are resized so that their shorter side is this; 0: they are not.
-    long_side: the longer side's limit then.
+    long_side: limit of the longer side then.
     image_size: images are resized to this; () leaves them as they are.
-    mirrored: mirror the image outwards; None: exactly where the network has a margin.
-    fill: colour of padding that is not mirrored.
+    mirrored: pad by mirroring the image; None: if and only if the network has a margin.
+    fill: colour of other padding.
   """
 
   rule: SizeRule
@@ -54,15 +54,15 @@ class Frame:
     return tuple(self._output(side) for side in self._resized(size))
 
   def input(self, size: Size) -> Size:
-    """Returns the size of what the network gets of an image of `size`."""
+    """Returns the size of the network's input for an image of `size`."""
     return tuple(side + 2 * self.rule.margin for side in self.output(size))
 
   def canvas(self, size: Size) -> Size:
-    """Returns the canvas in pixels of the image, of the resized one where it is resized first."""
+    """Returns the canvas's size in pixels of the (resized) image."""
     return self.canvas_of(self.input(size))
 
   def canvas_of(self, input_size: Size) -> Size:
-    """Returns the canvas of what the network gets, by the size of that."""
+    """Returns the canvas's size for a network's input size."""
     margin = 2 * self.rule.margin
     return tuple(round((side - margin) / self.scale) for side in input_size)
 
@@ -72,12 +72,12 @@ class Frame:
     return tuple(canvas * own / resized / output for canvas, own, resized, output in sides)
 
   def extent(self, size: Size) -> tuple[float, float, float, float]:
-    """Returns x0, y0, x1, y1 of an image in what the network gives, whose margin is cut off."""
+    """Returns x0, y0, x1, y1 of an image in the network's output, which has no margin."""
     (height, width), (y, x) = size, self.factor(size)
     return 0.0, 0.0, width / x, height / y
 
   def place(self, image: np.ndarray) -> np.ndarray:
-    """Returns an image [h, w, c] as the network gets it, [H, W, c] of the same type."""
+    """Returns the network's input [H, W, c] for an image [h, w, c], of the same dtype."""
     size, margin = image.shape[:2], self.rule.margin
     output = self.output(size)
     image = geometry.resize_image(image, self._resized(size))
@@ -86,11 +86,11 @@ class Frame:
     return self.window(image, (-margin, -margin), tuple(side + 2 * margin for side in output))
 
   def window(self, image: np.ndarray, start: Size, size: Size) -> np.ndarray:
-    """Returns [*size, c] of the plane that an image lies on; beside it that is mirrored, or `fill`.
+    """Cuts [*size, c] out of the image, extended in all directions by mirroring or `fill`.
 
     Args:
       image: [h, w, c].
-      start: first row and column, also before the image or behind it.
+      start: first row and column, which may lie outside the image.
       size: height and width.
     """
     spans = [(at, at + length) for at, length in zip(start, size, strict=True)]
@@ -109,9 +109,9 @@ class Frame:
     return window
 
   def cut(self, canvas: np.ndarray, size: Size) -> np.ndarray:
-    """Cuts an image's own part, [*size, ...], out of what lies on its canvas.
+    """Cuts an image's part, [*size, ...], out of an array on its canvas.
 
-    Where the image was resized first, whole numbers come back by the nearest, floats bilinearly.
+    If the image was resized first, it is resized back: integers by nearest neighbour, floats bilinearly.
     """
     height, width = self._resized(size)
     resize = geometry.resize_label if canvas.dtype.kind in 'ui' else geometry.resize_image
@@ -129,7 +129,7 @@ class Frame:
     return self.rule.at_least(scaled + 2 * self.rule.margin) - 2 * self.rule.margin
 
   def _scaled(self, image: np.ndarray, canvas: Size, output: Size) -> np.ndarray:
-    """Resizes image and canvas as one, so that the way back is exact, then drops the border."""
+    """Resizes image and canvas together, so that the way back is exact, then drops the border."""
     resized = geometry.resize_image(self.window(image, (0, 0), canvas), output)
     sides = zip(image.shape[:2], canvas, output, strict=True)
     height, width = (min(out, math.ceil(have * out / full)) for have, full, out in sides)

@@ -1,21 +1,21 @@
-"""Moves an image, its label and its weight map together: resize, crop, pad, mirror, flip, warp.
+"""Transforms an image, its label and its weight map together: resize, crop, pad, mirror, flip, warp.
 
-Every function takes and returns a dict and moves these entries where they exist; the others pass
-through untouched:
+Every function takes and returns a dict and transforms these entries where they exist; others pass
+through unchanged:
 
-  image      [h,w,c]         bilinear, of any type; new ground takes the `fill` colour
-  label      uint8 [h,w]     nearest (resized: or by shares); new ground is void (255)
-  weight     float32 [h,w]   bilinear; new ground is 0
-  instances  uint16 [h,w]    nearest; new ground is 0; also [h,w,layers], where objects overlap
+  image      [h,w,c]         bilinear, any dtype; padded with the `fill` colour
+  label      uint8 [h,w]     nearest (resized: optionally by shares); padded with void (255)
+  weight     float32 [h,w]   bilinear; padded with 0
+  instances  uint16 [h,w]    nearest; padded with 0; also [h,w,layers], where objects overlap
 
-Of examples with instances it notes how they came to lie, so that boxes and masks can be made of what was
-drawn rather than of what is left of it:
+For examples with instances it tracks the transform, so that boxes and masks are computed from the
+original instances rather than from resampled ones:
 
-  drawn      the instances before anything was moved
-  place      float [2,3], where corners of pixels (x, y, 1) of `drawn` are now; None after a warp
-  extent     float [4], x0, y0, x1, y1 of the image's own ground; what is beyond is padding
+  drawn      the instances before any transform
+  place      float [2,3], maps pixel corners (x, y, 1) of `drawn` to the present ones; None after a warp
+  extent     float [4], x0, y0, x1, y1 of the image itself; anything beyond is padding
 
-Both interpolations put samples at pixel centres: output pixel i looks at (i + 0.5) * n / m - 0.5.
+Both interpolations have samples at pixel centres: output pixel i reads (i + 0.5) * n / m - 0.5.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def size_of(example: Example) -> Size:
 
 
 def _any_size(example: Example) -> Size:
-  """Returns them also where there is no image."""
+  """Returns them even without an image."""
   arrays = (example.get(key) for key in ('image', 'label', 'weight', 'instances'))
   return next(array.shape[:2] for array in arrays if array is not None)
 
@@ -56,9 +56,9 @@ def move(
 ) -> Example:
   """Applies `function(array, nearest, ground)` to every entry that has pixels.
 
-  `nearest` says that values must not be mixed; `ground` is what new ground holds, one value for
-  each channel: `fill` for the image, `label` for the label, 0 for the others. `matrix` says where corners
-  of pixels go, [2,3] of (x, y, 1); None where axes do not stay axes.
+  `nearest`: values must not be interpolated; `ground`: the padding value for each channel: `fill` for
+  the image, `label` for the label, 0 for the others. `matrix` [2,3] maps pixel corners (x, y, 1); None
+  if axes are not preserved.
   """
   grounds = {'image': fill, 'label': (label,), 'weight': (0.0,), 'instances': (0,)}
   moved = dict(example)
@@ -72,7 +72,7 @@ def move(
 
 
 def _noted(example: Example, size: Size, matrix: Sequence | None) -> Example:
-  """Returns `drawn`, `place` and `extent` of an example that is moved to another size."""
+  """Returns the new `drawn`, `place` and `extent` of an example that `matrix` transforms to `size`."""
   drawn, extent, place = drawn_of(example)
   height, width = size
   if matrix is not None:
@@ -83,7 +83,7 @@ def _noted(example: Example, size: Size, matrix: Sequence | None) -> Example:
 
 
 def drawn_of(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-  """Returns the three, also of an example that was not moved yet."""
+  """Returns the three, also for an example without transforms yet."""
   if 'drawn' in example:
     return example['drawn'], example['extent'], example['place']
   height, width = example['instances'].shape[:2]
@@ -91,18 +91,18 @@ def drawn_of(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
 
 
 def exif_turn(orientation: int) -> tuple[bool, bool, bool]:
-  """Returns what EXIF's orientation, 1 to 8, asks of viewers: swap rows and columns, then flip rows, columns."""
+  """Returns whether EXIF orientation 1 to 8 means: swap rows and columns, then flip rows, flip columns."""
   return orientation > 4, orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
 
 
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-  """Returns boxes [n, 4] where a matrix [2, 3] without slant puts them."""
+  """Transforms boxes [n, 4] by a matrix [2, 3] without shear."""
   corners = [boxes[:, i : i + 2] @ matrix[:, :2].T + matrix[:, 2] for i in (0, 2)]
   return np.concatenate([np.minimum(*corners), np.maximum(*corners)], axis=1)
 
 
 def per_channel(fill: Fill, array: np.ndarray) -> Fill:
-  """Returns a colour's value for each channel of an array. Raises UserError where they do not fit."""
+  """Returns a colour's value for each channel of an array. Raises UserError if the counts differ."""
   channels = 1 if array.ndim == 2 else array.shape[2]
   if len(fill) not in (1, channels):
     raise UserError(
@@ -112,7 +112,7 @@ def per_channel(fill: Fill, array: np.ndarray) -> Fill:
 
 
 def _opencv(array: np.ndarray, function: Callable, fill: Fill = ()) -> np.ndarray:
-  """Runs `function(array, fill)` on groups of four channels, OpenCV's limit, and keeps the rank."""
+  """Runs `function(array, fill)` on groups of up to four channels, OpenCV's limit, and keeps the rank."""
   if array.ndim == 2 or array.shape[2] <= 4:
     result = function(array, fill)
     return result[..., None] if result.ndim < array.ndim else result
@@ -124,7 +124,7 @@ def _opencv(array: np.ndarray, function: Callable, fill: Fill = ()) -> np.ndarra
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-  """Bilinear at pixel centres; averages areas where it shrinks to less than half (no aliasing).
+  """Bilinear at pixel centres; averages areas when shrinking to less than half (no aliasing).
 
   Args:
     image: [h,w] or [h,w,c], uint8, uint16, int16 or float32.
@@ -139,14 +139,14 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def resize_label(label: np.ndarray, size: Size, by: str = 'nearest') -> np.ndarray:
-  """Resizes a label [h,w] without a value that was not there.
+  """Resizes a label [h,w] without mixing values.
 
   Args:
     label: see the module's docstring.
     size: new height and width, in pixels.
-    by: 'nearest' at pixel centres: row i reads row floor((i + 0.5) * n / m); or 'shares': the value whose
-      share is largest where each is interpolated bilinearly, of two alike the higher (of two classes:
-      the second where it has half or more).
+    by: 'nearest' at pixel centres: row i reads row floor((i + 0.5) * n / m); or 'shares': argmax of the
+      bilinearly interpolated one-hot labels, ties to the higher value (of two classes: the second where
+      it has half or more).
   """
   if label.shape[:2] == tuple(size):
     return label
@@ -159,8 +159,8 @@ def resize_label(label: np.ndarray, size: Size, by: str = 'nearest') -> np.ndarr
 
 
 def _nearest(label: np.ndarray, size: Size) -> np.ndarray:
-  """OpenCV's INTER_NEAREST looks at pixel corners, and its INTER_NEAREST_EXACT rounds in fixed point
-  and misses the formula for one pair of sizes in five, so the indices are computed here.
+  """OpenCV's INTER_NEAREST samples at pixel corners, and its INTER_NEAREST_EXACT rounds in fixed point
+  and deviates from the formula for one pair of sizes in five, so the indices are computed here.
   """
   rows, columns = (
     ((2 * np.arange(new) + 1) * old) // (2 * new)
@@ -183,7 +183,7 @@ def resize(example: Example, size: Size, labels: str = 'nearest') -> Example:
 
 
 def by_short_side(size: Size, short: int, longest: int) -> Size:
-  """Returns (height, width) with `short` the shorter, or less where the longer would pass `longest`."""
+  """Returns (height, width) with the shorter side `short`, or less if the longer would exceed `longest`."""
   factor = min(short / min(size), longest / max(size))
   return tuple(max(1, int(side * factor + 0.5)) for side in size)
 
@@ -197,14 +197,14 @@ def crop(example: Example, top: int, left: int, height: int, width: int) -> Exam
 def cut(
   example: Example, start: Sequence[int], window: Sequence[int], size: Sequence[int], fill: Fill
 ) -> Example:
-  """Cuts a window that may reach beyond the image and resizes it, with void ground beside the image.
+  """Cuts a window that may extend beyond the image, with void padding there, and resizes it.
 
   Args:
     example: see the module's docstring.
-    start: first row and column of the window, also negative; it shows a pixel of the image at least.
+    start: first row and column of the window, may be negative; it must contain some pixel of the image.
     window: its height and width.
     size: height and width of the result.
-    fill: colour beside the image.
+    fill: colour outside the image.
   """
   first, count, inner, before, after = [], [], [], [], []
   for begin, length, have, want in zip(start, window, size_of(example), size, strict=True):
@@ -242,26 +242,26 @@ def pad(
 
 
 def mirror_array(array: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-  """Mirrors the borders outwards without repeating the edge: c b [a b c] b a; any widths."""
+  """Pads by mirroring without repeating the edge: c b [a b c] b a; any widths."""
   borders = (top, bottom, left, right, cv2.BORDER_REFLECT_101)
   return _opencv(array, lambda part, _: cv2.copyMakeBorder(part, *borders))
 
 
 def mirrored_indices(start: int, stop: int, length: int) -> np.ndarray:
-  """Returns where positions start..stop-1 of an axis lie on `length` values mirrored outwards."""
+  """Returns the indices of positions start..stop-1 in `length` values extended by mirroring."""
   period = max(2 * (length - 1), 1)
   positions = np.arange(start, stop) % period
   return np.minimum(positions, period - positions)
 
 
 def mirror(example: Example, top: int, bottom: int, left: int, right: int) -> Example:
-  """Adds mirrored borders around the image only; there the label is void and the weight 0."""
+  """Pads the image by mirroring, its label with void and its weight with 0."""
   padded = pad({**example, 'image': None}, top, bottom, left, right)
   return {**padded, 'image': mirror_array(example['image'], top, bottom, left, right)}
 
 
 def edges(values: np.ndarray) -> np.ndarray:
-  """Marks the pixels [h,w] whose neighbour above, below, left or right has another value."""
+  """Marks the pixels [h,w] with a 4-neighbour of another value."""
   marked = np.zeros(values.shape, bool)
   down, right = values[1:] != values[:-1], values[:, 1:] != values[:, :-1]
   marked[1:] |= down
@@ -283,7 +283,7 @@ def flip(example: Example, horizontal: bool, vertical: bool) -> Example:
 
 
 def rotate90(example: Example, turns: int) -> Example:
-  """Turns everything counter-clockwise by `turns` quarter turns."""
+  """Rotates everything counter-clockwise by `turns` quarter turns."""
   height, width = _any_size(example)
   matrix = (
     ((1, 0, 0), (0, 1, 0)),
@@ -301,7 +301,7 @@ def affine(example: Example, matrix: np.ndarray, fill: Fill | None) -> Example:
   Args:
     example: see the module's docstring.
     matrix: float [2,3], from output to source pixels, x before y.
-    fill: colour outside the source, where the label is void and the weight 0; None mirrors all.
+    fill: colour outside the source, where the label is void and the weight 0; None mirrors everything.
   """
   size = size_of(example)[::-1]
 

@@ -1,4 +1,4 @@
-"""Augmentation that hides part of an image: behind a plain square, or behind objects of another image."""
+"""Augmentation that hides part of an image: behind a square, or objects of another image."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jaxseg.data.geometry import Example, Fill, drawn_of, per_channel, size_of
 from jaxseg.data.transforms import Transform, colour
 from jaxseg.types import LONGEST, VOID, UserError
 
-_IDS = 1 << 16  # of a map of instances
+_IDS = 1 << 16  # of an instance map
 _SEEN = ('image', 'label', 'weight')
 
 
@@ -19,12 +19,12 @@ _SEEN = ('image', 'label', 'weight')
 class Cutout(Transform):
   """Hides a square around a random pixel (DeVries and Taylor 2017, arXiv:1708.04552, section 3.2).
 
-  What of it lies outside the image is cut off, as there.
+  The square is clipped at the image's border, as in the paper.
 
   Attributes:
     side: of the square, in pixels.
-    fill: its colour; where none is given the mean of the data.
-    void: whether labels in it become void and weights 0; else they stay, and the network has to guess.
+    fill: its colour; by default the data's mean.
+    void: whether labels in it become void and weights 0; else they stay for the network to guess.
   """
 
   side: int = within(1, LONGEST)
@@ -44,17 +44,17 @@ class Cutout(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class CopyPaste(Transform):
-  """Pastes objects of another training image, each with one chance in two (Ghiasi 2021, arXiv:2012.07177,
+  """Pastes objects of another training image, each with probability 1/2 (Ghiasi 2021, arXiv:2012.07177,
   section 3).
 
-  The other image has gone through the transforms before this one, with its own luck: it stands behind crop
-  and flip. Pasted objects hide what they cover. From here on boxes and masks are measured in the
-  map of what is seen, where anything was pasted, and not moved from what was drawn (data/objects.py).
+  The preceding transforms, such as crop and flip, were applied to the other image too, with random
+  numbers of its own. Pasted objects occlude what they cover. If any were pasted, boxes and masks are
+  computed from the visible pixels, no longer from the original instances (data/objects.py).
 
   Attributes:
-    share: of the images that get any.
-    least: share of an object's pixels that must stay uncovered; else it is no object any more.
-    most: objects that an image may show; beyond them none is pasted. At most config.loss.max_instances.
+    share: fraction of the images to paste into.
+    least: fraction of an object's pixels that must stay visible; else it is removed.
+    most: limit of objects in an image, from which on none is pasted. At most config.loss.max_instances.
   """
 
   share: float = within(0, 1, default=1.0)
@@ -98,7 +98,7 @@ class CopyPaste(Transform):
     }
 
   def _uncovered(self, layers: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Returns a map [h, w, l] without what is covered, and without objects of which too little is left."""
+    """Returns a map [h, w, l] without covered pixels, and without objects of which too little is visible."""
     left = np.where(covered[..., None], 0, layers)
     before, after = (np.bincount(ids.ravel(), minlength=_IDS) for ids in (layers, left))
     return np.where((after < self.least * before)[left], 0, left)
@@ -118,7 +118,7 @@ class CopyPaste(Transform):
 
 
 def _inside(extent: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Returns bool [h, w, 1]: the pixels of an image, without the padding around it."""
+  """Returns bool [h, w, 1]: True in the image, False in the padding around it."""
   x0, y0, x1, y1 = np.rint(extent).astype(int)
   rows, columns = np.ogrid[: size[0], : size[1]]
   return ((rows >= y0) & (rows < y1) & (columns >= x0) & (columns < x1))[..., None]
@@ -129,12 +129,12 @@ def _over(below: np.ndarray, above: np.ndarray, covered: np.ndarray) -> np.ndarr
 
 
 def _joined(below: np.ndarray, above: np.ndarray) -> np.ndarray:
-  """Returns both maps [h, w, l] as one, with the layers of the deeper; no pixel is in both."""
+  """Merges two disjoint maps [h, w, l] into one with the larger number of layers."""
   deep, flat = (below, above) if below.shape[2] >= above.shape[2] else (above, below)
   deep[..., : flat.shape[2]] += flat
   return deep
 
 
 def _extended(values: np.ndarray, others: np.ndarray, picked: np.ndarray) -> np.ndarray:
-  """Returns what belongs to the ids of an image, and then to those that are picked from another."""
+  """Appends the values of the other image's picked ids."""
   return np.concatenate([values, np.asarray(others)[picked.astype(int) - 1]])

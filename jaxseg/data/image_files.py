@@ -1,8 +1,8 @@
-"""Images: from a page of a file to what networks are shown, and to what records keep of it.
+"""Images: from a page of a file to the network's input, and to the encoded form in records.
 
-An image is what viewers show, in numbers of its own: upright, palette indices and CMYK as RGB, fewer
-than 8 bits spread over 0..255, inverted where the file says that 0 is white, and otherwise the
-values that stand in the file. It keeps its type, one of TYPES; nothing is ever scaled to 8 bits.
+An image is what viewers show, in its own values: upright, palette indices and CMYK as RGB, fewer
+than 8 bits scaled to 0..255, inverted if the file says that 0 is white, and otherwise as stored in
+the file. It keeps its dtype, one of TYPES; nothing is ever scaled to 8 bits.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jaxseg.data.pages import Header, Page
 from jaxseg.types import UserError
 
 TYPES = ('uint8', 'uint16', 'int16', 'float32')  # of images, in records and on the device
-_EXACT = 1 << 24  # integers up to it are float32
-_LUMA = (19595, 38470, 7471)  # of red, green, blue in 65536 parts (ITU-R BT.601), as Pillow has it
+_EXACT = 1 << 24  # integers up to it are exact in float32
+_LUMA = (19595, 38470, 7471)  # of red, green, blue in units of 1/65536 (ITU-R BT.601), as in Pillow
 _MOST_PIXELS, _MOST_ROWS = 1 << 30, 1 << 20  # that OpenCV decodes
 
 
@@ -33,9 +33,9 @@ class EncodedImage:
 
 
 def kind(header: Header) -> tuple[int, str]:
-  """Returns channels and type that images have of themselves.
+  """Returns an image's own channels and dtype.
 
-  A declared opacity is none of the channels, but for TIFF, whose writers mark any fourth band so.
+  A declared alpha channel does not count, except in TIFF, where writers declare any fourth band so.
   """
   if header.space == 'palette':
     return 3, 'uint8'
@@ -49,14 +49,14 @@ def kind(header: Header) -> tuple[int, str]:
 def read_image(
   path: Path, *, channels: int = 3, dtype: str = 'uint8', page: int | None = None
 ) -> np.ndarray:
-  """Returns an image [h, w, channels] of a file, of its only page unless one is named; see `as_image`."""
+  """Reads an image [h, w, channels] from a file's page `number`, None: its only one; see `as_image`."""
   return as_image(_page(path, None, page), channels=channels, dtype=dtype)
 
 
 def encode_image(
   path: Path, *, channels: int = 3, dtype: str = 'uint8', number: int | None = None
 ) -> EncodedImage:
-  """Reads a file for the records, its only page unless `number` says which; see `as_image`.
+  """Reads a file's page `number`, None: its only one, for the records; see `as_image`.
 
   A PNG or JPEG of 8-bit RGB (or grey) that needs no turning is kept byte for byte.
   """
@@ -68,7 +68,7 @@ def encode_image(
   if as_it_is and plain and not header.alpha and channels in (1, 3) and dtype == 'uint8':
     return EncodedImage(data, *header.size)
   if header.space == 'grey' and channels == 3 and dtype == 'uint8':
-    channels = 1  # whoever decodes it repeats it
+    channels = 1  # decoding repeats it
   return encode_pixels(as_image(page, channels=channels, dtype=dtype))
 
 
@@ -82,14 +82,14 @@ def _page(path: Path, data: bytes | None, number: int | None = None) -> Page:
 
 
 def as_image(page: Page, *, channels: int, dtype: str) -> np.ndarray:
-  """Returns the image that a page is, [h, w, channels] of one of TYPES.
+  """Converts a page to an image [h, w, channels] of one of TYPES.
 
-  Opacity is dropped unless it is asked for as a channel, grey repeated where three are wanted, and
-  RGB made grey where one is. A float32 set takes all types by their values.
+  Alpha is dropped unless requested as a channel, grey is repeated for three channels, and RGB
+  converted to grey for one. A float32 set accepts all dtypes, unscaled.
 
   Raises:
-    UserError: damaged, other bands or another type, numbers that are none, or integers that float32
-      does not hold exactly (above 2**24).
+    UserError: damaged, other bands or another dtype, NaN or inf, or integers not exact in float32 (above
+      2**24).
   """
   header, values = page.header, page.values
   if header.nodata and values.dtype.kind in 'if' and (values == header.nodata).any():
@@ -124,10 +124,10 @@ def fitted(
   """Returns [h, w] or [h, w, c] as [h, w, channels] of `dtype`; see `as_image`.
 
   Args:
-    values: of any type.
-    channels, dtype: that are wanted.
+    values: of any dtype.
+    channels, dtype: of the result.
     name: for messages.
-    alpha: whether the last channel is the opacity.
+    alpha: whether the last channel is alpha.
     colour: whether three channels are red, green and blue.
   """
   values = values[..., None] if values.ndim == 2 else values
@@ -178,7 +178,7 @@ def _typed(values: np.ndarray, dtype: str, name: Path | str) -> np.ndarray:
 def encode_pixels(pixels: np.ndarray) -> EncodedImage:
   """Encodes [h, w] or [h, w, c] of one of TYPES losslessly.
 
-  uint8 of one or three channels is an ordinary PNG. Other channels lie one below the other, and
+  uint8 of one or three channels is an ordinary PNG. Otherwise channels are stacked vertically, and
   float32 as the two halves of its bits, in a grey PNG of 8 or 16 bits.
   """
   height, width = pixels.shape[:2]
@@ -205,7 +205,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def decode(data: bytes, *, channels: int, dtype: str) -> np.ndarray | None:
-  """Returns the image [h, w, channels] of an EncodedImage's data, None where it is damaged."""
+  """Returns the image [h, w, channels] of an EncodedImage's data, None if it is damaged."""
   plain = dtype == 'uint8' and channels in (1, 3)
   flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
   flag = flag | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED

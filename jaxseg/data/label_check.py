@@ -1,8 +1,7 @@
-"""A look at every label before the first step: ids that are no class, void, classes never present.
+"""Checks every label before the first step: invalid ids, void, classes that never occur.
 
-A label outside of the classes trains nothing in JAX, silently; an all-void set trains nothing at all.
-The counts of stored records are kept in the cache folder, whose name follows from the raw files'
-sizes and times, so that only the first run over a set of files reads them.
+JAX silently ignores labels outside the classes; a set of only void trains nothing at all. The counts
+of stored records are cached by the source's identity, so that only a set's first run reads them.
 """
 
 import hashlib
@@ -19,10 +18,10 @@ _SHOWN = 6  # ids or classes in a line
 
 
 def scan(source, *, cache_dir: str | None = None) -> LabelHistogram:
-  """Returns the label histogram of a source, from the cache where its records were counted before.
+  """Returns a source's label histogram, from the cache if its records were counted before.
 
   Args:
-    source: random access to examples; kept in the cache if it has `identity`.
+    source: random access to examples; cached if it has `identity`.
     cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
   """
   identity = getattr(source, 'identity', None)
@@ -41,14 +40,14 @@ def scan(source, *, cache_dir: str | None = None) -> LabelHistogram:
 
 
 def check(*sources, cache_dir: str | None = None) -> list[str]:
-  """Returns a line about each source's labels, for the head of a training.
+  """Returns a line about each source's labels, to print at the start of training.
 
   Args:
     sources: random access to examples, with split, num_classes and class_names.
     cache_dir: see scan.
 
   Raises:
-    UserError: ids outside of the classes, naming the files, or nothing but void.
+    UserError: ids outside the classes, naming the files, or only void.
   """
   lines = []
   for source in sources:

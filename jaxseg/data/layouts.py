@@ -1,8 +1,8 @@
-"""How the images and masks of a folder lie: found from names alone, as two patterns of pairing.py.
+"""Infers the layout of a folder's images and masks from names alone, as two patterns of pairing.py.
 
-Folders are told apart by words for masks, images and splits; names by what an image and its mask do not
-share, such as `_mask`. Every pair of patterns that the folder suggests is counted, and the one that makes
-the most pairs is it. Nothing is chosen where two that differ do equally well.
+Folders are recognised by words for masks, images and splits; file names by affixes that distinguish an
+image from its mask, such as `_mask`. Of all candidate pairs of patterns the one that matches the most
+pairs wins. A tie between different results is an error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jaxseg.data.problems import some, tell
 from jaxseg.types import UserError
 
 _MASK_WORDS = ('mask', 'label', 'annot', 'segm', 'truth', 'target', 'matte')  # anywhere in a name
-_MASK_TOKENS = ('gt', 'seg', 'anno', 'y', 'manual', 'lbl', 'semseg')  # a word of its own
+_MASK_TOKENS = ('gt', 'seg', 'anno', 'y', 'manual', 'lbl', 'semseg')  # a whole word
 _IMAGE_WORDS = ('image', 'img', 'photo', 'picture', 'input', 'leftimg')
 _IMAGE_TOKENS = ('im', 'rgb', 'sat', 'x', 'raw', 'original', 'orig', 'pre', 'frame', 'frames')
 _OBJECT_WORDS = ('object', 'instanc')
 _OTHER_WORDS = ('color', 'colour', 'overlay', 'preview', 'vis', 'polygon')
-_MOST = 24  # folder patterns that are tried for each side
-_SAMPLES, _NEAR, _AFFIXES = 40, 4, 6  # names looked at for what they do not share
+_MOST = 24  # folder patterns to try, of images and of masks
+_SAMPLES, _NEAR, _AFFIXES = 40, 4, 6  # names to compare, neighbours of each, affixes to try
 _SPLIT_PART = re.compile(
   rf'^(?:(.*)[_\-. ])?({WORDS})'
   rf'(?:([_\-. ].*|\d+)|((?:annot|mask|label|image|img|gt|seg)\w*))?$',
@@ -44,10 +44,10 @@ Keyed = list[tuple[tuple[str, ...], str]]  # split, sub-folders and stem of each
 
 
 def find(root: Path, *, objects: bool = False) -> Layout:
-  """Returns the layout of a folder; where masks of classes and of `objects` lie side by side, the one meant.
+  """Returns the layout of a folder; between masks of classes and of objects, `objects` chooses.
 
   Raises:
-    UserError: no images, no masks for them, or two layouts that do equally well.
+    UserError: no images, no masks for them, or a tie of two layouts.
   """
   paths = [p for p in list_files(root) if PurePosixPath(p).suffix.lower() in SUFFIXES]
   if not paths:
@@ -75,7 +75,7 @@ def find(root: Path, *, objects: bool = False) -> Layout:
 
 
 def _tell_of_splits(root: Path, layout: Layout, images: Iterable[str]) -> None:
-  """Says so where folders are named after splits and are none, for there are others beside them."""
+  """Reports folders named after splits that are not treated as such, since there are others beside them."""
   folders = {part for path in images for part in PurePosixPath(path).parts[:-1]}
   named = sorted(part for part in folders if '{split}' in _with_split(part))
   if named and '{split}' not in layout.images:
@@ -100,7 +100,7 @@ def _may_pair(images: str, masks: str) -> bool:
 def _layouts(
   images: str, masks: str, image_keys: Keyed, mask_keys: Keyed
 ) -> Iterator[tuple[Layout, dict[str, str]]]:
-  """Yields the layouts of two folders with the pairs that they make, image to mask."""
+  """Yields the layouts of two folders with the pairs that they match, image to mask."""
   if images == masks:
     yield from _by_suffix(images, image_keys)
     yield from _by_stem(images, image_keys)
@@ -125,14 +125,14 @@ def _joined(images: Keyed, masks: Keyed) -> dict[str, str]:
 
 
 def _cut(stem: str, affix: str, at_end: bool) -> str:
-  """Returns a stem without its affix, '' where it has another."""
+  """Returns a stem without its affix, '' if it lacks it."""
   if not (stem.endswith(affix) if at_end else stem.startswith(affix)):
     return ''
   return stem[: len(stem) - len(affix)] if at_end else stem[len(affix) :]
 
 
 def _by_suffix(folder: str, keys: Keyed) -> Iterator[tuple[Layout, dict[str, str]]]:
-  """Yields layouts of one folder in which photographs are of one format and masks of another."""
+  """Yields layouts of one folder whose images have one file format and masks another."""
   by_suffix: dict[str, Keyed] = {}
   for key, path in keys:
     by_suffix.setdefault(PurePosixPath(path).suffix, []).append((key, path))
@@ -155,7 +155,7 @@ def _by_stem(folder: str, keys: Keyed) -> Iterator[tuple[Layout, dict[str, str]]
 
 
 def _affixes(images: Keyed, masks: Keyed) -> list[tuple[bool, str, str]]:
-  """Returns what the names of images and masks may differ by: (at the end, image's, mask's)."""
+  """Returns candidate affixes that distinguish images from masks: (is a suffix, image's, mask's)."""
   counts: Counter[tuple[bool, str, str]] = Counter()
   chosen = sorted(key for key, _ in images)[:: max(1, len(images) // _SAMPLES)]
   for at_end in (True, False):
@@ -173,9 +173,9 @@ def _affixes(images: Keyed, masks: Keyed) -> list[tuple[bool, str, str]]:
 
 
 def _difference(image: str, mask: str, *, reverse: bool) -> tuple[str, str] | None:
-  """Returns what two names have after what they begin with alike; numbers alone are no affix."""
+  """Returns the rests of two names after their common prefix; None if they differ only in numbers."""
   size = len(os.path.commonprefix((image, mask)))
-  if size < len(image) and size < len(mask):  # a_image, a_img_mask: not in the middle of a word
+  if size < len(image) and size < len(mask):  # a_image, a_img_mask: not within a word
     while size and image[size - 1].isalpha():
       size -= 1
     size -= size > 1 and image[size - 1] in '_-. '
@@ -187,9 +187,9 @@ def _difference(image: str, mask: str, *, reverse: bool) -> tuple[str, str] | No
 
 
 def _folder_patterns(paths: Iterable[str]) -> list[str]:
-  """Returns the folders of the files as patterns that end in '**/', the most frequent first.
+  """Returns the files' folders as patterns that end in '**/', the most frequent first.
 
-  Words for splits become {split}; folders whose names say nothing are kept or stand under '**/'.
+  Words for splits become {split}; folders without a role are kept or replaced by '**/'.
   """
   counts: Counter[str] = Counter()
   for path, number in Counter(str(PurePosixPath(p).parent) for p in paths).items():
@@ -204,7 +204,7 @@ def _folder_patterns(paths: Iterable[str]) -> list[str]:
 
 
 def _with_split(part: str) -> str:
-  """Returns a folder's name, escaped, with {split} in place of a word for one."""
+  """Returns a folder's name, escaped, with a word for a split replaced by {split}."""
   found = _SPLIT_PART.match(part)
   if not found:
     return glob.escape(part)
@@ -214,7 +214,7 @@ def _with_split(part: str) -> str:
 
 
 def _role(name: str) -> str:
-  """Returns 'mask' or 'image' where a name says so, else ''."""
+  """Returns 'mask' or 'image' if a name says so, else ''."""
   name = name.replace('{split}', ' ').lower()
   tokens = set(re.split(r'[^a-z]+', name))
   if any(word in name for word in _MASK_WORDS) or tokens & set(_MASK_TOKENS):
@@ -231,7 +231,7 @@ def _folder_role(pattern: str) -> str:
 
 
 def _likeness(layout: Layout, objects: bool) -> tuple:
-  """Returns how much a layout's words look like images and masks; more is larger."""
+  """Returns a sort key: larger if a layout's words are more typical of images and masks."""
   images, masks = layout.images, layout.masks
   strange = any(word in masks.lower() for word in _OTHER_WORDS)
   meant = any(word in masks.lower() for word in _OBJECT_WORDS) == objects

@@ -1,21 +1,21 @@
-"""Batches for training and evaluation, made in threads, the same for any number of threads or hosts.
+"""Batches for training and evaluation, made in threads; reproducible for any number of threads or hosts.
 
-A batch's way from the files to the loss:
+The path of a batch from the files to the loss:
 
   datasets/NAME.py     lists the raw files of a split and reads one example of them
-  data/records.py      built the cache of records, once, and decodes example i on request
-  data/views.py        Resized gives all one size (data.image_size); Remembered keeps what is read
+  data/records.py      builds the cache of records once, then decodes example i on request
+  data/views.py        Resized gives all one size (data.image_size); Remembered keeps examples in memory
   data/transforms.py   the config's augmentation, then what the task adds (data/objects.py)
-  data/order.py        says which example comes next
-  here                 `train_batches` gives each its random numbers,
-                       `_stack` lays b of them into arrays [b, h, w, ...], Grain's threads do so for
-                       some batches ahead, and `Batches` waits for them, up to `timeout`
-  train/loop.py        takes the next batch, divides it among the devices (pmap copies it when it is
-                       called, a mesh at once; none is copied ahead) and calls
+  data/order.py        chooses the next example
+  here                 `train_batches` gives each its random generator, `_stack` collects b of them in
+                       arrays [b, h, w, ...], Grain's threads prefetch some batches, and `Batches`
+                       waits for them, up to `timeout`
+  train/loop.py        takes the next batch, shards it over the devices (pmap copies it when called, a
+                       mesh at once; none is copied ahead) and calls
   train/step.py        nn/preprocessing.py -> models/NAME.py -> losses of tasks/NAME.py
 
-In evaluation data/frame.py places whole images in place of the transforms. Nothing here knows of
-JAX: the host's number and count are arguments, batches are numpy arrays.
+In evaluation data/frame.py pads whole images instead of the transforms. Nothing here depends on JAX:
+the host's index and count are arguments, batches are numpy arrays.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _TRAIN_KEYS = ('image', 'label', 'weight', 'index')
 
 
 class Batches:
-  """An iterator over batches that are made in the background, and how long it was waited for.
+  """An iterator over batches made in the background.
 
   Attributes:
-    waited_seconds: time that `next` has spent waiting for batches since the start.
+    waited_seconds: total time that `next` has waited for batches.
 
-  `next` raises what a source or a transform raises; StuckError where no example was finished for
-  `timeout` seconds (0: it waits for ever); UserError where a thread wanted to end the process.
+  `next` raises errors of the source and the transforms; StuckError if no example was finished for
+  `timeout` seconds (0: waits for ever); UserError if a thread tried to exit the process.
   """
 
   def __init__(self, iterator: Iterator, activity: threads.Activity, timeout: float):
@@ -64,7 +64,7 @@ class Batches:
     try:
       if self._next is None or (batch := self._take()) is None:
         raise StopIteration
-    except Exception:  # the end or a failure: either way it is over
+    except Exception:  # the end or a failure: no batch follows either
       self.close()
       raise
     finally:
@@ -73,7 +73,7 @@ class Batches:
     return batch
 
   def _ahead(self) -> Future:
-    """The next batch, or None at the end: a StopIteration kept in a future keeps the caller's arrays."""
+    """The next batch, or None at the end: a future with a StopIteration would keep the caller's arrays alive."""
     return self._pool.submit(next, self._iterator, None)
 
   def _take(self) -> dict | None:
@@ -81,7 +81,7 @@ class Batches:
     try:
       return self._next.result()
     except Exception as error:
-      # Grain adds a remark of its own to whatever passes through it.
+      # Grain adds a note of its own to every exception.
       error.__notes__ = [n for n in getattr(error, '__notes__', ()) if 'Grain' not in n]
       raise
     except SystemExit as error:
@@ -91,7 +91,7 @@ class Batches:
       ) from error
 
   def close(self) -> None:
-    """Drops what is not yet made and lets the threads end; `next` finds the end from then on."""
+    """Drops pending batches and stops the threads; then `next` raises StopIteration."""
     if self._next is not None:
       self._next = None
       self._pool.submit(self._iterator.close)
@@ -114,26 +114,27 @@ def train_batches(
 ) -> Batches:
   """Endless training batches; batch `step` is a pure function of seed, step and data.
 
-  It does not depend on threads, hosts or where a run was interrupted: position p of the endless
-  stream of examples has its own generator, derived from (seed, p), and its place in data/order.py:
-  batches run across the ends of epochs, so that a set smaller than a batch works too.
+  It does not depend on threads, hosts or interruptions: position p of the endless stream of examples
+  has its own generator, derived from (seed, p), and its index in data/order.py: batches may span
+  epochs, so that a set smaller than a batch works too.
 
   Args:
     source: random access to examples, `len(source)` and `source[i]`.
-    transforms: called in order as `transform(example, rng)`, see augment.augmented, to give all images
-      one size; what one of them makes for the step, by the names in its `makes`, goes into the batch too.
-    seed: 0 or larger; anything else that is random follows from it.
-    batch_size: examples of a step over all hosts together.
-    start_step: the first batch is that of this step (resume).
-    shard_index: number of this host, from 0.
-    shard_count: number of hosts, which must divide batch_size; each yields its share.
-    num_threads: that make batches, 0 makes one at a time; `prefetch` batches are kept ready.
-    replacement: each example is drawn from all data (FCN's recipe) instead of once an epoch.
+    transforms: called in order as `transform(example, rng)`, see augment.augmented; they must give all
+      images one size. Entries named in a transform's `makes` go into the batch too.
+    seed: 0 or larger; all randomness is derived from it.
+    batch_size: examples per step over all hosts.
+    start_step: step of the first batch (resume).
+    shard_index: index of this host, from 0.
+    shard_count: number of hosts, which must divide batch_size; each yields its shard.
+    num_threads: threads that make batches, 0: one at a time in the caller's; `prefetch`: batches to
+      keep ready.
+    replacement: draw examples with replacement (FCN's recipe) instead of once per epoch.
     timeout: see Batches.
 
   Returns:
-    Dicts: 'image' [b,h,w,c] of the source's type, 'label' uint8 [b,h,w], 'index' int64 [b] in the source, and
-    where the source has weights 'weight' float32 [b,h,w].
+    Dicts: 'image' [b,h,w,c] of the source's dtype, 'label' uint8 [b,h,w], 'index' int64 [b] in the
+    source, and 'weight' float32 [b,h,w] if the source has weights.
   """
   local = _local_size(batch_size, shard_index, shard_count)
   if not len(source):
@@ -171,28 +172,28 @@ def eval_batches(
   prefetch: int = 2,
   timeout: float = 0.0,
 ) -> Batches:
-  """Every image exactly once; the images of a batch share one size of the network's input.
+  """Every image exactly once, in batches of one input size of the network.
 
-  Images are grouped by that size in the order of `indices`, so that a network is compiled once a
-  size; a group's last batch is filled up with black images. Every host works out the same list of
-  batches and loads its own slice of each, so that all run the same programs in the same order.
-  Sizes come from `source.size(i)` where there is such a method (`Remembered` has one), else each
-  image is read once more; with batch_size 1 no sizes are needed.
+  Images are grouped by that size in the order of `indices`, so that a network is compiled once per
+  size; a group's last batch is padded with black images. Every host computes the same list of batches
+  and loads its own slice of each, so that all run the same programs in the same order. Sizes come from
+  `source.size(i)` if it exists (as in `Remembered`), else each image is read once more; batch_size 1
+  needs no sizes.
 
   Args:
     source: random access to examples, `len(source)` and `source[i]`.
     frame: places an image of any size.
-    batch_size: images of a batch over all hosts together.
-    shard_index: number of this host, from 0.
-    shard_count: number of hosts, which must divide batch_size; each yields its share.
-    indices: of the examples to go through, in this order; None: all.
-    num_threads: that make batches, 0 makes one at a time; `prefetch` batches are kept ready.
+    batch_size: images of a batch over all hosts.
+    shard_index: index of this host, from 0.
+    shard_count: number of hosts, which must divide batch_size; each yields its shard.
+    indices: of the examples, in order; None: all.
+    num_threads, prefetch: see train_batches.
     timeout: see Batches.
 
   Returns:
-    An iterator of dicts: 'image' [b,H,W,c] of the source's type, what the network gets of this host's images, and
-    'examples', a list of these as the source gave them, each with its 'index' in the source; fewer
-    than b in a batch that is filled up.
+    An iterator of dicts: 'image' [b,H,W,c] of the source's dtype, the network's input for this host's
+    images, and 'examples', the list of the source's examples, each with its 'index' in the source;
+    fewer than b in a padded batch.
   """
   local = _local_size(batch_size, shard_index, shard_count)
   indices = [int(i) for i in (range(len(source)) if indices is None else indices)]
@@ -203,7 +204,7 @@ def eval_batches(
   def batch(number: int) -> dict:
     mine = plan[number][shard_index * local : (shard_index + 1) * local]
     examples, images = [], None
-    # Where this host has no image of the batch, the batch's first lends its shape.
+    # A host without an image in this batch needs the shape of the batch's first.
     for row, index in enumerate(mine or plan[number][:1]):
       with activity.making(index):
         example = _read(source, index)
@@ -222,7 +223,7 @@ def eval_batches(
 def _plan(
   source, indices: list[int], frame: Frame, batch_size: int, num_threads: int, timeout: float
 ) -> list[list[int]]:
-  """Groups indices by the network's input into batches, each emitted when full, the rest at the end."""
+  """Groups indices by the network's input size into batches, full ones first, the rest at the end."""
   if batch_size == 1:
     return [[i] for i in indices]
   read = getattr(source, 'size', None) or (lambda index: size_of(_read(source, index)))
@@ -251,8 +252,8 @@ def _local_size(batch_size: int, shard_index: int, shard_count: int) -> int:
 def _in_threads(
   batch: Callable[[int], dict], steps: range, num_threads: int, prefetch: int
 ) -> Iterator:
-  """Returns batch(step) for each step, some of them made in threads before they are asked for."""
-  # `Batches` holds one too. Grain warns where threads could not all have a place in the buffer.
+  """Returns an iterator of batch(step) for each step, prefetched in threads."""
+  # `Batches` holds one too. Grain warns if there are more threads than places in the buffer.
   buffer = max(prefetch - 1, num_threads) if num_threads else 0
   reading = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer)
   dataset = grain.MapDataset.range(steps.start, steps.stop).map(batch)
@@ -260,7 +261,7 @@ def _in_threads(
 
 
 def _read(source, index: int) -> Example:
-  """Reads one example and refuses what the rest would silently take for something else."""
+  """Reads one example and rejects what later code would silently misinterpret."""
   example = source[index]
   image, label = example['image'], example['label']
   fits = image.dtype in TYPES and label.dtype == np.uint8
@@ -274,10 +275,10 @@ def _read(source, index: int) -> Example:
 
 
 def _stack(examples: Iterable[Example], count: int, keys: Sequence[str]) -> dict[str, Any]:
-  """Stacks the entries that a step uses; names, instances and the like are left out.
+  """Stacks the entries that a step uses; names, instances and the like are dropped.
 
-  Each example is copied into the batch before the next is made, so that the next finds its memory
-  warm: twice as fast as np.stack over a list.
+  Each example is copied into the batch before the next is made, which reuses its memory while still in
+  the CPU's cache: twice as fast as np.stack over a list.
   """
   batch = {}
   for row, example in enumerate(examples):

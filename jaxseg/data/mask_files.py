@@ -1,9 +1,9 @@
-"""Masks: from a page of a file to the numbers or colours that say which pixel is what.
+"""Masks: from a page of a file to the ids or colours that encode each pixel's class.
 
-A mask is what its file stores, not what viewers show: palette indices, grey values of any bits as
-they are (0 is 0 where TIFF or ImageJ shows it white, too), 1-bit masks as 0 and 1. What is
-ambiguous in one mask is not decided here: `Facts` say what a mask holds, and whoever knows all
-masks of a set decides how they are read (data/classlist.py, datasets/folder.py).
+A mask is what its file stores, not what viewers show: palette indices, grey values of any bit depth
+unchanged (0 is 0 even where TIFF or ImageJ shows it as white), 1-bit masks as 0 and 1. Ambiguities of
+a single mask are not resolved here: `Facts` describe a mask, and how to read masks is decided for
+all of a set (data/classlist.py, datasets/folder.py).
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from jaxseg.types import VOID, UserError
 
 Color = tuple[int, int, int]
 
-MANY = 1024  # distinct values of a mask; Facts hold no more
+MANY = 1024  # distinct values of a mask; Facts list no more
 
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-  """A mask as its file stores it, not turned.
+  """A mask as stored, with no EXIF orientation applied.
 
   Attributes:
     path: its file.
     kind: 'index' (of a palette), 'grey' or 'colour'.
-    ids: uint8, uint16 or int32 [h, w], indices or grey values, those of colours that are grey at
-      every pixel too; None of other colours.
-    pixels: uint8 [h, w, 3], of the kind 'colour' alone.
-    palette: uint8 [n, 3], of the kind 'index' alone.
-    alpha: uint8 or uint16 [h, w], the opacity where it differs between pixels, else None.
+    ids: uint8, uint16 or int32 [h, w], indices or grey values, also of colour masks that are grey at
+      every pixel; None for others.
+    pixels: uint8 [h, w, 3], only for kind 'colour'.
+    palette: uint8 [n, 3], only for kind 'index'.
+    alpha: uint8 or uint16 [h, w], None if it is constant.
     orientation: EXIF's, 1 to 8.
-    white_is_zero: whether viewers show 0 as white, of the kind 'grey'.
-    highest: the value of the kind 'grey' that viewers show as white (or black): 1 of one bit, 15 of four.
+    white_is_zero: for kind 'grey', whether viewers show 0 as white.
+    highest: for kind 'grey', the value shown as white (or black): 1 for 1 bit, 15 for 4 bits.
     nodata: see pages.Header.
   """
 
@@ -60,11 +60,11 @@ class Mask:
     return (self.pixels if self.ids is None else self.ids).shape[:2]
 
   def upright(self) -> Mask:
-    """Returns the mask turned as its own EXIF tag says."""
+    """Returns the mask with its own EXIF orientation applied."""
     return self.turned(self.orientation)
 
   def turned(self, orientation: int) -> Mask:
-    """Returns the mask turned as an EXIF tag of this value says, for an image that carries one."""
+    """Returns the mask with an EXIF orientation applied, such as its image's."""
     planes = {
       name: None if plane is None else pages.turned(plane, orientation)
       for name, plane in vars(self).items()
@@ -73,14 +73,14 @@ class Mask:
     return dataclasses.replace(self, **planes, orientation=1)
 
   def as_shown(self) -> Mask:
-    """Returns the mask with the numbers that viewers show: those of which 0 is white are inverted."""
+    """Returns the mask with the values that viewers show: inverted if 0 is white."""
     if not self.white_is_zero:
       return self
     shown = self.ids.dtype.type(self.highest) - self.ids
     return dataclasses.replace(self, ids=shown, white_is_zero=False)
 
   def numbers(self) -> np.ndarray:
-    """Returns `ids`. Raises UserError for colours that are no greys."""
+    """Returns `ids`. Raises UserError if colours are not all grey."""
     if self.ids is None:
       raise UserError(
         f'{self.path} is a mask of colours, not of class indices: save it as an 8-bit grey or palette '
@@ -89,10 +89,10 @@ class Mask:
     return self.ids
 
   def colors(self) -> np.ndarray:
-    """Returns the colour of each pixel, uint8 [h, w, 3]: of indices their palette's, of few bits spread over 0..255.
+    """Returns each pixel's colour, uint8 [h, w, 3]: indices by the palette, few bits scaled to 0..255.
 
     Raises:
-      UserError: grey values above 255, which are no colours.
+      UserError: grey values above 255.
     """
     if self.pixels is not None:
       return self.pixels
@@ -108,17 +108,17 @@ class Mask:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What one mask holds, for decisions about a set; plain data that JSON keeps.
+  """The contents of one mask, for decisions about a set; serialisable as JSON.
 
   Attributes:
     kind: see Mask.
-    ids: distinct values, sorted; () of colours that are no greys. At most MANY.
-    colors: of each id its colour; of the kind 'colour' the distinct ones, at most MANY.
-    alpha: distinct values of an opacity that differs between pixels, else ().
+    ids: distinct values, sorted, at most MANY; () if colours are not all grey.
+    colors: colour of each id; for kind 'colour' the distinct ones, at most MANY.
+    alpha: distinct values, () if alpha is constant.
     orientation: EXIF's.
     size: (height, width) as stored.
     white_is_zero, highest: see Mask.
-    solid: of the kind 'colour', the colours that fill 3 x 3 pixels somewhere; edges do not.
+    solid: for kind 'colour', the colours that fill 3 x 3 pixels somewhere, unlike those of edges.
     nodata: see Mask.
   """
 
@@ -135,22 +135,22 @@ class Facts:
 
   @classmethod
   def of_json(cls, values: Mapping[str, Any]) -> Facts:
-    """Returns the facts that dataclasses.asdict, stored as JSON, gave."""
+    """Returns the facts that dataclasses.asdict turned into JSON."""
     listed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return cls(**listed | {k: tuple(map(tuple, values[k])) for k in ('colors', 'solid')})
 
 
 def read(path: Path, page: int | None = None, data: bytes | None = None) -> Mask:
-  """Reads a mask as it is stored.
+  """Reads a mask as stored.
 
   Args:
     path: its file.
-    page: of a stack; None: the file must have one.
-    data: its content, where that is not in a file.
+    page: of a stack; None: the file's only page.
+    data: its content, if it is not in a file.
 
   Raises:
-    UserError: damaged, compressed so that values change (JPEG, also inside of TIFF, WebP), of several
-      pages, or of numbers that are no integers.
+    UserError: damaged, lossily compressed (JPEG, also in TIFF, WebP), of several pages, or with
+      values that are no integers.
   """
   stored = pages.read(path, data, page or 0)
   header, values = stored.header, stored.values
@@ -177,7 +177,7 @@ def _of_numbers(
   if (
     values.dtype.kind == 'f' and (values == np.rint(values)).all() and np.abs(values).max() < 2**31
   ):
-    values = values.astype(np.int32)  # whole numbers that a tool saved as floats
+    values = values.astype(np.int32)  # integers that a tool saved as floats
   if values.dtype.kind not in 'iu' or values.shape[2] not in (1, 3) or header.space == 'cmyk':
     raise UserError(
       f'{path} is a mask of {values.shape[2]} x {values.dtype}, not of class indices or colours: save '
@@ -199,7 +199,7 @@ def _of_numbers(
 
 
 def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
-  """Returns what a mask holds, or all of these pages of a stack; errors as `read`."""
+  """Returns the facts of a mask, or of these pages of a stack together; errors as `read`."""
   ids, colors, alpha, solid = set(), set(), set(), set()
   for page in pages:
     mask = read(path, page)
@@ -222,7 +222,7 @@ def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
 
 
 def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> np.ndarray:
-  """Reads a mask of indices as it lies in its file: uint8, uint16 or int32 [h, w], upright.
+  """Reads a mask of ids, upright: uint8, uint16 or int32 [h, w].
 
   Palette masks give their indices (not their colours), 1-bit masks 0 and 1, grey masks their
   values, and so do colour masks that are grey at every pixel.

@@ -1,9 +1,9 @@
-"""How the masks of a set are read, all of them alike: by numbers, colours or opacity.
+"""Decides how all masks of a set are read: by ids, colours or alpha.
 
-One mask does not say whether 255 is void or an object, or whether its palette is that of the others. So
-what every mask of all splits holds is looked at first (mask_files.Facts), and one reading is chosen for
-the set. Where two readings are possible, and they differ, the user is asked: a UserError has both and the
-key that chooses.
+A single mask does not show whether 255 is void or an object, or whether its palette is also that of the
+others. So all masks of all splits are inspected first (mask_files.Facts), and one reading is chosen for
+the set. If several readings with different results are possible, a UserError lists them with the option
+that chooses.
 """
 
 from __future__ import annotations
@@ -23,22 +23,20 @@ from jaxseg.types import VOID, UserError
 
 By = Literal['ids', 'colors', 'alpha']
 Seen = Literal['stored', 'shown']
-_MANY = (
-  32  # inferred classes; above it ids must not be mostly unused, and more colours are no classes
-)
-_FEW = 4  # values of masks of two classes, 1 and void among them
+_MANY = 32  # inferred classes; of more ids most must be used, more colours are rejected
+_FEW = 4  # values of two-class masks, 1 and void among them
 _KEY = '--config.data.options.'
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """What the user says of the masks; None leaves it to what they hold.
+  """The user's choices; None infers from the masks.
 
   Attributes:
-    binary: of masks of two classes, True makes 255 the second, False makes it void.
+    binary: in two-class masks, whether 255 is the second class (True) or void (False).
     threshold: makes two classes: values from it on are the second.
-    read_by: what tells the classes.
-    white_is_zero: of TIFF masks that viewers show with 0 as white, 'stored' takes the numbers of the file,
+    read_by: what encodes the classes.
+    white_is_zero: for TIFF masks in which viewers show 0 as white, 'stored' takes the file's values,
       'shown' inverts them.
   """
 
@@ -55,7 +53,7 @@ class Choice:
 def look(
   paths: Iterable[Path], cache_dir: str | os.PathLike | None = None, *, pages: bool = False
 ) -> dict[Path, Facts]:
-  """Returns what every mask holds, by its file; remembered in the cache. With `pages` files are stacks.
+  """Returns the facts of every mask by its file, from the cache if possible. With `pages` files are stacks.
 
   Raises:
     BadFiles: masks that cannot be read.
@@ -86,12 +84,12 @@ def decide(
 
   Args:
     facts: of every mask of all splits.
-    listed: the classes, where something lists them; None: what the masks hold.
+    listed: the classes, if listed; None: those in the masks.
     choice: the user's.
-    num_classes: how many there are; where nothing lists them, larger ids are no classes.
+    num_classes: how many there are; if they are not listed, larger ids are no classes.
 
   Raises:
-    UserError: two readings that differ, or nothing that can be told.
+    UserError: readings with different results, or none.
   """
   if choice.white_is_zero is None:
     _refuse_inverted(facts)
@@ -120,7 +118,7 @@ def _decided(
 
 
 def _refuse_inverted(facts: Mapping[Path, Facts]) -> None:
-  """Refuses masks that show 0 as white where that may mean something: of one bit, or beside others."""
+  """Rejects masks with 0 as white where inversion may be intended: 1-bit ones, or only some of a set."""
   by_sign = {path: one for path, one in facts.items() if one.kind == 'grey'}
   inverted = [path for path, one in by_sign.items() if one.white_is_zero]
   if inverted and (len(inverted) < len(by_sign) or by_sign[inverted[0]].highest == 1):
@@ -132,7 +130,7 @@ def _refuse_inverted(facts: Mapping[Path, Facts]) -> None:
 
 
 def _refuse_nodata(facts: Mapping[Path, Facts]) -> None:
-  """Refuses numbers that a GeoTIFF says are no data, where no list says what they are; 255 is void."""
+  """Rejects a GeoTIFF's no-data values unless they are 255, which is void; for unlisted classes."""
   for path, one in facts.items():
     if one.nodata in one.ids and one.nodata != VOID:
       number = int(one.nodata)
@@ -143,7 +141,7 @@ def _refuse_nodata(facts: Mapping[Path, Facts]) -> None:
 
 
 def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:
-  """Returns what tells the classes apart where the user leaves it open."""
+  """Infers what encodes the classes."""
   if _only_alpha(facts):
     tell(['masks: only their opacity (alpha) differs, so it tells the classes'])
     return 'alpha'
@@ -156,7 +154,7 @@ def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:
 
 
 def _only_alpha(facts: Mapping[Path, Facts]) -> bool:
-  """Returns whether nothing but the opacity of the masks differs between pixels."""
+  """Returns whether only the masks' alpha varies between pixels."""
   opaque = [path for path, one in facts.items() if one.alpha and len(one.colors) <= 1]
   colors = {color for one in facts.values() for color in one.colors}
   if opaque and len(colors) > 1:
@@ -168,7 +166,7 @@ def _only_alpha(facts: Mapping[Path, Facts]) -> bool:
 
 
 def _refuse_palettes(facts: Mapping[Path, Facts], listed: ClassList | None) -> None:
-  """Refuses numbers that have other colours in other files: which of both means the classes?"""
+  """Rejects ids whose colours differ between files: either may encode the classes."""
   first: dict[int, tuple[Color, Path]] = {}
   remedy = 'with each class given its colour in the list, ' if listed else ''
   for path, one in facts.items():
@@ -217,7 +215,7 @@ def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Ch
 
 
 def _refuse_edges(facts: Mapping[Path, Facts]) -> None:
-  """Refuses colours of which most are seen at edges alone: they are mixtures, no classes."""
+  """Rejects colours that mostly occur only at edges: they are blends, not classes."""
   coloured = {path: one for path, one in facts.items() if one.kind == 'colour'}
   colors = {color for one in coloured.values() for color in one.colors}
   thin = colors - {color for one in coloured.values() for color in one.solid}
@@ -230,7 +228,7 @@ def _refuse_edges(facts: Mapping[Path, Facts]) -> None:
 
 
 def _of_greys(facts: Sequence[Facts], listed: ClassList) -> Literal['colors', 'mixed']:
-  """Returns how grey masks are read beside colours: by them where all their greys are listed."""
+  """Returns how to read grey masks among colour masks: by colour if all their greys are listed."""
   greys = {c for one in facts if one.kind == 'grey' for c in one.colors}
   known = {color for color, _ in listed.colors}
   listed_too = greys - known <= {(255, 255, 255)} and greys & known
@@ -244,7 +242,7 @@ def _by_ids(
   num_classes: int | None,
   whites: Set[int],
 ) -> ClassList:
-  """Reads by numbers; `whites` are the highest that the masks may hold, none of an opacity."""
+  """Reads by ids; `whites` are the masks' highest possible values, empty for alpha."""
   ids = sorted(set().union(*ids_of.values()))
   if listed is not None and (choice.binary is not None or dict(listed.ids).get(255) != VOID):
     return listed.as_binary(whites) if choice.binary else listed
@@ -267,7 +265,7 @@ def _by_ids(
 def _refuse_mixed(
   ids_of: Mapping[Path, Sequence[int]], ids: Sequence[int], whites: Set[int]
 ) -> None:
-  """Refuses sets of which some masks say 1 and others 255 for what may be the same."""
+  """Rejects sets in which some masks have 1 and others 255, possibly for the same class."""
   values = [i for i in ids if i]
   if len(values) < 2 or not set(values) <= {1, 255, *whites}:
     return
@@ -287,7 +285,7 @@ def _refuse_mixed(
 def _refuse_soft(
   ids_of: Mapping[Path, Sequence[int]], ids: Sequence[int], listed: ClassList | None
 ) -> None:
-  """Refuses grey values all over 0..255 as two classes, which soft edges make of them."""
+  """Rejects many grey values in 0..255: probably two classes with soft edges."""
   if listed is not None and len(listed.names) > 2:
     return
   if (

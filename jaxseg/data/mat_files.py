@@ -1,7 +1,7 @@
-"""MATLAB's files of version 5, as far as a matrix of whole numbers inside of structs goes.
+"""Reads integer matrices, also inside structs, from MATLAB files of version 5.
 
-Written anew because files come from anywhere and native readers trust them: a flipped bit in a length
-ends the process. Here every length is checked against the bytes that are there.
+An own reader, since native ones trust their input: a flipped bit in a length crashes the process. Here
+every length is checked against the available bytes.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _MOST = 256 << 20  # bytes of a compressed element
 
 
 def read_matrix(data: bytes, names: Sequence[str]) -> np.ndarray:
-  """Returns the numbers [h, w] of a variable, or of the field of a field of it.
+  """Returns the values [h, w] of a variable, or of a nested field of it.
 
   Args:
-    data: the file.
-    names: of the variable, then of the fields, each of a struct of one element.
+    data: the file's content.
+    names: the variable's, then the fields', each of a struct with one element.
 
   Raises:
     ValueError: damaged, or not such a file.
@@ -65,13 +65,13 @@ def _inflated(body: bytes) -> bytes:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-  """Yields kind and content of the elements of a part of the file."""
+  """Yields the type and content of each element in a part of the file."""
   at = 0
   while at < len(data):
     if len(data) - at < 8:
       raise ValueError('it is cut short')
     kind, count = struct.unpack_from(f'{order}II', data, at)
-    if kind >> 16:  # small: four bytes of content behind the kind
+    if kind >> 16:  # a small element: its content, up to four bytes, follows the type
       kind, count, start = kind & 0xFFFF, kind >> 16, at + 4
       if count > 4:
         raise ValueError('a small element has more than four bytes')
@@ -85,7 +85,7 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 class _Array:
-  """An array's class, size and name; the parts behind them wait to be read."""
+  """An array's class, size and name; the rest is parsed on demand."""
 
   def __init__(self, body: bytes, order: str):
     self._parts = list(_elements(body, order))
@@ -98,7 +98,7 @@ class _Array:
     self._order = order
 
   def fields(self) -> dict[str, bytes]:
-    """Returns the fields of a struct of one element."""
+    """Returns the fields of a struct with one element."""
     if self.kind != _STRUCT or math.prod(self.shape) != 1 or len(self._parts) < 5:
       raise ValueError(f'{self.name or "a field"} is no struct of one element')
     (_, length), (_, text), *values = self._parts[3:]
@@ -109,7 +109,7 @@ class _Array:
     return {name.decode('latin-1'): body for name, (_, body) in zip(names, values, strict=True)}
 
   def numbers(self) -> np.ndarray:
-    """Returns the array's values, which MATLAB stores down the columns."""
+    """Returns the array's values, which MATLAB stores column by column."""
     numeric = self.kind in _NUMERIC and len(self._parts) > 3 and self._parts[3][0] in _NUMBERS
     if not numeric or len(self.shape) != 2:
       raise ValueError('it is no matrix of numbers')

@@ -1,4 +1,4 @@
-"""The objects of an image as a training step takes them: boxes, classes and masks of fixed shapes."""
+"""The objects of an image as training targets: boxes, classes and masks of fixed shapes."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,34 +10,34 @@ from jaxseg.config.fields import check_fields, within
 from jaxseg.data.geometry import Example, drawn_of, move_boxes
 from jaxseg.types import LARGEST, UserError
 
-CELLS = 56  # along a side of an object's mask: twice those of the mask that a network draws
-_SLACK = 0.5  # pixels by which a box may reach over the border of its image
+CELLS = 56  # along a side of an object's mask: twice the resolution of the network's masks
+_SLACK = 0.5  # pixels by which a box may extend beyond the image
 
 
 @dataclasses.dataclass(frozen=True)
 class Objects:
-  """Finds the objects that the transforms before it have left; the last of a training's.
+  """Finds the objects that remain after the other transforms; the last transform of training.
 
   An example has 'instances' uint16 [h,w] or [h,w,l], ids from 1, and 'instance_classes' uint8 [n],
-  the class of id i at place i - 1; perhaps 'crowd' bool [n], regions of objects that nobody told
-  apart, and 'instance_boxes' float32 [n,4]. Made of them, a row for each object with pixels left, by
-  rising id, the rest zero:
+  the class of id i at index i - 1; optionally 'crowd' bool [n], regions of objects that were not
+  separated, and 'instance_boxes' float32 [n,4]. From these it makes a row for each object with pixels
+  left, sorted by id, padded with zeros:
 
     boxes       float32 [max_instances,4]  x0, y0, x1, y1 in pixels
     classes     int32 [max_instances]      1..c-1; 0 for an unused row and for a crowd
     crowd       bool [max_instances]
-    masks       uint8 [max_instances,56,56]  how much of each cell of `mask_boxes` the object covers
-    mask_boxes  float32 [max_instances,4]  of the whole object, also where it reaches over the border
-    extent      float32 [4]                x0, y0, x1, y1 of the image; what is beyond is padding
+    masks       uint8 [max_instances,56,56]  coverage of each cell of `mask_boxes` by the object
+    mask_boxes  float32 [max_instances,4]  of the whole object, even beyond the border
+    extent      float32 [4]                x0, y0, x1, y1 of the image; anything beyond is padding
 
-  A box is what the annotators have drawn, moved as the image was; it is measured in what is left of the
-  object where the image's border cuts it, and after a warp. Masks are those of the data at their own
-  size, not of a map that was resized, unless the image was warped.
+  A box is the annotated one, transformed like the image; where the border cuts the object, and after a
+  warp, it is measured from the remaining pixels. Masks come from the data at original resolution, not
+  from a resized map, unless the image was warped.
 
   Attributes:
     max_instances: rows. More objects are a UserError.
-    max_layers: of a map that has layers; those beyond are painted over the last.
-    min_area: objects of which fewer pixels are left are left out.
+    max_layers: of a layered map; further ones are painted over the last.
+    min_area: objects with fewer remaining pixels are dropped.
   """
 
   max_instances: int = within(1, 10_000, default=100)
@@ -101,7 +101,7 @@ class Objects:
 
 
 def _whole(moved: np.ndarray, left: np.ndarray, extent: np.ndarray) -> np.ndarray:
-  """Returns the moved boxes of objects that the image shows to their end, else what is left of them."""
+  """Returns the transformed boxes of objects that lie in the image, else those of the remaining pixels."""
   low, high = extent[:2] - _SLACK, extent[2:] + _SLACK
   inside = (moved[:, :2] >= low).all(axis=1) & (moved[:, 2:] <= high).all(axis=1)
   inside &= (moved[:, 2:] > moved[:, :2]).all(axis=1)
@@ -109,15 +109,15 @@ def _whole(moved: np.ndarray, left: np.ndarray, extent: np.ndarray) -> np.ndarra
 
 
 def measure(layers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """Finds where the objects of a map lie.
+  """Measures the objects of a map.
 
   Args:
     layers: uint16 [h, w] or [h, w, l]; an id is in one layer only.
-    count: the highest id that there may be.
+    count: the highest possible id.
 
   Returns:
     int32 [count, 4] tight boxes x0, y0, x1, y1 (x1, y1 exclusive) and int64 [count] pixels, of id i
-    at place i - 1; zeros where it has no pixel.
+    at index i - 1; zeros if it has no pixel.
 
   Raises:
     UserError: an id above `count`.
@@ -136,7 +136,7 @@ def measure(layers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _parts(layers: np.ndarray, boxes: np.ndarray, ids: np.ndarray) -> list[np.ndarray]:
-  """Returns the pixels of objects in their boxes, bool [h, w] each; `ids` count from 0."""
+  """Returns the pixels of objects in their boxes, bool [h, w] each; `ids` start at 0."""
   parts = []
   for i in ids:
     x0, y0, x1, y1 = boxes[i]
@@ -145,13 +145,13 @@ def _parts(layers: np.ndarray, boxes: np.ndarray, ids: np.ndarray) -> list[np.nd
 
 
 def _soft(part: np.ndarray) -> np.ndarray:
-  """Returns how much of each of 56 x 56 cells is covered, uint8: bilinear, averaging where it shrinks."""
+  """Resizes to 56 x 56 cells of coverage, uint8 0..255: bilinear, averaging when shrinking."""
   rows, columns = (_weights(length) for length in part.shape)
   return np.rint(255 * (rows @ part.astype(np.float32) @ columns.T)).astype(np.uint8)
 
 
 def _weights(length: int) -> np.ndarray:
-  """Returns the weight of each of `length` pixels in each cell, [56, length]; around them is nothing."""
+  """Returns the weight of each of `length` pixels in each cell, float32 [56, length]; zero-padded."""
   points = (np.arange(CELLS) + 0.5) * length / CELLS - 0.5
   spread = max(1.0, length / CELLS)
   distance = np.abs(points[:, None] - np.arange(length)) / spread
@@ -159,7 +159,7 @@ def _weights(length: int) -> np.ndarray:
 
 
 def _turned(mask: np.ndarray, place: np.ndarray) -> np.ndarray:
-  """Flips and turns the cells of a mask as `place` does."""
+  """Flips and transposes the cells of a mask as `place` does."""
   (a, b, _), (c, d, _) = place
   swapped = abs(b) > abs(a)
   mask = mask.T if swapped else mask
@@ -168,7 +168,7 @@ def _turned(mask: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _layered(instances: np.ndarray, most: int) -> np.ndarray:
-  """Returns uint16 [h, w, 1] of a plain map, and at most `most` layers of one that has layers."""
+  """Returns uint16 [h, w, 1] for a flat map, and at most `most` layers of a layered one."""
   if instances.ndim == 2:
     return instances[..., None]
   if instances.shape[2] <= most:

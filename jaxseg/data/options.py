@@ -1,4 +1,4 @@
-"""The config's group `data`: which dataset is read, what its images look like, and how it is read."""
+"""The config's group `data`: the dataset, the format of its images, and how to read it."""
 
 import dataclasses
 from typing import Any, Literal
@@ -9,24 +9,24 @@ from jaxseg.types import LARGEST, LONGEST, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """What a run knows of its data.
+  """The data of a run.
 
   Attributes:
     name: a module of jaxseg.datasets, or the import path of your own.
-    options: further keyword arguments of its `source`.
-    train_split: that is trained on.
-    image_size: (height, width) that every image and label is resized to, in training and
+    options: keyword arguments of its `source`.
+    train_split: split to train on.
+    image_size: (height, width) to which every image and label is resized, in training and
       evaluation; () leaves them as they are.
     resize_labels: to `image_size`, see geometry.resize_label.
-    dtype: of the images' numbers, which are never scaled; float32 takes every type by its values.
-    mean: subtracted from the image, one value a channel in its own units, red first.
-    std: then divided by, likewise.
-    channel_order: 'bgr' where Caffe's weights want it.
-    replacement: draw every training image at random with replacement instead of by epochs.
-    num_threads: that decode and augment.
-    timeout: seconds without any example finished until a run stops; 0 waits for ever.
-    changed: whether a run may be resumed on other files than it began with.
-    memory_mb: a set whose decoded examples fit in this many MB is decoded once.
+    dtype: of the images, which are never scaled; float32 accepts images of any dtype, unscaled.
+    mean: subtracted from the image, one value per channel in the image's units, red first.
+    std: divides it afterwards, likewise.
+    channel_order: 'bgr' if Caffe's weights require it.
+    replacement: draw training images with replacement instead of by epochs.
+    num_threads: threads that decode and augment.
+    timeout: seconds without any finished example after which a run stops; 0 waits for ever.
+    changed: whether a run may be resumed with other files than before.
+    memory_mb: a set whose decoded examples fit in this many MB is decoded only once.
   """
 
   name: str = 'shapes'

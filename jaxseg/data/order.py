@@ -1,7 +1,7 @@
-"""Which examples make a training batch: endless permutations of the data, one kind of image a batch.
+"""The order of training examples: endless permutations of the data, one kind of image per batch.
 
-Most data are of one kind. Where images become one of two sizes (transforms.Crop, `turned`), those of a
-size make batches of their own, and of any number of steps each kind has its share.
+Most data are of one kind. If images get one of two sizes (transforms.Crop, `turned`), each batch has
+only one of them, and the kinds alternate in proportion to their number of images.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jaxseg.data import threads
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-  """The order of a training; a pure function of its attributes.
+  """The order of a run's examples; a pure function of its attributes.
 
   Attributes:
     seed: 0 or larger.
     kinds: indices of the examples of each kind, one or two, none empty.
-    batch_size: examples of a step.
-    replacement: each example is drawn from all of its kind instead of once an epoch.
+    batch_size: examples per step.
+    replacement: draw each example from all of its kind instead of once per epoch.
   """
 
   seed: int
@@ -43,12 +43,12 @@ class Order:
     return int(indices[_order((self.seed, 0, epoch, *[kind] * bool(kind)), len(indices))[rest]])
 
   def another(self, position: int, rng: np.random.Generator) -> int:
-    """Returns an example that is drawn from all of the kind of the position's."""
+    """Draws an example from all of the position's kind."""
     indices = self.kinds[self._kind(position // self.batch_size)[0]]
     return int(indices[rng.integers(len(indices))])
 
   def _kind(self, step: int) -> tuple[int, int]:
-    """Returns the kind of a step, and how many steps of that kind were before."""
+    """Returns the kind of a step, and the number of earlier steps of that kind."""
     if len(self.kinds) == 1:
       return 0, step
     count, total = len(self.kinds[1]), sum(map(len, self.kinds))
@@ -59,14 +59,14 @@ class Order:
     return 0, step - of_second
 
 
-# Not Grain's shuffle: it takes 0.1 to 5 ms an example where there are fewer than 1000 of them.
+# Not Grain's shuffle: it takes 0.1 to 5 ms per example for fewer than 1000 of them.
 @functools.lru_cache(maxsize=8)
 def _order(seed: tuple[int, ...], count: int) -> np.ndarray:
   return np.random.default_rng(seed).permutation(count)
 
 
 def kinds(source: Any, transforms: Sequence[Any], timeout: float = 0.0) -> tuple[np.ndarray, ...]:
-  """Returns the indices of the examples of each kind that the transforms tell apart."""
+  """Returns the indices of the examples of each kind that the transforms distinguish."""
   everything = np.arange(len(source))
   kind = next((t.kind for t in transforms if getattr(t, 'turned', False)), None)
   if kind is None:

@@ -1,12 +1,12 @@
-"""Outlines of objects, from any annotation tool, become pixels here, after they were checked.
+"""Validates and rasterises outlines of objects, from any annotation tool.
 
 An outline is one of
-  a list of polygons   [[x, y, x, y, ...], ...] in pixels, corners of pixels being whole numbers; Pieces may
-                       be among them
-  run lengths          {'size': [h, w], 'counts': [...] or COCO's text}, down the columns
-  a Piece              pixels that are known already
-Polygons are filled as COCO's tools fill them (pycocotools), which trust what they are given: numbers
-that are not finite or far outside of the image never get there.
+  a list of polygons   [[x, y, x, y, ...], ...] in pixels, integers being pixel corners; may contain
+                       Pieces
+  run lengths          {'size': [h, w], 'counts': [...] or COCO's text}, column by column
+  a Piece              rasterised already
+Polygons are filled by COCO's tools (pycocotools), which trust their input: coordinates that are not
+finite or far outside the image are rejected before.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pycocotools import mask as rle_masks
 from jaxseg.data.geometry import Size, exif_turn
 from jaxseg.types import UserError
 
-_BEYOND = 0.1  # of a side, by which outlines may reach over the image's border
+_BEYOND = 0.1  # fraction of a side by which outlines may extend beyond the image
 
 
 class Piece(NamedTuple):
-  """Pixels of an object: bool [h, w] whose first is at (top, left) of the image; may be empty."""
+  """An object's pixels: bool [h, w] with the upper left corner at (top, left) of the image; may be empty."""
 
   top: int
   left: int
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
   @property
   def window(self) -> tuple[slice, slice]:
-    """Where it lies in an array of the image's size."""
+    """Its slices of an array of the image's size."""
     height, width = self.mask.shape
     return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
@@ -48,7 +48,7 @@ def rasterise(outline: Any, size: Size) -> Piece:
   """Returns the pixels of an outline in an image of `size`.
 
   Raises:
-    UserError: what is wrong with it; the caller says of which object.
+    UserError: what is wrong with it; the caller adds the object's name.
   """
   if isinstance(outline, Piece):
     return outline
@@ -60,7 +60,7 @@ def rasterise(outline: Any, size: Size) -> Piece:
 
 
 def tight(mask: np.ndarray, top: int = 0, left: int = 0) -> Piece:
-  """Cuts bool [h, w] down to what is True; `top` and `left` are the place of its first pixel."""
+  """Crops bool [h, w] to what is True; its upper left corner is at (`top`, `left`)."""
   rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
   if not len(rows):
     return Piece(top, left, np.zeros((0, 0), bool))
@@ -69,9 +69,9 @@ def tight(mask: np.ndarray, top: int = 0, left: int = 0) -> Piece:
 
 
 def polygons(outline: Any, size: Size) -> list[np.ndarray]:
-  """Returns polygons as float64 [n, 2] of x and y, checked against the image; those without area go.
+  """Returns validated polygons as float64 [n, 2] of x and y; those with under 3 points are dropped.
 
-  One polygon without a list around it will do.
+  Accepts a single polygon without a list around it, too.
   """
   if not isinstance(outline, Sequence) or isinstance(outline, str):
     raise UserError(f'its outline is {type(outline).__name__}, no list of polygons')
@@ -93,7 +93,7 @@ def polygons(outline: Any, size: Size) -> list[np.ndarray]:
 
 
 def extent(outline: Any, size: Size) -> tuple[tuple[float, ...], float]:
-  """Returns x0, y0, x1, y1 of the corners of polygons, inside of the image, and the area that they enclose."""
+  """Returns the bounding box x0, y0, x1, y1 of polygons, clipped to the image, and their enclosed area."""
   parts = polygons(outline, size)
   corners = np.clip(np.concatenate(parts), 0, size[::-1])
   x_y = ((part[:, 0], part[:, 1]) for part in parts)
@@ -105,7 +105,7 @@ def numbers(values: Any, what: str) -> np.ndarray:
   """Returns a list of finite numbers as float64 [n]. Raises UserError for anything else."""
   try:
     array = np.asarray(values)
-  except (ValueError, TypeError, OverflowError):  # lists of many lengths
+  except (ValueError, TypeError, OverflowError):  # lists of different lengths
     array = np.asarray(None)
   if array.ndim != 1 or (len(array) and array.dtype.kind not in 'iuf'):
     raise UserError(f'{what} is no list of numbers: {_short(values)}')
@@ -116,7 +116,7 @@ def numbers(values: Any, what: str) -> np.ndarray:
 
 
 def check_inside(x: np.ndarray, y: np.ndarray, size: Size) -> None:
-  """Raises UserError where points lie clearly outside of an image."""
+  """Raises UserError if points lie clearly outside an image."""
   for axis, values, side in (('y', y, size[0]), ('x', x, size[1])):
     most = max(2.0, _BEYOND * side)
     wrong = values[(values < -most) | (values > side + most)]
@@ -141,7 +141,7 @@ def _of_polygons(parts: list[np.ndarray], size: Size) -> Piece:
 
 
 def pixel_of(outline: Any, size: Size) -> Piece:
-  """Returns the pixel that an outline too small to hold a pixel's centre lies in."""
+  """Returns the pixel in which an outline lies that is too small to contain a pixel's centre."""
   drawn = (
     [part for part in outline if not isinstance(part, Piece)] if isinstance(outline, list) else []
   )
@@ -155,7 +155,7 @@ def pixel_of(outline: Any, size: Size) -> Piece:
 
 
 def _of_runs(code: dict, size: Size) -> np.ndarray:
-  """Returns bool [h, w] of run lengths, which must be those of such an image."""
+  """Decodes run lengths to bool [h, w], which must match the image's size."""
   told = code.get('size')
   if not isinstance(told, Sequence) or list(told) != list(size):
     raise UserError(f'its run lengths are of size {_short(told)} (h, w), its image of {size}')
@@ -173,7 +173,7 @@ def _of_runs(code: dict, size: Size) -> np.ndarray:
 
 
 def _uncompressed(text: str | bytes) -> list[int]:
-  """Reads COCO's text of run lengths: five bits a letter, from the third on differences."""
+  """Decodes COCO's text of run lengths: five bits per character, deltas from the third on."""
   data = text.encode('ascii', 'replace') if isinstance(text, str) else text
   counts, value, shift = [], 0, 0
   for letter in data:
@@ -192,7 +192,7 @@ def _uncompressed(text: str | bytes) -> list[int]:
 
 
 def turn(piece: Piece, orientation: int, size: Size) -> Piece:
-  """Turns pixels as EXIF's orientation turns their image of `size`, as it is stored."""
+  """Applies an EXIF orientation to pixels of an image of stored `size`."""
   swap, flip_rows, flip_columns = exif_turn(orientation)
   mask = piece.mask.T if swap else piece.mask
   mask = np.ascontiguousarray(mask[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
@@ -201,7 +201,7 @@ def turn(piece: Piece, orientation: int, size: Size) -> Piece:
 
 
 def turn_box(box: Sequence[float], orientation: int, size: Size) -> tuple[float, ...]:
-  """Turns x0, y0, x1, y1 likewise."""
+  """Applies it to x0, y0, x1, y1."""
   swap, flip_rows, flip_columns = exif_turn(orientation)
   (x0, y0, x1, y1), (height, width) = box, size
   if swap:
@@ -214,7 +214,7 @@ def turn_box(box: Sequence[float], orientation: int, size: Size) -> tuple[float,
 
 
 def layers(pieces: Sequence[Piece], size: Size) -> np.ndarray:
-  """Numbers objects from 1, uint16 [h, w, layers]: each in the first layer where it overlaps none."""
+  """Numbers objects from 1 in uint16 [h, w, layers]: each in the first layer where it overlaps none."""
   if len(pieces) > np.iinfo(np.uint16).max:
     raise UserError(f'{len(pieces)} objects: at most {np.iinfo(np.uint16).max} in an image')
   stack = [np.zeros(size, np.uint16)]
@@ -233,7 +233,7 @@ def _short(value: Any) -> str:
 
 
 def union(pieces: Sequence[Piece]) -> Piece:
-  """Returns the pixels of all of them."""
+  """Returns the union of all pieces."""
   boxes = np.array([piece.box for piece in pieces])
   left, top, right, bottom = *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)
   mask = np.zeros((bottom - top, right - left), bool)
@@ -243,13 +243,13 @@ def union(pieces: Sequence[Piece]) -> Piece:
 
 
 class Masks:
-  """The pixels of the objects of one image, as an array bool [n, h, w] would hold them, in less memory.
+  """The masks of one image's objects: acts as an array bool [n, h, w], in less memory.
 
-  An object's mask is `masks[i]`, bool [h, w]; slices and arrays of bools choose some of them; np.asarray
-  gives the whole array.
+  `masks[i]` is an object's mask, bool [h, w]; slices and arrays of bools select objects; np.asarray
+  returns the full array.
 
   Args:
-    pieces: one an object.
+    pieces: one per object.
     size: (height, width) of the image.
   """
 
@@ -258,7 +258,7 @@ class Masks:
 
   @classmethod
   def of(cls, masks: Masks | np.ndarray) -> Masks:
-    """Returns these of an array bool [n, h, w], or as they are."""
+    """Converts an array bool [n, h, w]; returns Masks as they are."""
     return masks if isinstance(masks, cls) else cls([tight(m) for m in masks], masks.shape[1:])
 
   @property
@@ -276,7 +276,7 @@ class Masks:
     return Masks([self.pieces[i] for i in np.arange(len(self))[chosen]], self.size)
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    del copy  # it is always new
+    del copy  # the array is always new
     stack = np.zeros(self.shape, bool if dtype is None else dtype)
     for mask, piece in zip(stack, self.pieces, strict=True):
       mask[piece.window] = piece.mask

@@ -1,9 +1,9 @@
-"""Pages: the one reader of picture files, for images and masks alike. Nothing is lost or guessed here.
+"""Pages: the only reader of picture files, for images and masks alike; lossless, without guesses.
 
-A page is what a file stores: numbers in their own type, palette indices as indices, and what the
-file says of them. What an image is of it says image_files.py, what a mask is mask_files.py.
-Pillow reads, not OpenCV: only Pillow keeps palette indices and 1-bit masks apart, and only
-Pillow refuses a truncated JPEG. TIFF, which may hold any type and number of bands, is tifffile's.
+A page is what a file stores: values in their own dtype, palette indices as indices, and its metadata.
+image_files.py makes images of pages, mask_files.py masks. Pillow reads, not OpenCV: only Pillow
+preserves palette indices and 1-bit masks, and rejects a truncated JPEG. TIFF, with any dtype and
+number of bands, is read by tifffile.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from jaxseg.data import raw_files, tiff_pages
 from jaxseg.data.geometry import exif_turn
 from jaxseg.types import UserError
 
-# What is decoded, whatever a file's name: Pillow is offered no other format, some start programs.
+# Formats to decode, whatever a file's name; Pillow's others are disabled, as some start programs.
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'WebP', 'GIF')
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif')
 _PILLOWS = [name.upper() for name in FORMATS if name != 'TIFF']
-_OTHERS = {  # found in the first bytes -> what to call such a file
+_OTHERS = {  # in the first bytes -> name of the format
   b'jP  ': 'JPEG 2000',
   b'\xff\x4f\xff\x51': 'JPEG 2000',
   b'ftypavi': 'AVIF',
@@ -42,9 +42,9 @@ _OTHERS = {  # found in the first bytes -> what to call such a file
   b'8BPS': 'Photoshop',
 }
 _MOST_BYTES = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2  # of decoded pixels
-_START = 32  # bytes that tell a format
+_START = 32  # bytes that identify a format
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-_ORIENTATION = 0x0112  # the EXIF tag that asks viewers to turn the image
+_ORIENTATION = 0x0112  # the EXIF tag for how viewers orient the image
 _MODES = {  # Pillow's -> space, channels, alpha
   '1': ('grey', 1, False),
   'L': ('grey', 1, False),
@@ -55,34 +55,34 @@ _MODES = {  # Pillow's -> space, channels, alpha
   'P': ('palette', 1, False),
   'PA': ('palette', 2, True),
   'RGB': ('rgb', 3, False),
-  'CMYK': ('cmyk', 3, False),  # printers' colours, as Pillow makes them RGB
+  'CMYK': ('cmyk', 3, False),  # converted to RGB by Pillow
   'RGBA': ('rgb', 4, True),
 }
 _TYPES = {'I': np.int32, 'I;16': np.uint16, 'F': np.float32}  # uint8 otherwise
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type in its header
-# What can be decoded is no bomb, and damaged tags are none of the pixels' business.
+# Sizes are checked here, and damaged tags do not affect the pixels.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.')
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-  """What a file says of a page.
+  """A page's metadata.
 
   Attributes:
-    format: one of FORMATS, or 'array' of what lies in memory.
+    format: one of FORMATS, or 'array' for an image in memory.
     size: (height, width) as stored, in pixels.
-    channels: numbers for each pixel, the opacity among them.
-    dtype: their type; uint8 for fewer than 8 bits.
-    bits: of a number.
-    space: 'grey', 'rgb', 'cmyk' (RGB of it), 'palette', or 'bands' where the file gives the channels no meaning.
-    alpha: whether the last channel is declared to be the opacity.
+    channels: including alpha.
+    dtype: of the values; uint8 for fewer than 8 bits.
+    bits: per value.
+    space: 'grey', 'rgb', 'cmyk' (converted to RGB), 'palette', or 'bands' without a declared meaning.
+    alpha: whether the last channel is declared as alpha.
     palette: uint8 [n, 3], the colours of indices.
     white_is_zero: whether viewers show 0 as white (TIFF's photometric interpretation 0).
     orientation: EXIF's, 1 to 8.
-    lossy: the compression that changed the numbers; '' for none.
-    pages: in the file.
-    nodata: the number that stands for no data, of GeoTIFF.
+    lossy: the lossy compression; '' for none.
+    pages: number of pages in the file.
+    nodata: the value that means no data, in GeoTIFF.
   """
 
   format: str
@@ -101,13 +101,13 @@ class Header:
 
   @property
   def upright_size(self) -> tuple[int, int]:
-    """(height, width) once turned as `orientation` says."""
+    """(height, width) with `orientation` applied."""
     return self.size[::-1] if self.orientation > 4 else self.size
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-  """A page of a file: `header`, and `decode`, which returns what `values` keeps."""
+  """A page of a file: `header`, and `decode`, whose result `values` caches."""
 
   path: Path
   header: Header
@@ -115,13 +115,13 @@ class Page:
 
   @functools.cached_property
   def values(self) -> np.ndarray:
-    """The numbers [h, w, channels], as stored: not turned, scaled, inverted or converted."""
+    """The values [h, w, channels] as stored: not rotated, scaled, inverted or converted."""
     with _naming(self.path):
       return self.decode()
 
 
 def read(path: Path, data: bytes | None = None, page: int = 0) -> Page:
-  """Returns a page of a picture file; `data` is its content, where that was read already.
+  """Returns a page of a picture file; `data` is its content, if already read.
 
   Raises:
     UserError: no file, none of FORMATS, damaged, no such page, or larger than memory.
@@ -136,15 +136,15 @@ def read(path: Path, data: bytes | None = None, page: int = 0) -> Page:
     image = _opened(path, io.BytesIO(data), data[:_START])
     _check_size(path, image.height, image.width, len(image.getbands()))
     image.seek(page)
-    image.load()  # refuses what is damaged, before anybody asks for tags and forgives
+    image.load()  # rejects damaged files, which reading the tags first would tolerate
     header = _header(image, data[:_START])
-  # As records, which keep the bytes, are decoded; and 16-bit colour. The other of the two is let go.
+  # OpenCV, for JPEG as records are decoded, and for 16-bit colour. Only one of the two stays in memory.
   by_opencv = header.bits == 16 or header.format == 'JPEG' and image.mode in ('L', 'RGB')
   return Page(path, header, functools.partial(_values, data if by_opencv else image, header))
 
 
 def read_header(path: Path, page: int = 0) -> Header:
-  """Returns what a file says of a page, from little more than its first bytes; errors as `read`."""
+  """Returns a page's metadata without decoding the page; errors as `read`."""
   with _naming(path), files.opened(path) as file:
     start = file.read(_START)
     file.seek(0)
@@ -152,25 +152,25 @@ def read_header(path: Path, page: int = 0) -> Header:
       return Header('TIFF', **tiff_pages.open_page(file, page)[0])
     image = _opened(path, file, start)
     if image.format == 'PNG' and not _has_late_tags(file):
-      image.info.setdefault('exif', b'')  # else Pillow decodes all to look for it
+      image.info.setdefault('exif', b'')  # else Pillow decodes everything to look for it
     return _header(image, start)
 
 
 def of_picture(image: Image.Image) -> Page:
-  """Returns the page that Pillow's image is: opened from a file, or made in memory."""
+  """Returns the page of a Pillow image, opened from a file or made in memory."""
   header = dataclasses.replace(_header(image, b''), format='array', lossy='')
   return Page(Path('image'), header, functools.partial(_values, image, header))
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-  """Returns [h, w, ...] upright: turned as EXIF's `orientation`, 1 to 8, asks viewers to."""
+  """Applies EXIF's `orientation`, 1 to 8, to [h, w, ...]."""
   swap, flip_rows, flip_columns = exif_turn(orientation)
   values = values.swapaxes(0, 1) if swap else values
   return values[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
 def _check_size(path: Path, height: int, width: int, depth: int) -> None:
-  """Raises UserError where pixels of `depth` bytes would be more than Pillow's limit, or than memory."""
+  """Rejects empty images, and those beyond Pillow's limit or, with `depth` bytes per pixel, the memory."""
   limit = Image.MAX_IMAGE_PIXELS
   if not height * width:
     raise ValueError(f'it has {height} x {width} pixels')
@@ -185,7 +185,7 @@ def _check_size(path: Path, height: int, width: int, depth: int) -> None:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-  """Turns what readers raise on damaged files, which are many types, into a UserError."""
+  """Converts the many exceptions of readers on damaged files to UserError."""
   try:
     yield
   except (UserError, MemoryError):
@@ -203,7 +203,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _opened(path: Path, file: BinaryIO, start: bytes) -> Image.Image:
-  """Returns Pillow's image, not decoded yet, of a file of FORMATS but TIFF."""
+  """Opens a file of FORMATS except TIFF with Pillow, without decoding it."""
   if start.startswith(b'\x89PNG') and start[12:16] != b'IHDR':
     raise ValueError('its PNG does not begin with its header')
   try:
@@ -222,11 +222,11 @@ def _header(image: Image.Image, start: bytes) -> Header:
     raise ValueError(f'pixels of mode {image.mode} are not read')
   space, channels, alpha = _MODES[image.mode]
   bits, dtype = 1 if image.mode == '1' else 8, np.dtype(_TYPES.get(image.mode, np.uint8))
-  if start.startswith(b'\x89PNG'):  # Pillow scales 2 and 4 bits up, and 16-bit colour down
+  if start.startswith(b'\x89PNG'):  # Pillow expands 2 and 4 bits, and reduces 16-bit colour
     bits, dtype = start[24], np.dtype(np.uint16 if start[24] == 16 else np.uint8)
     channels = _PNG_CHANNELS[start[25]]
   lossy = {'JPEG': 'JPEG', 'MPO': 'JPEG', 'WEBP': 'WebP'}.get(image.format, '')
-  phone = image.format == 'MPO'  # it keeps a second view behind the photograph
+  phone = image.format == 'MPO'  # it has a second view after the photograph
   return Header(
     {'MPO': 'JPEG', 'WEBP': 'WebP'}.get(image.format, image.format),
     (image.height, image.width),
@@ -243,7 +243,7 @@ def _header(image: Image.Image, start: bytes) -> Header:
 
 
 def _has_late_tags(file: BinaryIO) -> bool:
-  """Whether a PNG has text or EXIF behind its pixels."""
+  """Whether a PNG has text or EXIF after its pixels."""
   behind = False
   file.seek(8)
   while len(start := file.read(8)) == 8:
@@ -263,7 +263,7 @@ def _orientation(image: Image.Image) -> int:
   try:
     orientation = image.getexif().get(_ORIENTATION, 1)
     return orientation if orientation in range(1, 9) else 1
-  except Exception:  # Pillow's readers raise many types on damaged tags
+  except Exception:  # Pillow raises many types on damaged tags
     return 1
 
 

@@ -1,11 +1,11 @@
-"""Which mask belongs to which image: a pattern for each, or a list; what pairs with nothing is told.
+"""Pairs images with masks by two patterns or a list, and reports files without a partner.
 
     {split}/images/**/*        {split}/masks/**/*_segmentation
 
-Patterns are relative to the data folder. `{split}` is a word of SPLIT_WORDS, `**/` any sub-folders, `*`,
-`?` and `[...]` parts of a name: what they stand for is the example's name, and an image and a mask of
-one name are a pair. Without a last `.png` or the like, any suffix of SUFFIXES will do. A file that both
-patterns mean is a mask. Case does not matter in folders, and nowhere does how accents are written.
+Patterns are relative to the data folder. `{split}` matches a word of SPLIT_WORDS, `**/` any subfolders,
+`*`, `?` and `[...]` parts of a name: what they match is the example's name, and an image and a mask of
+the same name are a pair. Without a suffix such as `.png`, any of SUFFIXES matches. A file that matches
+both patterns is a mask. Folders are matched ignoring case, and all names by their normalised Unicode.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ SPLIT_WORDS = {
   'test': 'test',
   'testing': 'test',
 }
-WHOLE = ''  # the split of examples that are not divided
+WHOLE = ''  # the split of undivided examples
 WORDS = '|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))
 _PIECES = re.compile(r'(\{split\}|\*\*/|\*|\?|\[[^\]/]+\])')
-_COLUMNS = {  # of a list; they may end in one of _ENDINGS
+_COLUMNS = {  # of a list; optionally ending in one of _ENDINGS
   'image': ('image', 'images', 'img', 'imgs', 'file', 'filename', 'input', 'photo'),
   'mask': ('mask', 'masks', 'label', 'labels', 'annotation', 'segmentation', 'gt', 'target'),
   'split': ('split', 'subset', 'set'),
@@ -51,9 +51,9 @@ _ENDINGS = re.compile(r'[ _-]?(names?|paths?|files?|filenames?)$')
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """An image and its mask; `name` is the image's path without the folders that all share.
+  """An image and its mask; `name` is the image's path without the folders common to all.
 
-  Where they are stacks, `page` is which of their pages, from 0.
+  If they are stacks, `page` is the index of their page, from 0.
   """
 
   name: str
@@ -67,11 +67,11 @@ class Pairs:
   """The pairs of a folder.
 
   Attributes:
-    splits: 'train', 'val' or 'test', or WHOLE alone, to pairs in the order of their names.
-    without_mask, without_image: files that pair with nothing, by their paths in the folder.
+    splits: from 'train', 'val' or 'test', or WHOLE alone, to pairs sorted by name.
+    without_mask, without_image: relative paths of files without a partner.
     others: image files that are neither images nor masks of the layout.
-    lists: what says which image is in which split, files of the folder or else in words.
-    unlisted: images that those do not name.
+    lists: what assigned the splits: files in the folder, or a description.
+    unlisted: images not in those lists.
   """
 
   splits: dict[str, list[Pair]]
@@ -82,7 +82,7 @@ class Pairs:
   unlisted: Sequence[str] = ()
 
   def left_out(self) -> str:
-    """Returns what is in no pair in words, '' where nothing is."""
+    """Describes the files in no pair, '' if there are none."""
     kinds = (
       ('images without a mask', self.without_mask),
       ('masks without an image', self.without_image),
@@ -94,7 +94,7 @@ class Pairs:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How a folder says which files are pairs: two patterns, or a list."""
+  """How a folder's files are paired: by two patterns, or a list."""
 
   images: str = ''
   masks: str = ''
@@ -104,14 +104,14 @@ class Layout:
     """Returns the pairs of a folder.
 
     Raises:
-      UserError: files that cannot be listed, two files of one name, or a list that is wrong.
+      UserError: files that cannot be listed, two files of one name, or an invalid list.
     """
     if self.listed:
       return read_list(root / self.listed)
     return match(root, self.images, self.masks)
 
   def options(self) -> dict[str, str]:
-    """Returns what is not empty, as options of the folder dataset."""
+    """Returns the non-empty fields as options of the folder dataset."""
     return {key: value for key, value in dataclasses.asdict(self).items() if value}
 
 
@@ -125,7 +125,7 @@ def list_files(root: Path) -> list[str]:
 
 @functools.cache
 def expression(pattern: str) -> re.Pattern[str]:
-  """Returns a pattern as a regular expression of relative paths; its groups make the name."""
+  """Converts a pattern to a regular expression for relative paths; its groups form the name."""
   stem, text, seen = re.sub(r'\.\*$', '', pattern), '', False
   for piece in _PIECES.split(stem):
     if piece == '{split}':
@@ -148,7 +148,7 @@ def expression(pattern: str) -> re.Pattern[str]:
 
 
 def _class(inner: str) -> str:
-  """Returns [...] of a file pattern as one of a regular expression."""
+  """Converts the inside of [...] of a pattern to a regular expression's."""
   negated, inner = inner.startswith('!'), inner.removeprefix('!')
   for sign in '\\[^':
     inner = inner.replace(sign, f'\\{sign}')
@@ -157,7 +157,7 @@ def _class(inner: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-  """A file that a pattern means: its split and the key of its pair, and where it lies."""
+  """A file that matches a pattern: its split, the key of its pair, and its path."""
 
   word: str
   key: tuple[str, ...]
@@ -170,7 +170,7 @@ class _File:
 
 
 def meant(pattern: str, path: str) -> _File | None:
-  """Returns what a pattern makes of a relative path, None where it means other files."""
+  """Matches a relative path with a pattern; None if it does not match."""
   found = expression(pattern).fullmatch(path)
   if not found:
     return None
@@ -184,10 +184,10 @@ def meant(pattern: str, path: str) -> _File | None:
 
 
 def match(root: Path, images: str, masks: str) -> Pairs:
-  """Returns the pairs that two patterns name; see the module's text.
+  """Returns the pairs that two patterns match; see the module's docstring.
 
   Raises:
-    UserError: a folder that cannot be read, a link that leads nowhere, or two files of one name.
+    UserError: an unreadable folder, a broken link, or two files of one name.
   """
   found: tuple[list[_File], list[_File]] = [], []
   others = []
@@ -239,12 +239,12 @@ def _by_key(root: Path, found: Iterable[_File]) -> dict[tuple[str, ...], _File]:
 
 
 def read_list(path: Path) -> Pairs:
-  """Reads the pairs of a CSV file: columns image, mask and perhaps split, relative to the file.
+  """Reads the pairs of a CSV file: columns image, mask and optionally split, relative to the file.
 
-  Comma, semicolon or tab; the first line may name the columns, in any order.
+  Separated by comma, semicolon or tab; the first line may name the columns, in any order.
 
   Raises:
-    UserError: naming the line that is wrong.
+    UserError: an invalid line, which it names.
   """
   rows, separator = _read_rows(path)
   columns = _columns(rows[0], path) if rows else None
@@ -278,17 +278,17 @@ def read_list(path: Path) -> Pairs:
 
 
 def _with_slashes(folder: Path, cell: str) -> str:
-  """Returns a path with / where it was written with Windows' \\, which other systems take for a letter."""
+  """Replaces Windows' \\ in a path by /, as other systems take it for a letter."""
   if '\\' not in cell or not files.is_remote(folder) and (folder / cell).exists():
     return cell
   return cell.replace('\\', '/')
 
 
 def read_column(path: Path, name: str) -> dict[str, str]:
-  """Returns what a further column of a list says of each image, such as its site.
+  """Returns another column of a list by image, such as its site.
 
   Raises:
-    UserError: no such column; the message names those there are.
+    UserError: no such column; the message names the existing ones.
   """
   rows, _ = _read_rows(path)
   header = rows[0] if rows else []
@@ -304,7 +304,7 @@ def read_column(path: Path, name: str) -> dict[str, str]:
 
 
 def _read_rows(path: Path) -> tuple[list[list[str]], str]:
-  """Returns the lines of a list in cells, and what separates them."""
+  """Returns the rows of a list, and their separator."""
   lines = raw_files.read_text(path).splitlines()
   separator = max(',;\t', key=lines[0].count) if lines else ','
   if '\0' in ''.join(lines):
@@ -313,9 +313,9 @@ def _read_rows(path: Path) -> tuple[list[list[str]], str]:
 
 
 def _columns(header: Sequence[str], path: Path) -> tuple[int, int, int | None] | None:
-  """Returns where image, mask and split stand, None where the first line names no columns.
+  """Returns the indices of image, mask and split, None if the first line names no columns.
 
-  Of several that may be meant the first of _COLUMNS is.
+  Of several candidates the first in _COLUMNS wins.
   """
   cells = [_ENDINGS.sub('', cell.lower()) or cell.lower() for cell in header]
   found = [next((name for name in names if name in cells), None) for names in _COLUMNS.values()]

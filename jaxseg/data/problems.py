@@ -1,4 +1,4 @@
-"""What may be wrong with a dataset, as errors that a caller can tell apart."""
+"""Errors of datasets that a caller can distinguish."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,15 +11,15 @@ from jaxseg.types import UserError
 
 
 class MissingSplit(UserError):
-  """A split that the dataset may have, but whose files are not there."""
+  """A split that the dataset supports, but whose files are missing."""
 
 
 class BadFiles(UserError):
   """Files that cannot be used.
 
   Attributes:
-    problems: one line a file; the error's own text is the first and the number of the others.
-    items: what was read in vain, one for each line, where a set was read item by item.
+    problems: one line per file; the error's own text is the first and the number of others.
+    items: the item of each line, if a set was read item by item.
   """
 
   def __init__(self, problems: Sequence[str], items: Sequence[Any] = ()):
@@ -34,10 +34,10 @@ class BadFiles(UserError):
 def read_all(
   read: Callable[[Any], Any], items: Sequence[Any], name: Callable[[Any], str], title: str
 ) -> Iterator[Any]:
-  """Yields read(item) of each item in order, made in threads, up to the first that cannot be used.
+  """Yields read(item) of each item in order, read in threads, up to the first that fails.
 
   Raises:
-    BadFiles: at the end, where `read` has raised UserErrors: the user is to see all bad files at once.
+    BadFiles: at the end, with all UserErrors of `read`, so that the user sees all bad files at once.
   """
 
   def attempt(item: Any) -> Any:
@@ -64,20 +64,20 @@ def some(values: Sequence[Any], limit: int = 8) -> str:
 
 
 def check_choice(dataset: str, what: str, value: Any, allowed: Collection[Any]) -> None:
-  """Raises UserError where an option of a dataset is none of the allowed."""
+  """Raises UserError if an option of a dataset is not allowed."""
   if value not in allowed:
     raise UserError(f'{dataset} has no {what} {value!r}: use one of {", ".join(map(str, allowed))}')
 
 
 def check_split(dataset: str, split: str, splits: Sequence[str], hidden: str = '') -> None:
-  """Raises UserError where a dataset has no such split; `hidden` says why it has no 'test'."""
+  """Raises UserError if a dataset has no such split; `hidden` says why it has no 'test'."""
   if split == 'test' and hidden:
     raise UserError(f"{dataset}: {hidden}; use 'val', or predict")
   check_choice(dataset, 'split', split, splits)
 
 
 def tell(lines: Iterable[str]) -> None:
-  """Prints lines to standard error, each once: several splits of one folder say the same."""
+  """Prints lines to standard error, each only once, as several splits of a folder repeat them."""
   for line in lines:
     _say_once(line)
 

@@ -1,4 +1,4 @@
-"""How far a long pass over files is, on standard error."""
+"""The progress of long passes over files, on standard error."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ T = TypeVar('T')
 
 
 def counted(title: str, items: Iterable[T], total: int) -> Iterator[T]:
-  """Yields the items and tells how many are done: a live line on a terminal, else one in ten seconds."""
+  """Yields the items and reports progress: a live line on a terminal, else one every ten seconds."""
   live = sys.stderr.isatty()
   interval, shown = 0.1 if live else 10.0, time.monotonic()
   try:

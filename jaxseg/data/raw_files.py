@@ -1,4 +1,4 @@
-"""Raw files of a dataset: listed and read; each must exist and hold something."""
+"""Lists and reads a dataset's raw files, which must exist and not be empty."""
 
 import csv
 import itertools
@@ -13,7 +13,7 @@ from jaxseg.types import UserError
 
 
 class _Loader(yaml.SafeLoader):
-  """Reads YAML without references, by which a few lines become gigabytes, and without a key twice."""
+  """Rejects aliases, with which a few lines expand to gigabytes, and repeated keys."""
 
   def compose_node(self, parent, index):
     if self.check_event(yaml.AliasEvent):
@@ -28,14 +28,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-  """Returns the files of `folder` with one of the suffixes, by name; hidden files are left out."""
+  """Returns the files of `folder` with one of the suffixes, sorted, without hidden ones."""
   try:
     if not folder.is_dir():
       raise UserError(f'no such folder: {folder}')
     paths = [p for p in folder.iterdir() if not p.name.startswith('.')]
     for path in paths:
       if files.is_remote(folder):
-        break  # it holds no links
+        break  # a bucket has no links
       if path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
         raise UserError(f'{path} is a link that leads nowhere: mend or remove it')
     return sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
@@ -44,17 +44,17 @@ def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def read_bytes(path: Path) -> bytes:
-  """Returns the content of a file that must exist and hold something."""
+  """Returns the content of a file that must exist and not be empty."""
   return _needed(path, files.read_bytes)
 
 
 def read_text(path: Path) -> str:
-  """Returns the text of a UTF-8 file that must exist and hold something."""
+  """Returns the text of a UTF-8 file that must exist and not be empty."""
   return _needed(path, files.read_text)
 
 
 def cells_of(lines: Sequence[str], separator: str, path: Path) -> list[list[str]]:
-  """Returns the rows of a CSV file, each cell without blanks around it. Raises UserError naming `path`."""
+  """Returns the rows of a CSV file, cells stripped. Raises UserError naming `path`."""
   try:
     return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
   except csv.Error as error:
@@ -62,10 +62,10 @@ def cells_of(lines: Sequence[str], separator: str, path: Path) -> list[list[str]
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-  """Returns the rows of a CSV file by the names in its first line; cells that are missing are ''.
+  """Returns the rows of a CSV file by the names in its first line; missing cells are ''.
 
   Raises:
-    UserError: as of read_text, a row has more cells than the first line, or that names a column twice.
+    UserError: as read_text, a row has more cells than the first line, or that repeats a column.
   """
   header, *rows = cells_of(read_text(path).splitlines(), ',', path) or [[]]
   if twice := next((name for name in header if header.count(name) > 1), None):
@@ -76,7 +76,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_yaml(path: Path) -> Any:
-  """Returns what a YAML file says, as of read_text. Raises UserError where it is none."""
+  """Parses a YAML file, read by read_text. Raises UserError if it is invalid."""
   try:
     return yaml.load(read_text(path), _Loader)
   except (yaml.YAMLError, RecursionError, ValueError) as error:

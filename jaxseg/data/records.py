@@ -1,9 +1,9 @@
-"""Records: raw files written once as a TFDS dataset of array records, then read at random.
+"""Records: raw files written once as a TFDS dataset of array records, with random access.
 
-TensorFlow is never needed. A build goes to a cache folder named after the raw files' names and content,
-the options and the code that reads: a changed file or reader makes a new folder. It is made
-under a temporary name and renamed when complete, so that a killed build leaves nothing that looks
-usable and two processes may build at once (the first to finish wins, the other uses its result).
+TensorFlow is never needed. A build goes to a cache folder whose key has the raw files' names and content,
+the options and the reader's code: a changed file or reader makes a new folder. It is made under a
+temporary name and renamed when complete, so that a killed build leaves nothing that looks usable and two
+processes may build at once (the first to finish wins, the other uses its result).
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from jaxseg.data.problems import read_all
 from jaxseg.data.source import OBJECTS, SPLIT, Facts, Source
 from jaxseg.types import VOID, UserError
 
-_VERSION = '1.0.0'  # of what a record holds, as TFDS wants one
-_IN_A_FILE, _AT_ONCE = 1 << 14, 64  # records of a file; of those handed to TFDS together
+_VERSION = '1.0.0'  # of the records' format, required by TFDS
+_IN_A_FILE, _AT_ONCE = 1 << 14, 64  # records per file; records passed to TFDS at once
 _MAX_WEIGHT_CODE = 65535
 
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-  """One example's files. `extra` is for the dataset's own use (a page, mask files, ...)."""
+  """An example's files. `extra` is for the dataset's own use (a page, mask files, ...)."""
 
   image: Path
   label: Path
@@ -41,21 +41,21 @@ class Raw:
 
   @property
   def files(self) -> list[Path]:
-    """Every file that the example is read from."""
+    """All files that the example is read from."""
     extra = self.extra if isinstance(self.extra, tuple) else ()
     return [self.image, self.label, *(p for p in extra if isinstance(p, Path))]
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One example ready to be stored; beside image and label what its dataset's facts promise.
+  """An example to store; has image, label and the entries that its dataset's facts declare.
 
   Attributes:
     image: encoded image.
     label: uint8 [h, w], classes 0..c-1 and VOID.
-    weight: float32 [h, w], not negative; stored in 65535 steps of its largest value.
+    weight: float32 [h, w], not negative; quantised to 65535 steps of its maximum.
     instances: uint16 [h, w], 0 for none; with `objects` [h, w, layers], every object in one layer.
-    objects: what is known of each of the n objects, id i at place i - 1; see source.OBJECTS.
+    objects: tables of the n objects, id i at index i - 1; see source.OBJECTS.
   """
 
   image: image_files.EncodedImage
@@ -66,7 +66,7 @@ class Example:
 
 
 def read_ids(raw: Raw, *, table: Mapping[int, int]) -> Example:
-  """Reads an RGB image and a mask of ids, of which `table` tells the classes."""
+  """Reads an RGB image and a mask of ids, which `table` maps to classes."""
   label = mask_files.map_ids(mask_files.read_ids(raw.label), table, raw.label)
   return Example(image_files.encode_image(raw.image), label)
 
@@ -81,21 +81,21 @@ def open_source(
   options: Mapping[str, Any] | None = None,
   indices: Sequence[int] | None = None,
 ) -> Source:
-  """Returns the source of one split, building its records first where the cache has none.
+  """Returns the source of one split, building its records first if they are not cached.
 
   Args:
     facts: of the dataset.
-    split: what the source is called.
-    raws: all examples to store, in order; the same ones are stored once for any number of splits.
+    split: the source's name.
+    raws: all examples to store, in order; splits with the same ones share their records.
     read: reads one as `read(raw, **options)`; called from several threads.
     cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
-    options: whatever changes what is stored.
-    indices: the split's examples, in the order wanted; None: all.
+    options: all that affects what is stored.
+    indices: the split's examples, in order; None: all.
 
   Raises:
-    UserError: a raw file missing, damaged or with labels outside of the classes; the cache then
-      keeps nothing of the build.
-    StuckError: a raw file that cannot be read to its end, and the same.
+    UserError: a raw file is missing, damaged or has labels outside the classes; nothing of the build
+      is then cached.
+    StuckError: reading a raw file timed out, likewise.
   """
   if not raws:
     raise UserError(f"{facts.name}: the split '{split}' has no examples")
@@ -117,7 +117,7 @@ def open_source(
 
 
 def _digests(raws: Sequence[Raw], contents: Sequence[str], how: str) -> Iterator[str]:
-  """Yields a digest of each example: its files' names and content, and how they are read."""
+  """Yields a digest of each example's file names and content, and of how they are read."""
   content = iter(contents)
   for raw in raws:
     digest = hashlib.blake2b(how.encode(), digest_size=8)
@@ -127,7 +127,7 @@ def _digests(raws: Sequence[Raw], contents: Sequence[str], how: str) -> Iterator
 
 
 def _build(facts: Facts, raws: Sequence[Raw], read: Callable[[Raw], Example], folder: Path) -> None:
-  """Writes the records in their order as they come: memory holds a few of them."""
+  """Writes the records in order while they are read: memory holds only a few."""
   place = folder / 'records' / _VERSION
   place.mkdir(parents=True)
   identity = DatasetIdentity('records', tfds.core.Version(_VERSION), str(place), __name__)
@@ -182,7 +182,7 @@ def _record(facts: Facts, read: Callable[[Raw], Example], raw: Raw) -> dict[str,
     codes = np.rint(example.weight / unit).astype(np.uint16)
     record |= {'weight': image_files.encode_png(codes), 'weight_unit': unit}
   if 'instances' in entries:
-    layers = np.moveaxis(np.atleast_3d(example.instances), -1, 0)  # one below the other
+    layers = np.moveaxis(np.atleast_3d(example.instances), -1, 0)  # stacked vertically
     record['instances'] = image_files.encode_png(layers.reshape(-1, layers.shape[2]))
   if 'objects' in entries:
     tables = {key: np.asarray(example.objects[key]).tolist() for key in OBJECTS}

@@ -1,4 +1,4 @@
-"""Stored records as examples: what every dataset's `source(split)` gives."""
+"""Random access to stored records as examples: what a dataset's `source(split)` returns."""
 
 import dataclasses
 import json
@@ -20,11 +20,11 @@ from jaxseg.types import UserError, as_seen, is_word
 cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
 
 SPLIT = 'examples'  # the only split of stored records, as TFDS names it
-OBJECTS = {  # tables with a row an object, by their keys in an example
+OBJECTS = {  # tables with a row per object, by their keys in an example
   'instance_classes': np.uint8,  # [n], 1..c-1
-  'crowd': np.bool_,  # [n], a region of objects that nobody told apart
-  'area': np.float32,  # [n], pixels, as the annotators measured
-  'instance_boxes': np.float32,  # [n, 4], their x0, y0, x1, y1 in pixels
+  'crowd': np.bool_,  # [n], a region of objects that were not separated
+  'area': np.float32,  # [n], pixels, as annotated
+  'instance_boxes': np.float32,  # [n, 4], annotated x0, y0, x1, y1 in pixels
 }
 _PNG_SIZE = 16  # bytes before width and height in a PNG
 _NOT_PICTURES = ('file_name', 'weight_unit', 'objects')
@@ -32,16 +32,16 @@ _NOT_PICTURES = ('file_name', 'weight_unit', 'objects')
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of a dataset without opening a file.
+  """A dataset's properties, known without opening a file.
 
   Attributes:
     name: of the dataset.
-    class_names, palette: of each class, the colours uint8 RGB.
+    class_names, palette: of each class, colours in uint8 RGB.
     channels: of the images.
-    entries: of an example beside image and label: 'weight', 'instances', and 'objects', tables of
-      them, with which the instances lie in layers.
+    entries: of an example besides image and label: 'weight', 'instances', and 'objects', tables of
+      the instances, which then are in layers.
     dtype: of the images, one of image_files.TYPES.
-    category_ids: numbers that the data have for the classes, () where they are 0..c-1.
+    category_ids: the data's own class ids, () if they are 0..c-1.
   """
 
   name: str
@@ -69,13 +69,13 @@ class Source:
   """Random access to the decoded examples of one split; safe to share between threads, pickles.
 
   `source[i]` is a dict of image [h, w, c] of `dtype`, label uint8 [h, w] (VOID = 255), file_name, and
-  where the dataset has them weight float32 [h, w], instances uint16 [h, w] and instance_classes
-  uint8 [n], the class of id i at place i - 1 (1 where the dataset does not say). Where objects
-  overlap, instances are [h, w, layers] and the other tables of OBJECTS are there too.
+  if the dataset has them, weight float32 [h, w], instances uint16 [h, w] and instance_classes
+  uint8 [n], the class of id i at index i - 1 (1 if not given). Where objects may overlap, instances
+  are [h, w, layers], with the other tables of OBJECTS too.
 
   Attributes:
     name, split: the dataset's name and this split's.
-    class_names, palette, num_classes, channels, dtype, category_ids: facts of the dataset.
+    class_names, palette, num_classes, channels, dtype, category_ids: see Facts.
     path: folder of the records (a TFDS dataset folder).
     digests: the file name of each example with a digest of its raw files' names and content.
   """
@@ -103,7 +103,7 @@ class Source:
     return self._read(index, self._example)
 
   def _read(self, index: int, read: Callable[[Mapping[str, Any]], Any]) -> Any:
-    """Returns what `read` makes of a record."""
+    """Returns `read` of a record."""
     record = self._record(index)
     try:
       return read(record)
@@ -141,7 +141,7 @@ class Source:
     return self._read(index, lambda record: self._decode(record['label'], cv2.IMREAD_GRAYSCALE))
 
   def size(self, index: int) -> tuple[int, int]:
-    """Returns only height and width, without decoding anything: the label is a PNG of that size."""
+    """Returns height and width from the header of the label's PNG, without decoding it."""
     sides = self._read(index, lambda record: struct.unpack_from('>II', record['label'], _PNG_SIZE))
     return sides[1], sides[0]
 
@@ -151,7 +151,7 @@ class Source:
 
   @property
   def identity(self) -> str:
-    """Text that is the same only for the same examples in the same order."""
+    """A string that is equal only for the same examples in the same order."""
     return f'{self.path}|{",".join(map(str, self._indices))}'
 
   def _decode(self, data: bytes, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
@@ -164,7 +164,7 @@ class Source:
     stored = self._indices[operator.index(index)]
     try:
       record = self._reader()[stored]
-    except Exception as error:  # array_record raises many kinds on damaged files
+    except Exception as error:  # array_record raises many types on damaged files
       raise self._damaged() from error
     if any(value is None for value in record.values()):
       raise self._damaged()
@@ -185,7 +185,7 @@ class Source:
       pictures = [k for k in builder.info.features if k not in _NOT_PICTURES]
       as_stored = dict.fromkeys(pictures, tfds.decode.SkipDecoding())
       return builder.as_data_source(split=SPLIT, decoders=as_stored)
-    except Exception as error:  # TFDS raises many kinds on damaged files
+    except Exception as error:  # TFDS raises many types on damaged files
       raise self._damaged() from error
 
   def __getstate__(self) -> dict[str, Any]:

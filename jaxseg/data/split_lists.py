@@ -1,7 +1,7 @@
-"""Lists of splits: train.txt, val.txt and test.txt, whose lines name images, as VOC and darknet have them.
+"""Lists of splits: train.txt, val.txt and test.txt, whose lines name images, as in VOC and darknet.
 
-A line is a path or a name, with or without its ending, whatever folders stand before it; what follows
-it after a blank is left out. Of lists in several folders those count that name no other images.
+A line is a path or a name, with or without its suffix and leading folders; anything after a blank is
+ignored. Of lists in several folders those count that name no other images.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from jaxseg.types import UserError
 
 
 def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-  """Returns the split of each image that a folder's lists name, and the lists; both may be empty.
+  """Returns the split of each listed image of a folder, and the lists; both may be empty.
 
   Args:
     root: the folder.
-    images: their paths in it.
+    images: their relative paths.
 
   Raises:
     UserError: lists of several folders that differ, or an image in two splits.
@@ -45,7 +45,7 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _tails(images: Iterable[str]) -> dict[str, str | None]:
-  """Returns each end of the images' paths, without suffix, with its image; None: it is of several."""
+  """Maps each trailing part of the images' paths, without suffix, to its image; None: ambiguous."""
   tails: dict[str, str | None] = {}
   for image in images:
     for tail in _ends(image):
@@ -54,7 +54,7 @@ def _tails(images: Iterable[str]) -> dict[str, str | None]:
 
 
 def _ends(path: str) -> list[str]:
-  """Returns a path without the ending of images, and without its first folders, the longest first."""
+  """Returns a path's trailing parts, without an image's suffix, the longest first."""
   path = unicodedata.normalize('NFC', path.replace('\\', '/'))
   name = PurePosixPath(path)
   parts = (name.with_suffix('') if name.suffix.lower() in SUFFIXES else name).parts
@@ -62,7 +62,7 @@ def _ends(path: str) -> list[str]:
 
 
 def _named(file: Path, tails: Mapping[str, str | None]) -> list[str | None]:
-  """Returns the image that each line of a list names, None where it names none."""
+  """Returns the image that each line of a list names, None if it names none."""
   try:
     text = files.read_text(file)
   except (UserError, OSError) as error:

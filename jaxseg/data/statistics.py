@@ -1,4 +1,4 @@
-"""Counts over a source: label histograms, class frequencies and weights, image mean and std."""
+"""Statistics of a source: label histograms, class frequencies and weights, image mean and std."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jaxseg.types import VOID
 
 @dataclasses.dataclass
 class LabelHistogram:
-  """Pixel counts of a split, void apart; collected one label map at a time.
+  """Pixel counts of a split, with void separate; updated by one label map at a time.
 
   Attributes:
     counts: int64 [c], pixels of each class.
-    pixels_where_present: int64 [c], all pixels (void included) of the images that hold the class.
-    images: int64 [c], images that hold the class.
+    pixels_where_present: int64 [c], all pixels (including void) of the images with the class.
+    images: int64 [c], number of images with the class.
     void: void pixels.
-    num_images: images in all.
-    invalid: index of an example -> the ids there that are neither a class nor void.
+    num_images: total number of images.
+    invalid: index of an example -> its ids that are neither a class nor void.
   """
 
   counts: np.ndarray
@@ -55,17 +55,17 @@ class LabelHistogram:
 
 
 def label_bins(label: np.ndarray) -> np.ndarray:
-  """Returns the pixels of each value of uint8 [h, w], int64 [256]."""
+  """Returns the pixel count of each value of uint8 [h, w], int64 [256]."""
   return np.bincount(label.ravel(), minlength=256)
 
 
 def label_histogram(source, title: str = 'reading labels') -> LabelHistogram:
   """Counts the labels of a source (one with num_classes, len and [i]), in a few threads.
 
-  Images are not decoded where the source has a method label(i).
+  Images are not decoded if the source has a method label(i).
 
   Raises:
-    StuckError: a label that does not come, see threads.futures.
+    StuckError: reading a label timed out, see threads.futures.
   """
   read = getattr(source, 'label', None) or (lambda i: source[i]['label'])
   name, total = getattr(source, 'file_name', None), len(source)
@@ -77,7 +77,7 @@ def label_histogram(source, title: str = 'reading labels') -> LabelHistogram:
 
 
 def class_frequencies(histogram: LabelHistogram) -> np.ndarray:
-  """Returns float64 [c]: pixels of a class / pixels of the images holding it; 0 if absent."""
+  """Returns float64 [c]: pixels of a class / pixels of the images with it; 0 if absent."""
   return histogram.counts / np.maximum(histogram.pixels_where_present, 1)
 
 
@@ -96,13 +96,13 @@ def median_frequency_weights(histogram: LabelHistogram) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-  """Mean, deviation and range of each channel, of images of any type; those of two sets add up.
+  """Mean, standard deviation and range per channel, of images of any dtype; `+` merges two sets.
 
   Attributes:
-    pixels: that were counted.
+    pixels: number of pixels.
     mean: float64 [c].
-    squares: float64 [c], the sum of squared distances from the mean.
-    low, high: float64 [c], least and largest value.
+    squares: float64 [c], sum of squared deviations from the mean.
+    low, high: float64 [c], minimum and maximum.
   """
 
   pixels: int
@@ -113,13 +113,13 @@ class Moments:
 
   @classmethod
   def empty(cls, channels: int) -> Moments:
-    """Returns those of no pixel."""
+    """Returns the moments of no pixels."""
     zeros, infinity = np.zeros(channels), np.full(channels, np.inf)
     return cls(0, zeros, zeros, infinity, -infinity)
 
   @classmethod
   def of(cls, image: np.ndarray) -> Moments:
-    """Returns those of [h, w, c]."""
+    """Returns the moments of an image [h, w, c]."""
     rows = [_moments(image[..., c]) for c in range(image.shape[-1])]
     return cls(image.shape[0] * image.shape[1], *np.array(rows, np.float64).T)
 
@@ -141,7 +141,7 @@ class Moments:
 
 
 def _moments(plane: np.ndarray) -> tuple[float, float, float, float]:
-  if plane.dtype == np.uint8:  # counting is faster, and exact
+  if plane.dtype == np.uint8:  # a histogram is faster, and exact
     counts = np.bincount(plane.ravel(), minlength=256)
     values = np.flatnonzero(counts)
     mean = counts[values] @ values / plane.size

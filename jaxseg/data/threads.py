@@ -1,4 +1,4 @@
-"""Work in threads: results in order, some of them ahead; a stuck or dead thread is an error, no hang."""
+"""Ordered, prefetched results from threads; a stuck or dead thread raises an error instead of hanging."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 from jaxseg.types import StuckError
 
-_SLICE = 0.5  # seconds waited at once; time in which the whole process is stopped counts as one
+_SLICE = 0.5  # seconds per wait; a suspension of the whole process counts as one
 _limit = contextvars.ContextVar('limit', default=60.0)  # see `time_limit`
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-  """Sets the timeout of what is read inside: seconds without any item finished, 0 = for ever."""
+  """Sets the default timeout of reading inside: seconds without any finished item, 0 = none."""
   before = _limit.set(seconds)
   try:
     yield
@@ -28,21 +28,21 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 class Activity:
-  """Which items threads are making, and how many are done.
+  """Tracks which items threads are working on, and how many are done.
 
   Args:
-    name: what an item is called; default: 'example 5' of 5. It is asked for stuck items only, and
-      may be stuck as well.
+    name: returns an item's name; default: 'example 5' for 5. Only called for stuck items, and may get
+      stuck itself.
   """
 
   def __init__(self, name: Callable[[Any], str] | None = None):
     self._name = name
-    self._items: dict[int, Any] = {}  # thread -> the item that it makes
+    self._items: dict[int, Any] = {}  # thread -> its item
     self._done = 0
 
   @contextlib.contextmanager
   def making(self, item: Any) -> Iterator[None]:
-    """Wraps whatever reads and changes one item."""
+    """Marks an item as in progress."""
     thread = threading.get_ident()
     self._items[thread] = item
     try:
@@ -52,7 +52,7 @@ class Activity:
       self._done += 1
 
   def under_way(self) -> str:
-    """Names the items that are being made, by number where their names do not come at once."""
+    """Names the items in progress, by number if their names take longer than a second."""
     items = list(self._items.copy().values())
     names: list[str] = []
     if self._name:
@@ -64,10 +64,10 @@ class Activity:
     return ', '.join(sorted({str(name) for name in names})) or 'no example'
 
   def wait(self, future: Future, timeout: float) -> None:
-    """Returns once the future is done.
+    """Waits until the future is done.
 
     Raises:
-      StuckError: no item was finished for `timeout` seconds (0: they are never too many).
+      StuckError: no item was finished for `timeout` seconds (0: never raised).
     """
     waited, done = 0.0, self._done
     part = min(_SLICE, timeout / 2) or _SLICE
@@ -92,18 +92,18 @@ def futures(
   prefetch: int = 2,
   timeout: float | None = None,
 ) -> Iterator[tuple[Any, Future]]:
-  """Yields (item, future of function(item)) in the order of the items, each future being done.
+  """Yields (item, finished future of function(item)) in the order of the items.
 
   Args:
-    function: reads, in a thread; what it raises comes out of the future.
-    items: read as slowly as they are consumed.
+    function: runs in a thread; its errors are raised by the future's result.
+    items: iterated lazily, as results are consumed.
     name: see Activity.
-    num_threads: that run it.
-    prefetch: how many items are begun before they are asked for; memory holds as many results.
-    timeout: seconds without any item finished that are too many, 0 = none; default: `time_limit`.
+    num_threads: number of threads.
+    prefetch: number of items started ahead, whose results are held in memory.
+    timeout: seconds without any finished item, 0 = none; default: `time_limit`.
 
   Raises:
-    StuckError: no item was finished for so long; the threads that are stuck stay behind.
+    StuckError: no item was finished in this time; stuck threads are abandoned.
   """
   timeout = _limit.get() if timeout is None else timeout
   activity = Activity(name)
@@ -126,13 +126,13 @@ def futures(
     while waiting:
       yield oldest()
   finally:
-    pool.shutdown(wait=False, cancel_futures=True)  # what is being read may never end
+    pool.shutdown(wait=False, cancel_futures=True)  # a running read may never end
 
 
 def results(function: Callable, items: Iterable[Any], **options: Any) -> Iterator[Any]:
-  """Yields function(item) in the order of the items, or raises what it raises; see `futures`.
+  """Yields function(item) in the order of the items, or raises its error; see `futures`.
 
-  Many threads, far ahead unless `options` say otherwise: for results that are small.
+  By default with many threads and much prefetching: for small results.
   """
   threads = min(8, os.cpu_count() or 1)
   options = {'num_threads': threads, 'prefetch': 4 * threads} | options
@@ -142,16 +142,16 @@ def results(function: Callable, items: Iterable[Any], **options: Any) -> Iterato
 def examples(
   source: Any, indices: Iterable[int], *, timeout: float | None = None
 ) -> Iterator[dict]:
-  """Yields source[i] for each index, by whose file a stuck one is named; see `futures`."""
+  """Yields source[i] for each index; errors name a stuck one's file. See `futures`."""
   name = getattr(source, 'file_name', None)
   options = dict(name=name, num_threads=2, prefetch=2, timeout=timeout)
   return results(source.__getitem__, indices, **options)
 
 
 class Backlog:
-  """Jobs that end in the background, at most `most` of them at a time.
+  """Runs jobs in the background, at most `most` pending at a time.
 
-  As a context, it waits for all of them; what one raises is raised by the next `submit` or at the
+  As a context manager it waits for all of them; a job's error is raised by the next `submit` or at the
   end.
   """
 
@@ -163,7 +163,7 @@ class Backlog:
     return self
 
   def submit(self, function: Callable, *arguments: Any) -> None:
-    """Starts function(*arguments); waits for the oldest job first where there are too many."""
+    """Starts function(*arguments), after waiting for the oldest job if too many are pending."""
     while len(self._waiting) >= self._most:
       self._waiting.popleft().result()
     self._waiting.append(self._pool.submit(function, *arguments))

@@ -1,4 +1,4 @@
-"""TIFF by tifffile: any type of number, any bands, chunky or planar. A stack's pages are no bands."""
+"""Reads TIFF by tifffile: any dtype and bands, chunky or planar. A stack's pages are not bands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-# By the numbers of the TIFF 6.0 tag: what is decoded, and what of it changes numbers.
+# Supported compressions, by the value of TIFF 6.0's tag.
 _COMPRESSIONS = {
   1: 'none',
   2: 'CCITT',
@@ -26,24 +26,24 @@ _COMPRESSIONS = {
 }
 _GREYS, _RGB, _PALETTE, _YCBCR, _LAB = (0, 1), 2, 3, 6, (8, 9, 10)
 _FURTHEST = 1 << 62
-_NODATA = 42113  # GDAL's tag, a number as text
+_NODATA = 42113  # GDAL's tag, a number in ASCII
 _ALPHAS = (1, 2)  # of ExtraSamples: premultiplied or not
 
-logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters is raised
+logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters raises an error
 
 
 def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[], np.ndarray]]:
-  """Returns the fields of a page's pages.Header, and what decodes its numbers [h, w, channels].
+  """Returns the fields of a page's pages.Header, and a function that decodes its values [h, w, channels].
 
-  Smaller copies of a page (pyramids) and transparency masks beside it are no pages.
+  Reduced copies of a page (pyramids) and transparency masks do not count as pages.
 
   Raises:
-    ValueError: no such page, or of a kind that is not read; tifffile raises others on damaged files.
+    ValueError: no such page, or an unsupported kind; tifffile raises others on damaged files.
   """
-  import tifffile  # a start without TIFF does not wait for it
+  import tifffile  # slow, and only needed for TIFF
 
   _check_chain(file)
-  tiff = tifffile.TiffFile(file, name='file.tif')  # what is opened by a number has no name
+  tiff = tifffile.TiffFile(file, name='file.tif')  # a descriptor's file has no name
   pages = [page for page in tiff.pages if not page.subfiletype & 5]
   stack = (tiff.imagej_metadata or {}).get('images', 1) if len(pages) == 1 else 1
   if not 0 <= number < max(len(pages), stack):
@@ -55,7 +55,7 @@ def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[],
 
   def decode() -> np.ndarray:
     values = tiff.series[0].asarray() if stack > 1 else page.asarray()
-    if stack > 1:  # ImageJ describes one page and lets the others follow
+    if stack > 1:  # ImageJ describes only the first page; the others follow it
       values = values.reshape(stack, *facts['size'], -1)[number]
     if page.planarconfig == 2 and page.samplesperpixel > 1:
       values = np.moveaxis(values, 0, -1)
@@ -65,9 +65,9 @@ def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[],
 
 
 def _check_chain(file: BinaryIO) -> None:
-  """Raises ValueError where a page is followed by one before it: tifffile would go on for ever."""
+  """Raises ValueError for a cycle of pages, in which tifffile would loop for ever."""
   order, version = {b'II': 'little', b'MM': 'big'}[file.read(2)], file.read(2)
-  large = 43 in version  # BigTIFF, whose counts and places have 8 bytes
+  large = 43 in version  # BigTIFF, with counts and offsets of 8 bytes
   wide, counts, entry = (8, 8, 20) if large else (4, 2, 12)
   number = lambda size: int.from_bytes(file.read(size), order)  # noqa: E731
   file.seek(8 if large else 4)
@@ -129,5 +129,5 @@ def _nodata(tag: Any) -> float | None:
 
 
 def _palette(colormap: np.ndarray) -> np.ndarray:
-  """Returns uint8 [n, 3] of TIFF's uint16 [3, n]; some programs fill only the lower 8 bits."""
+  """Converts TIFF's uint16 [3, n] to uint8 [n, 3]; some programs use only the lower 8 bits."""
   return (colormap.T >> (8 if colormap.max() > 255 else 0)).astype(np.uint8)

@@ -1,11 +1,12 @@
 """Training augmentation: frozen dataclasses, each `__call__(example, rng) -> example`.
 
-An example is a dict with 'image' [h,w,c] of any c and type, 'label' uint8 [h,w] with void 255 and, where
-the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w] or [h,w,layers]; all move
-together (the table is in geometry.py). `rng` is a numpy Generator; everything random comes from it.
+An example is a dict with 'image' [h,w,c] of any c and dtype, 'label' uint8 [h,w] with void 255 and, if
+the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w] or [h,w,layers]; all are
+transformed together (see the table in geometry.py). `rng`, a numpy Generator, is the only source of
+randomness.
 
-A config names a class of this file (or of hiding.py) by its name in snake_case, as `short_side` for
-ShortSide, and gives its fields as arguments (augment.py). Nothing else lists them.
+A config names a class of this file (or of hiding.py) in snake_case, as `short_side` for ShortSide, with
+its fields as arguments (augment.py). No other list needs an entry.
 """
 
 import dataclasses
@@ -21,18 +22,18 @@ from jaxseg.data import geometry
 from jaxseg.data.geometry import Example, Fill, Size, size_of
 from jaxseg.types import LONGEST, SCALES, VOID, UserError
 
-_TRIES = 10  # of a window that is not to be of one class
+_TRIES = 10  # to find a window with no dominant class
 _GRAY = (0.299, 0.587, 0.114)  # luma of red, green, blue (ITU-R BT.601)
 
 
 def name_of(transform: type) -> str:
-  """Returns what a config calls a class: short_side for ShortSide."""
+  """Returns a class's name in a config: short_side for ShortSide."""
   return re.sub(r'(?<!^)(?=[A-Z])', '_', transform.__name__).lower()
 
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-  """Base of those whose fields have ranges; messages name their keys in a config."""
+  """Base of transforms; checks the ranges of fields, with their config keys in messages."""
 
   def __post_init__(self):
     check_fields(self, f'config.augment.{name_of(type(self))}')
@@ -69,9 +70,9 @@ class Resize(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class ShortSide(Transform):
-  """Resizes so that the shorter side is one of `sides`, drawn evenly, the longer at most `longest`.
+  """Resizes so that the shorter side is one of `sides`, drawn uniformly, the longer at most `longest`.
 
-  Detectron2's for Mask R-CNN: 640 to 800 by 32, at most 1333.
+  Detectron2's for Mask R-CNN: 640 to 800 in steps of 32, at most 1333.
   """
 
   sides: tuple[int, ...] = within(1, LONGEST, some=True)
@@ -93,8 +94,8 @@ class ShortSide(Transform):
 class Elastic(Transform):
   """Smooth random deformation (U-Net, arXiv:1505.04597, section 3.1); borders are mirrored.
 
-  Displacement vectors drawn from N(0, sigma) on a coarse grid, bicubic between its nodes, which
-  are the centres of the image's `grid` x `grid` tiles.
+  Displacement vectors are drawn from N(0, sigma) at the centres of `grid` x `grid` tiles of the image,
+  and interpolated bicubically.
 
   Attributes:
     sigma: standard deviation of the displacement, in pixels (the paper's 10).
@@ -117,10 +118,10 @@ class Elastic(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Rotate(Transform):
-  """Turns about the image's centre by U[-degrees, degrees]; the size stays.
+  """Rotates about the image's centre by U[-degrees, degrees], keeping the size.
 
-  Corners that turn in from outside hold `fill`, void and weight 0, or with `fill` None the
-  mirrored image with its mirrored label. Only a `share` of the images is turned.
+  Corners from outside the image have `fill`, void and weight 0, or if `fill` is None the mirrored
+  image and label. Only a fraction `share` of the images is rotated.
   """
 
   degrees: float = within(0, 180)
@@ -144,8 +145,8 @@ class Pad(Transform):
 
   Attributes:
     size: height and width of the canvas.
-    fill: colour of the new ground.
-    label: of the new ground: void, or a class where a recipe counts it as one.
+    fill: colour of the padding.
+    label: of the padding: void, or a class if the recipe counts it as one.
   """
 
   size: Size = _pixels()
@@ -165,21 +166,21 @@ class Pad(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Crop(Transform):
-  """Cuts a window at a random place and resizes it to a fixed size: one crop, then one resize.
+  """Crops a window at a random position, then resizes it to a fixed size.
 
-  Where the image is smaller than the window it lies at a random place on void ground.
+  An image smaller than the window is placed at a random position, padded with void.
 
   Attributes:
     size: height and width of the result, in pixels.
     scale: range of the uniform factor; (0.5, 2.0) shows objects at half to twice their size.
-    fill: colour beside the image.
-    mirror: pixels of the result by which windows may reach over the image's border; there the
-      image is mirrored, the label void. For networks that lose a margin: U-Net's 572 x 572 windows
-      of 512 x 512 images need 92 (arXiv:1505.04597, figure 2).
-    most: largest share that one class may have of a window's labelled pixels; others are drawn again, ten
-      times at most. 1: whatever comes.
-    turned: tall images get a tall window, `size` with its sides exchanged, and batches of their own, so
-      that little of a window is beyond the image (Detectron2 groups images so).
+    fill: colour outside the image.
+    mirror: pixels of the result by which windows may extend beyond the image; there the image is
+      mirrored, the label void. For networks that lose a margin: U-Net's 572 x 572 windows of
+      512 x 512 images need 92 (arXiv:1505.04597, figure 2).
+    most: largest fraction of a window's labelled pixels that one class may have; other windows are
+      redrawn, at most ten times. 1: no limit.
+    turned: tall images get a tall window, `size` with its sides swapped, and batches of their own, for
+      less padding (as Detectron2 groups images).
   """
 
   size: Size = _pixels()
@@ -194,7 +195,7 @@ class Crop(Transform):
   most: float = within(0, 1, default=1.0)
 
   def kind(self, size: Size) -> int:
-    """Returns 1 for an image that gets the turned window, else 0."""
+    """Returns 1 for an image that gets the swapped window, else 0."""
     return int(self.turned and size[0] > size[1])
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -218,7 +219,7 @@ class Crop(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class MirrorBorder(Transform):
-  """Mirrors the image outwards by `pixels` at each side; there the label is void, the weight 0."""
+  """Pads each side by `pixels`: the image mirrored, the label void, the weight 0."""
 
   pixels: int = within(1, LONGEST)
 
@@ -228,9 +229,9 @@ class MirrorBorder(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Sides(Transform):
-  """Moves each side of the image in by U[0, amount] of its length and resizes back.
+  """Crops each side of the image by U[0, amount] of its length and resizes back.
 
-  With 0.3 the crop of NVIDIA's U-Net recipe for ISBI 2012 (DeepLearningExamples, UNet_Medical).
+  0.3 is NVIDIA's U-Net recipe for ISBI 2012 (DeepLearningExamples, UNet_Medical).
 
   Attributes:
     labels: how these are resized, see geometry.resize_label.
@@ -251,19 +252,19 @@ class Sides(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Flip:
-  """Swaps left and right where `horizontal`, top and bottom where `vertical`, each in half of all."""
+  """Flips left-right if `horizontal` and top-bottom if `vertical`, each with probability 1/2."""
 
   horizontal: bool = True
   vertical: bool = False
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    coins = rng.random(2) < 0.5  # always two draws: one option does not change the other's luck
+    coins = rng.random(2) < 0.5  # always two draws, so that one option does not affect the other
     return geometry.flip(example, self.horizontal and coins[0], self.vertical and coins[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Rotate90:
-  """Turns by 0, 90, 180 or 270 degrees with equal probability."""
+  """Rotates by 0, 90, 180 or 270 degrees with equal probability."""
 
   def __call__(self, example: Example, rng: np.random.Generator) -> Example:
     return geometry.rotate90(example, int(rng.integers(4)))
@@ -271,15 +272,15 @@ class Rotate90:
 
 @dataclasses.dataclass(frozen=True)
 class Photometric(Transform):
-  """Changes brightness, contrast and saturation at once, with one rounding at the end.
+  """Changes brightness, contrast and saturation together, rounding once at the end.
 
   Attributes:
     brightness: the image is multiplied by 1 + U[-brightness, brightness].
     contrast: distances from the image's mean gray are multiplied by 1 + U[-contrast, contrast].
-    saturation: distances from each pixel's gray likewise; only where there are three channels, RGB.
+    saturation: distances from each pixel's gray likewise; only for three channels, RGB.
     shift: U[-shift, shift] of the full range is added (NVIDIA's U-Net recipe: 0.1).
-    black, white: the range, of all channels or each: 0 and 255 of 8 bits. Of other types it
-      follows from config.data: two standard deviations below and above the mean.
+    black, white: the range, one value or one per channel: 0 and 255 for 8 bits; for other dtypes two
+      standard deviations below and above the mean in config.data.
   """
 
   brightness: float = within(0, 1, default=0.0)
@@ -309,20 +310,20 @@ class Photometric(Transform):
     )
     small = channels <= 4  # OpenCV's limit
     means = cv2.mean(image)[:channels] if small else image.mean(axis=(0, 1), dtype=np.float64)
-    means = (means - black) / span  # here black is 0 and white 1
+    means = (means - black) / span  # in units with black 0 and white 1
     mean = np.dot(_GRAY, means) if channels == 3 else means.mean()
     scale = gain * contrast
     offsets = contrast * shift + (1 - contrast) * (gain * mean + shift)
     mix = np.eye(channels)
     if channels == 3:
       mix = saturation * mix + (1 - saturation) * np.tile(_GRAY, (3, 1))
-    mix = scale * span[:, None] * mix / span  # and here as the image has them
+    mix = scale * span[:, None] * mix / span  # back in the image's units
     offsets = offsets * span + black - mix @ black
     return {**example, 'image': _mixed(image, mix, offsets)}
 
 
 def _mixed(image: np.ndarray, mix: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-  """Returns mix [c, c] @ each pixel + offsets [c], rounded and cut to the image's type."""
+  """Returns mix [c, c] @ each pixel + offsets [c], rounded and clipped to the image's dtype."""
   scale = mix[0, 0]
   if (mix != scale * np.eye(len(mix))).any():
     return cv2.transform(image, np.column_stack([mix, offsets]).astype(np.float32))
@@ -334,7 +335,7 @@ def _mixed(image: np.ndarray, mix: np.ndarray, offsets: np.ndarray) -> np.ndarra
 
 @dataclasses.dataclass(frozen=True)
 class Blur(Transform):
-  """Softens a share of the images by a 5x5 Gaussian of sigma 1.1 (PSPNet, hszhao/semseg)."""
+  """Blurs a fraction of the images by a 5x5 Gaussian of sigma 1.1 (PSPNet, hszhao/semseg)."""
 
   share: float = within(0, 1)
 

@@ -1,10 +1,10 @@
-"""Unpacks archives that anybody may have made: nothing is written outside, and damage is told.
+"""Unpacks untrusted archives: never writes outside the folder, and reports damage.
 
-No link is made, so that none can be followed: what is linked in an archive gets a second name, if it is
-a file of the archive itself. Links to links, to folders and to the outside are refused, as are devices.
+No symbolic link is created, so that none can be followed: links to files in the archive become hard
+links. Links to links, to folders and to the outside are rejected, as are devices.
 
-Everything is read to its end, where zip, gzip, bzip2 and xz have their checksums; members must have the
-sizes that are announced, and a tar its end mark. Of what a plain tar holds there is no checksum.
+Everything is read to the end, where zip, gzip, bzip2 and xz have their checksums; members must have
+their declared sizes, and a tar its end mark. A plain tar has no checksums of its content.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _ANY_SIZE = 1 << 62
 _PIECE = 1 << 20
 _LONGEST_HEADER = 1 << 24  # bytes that tarfile may read at once
 _LONGEST_TARGET = 4096
-_ENCRYPTED = 1  # of a zip member's flags
+_ENCRYPTED = 1  # a bit of a zip member's flags
 
 
 class _Damage(ValueError):
-  """An archive that is not as its maker left it, or was made to do harm."""
+  """A damaged or malicious archive."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Member:
-  """What an archive holds under a name.
+  """An entry of an archive.
 
   Attributes:
     name: relative to the archive's top, without '..'; '' is the top itself.
     size: of a file, in bytes.
-    open: gives a file's content, None for folders and links.
-    target: of a link, the name of what it leads to.
+    open: opens a file's content, None for folders and links.
+    target: of a link, the name that it points to.
   """
 
   name: str
@@ -62,14 +62,14 @@ class _Member:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-  """Unpacks a zip archive (by its ending) or a tar, compressed or not (by its first bytes).
+  """Unpacks a zip archive (by its suffix) or a tar, compressed or not (by its first bytes).
 
   Args:
     archive: local or in a bucket.
-    folder: an empty one, that nobody else writes to.
+    folder: an empty one, which no other process writes to.
 
   Raises:
-    UserError: it is damaged, or would write outside of the folder.
+    UserError: it is damaged, or would write outside the folder.
     OSError: the disk is full.
   """
   members = _of_zip if archive.suffix.lower() == '.zip' else _of_tar
@@ -84,7 +84,7 @@ def unpack(archive: Path, folder: Path) -> None:
     raise
   except UserError:
     raise
-  except Exception as error:  # the readers of the formats raise many kinds
+  except Exception as error:  # the formats' readers raise many types
     raise _told(archive, str(error) or type(error).__name__) from None
 
   if twice:
@@ -97,7 +97,7 @@ def _told(archive: Path, reason: str) -> UserError:
 
 
 def _write(members: Iterator[_Member], folder: Path) -> set[str]:
-  """Writes what an archive holds; returns the names of files that it holds several times."""
+  """Writes the members of an archive; returns the names of repeated files."""
   written, twice, links = set(), set(), []
   for member in members:
     path = folder / member.name
@@ -107,7 +107,7 @@ def _write(members: Iterator[_Member], folder: Path) -> set[str]:
       path.mkdir(parents=True, exist_ok=True)
     else:
       _make_parent(path, folder)
-      if member.name in written:  # as everywhere, the last counts
+      if member.name in written:  # the last one counts, as in other tools
         path.unlink()
         twice.add(member.name)
       _copy(member, path)
@@ -124,7 +124,7 @@ def _write(members: Iterator[_Member], folder: Path) -> set[str]:
 
 
 def _make_parent(path: Path, folder: Path) -> None:
-  """Makes a file's folder, which must lie in `folder` after all links are followed."""
+  """Creates a file's folder, which must be inside `folder` with all links resolved."""
   parent = path.parent
   parent.mkdir(parents=True, exist_ok=True)
   if not Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(folder)):
@@ -142,7 +142,7 @@ def _copy(member: _Member, path: Path) -> None:
 
 
 def _inside(name: str) -> str:
-  """Returns a member's name relative to the top. Raises _Damage where it leads out."""
+  """Returns a member's name relative to the top. Raises _Damage if it is outside."""
   parts = [part for part in name.split('/') if part not in ('', '.')]
   if '..' in parts or '\0' in name:
     raise _Damage(f'its member {name!r} leads out of it')
@@ -158,11 +158,11 @@ def _of_tar(path: Path, _: Path) -> Iterator[_Member]:
       with tarfile.TarFile(fileobj=stream) as file:
         while (member := file.next()) is not None:
           yield _tar_member(file, member)
-          file.members.clear()  # tarfile would keep all of them
-      if stream.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes any bad header for the end
+          file.members.clear()  # else tarfile keeps all of them
+      if stream.last != bytes(tarfile.BLOCKSIZE):  # tarfile treats a bad header as the end
         raise _Damage('it is cut short, or its list of members is damaged')
       while stream.read(_PIECE):
-        pass  # to where the checksum is
+        pass  # to reach the checksum
 
 
 def _tar_member(file: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
@@ -203,10 +203,10 @@ def _of_zip(path: Path, folder: Path) -> Iterator[_Member]:
 
 
 class _Pieces:
-  """A stream of which nobody reads much at once: a header may claim any length.
+  """Limits the size of reads from a stream, as a header may claim any length.
 
   Attributes:
-    last: what was read last.
+    last: bytes of the last read.
   """
 
   def __init__(self, stream: Any):

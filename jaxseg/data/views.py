@@ -1,4 +1,4 @@
-"""Sources that show another source's examples: all at one size, or kept in memory once they are read."""
+"""Wrappers of sources: resize all examples to one size, or cache them in memory."""
 
 import threading
 from typing import Any
@@ -8,11 +8,11 @@ import numpy as np
 from jaxseg.data import geometry
 from jaxseg.data.geometry import Size
 
-_IN_PIXELS = ('area', 'instance_boxes')  # what annotators measured is not so at another size
+_IN_PIXELS = ('area', 'instance_boxes')  # annotated values do not hold at another size
 
 
 class _View:
-  """Has whatever the wrapped source has, but for what a view defines itself.
+  """Delegates to the wrapped source all that the view does not define.
 
   Args:
     source: random access to examples, `len(source)` and `source[i]` -> dict.
@@ -25,7 +25,7 @@ class _View:
     return len(self._source)
 
   def __getattr__(self, name: str) -> Any:
-    if name.startswith('_'):  # while being unpickled there is no _source yet
+    if name.startswith('_'):  # during unpickling there is no _source yet
       raise AttributeError(name)
     return getattr(self._source, name)
 
@@ -33,10 +33,10 @@ class _View:
 class Resized(_View):
   """All examples at `size`: images and weights bilinear, instances nearest.
 
-  What is scored then is the resized label, as the recipes do that need this.
+  Scores are then computed on the resized label, as in the recipes that need this.
 
   Args:
-    labels: how these are resized, see geometry.resize_label.
+    labels: how to resize them, see geometry.resize_label.
   """
 
   def __init__(self, source: Any, size: Size, labels: str = 'nearest'):
@@ -60,23 +60,23 @@ class Resized(_View):
 
   @property
   def identity(self) -> str:
-    """Text that is the same only for the same examples, in the same order and size."""
+    """A string that is equal only for the same examples, in the same order and size."""
     by = '' if self._labels == 'nearest' else f'|{self._labels}'
     return f'{self._source.identity}|{self._size}{by}'
 
 
 class Remembered(_View):
-  """Keeps examples in memory once they are read, so that a set that fits is decoded once.
+  """Caches examples in memory, so that a set that fits is decoded once.
 
-  Any number of threads may read it. The arrays that it hands out are read-only: a transform that
-  wrote into one would spoil every later epoch.
+  Thread-safe. The returned arrays are read-only: a transform that wrote into one would corrupt all
+  later epochs.
 
   Args:
     source: see Resized.
-    max_bytes: of pixels; what is read after the memory is full is read again each time.
+    max_bytes: limit of pixels; examples read beyond it are read again each time.
 
   Attributes:
-    held_bytes: bytes of pixels in memory now.
+    held_bytes: bytes of pixels in memory.
   """
 
   def __init__(self, source: Any, max_bytes: int = 4 << 30):
@@ -96,7 +96,7 @@ class Remembered(_View):
     return dict(example)
 
   def size(self, index: int) -> Size:
-    """Returns height and width of an image, in pixels; remembered even where the image is not."""
+    """Returns height and width of an image, in pixels; cached even if the image is not."""
     if index not in self._sizes:
       read = getattr(self._source, 'size', None)
       self._sizes[index] = tuple(read(index) if read else geometry.size_of(self[index]))

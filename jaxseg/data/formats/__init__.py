@@ -1,1 +1,1 @@
-"""The formats of annotation tools: each a file with `find(root)`, which returns an annotations.Layout."""
+"""Annotation formats, one per file, with `find(root)`, which returns an annotations.Layout or None."""

@@ -1,7 +1,7 @@
-"""COCO's JSON: images, categories and annotations of all of a split in one file.
+"""COCO's JSON: a split's images, categories and annotations in one file.
 
-Keys that say what can be worked out may be missing: `iscrowd` is 0, `area` and `bbox` follow from the
-outline. Names, order and ids of the classes are the file's.
+Redundant keys may be missing: `iscrowd` defaults to 0, `area` and `bbox` to the outline's. Names, order
+and ids of the classes are the file's.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
 CROWDS = ('regions', 'objects')
-_MANY = 0.1  # of all annotations; of COCO's own 1 in 85 is a crowd
-_MOST_FILES = 8  # of a folder that may be COCO's; others have a file for each image
+_MANY = 0.1  # fraction of all annotations; of COCO's own 1 in 85 is a crowd
+_MOST_FILES = 8  # in a folder of COCO's; other formats have a file per image
 _BACKGROUND = 'background'
 
 
 class ManyCrowds(UserError):
-  """So many objects are marked as crowds that they can hardly be."""
+  """Too many objects are marked as crowds for this to be intended."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-  """A file's content, its parts matched with each other.
+  """A file's content, with its parts matched.
 
   Attributes:
-    file: it.
-    images: dicts with 'id' and 'file_name', in the order of their ids.
+    file: its path.
+    images: dicts with 'id' and 'file_name', sorted by id.
     categories: id -> name, in the file's order.
     objects_of: an image's id -> its annotations.
-    notes: what is odd.
+    notes: messages about oddities.
   """
 
   file: Path
@@ -52,7 +52,7 @@ class Content:
 
 
 def find(root: Path, *, crowds: str | None = None) -> Layout | None:
-  """Returns the layout of a folder with such files, None where it has none."""
+  """Returns the layout of a folder with such files, None if there are none."""
   found = _files(root)
   if not found:
     return None
@@ -72,7 +72,7 @@ def find(root: Path, *, crowds: str | None = None) -> Layout | None:
 
 
 def _files(root: Path) -> list[Path]:
-  """Returns the JSON files below a folder that number objects as COCO does."""
+  """Returns the JSON files of COCO's format below a folder."""
   below = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
   places = [*below, *(folder / 'annotations' for folder in below)]
   found: list[Path] = []
@@ -85,7 +85,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _is_coco(file: Path) -> bool:
-  """Whether it has COCO's keys; a file that says so by its name, or is none at all, is read to its end."""
+  """Whether it has COCO's keys; also True if its name says so or it is invalid, for `load` to report."""
   if file.stem.startswith('instances'):
     return True
   try:
@@ -94,13 +94,13 @@ def _is_coco(file: Path) -> bool:
     return True
   if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
     return False
-  listed = content['annotations']  # captions are another kind of file
+  listed = content['annotations']  # files of captions have no objects
   first = listed[0] if isinstance(listed, list) and listed else {}
   return not isinstance(first, dict) or 'caption' not in first
 
 
 def load(file: Path) -> Content:
-  """Reads a file and matches its parts. Raises UserError where that cannot be done."""
+  """Reads a file and matches its parts. Raises UserError if they are invalid."""
   try:
     content = files.read_json(file)
   except FileNotFoundError:
@@ -162,7 +162,7 @@ def _rows(content: Any, key: str, file: Path) -> list[dict]:
 
 
 def _is_id(key: Any) -> bool:
-  """Whether it numbers or names something; tables write whole numbers as 1.0."""
+  """Whether it is a valid id; spreadsheets write integers as 1.0."""
   if isinstance(key, float):
     return key.is_integer()
   return isinstance(key, (int, str)) and not isinstance(key, bool)
@@ -192,7 +192,7 @@ def _name(annotation: Mapping[str, Any], number: int) -> str:
 
 
 def classes(contents: Sequence[Content]) -> tuple[tuple[str, ...], tuple]:
-  """Returns names, background first, and their ids; files of one data set must agree."""
+  """Returns names, background first, and their ids; all files of a dataset must agree."""
   first = contents[0]
   for other in contents[1:]:
     if dict(other.categories) != dict(first.categories):
@@ -216,13 +216,13 @@ def classes(contents: Sequence[Content]) -> tuple[tuple[str, ...], tuple]:
 
 
 def class_numbers(ids: Sequence[Any]) -> dict[Any, int]:
-  """Returns category id -> class, of ids with the background's in front; text stands for its number."""
+  """Maps category ids (the background's first) to classes; an id may be a number or its text."""
   numbers = {key: i for i, key in enumerate(ids) if i}
   return {_as_text(key): i for key, i in numbers.items()}
 
 
 def check_crowds(content: Content, crowds: str | None) -> None:
-  """Raises ManyCrowds where nothing says how to take them."""
+  """Raises ManyCrowds if there are many and `crowds` is not given."""
   flags = [one.get('iscrowd') in (1, True) for many in content.objects_of.values() for one in many]
   if crowds is None and sum(flags) > _MANY * len(flags):
     raise ManyCrowds(
@@ -237,12 +237,12 @@ def raws(content: Content, folder: Path, root: Path, cut: str = '') -> list[reco
 
   Args:
     content: of a file.
-    folder: that the images' names are relative to, without the beginning `cut`.
-    root: of the data.
+    folder: the images' names are relative to it, after the prefix `cut` is removed.
+    root: the data folder.
     cut: see `_folder_of`.
 
   Raises:
-    UserError: an image that lies in `folder` by its name, but outside of the data's `root`.
+    UserError: an image's path is outside `root`.
   """
   names = [name.removeprefix(cut) for name in _file_names(content)]
   return [
@@ -261,17 +261,17 @@ def _file_names(content: Content) -> list[str]:
 
 
 def _folder_of(content: Content, root: Path) -> tuple[Path, str]:
-  """Returns the folder that a file's images lie in, and a beginning of their names that is not in it.
+  """Returns the folder of a file's images, and the prefix to remove from their names.
 
-  Names that begin at a disk, or climb out of their folder, are of the machine that wrote them: they
-  count without the folders that all of them share.
+  Absolute names, and those that begin with '..', are from another machine: the folders common to all
+  of them are removed.
   """
   file, split = content.file, splits.split_of(content.file.stem)
   near = [file.parent, file.parent.parent, root]
   near = list(dict.fromkeys(base for base in near if base.is_relative_to(root)))
   near += [base / name for base in near for name in ('images', 'data')]
   inner = [folders[split] for base in near if split in (folders := splits.folders(base))]
-  places = [*inner, *near, *(place / 'default' for place in near)]  # CVAT's subset without a name
+  places = [*inner, *near, *(place / 'default' for place in near)]  # CVAT's unnamed subset
   names = _file_names(content)
   cuts = ['', _shared_folder(names)]
   for cut in dict.fromkeys(cuts):
@@ -285,7 +285,7 @@ def _folder_of(content: Content, root: Path) -> tuple[Path, str]:
 
 
 def _shared_folder(names: Sequence[str]) -> str:
-  """Returns the folders that all names share, where each begins at a disk or with '..'; else ''."""
+  """Returns the common folders of all names, if each is absolute or begins with '..'; else ''."""
   if not all(re.match(r'/|[A-Za-z]:/|\.\./', name) for name in names):
     return ''
   shared = os.path.commonprefix([name.rpartition('/')[0] + '/' for name in names])
@@ -293,7 +293,7 @@ def _shared_folder(names: Sequence[str]) -> str:
 
 
 def read(raw: records.Raw, *, classes: Mapping[Any, int], crowds: str | None = None) -> Annotated:
-  """Reads what is known of an image; `crowds` 'objects' takes each for a single object."""
+  """Reads an image's annotations; with `crowds` 'objects' each crowd is a single object."""
   image, *listed = raw.extra
   sides = [image.get(key) for key in ('height', 'width')]
   for side in sides:

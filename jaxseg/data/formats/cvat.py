@@ -1,6 +1,6 @@
 """CVAT's XML ("CVAT for images"): one annotations.xml with all images, their polygons and masks.
 
-Boxes and ellipses are taken for their outlines; shapes of one label and one group_id are one object.
+Boxes and ellipses become polygons; shapes with the same label and group_id are one object.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
 _SHAPES = ('polygon', 'mask', 'box', 'ellipse')
-_CORNERS = 64  # of the polygon that stands for an ellipse
+_CORNERS = 64  # of the polygon that approximates an ellipse
 
 Tree = ElementTree.Element
 
 
 def find(root: Path) -> Layout | None:
-  """Returns the layout of a folder with such files, None where it has none."""
+  """Returns the layout of a folder with such files, None if there are none."""
   places = {WHOLE: root, **splits.folders(root)}
   listed = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
   listed += [('', f) for f in pictures.listed(root / 'annotations', ('.xml',))]
@@ -51,7 +51,7 @@ def find(root: Path) -> Layout | None:
 
 
 def _parse(file: Path) -> Tree | None:
-  """Returns CVAT's tree, None where a file is another XML."""
+  """Returns CVAT's tree, None if a file is another XML."""
   text = raw_files.read_text(file)
   if '<!DOCTYPE' in text or '<!ENTITY' in text:
     raise UserError(f'{file} declares a document type, which CVAT does not: restore the file')
@@ -65,7 +65,7 @@ def _parse(file: Path) -> Tree | None:
 
 
 def _labels(tree: Tree) -> list[str]:
-  """Returns the labels that the task lists, else those of its shapes, in order."""
+  """Returns the task's listed labels, else those of its shapes, in order."""
   listed = [name.text.strip() for name in tree.iterfind('./meta//labels/label/name') if name.text]
   used = [s.get('label', '') for kind in _SHAPES for s in tree.iter(kind)]
   return listed or sorted(set(used))
@@ -99,7 +99,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
     int(_number(image, key, f'{raw.label}, image {raw.file_name}')) for key in ('height', 'width')
   )
   groups: dict[object, tuple[str, int, list]] = {}
-  shapes = [shape for shape in image if shape.tag != 'tag']  # one is of the image as a whole
+  shapes = [shape for shape in image if shape.tag != 'tag']  # a tag applies to the whole image
   for number, shape in enumerate(shapes, start=1):
     where, label = f'{raw.label}, {shape.tag} {number} of {raw.file_name}', shape.get('label')
     if label not in names[1:]:
@@ -143,7 +143,7 @@ def _outline(shape: Tree, size: tuple[int, int], where: str) -> list[float] | Pi
 
 
 def _rotated(corners: list[tuple[float, float]], shape: Tree, where: str) -> list[float]:
-  """Returns x, y, x, y ... of corners turned about their middle, clockwise by the shape's degrees."""
+  """Returns x, y, x, y ... of corners rotated about their centre, clockwise by the shape's degrees."""
   points = np.array(corners)
   if shape.get('rotation'):
     angle = math.radians(_number(shape, 'rotation', where))
@@ -154,7 +154,7 @@ def _rotated(corners: list[tuple[float, float]], shape: Tree, where: str) -> lis
 
 
 def _mask(shape: Tree, size: tuple[int, int], where: str) -> Piece:
-  """Reads run lengths along the rows of a window of the image."""
+  """Reads run lengths of a window of the image, row by row."""
   numbers = [_number(shape, k, where) for k in ('left', 'top', 'width', 'height')]
   left, top, width, height = map(int, numbers)
   if [left, top, width, height] != numbers:

@@ -1,9 +1,9 @@
 """labelme's JSON: NAME.json beside NAME.jpg (or in a folder of its own) with a list of shapes.
 
-Where no names agree, the files' own `imagePath` says which image is meant.
+If no names match, the files' `imagePath` identifies the image.
 
-Shapes are polygons, rectangles, circles and masks; those of one label and one group_id are one object.
-The label __ignore__ is a region that nobody counts, _background_ is none.
+Shapes are polygons, rectangles, circles and masks; those with the same label and group_id are one
+object. The label __ignore__ marks a region to ignore, _background_ is no object.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from jaxseg.types import UserError
 
 IGNORED, NOTHING = '__ignore__', '_background_'
 _LISTS = ('labels.txt', 'classes.txt')
-_CORNERS = 64  # of the polygon that stands for a circle
+_CORNERS = 64  # of the polygon that approximates a circle
 
 
 def find(root: Path) -> Layout | None:
-  """Returns the layout of a folder with such files, None where it has none."""
+  """Returns the layout of a folder with such files, None if there are none."""
   parts, left_out = {}, []
   for split, folder in ({WHOLE: root} | splits.folders(root)).items():
     pairs, without = _pairs(folder)
@@ -75,14 +75,14 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
 
 
 def _check_twins(folder: Path, by_stem: Mapping[str, Path], listed: Sequence[Path]) -> None:
-  """Refuses images that one file would annotate."""
+  """Rejects several images with the same annotation file."""
   counts = Counter(image.stem for image in listed if image.stem in by_stem)
   if twins := [image.name for image in listed if counts[image.stem] > 1]:
     raise UserError(f'{folder} has several images for one JSON: {some(twins, 3)}; remove one')
 
 
 def _by_image(files_: Iterable[Path]) -> dict[str, Path]:
-  """Returns labelme's files by the stems of the images that they name."""
+  """Returns labelme's files by the stem of their `imagePath`."""
   found: dict[str, Path] = {}
   for file in files_:
     content = files.read_json(file)
@@ -95,13 +95,13 @@ def _by_image(files_: Iterable[Path]) -> dict[str, Path]:
 
 
 def is_labelme(file: Path) -> bool:
-  """Whether a JSON file has labelme's keys; whoever reads one that is none at all says so."""
+  """Whether a JSON file has labelme's keys. Raises UserError if it is no JSON."""
   content = files.read_json(file)
   return isinstance(content, dict) and 'shapes' in content
 
 
 def _names(root: Path, raws: Sequence[records.Raw]) -> list[str]:
-  """Returns the listed classes, or all labels in the order of the alphabet."""
+  """Returns the listed classes, or all labels sorted."""
   for file in (root / name for name in _LISTS):
     if file.is_file():
       listed = [entry.name for entry in class_files.read(file)]
@@ -172,7 +172,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
 
 
 def _check_image(path: Any, raw: records.Raw) -> None:
-  """Refuses a file that names another image beside its own: one of the two is not what it shows."""
+  """Rejects a file whose `imagePath` is another existing image than the one of its own name."""
   if not isinstance(path, str) or not path or path == raw.image.name:
     return
   other = raw.image.with_name(PurePosixPath(path.replace('\\', '/')).name or '.')
@@ -191,7 +191,7 @@ def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | Piec
   match kind, len(listed):
     case 'polygon' | None, count if count > 2:
       return points
-    case (('rectangle' | 'rotation'), 4):  # as X-AnyLabeling writes them
+    case (('rectangle' | 'rotation'), 4):  # written by X-AnyLabeling
       return points
     case 'rectangle', 2:
       x0, y0, x1, y1 = points
@@ -210,7 +210,7 @@ def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | Piec
 
 
 def _mask(text: Any, points: list[float], size: tuple | None) -> Piece:
-  """Reads a shape's own picture, whose first pixel is at its first point."""
+  """Reads a shape's mask image, whose upper left corner is at its first point."""
   try:
     data = base64.b64decode(text, validate=True)
   except (TypeError, ValueError, binascii.Error):

@@ -1,13 +1,13 @@
-"""Objects as masks: a map of their numbers for each image, or a file for each object.
+"""Objects as masks: an instance map per image, or a file per object.
 
-Maps of numbers lie in masks/NAME.png beside images/NAME.png (8 or 16 bits, PNG or TIFF), 0 where there
-is nothing. Files of one object lie as the 2018 Data Science Bowl has them, NAME/images/NAME.png and
+Instance maps are masks/NAME.png beside images/NAME.png (8 or 16 bits, PNG or TIFF), 0 being background.
+A file per object is the layout of the 2018 Data Science Bowl, NAME/images/NAME.png and
 NAME/masks/*.png, anything but 0 being the object; an empty masks/ is an image without objects.
 
-All objects are of one class, unless one of these says more:
-  objects.csv   columns image, id, class (the name without ending; of files, id is the mask's name)
-  divisor       numbers are class * divisor + number, as Cityscapes has them with 1000
-  classes.txt   of files whose names begin with their class, as cat_1.png
+All objects are of one class, unless given by one of:
+  objects.csv   columns image, id, class (image without suffix; for files, id is the mask's name)
+  divisor       ids are class * divisor + number, as in Cityscapes with 1000
+  classes.txt   for files whose names begin with their class, as cat_1.png
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Classes = Mapping[tuple[str, str], str]  # (image, id) -> class
 
 
 def find_files(root: Path, *, threshold: int | None = None) -> Layout | None:
-  """Returns the layout of a folder with a file for each object, None where it is none.
+  """Returns the layout of a folder with a file per object, None if it is none.
 
   Args:
     root: see above.
-    threshold: values from it on are the object; None: all but 0, and more than one such value is refused.
+    threshold: values from it on are the object; None: all but 0, of which there must be only one.
   """
   parts: dict[str, list] = {}
   divided = splits.folders(root)
@@ -59,17 +59,17 @@ def find_files(root: Path, *, threshold: int | None = None) -> Layout | None:
 
 
 def _stages(root: Path) -> dict[str, Path]:
-  """Returns the Data Science Bowl's own folder, whose name is of no split."""
+  """Returns the Data Science Bowl's own folder, whose name is not a split's."""
   return {WHOLE: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
 
 
 def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None) -> Layout | None:
-  """Returns the layout of a folder with a map for each image, None where it is none.
+  """Returns the layout of a folder with an instance map per image, None if it is none.
 
   Args:
-    root: with images and masks, in any of the ways of data/layouts.py.
+    root: with images and masks, in any layout of data/layouts.py.
     divisor: see above.
-    void: a number that stands for what nobody counts; -1: none does.
+    void: the id of regions to ignore; -1: there is none.
   """
   try:
     pairs = layouts.find(root, objects=True).pairs(root)
@@ -88,7 +88,7 @@ def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None)
 
 
 def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
-  """Returns the names of the classes, and those of single objects where objects.csv has them."""
+  """Returns the class names, and the classes of single objects if there is an objects.csv."""
   names, table = _ONE_CLASS, root / _TABLE
   if listed := class_files.find(root):
     names = classlist.read_file(root / listed).names
@@ -131,7 +131,7 @@ def read_ids(
     name = f'object {number}'
     if number == void:
       objects.append(Annotation(name, 1, piece, crowd=True))
-    elif divisor is None or number >= divisor:  # below it Cityscapes has regions, not objects
+    elif divisor is None or number >= divisor:  # Cityscapes's ids below it are stuff
       kind = _kind(raw, str(number), names, classes, None if divisor is None else number // divisor)
       objects.append(Annotation(name, kind, piece))
   return Annotated(objects, ids.shape)
@@ -154,7 +154,7 @@ def _check(
 def _kind(
   raw: records.Raw, key: str, names: Sequence[str], classes: Classes, told: int | None = None
 ) -> int:
-  """Returns an object's class: as objects.csv says, else `told`, else the only one."""
+  """Returns an object's class: from objects.csv, else `told`, else the only one."""
   if classes:
     name = classes.get((Path(raw.file_name).stem, key))
     if name is None:
@@ -178,7 +178,7 @@ def _kind(
 def read_files(
   raw: records.Raw, *, names: Sequence[str], classes: Classes, threshold: int | None = None
 ) -> Annotated:
-  """Reads the objects of an image, each in a file of its own; see find_files."""
+  """Reads the objects of an image, one per file; see find_files."""
   objects, size = [], None
   for path in raw.extra:
     mask = _object(path, threshold)
@@ -198,7 +198,7 @@ def read_files(
 
 
 def _object(path: Path, threshold: int | None) -> np.ndarray:
-  """Returns the pixels of the object of a file, bool [h, w]; where only the opacity differs, it tells."""
+  """Reads one object's mask, bool [h, w]; from alpha, if only alpha varies."""
   mask = mask_files.read(path).upright()
   flat = mask.alpha is not None and mask.ids is not None and np.ptp(mask.ids) == 0
   values = mask.alpha if flat else mask.numbers()

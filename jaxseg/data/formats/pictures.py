@@ -12,12 +12,12 @@ from jaxseg.data.problems import some
 
 
 def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-  """Returns the files of a folder that end so, by name; none where there is no such folder."""
+  """Returns the files of a folder with these suffixes, sorted; none if the folder does not exist."""
   return raw_files.list_images(folder, suffixes) if folder.is_dir() else []
 
 
 def left_out(raws: Sequence[records.Raw]) -> tuple[str, ...]:
-  """Returns a line about each folder that holds images beside those that annotations name."""
+  """Returns a line about each folder that has images without annotations."""
   known = {raw.image for raw in raws}
   notes = []
   for folder in dict.fromkeys(raw.image.parent for raw in raws):
@@ -27,6 +27,6 @@ def left_out(raws: Sequence[records.Raw]) -> tuple[str, ...]:
 
 
 def stored_size(path: Path) -> tuple[Size, int]:
-  """Returns an image's (height, width) as its file holds it, and its EXIF orientation, 1 for none."""
+  """Returns an image's (height, width) as stored, and its EXIF orientation, 1 for none."""
   header = pages.read_header(path)
   return header.size, header.orientation

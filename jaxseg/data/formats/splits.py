@@ -1,4 +1,4 @@
-"""Which split a folder, a file or an image belongs to, by the words of data/pairing.py."""
+"""Assigns folders, files and images to splits, by the words of data/pairing.py."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jaxseg.data import records, split_lists
 from jaxseg.data.pairing import SPLIT_WORDS, WHOLE
 from jaxseg.types import UserError
 
-_PARTS = 5  # of which one is held out where nothing is 'val'
+_PARTS = 5  # of which one is held out if there is no 'val'
 
 Parts = Mapping[str, Sequence[records.Raw]]
 T = TypeVar('T')
 
 
 def split_of(name: str) -> str:
-  """Returns the split that a name tells of, as instances_train2017 and valid do; else WHOLE."""
+  """Returns the split in a name, such as instances_train2017 or valid; else WHOLE."""
   words = re.split(r'[^a-z]+', name.lower())
   return next((split for word, split in SPLIT_WORDS.items() if word in words), WHOLE)
 
@@ -35,15 +35,15 @@ def folders(root: Path) -> dict[str, Path]:
 
 
 def split_of_folder(name: str) -> str:
-  """Returns the split that a folder is named after, as train, Train2017 and valid are; else WHOLE."""
+  """Returns the split that a folder is named after, such as train, Train2017 or valid; else WHOLE."""
   return SPLIT_WORDS.get(re.sub(r'\d+$', '', name.lower()), WHOLE)
 
 
 def as_told(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
-  """Divides what is WHOLE by lists of splits, or by the folders of its images, where these tell.
+  """Divides WHOLE by lists of splits or by the images' folders, if there are any.
 
   Returns:
-    The parts, and the lists; images that lists of 'train' and others do not name are in none.
+    The parts, and the lists; if 'train' is listed, unlisted images are dropped.
   """
   if parts.keys() != {WHOLE}:
     return parts, []
@@ -62,12 +62,12 @@ def as_told(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
 
 
 def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[records.Raw]]:
-  """Returns splits with 'train' and 'val'; what is not divided yet is divided by a hash of the names.
+  """Returns splits with 'train' and 'val', dividing by a hash of the names if needed.
 
   Args:
-    parts: as the data are divided; WHOLE is not.
-    folds: divides what is not 'test' into so many parts, of which number `fold` is 'val'; 0: as it is,
-      and a fifth where nothing is 'val'.
+    parts: the data's splits; WHOLE is undivided.
+    folds: divides all but 'test' into this many parts, of which number `fold` is 'val'; 0: keeps the
+      splits, with a fifth held out if there is no 'val'.
     fold: from 0.
   """
   check_fold('objects', folds, fold)
@@ -85,7 +85,7 @@ def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[record
 
 
 def check_fold(dataset: str, folds: int, fold: int) -> None:
-  """Raises UserError where a dataset has no such fold, or only one."""
+  """Raises UserError if a dataset has no such fold, or only one."""
   if not (folds == fold == 0 or (2 <= folds and 0 <= fold < folds)):
     raise UserError(
       f'{dataset}: got folds {folds} and fold {fold}; two or more, the first is fold 0'
@@ -95,14 +95,14 @@ def check_fold(dataset: str, folds: int, fold: int) -> None:
 def hold_out(
   pool: Sequence[T], names: Sequence[tuple[str, Path, int]], folds: int, fold: int
 ) -> tuple[list[T], list[T]]:
-  """Returns what trains and what is held out, both in the order of the pool.
+  """Returns the items to train on and those held out, both in the pool's order.
 
-  A hash of the names chooses: adding images moves few of the others from one split to the other.
+  Selected by a hash of the names, so that adding images moves few others between the splits.
 
   Args:
-    pool: of one item alone nothing is held out.
-    names: of each; its image and its page tell two of one name apart.
-    folds: parts, of which number `fold` is held out; 0: five, or as many as there are.
+    pool: items; of a single one nothing is held out.
+    names: of each item; with image and page to distinguish equal names.
+    folds: parts, of which number `fold` is held out; 0: five, or one per item if fewer.
     fold: from 0.
   """
 

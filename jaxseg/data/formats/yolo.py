@@ -1,8 +1,8 @@
-"""YOLO's polygons: labels/NAME.txt beside images/NAME.jpg, 'class x y x y ...' an object.
+"""YOLO's polygons: labels/NAME.txt beside images/NAME.jpg, 'class x y x y ...' per object.
 
-x and y are shares of the image's width and height, 0 to 1. data.yaml (or classes.txt, obj.names) names
-the classes. An image without a label file has no objects, as YOLO has it. Darknet's NAME.txt lies
-beside NAME.jpg in one folder.
+x and y are fractions of the image's width and height, 0 to 1. data.yaml (or classes.txt, obj.names) names
+the classes. An image without a label file has no objects, as in YOLO. Darknet's NAME.txt is in the same
+folder as NAME.jpg.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from jaxseg.data.problems import some
 from jaxseg.types import UserError
 
 _LISTS = ('classes.txt', 'obj.names')
-_NEAR = 0.005  # shares of a side that are one place
-_PIXELS = 1.1  # a share above it is a number of pixels
+_NEAR = 0.005  # fraction of a side within which coordinates are equal
+_PIXELS = 1.1  # larger coordinates are in pixels, not fractions
 
 
 def find(root: Path) -> Layout | None:
-  """Returns the layout of a folder of images/ and labels/, or side by side, None where there is none."""
+  """Returns the layout of a folder with images/ and labels/, or both side by side, None if it is none."""
   folders = _image_folders(root)
   try:
     told = _settings(root)
   except UserError:
     if folders:
       raise
-    return None  # it may be of another format
+    return None  # it may have another format
   inner = told.get('path')
   if not folders and isinstance(inner, str) and (root / inner).is_dir():
     folders = _image_folders(files.within(root, root / inner))
@@ -57,11 +57,11 @@ def find(root: Path) -> Layout | None:
   return Layout(words, parts, names, partial(read, names=names), notes=notes)
 
 
-Folders = list[tuple[str, Path, Path]]  # split, of images, of their labels
+Folders = list[tuple[str, Path, Path]]  # (split, folder of images, folder of labels)
 
 
 def _image_folders(root: Path) -> Folders:
-  """Returns the folders of images that have one of labels beside them."""
+  """Returns the folders of images with a folder of labels."""
   found = {}
   inner = _child(root, 'images')
   if inner.is_dir():
@@ -75,7 +75,7 @@ def _image_folders(root: Path) -> Folders:
 
 
 def _side_by_side(root: Path) -> Folders:
-  """Returns the folders whose images have their labels beside them, as darknet has it."""
+  """Returns the folders with images and labels side by side, as in darknet."""
   stems: dict[Path, tuple[set[str], set[str]]] = {}
   for path in map(root.joinpath, files.walk(root)):
     if path.suffix == '.txt' or path.suffix.lower() in SUFFIXES:
@@ -87,7 +87,7 @@ def _side_by_side(root: Path) -> Folders:
 
 
 def _is_label(file: Path) -> bool:
-  """Whether a text holds numbers, or nothing, which is an image without objects."""
+  """Whether a text file has numbers, or is empty: an image without objects."""
   try:
     return all(re.fullmatch(r'[-+.\deE]+', word) for _, words in _lines(file)[:1] for word in words)
   except UserError:
@@ -95,7 +95,7 @@ def _is_label(file: Path) -> bool:
 
 
 def _labels_of(root: Path, images: Path) -> Path:
-  """Returns the folder of labels: the last 'images' in the path below `root` is 'labels'."""
+  """Returns the folder of labels: the last 'images' in the path below `root` becomes 'labels'."""
   parts = images.relative_to(root).parts
   places = [i for i, part in enumerate(parts) if part.lower() == 'images']
   if not places:
@@ -105,7 +105,7 @@ def _labels_of(root: Path, images: Path) -> Path:
 
 
 def _child(folder: Path, name: str) -> Path:
-  """Returns the folder of this name in another, in capitals or not."""
+  """Returns the subfolder of this name, ignoring case."""
   if not folder.is_dir():
     return folder / name
   return next((p for p in sorted(folder.iterdir()) if p.name.lower() == name), folder / name)
@@ -141,7 +141,7 @@ def _pairs(folder: Path, labels: Path) -> list[records.Raw]:
 
 
 def _settings(root: Path) -> dict[str, Any]:
-  """Returns what data.yaml says, {} where there is none."""
+  """Returns the content of data.yaml, {} if there is none."""
   listed = [*pictures.listed(root, ('.yaml', '.yml'))]
   if len(listed) > 1:
     listed = [f for f in listed if f.stem in ('data', 'dataset')] or listed[:1]
@@ -193,7 +193,7 @@ def _names(root: Path, told: dict[str, Any], labels: Sequence[Path]) -> tuple[st
 
 
 def _listed_names(file: Path) -> list[str]:
-  """Returns the names in a list by their numbers, which are the lines' where it gives none."""
+  """Returns a list's names by their numbers, which default to the lines'."""
   entries = class_files.read(file)
   numbers = [i if entry.id is None else entry.id for i, entry in enumerate(entries)]
   if sorted(numbers) != [*range(len(entries))]:
@@ -235,7 +235,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
 
 
 def _begins_with_box(shares: Sequence[float]) -> bool:
-  """Whether numbers are middle, width and height of a box, and the corners in it."""
+  """Whether the first numbers are a box's centre, width and height, followed by the polygon in it."""
   x, y, width, height, *corners = shares
   box = min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2])
   told = x - width / 2, y - height / 2, x + width / 2, y + height / 2
@@ -243,7 +243,7 @@ def _begins_with_box(shares: Sequence[float]) -> bool:
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
-  """Returns the words of lines that have any, with their numbers from 1; a file may be empty."""
+  """Returns the words of non-blank lines, with line numbers from 1; the file may be empty."""
   if not path.stat().st_size:
     return []
   lines = enumerate(raw_files.read_text(path).splitlines(), start=1)
