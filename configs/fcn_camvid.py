@@ -5,13 +5,13 @@
 bare    FCN-8s on VGG16, trained at once from ImageNet weights.
 :32s, :16s, :8s  the stages; each starts from the last checkpoint of the one before:
         --config.init_from=WORKDIR.
-:small  not the paper: what learns most in 15 minutes on two CPU cores (half size, a quarter of the
+:small  not the paper: tuned for 15 minutes on two CPU cores (half size, a quarter of the
         width, batch norm, aligned same padding, Adam, mean loss, augmentation).
 :smoke  seconds, on generated shapes.
 
-The recipe is the reference release's for PASCAL VOC: one whole image a step, the loss summed over
-its pixels (float32), momentum 0.99, fixed bilinear upsampling. Nobody has published FCN trained on
-these 367 images alone; on 3,433 images arXiv:1511.00561, table 3, has 49.8 mIoU.
+The recipe is the reference release's for PASCAL VOC: one whole image a step, the loss summed over its
+pixels (float32), momentum 0.99, fixed bilinear upsampling. FCN trained on these 367 images alone has not
+been published; on 3,433 images arXiv:1511.00561, table 3, has 49.8 mIoU.
 """
 
 from jaxseg.config import base, on_shapes, variants
@@ -21,7 +21,7 @@ BASELINES = ('32s', '16s', '8s', '')  # rows of docs/results.md
 # 134,260,544 in VGG16 with fc6 and fc7, then (channels + 1) * 11 in each score layer.
 PARAMS = {32: 134_305_611, 16: 134_311_254, 8: 134_314_081}
 RATES = {32: 1e-10, 16: 1e-12, 8: 1e-14}
-# What each stage adds to the one before; trained at once, and in the first stage, every score.
+# Layers that each stage adds to the one before: all score layers in the first, and when trained at once.
 NEW = {32: ('score_.*',), 16: ('score_pool4',), 8: ('score_pool3',)}
 
 
@@ -101,5 +101,5 @@ def smoke(config):
   on_shapes(config, size=32)
   config.augment = ()
   config.model.width = 4
-  config.model.aligned = True  # the released net pads by 100: not for seconds on a CPU
+  config.model.aligned = True  # the released net's padding of 100 is too slow for a smoke test
   config.eval.scales = (1.0,)

@@ -6,13 +6,13 @@ bare      MobileNetV2 with 1x1 scores of its last features at strides 32, 16 and
           bilinear upsampling.
 :resnet50 the same head on ResNet-50.
 :small    for 15 minutes on two CPU cores: from scratch, VGG16 at a quarter of its width, as in
-          fcn_camvid.py:small; not run, the data were not at hand.
+          fcn_camvid.py:small; not run, as the data were not available.
 :smoke    seconds, on generated shapes.
 
-Nobody has published this baseline, so there is no number to reach. Nine in ten images of trainval
-train, the tenth is 'val'; launch/evaluate.py --split=test scores the published test images. The
-recipe starts from torchvision's ImageNet weights; without them (--config.init_from=) train longer.
-By operation count minutes on one data-centre GPU, not measured.
+This baseline has not been published, so there is no number to reach. Nine tenths of trainval are for
+training, the rest is 'val'; launch/evaluate.py --split=test scores the published test images. The
+recipe starts from torchvision's ImageNet weights; without them (--config.init_from=) train longer. By
+operation count minutes on one data-centre GPU, not measured.
 """
 
 from jaxseg.config import base, on_shapes, variants

@@ -6,19 +6,18 @@
 
 :32s, :16s, :8s  the stages of the reference release (fcn.berkeleyvision.org), 100,000 steps each;
         each starts from the last checkpoint of the one before, the first from VGG16's ImageNet weights.
-:atonce FCN-8s in one go, 300,000 steps, from VGG16; also the bare config.
-:small  for 15 minutes on two CPU cores, from scratch, as fcn_camvid.py:small; not run, the data were not
-        at hand.
+:atonce FCN-8s trained at once, 300,000 steps, from VGG16; also the bare config.
+:small  for 15 minutes on two CPU cores, from scratch, as fcn_camvid.py:small; not run, as the data were
+        not available.
 :smoke  seconds, on generated shapes.
 
-To reach, mIoU on the 736 images of seg11valid: 63.6, 65.0, 65.5 and 65.4. The released weights score
-63.6, 65.0, 65.5 and 65.4 when others measure them, others' trainings 62.8 to 65.5.
+To reach, mIoU on the 736 images of seg11valid: 63.6, 65.0, 65.5 and 65.4. Others measured 63.6, 65.0,
+65.5 and 65.4 with the released weights, and 62.8 to 65.5 with their own training.
 
-One whole image a step, drawn at random with replacement, no augmentation; the loss is summed over
-its pixels (float32, weight decay is next to nothing beside it), momentum 0.99, fixed bilinear
-upsampling. By operation count an hour or two a stage on one data-centre GPU, not measured; the
-images have hundreds of sizes, and each compiles once: --config.augment.pad.size=500,500 puts all on one canvas,
-which the release does not do.
+One whole image per step, drawn at random with replacement, no augmentation; the loss is summed over its
+pixels (float32, weight decay is negligible in comparison), momentum 0.99, fixed bilinear upsampling. By
+operation count an hour or two per stage on one data-centre GPU, not measured; the images have hundreds of
+sizes, and each compiles once: --config.augment.pad.size=500,500 pads all to one size, unlike the release.
 """
 
 from jaxseg.config import base, on_shapes, variants
@@ -111,4 +110,4 @@ def small(config):
 def smoke(config):
   on_shapes(config, size=32)
   config.model.width = 4
-  config.model.aligned = True  # the released net pads by 100: not for seconds on a CPU
+  config.model.aligned = True  # the released net's padding of 100 is too slow for a smoke test

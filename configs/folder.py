@@ -4,8 +4,8 @@
         --config.data_dir=DIR --config.num_classes=3
 
 Images are PNG or JPEG of any size; a mask has its image's name and holds class indices, palette
-indices, or the colours that DIR/classes.txt lists (`name r g b` a line); 255 is void. Padding, crops
-and flips suit photographs; `jaxseg/config` says where every option is.
+indices, or the colours listed in DIR/classes.txt (`name r g b` per line); 255 is void. Padding, crops
+and flips suit photographs; `jaxseg/config` documents where every option is.
 
 bare    same-padding U-Net with batch norm, width 32, crops of 256x256.
 :small  width 16 and crops of 128x128, for a CPU.

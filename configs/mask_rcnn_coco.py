@@ -4,24 +4,24 @@
 
 bare     90,000 steps ("1x"), from torchvision's resnet50.
 :3x      270,000 steps.
-:resnet101  ResNet-101, from torchvision's; to be read beside 3x.
-:torchvision  anchors and RoIAlign as torchvision's maskrcnn_resnet50_fpn has them: for its published
+:resnet101  ResNet-101, from torchvision's resnet101; its published number is for 3x.
+:torchvision  anchors and RoIAlign as in torchvision's maskrcnn_resnet50_fpn, for its published
          weights: --config.init_from=torchvision:maskrcnn_resnet50_fpn '--config.init.new=()'
 :small   for 15 minutes on two CPU cores: the network of mask_rcnn_dsb2018.py:small with COCO's images at
-         a quarter of their size; not run, the data were not at hand.
+         a quarter of their size; not run, as the data were not available.
 :smoke   seconds, on generated shapes.
 
-Detectron2's end-to-end recipe, which this is, reaches 35.2 mask and 38.6 box AP on val2017 with 1x, 37.2
+This is Detectron2's end-to-end recipe, which reaches 35.2 mask and 38.6 box AP on val2017 with 1x, 37.2
 and 41.0 with 3x, R101-FPN with 3x 38.6 and 42.9: the numbers to reach. The paper, which trains in two
 stages, has 33.6 mask AP for R50-FPN and 35.4 for R101-FPN (table 2a, 5,000 images of val2014: the images
 of val2017); torchvision's own weights have 34.6 and 37.9.
 
-Its recipe: 16 images, SGD 0.02 with momentum 0.9 and decay 1e-4, warmed up over 1000 steps, divided by
-ten at 60,000 and at 80,000; flipped left to right; batch norm, the stem and the first stage frozen.
-The shorter side is one of 640, 672 ... 800 pixels, the longer at most 1333. Differences: its backbone is
-MSRA's (stride on the first 1x1, BGR, deviation 1); a batch of it, of wide or of tall images, is padded to
-its largest image, here to 800 x 1344 or 1344 x 800, so that there are two shapes. Its warm-up
-starts at 1/1000 of the rate, as ours. Hours are not measured; where 16 images do not fit in memory:
+The recipe: 16 images, SGD 0.02 with momentum 0.9 and weight decay 1e-4, warmed up over 1000 steps from
+1/1000 of the rate, divided by ten at 60,000 and at 80,000; horizontal flips; batch norm, the stem and the
+first stage frozen. The shorter side is one of 640, 672 ... 800 pixels, the longer at most 1333.
+Differences: Detectron2's backbone is MSRA's (stride on the first 1x1, BGR, standard deviation 1), and its
+batches, of either wide or tall images, are padded to their largest image, ours to 800 x 1344 or 1344 x
+800, so that there are only two shapes. Hours are not measured; if 16 images do not fit in memory:
 --config.model.remat=True.
 """
 
@@ -82,10 +82,10 @@ def get_config(variant=None):
 
 
 def _published(long, resnet101, torchvision):
-  """Returns whose numbers on val2017 are beside this recipe's, and these."""
+  """Returns the source of the published numbers on val2017 for this recipe, and the numbers."""
   if torchvision:
     row = 'torchvision, maskrcnn_resnet50_fpn COCO_V1', 0.346, 0.379
-  elif resnet101:  # there is none of R101 with 1x
+  elif resnet101:  # R101 with 1x has not been published
     row = "Detectron2's model zoo, R101-FPN 3x", 0.386, 0.429
   elif long:
     row = "Detectron2's model zoo, R50-FPN 3x", 0.372, 0.410

@@ -2,14 +2,14 @@
 
     python launch/train.py --config=configs/mask_rcnn_dsb2018.py --workdir=DIR
 
-Nobody has published a Mask R-CNN baseline for this selection, so there is no number to reach. The
+No Mask R-CNN baseline has been published for this selection, so there is no number to reach. The
 recipe is arXiv:1703.06870's, for objects from 5 to 90 pixels across: anchors from 8 to 128 pixels, the
-finest map (stride 4) for boxes up to 56 pixels, and more rows than COCO needs, for an image may show 300
+finest map (stride 4) for boxes up to 56 pixels, and more rows than for COCO, as an image may show 300
 nuclei.
 
 bare    ResNet-50 from torchvision's ImageNet weights, crops of 256x256 from images of seven sizes.
-:small  what learns most in 15 minutes on two CPU cores: a narrow ResNet, pyramid and heads, from
-        scratch, batch norm learning.
+:small  tuned for 15 minutes on two CPU cores: a narrow ResNet, pyramid and heads, from
+        scratch, with trained batch norm.
 :smoke  seconds, on generated shapes.
 """
 
@@ -74,7 +74,7 @@ def augment(size):
 
 
 def from_scratch(config, **options):
-  """A small network: nothing is loaded, nothing frozen."""
+  """A small network, with nothing pretrained or frozen."""
   config.data = dict(name='dsb2018', options=dict(border_weight=False))
   config.model.update(frozen_norm=False, frozen_stages=0, **options)
   config.init = {}

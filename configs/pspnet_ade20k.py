@@ -2,28 +2,28 @@
 
     python launch/train.py --config=configs/pspnet_ade20k.py --workdir=DIR
 
-bare     the deep stem of three 3x3 convolutions; its ImageNet weights are MIT's
-         (CSAILVision), of the network that the authors' PyTorch release (hszhao/semseg) starts from
-         too; its own lie where no program gets them.
+bare     a deep stem of three 3x3 convolutions, with ImageNet weights from MIT (CSAILVision) for the
+         network that the authors' PyTorch release (hszhao/semseg) also starts from; the release's own
+         cannot be downloaded automatically.
 :torchvision  the 7x7 stem, for torchvision's resnet50; 123,776 parameters fewer.
-:caffe   the Caffe release's network and multipliers: stride on the first 1x1, no decay of batch norms,
-         the scores' biases at twenty times the rate, MSRA, running averages of 0.95, BGR. Its ImageNet
-         weights were not published: from scratch, or --config.init_from=FILE. It supervises at an eighth
-         of the size, here at all of it; evaluate it with --flip_by=logits. The bare recipe has the
-         paper's steps with semseg's network and multipliers.
-:small   for 15 minutes on two CPU cores, from scratch, as pspnet_camvid.py:small; not run, the data were
-         not at hand.
+:caffe   the Caffe release's network and multipliers: stride on the first 1x1, no weight decay in batch
+         norms, score biases at twenty times the rate, MSRA initialisation, running averages of 0.95, BGR.
+         Its ImageNet weights were not published: train from scratch, or with --config.init_from=FILE. The
+         release computes its loss at an eighth of the size, this at full size; evaluate with
+         --flip_by=logits. The bare recipe has the paper's steps with semseg's network and multipliers.
+:small   for 15 minutes on two CPU cores, from scratch, as pspnet_camvid.py:small; not run, as the data
+         were not available.
 :smoke   seconds, on generated shapes.
 
 To reach on val, single scale: 41.68 mIoU and 80.04 pixel accuracy (the PyTorch release: 41.89).
-As the paper tests it, in mirrored pairs of windows that overlap by a third, and at six scales:
+As tested in the paper, with mirrored windows that overlap by a third, and optionally six scales:
 
     python launch/evaluate.py --workdir=DIR --long_side=512 --flip --tile=473,473 --tile_step=316,316
         --windows=even [--scales=.5,.75,1,1.25,1.5,1.75]
 
-150,000 steps of 16 crops of 473 x 473, batch norm over all of them; SGD, the rate falls with power
-0.9 at every step, what is not in the ResNet learns ten times as fast; the auxiliary loss counts 0.4.
-By operation count about a day on one data-centre GPU, not measured.
+150,000 steps of 16 crops of 473 x 473, batch norm over all of them; SGD with a poly schedule of power
+0.9, everything outside the ResNet at ten times the rate; the auxiliary loss has weight 0.4. By operation
+count about a day on one data-centre GPU, not measured.
 """
 
 from jaxseg.config import base, on_shapes, variants

@@ -2,21 +2,21 @@
 
     python launch/train.py --config=configs/pspnet_camvid.py --workdir=DIR
 
-bare     the paper's recipe on the 367 training images: whole frames for crops, 218 passes (as many
-         as its street scenes get, near enough), from ImageNet weights for the deep stem.
+bare     the paper's recipe on the 367 training images: whole frames as crops, 218 epochs (about as
+         many as its street scenes get), from ImageNet weights for the deep stem.
 :torchvision  the 7x7 stem, for torchvision's resnet50.
-:small   not the paper: what learns most in 15 minutes on two CPU cores (half size, a fifth of the
-         width, from scratch, Adam), beside configs/fcn_camvid.py:small and segnet_camvid.py:basic,small.
+:small   not the paper: tuned for 15 minutes on two CPU cores (half size, a fifth of the
+         width, from scratch, Adam), like configs/fcn_camvid.py:small and segnet_camvid.py:basic,small.
 :smoke   seconds, on generated shapes.
 
-Nobody has published PSPNet trained on these 367 images: there is no number to reach. By operation
+PSPNet trained on these 367 images has not been published: there is no number to reach. By operation
 count about half an hour on one data-centre GPU, not measured.
 """
 
 from jaxseg.config import base, config_module, variants
 
 BASELINES = ('',)  # rows of docs/results.md
-ade20k = config_module('pspnet_ade20k')  # what is the same here
+ade20k = config_module('pspnet_ade20k')  # for shared settings
 
 # ResNet-50 with the deep stem 23,631,808; pyramid 4,198,400; its head 18,881,035; the auxiliary
 # head 2,362,635.

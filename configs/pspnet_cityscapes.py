@@ -2,20 +2,20 @@
 
     python launch/train.py --config=configs/pspnet_cityscapes.py --workdir=DIR
 
-bare     the deep stem of three 3x3 convolutions; its ImageNet weights are MIT's
-         (CSAILVision), of the network that the authors' PyTorch release (hszhao/semseg) starts from
-         too; its own lie where no program gets them.
+bare     a deep stem of three 3x3 convolutions, with ImageNet weights from MIT (CSAILVision) for the
+         network that the authors' PyTorch release (hszhao/semseg) also starts from; the release's own
+         cannot be downloaded automatically.
 :torchvision  the 7x7 stem, for torchvision's resnet101; 123,776 parameters fewer.
-:caffe   the Caffe release's network and multipliers: stride on the first 1x1, no decay of batch norms,
-         the scores' biases at twenty times the rate, MSRA, running averages of 0.95, BGR. Its ImageNet
-         weights were not published: from scratch, or --config.init_from=FILE. It supervises at an eighth
-         of the size, here at all of it; evaluate it with --flip_by=logits. The bare recipe has the
-         paper's steps with semseg's network and multipliers.
+:caffe   the Caffe release's network and multipliers: stride on the first 1x1, no weight decay in batch
+         norms, score biases at twenty times the rate, MSRA initialisation, running averages of 0.95, BGR.
+         Its ImageNet weights were not published: train from scratch, or with --config.init_from=FILE. The
+         release computes its loss at an eighth of the size, this at full size; evaluate with
+         --flip_by=logits. The bare recipe has the paper's steps with semseg's network and multipliers.
 :spatial not the paper: two devices share the rows of each crop, on any even number of devices N * 2
-         (--config.mesh=data:N,spatial:2). Rows split evenly where crops are 704 x 704 and bilinear
-         upsampling takes pixels for areas; the parameters are the same.
+         (--config.mesh=data:N,spatial:2). For rows to split evenly, crops are 704 x 704 and bilinear
+         upsampling treats pixels as areas; the parameters are the same.
 :small   for 15 minutes on two CPU cores, from scratch at a quarter of the size, else as
-         pspnet_camvid.py:small; not run, the data were not at hand.
+         pspnet_camvid.py:small; not run, as the data were not available.
 :smoke   seconds, on generated shapes.
 
 The paper has 78.4 mIoU on the test set, whose labels are hidden, for training on the fine labels
@@ -25,16 +25,16 @@ pixel accuracy at one scale, 80.91 at six; the PyTorch release 78.63 and 79.29:
     python launch/evaluate.py --workdir=DIR --flip --tile=713,713 --tile_step=476,476 --windows=even
         [--scales=.5,.75,1,1.25,1.5,1.75]
 
-90,000 steps of 16 crops of 713 x 713, batch norm over all of them; SGD, the rate falls with power
-0.9 at every step, what is not in the ResNet learns ten times as fast; the auxiliary loss counts 0.4.
-One program runs on a mesh of as many devices as divide the batch. By operation count two days on one
-data-centre GPU, not measured; where 16 crops do not fit in memory: --config.model.remat=True.
+90,000 steps of 16 crops of 713 x 713, batch norm over all of them; SGD with a poly schedule of power 0.9,
+everything outside the ResNet at ten times the rate; the auxiliary loss has weight 0.4. One program runs
+on a mesh of as many devices as divide the batch. By operation count two days on one data-centre GPU, not
+measured; if 16 crops do not fit in memory: --config.model.remat=True.
 """
 
 from jaxseg.config import base, config_module, variants
 
 BASELINES = ('',)  # rows of docs/results.md
-ade20k = config_module('pspnet_ade20k')  # what is the same here
+ade20k = config_module('pspnet_ade20k')  # for shared settings
 
 # ResNet-101 with the deep stem 42,623,936; pyramid 4,198,400; its head 18,885,139; the auxiliary
 # head 2,364,691.

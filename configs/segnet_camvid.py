@@ -3,17 +3,17 @@
     python launch/train.py --config=configs/segnet_camvid.py:basic --workdir=DIR
 
 bare      SegNet on VGG16: 40,000 steps of 4 images as in the released solver, about 2 hours on one
-          data-centre GPU. It starts from VGG16's ImageNet weights, as the paper's.
-          For the 367 training images alone it prints no number; its 60.1 mIoU took 3,433 images.
+          data-centre GPU. It starts from VGG16's ImageNet weights, as in the paper.
+          For the 367 training images alone the paper has no number; its 60.1 mIoU took 3,433 images.
 :basic    SegNet-Basic from scratch, 10,000 steps of 4 as in the released solver. Table 1, with
-          median-frequency balancing, gives 82.7 global, 62.0 class average, 47.7 mIoU on test, of the
-          network of :paper, not of the release's.
-:paper    SegNet-Basic as table 1 has it: local contrast normalisation of the input and batches of 12, the
-          weights by the paper's formula. It trains until the loss converges and takes the step of the
-          best global accuracy on val, of every 1000; here 10,000 steps, and best is by mean IoU
-          (launch/evaluate.py). The window of the normalisation, 9x9, is Jarrett's: the paper has none.
+          median-frequency balancing, gives 82.7 global, 62.0 class average, 47.7 mIoU on test, for the
+          network of :paper, not for the released one.
+:paper    SegNet-Basic as in table 1: local contrast normalisation of the input, batches of 12, and
+          weights by the paper's formula. The paper trains until the loss converges and chooses among
+          every 1000 steps by global accuracy on val; here it is 10,000 steps, and best is by mean IoU
+          (launch/evaluate.py). The 9x9 window of the normalisation is Jarrett's: the paper states none.
 :bayesian with dropout in the deep half, for Monte-Carlo prediction (arXiv:1511.02680).
-:small    not the paper: what learns most in 15 minutes on two CPU cores (half size, narrower, Adam,
+:small    not the paper: tuned for 15 minutes on two CPU cores (half size, narrower, Adam,
           mean loss, augmentation).
 :smoke    seconds, on generated shapes.
 
@@ -66,7 +66,7 @@ def get_config(variant=None):
     config.init_from = 'imagenet'
     config.init = dict(
       new=(r'.*_bn', r'.*_D'),  # VGG16 has neither batch norm nor a decoder
-      ignore=('mean',),  # as released: the batch norm after conv1_1 takes up the shift
+      ignore=('mean',),  # as released: the batch norm after conv1_1 absorbs the shift
     )
     config.paper = dict(params=29_449_355, split='test', source='arXiv:1511.00561')
   if chosen.paper:

@@ -7,15 +7,15 @@ bare      the table's row with median-frequency balancing, 180,000 steps of 4 im
           launch/evaluate.py --step=latest: there is no validation split, so no best step.
 :bayesian the released solver's 60,000 steps, for Monte-Carlo prediction (arXiv:1511.02680); no
           figure is stated here for it.
-:small    for 15 minutes on two CPU cores, as segnet_camvid.py:basic,small; not run, the data were not at
-          hand.
+:small    for 15 minutes on two CPU cores, as segnet_camvid.py:basic,small; not run, as the data were not
+          available.
 :smoke    seconds, on generated shapes.
 
 By operation count three to six hours on one data-centre GPU, not measured. In both, as released,
-dropout is in the deep half while training. Images are BGR, 0..255, no mean subtracted, and they and
-their labels are resized to 360x480, where scores are taken; the loss is weighted and divided by the
-number of pixels. The released net has a 38th output for void, which is never a target; here there
-are 37 (the release's 38: 29,464,934 parameters).
+the deep half has dropout in training. Images are BGR, 0..255, no mean subtracted; images and labels
+are resized to 360x480, at which scores are computed; the loss is weighted and divided by the number of
+pixels. The released net has a 38th output for void, which is never a target; here there are 37 (the
+release's 38: 29,464,934 parameters).
 """
 
 from jaxseg.config import base, on_shapes, variants
@@ -60,7 +60,7 @@ def get_config(variant=None):
   config.init = dict(new=('.*_bn', '.*_D'), ignore=('mean',))
   config.eval = dict(every=10_000, score=dict(absent='zero'), population_pass=True)
   config.log = dict(checkpoint_every=5000)
-  # SegNet with 11 classes has 29,449,355, and each class more 64 * 9 + 1 in the classifier.
+  # SegNet with 11 classes has 29,449,355, and each further class 64 * 9 + 1 in the classifier.
   config.paper = dict(params=29_464_357, split='test', source='arXiv:1511.02680')
   if not chosen.bayesian:
     config.paper.update(

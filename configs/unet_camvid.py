@@ -4,20 +4,20 @@
     python launch/train.py --config=configs/unet_camvid.py --workdir=DIR
 
 bare    EfficientNet-Lite 0 with ImageNet weights and their batch statistics, a decoder of 16 to 128
-        channels, for two CPU cores. No paper: what an encoder that was trained before gives, test
+        channels, for two CPU cores. Not from a paper: shows the gain of a pretrained encoder, test
         mIoU 63.2 (docs/results.md).
 :small  the same from scratch; not run.
 :smoke  seconds, on generated shapes, from scratch.
 
-Crops of 192x256 at 0.6 to 1.5 times the size, none of nearly one class; whole images at their own size
-in evaluation. AdamW, the encoder at a third of the rate, soft Dice and cross-entropy with the square
-roots of the class weights of SegNet's release, averages of the weights. Trained on the 367 images,
-watched on the 101 of val, the last step scored on the 233 of test.
+Crops of 192x256 at 0.6 to 1.5 times the size, rejecting those of nearly one class; whole images at
+original size in evaluation. AdamW, the encoder at a third of the rate, soft Dice and cross-entropy with
+the square roots of the class weights of SegNet's release, weight averaging. Trained on the 367 images,
+monitored on the 101 of val; the last step is scored on the 233 of test.
 """
 
 from jaxseg.config import base, on_shapes, variants
 
-# The square roots of RELEASED_WEIGHTS in segnet_camvid.py: half way to median frequency balancing.
+# The square roots of RELEASED_WEIGHTS in segnet_camvid.py: halfway to median-frequency balancing.
 CLASS_WEIGHTS = (0.509, 0.427, 2.136, 0.376, 0.951, 0.619, 3.106, 1.357, 0.826, 2.500, 2.713)
 
 
@@ -75,4 +75,4 @@ def smoke(config):
   config.batch_size = 4
   config.augment = ()
   config.loss.class_weights = None
-  config.model.update(backbone='vgg16', width=2, backbone_width=4)  # compiled in seconds
+  config.model.update(backbone='vgg16', width=2, backbone_width=4)  # compiles in seconds

@@ -4,19 +4,18 @@
 
 :u373   PhC-C2DH-U373, glioblastoma cells in phase contrast; also the bare config.
 :hela   DIC-C2DH-HeLa, HeLa cells in differential interference contrast, densely packed.
-:small  for 15 minutes on two CPU cores: same padding, a quarter of the width, as unet_dsb2018.py:small; not
-        run, the data were not at hand.
+:small  for 15 minutes on two CPU cores: same padding, a quarter of the width, as unet_dsb2018.py:small;
+        not run, as the data were not available.
 :smoke  seconds, on generated shapes.
 
-The paper's scores, 92.03 and 77.56, are "IOU" (the challenge's SEG: a Jaccard index an object, see
-jaxseg.metrics.seg; of U373 with its field of interest and least area, seg_field) on test sequences
-whose labels are hidden: not scorable here. It trains on 35 and 20 partially annotated images; releases
-differ. Here sequence 01 trains and 02 is held out.
+The paper's scores, 92.03 and 77.56, are "IOU" (the challenge's SEG: a Jaccard index per object, see
+jaxseg.metrics.seg; for U373 with its field of interest and minimum area, seg_field) on test sequences
+with hidden labels: not scorable here. It trains on 35 and 20 partially annotated images; releases
+differ. Here sequence 01 is for training and 02 is held out.
 
-Network and set-up are the paper's: valid convolutions, one 572x572 tile a step of momentum 0.99,
-elastic deformation, rotation, the border weight map. It gives neither learning rate nor number of
-steps: those here are ours. About ten minutes on one A100 by NVIDIA's published throughput of this
-network, not measured.
+Network and set-up are the paper's: valid convolutions, one 572x572 tile per step, momentum 0.99, elastic
+deformation, rotation, border weight map. It states neither learning rate nor number of steps: those here
+are ours. About ten minutes on one A100 by NVIDIA's published throughput of this network, not measured.
 """
 
 from jaxseg.config import base, on_shapes, variants
@@ -81,4 +80,4 @@ def smoke(config):
   on_shapes(config, size=64, num_classes=2, channels=1, border_weight=True)
   config.augment = augment(size=76, mirror=20, sigma=4.0)
   config.model = dict(name='unet', width=4, depth=2, padding='valid')
-  config.eval.scores = ()  # the shapes are not numbered
+  config.eval.scores = ()  # the shapes have no instance ids

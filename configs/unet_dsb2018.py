@@ -2,12 +2,12 @@
 
     python launch/train.py --config=configs/unet_dsb2018.py --workdir=DIR
 
-Nobody has published a U-Net baseline for this selection, so there is no number to reach. The recipe
+No U-Net baseline has been published for this selection, so there is no number to reach. The recipe
 is arXiv:1505.04597's: the weight map (w0 = 10, sigma = 5, computed from the instances when the
-records are built) makes the gaps between nuclei count; elastic deformation makes the few images many.
+records are built) emphasises the gaps between nuclei, and elastic deformation augments the few images.
 
 bare    same padding with batch norm, width 64, crops of 256x256 from images of seven sizes.
-:small  what learns most in 15 minutes on two CPU cores (width 16, crops of 192x192).
+:small  tuned for 15 minutes on two CPU cores (width 16, crops of 192x192).
 :fluorescence  with any other: only grey nuclei on a dark ground, 380 to train on and 67 to score by
         the matching of arXiv:1806.03535, whose own choice of 67 is not published.
 :smoke  seconds, on generated shapes.
@@ -30,7 +30,7 @@ def get_config(variant=None):
   config.model = dict(name='unet', padding='same', batch_norm=True)
   config.loss = dict(pixel_weights=True)
   config.optim = dict(name='adam', learning_rate=1e-3, schedule='cosine', warmup_steps=100)
-  config.eval = dict(every=1000, scores=('seg',))  # nuclei, not only pixels
+  config.eval = dict(every=1000, scores=('seg',))  # score nuclei, not only pixels
   config.log = dict(checkpoint_every=1000)
 
   if chosen.small:
@@ -67,4 +67,4 @@ def smoke(config):
   config.batch_size = 8
   config.augment = augment(48)
   config.model = dict(name='unet', width=4, depth=2, padding='same', batch_norm=True)
-  config.eval.scores = ()  # the shapes are not numbered
+  config.eval.scores = ()  # the shapes have no instance ids

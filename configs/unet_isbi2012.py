@@ -2,22 +2,22 @@
 
     python launch/train.py --config=configs/unet_isbi2012.py --workdir=DIR
 
-bare    the paper's network and training set-up: valid convolutions, one 572x572 tile a step of
-        momentum 0.99, elastic deformation, rotation, border weight map. The paper gives neither
-        learning rate nor number of steps: those here are ours, and so are the mirrored images and
-        the division of its weighted sum by the weights. Sections 0..23 train, 24..29 are
-        held out (contiguous: neighbours look alike); the paper's own scores are on hidden labels.
+bare    the paper's network and training set-up: valid convolutions, one 572x572 tile per step,
+        momentum 0.99, elastic deformation, rotation, border weight map. The paper states neither
+        learning rate nor number of steps: those here are ours, and so are mirrored images and the
+        division of its weighted sum by the weights. Sections 0..23 are for training, 24..29 are
+        held out (contiguous, as neighbours look alike); the paper's scores are on hidden labels.
 :nvidia,fold=0  to fold=4: NVIDIA's published run (DeepLearningExamples, TensorFlow2 UNet_Medical):
         five-fold cross-validation, mean DICE 0.8902 (mixed precision; TF32 0.8900), 8.6 and 21.3
         minutes a fold on one A100. Sections resized to 388x388 on a canvas of 572x572, Adam,
         cross-entropy + (1 - Dice), batch 8, 6,400 steps; scored at 388x388 as DICE of the
         probabilities over both classes (jaxseg.metrics.dice), at the end: --step=latest. Folds are
-        drawn from all sections, so neighbours of what is scored have been trained on. Labels are
-        resized bilinearly and are what has half or more, as NVIDIA's (which thresholds once, after its
-        cuts); Adam's epsilon is 1e-8, Keras' 1e-7.
+        drawn from all sections, so neighbours of scored sections are trained on. Labels are resized
+        bilinearly and thresholded at a half, as NVIDIA's (once, after its crops); Adam's epsilon is
+        1e-8, Keras' 1e-7.
 fold=0  to fold=4 alone: those sections with any other variant.
-:small  not the paper: what learns most in 15 minutes on two CPU cores (width 24, same padding,
-        batch norm, Adam). :nvidia,small,fold=0 scores such a network (width 16, 300 steps) by
+:small  not the paper: tuned for 15 minutes on two CPU cores (width 24, same padding,
+        batch norm, Adam). :nvidia,small,fold=0 scores such a network (width 16, 300 steps) with
         NVIDIA's folds, sizes and DICE.
 :smoke  seconds, on generated shapes.
 """
@@ -81,7 +81,7 @@ def nvidia(config):
     ('pad', dict(size=(572, 572), label=0)),
     ('sides', dict(amount=0.3, labels='shares')),
     ('flip', dict(vertical=True)),
-    ('photometric', dict(shift=0.1)),  # 0.2 where images are -1..1
+    ('photometric', dict(shift=0.1)),  # 0.2 for images in -1..1
   )
   config.model.variant = 'nvidia'
   config.loss = dict(name='softmax_dice')
@@ -101,8 +101,8 @@ def small(config, is_nvidia):
   config.num_steps = 800
   config.batch_size = 4
   config.data.options = {}
-  # The labels lie about a pixel above the membranes: turned or upside down they would lie elsewhere.
-  # Without elastic deformation so few steps learn sharp membranes better.
+  # The labels are about a pixel above the membranes, which rotations and vertical flips would change.
+  # Without elastic deformation, so few steps learn sharper membranes.
   config.augment = (
     ('crop', dict(size=(256, 256))),
     ('flip', {}),
@@ -112,7 +112,7 @@ def small(config, is_nvidia):
   config.loss = dict(class_weights=(1.5, 1.0))  # membranes are a fifth of the pixels
   config.optim.update(name='adam', learning_rate=2e-3, schedule='cosine', warmup_steps=20)
   config.eval.every = config.log.checkpoint_every = 200
-  if is_nvidia:  # its sizes, labels, scores and published number, with this network
+  if is_nvidia:  # NVIDIA's sizes, labels, scores and published number, with this network
     config.num_steps = 300
     config.model.width = 16
     config.loss = dict(name='softmax_dice')

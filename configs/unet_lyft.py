@@ -2,17 +2,17 @@
 
     python launch/train.py --config=configs/unet_lyft.py --workdir=DIR
 
-bare       all 13 classes. The network is the padded Keras one that course work uses (16 channels,
-           3x3 up-convolutions, dropout after poolings and concatenations); nobody has published a
-           score for it here, so there is no number to reach.
-:challenge lane lines count as road and the camera car's hood as nothing, as the challenge scores: its
-           figures, F0.5 of Roads, F2 of Vehicles and their mean, stand in the evaluation.
-:small     for 15 minutes on two CPU cores: at a quarter of the size, batches of 8; not run, the data were
-           not at hand.
+bare       all 13 classes. The network is the padded Keras U-Net of course work (16 channels,
+           3x3 up-convolutions, dropout after poolings and concatenations); no score has been
+           published for it here, so there is no number to reach.
+:challenge lane lines count as road and the camera car's hood as nothing, as in the challenge: its
+           scores, F0.5 of Roads, F2 of Vehicles and their mean, are part of the evaluation.
+:small     for 15 minutes on two CPU cores: at a quarter of the size, batches of 8; not run, as the data
+           were not available.
 :smoke     seconds, on generated shapes.
 
-Folders A to D train, E is held out. Half size (300x400), crops of 288x384, Adam at 1e-3. Well under
-an hour on one data-centre GPU by operation count, not measured.
+Folders A to D are for training, E is held out. Half size (300x400), crops of 288x384, Adam at 1e-3. Well
+under an hour on one data-centre GPU by operation count, not measured.
 """
 
 from jaxseg.config import base, on_shapes, variants
@@ -43,7 +43,7 @@ def get_config(variant=None):
   config.eval = dict(scales=(0.5,))
   if chosen.challenge:
     config.eval.score = dict(f_scores=dict(Roads=0.5, Vehicles=2.0))
-  # The tutorial's net with one channel in and one out has 2,158,417; two further channels in add
+  # The tutorial's net with one channel in and one out has 2,158,417; two further input channels add
   # 2 * 9 * 16, twelve further classes 12 * (16 + 1).
   config.paper = dict(params=2_158_909, source='the Keras tutorial net; no score is published')
 
