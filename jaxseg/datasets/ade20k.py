@@ -1,12 +1,12 @@
 """ADE20K: scenes of all kinds, 150 classes, 20210 / 2000 images (the MIT scene parsing benchmark).
 
-Zhou et al., CVPR 2017. Below ade20k/, or data_dir itself, as published, unpacked or not:
+Zhou et al., CVPR 2017. In ade20k/, or data_dir itself, as published, unpacked or not:
 
   ADEChallengeData2016/images/{training,validation}/ADE_train_00000001.jpg ...
   ADEChallengeData2016/annotations/{training,validation}/ADE_train_00000001.png ...
 
-(ADEChallengeData2016.zip). Label 0 is void here, which the benchmark does not count; labels 1 to
-150 become 0 to 149. The test labels are hidden. The images are for non-commercial research.
+(ADEChallengeData2016.zip). Label 0, which the benchmark ignores, becomes void; labels 1 to 150 become
+0 to 149. The test labels are hidden. The images are for non-commercial research.
 """
 
 from jaxseg.data import archives, classlist, raw_files, records
@@ -32,7 +32,7 @@ monitor, bulletin board, shower, radiator, glass, clock, flag
 """
 CLASS_NAMES = tuple(' '.join(_NAMES.split()).split(', '))
 NUM_CLASSES = len(CLASS_NAMES)
-# The benchmark's first five colours; the rest are ours, distinct from these and from each other.
+# The benchmark's first five colours; the rest are our own, all distinct.
 _PUBLISHED = ((120, 120, 120), (180, 120, 120), (6, 230, 230), (80, 50, 50), (4, 200, 3))
 PALETTE = (*_PUBLISHED, *classlist.voc_palette(NUM_CLASSES + 1)[len(_PUBLISHED) + 1 :])
 SPLITS = ('train', 'val')

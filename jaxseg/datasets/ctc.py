@@ -1,17 +1,17 @@
 """Cell Tracking Challenge, two of U-Net's datasets: PhC-C2DH-U373 and DIC-C2DH-HeLa, grey images.
 
 Maska et al., Bioinformatics 2014; Ulman et al., Nature Methods 2017; arXiv:1505.04597, table 2.
-Below ctc/, or data_dir itself, as published, unpacked or not:
+In ctc/, or data_dir itself, as published, unpacked or not:
 
   PhC-C2DH-U373/{01,02}/t000.tif ...                 PhC-C2DH-U373.zip
   PhC-C2DH-U373/{01,02}_GT/SEG/man_seg000.tif ...    16-bit ids of cells, a few frames (gold)
-  PhC-C2DH-U373/{01,02}_ST/SEG/man_seg000.tif ...    the same for all frames, by computer (silver)
-  PhC-C2DH-U373/{01,02}_ERR_SEG/mask000.tif ...      the same, with errors as computers make them
+  PhC-C2DH-U373/{01,02}_ST/SEG/man_seg000.tif ...    the same for all frames, computed (silver)
+  PhC-C2DH-U373/{01,02}_ERR_SEG/mask000.tif ...      the same, with errors typical of algorithms
 
-and DIC-C2DH-HeLa likewise. The gold frames may leave cells out (the paper says "partially annotated"):
-what is not annotated reads as background. Releases differ in their number of frames: whatever has a
-mask is read. There is no published division of the two labelled sequences: 'train' is 01, 'val' 02.
-The challenge's test labels are hidden.
+and DIC-C2DH-HeLa likewise. The gold frames may lack cells (the paper says "partially annotated"), which
+then are background. Releases differ in their number of frames; all with a mask are read. There is no
+published split of the two labelled sequences: 'train' is 01, 'val' 02. The challenge's test labels are
+hidden.
 """
 
 import re
@@ -31,7 +31,7 @@ PALETTE = ((0, 0, 0), (120, 220, 140))
 SPLITS = ('train', 'val', 'all')
 
 _CELLS = {'u373': 'PhC-C2DH-U373', 'hela': 'DIC-C2DH-HeLa'}
-# annotation: its folder after the sequence's number, its files
+# annotation: suffix of its folder after the sequence's number, its files
 _ANNOTATIONS = {
   'GT': ('_GT/SEG', r'man_seg(\d+)'),
   'ST': ('_ST/SEG', r'man_seg(\d+)'),
@@ -55,10 +55,10 @@ def source(
     split: 'train' (sequence 01), 'val' (sequence 02) or 'all'.
     cells: 'u373' (520 x 696 pixels) or 'hela' (512 x 512).
     annotation: 'GT', 'ST' or 'ERR_SEG'; see the module's docstring.
-    border_weight: adds the U-Net weight map as 'weight', touching cells separated beforehand; each
-      image's two classes weigh the same.
-    separate: whether the label too shows a gap of background between touching cells, as the paper
-      trains; by default only in 'train', so that 'val' is scored on the published truth.
+    border_weight: adds the U-Net weight map as 'weight', computed with gaps between touching cells;
+      classes are balanced per image.
+    separate: whether the label too has a gap of background between touching cells, as in the paper's
+      training; by default only in 'train', so that 'val' is scored on the published labels.
       `instances` are never changed.
   """
   check_split('ctc', split, SPLITS)
@@ -87,7 +87,7 @@ def read(raw: records.Raw, **options: bool) -> records.Example:
 
 
 def _list_frames(folder: Path, sequence: str, annotation: str) -> list[records.Raw]:
-  """Lists the frames of a sequence that have a mask, in time."""
+  """Lists the frames of a sequence that have a mask, in order of time."""
   suffix, pattern = _ANNOTATIONS[annotation]
   raws = []
   for mask in raw_files.list_images(folder / f'{sequence}{suffix}', ('.tif',)):

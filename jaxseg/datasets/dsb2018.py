@@ -1,10 +1,10 @@
-"""Data Science Bowl 2018: nuclei under many microscopes, images of many sizes.
+"""Data Science Bowl 2018: nuclei from many microscopes, images of many sizes.
 
 Caicedo et al., Nature Methods 2019 (BBBC038). Two layouts: images/ID.png with 16-bit instance maps
 labels/ID.png and index.csv (id, split, ...), and the published
 stage1_train/ID/{images,masks}/*.png, or stage1_train.zip.
-Validation is the images with int(ID[:8], 16) % 5 == 0, in both. fluorescence_train and fluorescence_val are 380
-and 67 images of grey nuclei on a dark ground, written down in dsb2018_fluorescence.txt.
+Validation is the images with int(ID[:8], 16) % 5 == 0, in both. fluorescence_train and fluorescence_val
+are 380 and 67 images of grey nuclei on dark background, listed in dsb2018_fluorescence.txt.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ PALETTE = ((0, 0, 0), (250, 170, 30))
 SPLITS = ('train', 'val', 'fluorescence_train', 'fluorescence_val')
 CLASS_WEIGHTS = balancing_weights(
   (0.8571, 0.1429)
-)  # shares of all pixels, touching nuclei separated
+)  # fractions of all pixels, with touching nuclei separated
 
 
 def source(
@@ -39,9 +39,9 @@ def source(
   """Returns one of SPLITS with instances uint16 and, by default, weight float32.
 
   Args:
-    border_weight: adds the U-Net weight map as 'weight', touching nuclei separated beforehand.
-    separate: whether the label too shows a gap of background between touching nuclei, as the paper
-      trains; by default only for training, so that validation is on the published truth.
+    border_weight: adds the U-Net weight map as 'weight', computed with gaps between touching nuclei.
+    separate: whether the label too has a gap of background between touching nuclei, as in U-Net's
+      training; by default only for training, so that validation is on the published labels.
       `instances` are never changed.
     channels: 3, or 1 for grey.
   """
@@ -60,7 +60,7 @@ def source(
 
 
 def read(raw: records.Raw, *, channels: int, **options: bool) -> records.Example:
-  """Reads an image and its nuclei; for the further options see border_weight.foreground."""
+  """Reads an image and its nuclei; for other options see border_weight.foreground."""
   image = image_files.encode_image(raw.image, channels=channels)
   if raw.extra is None:
     instances = mask_files.read_ids(raw.label).astype(np.uint16)
@@ -112,13 +112,13 @@ def split_of(identifier: str) -> str:
 
 
 def _published(folder: Path) -> records.Raw:
-  masks = tuple(raw_files.list_images(folder / 'masks', ('.png',)))  # none: an image of no nuclei
+  masks = tuple(raw_files.list_images(folder / 'masks', ('.png',)))  # empty: no nuclei in the image
   image = folder / 'images' / f'{folder.name}.png'
   return records.Raw(image, folder / 'masks', image.name, extra=masks)
 
 
 def join_masks(paths: tuple[Path, ...], size: tuple[int, int]) -> np.ndarray:
-  """Reads one mask file a nucleus into ids 1..n uint16 [h, w]; overlaps go to the smaller mask."""
+  """Merges mask files, one per nucleus, to ids 1..n uint16 [h, w]; overlaps go to the smaller mask."""
   masks = [mask_files.read_ids(path) > 0 for path in paths]
   for path, mask in zip(paths, masks, strict=True):
     if mask.shape != size:

@@ -1,11 +1,11 @@
 """A folder of your own: images and masks in one of many layouts, and a list of classes.
 
-DIR/{train,val,test}/{images,masks} with the same names is the plain one; data/layouts.py says which others
-are found, and `images` and `masks`, or `listed`, name any. Without splits, a fifth of the images, chosen by
-a hash of their names, is 'val'. Masks are images of class ids (8-bit grey, palette, 1-bit or 16-bit; 255
-is void) or, where the list of classes gives colours, of those. The list is DIR/classes.txt, or what tools
-call it; data/class_files.py has its forms. How masks are read is decided for all of them together, in
-data/mask_set.py: masks of 0 and 255, for one, are two classes, for with 255 void they would train nothing.
+The standard one is DIR/{train,val,test}/{images,masks} with the same names; data/layouts.py infers many
+others, and `images` and `masks`, or `listed`, specify any. Without splits, a fifth of the images, chosen by
+a hash of their names, is 'val'. Masks contain class ids (8-bit grey, palette, 1-bit or 16-bit; 255 is
+void) or, if the list of classes gives them, colours. The list is DIR/classes.txt or a name that tools use,
+in any form of data/class_files.py. How masks are read is decided for all of them together, in
+data/mask_set.py: masks of 0 and 255, for example, are two classes, as with 255 void they would train nothing.
 """
 
 import os
@@ -58,22 +58,22 @@ def source(
   """Returns a split of the user's folder.
 
   Args:
-    split: 'train', 'val' or 'test'; a folder may lack those that are never asked for.
+    split: 'train', 'val' or 'test'; unused ones may be missing.
     data_dir: the folder itself.
     images, masks, listed, unpaired, folds, fold, pages: see data.division.Division.
-    without: names of images that are left out.
-    classes, colors, class_list: see `listed_classes`; without any, what the masks hold.
+    without: names of images to leave out.
+    classes, colors, class_list: see `listed_classes`; without any, inferred from the masks.
     binary, threshold, read_by, white_is_zero: see data.mask_set.Choice.
-    exif: where image and mask carry different tags that turn them: 'stored', their pixels lie alike in the
-      files; 'upright', viewers show them alike; None: sizes tell.
-    channels: of the images, the config's; grey ones are repeated for 3, and RGB made grey for 1.
-    dtype: their type, the config's: one of data.image_files.TYPES.
-    num_classes: how many there should be (the config's); where nothing lists them, larger ids are
-      mistakes of their masks rather than classes. None: all ids of the masks are classes.
+    exif: if image and mask have different EXIF orientations: 'stored', they match as stored; 'upright',
+      they match as shown by viewers; None: inferred from the sizes.
+    channels: of the images (the config's); grey is repeated for 3, RGB converted to grey for 1.
+    dtype: of the images (the config's): one of data.image_files.TYPES.
+    num_classes: the expected number (the config's); if classes are not listed, larger ids are errors of
+      the masks. None: all ids of the masks are classes.
 
   Raises:
     UserError: no layout, an image's mask or a mask's image missing, two files of one name, an empty
-      split, a damaged file, sizes that differ, or a label outside of the classes.
+      split, a damaged file, different sizes, or a label outside the classes.
   """
   check_split('folder', split, SPLITS)
   root, choice = data_root(data_dir), mask_set.Choice(binary, threshold, read_by, white_is_zero)
@@ -103,7 +103,7 @@ def read(
 
 
 def _orientation(raw: records.Raw, mask: mask_files.Mask, exif: Exif | None) -> int:
-  """Returns EXIF's orientation that a mask is turned by: its own, or its image's."""
+  """Returns the EXIF orientation to apply to a mask: its own, or its image's."""
   image = pages.read_header(raw.image)
   if image.orientation == mask.orientation:
     return mask.orientation
@@ -126,12 +126,12 @@ def listed_classes(
   class_list: str = '',
   colors: tuple[tuple[int, int, int], ...] = (),
 ) -> ClassList | None:
-  """Returns the classes that are given or that a folder lists, None where nothing does.
+  """Returns the given classes or those that a folder lists, else None.
 
   Args:
     root: the folder.
     classes: their names, or their number.
-    class_list: a file in the folder; '' is the first of class_files.NAMES that is there.
+    class_list: a file in the folder; '': the first existing one of class_files.NAMES.
     colors: of the classes, in the masks.
   """
   if isinstance(classes, int):
@@ -158,20 +158,20 @@ def known_classes(
   """Returns the classes and how masks are read.
 
   Args:
-    paths: the masks of all splits, which decide.
-    raws: the examples of one, whose ids are checked.
-    given: the classes, where something lists them.
+    paths: the masks of all splits, from which the reading is inferred.
+    raws: the examples of one split, whose ids are checked.
+    given: the classes, if listed.
     choice: the user's, of how masks are read.
     num_classes: the config's.
-    cache_dir: that remembers what masks hold.
+    cache_dir: for the facts of masks.
 
   Raises:
-    UserError: see mask_set.decide; ids that neither the masks' list nor the config's number has.
+    UserError: see mask_set.decide; ids outside the classes.
   """
   pages = any(raw.extra is not None for raw in raws)
   try:
     facts = mask_set.look(paths, cache_dir, pages=pages)
-  except BadFiles as error:  # whoever builds the records tells of these, and of all that is wrong
+  except BadFiles as error:  # building the records reports these, with all other errors
     good = [path for path in paths if path not in error.items]
     if not good:
       raise
@@ -183,7 +183,7 @@ def known_classes(
 
 
 def _check_ids(known: ClassList, ids: Mapping[Path, Sequence[int]]) -> None:
-  """Refuses masks with ids beyond the classes, which nothing but the config has counted."""
+  """Rejects masks with ids beyond the config's number of classes."""
   allowed, highest = dict(known.ids), max(set().union(*ids.values()) - {255}, default=0)
   remedy = f', or, if it is right, add --config.num_classes={highest + 1}' if highest < 255 else ''
   wrong = {path: [i for i in held if i not in allowed] for path, held in ids.items()}

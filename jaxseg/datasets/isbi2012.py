@@ -1,9 +1,10 @@
 """ISBI 2012: membranes in electron microscopy, 30 consecutive sections of 512 x 512, grey.
 
 Cardona et al., PLoS Biology 2010; Arganda-Carreras et al., Frontiers in Neuroanatomy 2015; the
-U-Net's first dataset (arXiv:1505.04597). Two layouts: train/image/00.png with train/label/00.png,
-and the challenge's volumes train-volume.tif with train-labels.tif, or ISBI-2012-challenge.zip. The challenge's 30 test labels
-were never published. The sections are one volume: 'val' is its last fifth, not a random one.
+U-Net's first dataset (arXiv:1505.04597). Two layouts: train/image/00.png with train/label/00.png, and
+the challenge's volumes train-volume.tif with train-labels.tif, or ISBI-2012-challenge.zip. The
+challenge's 30 test labels were never published. The sections form one volume, so 'val' is its last
+fifth, not a random one.
 """
 
 import cv2
@@ -22,11 +23,11 @@ PALETTE = ((0, 0, 0), (240, 200, 120))
 SPLITS = ('train', 'val', 'all')
 SCORES = ('neurites',)
 NUM_FOLDS = 5
-TRAIN_SHARES = (0.2196, 0.7804)  # of all pixels: membrane, cell
+TRAIN_SHARES = (0.2196, 0.7804)  # fractions of all pixels: membrane, cell
 CLASS_WEIGHTS = weights.balancing_weights(TRAIN_SHARES)
 
 _ARCHIVE = 'ISBI-2012-challenge.zip'
-_TABLE = {0: 0, 1: 1, 255: 1}  # 1-bit copies hold 1 where the others hold 255
+_TABLE = {0: 0, 1: 1, 255: 1}  # 1-bit copies have 1 instead of 255
 
 
 def source(
@@ -41,8 +42,8 @@ def source(
 
   Args:
     split: 'train' (sections 0..23), 'val' (24..29) or 'all'.
-    fold: 0 to 4: that fold of NVIDIA's cross-validation (DeepLearningExamples, UNet_Medical) in
-      place of the contiguous split; sections shuffled by RandomState(0), so neighbours mix.
+    fold: 0 to 4: that fold of NVIDIA's cross-validation (DeepLearningExamples, UNet_Medical) instead
+      of the contiguous split; sections are shuffled by RandomState(0), which mixes neighbours.
     border_weight: adds the U-Net weight map as 'weight', cells being the 4-connected components.
   """
   check_split('isbi2012', split, SPLITS, 'the test labels were never published')
@@ -61,7 +62,7 @@ def source(
 
 
 def read(raw: records.Raw, *, border_weight: bool) -> records.Example:
-  """Reads a section, perhaps a page of a volume."""
+  """Reads a section, which may be a page of a volume."""
   page = raw.extra or 0
   image = image_files.encode_pixels(image_files.read_image(raw.image, channels=1, page=page))
   label = mask_files.map_ids(mask_files.read_ids(raw.label, page), _TABLE, raw.label)
@@ -73,11 +74,11 @@ def read(raw: records.Raw, *, border_weight: bool) -> records.Example:
 
 
 def section_indices(count: int, split: str, fold: int | None = None) -> list[int]:
-  """Returns the sections of a split, of which 'val' is a fifth; see source."""
+  """Returns the indices of a split's sections; 'val' is a fifth; see source."""
   order, held_out = np.arange(count), count // NUM_FOLDS
   if fold is not None:
     np.random.RandomState(0).shuffle(order)
-    order = np.roll(order, fold * int((1 - 0.8) * count))  # NVIDIA's: 5 of 30, not 6, in floats
+    order = np.roll(order, fold * int((1 - 0.8) * count))  # NVIDIA's: 5 of 30, not 6, by rounding
   return {
     'train': order[: count - held_out],
     'val': order[count - held_out :],
@@ -86,7 +87,7 @@ def section_indices(count: int, split: str, fold: int | None = None) -> list[int
 
 
 def _list_sections(data_dir: str | None, cache_dir: str | None) -> list[records.Raw]:
-  """Lists the labelled sections of any layout, in the order of the volume."""
+  """Lists the labelled sections of any layout, in the volume's order."""
   folder = archives.data_root(data_dir) / 'isbi2012'
   if (folder / _ARCHIVE).is_file() and not (folder / 'train-volume.tif').is_file():
     unpacked = archives.unpack(folder / _ARCHIVE, cache_dir)

@@ -1,14 +1,14 @@
-"""Lyft-Udacity challenge: street scenes rendered by CARLA, 600 x 800, 13 classes, 1000 a folder.
+"""Lyft-Udacity challenge: street scenes rendered by CARLA, 600 x 800, 13 classes, 1000 per folder.
 
-The data of the Lyft perception challenge of 2018; no licence is stated. Two layouts are read, below
+The data of the Lyft perception challenge of 2018; no licence is stated. Reads two layouts, in
 lyft/, lyft-udacity-challenge/ or data_dir itself, unpacked or not:
 
   data{A,B,C,D,E}/data{A,...}/{CameraRGB,CameraSeg}/*.png  Kaggle's copy: lyft-udacity-challenge.zip
   Train/{CameraRGB,CameraSeg}/*.png                        the challenge's own: lyft_training_data.tar.gz
 
-A label is a colour PNG whose red channel holds the class (index 2 for those who read with OpenCV).
-There is no published division: 'val' is the last folder, E of Kaggle's, or where there is only one
-folder the last fifth of its names: neighbouring frames look alike, so nothing is drawn at random.
+A label is a colour PNG whose red channel is the class (index 2 in OpenCV). There is no published split:
+'val' is the last folder, E of Kaggle's, or the last fifth of a single folder's names; not random, as
+neighbouring frames are similar.
 """
 
 from pathlib import Path
@@ -38,13 +38,13 @@ _CLASSES = {
 CLASS_NAMES, PALETTE = tuple(_CLASSES), tuple(_CLASSES.values())
 NUM_CLASSES = len(CLASS_NAMES)
 SPLITS = ('train', 'val', 'all')
-HOOD_ROW = 496  # from this row on, vehicle pixels are the camera car's own hood
+HOOD_ROW = 496  # from this row on, vehicle pixels are the hood of the car with the camera
 NONE, ROAD_LINES, ROADS, VEHICLES = (
   CLASS_NAMES.index(name) for name in ('None', 'RoadLines', 'Roads', 'Vehicles')
 )
 _ARCHIVES = ('lyft-udacity-challenge.zip', 'lyft_training_data.tar.gz')
 _FOLDERS = tuple(f'data{letter}' for letter in 'ABCDE')
-_HELD_OUT = 5  # a single folder gives one in so many to 'val'
+_HELD_OUT = 5  # of a single folder the last one in so many is 'val'
 _TABLE = {i: i for i in range(NUM_CLASSES)}
 
 
@@ -56,14 +56,13 @@ def source(
   remove_hood: bool = False,
   merge_lanes: bool = False,
 ) -> Source:
-  """Returns 'train', 'val' or 'all'; see the module's docstring for the division.
+  """Returns 'train', 'val' or 'all'; see the module's docstring for the split.
 
-  The challenge scores road (with its lines) and vehicles (without the hood): there both options
-  are on.
+  The challenge's scores of road (with its lines) and vehicles (without the hood) need both options.
 
   Args:
-    remove_hood: vehicle pixels from row 496 on become 'None'.
-    merge_lanes: 'RoadLines' become 'Roads'; the class stays in the list and never occurs.
+    remove_hood: whether vehicle pixels from row 496 on become 'None'.
+    merge_lanes: whether 'RoadLines' become 'Roads'; the class stays in the list but never occurs.
   """
   check_split('lyft', split, SPLITS)
   raws = [_list_folder(folder) for folder in _find_folders(data_dir, cache_dir)]
@@ -90,7 +89,7 @@ def read(raw: records.Raw, *, remove_hood: bool, merge_lanes: bool) -> records.E
 
 
 def _find_folders(data_dir: str | None, cache_dir: str | None) -> list[Path]:
-  """Returns the folders that hold CameraRGB/ and CameraSeg/: dataA ... dataE, or Train."""
+  """Returns the folders with CameraRGB/ and CameraSeg/: dataA ... dataE, or Train."""
   find = archives.finder(['lyft', 'lyft-udacity-challenge'], data_dir, cache_dir)
   first = find(['Train', *(f'{name}/{name}' for name in _FOLDERS), *_FOLDERS], _ARCHIVES)
   if first.name == 'Train':
@@ -101,7 +100,7 @@ def _find_folders(data_dir: str | None, cache_dir: str | None) -> list[Path]:
 
 
 def part(counts: list[int], split: str) -> list[int]:
-  """Returns the places of a split among examples in folders of `counts` examples."""
+  """Returns the indices of a split among all examples, in folders of `counts` examples."""
   total = sum(counts)
   held_out = counts[-1] if len(counts) > 1 else total // _HELD_OUT
   first = total - held_out

@@ -1,18 +1,18 @@
-"""Objects of your own, outlined one by one, in any of the formats that annotation tools write.
+"""Instances of your own, in any of the formats that annotation tools write.
 
-Below data_dir itself; what it holds is found by looking, and said in one line, unless `format` says it:
+In data_dir itself, whose format is detected and reported in one line, unless `format` specifies it:
 
-  coco     JSON with images, annotations and categories, at any place (data/formats/coco.py)
+  coco     JSON with images, annotations and categories, anywhere (data/formats/coco.py)
   yolo     images/ and labels/*.txt with polygons, or side by side, data.yaml (data/formats/yolo.py)
   labelme  NAME.json beside each image (data/formats/labelme.py)
   cvat     annotations.xml, "CVAT for images" (data/formats/cvat.py)
-  files    NAME/images/*.png and NAME/masks/*.png, a file an object (data/formats/masks.py)
-  ids      images/ and masks/ of numbered objects, 8 or 16 bits (the same)
+  files    NAME/images/*.png and NAME/masks/*.png, a file per object (data/formats/masks.py)
+  ids      images/ and masks/ with instance maps, 8 or 16 bits (the same)
 
-The first lines of these modules say more. Splits are folders or files named train, val (valid, ...) and
-test; without a 'val' a fifth of the training images is held out, chosen by a hash of their names.
-Every image is kept, those without objects too. The label shows the class of the smallest object at a
-pixel, so that the same data train networks of either task: config.task says which.
+See these modules' docstrings. Splits are folders or files named train, val (valid, ...) and test;
+without a 'val' a fifth of the training images is held out, chosen by a hash of their names. All images
+are kept, even without objects. The label is the class of the smallest object at each pixel, so that the
+same data can train both tasks, instance and semantic segmentation (config.task).
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ _FORMATS: dict[str, Callable[..., Layout | None]] = {
   'ids': masks.find_ids,
 }
 FORMATS = tuple(_FORMATS)
-OUTLINED = ('coco', 'cvat', 'labelme', 'yolo')  # files that say where objects are, and no masks
+OUTLINED = ('coco', 'cvat', 'labelme', 'yolo')  # formats with coordinates, not masks
 ManyCrowds = coco.ManyCrowds
 
 
@@ -68,20 +68,20 @@ def source(
   """Returns a split of the user's folder.
 
   Args:
-    split: 'train', 'val' or 'test'; a folder may lack the last.
+    split: 'train', 'val' or 'test'; the last may be missing.
     data_dir: the folder itself.
-    format: one of FORMATS; None: the first that the folder has.
-    crowds: of COCO's files, see datasets.coco.
-    exif: 'upright' or 'stored', what outlines were drawn on where images are turned by EXIF; None:
-      their annotated size tells.
-    divisor, void: of maps of numbers, and threshold: of a file an object; see formats.masks.
+    format: one of FORMATS; None: the first that matches.
+    crowds: for COCO's files, see datasets.coco.
+    exif: whether outlines of images with an EXIF orientation were drawn 'upright' or as 'stored'; None:
+      inferred from their annotated size.
+    divisor, void: for instance maps; threshold: for a file per object; see formats.masks.
     folds, fold: see formats.splits.divide.
-    without: names of images that are left out.
-    channels, dtype: of the images, the config's; see datasets.folder.
-    num_classes: the config's; the folder's own decides.
+    without: names of images to leave out.
+    channels, dtype: of the images (the config's); see datasets.folder.
+    num_classes: the config's; unused, as the folder defines it.
 
   Raises:
-    UserError: a folder without annotations, an image, an object or a number that cannot be used.
+    UserError: a folder without annotations, or an unusable image, object or number.
   """
   del num_classes
   check_split('objects', split, SPLITS)
@@ -127,7 +127,7 @@ def divided(
 
 
 def _check_once(layout: Layout) -> None:
-  """Refuses an image that a split lists twice: each entry would lack the other's objects."""
+  """Rejects an image that a split lists twice: each entry would lack the other's objects."""
   for raws in layout.splits.values():
     counts = Counter(raw.image for raw in raws)
     if twice := [raw for raw in raws if counts[raw.image] > 1]:
@@ -138,7 +138,7 @@ def _check_once(layout: Layout) -> None:
 
 
 def _divided(root: Path, layout: Layout) -> Layout:
-  """Divides by the folders of the images, or by lists such as train.txt, what nothing else divides."""
+  """Divides a layout without splits by the images' folders, or by lists such as train.txt."""
   parts, lists = splits.as_told(root, layout.splits)
   left = sum(map(len, layout.splits.values())) - sum(map(len, parts.values()))
   notes = [f'{root}: {left} images are in no list of splits and left out'] if left else []
@@ -159,11 +159,11 @@ def layout_of(
   void: int | None = None,
   threshold: int | None = None,
 ) -> tuple[str, Layout]:
-  """Returns the format of a folder and what it holds; for the options see source.
+  """Returns the format of a folder and its layout; for the options see source.
 
   Raises:
     NoObjects: it has none of the formats.
-    UserError: it has an option that its format does not take, or cannot be read.
+    UserError: an option does not apply to its format, or it cannot be read.
   """
   check_choice('objects', 'format', format, (None, *FORMATS))
   check_choice('objects', 'crowds', crowds, (None, *coco.CROWDS))

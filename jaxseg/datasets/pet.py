@@ -1,15 +1,15 @@
 """Oxford-IIIT Pet: cats and dogs of 37 breeds, trimaps of pet, background and border, 3680 / 3669.
 
-Parkhi et al., Cats and Dogs, CVPR 2012; CC BY-SA 4.0. Below pet/, or data_dir itself, as published,
+Parkhi et al., Cats and Dogs, CVPR 2012; CC BY-SA 4.0. In pet/, or data_dir itself, as published,
 unpacked or not:
 
   images/Abyssinian_1.jpg ...                          images.tar.gz
   annotations/{trimaps/*.png,trainval.txt,test.txt}    annotations.tar.gz
 
-In the trimaps 1 is pet, 2 background and 3 the border, which no one labelled sharply.
+In the trimaps 1 is pet, 2 background and 3 the ambiguous border.
 
-Not the TFDS catalogue's oxford_iiit_pet: that (4.9.10) takes no folder, only a download, and needs
-TensorFlow for twelve damaged images such as Abyssinian_34; Pillow reads them.
+Not TFDS's oxford_iiit_pet: it (4.9.10) only downloads, cannot read a folder, and needs TensorFlow for
+twelve damaged images such as Abyssinian_34, which Pillow reads.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ CLASS_NAMES = ('pet', 'background', 'border')
 NUM_CLASSES = len(CLASS_NAMES)
 PALETTE = ((230, 120, 60), (40, 60, 110), (250, 230, 120))
 SPLITS = ('train', 'val', 'trainval', 'test')
-_EVERY = 10  # of trainval.txt, every tenth image is held out as 'val'
+_EVERY = 10  # every tenth image of trainval.txt is held out as 'val'
 
 
 def source(
@@ -32,10 +32,9 @@ def source(
   """Returns one of the splits; images are of many sizes.
 
   Args:
-    split: 'trainval' or 'test', as published; or 'train' and 'val', our division of 'trainval': its
-      images number 9, 19, 29, ... (from 0, in the list's order) are 'val'.
-    border: 'class', the border is the third class; or 'void', it counts for nothing and there are
-      two classes.
+    split: 'trainval' or 'test', as published; or 'train' and 'val', our split of 'trainval': its
+      images 9, 19, 29, ... (from 0, in the list's order) are 'val'.
+    border: 'class': the border is the third class; 'void': it is ignored, leaving two classes.
   """
   check_split('pet', split, SPLITS)
   check_choice('pet', 'border', border, ('class', 'void'))
@@ -59,6 +58,6 @@ def source(
 
 
 def _read_names(path: Path) -> list[str]:
-  """Reads the names of a list: lines 'name class species breed', and remarks that start with #."""
+  """Reads the names of a list: lines 'name class species breed', and comments with #."""
   lines = (line.split() for line in raw_files.read_text(path).splitlines())
   return [words[0] for words in lines if words and not words[0].startswith('#')]

@@ -1,8 +1,8 @@
 """Shapes: textured, overlapping objects drawn from a seed; no download, for smoke runs and tests.
 
-The class of an object shows in its outline and its texture, never by its colour: every object and
-every background draws its colours from one and the same distribution, so a network has to look at
-neighbourhoods. A ring of void, one pixel to each side, lies on every visible outline.
+An object's class determines its outline and texture, never its colour: all objects and backgrounds draw
+their colours from the same distribution, so that a network has to use context. Every visible outline is
+void, one pixel to each side.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLASS_NAMES, PALETTE = ALL_CLASS_NAMES[:NUM_CLASSES], ALL_COLORS[:NUM_CLASSES]
 COUNTS = {'train': 512, 'val': 64, 'test': 64}
 
 _MIN_SIZE = 16
-_COVER = 1.41  # no outline reaches further than this many radii from its centre
+_COVER = 1.41  # largest distance of an outline from its centre, in radii
 
 
 def source(
@@ -50,7 +50,7 @@ def source(
   """Returns a random-access source of generated examples.
 
   Args:
-    split: 'train', 'val' or 'test'; the same index differs between splits.
+    split: 'train', 'val' or 'test', whose examples all differ.
     size: side, or (height, width), of the images in pixels; at least 16.
     count: number of examples, by default 512 for 'train' and 64 for 'val' and 'test'.
     seed: example i depends on (seed, split, i) and on the options, never on count.
@@ -59,7 +59,7 @@ def source(
     border_weight: adds the U-Net weight map of the instances as 'weight' (slower).
 
   Raises:
-    UserError: an option outside of what is allowed.
+    UserError: an option out of range.
   """
   del data_dir, cache_dir
   check_split('shapes', split, SPLITS)
@@ -84,7 +84,7 @@ def source(
 
 @dataclasses.dataclass(frozen=True)
 class ShapesSource:
-  """Random access to generated examples; a value, so it pickles and compares."""
+  """Random access to generated examples; immutable, picklable and comparable."""
 
   split: str
   height: int
@@ -108,7 +108,7 @@ class ShapesSource:
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray | str]:
     """Returns image uint8 [h, w, c], label uint8 [h, w], instances uint16 [h, w], file_name, and
-    instance_classes uint8 [n], the class of object i at place i - 1."""
+    instance_classes uint8 [n], the class of object i at index i - 1."""
     index = range(self.count)[index]
     rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
     image, label, instances = draw(rng, self.height, self.width, self.num_classes, self.channels)
@@ -126,7 +126,7 @@ def draw(
 
   Returns:
     image uint8 [h, w, channels]; label uint8 [h, w] with VOID on outlines; instances uint16 [h, w],
-    0 the background and 1..n the visible part of each object, its share of the void ring included.
+    0 the background and 1..n the visible part of each object, including its part of the void outline.
   """
   side = min(height, width)
   image = _background(rng, height, width, channels)
@@ -156,7 +156,7 @@ def _window(centre: float, radius: float, length: int) -> range:
 
 
 def _object_frame(rng, rows, columns, y, x, radius):
-  """Coordinates in a frame turned by a random angle, in units of the radius."""
+  """Coordinates in a frame rotated by a random angle, in units of the radius."""
   angle = rng.uniform(0, 2 * np.pi)
   cos, sin = np.float32(np.cos(angle) / radius), np.float32(np.sin(angle) / radius)
   dy = (np.arange(rows.start, rows.stop, dtype=np.float32) - np.float32(y))[:, None]
@@ -180,7 +180,7 @@ def _outline(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _texture(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-  """Where the lighter of two tones goes; u and v in pixels of the object's own frame."""
+  """Marks the lighter of the two tones; u and v in pixels of the object's frame."""
   match ALL_CLASS_NAMES[kind]:
     case 'disc':  # plain, with sparse spots
       return (np.mod(u, 7) < 2.5) & (np.mod(v, 7) < 2.5)
@@ -195,14 +195,14 @@ def _texture(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _tones(rng: np.random.Generator, channels: int) -> tuple[np.ndarray, np.ndarray]:
-  """Two colours, a fixed step apart in a random direction around a random middle."""
+  """Two colours, a fixed distance apart in a random direction around a random mean."""
   middle = rng.uniform(70, 185, size=channels)
   step = rng.uniform(40, 70) * rng.choice((-1, 1), size=channels)
   return (middle + step).astype(np.float32), (middle - step).astype(np.float32)
 
 
 def _background(rng, height: int, width: int, channels: int) -> np.ndarray:
-  """A slow blend between the two tones that an object could have had."""
+  """A smooth blend of two tones drawn like an object's."""
   first, second = _tones(rng, channels)
   (fy, fx), phase = rng.uniform(-5, 5, size=2), rng.uniform(0, 2 * np.pi)
   y = np.arange(height, dtype=np.float32)[:, None] * np.float32(fy / height)
@@ -212,7 +212,7 @@ def _background(rng, height: int, width: int, channels: int) -> np.ndarray:
 
 
 def _classes_of(instances: np.ndarray, label: np.ndarray) -> np.ndarray:
-  """Returns the class of every object, uint8 [n]; each shows it in some pixel."""
+  """Returns the class of every object, uint8 [n]; each has a pixel with it."""
   classes, shown = np.zeros(int(instances.max()) + 1, np.uint8), label != VOID
   classes[instances[shown]] = label[shown]
   return classes[1:]

@@ -1,16 +1,16 @@
-"""SUN RGB-D: rooms seen by four depth cameras, colour only, 37 classes, 5285 / 5050 images.
+"""SUN RGB-D: indoor scenes of four depth cameras, colour only, 37 classes, 5285 / 5050 images.
 
-Song et al., CVPR 2015. SUN RGB-D's own labels are one MATLAB file that takes 64 GB to open, so what
-everybody reads, and what is read here, is A. Handa's export of it (sunrgbd-meta-data) and of the
-images. Below sunrgbd/, or data_dir itself, unpacked or not:
+Song et al., CVPR 2015. SUN RGB-D's own labels are one MATLAB file that needs 64 GB of memory, so the
+usual source, and the one read here, is A. Handa's export of labels and images (sunrgbd-meta-data). In
+sunrgbd/, or data_dir itself, unpacked or not:
 
   SUNRGBD-train_images/img-000001.jpg ... img-005285.jpg       SUNRGBD-train_images.tgz
   SUNRGBD-test_images/img-000001.jpg ... img-005050.jpg        SUNRGBD-test_images.tgz
   sunrgbd_train_test_labels/img-000001.png ... img-010335.png  sunrgbd_train_test_labels.tar.gz
 
-The labels are numbered through, test first: training image i has label 5050 + i. Label 0 is void, 1
-to 37 are the first 37 classes of the 40 of NYUDv2, in its spelling. The cameras' images differ in
-size; SegNet (arXiv:1511.00561) resizes all to 360 x 480.
+The labels are numbered consecutively, test first: training image i has label 5050 + i. Label 0 is void,
+1 to 37 are the first 37 of NYUDv2's 40 classes, in its spelling. Image sizes differ between cameras;
+SegNet (arXiv:1511.00561) resizes all to 360 x 480.
 """
 
 import re
@@ -29,9 +29,9 @@ toilet, sink, lamp, bathtub, bag
 """
 CLASS_NAMES = tuple(' '.join(_NAMES.split()).split(', '))
 NUM_CLASSES = len(CLASS_NAMES)
-PALETTE = classlist.voc_palette(NUM_CLASSES + 1)[1:]  # none is published; black stays for void
+PALETTE = classlist.voc_palette(NUM_CLASSES + 1)[1:]  # none is published; black is left for void
 SPLITS = ('train', 'test')
-NUM_TEST = 5050  # labels of test images that come before those of training images
+NUM_TEST = 5050  # labels of test images, which precede those of training images
 
 _TABLE = {0: VOID, **{i + 1: i for i in range(NUM_CLASSES)}}
 

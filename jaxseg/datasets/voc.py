@@ -1,13 +1,13 @@
-"""PASCAL VOC 2011 and 2012 segmentation with SBD's further labels: 20 objects and background.
+"""PASCAL VOC 2011 and 2012 segmentation with SBD's additional labels: 20 classes and background.
 
-Everingham et al., IJCV 2010 and 2015; Hariharan et al., Semantic Contours, ICCV 2011 (SBD). Below
-voc/, or data_dir itself, as published, unpacked or not:
+Everingham et al., IJCV 2010 and 2015; Hariharan et al., Semantic Contours, ICCV 2011 (SBD). In voc/, or
+data_dir itself, as published, unpacked or not:
 
   VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets}  VOCtrainval_11-May-2012.tar
   TrainVal/VOCdevkit/VOC2011/ (or without TrainVal/)          VOCtrainval_25-May-2011.tar
   benchmark_RELEASE/dataset/{img,cls,train.txt,val.txt}       benchmark.tgz
 
-Splits, with their number of images where everything is complete:
+Splits, with their number of images if complete:
 
   train, val, trainval  VOC's own lists: 1464, 1449 and 2913 in 2012, 1112 in 'train' of 2011.
   sbd_train             SBD's train.txt, 8498 images with SBD's labels: FCN's training set.
@@ -16,8 +16,8 @@ Splits, with their number of images where everything is complete:
   trainaug              train of VOC 2012 with its own labels, then every other image of SBD's two
                         lists that is not in val of VOC 2012: 10582, with SBD's labels.
 
-VOC's masks are palette PNGs, and are read by VOC's colours where somebody saved them as RGB; they have a ring of 255 (void) around objects, SBD's have none. The labels of VOC's test
-images are hidden.
+VOC's masks are palette PNGs, or read by VOC's colours if saved as RGB; objects have an outline of 255
+(void), which SBD's lack. The labels of VOC's test images are hidden.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ _ARCHIVES = {2011: 'VOCtrainval_25-May-2011.tar', 2012: 'VOCtrainval_11-May-2012
 _SBD_ARCHIVES = ('benchmark.tgz', 'benchmark.tar')
 _TABLE = {**{i: i for i in range(NUM_CLASSES)}, VOID: VOID}
 _COLORS = {**{color: i for i, color in enumerate(PALETTE)}, classlist.VOC_VOID: VOID}
-_MASKS = classlist.ClassList(  # palette indices, or saved by some tool as RGB
+_MASKS = classlist.ClassList(  # palette indices, or RGB if saved by another tool
   CLASS_NAMES, tuple(_TABLE.items()), tuple(_COLORS.items()), by='indices'
 )
 
@@ -57,7 +57,7 @@ def source(
 
   Args:
     split: one of SPLITS; see the module's docstring.
-    year: 2011 or 2012, of 'train', 'val' and 'trainval'; 'seg11valid' is always of 2011 and
+    year: 2011 or 2012, for 'train', 'val' and 'trainval'; 'seg11valid' is always of 2011 and
       'trainaug' always of 2012.
   """
   check_split('voc', split, SPLITS)
@@ -106,7 +106,7 @@ def seg11valid(voc_val: list[str], sbd_train: list[str]) -> list[str]:
 def trainaug(
   voc_train: list[str], voc_val: list[str], sbd_train: list[str], sbd_val: list[str]
 ) -> tuple[list[str], list[str]]:
-  """Returns the names with VOC's labels (train), and those with SBD's, sorted."""
+  """Returns the names with VOC's labels (train), and those with SBD's, which are sorted."""
   return voc_train, sorted({*sbd_train, *sbd_val} - {*voc_train, *voc_val})
 
 
