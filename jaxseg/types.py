@@ -1,4 +1,4 @@
-"""The few names that every part shares: arrays, batches, void, sizes, and errors meant for people."""
+"""Names shared by all parts: arrays, batches, void, sizes, and errors for users."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-VOID = 255  # the label of a pixel that no loss and no metric counts
-LARGEST = 2**31 - 1  # of a number that counts: an int32 on the devices
-LONGEST = 1 << 14  # side of what a network sees, in pixels
-SCALES = (0.01, 16)  # by which images are resized
+VOID = 255  # label of pixels that losses and metrics ignore
+LARGEST = 2**31 - 1  # limit of counts, which are int32 on the devices
+LONGEST = 1 << 14  # limit of a network's input, side in pixels
+SCALES = (0.01, 16)  # limits of factors to resize images by
 
 Array = Any  # a jax.Array or a numpy array
 Batch = Mapping[
@@ -23,16 +23,16 @@ Losses = Mapping[str, tuple[Array, Array]]  # name -> (sum, weight), both scalar
 
 
 class UserError(ValueError):
-  """A mistake of the user's: one line saying what was got, what is allowed and what to do."""
+  """A user's mistake: one line saying what was got, what is allowed and what to do."""
 
 
 def is_word(name: str) -> bool:
-  """Whether a name can be shown: it is not blank and holds no control character, such as NUL or a newline."""
+  """Whether a name is printable: not blank, without control characters such as NUL or a newline."""
   return bool(name.strip()) and not any(unicodedata.category(c) in ('Cc', 'Cs') for c in name)
 
 
 def as_seen(name: str) -> str:
-  """Returns a name without what nobody sees: two ways to write an accent, signs of no width."""
+  """Normalises a name to what is visible: composed accents, no zero-width characters."""
   name = unicodedata.normalize('NFC', name)
   return ''.join(c for c in name if unicodedata.category(c) != 'Cf').strip()
 
@@ -43,13 +43,13 @@ class StuckError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class SizeRule:
-  """Which input heights (and widths) a network takes: offset + multiple * n, at least `minimum`.
+  """A network's allowed input heights (and widths): offset + multiple * n, at least `minimum`.
 
   Attributes:
-    multiple: distance between two allowed sizes, in pixels.
+    multiple: step between allowed sizes, in pixels.
     offset: smallest member of the arithmetic progression (0 for "a multiple of").
     minimum: smallest allowed size.
-    margin: pixels that the network eats at each side; its output is 2 * margin smaller.
+    margin: pixels that the network crops at each side; its output is 2 * margin smaller.
   """
 
   multiple: int = 1
@@ -74,13 +74,13 @@ class SizeRule:
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-  """The objects of one image [h, w], by falling score.
+  """The detected objects of one image [h, w], sorted by decreasing score.
 
   Attributes:
     boxes: float32 [n, 4], x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
     scores: float32 [n].
     classes: int32 [n], 1..c-1.
-    masks: bool [n, h, w], an array or data.outlines.Masks, which acts as one.
+    masks: bool [n, h, w], an array or data.outlines.Masks, which behaves like one.
   """
 
   boxes: np.ndarray
@@ -92,5 +92,5 @@ class Detections:
     return len(self.scores)
 
   def __getitem__(self, chosen: Any) -> Detections:
-    """Returns those that a slice or an array of bools chooses."""
+    """Selects objects by a slice or an array of bools."""
     return Detections(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))

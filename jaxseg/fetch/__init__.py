@@ -1,1 +1,1 @@
-"""Data and weights in one command: what is where (manifest), on which terms (get), under which name (weights)."""
+"""Fetches data and weights: their sources (manifest), downloads and terms (get), names of weights (weights)."""

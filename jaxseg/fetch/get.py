@@ -1,4 +1,4 @@
-"""Gets what the manifest lists: the terms are shown, room is made sure of, and every file is checked."""
+"""Downloads what the manifest lists, after showing the terms and checking for room; verifies every file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _ORIGIN = '.origin.json'
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-  """How files are got.
+  """How to get files.
 
   Attributes:
-    mirror: asked first: a path, or a URL of http, https or a bucket, below which files lie as in the
-      data folder (voc/benchmark.tgz) and weights in weights/; '' is $JAXSEG_MIRROR, if it is set.
-    yes: whether the terms are agreed to without a question.
+    mirror: tried first: a path, or a URL of http, https or a bucket, with the layout of the data folder
+      (voc/benchmark.tgz) and weights in weights/; '' is $JAXSEG_MIRROR, if set.
+    yes: whether to agree to the terms without asking.
     cache_dir: default $JAXSEG_CACHE, else ~/.cache/jaxseg.
   """
 
@@ -38,7 +38,7 @@ class Way:
   cache_dir: str | os.PathLike | None = None
 
   def addresses(self, item: Item, group: str) -> tuple[str, ...]:
-    """Returns where a file can be had, the mirror first."""
+    """Returns a file's addresses, the mirror first."""
     mirror = (self.mirror or os.environ.get('JAXSEG_MIRROR', '')).rstrip('/')
     return (f'{mirror}/{group}/{item.name}', *item.addresses) if mirror else item.addresses
 
@@ -50,15 +50,15 @@ def dataset(
   splits: tuple[str, ...] | None = None,
   options: Mapping[str, Any] | None = None,
 ) -> None:
-  """Gets a dataset's files into its folder, as its reader takes them.
+  """Gets a dataset's files into its folder, as its reader expects them.
 
   Args:
-    root: the data folder, made where it is not; in a bucket too.
-    splits, options: of the dataset; None: all files of it.
+    root: the data folder, created if absent; may be in a bucket.
+    splits, options: of the dataset; None: all its files.
 
   Raises:
-    UserError: an account is needed, the terms are not agreed to, too little room, or no address gives
-      a file; the message says what to do.
+    UserError: an account is needed, the terms are not agreed to, there is too little room, or no
+      address provides a file; the message says what to do.
   """
   folder = root / entry.name
   wanted = [i for i in entry.files if splits is None or i.is_needed(splits, options or {})]
@@ -86,7 +86,7 @@ def dataset(
 
 
 def one(item: Item, folder: Path, group: str, way: Way) -> Path:
-  """Gets one file into a local folder, unless it is there, and returns its path."""
+  """Gets one file into a local folder, unless it exists, and returns its path."""
   path = folder / item.name
   if path.exists():
     checked(item, path)
@@ -112,10 +112,10 @@ def one(item: Item, folder: Path, group: str, way: Way) -> Path:
 
 
 def checked(item: Item, path: Path) -> None:
-  """Checks a file that somebody has put in its place, once.
+  """Verifies a file that was put there by hand, once.
 
   Raises:
-    UserError: it is another file.
+    UserError: it is another file, or damaged.
   """
   note = _note_of(path)
   if files.is_remote(path) or (note.is_file() and item.bytes in (None, path.stat().st_size)):
@@ -130,10 +130,10 @@ def checked(item: Item, path: Path) -> None:
 
 
 def agree(name: str, terms: str, way: Way) -> None:
-  """Shows terms and has them agreed to, once.
+  """Shows terms and asks to agree to them, once.
 
   Raises:
-    UserError: nobody agrees.
+    UserError: the user does not agree, or cannot be asked.
   """
   kept = cache.cache_root(way.cache_dir) / 'agreed' / f'{name}.json'
   if cache.recalled(kept) == terms:
@@ -171,13 +171,13 @@ def _note_of(path: Path) -> Path:
 
 
 def _note(path: Path, origin: download.Origin) -> None:
-  """Keeps where a file came from and its whole checksum, beside it."""
+  """Saves a file's origin and full checksum beside it."""
   values = {**dataclasses.asdict(origin), 'date': datetime.date.today().isoformat()}
   files.write_text(_note_of(path), json.dumps(values, indent=1) + '\n')
 
 
 class _Meter:
-  """A line such as 'images.tar.gz: 120.4 of 791.9 MB, 11.2 MB/s, ETA 59s'; seldom where nobody looks on."""
+  """A line such as 'images.tar.gz: 120.4 of 791.9 MB, 11.2 MB/s, ETA 59s'; less often if not on a terminal."""
 
   def __init__(self, name: str, progress: console.Progress):
     self._name, self._progress = name, progress

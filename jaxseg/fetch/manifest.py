@@ -1,4 +1,4 @@
-"""What manifest.toml lists: where datasets and weights can be had, how they are checked, on which terms."""
+"""Reads manifest.toml: sources, checksums and terms of datasets and weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FILE = Path(__file__).with_name('manifest.toml')
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-  """A file; see the manifest's first lines.
+  """A file; see the comments at the top of the manifest.
 
   Attributes:
-    bytes: None where nobody says.
+    bytes: None if unknown.
     digest: see files.download.
   """
 
@@ -37,7 +37,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """A dataset of jaxseg.datasets; see the manifest's first lines."""
+  """A dataset of jaxseg.datasets; see the comments at the top of the manifest."""
 
   name: str
   licence: str
@@ -48,7 +48,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """Published weights; see the manifest's first lines."""
+  """Published weights; see the comments at the top of the manifest."""
 
   name: str
   licence: str
@@ -63,7 +63,7 @@ class Weights:
 
 @functools.cache
 def datasets() -> Mapping[str, Dataset]:
-  """Returns the datasets by their names."""
+  """Returns the datasets by name."""
   return {
     name: Dataset(name=name, **{**entry, 'files': tuple(map(_item, entry['files']))})
     for name, entry in _read()['datasets'].items()
@@ -72,7 +72,7 @@ def datasets() -> Mapping[str, Dataset]:
 
 @functools.cache
 def weights() -> Mapping[str, Weights]:
-  """Returns the weights by their names, in the manifest's order."""
+  """Returns the weights by name, in the manifest's order."""
   return {
     name: Weights(name=name, **_tuples({**entry, 'file': _item(entry['file'])}))
     for name, entry in _read()['weights'].items()

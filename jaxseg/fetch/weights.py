@@ -1,4 +1,4 @@
-"""Weights by name: 'torchvision:resnet50', or 'imagenet' for those of a network's own encoder."""
+"""Weights by name: 'torchvision:resnet50', or 'imagenet' for those of a network's encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGENET = 'imagenet'
 
 
 def is_name(given: str) -> bool:
-  """Returns whether this names weights, rather than a file or folder (which ./ in front makes sure of)."""
+  """Returns whether this names weights, rather than a file or folder (to force which, prefix ./)."""
   return given == IMAGENET or given in manifest.weights() or bool(re.match(r'\w+:[\w-]+$', given))
 
 
@@ -28,13 +28,13 @@ def chosen(
   layers: Collection[str],
   suits: Callable[[Weights], bool] = lambda weights: True,
 ) -> Weights:
-  """Returns the weights of a name.
+  """Returns the weights of this name.
 
   Args:
     given: a name; see is_name.
     network: the encoder, such as 'resnet50_deep'.
-    layers: names of all its layers; weights that lack one of them are no choice.
-    suits: whether weights were trained with the same pixels: those are preferred.
+    layers: names of all its layers; weights that lack any of them are excluded.
+    suits: whether weights were trained with the same normalisation of pixels; these are preferred.
 
   Raises:
     UserError: there are none of this name or for this network.
@@ -57,10 +57,10 @@ def chosen(
 
 
 def fetched(weights: Weights, way: get.Way) -> Path:
-  """Returns the file of weights: that of an installed package, or in the cache folder's weights/, got there.
+  """Returns the file of weights: an installed package's, or downloaded to the cache folder's weights/.
 
   Raises:
-    UserError: the package is not installed, the terms are not agreed to, or no address gives the file.
+    UserError: the package is not installed, the terms are not agreed to, or no address provides the file.
   """
   if weights.package:
     spec = importlib.util.find_spec(weights.package)

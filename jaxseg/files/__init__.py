@@ -1,7 +1,6 @@
-"""Every file that is read as a whole or written goes through here.
+"""Reads whole files and writes files; the only code that does.
 
-`places` knows local paths and buckets, `reading` reads what anybody may have written, `writing` makes
-files that are whole or not there.
+`places` handles local paths and buckets, `reading` reads untrusted files, `writing` writes atomically.
 """
 
 from jaxseg.files.places import (

@@ -1,9 +1,8 @@
-"""One file from the first of its addresses that gives it whole: resumed, checked, tried again.
+"""Downloads a file from the first of its addresses that works, with resuming, checksums and retries.
 
-What has come lies in NAME.part beside the file, which several processes and hosts may want: whoever
-holds the lock on it receives, the others wait. The file gets its name when it is whole and checked.
-Where a file system knows no locks, two that receive at once spoil each other's file, and its checksum
-tells.
+Partial data are in NAME.part beside the file. Of several processes or hosts, the one with the lock on
+it downloads, and the others wait. The file gets its name once it is complete and verified. On a file
+system without locks, concurrent downloads corrupt each other, which the checksum detects.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ from jaxseg.files.places import is_remote, place
 from jaxseg.types import UserError
 
 _PAUSES = (0.0, 2.0, 10.0, 30.0)  # seconds before each round over the addresses
-_OFFLINE_ROUNDS = 2  # where no host has an address at all
-_TIMEOUT = 30.0  # seconds for a connection, and without a byte of it
-_SLOWEST, _WATCHED = 4096, 30.0  # bytes a second, over so many seconds: another address is better
-_CONTINUED = 20  # times that one address may break off and go on, in a round
-_WORDS = 200  # characters of what is told of an address
+_OFFLINE_ROUNDS = 2  # if no host name resolves
+_TIMEOUT = 30.0  # seconds to connect, and without receiving a byte
+_SLOWEST, _WATCHED = 4096, 30.0  # bytes/s and seconds; if slower for so long, tries another address
+_CONTINUED = 20  # times to resume a broken connection to one address, in a round
+_WORDS = 200  # characters of an address's error
 _NO_HOST = 'no such host, or no connection to the net'
 _PIECE = 1 << 18
 _SPARE = 64 << 20  # bytes that stay free
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # states of HTTP that may be another soon
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes that are worth a retry
 
 
 class NotFetched(UserError):
-  """No address gave the file.
+  """No address provided the file.
 
   Attributes:
-    reasons: of each address that was asked.
+    reasons: why each tried address failed.
   """
 
   def __init__(self, name: str, reasons: dict[str, str]):
@@ -55,7 +54,7 @@ class Origin:
   """Where a file came from.
 
   Attributes:
-    address: '' where another process received it.
+    address: '' if another process downloaded it.
     size: in bytes.
     sha256: all 64 digits.
   """
@@ -66,11 +65,11 @@ class Origin:
 
 
 class _Passing(Exception):
-  """An address that may give the file later."""
+  """An address that may work later."""
 
 
 class _Slow(_Passing):
-  """An address that others may be better than."""
+  """An address that is slow, so that others may be faster."""
 
 
 class _Refused(Exception):
@@ -78,7 +77,7 @@ class _Refused(Exception):
 
 
 def measured(path: Path, digest: str = '') -> tuple[int, str, bool]:
-  """Returns a local file's bytes, its sha256, and whether it has `digest`; see download."""
+  """Returns a local file's size in bytes, its sha256, and whether it matches `digest`; see download."""
   with path.open('rb') as file:
     part = Part(file, digest)
     return part.size, part.sha256, part.fits
@@ -92,17 +91,17 @@ def download(
   digest: str = '',
   watch: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Origin:
-  """Fetches a file; what came before goes on where the file can be checked.
+  """Downloads a file; resumes partial data if size or digest are known.
 
   Args:
-    addresses: http and https URLs, paths, or URLs of a bucket, the best first.
-    path: local, in a folder that is there.
-    size: in bytes, None where it is not known.
-    digest: 'sha256:HEX' (or md5, sha1), perhaps its leading digits alone; '' where none is known.
-    watch: called with the bytes that are there and that there will be, None where nobody says.
+    addresses: http and https URLs, paths, or URLs of a bucket, in order of preference.
+    path: local, in an existing folder.
+    size: in bytes, None if unknown.
+    digest: 'sha256:HEX' (or md5, sha1), optionally only its leading digits; '' if unknown.
+    watch: called with the bytes received and the total, None if unknown.
 
   Raises:
-    NotFetched: no address gave it.
+    NotFetched: no address provided it.
     UserError: the disk has too little room.
     OSError: the folder cannot be written.
   """
@@ -122,8 +121,8 @@ def download(
 
 
 def _received(addresses, part: Part, name: str, size: int | None, watch) -> str:
-  """Fills the part and returns the address that gave its last byte."""
-  if part.digest and part.fits:  # whole already: it was only not renamed
+  """Completes the part and returns the address that provided its last byte."""
+  if part.digest and part.fits:  # complete, only not renamed yet
     return ''
   reasons: dict[str, str] = {}
   left = list(dict.fromkeys(addresses))
@@ -133,9 +132,9 @@ def _received(addresses, part: Part, name: str, size: int | None, watch) -> str:
     time.sleep(pause)
     for address in tuple(left):
       if not (size or part.digest):
-        part.restart()  # nothing would tell that two halves are of one file
+        part.restart()  # nothing could verify that both parts belong to one file
       try:
-        for _ in {part.size, 0}:  # what others began may be the mistake
+        for _ in {part.size, 0}:  # restarts once: what was there before may be the error
           _receive_all(address, part, size, watch, patient=len(left) == 1)
           if part.fits:
             return address
@@ -150,7 +149,7 @@ def _received(addresses, part: Part, name: str, size: int | None, watch) -> str:
 
 
 def _receive_all(address: str, part: Part, size: int | None, watch, patient: bool) -> None:
-  """Receives what is missing; a connection that breaks off is made again as long as bytes come."""
+  """Receives the missing bytes, reconnecting as long as there is progress."""
   for _ in range(_CONTINUED):
     before = part.size
     try:
@@ -199,7 +198,7 @@ def _receive(address: str, part: Part, size: int | None, watch, patient: bool) -
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-  """Turns what a connection may meet into whether it is worth another try."""
+  """Converts a connection's errors to _Passing (worth a retry) or _Refused."""
   try:
     yield
   except urllib.error.HTTPError as error:
@@ -209,7 +208,7 @@ def _told() -> Iterator[None]:
     raise _Passing(_words(error.reason)) from None
   except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
     raise _Refused(error.strerror or str(error)) from None
-  except (ValueError, OverflowError) as error:  # an address that it leads to, or a header, is none
+  except (ValueError, OverflowError) as error:  # an invalid redirect or header
     if isinstance(error, UserError):
       raise
     raise _Refused(' '.join(str(error).split())[:_WORDS]) from None
@@ -227,7 +226,7 @@ def _words(error: BaseException | str) -> str:
 
 @contextlib.contextmanager
 def _opened(address: str, start: int) -> Iterator[tuple[BinaryIO, int, int | None]]:
-  """Gives a stream, the place in the file at which it begins, and how long the whole file is."""
+  """Opens a stream; yields it, its offset in the file, and the file's total size, None if unknown."""
   if not re.match('https?:', address):
     path = place(address.removeprefix('file://'))
     total = path.stat().length if is_remote(path) else path.stat().st_size

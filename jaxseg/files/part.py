@@ -1,4 +1,4 @@
-"""NAME.part, a file that is being received: one process at a time adds to it, with checksums of all it has."""
+"""NAME.part, a partial download: written by one process at a time, with running checksums."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import BinaryIO
 
 from jaxseg.types import UserError
 
-_WAIT = 0.5  # seconds between two looks at what another process receives
+_WAIT = 0.5  # seconds between checks of another process's download
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HASHES = {'md5': 32, 'sha1': 40, 'sha256': 64}
 
 
 def check_digest(digest: str) -> str:
-  """Returns a digest's kind. Raises ValueError unless it is '', 'md5:...', 'sha1:...' or 'sha256:...', and
-  8 leading digits of it or more."""
+  """Returns a digest's algorithm. Raises ValueError unless it is '', 'md5:...', 'sha1:...' or 'sha256:...'
+  with at least 8 leading digits."""
   kind, _, digits = digest.partition(':')
   if digest and not (kind in _HASHES and re.fullmatch(f'[0-9a-f]{{8,{_HASHES[kind]}}}', digits)):
     raise ValueError(f'{digest!r} is no digest')
@@ -31,10 +31,10 @@ def check_digest(digest: str) -> str:
 
 
 class Part:
-  """A file that grows, with the checksums of what is in it.
+  """A growing file with the checksums of its content.
 
   Args:
-    file: open, for writing too unless it is only measured.
+    file: open for reading, and to grow, for writing.
     digest: see download.
   """
 
@@ -60,7 +60,7 @@ class Part:
       data = data[self._file.write(data) :]
 
   def restart(self) -> None:
-    """Forgets all that came."""
+    """Discards all content."""
     self._file.seek(0)
     self._file.truncate(0)
     self._begin()
@@ -81,10 +81,10 @@ def part_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(path: Path, wait: Callable[[int], None]) -> Iterator[BinaryIO | None]:
-  """Gives the part, open and locked, or None once another process has made the file.
+  """Yields the part, open and locked, or None once another process has completed the file.
 
   Raises:
-    UserError: the part is a link, or anything but a file of its own.
+    UserError: the part is a link, or not a regular file.
   """
   part, mine = part_of(path), False
   while not mine:
@@ -92,7 +92,7 @@ def claimed(path: Path, wait: Callable[[int], None]) -> Iterator[BinaryIO | None
       descriptor = _own(part)
       file = stack.enter_context(open(descriptor, 'r+b', buffering=0))
       locked = _lock(descriptor)
-      mine = locked and _is(part, descriptor)  # else who had it has just renamed or removed it
+      mine = locked and _is(part, descriptor)  # else its owner has just renamed or removed it
       if path.exists() and (mine or not locked):
         if mine:
           part.unlink()
@@ -110,7 +110,7 @@ def claimed(path: Path, wait: Callable[[int], None]) -> Iterator[BinaryIO | None
 
 
 def _own(part: Path) -> int:
-  """Opens a part, which is made where there is none. Raises UserError where its bytes are another file's too."""
+  """Opens a part, creating it if absent. Raises UserError unless it is a regular file without links."""
   flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
   try:
     descriptor = os.open(part, flags, 0o666)
@@ -137,7 +137,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _is(path: Path, descriptor: int) -> bool:
-  """Whether a name is still that of an open file."""
+  """Whether a path still refers to an open file."""
   try:
     return path.stat().st_ino == os.fstat(descriptor).st_ino
   except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Where files lie: on this machine, or in a bucket named by a URL such as gs://bucket/folder.
+"""Paths of files: local, or in a bucket, given by a URL such as gs://bucket/folder.
 
-Local paths are pathlib's, and as fast. Others are etils.epath's, which have the same methods. A file
-in a bucket appears whole or not at all, but it cannot be appended to, and a folder cannot be locked.
+Local paths are pathlib's, for speed; others are etils.epath's, with the same methods. A file in a
+bucket appears atomically, but cannot be appended to, and a folder cannot be locked.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def place(path: str | os.PathLike) -> Path:
-  """Returns a path of pathlib with ~ expanded, or for a URL one of epath.
+  """Returns a pathlib path with ~ expanded, or an epath path for a URL.
 
   Raises:
-    UserError: no path or an empty one, an address that is no bucket's, or ~ without a home folder.
+    UserError: not a path, an empty one, a URL that is not a bucket's, or ~ without a home folder.
   """
   if not isinstance(path, (str, os.PathLike)):
     raise UserError(f'got {path!r:.60} for a path: give the name of a file or folder')
@@ -52,16 +52,16 @@ def place(path: str | os.PathLike) -> Path:
 
 
 def absolute(path: str | os.PathLike) -> Path:
-  """Returns the same place as `place`, whatever the working folder is later."""
+  """Returns `place` as an absolute path, independent of later changes of the working folder."""
   found = place(path)
   return found if is_remote(found) else found.absolute()
 
 
 def for_libraries(path: str | os.PathLike) -> Path:
-  """Returns the same place as `absolute`, for libraries that take its name as UTF-8.
+  """Returns the same path as `absolute`, for libraries that encode it in UTF-8.
 
   Raises:
-    UserError: as `place`, or its bytes on the disk are not that.
+    UserError: as `place`, or its bytes on the disk are not UTF-8.
   """
   found = absolute(path)
   try:
@@ -77,10 +77,10 @@ def for_libraries(path: str | os.PathLike) -> Path:
 
 
 def within(root: Path, path: Path) -> Path:
-  """Returns a path that a file of the folder `root` names; its '..' or '/' could lead anywhere.
+  """Returns a path given by a file in the folder `root`, which is untrusted.
 
   Raises:
-    UserError: it does not lie in that folder.
+    UserError: it is outside that folder.
   """
   if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
     raise UserError(f'{path} is named by a file of {root}, and lies outside: move it there')
@@ -88,10 +88,10 @@ def within(root: Path, path: Path) -> Path:
 
 
 def own_folder(path: Path) -> Path:
-  """Returns a folder inside of a run, made if it is absent.
+  """Returns a folder inside a run, creating it if absent.
 
   Raises:
-    UserError: it is a link: the run may be somebody's, and what is written there would go anywhere.
+    UserError: it is a link: in another user's run it could redirect writes anywhere.
   """
   if not is_remote(path) and path.is_symlink():
     raise UserError(
@@ -102,9 +102,9 @@ def own_folder(path: Path) -> Path:
 
 
 def walk(root: Path) -> list[str]:
-  """Returns the files below a folder by their paths in it, 'a/b.png', sorted; none that is hidden.
+  """Returns the relative paths of all files below a folder, as 'a/b.png', sorted, without hidden ones.
 
-  Links to folders are followed, each once.
+  Links to folders are followed, once each.
 
   Raises:
     OSError: a folder that cannot be read.
@@ -135,12 +135,12 @@ def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
     yield from ((path.name, path.is_dir()) for path in folder.iterdir())
     return
   with os.scandir(folder) as entries:
-    for entry in entries:  # a link to itself is no folder, and os.DirEntry.is_dir would raise
+    for entry in entries:  # a link to itself is no folder, but os.DirEntry.is_dir would raise
       yield entry.name, os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def remove_folder(folder: Path) -> None:
-  """Removes a folder with all that is in it."""
+  """Removes a folder with all its content."""
   if is_remote(folder):
     folder.rmtree()
   else:
@@ -149,7 +149,7 @@ def remove_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
-  """Gives a file that libraries can open by its name: this one, or for a while a copy of it."""
+  """Yields a local path for libraries: the file itself, or a temporary copy of it."""
   if not is_remote(path):
     yield path
     return

@@ -1,4 +1,4 @@
-"""Reading what anybody may have written: regular files, of a size that fits, and strict JSON."""
+"""Reads untrusted files: only regular ones, of limited size, and strict JSON."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import orjson
 from jaxseg.files.places import is_remote
 from jaxseg.types import UserError
 
-_LARGEST = 4 << 30  # bytes of a file, unless its reader says otherwise
+_LARGEST = 4 << 30  # default limit in bytes
 _KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket'))
 
 
@@ -20,15 +20,15 @@ _KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK,
 def opened(path: Path, most: int = _LARGEST) -> Iterator[BinaryIO]:
   """Opens a file to read its bytes.
 
-  What could never end or answer is not touched: pipes, sockets and devices, behind links too.
+  Files that may block or never end are not opened: pipes, sockets and devices, also through links.
 
   Args:
     path: local or in a bucket.
-    most: bytes that it may have.
+    most: limit in bytes.
 
   Raises:
-    FileNotFoundError: there is none.
-    UserError: it is no regular file, larger, or may not be read.
+    FileNotFoundError: it does not exist.
+    UserError: it is not a regular file, too large, or not readable.
   """
   if is_remote(path):
     with path.open('rb') as file:
@@ -49,7 +49,7 @@ def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
         return file.read(most)
     descriptor, rest = _descriptor(path, most)
     parts = []
-    try:  # a buffered file would cost more than all of this
+    try:  # a buffered file object would cost more than all of this
       while rest and (part := os.read(descriptor, rest)):
         parts.append(part)
         rest -= len(part)
@@ -59,11 +59,11 @@ def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
 
 
 def _descriptor(path: Path, most: int) -> tuple[int, int]:
-  """Opens a regular file, which the caller closes; returns its size, too."""
-  _size(path, os.stat(path), most)  # of a device, opening alone may have effects
+  """Opens a regular file and returns its descriptor, which the caller closes, and size."""
+  _size(path, os.stat(path), most)  # before opening, which alone may have effects on a device
   descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
   try:
-    return descriptor, _size(path, os.fstat(descriptor), most)  # it may be another one by now
+    return descriptor, _size(path, os.fstat(descriptor), most)  # it may have been replaced since
   except UserError:
     os.close(descriptor)
     raise
@@ -93,11 +93,11 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path, most: int = 64 << 20) -> str:
-  """Returns the text of a UTF-8 file, without the mark that Windows puts at its beginning.
+  """Returns the text of a UTF-8 file, without a byte order mark.
 
   Raises:
-    FileNotFoundError: there is none.
-    UserError: as `opened`, or it is no UTF-8.
+    FileNotFoundError: it does not exist.
+    UserError: as `opened`, or it is not UTF-8.
   """
   try:
     return read_bytes(path, most).decode('utf-8-sig')
@@ -106,11 +106,11 @@ def read_text(path: Path, most: int = 64 << 20) -> str:
 
 
 def read_json(path: Path, most: int = 1 << 30) -> Any:
-  """Returns what a JSON file holds; see `parsed`.
+  """Returns the content of a JSON file; see `parsed`.
 
   Raises:
-    FileNotFoundError: there is none.
-    UserError: as `read_text`, or it is no JSON.
+    FileNotFoundError: it does not exist.
+    UserError: as `read_text`, or it is not valid JSON.
   """
   try:
     return parsed(read_text(path, most))
@@ -121,10 +121,10 @@ def read_json(path: Path, most: int = 1 << 30) -> Any:
 
 
 def parsed(text: str | bytes) -> Any:
-  """Returns JSON's value, in which every number is finite; an integer beyond 64 bits is a float.
+  """Parses JSON; all numbers are finite, and integers beyond 64 bits become floats.
 
   Raises:
-    ValueError: it is no JSON, as NaN and Infinity are none, a number is beyond a float's range, or it
-      is nested more than 1,024 deep.
+    ValueError: it is not valid JSON (nor are NaN and Infinity), a number exceeds a float's range, or the
+      nesting is deeper than 1,024.
   """
   return orjson.loads(text)

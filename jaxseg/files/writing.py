@@ -1,4 +1,4 @@
-"""Writing: a file is whole or not there, whatever fails, and no other file is lost for it."""
+"""Writes files atomically: on any failure the file is absent, or the old one remains."""
 
 import contextlib
 import errno
@@ -14,25 +14,25 @@ from typing import BinaryIO
 
 from jaxseg.files.places import is_remote
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says where nothing more fits
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk
 _SAID = tuple(os.strerror(number) for number in FULL)
-_PART = '.jaxseg-'  # begins the names of files that are not whole yet
+_PART = '.jaxseg-'  # prefix of incomplete files
 _LONGEST_SUFFIX = 16
 _STALE_SECONDS = 24 * 3600
-_UPLOAD_SECONDS = 15.0  # between two uploads of a file that grows
+_UPLOAD_SECONDS = 15.0  # between two uploads of a growing file
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
-  """Gives a local name to write under; the file gets its own once it is whole and on the disk.
+  """Yields a temporary local path to write to; the file is renamed once it is complete and on the disk.
 
   Args:
-    path: its name in the end.
-    replace: whether it may take the place of a file that is there.
+    path: the final path.
+    replace: whether it may replace an existing file.
 
   Raises:
-    FileExistsError: it may not, and one is there by now.
-    OSError: what the system says, of the file's own name.
+    FileExistsError: it may not, and the file exists by then.
+    OSError: the system's error, with the final path.
   """
   if is_remote(path):
     with tempfile.TemporaryDirectory() as scratch:
@@ -62,7 +62,7 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-  """Returns once a file's bytes are on the disk: a name must not come before them."""
+  """Waits until a file's bytes are on the disk, which they must be before it is renamed."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -71,12 +71,12 @@ def _sync(path: Path) -> None:
 
 
 def _take_free_name(part: Path, path: Path) -> None:
-  """Renames a file to a name that nothing has, which the system sees to, not a look before."""
+  """Renames a file to an unused path; the system ensures it, as checking first would be a race."""
   try:
     os.link(part, path)
   except FileExistsError:
     raise
-  except OSError:  # a file system without hard links: the name is taken first, then filled
+  except OSError:  # a file system without hard links: reserves the path, then replaces it
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
       os.replace(part, path)
@@ -86,7 +86,7 @@ def _take_free_name(part: Path, path: Path) -> None:
 
 
 class _Writer(io.BufferedWriter):
-  """Has no descriptor: Pillow and NumPy would write to it themselves, and lose why that failed."""
+  """Hides the descriptor: Pillow and NumPy would write to it directly, and lose the reason of errors."""
 
   def fileno(self) -> int:
     raise io.UnsupportedOperation('fileno')
@@ -94,25 +94,25 @@ class _Writer(io.BufferedWriter):
 
 @contextlib.contextmanager
 def new_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
-  """Gives an open file that appears under its name once it is whole; see `whole_file`."""
+  """Yields an open file that appears at its path once complete; see `whole_file`."""
   with whole_file(path, replace=replace) as part, _Writer(io.FileIO(part, 'w')) as file:
     yield file
 
 
 def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
-  """Writes a file in one move; see `whole_file`."""
+  """Writes a file atomically; see `whole_file`."""
   with new_file(path, replace=replace) as file:
     file.write(data)
 
 
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
-  """Writes a file in UTF-8 in one move, names that are no Unicode escaped; see `whole_file`."""
+  """Writes a UTF-8 file atomically, invalid Unicode (of file names) escaped; see `whole_file`."""
   write_bytes(path, text.encode('utf-8', 'backslashreplace'), replace=replace)
 
 
 @contextlib.contextmanager
 def full_disk_told(folder: Path) -> Iterator[None]:
-  """Turns what a library makes of a full disk, while it writes to a folder, into an OSError."""
+  """Converts a library's error of a full disk, while it writes to a folder, to an OSError."""
   try:
     yield
   except Exception as error:
@@ -124,7 +124,7 @@ def full_disk_told(folder: Path) -> Iterator[None]:
 
 
 def remove_stale(folder: Path) -> None:
-  """Removes what writers that were killed a day ago or longer have left in a local folder."""
+  """Removes incomplete files of writers killed at least a day ago from a local folder."""
   for part in folder.glob(f'{_PART}*') if not is_remote(folder) else ():
     with contextlib.suppress(OSError):
       if time.time() - part.lstat().st_mtime > _STALE_SECONDS:
@@ -132,10 +132,10 @@ def remove_stale(folder: Path) -> None:
 
 
 class Appended:
-  """A file that grows: a local one with every `write`, one in a bucket with some of them.
+  """A file to append to: written at once if local, uploaded now and then if in a bucket.
 
   Args:
-    path: kept if it is there.
+    path: existing content is kept.
   """
 
   def __init__(self, path: Path):
@@ -145,12 +145,12 @@ class Appended:
     self._uploaded, self._whole = time.monotonic(), True
 
   def write(self, data: bytes) -> None:
-    """Adds bytes, in one call to the system: of two processes that add, each keeps its lines whole."""
+    """Appends bytes in one system call, so that lines of several processes do not mix."""
     if self._file:
       try:
         while data:
           data = data[self._file.write(data) :]
-      except OSError as error:  # it does not say of what file
+      except OSError as error:  # it lacks the file's name
         raise OSError(error.errno, error.strerror, str(self._path)) from None
       return
     self._data += data
@@ -159,7 +159,7 @@ class Appended:
       self.sync()
 
   def sync(self) -> None:
-    """Returns once others see all that was written."""
+    """Waits until all that was written is visible to others."""
     if self._file or self._whole:
       return
     self._path.write_bytes(bytes(self._data))
