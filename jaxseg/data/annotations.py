@@ -72,7 +72,7 @@ class Layout:
   """A folder of annotations in one format.
 
   Attributes:
-    words: what was found, for messages.
+    words: a description for messages.
     splits: images by split: 'train', 'val', 'test', and WHOLE for those assigned to none.
     names: class names, background first.
     read: reads a Raw's annotations; depends only on its files, the names and the format.

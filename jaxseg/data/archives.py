@@ -62,7 +62,7 @@ def find(
 
   Raises:
     MissingSplit: neither exists.
-    UserError: the archive is damaged or holds something else.
+    UserError: the archive is damaged or has other content.
   """
   for folder in (root / inner for root in roots for inner in names):
     if folder.is_dir():

@@ -8,8 +8,8 @@
                          (with one more number, the fourth of a colour is its opacity)
     JSON, YAML           names; objects with name, color and id; {name: colour}, {name: id}, {id: name}
 
-Blank lines, comments after # or // and a first line 'name' or 'class' are skipped. Numbers that may or
-may not be ids are rejected, and so are duplicates.
+Blank lines, comments after # or // and a first line 'name' or 'class' are skipped. Numbers that could be
+ids or parts of names are rejected, and so are duplicates.
 """
 
 from __future__ import annotations

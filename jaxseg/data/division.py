@@ -23,7 +23,7 @@ Unpaired = Literal['refuse', 'leave_out']
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-  """How a folder's pairs are found and divided.
+  """How to find and divide a folder's pairs.
 
   Attributes:
     layout: patterns of data/pairing.py for images and masks, or `listed`, a CSV file in the folder

@@ -1,9 +1,8 @@
-"""Names for what goes into a cache: digests of the files' content, and of the code that reads them.
+"""Cache keys: digests of files' content, and of the code that reads them.
 
-Content is read once. A file is read again only where its size, its time, or the time that its file system
-keeps of any change (which programs cannot set) is another: a file whose size and time were kept while its
-bytes changed is seen. Files above a megabyte are sampled, at both ends and at fifteen places between; text, in
-which a digit may be all that changed, is not.
+Digests are cached. A file is read again only if its size, mtime, ctime or inode differs: as programs
+cannot set ctime, this detects changed bytes with unchanged size and mtime. Files above a megabyte are
+sampled, at both ends and fifteen positions between; text is read in full, as only a digit may change.
 """
 
 from __future__ import annotations
@@ -23,32 +22,32 @@ from jaxseg.data import cache, threads
 from jaxseg.data.problems import BadFiles
 from jaxseg.types import UserError
 
-_WHOLE = 1 << 20  # bytes; of larger files samples are read
+_WHOLE = 1 << 20  # bytes; larger files are sampled
 _SAMPLES, _SAMPLE = 16, 1 << 14
 _TEXT = ('.json', '.xml', '.csv', '.txt')
 _LIMIT = 1 << 50
-_Known = list[Any]  # what the file system says of a file, and the digest of its content
+_Known = list[Any]  # a file's stat fields, and the digest of its content
 
 
 def of_files(paths: Sequence[Path], facts: Any, cache_dir: str | os.PathLike | None = None) -> str:
-  """Returns 16 hex digits of the files' paths and content, and of any JSON-able facts; see contents."""
+  """Returns a digest, 16 hex digits, of files' paths and content and any JSON-able facts; see contents."""
   return of_contents(paths, contents(paths, cache_dir), facts)
 
 
 def of_contents(paths: Sequence[Path], digests: Sequence[str], facts: Any) -> str:
-  """Returns what `of_files` does, of digests that are known."""
+  """Same as `of_files`, for known digests of the content."""
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
   for path, content in zip(paths, digests, strict=True):
     digest.update(os.fsencode(path if files.is_remote(path) else path.absolute()))
-    digest.update(f'|{content}\n'.encode())  # a path may be no valid Unicode
+    digest.update(f'|{content}\n'.encode())  # a path may be invalid Unicode
   return digest.hexdigest()[:16]
 
 
 def contents(paths: Sequence[Path], cache_dir: str | os.PathLike | None = None) -> list[str]:
-  """Returns a digest of each file's content; of one in a bucket, its size and time.
+  """Returns a digest of each file's content; for one in a bucket, its size and time.
 
   Raises:
-    BadFiles: files that are missing or cannot be read.
+    BadFiles: missing or unreadable files.
   """
   name = hashlib.sha256(b'\n'.join(os.fsencode(path) for path in paths)).hexdigest()[:16]
   memory = cache.cache_root(cache_dir) / 'digests' / f'{name}.json'
@@ -88,7 +87,7 @@ def _known(path: Path, before: _Known) -> _Known:
 
 
 def _digest(path: Path, size: int) -> str:
-  """Returns the digest of a file's content, of a folder that of the names in it."""
+  """Returns the digest of a file's content, or of the names in a folder."""
   digest = hashlib.blake2b(str(size).encode(), digest_size=8)
   if path.is_dir():
     digest.update(b'/'.join(os.fsencode(name) for name in sorted(os.listdir(path))))
@@ -105,12 +104,12 @@ def _digest(path: Path, size: int) -> str:
 
 
 def of_code(function: Callable) -> str:
-  """Returns 16 hex digits of the modules that a function comes from and uses, its own package's and ours."""
+  """Returns a digest, 16 hex digits, of a function's module and those it uses, of its package and jaxseg's."""
   digest = hashlib.sha256()
   for module in sorted(_modules(_functions(function)), key=lambda module: module.__name__):
     digest.update(_source(module.__name__, getattr(module, '__file__', None)))
   for one in _functions(function):
-    if getattr(sys.modules.get(one.__module__), '__file__', None) is None:  # as in a notebook
+    if getattr(sys.modules.get(one.__module__), '__file__', None) is None:  # such as in a notebook
       digest.update(_typed_in(one))
   return digest.hexdigest()[:16]
 
@@ -121,7 +120,7 @@ def _typed_in(function: Callable) -> bytes:
 
 
 def _compiled(code: types.CodeType) -> bytes:
-  """Returns what a function does, in bytes; its source may be anybody's where it came by `exec`."""
+  """Returns a function's bytecode and constants; its source is not reliable after `exec`."""
   constants = (
     _compiled(c) if isinstance(c, types.CodeType) else repr(c).encode() for c in code.co_consts
   )
@@ -129,7 +128,7 @@ def _compiled(code: types.CodeType) -> bytes:
 
 
 def _functions(value: Any) -> list[Callable]:
-  """Returns a function, or those that a functools.partial is made of."""
+  """Returns a function, or those that a functools.partial consists of."""
   if isinstance(value, functools.partial):
     parts = (value.func, *value.args, *value.keywords.values())
     return [f for part in parts if callable(part) for f in _functions(part)]
@@ -137,7 +136,7 @@ def _functions(value: Any) -> list[Callable]:
 
 
 def _modules(functions: Sequence[Callable]) -> set[types.ModuleType]:
-  """Returns the functions' modules and, of their packages and of jaxseg's readers, what those import."""
+  """Returns the functions' modules and their imports from the same packages and from jaxseg's readers."""
   own = {f.__module__.partition('.')[0] for f in functions} - {'jaxseg'}
   todo, seen = [f.__module__ for f in functions], set()
   while todo:
@@ -162,5 +161,5 @@ def _is_reader(name: str) -> bool:
 def _source(name: str, file: str | None) -> bytes:
   try:
     return name.encode() + Path(file).read_bytes() if file else name.encode()
-  except OSError:  # of a zip file, or gone
+  except OSError:  # in a zip file, or deleted
     return name.encode()

@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxseg.types import VOID, UserError
 
-cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
+cv2.setNumThreads(0)  # the loader's threads parallelise; OpenCV's own would compete with them
 
 Example = dict  # 'image', 'label', and perhaps 'weight', 'instances', 'file_name', 'index'
 Size = tuple[int, int]  # height, width in pixels
@@ -189,7 +189,7 @@ def by_short_side(size: Size, short: int, longest: int) -> Size:
 
 
 def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
-  """Cuts a window that lies inside the image (a view, nothing is copied)."""
+  """Crops a window inside the image (a view, without copying)."""
   part = lambda array, *_: array[top : top + height, left : left + width]  # noqa: E731
   return move(example, part, matrix=((1, 0, -left), (0, 1, -top)))
 

@@ -58,7 +58,7 @@ def encode_image(
 ) -> EncodedImage:
   """Reads a file's page `number`, None: its only one, for the records; see `as_image`.
 
-  A PNG or JPEG of 8-bit RGB (or grey) that needs no turning is kept byte for byte.
+  A PNG or JPEG of 8-bit RGB (or grey) that needs no rotation is stored byte for byte.
   """
   data = raw_files.read_bytes(path)
   page = _page(path, data, number)

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from jaxseg.data import image_files
 from jaxseg.types import UserError, as_seen, is_word
 
-cv2.setNumThreads(0)  # the loader's threads are the parallelism; OpenCV's own would fight them
+cv2.setNumThreads(0)  # the loader's threads parallelise; OpenCV's own would compete with them
 
 SPLIT = 'examples'  # the only split of stored records, as TFDS names it
 OBJECTS = {  # tables with a row per object, by their keys in an example
