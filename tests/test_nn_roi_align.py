@@ -92,6 +92,10 @@ def test_a_box_is_rows_times_map_times_columns(at_a_time):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_other_platforms_gather_all_boxes_point_by_point(form):
+  test_a_box_is_rows_times_map_times_columns(None)
+
+
 def test_the_gradient_by_hand():
   """One bin with one point between four cells: each gets its bilinear weight, and the box nothing."""
   feature = jnp.zeros((4, 4, 1))

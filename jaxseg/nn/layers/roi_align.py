@@ -8,7 +8,7 @@ further out count as zero.
 The cells gathered for all boxes are many times larger than the maps. So a CPU takes a few boxes at a
 time, forward and backward, whose cells fit its cache: 512 boxes of 14 x 14 points from 200 x 336 x 256
 values and coarser maps, value and gradient, take 0.15 s instead of 0.57 s. Elsewhere (not measured) all
-boxes are gathered at once, and the gradient is a scatter.
+boxes are gathered at once, point by point, and the gradient is a scatter.
 """
 
 from __future__ import annotations
@@ -58,8 +58,13 @@ def roi_align(
   cut = functools.partial(_cut, len(cells))
   if at_a_time:
     return cut(at_a_time, cells, taps)
-  on_cpu, at_once = (functools.partial(cut, n) for n in (_CPU_BOXES, max(1, len(boxes))))
-  return jax.lax.platform_dependent(cells, taps, cpu=on_cpu, default=at_once)
+
+  def at_once(cells, taps):
+    return cut(max(1, len(boxes)), cells, _point_by_point(taps))
+
+  return jax.lax.platform_dependent(
+    cells, taps, cpu=functools.partial(cut, _CPU_BOXES), default=at_once
+  )
 
 
 def level_of(boxes: Array, count: int, *, canonical_size: float = 224.0) -> Array:
@@ -112,6 +117,12 @@ def _neighbours(points: Array, length: Array) -> list[tuple[Array, Array]]:
   return [(low, inside * (1 - fraction)), (jnp.minimum(low + 1, length - 1), inside * fraction)]
 
 
+def _point_by_point(taps) -> list[tuple[Array, Array]]:
+  """Splits taps into those of one point a bin, [n, size, size]: a TPU sums short axes slowly."""
+  points = itertools.product(range(taps[0][0].shape[2]), repeat=2)
+  return [(c[:, :, i, :, j], w[:, :, i, :, j]) for i, j in points for c, w in taps]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cut(count: int, at_a_time: int, cells: Array, taps) -> Array:
   """Weighted sums of cells [count, c]: [n, size, size, c]. Gathers and scatters in groups of boxes."""
@@ -119,7 +130,8 @@ def _cut(count: int, at_a_time: int, cells: Array, taps) -> Array:
   def group(taps):
     total = 0.0
     for cell, weight in taps:
-      total += jnp.sum(cells[cell] * weight[..., None], axis=(2, 4))
+      values = cells[cell] * weight[..., None]
+      total += values if cell.ndim == 3 else jnp.sum(values, axis=(2, 4))
     return total.astype(cells.dtype)
 
   boxes = len(taps[0][0])
@@ -134,9 +146,10 @@ def _cut_forward(count, at_a_time, cells, taps):
 def _cut_backward(count, at_a_time, taps, gradient):
   def group(total, taps_and_gradient):
     taps, gradient = taps_and_gradient
-    gradient = gradient[:, :, None, :, None].astype(jnp.float32)
+    gradient = gradient.astype(jnp.float32)
     for cell, weight in taps:
-      total = total.at[cell].add(weight[..., None] * gradient)
+      of_point = gradient if cell.ndim == 3 else gradient[:, :, None, :, None]
+      total = total.at[cell].add(weight[..., None] * of_point)
     return total, None
 
   total = jnp.zeros((count, gradient.shape[-1]), jnp.float32)
