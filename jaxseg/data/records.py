@@ -173,8 +173,8 @@ def _record(facts: Facts, read: Callable[[Raw], Example], raw: Raw) -> dict[str,
       f'{raw.label} is {label.shape[1]} x {label.shape[0]} pixels, but its image {raw.image} is '
       f'{size[1]} x {size[0]}: image and mask must have one size'
     )
-  valid = {i: i for i in (*range(len(facts.class_names)), VOID)}
-  mask_files.map_ids(label, valid, raw.label)
+  classes = {i: i for i in (*range(len(facts.class_names)), VOID)}
+  mask_files.check_ids(label, classes, raw.label)
   record = {'image': example.image.data, 'label': image_files.encode_png(label)}
   record['file_name'] = os.fsencode(raw.file_name).decode('utf-8', 'replace')
   if 'weight' in entries:
