@@ -6,8 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from jaxseg.data import geometry
-from jaxseg.data.views import Remembered, Resized
+from jaxseg.data import contrast, geometry
+from jaxseg.data.views import Remembered, Resized, Stretched
+from jaxseg.export import run
 
 
 class _Source(list):
@@ -55,6 +56,42 @@ def test_passes_on_what_it_does_not_change():
   assert resized.identity != Resized(_source(), (3, 2)).identity
   assert pickle.loads(pickle.dumps(resized))[1]['label'].shape == (2, 3)
   assert not isinstance(getattr(resized, 'file_name', None), types.MethodType)
+
+
+IMAGE = np.array([[10, 20, 30, 60, 110]])  # of five values the 25th percentile is the second
+STRETCHED = {  # from 20..60, by hand: 0, 0, 1/4, 1, 1 of the dtype's maximum, rounded half to even
+  'uint8': [0, 0, 64, 255, 255],
+  'uint16': [0, 0, 16384, 65535, 65535],
+  'int16': [0, 0, 8192, 32767, 32767],
+  'float32': [0, 0, 0.25, 1, 1],
+}
+
+
+@pytest.mark.parametrize('dtype', STRETCHED)
+def test_contrast_by_hand(dtype):
+  image = np.array(IMAGE, dtype)[..., None]
+  for how in (
+    contrast.stretch,
+    lambda i, p: run.stretched(i[None], p)[0],
+  ):  # an export brings its own
+    stretched = how(image, (25, 75))
+    assert stretched.dtype == dtype and stretched[0, :, 0].tolist() == STRETCHED[dtype]
+    np.testing.assert_array_equal(how(stretched, (25, 75)), stretched)
+    np.testing.assert_array_equal(how(np.full_like(image, 7), (1, 99)), np.full_like(image, 7))
+
+
+def test_channels_are_stretched_alike():
+  image = np.array([[[0, 50, 100]]], np.uint8)
+  assert contrast.stretch(image, (0, 100)).tolist() == [[[0, 128, 255]]]
+
+
+def test_a_stretched_source():
+  source = _source()
+  stretched = Stretched(source, (0, 100))  # of 0..150
+  assert stretched[0]['image'][0, :, 0].tolist() == [0, 17, 34, 51]
+  np.testing.assert_array_equal(stretched[0]['label'], source[0]['label'])
+  assert source[0]['image'].max() == 150 and stretched.num_classes == 2
+  assert len({source.identity, stretched.identity, Stretched(source, (1, 99)).identity}) == 3
 
 
 def test_what_was_measured_in_pixels_is_dropped():

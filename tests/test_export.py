@@ -14,7 +14,7 @@ import pytest
 from jax import export as jax_export
 
 from jaxseg import config as configs
-from jaxseg.data import geometry
+from jaxseg.data import contrast, geometry
 from jaxseg.data.frame import Frame
 from jaxseg.export import card as cards
 from jaxseg.export import check, program, trial, write
@@ -136,7 +136,12 @@ def exported(tmp_path_factory):
   """A workdir trained for two steps, evaluated, and exported at a fitted temperature by the command line."""
   workdir = tmp_path_factory.mktemp('run')
   config = f'--config={ROOT}/configs/unet_shapes.py:smoke'
-  steps = ['--config.num_steps=2', '--config.eval.every=2', '--config.log.figures=0']
+  steps = [
+    '--config.data.percentiles=(1.0, 99.0)',
+    '--config.num_steps=2',
+    '--config.eval.every=2',
+    '--config.log.figures=0',
+  ]
   launch('train', config, f'--workdir={workdir}', *steps)
   launch('evaluate', f'--workdir={workdir}')
   folder = workdir / 'exported'
@@ -154,6 +159,7 @@ def test_the_card_says_what_is_there(exported):
   assert card['input']['dtype'] == 'uint8' and card['input']['channels'] == 3
   assert card['config']['data_dir'] == '' and str(exported.workdir) not in json.dumps(card)
   assert [c['name'] for c in card['classes']] == ['background', 'disc', 'square', 'triangle']
+  assert card['input']['percentiles'] == [1, 99] and 'by run.py' in card['input']['contrast']
   assert card['classes'][1]['color'] == [230, 60, 60]
   assert card['preprocessing']['mean'] == [127.5] * 3 and card['trained']['step'] == 2
   scores = json.loads((exported.workdir / 'eval' / 'val.json').read_text())
@@ -177,7 +183,7 @@ def test_the_temperature_is_inside_the_programs(exported):
   """p^(1/0.5), brought back to a sum of 1; the classes stay."""
   variables = load_variables(exported.workdir)[0]
   predictor = Predictor(build.load_experiment(exported.workdir), variables, CLASSES)
-  image = pictures(3, (32, 32))[0]
+  image = contrast.stretch(pictures(3, (32, 32))[0], (1.0, 99.0))
   plain = predictor.predict(image, maps=True)
   file = exported.folder / '32x32.jax_export'
   program = jax_export.deserialize(bytearray(file.read_bytes()))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.data import geometry
+from jaxseg.data import contrast, geometry
 from jaxseg.predict import averages
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
@@ -287,6 +287,21 @@ def test_a_prediction_is_that_of_evaluation():
   for i, example in enumerate(source):
     np.testing.assert_array_equal(predictor(example['image']), masks[i])
   assert len(np.unique(masks[0])) > 1
+
+
+@pytest.mark.parametrize('options', [Options(), Options(tile=(16, 16)), Options(flip=True)])
+def test_contrast_is_stretched_once_and_over_the_whole_image(options):
+  plain, stretching = (
+    predictor_of(SHALLOW, options, data=dict(percentiles=p)) for p in ((), (5.0, 90.0))
+  )
+  image = random_image(40, 50) // 3
+  image[:20] //= 4  # tiles alone would have other percentiles
+  whole = contrast.stretch(image, (5.0, 90.0))
+  expected = plain.probabilities(whole)
+  np.testing.assert_array_equal(stretching.probabilities(image), expected)
+  np.testing.assert_array_equal(stretching.probabilities(whole), expected)  # as a source gives it
+  np.testing.assert_array_equal(stretching(image), plain(whole))
+  assert np.abs(plain.probabilities(image) - expected).max() > 1e-3
 
 
 def test_a_task_without_maps_predicts_what_it_has():

@@ -73,6 +73,10 @@ def test_another_network_is_chosen_with_its_own_options():
     (['log.every=0'], 'config.log.every=0: must be at least 1'),
     (['init.ignore=colour'], 'some of mean, std, channel_order, network'),
     (
+      ['data.image_size=8,8', 'data.percentiles=1,99'],
+      'contrast is that of the image before resizing, so use config.augment.resize',
+    ),
+    (
       ['data.image_size=8,8', 'augment.resize.scale=.5'],
       'leave out augment.resize, augment.short_side',
     ),

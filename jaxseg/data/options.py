@@ -18,6 +18,8 @@ class Data:
     image_size: (height, width) to which every image and label is resized, in training and
       evaluation; () leaves them as they are.
     resize_labels: to `image_size`, see geometry.resize_label.
+    percentiles: lower and upper; every image's contrast is stretched to them, see contrast.stretch, in
+      training, evaluation and prediction (mean and std are then of such images); () leaves it as it is.
     dtype: of the images, which are never scaled; float32 accepts images of any dtype, unscaled.
     mean: subtracted from the image, one value per channel in the image's units, red first.
     std: divides it afterwards, likewise.
@@ -38,6 +40,11 @@ class Data:
     default=(),
   )
   resize_labels: Literal['nearest', 'shares'] = 'nearest'
+  percentiles: tuple[float, float] | tuple[()] = checked(
+    lambda v: len(v) == 0 or len(v) == 2 and 0 <= v[0] < v[1] <= 100,
+    '(lower, upper), from 0 to 100 and increasing, or () for none',
+    default=(),
+  )
   dtype: Literal['uint8', 'uint16', 'int16', 'float32'] = 'uint8'
   mean: tuple[float, ...] = within(-1e9, 1e9, some=True, default=(127.5, 127.5, 127.5))
   std: tuple[float, ...] = checked(

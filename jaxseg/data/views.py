@@ -1,11 +1,11 @@
-"""Wrappers of sources: resize all examples to one size, or cache them in memory."""
+"""Wrappers of sources: resize all examples, stretch their contrast, or cache them in memory."""
 
 import threading
 from typing import Any
 
 import numpy as np
 
-from jaxseg.data import geometry
+from jaxseg.data import contrast, geometry
 from jaxseg.data.geometry import Size
 
 _IN_PIXELS = ('area', 'instance_boxes')  # annotated values do not hold at another size
@@ -63,6 +63,23 @@ class Resized(_View):
     """A string that is equal only for the same examples, in the same order and size."""
     by = '' if self._labels == 'nearest' else f'|{self._labels}'
     return f'{self._source.identity}|{self._size}{by}'
+
+
+class Stretched(_View):
+  """All images with the contrast that `contrast.stretch` gives them."""
+
+  def __init__(self, source: Any, percentiles: tuple[float, float]):
+    super().__init__(source)
+    self._percentiles = percentiles
+
+  def __getitem__(self, index: int) -> dict:
+    example = self._source[index]
+    return {**example, 'image': contrast.stretch(example['image'], self._percentiles)}
+
+  @property
+  def identity(self) -> str:
+    """A string that is equal only for the same examples, in the same order and contrast."""
+    return f'{self._source.identity}|{self._percentiles}'
 
 
 class Remembered(_View):

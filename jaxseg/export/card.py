@@ -46,6 +46,7 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
       'channels': data.channels,
     }
     | ({'channel_order': 'rgb'} if data.channels == 3 else {})
+    | (_contrast(data.percentiles) if data.percentiles else {})
     | ({'resize': f'before the program: {resize} pixels, bilinear'} if resize else {}),
     'classes': [
       {'index': i, 'name': n, 'color': list(c)} | ({'id': classes.ids[i]} if classes.ids else {})
@@ -66,6 +67,14 @@ def make_card(experiment: Experiment, classes: Classes) -> dict[str, Any]:
     'config': _without_places(experiment.config),
     'versions': {'jaxseg': __version__} | versions,
     **_validity(datetime.date.today(), versions['jaxlib']),
+  }
+
+
+def _contrast(percentiles: tuple[float, float]) -> dict[str, Any]:
+  how = 'before the program, by run.py: these percentiles of an image become 0 and the maximum of its dtype'
+  return {
+    'percentiles': list(percentiles),
+    'contrast': how + ' (of float32: 1), values beyond are clipped',
   }
 
 

@@ -13,6 +13,8 @@ import functools
 import json
 import pathlib
 
+import numpy as np
+
 PROGRAMS_KEPT = 8  # compiled programs, one per image size
 
 
@@ -32,7 +34,7 @@ def load(folder, runtime, file=None):
       raise ValueError(
         f'images are {images.dtype} {list(images.shape)}; {runtime} takes {card["input"]["dtype"]} {shapes}'
       )
-    return start(fitting[0])(images)
+    return start(fitting[0])(stretched(images, card['input'].get('percentiles')))
 
   return predict
 
@@ -43,6 +45,21 @@ def fits(shape, entry):
     n == side if isinstance(side, int) else '*' not in side or n % int(side.split('*')[0]) == 0
     for n, side in zip(shape, entry['shape'], strict=True)
   )
+
+
+def stretched(images, percentiles):
+  """Gives each image the contrast of training: percentiles of it become 0 and its type's maximum."""
+  if not percentiles:
+    return images
+  axes = tuple(range(1, images.ndim))
+  lows, highs = np.percentile(images, percentiles, axes, method='nearest', keepdims=True).astype(
+    float
+  )
+  is_integer = images.dtype.kind in 'ui'
+  most = np.iinfo(images.dtype).max if is_integer else 1.0
+  scaled = np.clip((images - lows) / np.maximum(highs - lows, 1e-30) * most, 0, most)
+  scaled = np.rint(scaled) if is_integer else scaled
+  return np.where(lows == highs, images, scaled).astype(images.dtype)
 
 
 def _jax(folder, card, entry):

@@ -30,7 +30,7 @@ from safetensors.numpy import save
 
 from jaxseg import files
 from jaxseg.console import say
-from jaxseg.data import geometry, threads
+from jaxseg.data import contrast, geometry, threads
 from jaxseg.export import trial
 from jaxseg.export.card import PLATFORMS, make_card, read_metrics
 from jaxseg.export.folder import replacing
@@ -172,6 +172,8 @@ def write_export(
   (folder / 'weights.safetensors').write_bytes(save(weights))  # save_file hides the disk's error
   shutil.copy(Path(__file__).with_name('run.py'), folder)
   images = dict(_with_other_sizes(experiment, images, forms.size))
+  if percentiles := experiment.data.percentiles:  # before the program, see the card
+    images = {name: contrast.stretch(image, percentiles) for name, image in images.items()}
   size = forms.size or next(iter(images.values())).shape[:2]
   card = make_card(experiment, predictor.classes) | dict(card)
   parameters = sum(v.size for k, v in weights.items() if k.startswith('params/'))

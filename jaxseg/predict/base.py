@@ -85,7 +85,7 @@ class BasePredictor(abc.ABC):
         f'config.task={self.experiment.settings.task} predicts {", ".join(sorted(self.entries))} and '
         'no probability or uncertainty of pixels'
       )
-    return map(self._tempered, self._bands(checked(image, self.experiment.data)))
+    return map(self._tempered, self._bands(self._input(image)))
 
   @property
   @abc.abstractmethod
@@ -107,6 +107,10 @@ class BasePredictor(abc.ABC):
   @abc.abstractmethod
   def _bands(self, image: np.ndarray) -> Iterator[Band]:
     """Yields the bands of an image [h, w, c] at temperature 1."""
+
+  def _input(self, image: Any) -> np.ndarray:
+    """Returns an image as the run's source would give it, see `checked`."""
+    return checked(image, self.experiment.data)
 
   def _tempered(self, band: Band) -> Band:
     """Applies the temperature to a band's probabilities; mask and variance stay."""

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg.data import geometry
+from jaxseg.data import contrast, geometry
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.predict import averages, seams, tiles
@@ -72,7 +72,7 @@ class Predictor(BasePredictor):
     self._variables = jax.device_put(variables)
 
   def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
-    image = checked(image, self.experiment.data)
+    image = self._input(image)
     if self._detects_objects and self._needs_tiles(image.shape[:2], self.frame()):
       return self._task.of_objects(self._joined_objects(image), self.options.score)
     if not self._is_plain(image.shape[:2]):
@@ -86,7 +86,10 @@ class Predictor(BasePredictor):
     return prediction | {'probabilities': band.probabilities, 'uncertainty': band.uncertainty}
 
   def row(self, image: np.ndarray, *, maps: bool = False) -> dict[str, np.ndarray]:
-    """Returns the result of a plain pass on the canvas, one row of the task's `predict`."""
+    """Returns the result of a plain pass on the canvas, one row of the task's `predict`.
+
+    Unlike elsewhere, the image's contrast is that of the run's source already.
+    """
     image = checked(image, self.experiment.data)
     frame, size = self.frame(), image.shape[:2]
     extent = np.array([frame.extent(size)], np.float32)
@@ -115,6 +118,10 @@ class Predictor(BasePredictor):
     return Predictor(
       self.experiment, self.variables, self.classes, replace(self.options, **options)
     )
+
+  def _input(self, image: Any) -> np.ndarray:
+    image, percentiles = super()._input(image), self.experiment.data.percentiles
+    return contrast.stretch(image, percentiles) if percentiles else image
 
   def _limit_programs(self, placed: np.ndarray) -> np.ndarray:
     """Clears the compiled programs, megabytes each, when there are too many; returns its argument."""

@@ -25,7 +25,7 @@ from jaxseg.data import augment, label_check, threads, transforms
 from jaxseg.data.frame import Frame
 from jaxseg.data.options import Data
 from jaxseg.data.statistics import median_frequency_weights
-from jaxseg.data.views import Resized
+from jaxseg.data.views import Resized, Stretched
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.nn.precision import at_precision
 from jaxseg.nn.preprocessing import Preprocessing
@@ -143,6 +143,8 @@ class Experiment:
         raise UserError(f'config.{key}={here}, but {self.data.name} has {have}: {advice}')
     if names is not None:
       check_names(names, source.class_names)
+    if self.data.percentiles:
+      source = Stretched(source, self.data.percentiles)
     size, by = self.data.image_size, self.data.resize_labels
     return Resized(source, size, by) if size else source
 
@@ -245,6 +247,11 @@ def _check_sizes(task: Any, data: Data, evaluation: EvalOptions, steps: tuple) -
     raise UserError(
       f'config.data.image_size={data.image_size}: leave out augment.resize, augment.short_side and '
       'eval.short_side, sizes are fixed already'
+    )
+  if data.image_size and data.percentiles:
+    raise UserError(
+      f'config.data.image_size={data.image_size} with config.data.percentiles={data.percentiles}: '
+      'contrast is that of the image before resizing, so use config.augment.resize and config.eval.scales'
     )
   if task.maps and (short or transforms.ShortSide in kinds):
     raise UserError(
