@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.data import annotations, outlines
+from jaxseg.data.formats import coco as coco_files
 from jaxseg.datasets import coco, objects
 from jaxseg.types import UserError
 
@@ -172,6 +173,24 @@ def test_json_has_no_numbers_that_are_not_finite(root, number):
     UserError, match='instances_train.json cannot be read as JSON: .*: line 1 column'
   ):
     opened(root)
+
+
+def test_images_that_lie_in_two_folders_are_asked_about(root):
+  write_coco(root, [entry(1)])
+  (root / '1.jpg').symlink_to(root / 'images/1.jpg')
+  (root / '2.jpg').symlink_to(root / 'images/2.jpg')
+  assert len(opened(root)) == 2  # the same ones
+  (root / '2.jpg').unlink()
+  photo(root / '2.jpg')
+  with pytest.raises(
+    UserError, match=r'train.json lists 2.jpg, and there are .*2.jpg and .*2.jpg: keep'
+  ):
+    opened(root)
+  photo(root / 'train/1.jpg')
+  photo(root / 'train/2.jpg')
+  (root / 'val.json').unlink()
+  [raws] = coco_files.find(root).splits.values()  # the split's own folder
+  assert {raw.image.parent.name for raw in raws} == {'train'}
 
 
 def test_coco_crowds_are_asked_about(root):
@@ -416,6 +435,13 @@ def write_cvat(root, shapes, labels=('cat', 'dog')):
     images += f'<image id="{i}" name="{name}.jpg" width="12" height="8">{shapes}</image>'
   meta = f'<meta><task><labels>{listed}</labels></task></meta>'
   (root / 'annotations.xml').write_text(f'<annotations>{meta}{images}</annotations>')
+
+
+def test_cvat_images_that_lie_in_two_folders_are_asked_about(root):
+  write_cvat(root, '<polygon label="dog" points="1,1;4,1;4,4;1,4"/>')
+  photo(root / 'b.jpg')
+  with pytest.raises(UserError, match=r'annotations.xml lists b.jpg, and there are .*b.jpg and '):
+    opened(root)
 
 
 def test_cvat_by_hand(root):

@@ -219,6 +219,14 @@ def test_of_two_columns_the_plainer_name_counts(tmp_path):
   ]
 
 
+def test_a_list_names_an_image_once_however(tmp_path):
+  (tmp_path / 'link').symlink_to(tmp_path)
+  for again in (tmp_path / 'a.png', 'link/a.png', 'x/../a.png'):
+    (tmp_path / 'list.csv').write_text(f'image,mask,split\na.png,m.png,train\n{again},m.png,val\n')
+    with pytest.raises(UserError, match='line 3: .*a.png is listed a second time'):
+      pairing.read_list(tmp_path / 'list.csv')
+
+
 def test_a_list_of_a_split_writes_accents_in_either_way(tmp_path):
   (tmp_path / 'train.txt').write_text('caf\u00e9\n')
   split, lists = split_lists.find(tmp_path, ['images/cafe\u0301.png', 'images/b.png'])
@@ -241,6 +249,8 @@ def test_a_mask_of_several_images_is_told(tmp_path, capsys):
     ('a.png,x/../a.png\n', 'line 1: a.png is image and mask at once'),
     ('image,mask\na.png,b.png,val\n', 'line 2 has more cells than the first line'),
     ('image,mask,mask_path\na.png,b.png,c.png\n', 'several columns for mask'),
+    ('image,mask,label\na.png,b.png,c.png\n', 'has masks in several columns: mask, label; keep'),
+    ('image,mask,phase\na.png,b.png,train\n', "its column 'phase' holds splits: name it 'split'"),
     ('a.png,b\0.png\n', 'holds NUL'),
     (f'{"x" * 200_000},b.png\n', 'cannot be read as a table: field larger'),
   ],

@@ -164,6 +164,15 @@ def test_facts_say_what_a_mask_holds_and_keep_in_json(tmp_path):
   facts = mask_files.read_facts(_save(tmp_path / 'a.png', rgba))
   assert (facts.kind, facts.ids, facts.colors) == ('colour', (0,), ((0, 0, 0),))
   assert facts.alpha == (0, 255)  # here the object is
+  assert facts.hidden == ((0, 0, 0),)
+  rgba = np.array([[[9, 0, 0, 0], [9, 0, 0, 99], [0, 0, 0, 0], [0, 5, 0, 255]]], np.uint8)
+  assert mask_files.read_facts(_save(tmp_path / 'b.png', rgba)).hidden == ()
+  rgba[0, 2] = (0, 5, 0, 0)
+  facts = mask_files.read_facts(_save(tmp_path / 'b.png', rgba))
+  assert facts.hidden == ((0, 5, 0),)
+  assert mask_files.Facts.of_json(json.loads(json.dumps(dataclasses.asdict(facts)))) == facts
+  grey = np.array([[[1, 0], [1, 255], [2, 255]]], np.uint8)
+  assert mask_files.read_facts(_save(tmp_path / 'l.png', grey)).hidden == ((1, 1, 1),)
   opaque = _save(tmp_path / 'o.png', np.dstack([RGB, np.full((6, 8), 255, np.uint8)]))
   assert mask_files.read_facts(opaque).alpha == () and mask_files.read(opaque).alpha is None
   assert len(mask_files.read_facts(opaque).colors) == 48 and mask_files.read(opaque).ids is None

@@ -87,6 +87,28 @@ def test_opacity_tells_where_nothing_else_differs():
   assert decide(shown, listed=colored(ground=BLACK, thing=RED)).by == 'colors'
 
 
+def test_transparent_pixels_of_an_opaque_colour_are_asked_about():
+  facts = Facts('colour', (), (BLACK, RED), alpha=(0, 255), hidden=(RED,))
+  listed = colored(ground=BLACK, thing=RED)
+  for of_set in ((facts, colour(BLACK, RED)), (colour(BLACK, RED), facts)):
+    with pytest.raises(
+      UserError, match=r'1 masks, .* of one colour, \(255, 0, 0\): save .*read_by'
+    ):
+      decide(*of_set, listed=listed)
+    assert decide(*of_set, listed=listed, read_by='colors').by == 'colors'
+    assert decide(*of_set, listed=TWO, read_by='alpha').by == 'alpha'
+
+
+def test_a_palette_of_white_and_black_is_not_what_one_bit_shows():
+  bit = Facts('grey', (0, 1), (BLACK, WHITE), highest=1)
+  for facts in ((bit, index(_0=WHITE, _1=BLACK)), (index(_0=WHITE, _1=BLACK), bit)):
+    with pytest.raises(UserError, match='0 is .255, 255, 255. in .* and .0, 0, 0. in'):
+      decide(*facts, listed=TWO)
+    assert decide(*facts, listed=TWO, read_by='ids').by == 'ids'
+  for palette in (index(_0=BLACK, _1=WHITE), index(_0=BLACK, _1=RED)):
+    assert decide(bit, palette, listed=TWO) == TWO
+
+
 def test_palettes_that_differ_are_asked_about():
   facts = index(_0=BLACK, _1=RED), index(_0=RED, _1=BLACK)
   with pytest.raises(

@@ -95,6 +95,11 @@ def test_text_and_json(tmp_path):
     '[' * 100_000: 'depth limit exceeded',
     '1' * 5000: 'number is infinity',
     '{"a": 1': 'line 1',
+    '{"a": 1, "b": {"a": 2, "a": 3}}': "it has the key 'a' twice: keep one",
+    '[{"a b": [1] , "a b" : ":"}]': "it has the key 'a b' twice: keep one",
+    '{"a": "\\u003a", "a": 1}': "it has the key 'a' twice: keep one",
+    '{"\\u0061": 1, "a": 1}': "it has the key 'a' twice: keep one",
+    f'{"[" * 300}{"]" * 300}': 'nesting is deeper than 254',
   }.items():
     path.write_text(text)
     with pytest.raises(UserError, match=f'cannot be read as JSON: .*{says}'):
@@ -109,7 +114,12 @@ def test_a_folder_of_a_run_is_no_link(tmp_path):
 
 
 def test_numbers_that_float_can_hold_are_as_json_reads_them():
-  for text in ('[1e300, 1E+007, -1e-999]', f'[{"9" * 300}.5]', '["frame000123", "0E9999x", 2.5]'):
+  for text in (
+    '[1e300, 1E+007, -1e-999]',
+    f'[{"9" * 300}.5]',
+    '["frame000123", "0E9999x", 2.5]',
+    '[{"a:": ":", "b" : "\\u003a\\u003A"}, {"a:": "\\":"}]',
+  ):
     assert files.parsed(text) == json.loads(text)
   assert files.parsed('[18446744073709551615, 18446744073709551616]') == [2**64 - 1, 2.0**64]
 

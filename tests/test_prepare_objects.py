@@ -166,8 +166,9 @@ def test_masks_of_classes_are_no_objects(tmp_path):
 
 def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path):
   root = tmp_path / 'own'
-  for split in ('train', 'val'):
-    Writer(root, ('cat', 'dog')).coco(split, images())
+  for split, sign in (('train', 1), ('val', -1)):
+    shown = [(name, pixels[::sign].copy(), truth) for name, pixels, truth in images()]
+    Writer(root, ('cat', 'dog')).coco(split, shown)
     file = root / 'annotations' / f'{split}.json'
     content = json.loads(file.read_text())
     for one in content['annotations']:

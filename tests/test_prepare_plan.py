@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -158,6 +159,33 @@ def test_patterns_and_lists_without_a_pair_are_refused(six):
   (six / 'list.csv').write_text('image,mask\n')
   with pytest.raises(UserError, match=r'list\.csv give no pair of image and mask'):
     own_data.find(Wish(listed=str(six / 'list.csv')))
+
+
+def test_masks_numbered_from_another_number_are_asked_about(six):
+  for i in range(5, -1, -1):
+    (six / 'masks' / f'photo {i}.png').rename(six / 'masks' / f'photo {i + 1}.png')
+  with pytest.raises(UserError, match='images are numbered from 0 and masks from 1, .*--list'):
+    own_data.find(Wish(str(six)))
+  (six / 'masks' / 'photo 6.png').unlink()
+  assert own_data.find(Wish(str(six))).counts == {
+    'train': 4,
+    'val': 1,
+  }  # an image without a mask is left out
+  (six / 'images' / 'photo 0.png').unlink()
+  assert own_data.find(Wish(str(six))).counts == {'train': 4, 'val': 1}
+
+
+def test_a_plan_warns_of_examples_in_two_splits(six, tmp_path):
+  for split, numbers in (('train', range(6)), ('val', (1, 4))):
+    for kind in ('images', 'masks'):
+      (tmp_path / 'own' / split / kind).mkdir(parents=True)
+      for i in numbers:
+        new = f'{split}{i}.png'
+        shutil.copy(six / kind / f'photo {i}.png', tmp_path / 'own' / split / kind / new)
+  assert own_data.find(Wish(str(tmp_path / 'own'))).doubts == (
+    'warning   2 images are in two splits: train/train1.png = val/val1.png, train/train4.png = val/val4.png; '
+    'what is held out must not train',
+  )
 
 
 def test_a_plan_warns_of_colours_that_number_objects(tmp_path):

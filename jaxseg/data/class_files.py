@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,18 +147,11 @@ def read(path: Path) -> list[Entry]:
 
 
 def _parsed(text: str, path: Path) -> Any:
-  """Parses JSON. Raises UserError if it is invalid or repeats a key."""
-
-  def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
-      raise UserError(f'{path} has the key {twice[0]!r} twice: keep one')
-    return dict(pairs)
-
+  """Parses JSON. Raises UserError if it is invalid."""
   try:
-    files.parsed(text)  # bounded and strict, but accepts repeated keys
+    return files.parsed(text)
   except ValueError as error:
     raise UserError(f'{path} is no JSON ({error}): restore it, or write one class a line') from None
-  return json.loads(text, object_pairs_hook=once)
 
 
 def _check_order(names: Sequence[str], path: Path) -> None:

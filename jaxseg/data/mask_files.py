@@ -120,6 +120,7 @@ class Facts:
     white_is_zero, highest: see Mask.
     solid: for kind 'colour', the colours that fill 3 x 3 pixels somewhere, unlike those of edges.
     nodata: see Mask.
+    hidden: colours that are both transparent and opaque.
   """
 
   kind: str
@@ -132,12 +133,13 @@ class Facts:
   highest: int = 255
   solid: tuple[Color, ...] = ()
   nodata: float | None = None
+  hidden: tuple[Color, ...] = ()
 
   @classmethod
   def of_json(cls, values: Mapping[str, Any]) -> Facts:
     """Returns the facts that dataclasses.asdict turned into JSON."""
     listed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return cls(**listed | {k: tuple(map(tuple, values[k])) for k in ('colors', 'solid')})
+    return cls(**listed | {k: tuple(map(tuple, values[k])) for k in ('colors', 'solid', 'hidden')})
 
 
 def read(path: Path, page: int | None = None, data: bytes | None = None) -> Mask:
@@ -200,7 +202,7 @@ def _of_numbers(
 
 def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
   """Returns the facts of a mask, or of these pages of a stack together; errors as `read`."""
-  ids, colors, alpha, solid = set(), set(), set(), set()
+  ids, colors, alpha, solid, hidden = set(), set(), set(), set(), set()
   for page in pages:
     mask = read(path, page)
     held = () if mask.ids is None else unique_ids(mask.ids)[:MANY]
@@ -209,6 +211,7 @@ def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
       colors.update(unique_colors(mask.pixels)[:MANY])
       solid.update(_solid_colors(mask.pixels)[:MANY])
     alpha.update(() if mask.alpha is None else unique_ids(mask.alpha))
+    hidden.update(_hidden_colors(mask)[:MANY])
   ids = tuple(sorted(ids))
   if mask.kind == 'index':
     palette = [tuple(map(int, color)) for color in mask.palette]
@@ -218,7 +221,9 @@ def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
   else:
     listed = sorted(colors)
   rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest, tuple(sorted(solid))
-  return Facts(mask.kind, ids, tuple(listed), tuple(sorted(alpha)), *rest, mask.nodata)
+  return Facts(
+    mask.kind, ids, tuple(listed), tuple(sorted(alpha)), *rest, mask.nodata, tuple(sorted(hidden))
+  )
 
 
 def read_ids(path: Path, page: int | None = None, data: bytes | None = None) -> np.ndarray:
@@ -252,6 +257,17 @@ def _solid_colors(colors: np.ndarray) -> list[Color]:
   square = np.ones((3, 3), np.uint8)
   inner = (cv2.erode(colors, square) == cv2.dilate(colors, square)).all(axis=-1)
   return unique_colors(colors[inner][None])
+
+
+def _hidden_colors(mask: Mask) -> list[Color]:
+  """Returns the colours that a mask has both transparent and opaque, sorted; grey values g as (g, g, g)."""
+  if mask.alpha is None:
+    return []
+  codes = mask.ids if mask.pixels is None else color_codes(mask.pixels)
+  both = np.intersect1d(codes[mask.alpha == 0], codes[mask.alpha == mask.alpha.max()]).tolist()
+  if mask.pixels is None:
+    return [(value,) * 3 for value in both]
+  return [(c >> 16, c >> 8 & 255, c & 255) for c in both]
 
 
 def check_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> list[int]:

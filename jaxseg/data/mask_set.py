@@ -25,6 +25,7 @@ By = Literal['ids', 'colors', 'alpha']
 Seen = Literal['stored', 'shown']
 _MANY = 32  # inferred classes; of more ids most must be used, more colours are rejected
 _FEW = 4  # values of two-class masks, 1 and void among them
+_BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
 _KEY = '--config.data.options.'
 
 
@@ -145,6 +146,7 @@ def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:
   if _only_alpha(facts):
     tell(['masks: only their opacity (alpha) differs, so it tells the classes'])
     return 'alpha'
+  _refuse_hidden(facts)
   if listed is not None and listed.colors:
     return 'colors'
   if listed is None and not all(one.ids for one in facts.values()):
@@ -165,14 +167,26 @@ def _only_alpha(facts: Mapping[Path, Facts]) -> bool:
   return bool(opaque)
 
 
+def _refuse_hidden(facts: Mapping[Path, Facts]) -> None:
+  """Rejects transparent pixels of a colour that opaque ones have too: they look different, and may be another class."""
+  if found := [(path, one.hidden[0]) for path, one in facts.items() if one.hidden]:
+    path, color = found[0]
+    raise UserError(
+      f'{len(found)} masks, such as {path}, have opaque and transparent pixels of one colour, {color}: save masks '
+      f'without transparency, or add {_KEY}read_by=colors or ids if transparent pixels are of the same class, '
+      'read_by=alpha if the opacity tells the classes'
+    )
+
+
 def _refuse_palettes(facts: Mapping[Path, Facts], listed: ClassList | None) -> None:
-  """Rejects ids whose colours differ between files: either may encode the classes."""
+  """Rejects ids whose colours differ between files, 1-bit ones included: either may encode the classes."""
   first: dict[int, tuple[Color, Path]] = {}
   remedy = 'with each class given its colour in the list, ' if listed else ''
-  for path, one in facts.items():
-    for number, color in zip(one.ids, one.colors, strict=False) if one.kind == 'index' else ():
+  for path, one in sorted(facts.items(), key=lambda item: item[1].kind != 'index'):
+    shows = one.kind == 'index' or one.highest == 1 and not one.white_is_zero
+    for number, color in zip(one.ids, one.colors, strict=False) if shows else ():
       known, where = first.setdefault(number, (color, path))
-      if known != color:
+      if known != color and (one.kind == 'index' or {known, color} == _BLACK_AND_WHITE):
         raise UserError(
           f'the palettes of the masks differ: {number} is {known} in {where} and {color} in {path}; '
           f'{_KEY}read_by=ids takes the numbers, {remedy}read_by=colors the colours'

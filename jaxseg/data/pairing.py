@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import unicodedata
@@ -247,7 +248,7 @@ def read_list(path: Path) -> Pairs:
     UserError: an invalid line, which it names.
   """
   rows, separator = _read_rows(path)
-  columns = _columns(rows[0], path) if rows else None
+  columns = _columns(rows, path) if rows else None
   splits: dict[str, list[Pair]] = {}
   seen: set[str] = set()
   for number, row in enumerate(rows, start=1):
@@ -263,7 +264,7 @@ def read_list(path: Path) -> Pairs:
     if split is None and places[2] is not None:
       raise UserError(f'{where}: split {cells[2]!r}: use one of {", ".join(SPLIT_WORDS)}')
     cells[:2] = (_with_slashes(path.parent, cell) for cell in cells[:2])
-    image, mask = map(os.path.normpath, cells[:2])
+    image, mask = (_own_path(path.parent, cell) for cell in cells[:2])
     if image in seen:
       raise UserError(f'{where}: {cells[0]} is listed a second time')
     if image == mask:
@@ -275,6 +276,15 @@ def read_list(path: Path) -> Pairs:
   if shared := [f'{mask} ({count})' for mask, count in masks.items() if count > 1]:
     tell([f'{path}: masks of several images: {some(shared, 3)}'])
   return Pairs(splits)
+
+
+def _own_path(folder: Path, cell: str) -> str:
+  """Returns one path for all ways to name a file: relative, absolute, through links."""
+  return os.path.normpath(cell) if files.is_remote(folder) else os.path.realpath(folder / cell)
+
+
+def _are_pictures(column: Iterable[str]) -> bool:
+  return any(PurePosixPath(cell).suffix.lower() in SUFFIXES for cell in column)
 
 
 def _with_slashes(folder: Path, cell: str) -> str:
@@ -292,7 +302,7 @@ def read_column(path: Path, name: str) -> dict[str, str]:
   """
   rows, _ = _read_rows(path)
   header = rows[0] if rows else []
-  places = _columns(header, path) if header else None
+  places = _columns(rows, path) if header else None
   if not places or name not in header:
     there = ', '.join(header) if places else 'none, for its first line names no columns'
     raise UserError(f'{path} has no column {name!r}: it has {there}')
@@ -312,15 +322,29 @@ def _read_rows(path: Path) -> tuple[list[list[str]], str]:
   return raw_files.cells_of(lines, separator, path), separator
 
 
-def _columns(header: Sequence[str], path: Path) -> tuple[int, int, int | None] | None:
+def _columns(rows: Sequence[Sequence[str]], path: Path) -> tuple[int, int, int | None] | None:
   """Returns the indices of image, mask and split, None if the first line names no columns.
 
   Of several candidates the first in _COLUMNS wins.
+
+  Raises:
+    UserError: several columns of masks, or splits under another name.
   """
+  header = rows[0]
   cells = [_ENDINGS.sub('', cell.lower()) or cell.lower() for cell in header]
   found = [next((name for name in names if name in cells), None) for names in _COLUMNS.values()]
   if None in found[:2]:
     return None
+  columns = {
+    name: column
+    for name, *column in itertools.zip_longest(cells, *filter(any, rows[1:]), fillvalue='')
+  }
+  both = [name for name in _COLUMNS['mask'] if name in cells and _are_pictures(columns[name])]
+  if len(both) > 1:
+    raise UserError(f'{path} has masks in several columns: {", ".join(both)}; keep one')
+  told = [name for name in cells if {*map(str.lower, columns[name])} <= SPLIT_WORDS.keys()]
+  if told and found[2] is None and len(rows) > 1:
+    raise UserError(f"{path}: its column {told[0]!r} holds splits: name it 'split', or take it out")
   if twice := next((name for name in found if cells.count(name) > 1), None):
     raise UserError(f'{path} has several columns for {twice}: {", ".join(header)}; keep one')
   return tuple(None if name is None else cells.index(name) for name in found)

@@ -1,8 +1,10 @@
 """Reads untrusted files: only regular ones, of limited size, and strict JSON."""
 
 import contextlib
+import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -124,7 +126,23 @@ def parsed(text: str | bytes) -> Any:
   """Parses JSON; all numbers are finite, and integers beyond 64 bits become floats.
 
   Raises:
-    ValueError: it is not valid JSON (nor are NaN and Infinity), a number exceeds a float's range, or the
-      nesting is deeper than 1,024.
+    ValueError: it is not valid JSON (nor are NaN and Infinity), a number exceeds a float's range, the
+      nesting is deeper than 254, or an object repeats a key.
   """
-  return orjson.loads(text)
+  value = orjson.loads(text)
+  # The parser keeps the last of repeated keys. A dropped one takes its colon along, and no other colon is lost.
+  colon, escaped = (':', '\\u003') if isinstance(text, str) else (b':', b'\\u003')
+  try:
+    kept = orjson.dumps(value).count(b':')
+  except orjson.JSONEncodeError:
+    raise ValueError('its nesting is deeper than 254') from None
+  if text.count(colon) > kept or escaped in text:
+    json.loads(text, object_pairs_hook=_once)
+  return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+  """Rejects repeated keys of an object."""
+  if len(pairs) != len({key for key, _ in pairs}):
+    key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+    raise ValueError(f'it has the key {key!r} twice: keep one')

@@ -1,16 +1,20 @@
-"""Likely mistakes in masks, if no file lists the classes."""
+"""Likely mistakes in masks, if no file lists the classes, and in splits."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxseg.data import mask_files, mask_set
-from jaxseg.data.problems import BadFiles
+from jaxseg.data import fingerprint, mask_files, mask_set
+from jaxseg.data.pairing import Pairs
+from jaxseg.data.problems import BadFiles, some
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder
+from jaxseg.types import UserError
 
 _SHOWN = 6  # ids in a warning
 
@@ -43,6 +47,32 @@ def of_masks(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tup
   )
 
 
+def of_copies(
+  splits: Mapping[str, Sequence[Raw]], files_of: Callable[[Raw], Sequence[Path]]
+) -> tuple[str, ...]:
+  """Returns a warning about examples of one split that are copies of another's.
+
+  Args:
+    splits: the examples of each.
+    files_of: the files that make an example; `check` compares the pixels of all images.
+  """
+  seen: dict[tuple[Any, ...], tuple[str, Raw]] = {}
+  twice = []
+  try:
+    for split, raws in splits.items():
+      digests = iter(fingerprint.contents([path for raw in raws for path in files_of(raw)]))
+      for raw in raws:
+        page = raw.extra if type(raw.extra) is int else None  # of a stack
+        key = (*itertools.islice(digests, len(files_of(raw))), page)
+        other, first = seen.setdefault(key, (split, raw))
+        if other != split and first.image != raw.image:
+          twice.append(f'{other}/{first.file_name} = {split}/{raw.file_name}')
+  except BadFiles:  # reported elsewhere
+    return ()
+  lines = f'warning   {len(twice)} images are in two splits: {some(twice, 3)}; what is held out must not train'
+  return (lines,) if twice else ()
+
+
 def _lonely_colors(facts: Mapping[Path, mask_files.Facts]) -> tuple[str, ...]:
   """Returns a warning if most colours occur in a single mask, which suggests one colour per object."""
   counts = Counter(color for held in facts.values() for color in held.colors)
@@ -53,3 +83,27 @@ def _lonely_colors(facts: Mapping[Path, mask_files.Facts]) -> tuple[str, ...]:
     f'warning   {len(once)} of {len(counts)} colours are in one mask only: if each is an object, save its '
     'number instead (16-bit PNG or TIFF) and plan again',
   )
+
+
+def refuse_shifted(root: Path, pairs: Pairs) -> None:
+  """Rejects masks that are numbered as the images are, but from another number: pairs may be of two scenes."""
+  found = [pair for of_split in pairs.splits.values() for pair in of_split]
+  images, masks = (
+    {int(number[-1]) for path in paths if (number := re.findall(r'\d+', PurePosixPath(path).stem))}
+    for paths in (
+      [*(pair.image for pair in found), *pairs.without_mask],
+      [*(pair.mask for pair in found), *pairs.without_image],
+    )
+  )
+  alone, count = (
+    [*pairs.without_mask[:1], *pairs.without_image[:1]],
+    len(found) + len(pairs.without_mask),
+  )
+  if len(alone) == 2 and len(images) == len(masks) == count > 2:
+    first = min(images), min(masks)
+    if first[0] != first[1] and masks == {i - first[0] + first[1] for i in images}:
+      raise UserError(
+        f'{root}: images are numbered from {first[0]} and masks from {first[1]}, so pairs of one number may be of '
+        f'two scenes: pair them by --list=FILE.csv or rename them, or, if the numbers agree, take out {alone[0]}, '
+        f'{alone[1]} and the like'
+      )

@@ -28,6 +28,7 @@ from jaxseg.data.problems import BadFiles, MissingSplit, some
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
 from jaxseg.prepare import doubts
+from jaxseg.prepare.doubts import of_copies
 from jaxseg.prepare.objects import are_classes, are_numbers
 from jaxseg.prepare.recipe import OBJECTS
 from jaxseg.types import VOID, UserError
@@ -188,6 +189,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
     raise UserError(f'{root}: {where} give no pair of image and mask{alone}')
   if pairs.without_mask or pairs.without_image:
     options['unpaired'] = 'leave_out'
+  doubts.refuse_shifted(root, pairs)
   if pages := _are_stacks(pairs):
     options['pages'], pairs = True, in_pages(pairs)
   total = sum(len(found) for split, found in pairs.splits.items() if split != 'test')
@@ -206,9 +208,11 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
   where += ', whose pages are images' * pages
   words = f'{where}{_division(pairs, options)}{out}'
   pixels = _pixels(list(dict.fromkeys(raw.image for raw in raws)))
-  return OwnData(
-    root, 'folder', options, words, counts, pixels, doubts.of_masks(root, raws, options)
+  notes = (
+    *doubts.of_masks(root, raws, options),
+    *doubts.of_copies(splits, lambda raw: (raw.image, raw.label)),
   )
+  return OwnData(root, 'folder', options, words, counts, pixels, notes)
 
 
 def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,5 +322,5 @@ def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
   cased = Counter(name.casefold() for name in layout.names)
   if alike := [name for name in layout.names if cased[name.casefold()] > 1]:
     doubts += (f'warning   classes that differ in capitals alone: {some(alike)}',)
-  notes = (*layout.notes, *doubts)
+  notes = (*layout.notes, *doubts, *of_copies(divided, lambda raw: (raw.image,)))
   return OwnData(root, 'objects', options, layout.words, counts, pixels, notes, tells_objects=True)

@@ -276,8 +276,8 @@ def _folder_of(content: Content, root: Path) -> tuple[Path, str]:
   cuts = ['', _shared_folder(names)]
   for cut in dict.fromkeys(cuts):
     wanted = [name.removeprefix(cut) for name in names[:3]]
-    for place in places:
-      if wanted and all((place / name).is_file() for name in wanted):
+    for group in (inner, places):  # a split's own folder comes first
+      if place := pictures.place_of(wanted, group, file):
         return place, cut
   looked = some(list(dict.fromkeys(str(place) for place in places if place.is_dir())), 4)
   shown = some(names[:3], 3) or 'no image'

@@ -84,7 +84,8 @@ def _raw(image: Tree, file: Path, root: Path) -> records.Raw:
     file.parent.parent / 'images',
   )
   places = [p for base in bases for p in (base / name, base / subset / name)]
-  path = next((place for place in places if place.is_file()), None)
+  place = pictures.place_of([places[0].name], [place.parent for place in places], file)
+  path = place / places[0].name if place else None
   if path is None:
     raise UserError(
       f'{file} lists {name}, which lies in none of {some(sorted({str(p.parent) for p in places}), 4)}'

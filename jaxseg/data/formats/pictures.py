@@ -9,6 +9,7 @@ from jaxseg.data import pages, raw_files, records
 from jaxseg.data.geometry import Size
 from jaxseg.data.pages import SUFFIXES
 from jaxseg.data.problems import some
+from jaxseg.types import UserError
 
 
 def listed(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
@@ -24,6 +25,22 @@ def left_out(raws: Sequence[records.Raw]) -> tuple[str, ...]:
     if others := [path.name for path in listed(folder) if path not in known]:
       notes.append(f'{folder}: {len(others)} images are in no list and left out: {some(others, 3)}')
   return tuple(notes)
+
+
+def place_of(names: Sequence[str], places: Sequence[Path], file: Path) -> Path | None:
+  """Returns the folder that holds images of these names, None if there is none.
+
+  Raises:
+    UserError: different images of these names lie in several folders.
+  """
+  found = [p for p in dict.fromkeys(places) if names and all((p / n).is_file() for n in names)]
+  for name in names if len(found) > 1 else ():
+    if len({(place / name).resolve() for place in found}) > 1:
+      raise UserError(
+        f'{file} lists {name}, and there are {found[0] / name} and {found[1] / name}: keep one, or move the others '
+        'away'
+      )
+  return found[0] if found else None
 
 
 def stored_size(path: Path) -> tuple[Size, int]:
