@@ -88,7 +88,7 @@ def list_configs() -> dict[str, tuple[str, ...]]:
   """Returns the names of the included configs, each with the variants that may follow a colon."""
   from jaxseg.config import config_files
 
-  return config_files.listed()
+  return config_files.shipped()
 
 
 def __getattr__(name: str) -> Any:

@@ -179,7 +179,7 @@ def _(place):
   resave(place.image, pixels_of(place.image), name='a.ppm')
 
 
-@case('image', 'floating-point TIFF', 'a.tif is float32, and uint8 is wanted')
+@case('image', 'floating-point TIFF', 'a.tif is float32, and uint8 is expected')
 def _(place):
   resave(place.image, np.zeros((SIDE, SIDE), np.float32), name='a.tif')
 
@@ -194,7 +194,7 @@ def _(place):
   resave(place.image, pixels_of(place.image), mode='CMYK', name='a.jpg')
 
 
-@case('image', '16-bit grey', 'a.png is uint16, and uint8 is wanted')
+@case('image', '16-bit grey', 'a.png is uint16, and uint8 is expected')
 def _(place):
   resave(place.image, pixels_of(place.image)[..., 0].astype(np.uint16) * 257)
 

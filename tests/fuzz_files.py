@@ -15,7 +15,7 @@ from PIL import Image
 
 from jaxseg import files
 from jaxseg.data import records, unpacking
-from jaxseg.data.source import Facts
+from jaxseg.data.source import DatasetInfo
 from jaxseg.pretrained import convert, readers
 from jaxseg.report import runs
 from jaxseg.train.build import load_experiment
@@ -141,7 +141,7 @@ def _records(folder: Path) -> Made:
     Image.fromarray(RNG.integers(0, 256, (9, 8, 3), np.uint8)).save(raw / f'{name}.png')
     Image.fromarray(RNG.integers(0, 3, (9, 8), np.uint8)).save(raw / f'{name}_mask.png')
   raws = [records.Raw(raw / f'{n}.png', raw / f'{n}_mask.png', n) for n in ('a', 'b')]
-  facts = Facts('tiny', ('a', 'b', 'c'), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+  facts = DatasetInfo('tiny', ('a', 'b', 'c'), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
   table = {i: i for i in range(3)}
   read_one = partial(records.read_ids, table=table)
   path = records.open_source(facts, 'train', raws, read_one, cache_dir=folder / 'cache').path

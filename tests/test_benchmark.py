@@ -142,10 +142,10 @@ def test_programs_are_timed_in_turn(monkeypatch):
   """After a first look at the clock; each turn begins with a warm-up."""
   monkeypatch.setattr(timing, '_LEAST_SECONDS', 0.0)
   order = []
-  times = timing.in_turn({'a': lambda: order.append('a'), 'b': lambda: order.append('b')}, 3)
+  times = timing.alternate({'a': lambda: order.append('a'), 'b': lambda: order.append('b')}, 3)
   assert ''.join(order) == 'aa' + 'bb' + 3 * 'aabb'
   assert len(times['a'].trials) == 3 and times['a'].wall == sorted(times['a'].trials)[1]
-  elsewhere = timing.in_turn({'theirs': lambda: 7.0}, 3)['theirs']
+  elsewhere = timing.alternate({'theirs': lambda: 7.0}, 3)['theirs']
   assert 7 <= elsewhere.cpu < 8  # CPU seconds of another process
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxseg.prepare import own_data
-from jaxseg.prepare.own_data import Wish
+from jaxseg.prepare.own_data import Request
 from jaxseg.types import UserError
 from tests import documents, further_cases  # noqa: F401 (adds its own to CASES)
 from tests.own_cases import CASES, PIXELS, Case
@@ -74,7 +74,7 @@ def examples(
 ) -> tuple[own_data.OwnData, tuple[str, ...], list[dict]]:
   """Returns what plan finds in a folder, its classes and all examples of train and val."""
   where = {'listed': str(root / listed)} if listed else {'folder': str(root)}
-  data = own_data.find(Wish(**where, options=options))
+  data = own_data.find(Request(**where, options=options))
   sources = [data.source(split) for split in ('train', 'val')]
   return data, sources[0].class_names, [source[i] for source in sources for i in range(len(source))]
 

@@ -142,7 +142,7 @@ def compiler(monkeypatch):
 
 
 def wanted(*names, modes=('train',)):
-  return table.Wanted([slices.slice_of(name) for name in names], modes, size=(32, 48))
+  return table.Scope([slices.slice_of(name) for name in names], modes, size=(32, 48))
 
 
 def keep(shown):
@@ -172,7 +172,7 @@ def test_rows_are_a_line_each_and_of_one_set_of_flags(tmp_path, compiler):
   assert [row['mode'] for row in rows] == ['eval', 'train']  # sorted, whatever came first
   assert {row['changes'] for row in rows} == {'--crop=32,48'}
   assert shown[-1][1][4:6] == ['17.00 of 16', 'no'] and shown[-1][1][-1] == '-'
-  others = table.Wanted([slices.slice_of('v5e-8')], ('train',), ('dtype=bfloat16',), (32, 48))
+  others = table.Scope([slices.slice_of('v5e-8')], ('train',), ('dtype=bfloat16',), (32, 48))
   table.fill(others, str(file), 0, keep(shown))
   assert shown[-1] == [['`unet_shapes:smoke`', 'train', 'not run', *[''] * 7]]
 
@@ -200,7 +200,7 @@ def test_a_config_with_the_program_of_another_takes_its_figures(tmp_path, compil
 
 
 def test_every_file_has_its_turn_before_any_has_a_second():
-  assert table.by_turns(['a.py:x', 'a.py', 'a.py:y', 'b.py', 'c.py', 'c.py:z']) == [
+  assert table.interleave(['a.py:x', 'a.py', 'a.py:y', 'b.py', 'c.py', 'c.py:z']) == [
     'a.py:x',
     'b.py',
     'c.py',

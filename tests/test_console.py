@@ -108,14 +108,14 @@ def test_streams_that_are_closed_or_full(streams, status, tmp_path):
 def test_an_extra_is_installed_from_the_clone_or_by_its_packages(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   assert console.command('train') == 'python launch/train.py'
-  assert console.installing('wandb') == "pip install -e '.[wandb]'"
+  assert console.install_hint('wandb') == "pip install -e '.[wandb]'"
   monkeypatch.chdir(tmp_path)
-  assert console.installing('gcs') == f"pip install -e '{ROOT}[gcs]'"
+  assert console.install_hint('gcs') == f"pip install -e '{ROOT}[gcs]'"
   package = tmp_path / 'site-packages' / 'jaxseg'
   monkeypatch.setattr(console.speaking, '__file__', str(package / 'console' / 'speaking.py'))
   listed = ['numpy>=2.0', 'gcsfs>=2024.9; extra == "gcs"', 'wandb>=0.18; extra == "wandb"']
   listed.append('google-cloud-storage>=2.18; extra == "gcs"')
   monkeypatch.setattr(console.speaking.importlib.metadata, 'requires', lambda name: listed)
-  told = console.installing('gcs')
+  told = console.install_hint('gcs')
   assert told == "pip install 'gcsfs>=2024.9' 'google-cloud-storage>=2.18'"
   assert console.command('train') == 'jaxseg train'

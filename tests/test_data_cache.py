@@ -58,7 +58,7 @@ def test_what_is_remembered_is_made_once(tmp_path):
     return {'n': len(made)}
 
   path = tmp_path / 'folder' / 'value.json'
-  assert [cache.remembered(path, make) for _ in range(2)] == [{'n': 1}] * 2
+  assert [cache.cached(path, make) for _ in range(2)] == [{'n': 1}] * 2
   path.write_text('{"n"')  # damaged
-  assert cache.remembered(path, make) == {'n': 2} == cache.remembered(path, make)
+  assert cache.cached(path, make) == {'n': 2} == cache.cached(path, make)
   assert [p.name for p in path.parent.iterdir()] == ['value.json']

@@ -193,7 +193,7 @@ def test_other_types_are_widened_where_nothing_is_lost(tmp_path):
   with pytest.raises(UserError, match=r'a\.tif holds 2 values that are no numbers'):
     read(written(np.array([[np.nan, np.inf, 1]], np.float32)))
   with pytest.raises(
-    UserError, match=r'a\.tif is uint16, and uint8 is wanted: .*config.data.dtype'
+    UserError, match=r'a\.tif is uint16, and uint8 is expected: .*config.data.dtype'
   ):
     image_files.read_image(written(np.zeros((2, 2), np.uint16)), channels=1)
 
@@ -202,7 +202,7 @@ def test_bands_that_do_not_fit_are_one_line(tmp_path):
   tifffile.imwrite(
     tmp_path / 'a.tif', np.zeros((4, 4, 5), np.uint8), photometric='rgb', planarconfig='contig'
   )
-  with pytest.raises(UserError, match=r'a\.tif has 5 channels, and 3 are wanted: .*mean and std'):
+  with pytest.raises(UserError, match=r'a\.tif has 5 channels, and 3 are expected: .*mean and std'):
     image_files.read_image(tmp_path / 'a.tif')
 
 

@@ -5,14 +5,14 @@ from pathlib import PurePosixPath
 import pytest
 
 from jaxseg.data import layouts, pairing, split_lists
-from jaxseg.data.pairing import WHOLE
+from jaxseg.data.pairing import UNDIVIDED
 from jaxseg.types import UserError
 
 # A folder's files, the patterns that are found, and the pairs of each split ('' where there is none).
 SHAPES = {
   'same names': (
     'images/a.jpg images/b.jpg masks/a.png masks/b.png',
-    ('images/**/*', 'masks/**/*', {WHOLE: 2}),
+    ('images/**/*', 'masks/**/*', {UNDIVIDED: 2}),
   ),
   'train, valid and test': (
     'train/images/a.jpg train/labels/a.png valid/images/b.jpg valid/labels/b.png '
@@ -48,40 +48,40 @@ SHAPES = {
   ),
   'in front of the names': (
     'imgs/img_07.png imgs/img_08.png gt/gt_img_07.png gt/gt_img_08.png',
-    ('imgs/**/*', 'gt/**/gt_*', {WHOLE: 2}),
+    ('imgs/**/*', 'gt/**/gt_*', {UNDIVIDED: 2}),
   ),
   'in one folder': (
     'data/12_sat.jpg data/12_mask.png data/3_sat.jpg data/3_mask.png',
-    ('**/*_sat', '**/*_mask', {WHOLE: 2}),
+    ('**/*_sat', '**/*_mask', {UNDIVIDED: 2}),
   ),
   'in one folder, one side': (
     'a.tif a_mask.tif b.tif b_mask.tif c-1.tif c-1_mask.tif',
-    ('**/*', '**/*_mask', {WHOLE: 3}),
+    ('**/*', '**/*_mask', {UNDIVIDED: 3}),
   ),
-  'in one folder, by format': ('a.jpg a.png b.jpg b.png', ('**/*.jpg', '**/*.png', {WHOLE: 2})),
+  'in one folder, by format': ('a.jpg a.png b.jpg b.png', ('**/*.jpg', '**/*.png', {UNDIVIDED: 2})),
   'sub-folders': (
     'photos/x/1.jpg photos/y/1.jpg photos/2.jpg Truth/x/1.png Truth/y/1.png Truth/2.png',
-    ('photos/**/*', 'Truth/**/*', {WHOLE: 3}),
+    ('photos/**/*', 'Truth/**/*', {UNDIVIDED: 3}),
   ),
   'a folder for each site': (
     's1/images/1.png s1/masks/1.png s2/images/1.png s2/masks/1.png',
-    ('**/images/**/*', '**/masks/**/*', {WHOLE: 2}),
+    ('**/images/**/*', '**/masks/**/*', {UNDIVIDED: 2}),
   ),
   "PASCAL VOC's": (
     'VOC/JPEGImages/1.jpg VOC/SegmentationClass/1.png VOC/SegmentationObject/1.png',
-    ('**/JPEGImages/**/*', '**/SegmentationClass/**/*', {WHOLE: 1}),
+    ('**/JPEGImages/**/*', '**/SegmentationClass/**/*', {UNDIVIDED: 1}),
   ),
   'masks below their images': (
     '1.jpg 2.jpg labels/1.png labels/2.png',
-    ('**/*', 'labels/**/*', {WHOLE: 2}),
+    ('**/*', 'labels/**/*', {UNDIVIDED: 2}),
   ),
   'names that begin alike': (
     'images/1.png images/10.png images/11.png masks/1.png masks/10.png masks/11.png',
-    ('images/**/*', 'masks/**/*', {WHOLE: 3}),
+    ('images/**/*', 'masks/**/*', {UNDIVIDED: 3}),
   ),
   'folders with signs in their names': (
     '[a]_images/1*.png [a]_masks/1*.png',
-    ('[[]a]_images/**/*', '[[]a]_masks/**/*', {WHOLE: 1}),
+    ('[[]a]_images/**/*', '[[]a]_masks/**/*', {UNDIVIDED: 1}),
   ),
 }
 
@@ -157,7 +157,7 @@ def test_what_pairs_with_nothing_is_told(tmp_path):
     tmp_path, 'images/a.png images/b.png images/c.png masks/a.png masks/b.png masks/d.png x/e.png'
   )
   pairs = pairing.match(tmp_path, 'images/**/*', 'masks/**/*')
-  assert [p.name for p in pairs.splits[WHOLE]] == ['a.png', 'b.png']
+  assert [p.name for p in pairs.splits[UNDIVIDED]] == ['a.png', 'b.png']
   assert pairs.left_out() == (
     '1 images without a mask (images/c.png), 1 masks without an image (masks/d.png), '
     '1 other files (x/e.png)'
@@ -181,9 +181,9 @@ def test_two_words_for_one_split_are_refused(tmp_path):
   ],
 )
 def test_what_a_pattern_means(pattern, path, split, key):
-  found = pairing.meant(pattern, path)
+  found = pairing.match_path(pattern, path)
   assert (found.split, found.key) == (split, key)
-  assert pairing.meant(pattern, f'other/{path}.txt') is None
+  assert pairing.match_path(pattern, f'other/{path}.txt') is None
 
 
 LIST = {

@@ -157,25 +157,25 @@ def test_facts_say_what_a_mask_holds_and_keep_in_json(tmp_path):
   exif = Image.Exif()
   exif[0x0112] = 6
   _palette(tmp_path / 'p.png', ids, [(0, 0, 0), red, green], exif=exif)
-  facts = mask_files.read_facts(tmp_path / 'p.png')
-  assert facts == mask_files.Facts('index', (0, 2), ((0, 0, 0), green), (), 6, (1, 3))
-  assert mask_files.Facts.of_json(json.loads(json.dumps(dataclasses.asdict(facts)))) == facts
+  facts = mask_files.summarize(tmp_path / 'p.png')
+  assert facts == mask_files.MaskSummary('index', (0, 2), ((0, 0, 0), green), (), 6, (1, 3))
+  assert mask_files.MaskSummary.of_json(json.loads(json.dumps(dataclasses.asdict(facts)))) == facts
   rgba = np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 255]]], np.uint8)
-  facts = mask_files.read_facts(_save(tmp_path / 'a.png', rgba))
+  facts = mask_files.summarize(_save(tmp_path / 'a.png', rgba))
   assert (facts.kind, facts.ids, facts.colors) == ('colour', (0,), ((0, 0, 0),))
   assert facts.alpha == (0, 255)  # here the object is
   assert facts.hidden == ((0, 0, 0),)
   rgba = np.array([[[9, 0, 0, 0], [9, 0, 0, 99], [0, 0, 0, 0], [0, 5, 0, 255]]], np.uint8)
-  assert mask_files.read_facts(_save(tmp_path / 'b.png', rgba)).hidden == ()
+  assert mask_files.summarize(_save(tmp_path / 'b.png', rgba)).hidden == ()
   rgba[0, 2] = (0, 5, 0, 0)
-  facts = mask_files.read_facts(_save(tmp_path / 'b.png', rgba))
+  facts = mask_files.summarize(_save(tmp_path / 'b.png', rgba))
   assert facts.hidden == ((0, 5, 0),)
-  assert mask_files.Facts.of_json(json.loads(json.dumps(dataclasses.asdict(facts)))) == facts
+  assert mask_files.MaskSummary.of_json(json.loads(json.dumps(dataclasses.asdict(facts)))) == facts
   grey = np.array([[[1, 0], [1, 255], [2, 255]]], np.uint8)
-  assert mask_files.read_facts(_save(tmp_path / 'l.png', grey)).hidden == ((1, 1, 1),)
+  assert mask_files.summarize(_save(tmp_path / 'l.png', grey)).hidden == ((1, 1, 1),)
   opaque = _save(tmp_path / 'o.png', np.dstack([RGB, np.full((6, 8), 255, np.uint8)]))
-  assert mask_files.read_facts(opaque).alpha == () and mask_files.read(opaque).alpha is None
-  assert len(mask_files.read_facts(opaque).colors) == 48 and mask_files.read(opaque).ids is None
+  assert mask_files.summarize(opaque).alpha == () and mask_files.read(opaque).alpha is None
+  assert len(mask_files.summarize(opaque).colors) == 48 and mask_files.read(opaque).ids is None
 
 
 def test_a_mask_is_turned_as_its_own_tag_says_or_as_its_images(tmp_path):

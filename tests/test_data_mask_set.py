@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxseg.data import classlist, mask_set
-from jaxseg.data.mask_files import Facts
+from jaxseg.data.mask_files import MaskSummary
 from jaxseg.data.mask_set import Choice
 from jaxseg.types import VOID, UserError
 
@@ -14,20 +14,20 @@ TWO = classlist.from_names(('ground', 'crack'))
 
 
 def grey(*ids):
-  return Facts('grey', ids, tuple((i,) * 3 for i in ids))
+  return MaskSummary('grey', ids, tuple((i,) * 3 for i in ids))
 
 
 def index(**colors):
-  return Facts('index', tuple(int(k[1:]) for k in colors), tuple(colors.values()))
+  return MaskSummary('index', tuple(int(k[1:]) for k in colors), tuple(colors.values()))
 
 
 def colour(*colors):
-  return Facts('colour', (), colors, solid=colors)
+  return MaskSummary('colour', (), colors, solid=colors)
 
 
 def decide(*facts, listed=None, num_classes=None, **choice):
   named = {Path(f'{i}.png'): one for i, one in enumerate(facts)}
-  return mask_set.decide(named, listed, Choice(**choice), num_classes)
+  return mask_set.choose_reading(named, listed, Choice(**choice), num_classes)
 
 
 def colored(**colors):
@@ -36,7 +36,10 @@ def colored(**colors):
 
 def test_grey_masks_are_read_by_listed_greys():
   listed = colored(ground=BLACK, cup=(127,) * 3, disc=WHITE)
-  for facts in ((grey(0, 127, 255), grey(0)), (Facts('grey', (0, 1), (BLACK, WHITE), highest=1),)):
+  for facts in (
+    (grey(0, 127, 255), grey(0)),
+    (MaskSummary('grey', (0, 1), (BLACK, WHITE), highest=1),),
+  ):
     assert decide(*facts, listed=listed).by == 'colors'
   assert decide(grey(0, 1, 2), colour(BLACK, WHITE), listed=listed).by == 'mixed'
   assert decide(grey(0, 255), listed=colored(a=BLACK, b=RED)).by == 'colors'  # 255 is void
@@ -78,17 +81,17 @@ def test_many_classes_are_not_soft_edges():
 
 
 def test_opacity_tells_where_nothing_else_differs():
-  facts = Facts('colour', (), (RED,), alpha=(0, 255)), Facts('colour', (), (RED,))
+  facts = MaskSummary('colour', (), (RED,), alpha=(0, 255)), MaskSummary('colour', (), (RED,))
   known = decide(*facts, listed=colored(ground=BLACK, thing=RED))
   assert known.by == 'alpha' and dict(known.ids) == {0: 0, 1: 1, 255: 1, 65535: 1}
   with pytest.raises(UserError, match='only the opacity .*read_by=alpha .*read_by=colors'):
-    decide(Facts('colour', (), (RED,), alpha=(0, 255)), colour(BLACK, GREEN))
-  shown = Facts('colour', (), (BLACK, RED), alpha=(0, 255))
+    decide(MaskSummary('colour', (), (RED,), alpha=(0, 255)), colour(BLACK, GREEN))
+  shown = MaskSummary('colour', (), (BLACK, RED), alpha=(0, 255))
   assert decide(shown, listed=colored(ground=BLACK, thing=RED)).by == 'colors'
 
 
 def test_transparent_pixels_of_an_opaque_colour_are_asked_about():
-  facts = Facts('colour', (), (BLACK, RED), alpha=(0, 255), hidden=(RED,))
+  facts = MaskSummary('colour', (), (BLACK, RED), alpha=(0, 255), hidden=(RED,))
   listed = colored(ground=BLACK, thing=RED)
   for of_set in ((facts, colour(BLACK, RED)), (colour(BLACK, RED), facts)):
     with pytest.raises(
@@ -100,7 +103,7 @@ def test_transparent_pixels_of_an_opaque_colour_are_asked_about():
 
 
 def test_a_palette_of_white_and_black_is_not_what_one_bit_shows():
-  bit = Facts('grey', (0, 1), (BLACK, WHITE), highest=1)
+  bit = MaskSummary('grey', (0, 1), (BLACK, WHITE), highest=1)
   for facts in ((bit, index(_0=WHITE, _1=BLACK)), (index(_0=WHITE, _1=BLACK), bit)):
     with pytest.raises(UserError, match='0 is .255, 255, 255. in .* and .0, 0, 0. in'):
       decide(*facts, listed=TWO)

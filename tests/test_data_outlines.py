@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 from pycocotools import mask as rle_masks
 
 from jaxseg.data import outlines
-from jaxseg.data.outlines import Piece, rasterise, turn, turn_box
+from jaxseg.data.outlines import CroppedMask, rasterise, turn, turn_box
 from jaxseg.types import UserError
 
 SIZE = (6, 8)
@@ -70,13 +70,13 @@ def test_turned_as_pillow_turns_images(orientation):
 
 
 def test_layers_and_small_outlines():
-  pieces = [Piece(0, 0, np.ones((2, 3), bool)), Piece(1, 2, np.ones((2, 2), bool))]
-  made = outlines.layers([*pieces, Piece(4, 4, np.ones((1, 1), bool))], SIZE)
+  pieces = [CroppedMask(0, 0, np.ones((2, 3), bool)), CroppedMask(1, 2, np.ones((2, 2), bool))]
+  made = outlines.layers([*pieces, CroppedMask(4, 4, np.ones((1, 1), bool))], SIZE)
   assert made.shape == (*SIZE, 2) and made.dtype == np.uint16
   assert made[..., 0].sum() == 6 * 1 + 3 and made[1:3, 2:4, 1].tolist() == [[2, 2], [2, 2]]
   dot = [[3.1, 2.2, 3.2, 2.2, 3.2, 2.3]]
   assert rasterise(dot, SIZE).mask.size == 0
-  assert outlines.pixel_of(dot, SIZE).box == (3, 2, 4, 3)
+  assert outlines.nearest_pixel(dot, SIZE).box == (3, 2, 4, 3)
   joined = outlines.union(pieces)
   assert joined.box == (0, 0, 4, 3) and joined.mask.sum() == 9
   with pytest.raises(UserError, match='65536 objects: at most 65535'):

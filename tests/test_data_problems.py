@@ -23,8 +23,8 @@ def test_all_bad_items_are_in_one_error():
 
 
 def test_some():
-  assert problems.some([3, 1]) == '3, 1'
-  assert problems.some(range(10)) == '0, 1, 2, 3, 4, 5, 6, 7 and 2 more'
+  assert problems.abbreviate([3, 1]) == '3, 1'
+  assert problems.abbreviate(range(10)) == '0, 1, 2, 3, 4, 5, 6, 7 and 2 more'
 
 
 def test_choices():
@@ -38,5 +38,5 @@ def test_choices():
 def test_a_line_now_and_then_on_standard_error(monkeypatch, capsys):
   clock = iter([0.0, 9.0, 11.0, 11.0, 12.0, 22.0, 22.0])
   monkeypatch.setattr(progress.time, 'monotonic', lambda: next(clock))
-  assert list(progress.counted('reading', 'abcd', 4)) == list('abcd')
+  assert list(progress.with_progress('reading', 'abcd', 4)) == list('abcd')
   assert capsys.readouterr().err == 'reading: 2 of 4\nreading: 4 of 4\n'

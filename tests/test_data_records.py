@@ -13,11 +13,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxseg.data import image_files, mask_files, records
-from jaxseg.data.source import OBJECTS, Facts
+from jaxseg.data.source import OBJECTS, DatasetInfo
 from jaxseg.types import VOID, UserError
 
 NAMES, PALETTE = ('a', 'b', 'c'), ((0, 0, 0), (1, 1, 1), (2, 2, 2))
-FACTS = Facts('tiny', NAMES, PALETTE, entries=('weight', 'instances'))
+FACTS = DatasetInfo('tiny', NAMES, PALETTE, entries=('weight', 'instances'))
 
 
 def _read(raw):
@@ -100,7 +100,7 @@ def _tables(count):
 
 
 def test_objects_in_layers_and_their_tables(raws, tmp_path):
-  facts = Facts('tiny', NAMES, PALETTE, entries=('instances', 'objects'))
+  facts = DatasetInfo('tiny', NAMES, PALETTE, entries=('instances', 'objects'))
   source = records.open_source(facts, 'train', raws, _read_objects, cache_dir=tmp_path)
   for count in range(5):
     example, label = source[count], source.label(count)

@@ -8,7 +8,7 @@ from PIL import Image
 from jaxseg.data import split_lists
 from jaxseg.data.division import Division
 from jaxseg.data.formats import splits
-from jaxseg.data.pairing import WHOLE
+from jaxseg.data.pairing import UNDIVIDED
 from jaxseg.data.records import Raw
 from jaxseg.types import UserError
 
@@ -101,12 +101,12 @@ def test_names_of_files_divide_and_pages_of_a_stack_stay_together(tmp_path):
 def test_folders_of_images_divide_what_nothing_else_does(tmp_path):
   def parts(*paths):
     raws = [Raw(tmp_path / path, tmp_path / 'all.json', path) for path in paths]
-    divided = splits.as_told(tmp_path, {WHOLE: raws})[0]
+    divided = splits.by_lists(tmp_path, {UNDIVIDED: raws})[0]
     return {split: [raw.file_name for raw in of] for split, of in divided.items()}
 
   assert parts('train/a.png', 'x/Val2017/a.png') == {
     'train': ['train/a.png'],
     'val': ['x/Val2017/a.png'],
   }
-  assert parts('test/a.png') == {WHOLE: ['test/a.png']}
-  assert parts('train/a.png', 'b.png') == {WHOLE: ['train/a.png', 'b.png']}
+  assert parts('test/a.png') == {UNDIVIDED: ['test/a.png']}
+  assert parts('train/a.png', 'b.png') == {UNDIVIDED: ['train/a.png', 'b.png']}

@@ -374,7 +374,7 @@ def test_a_name_with_a_dot_is_the_users_own():
       {'command': 'false'},
       "transform 'os.system' cannot be imported .it belongs to Py",
     ),
-    ('jaxseg.files.place', {'path': '.'}, 'jaxseg.files has no class of this name'),
+    ('jaxseg.files.to_path', {'path': '.'}, 'jaxseg.files has no class of this name'),
     ('jaxseg.files.writing.Path', {}, 'jaxseg.files.writing has no class of this name'),
     ('crop', {}, 'augment.crop: size is missing, set config.augment.crop.size'),
     ('crop', {'sizes': 3}, r"augment.crop.sizes: no such option; .*mean 'size'"),

@@ -64,7 +64,7 @@ def test_images_of_all_modes(root):
   assert _source(root, classes=3, channels=1)[0]['image'].shape == (3, 4, 1)
   _add(root, 'train', 'b', IDS, image=RGB[..., 0].astype(np.uint16) * 257)
   with pytest.raises(
-    UserError, match=r'b\.png is uint16, and uint8 is wanted: set config.data.dtype'
+    UserError, match=r'b\.png is uint16, and uint8 is expected: set config.data.dtype'
   ):
     _source(root, classes=3)
 

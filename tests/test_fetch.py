@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
 
 
 def way(place, **options):
-  return get.Way(str(place / 'mirror'), **options)
+  return get.FetchOptions(str(place / 'mirror'), **options)
 
 
 def test_every_published_dataset_is_listed_and_its_files_are_what_its_reader_asks_for():
@@ -115,11 +115,11 @@ def test_terms_are_agreed_to_once_and_again_where_they_change(place, monkeypatch
   answers = iter(['no', 'y'])
   monkeypatch.setattr('builtins.input', lambda _: next(answers))
   with pytest.raises(UserError, match='not agreed'):
-    get.agree('voc', 'terms', way(place))
-  get.agree('voc', 'terms', way(place))
-  get.agree('voc', 'terms', way(place))
+    get.ask_to_agree('voc', 'terms', way(place))
+  get.ask_to_agree('voc', 'terms', way(place))
+  get.ask_to_agree('voc', 'terms', way(place))
   with pytest.raises(StopIteration):
-    get.agree('voc', 'other terms', way(place))
+    get.ask_to_agree('voc', 'other terms', way(place))
 
 
 def test_what_is_unpacked_already_is_not_got(place):
@@ -127,7 +127,7 @@ def test_what_is_unpacked_already_is_not_got(place):
   entry = dataclasses.replace(SET, files=(item,))
   for root in ('one/voc', 'two'):  # in the dataset's folder, or in the data folder itself
     (place / root / 'VOCdevkit' / 'VOC2012').mkdir(parents=True)
-    get.dataset(entry, place / root.split('/')[0], get.Way('/gone'))
+    get.dataset(entry, place / root.split('/')[0], get.FetchOptions('/gone'))
 
 
 def test_a_file_put_there_by_hand_is_checked_once(place):
@@ -147,7 +147,7 @@ def test_what_cannot_be_had_is_told_in_one_line_with_where_to_put_it(place):
   item = dataclasses.replace(ITEM, addresses=(f'{place}/nowhere/f.tar',))
   entry = dataclasses.replace(SET, files=(item,))
   with pytest.raises(UserError) as error:
-    get.dataset(entry, place / 'data', get.Way(yes=True))
+    get.dataset(entry, place / 'data', get.FetchOptions(yes=True))
   told, file = str(error.value), place / 'data' / 'voc' / 'f.tar'
   assert '\n' not in told and 'No such file' in told
   assert f'get {place}/nowhere/f.tar on a machine that can, put it at {file}, and run' in told
@@ -157,7 +157,7 @@ def test_an_account_is_asked_for_only_where_no_mirror_has_the_file(place):
   with pytest.raises(
     UserError, match=r'voc: f\.tar cannot be had without an account .*log in at .*voc$'
   ):
-    get.dataset(SET, place / 'data', get.Way(yes=True))
+    get.dataset(SET, place / 'data', get.FetchOptions(yes=True))
   get.dataset(SET, place / 'data', way(place, yes=True))
 
 
@@ -213,7 +213,7 @@ def test_only_what_splits_and_options_need():
 )
 def test_imagenet_is_what_the_network_and_its_pixels_ask_for(monkeypatch, spec, name, overrides):
   experiment = build.experiment(configs.load(f'{ROOT}/configs/{spec}', overrides))
-  monkeypatch.setattr(weights, 'fetched', lambda chosen, way: chosen.name)
+  monkeypatch.setattr(weights, 'path_of', lambda chosen, way: chosen.name)
   layer = 'fc6' if spec.startswith('fcn') else 'conv1_1'
   assert initial.first_weights(experiment, {'params': {layer: {'kernel': 0}}}) == name
 
@@ -229,11 +229,11 @@ def test_weights_that_there_are_not(place):
   with pytest.raises(
     UserError, match=r"no weights 'torchvision:resnet5O': .*did you mean 'torchvision:resnet50'"
   ):
-    weights.chosen('torchvision:resnet5O', 'resnet50', ())
+    weights.choose('torchvision:resnet5O', 'resnet50', ())
   with pytest.raises(
     UserError, match="init_from='imagenet': no ImageNet weights are known for paper"
   ):
-    weights.chosen('imagenet', 'paper', ())
+    weights.choose('imagenet', 'paper', ())
   assert not any(map(weights.is_name, ('./imagenet', 'runs/a', 'gs://a/b', 'C.pth', '', 'a:b/c')))
 
 
@@ -242,13 +242,13 @@ def test_weights_are_got_once_into_the_cache(place, capsys):
   mirror = place / 'mirror' / 'weights' / 'w.h5'
   mirror.parent.mkdir()
   mirror.write_bytes(DATA)
-  path = weights.fetched(entry, way(place))
+  path = weights.path_of(entry, way(place))
   assert path == place / 'cache' / 'weights' / 'w.h5' and path.read_bytes() == DATA
   assert 'my:w: MIT' in capsys.readouterr().out
   mirror.unlink()
-  assert weights.fetched(entry, way(place)) == path and not capsys.readouterr().out
+  assert weights.path_of(entry, way(place)) == path and not capsys.readouterr().out
   with pytest.raises(UserError, match='my:w: its terms are not agreed to'):
-    weights.fetched(
+    weights.path_of(
       dataclasses.replace(entry, agree=True, file=dataclasses.replace(ITEM, name='v.h5')),
       way(place),
     )
@@ -261,9 +261,9 @@ def test_weights_of_a_package_are_where_it_is_installed(monkeypatch, tmp_path):
     'mine', 'MIT', 'Keras vgg16', manifest.Item('w.pth'), package='my_weights', extra='parity'
   )
   with pytest.raises(UserError, match=r'mine comes with a package: pip install -e .*\[parity\]'):
-    weights.fetched(entry, get.Way())
+    weights.path_of(entry, get.FetchOptions())
   monkeypatch.syspath_prepend(str(tmp_path))
-  assert weights.fetched(entry, get.Way()) == tmp_path / 'my_weights' / 'w.pth'
+  assert weights.path_of(entry, get.FetchOptions()) == tmp_path / 'my_weights' / 'w.pth'
 
 
 def test_archives_that_were_got_are_read(place):
@@ -361,7 +361,7 @@ def test_the_weights_that_a_config_starts_from_are_got_too(place, monkeypatch, c
     got.append((published.name, way.mirror))
     return Path('there.pth')
 
-  monkeypatch.setattr('jaxseg.train.initial.weights.fetched', fetched)
+  monkeypatch.setattr('jaxseg.train.initial.weights.path_of', fetched)
   monkeypatch.setattr(prepare_get, 'dataset', lambda entry, *_: got.append(entry.name))
   spec = f'{ROOT}/configs/fcn_pet.py'
   prepare_get.get(config=spec, mirror='here', yes=True)
@@ -381,5 +381,5 @@ def test_a_disk_that_fills_up_is_told_and_the_half_is_used_again(place):
     f'error: {file} cannot be written: File too large'
   )
   assert not file.exists() and (place / 'f.tar.part').stat().st_size == 1 << 16
-  get.one(ITEM, place, 'voc', way(place))
+  get.file(ITEM, place, 'voc', way(place))
   assert file.read_bytes() == DATA and not (place / 'f.tar.part').exists()

@@ -36,12 +36,12 @@ def names(folder):
 )
 def test_what_is_no_place(path, says):
   with pytest.raises(UserError, match=says):
-    files.place(path)
+    files.to_path(path)
 
 
 def test_folders_here_may_have_any_name():
-  assert str(files.place('./s3:/x')) == 's3:/x'
-  assert files.place(files.place('./s3:/x')) == files.place('./s3:/x')
+  assert str(files.to_path('./s3:/x')) == 's3:/x'
+  assert files.to_path(files.to_path('./s3:/x')) == files.to_path('./s3:/x')
   assert not files.is_remote('/tmp/gs://x')
 
 
@@ -49,7 +49,7 @@ def test_no_home(monkeypatch):
   monkeypatch.delenv('HOME')
   monkeypatch.setattr('pwd.getpwuid', {}.__getitem__)
   with pytest.raises(UserError, match='~/runs: no home folder is known: set HOME'):
-    files.place('~/runs')
+    files.to_path('~/runs')
 
 
 def test_only_regular_files_are_read(tmp_path):

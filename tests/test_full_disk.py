@@ -53,12 +53,12 @@ def log():
 
 def records():
   from jaxseg.data import records
-  from jaxseg.data.source import Facts
+  from jaxseg.data.source import DatasetInfo
   image, mask = Path(sys.argv[3], 'a.png'), Path(sys.argv[3], 'm.png')
   Image.fromarray(NOISE).save(image)
   Image.fromarray(NOISE[..., 0] % 2).save(mask)
   raws = [records.Raw(image, mask, f'{i}.png') for i in range(3)]
-  facts = Facts('noise', ('a', 'b'), ((0, 0, 0), (1, 1, 1)))
+  facts = DatasetInfo('noise', ('a', 'b'), ((0, 0, 0), (1, 1, 1)))
   fill_the_disk()
   records.open_source(facts, 'train', raws, records_read, cache_dir=FOLDER)
 
@@ -88,7 +88,7 @@ def predictions(**wanted):
   image = Path(sys.argv[3], 'a.png')
   Image.fromarray(NOISE).save(image)
   fill_the_disk()
-  job._Job(predictor, FOLDER, job.Wanted(**wanted)).run([job.Item(image, 'a')])
+  job._Job(predictor, FOLDER, job.Outputs(**wanted)).run([job.Item(image, 'a')])
 
 def probabilities():
   predictions(probabilities=True)

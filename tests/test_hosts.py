@@ -372,7 +372,7 @@ def test_every_host_needs_as_many_devices_as_the_others():
   ],
 )
 def test_flags_that_do_not_belong_together(given, says):
-  with pytest.raises(UserError, match=says.replace('.', r'\.')), hosts.joined(**given):
+  with pytest.raises(UserError, match=says.replace('.', r'\.')), hosts.join(**given):
     pass
 
 
@@ -380,7 +380,7 @@ def test_a_host_whose_others_do_not_come():
   code = (
     'from jaxseg import console\n'
     'from jaxseg.train.devices import hosts\n'
-    f'console.run(hosts.joined("127.0.0.1:{free_port()}", 2, 0, timeout=1).__enter__)\n'
+    f'console.run(hosts.join("127.0.0.1:{free_port()}", 2, 0, timeout=1).__enter__)\n'
   )
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
   done = subprocess.run(
@@ -392,17 +392,20 @@ def test_a_host_whose_others_do_not_come():
 
 
 def test_what_a_host_says_at_its_end(capsys):
-  assert console.tell(UserError('two\nlines')) == 2
+  assert console.report_error(UserError('two\nlines')) == 2
   assert capsys.readouterr().err == 'error: two lines\n'
-  assert console.tell(UserError('x'), quiet=True) == 2 and not capsys.readouterr().err
-  assert console.tell(ValueError('a bug')) == 1 and 'ValueError: a bug' in capsys.readouterr().err
+  assert console.report_error(UserError('x'), quiet=True) == 2 and not capsys.readouterr().err
+  assert (
+    console.report_error(ValueError('a bug')) == 1
+    and 'ValueError: a bug' in capsys.readouterr().err
+  )
   lost = jax.errors.JaxRuntimeError('Gloo AllGather failed: Connection closed by peer [10.0.0.3]:5')
   assert hosts._tell(lost) == 1
   assert 'start the same command on all hosts again' in capsys.readouterr().err
 
 
 def test_one_host_has_all_of_it():
-  with hosts.joined(), hosts.together() as same:
+  with hosts.join(), hosts.together() as same:
     same['x'] = 1
   tree = {'a': np.arange(3)}
   assert hosts.broadcast(tree) is tree and hosts.gather(tree['a']) is tree['a']

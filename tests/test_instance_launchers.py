@@ -263,7 +263,7 @@ def test_predictor_refuses_what_objects_have_not(predictor):
     predictor.replace(scales=(0.5, 1))
   with pytest.raises(UserError, match='3 samples'):
     predictor.replace(samples=3)
-  with pytest.raises(UserError, match='image is float64, and uint8 is wanted'):
+  with pytest.raises(UserError, match='image is float64, and uint8 is expected'):
     predictor.instances(image.astype(float))
 
 

@@ -300,4 +300,4 @@ def test_run_lengths_are_pycocotools():
       mask[top:, left:] = rng.random(mask[top:, left:].shape) < share
       expected = rle_masks.encode(np.asfortranarray(mask, np.uint8))
       assert coco.encode(outlines.tight(mask), size) == expected
-      assert coco.encode(outlines.Piece(0, 0, mask), size) == expected
+      assert coco.encode(outlines.CroppedMask(0, 0, mask), size) == expected

@@ -33,7 +33,7 @@ def test_clip_knows_height_from_width():
   inner = jnp.array((3.0, 0, 20, 4))
   np.testing.assert_array_equal(box.clip(boxes, inner), [[3, 0, 20, 4], [3, 3, 4, 4]])
   assert box.centred_in(boxes, inner).tolist() == [False, True]
-  assert box.whole(jnp.zeros((2, 10, 20, 3))).tolist() == [[0, 0, 20, 10]] * 2
+  assert box.image_box(jnp.zeros((2, 10, 20, 3))).tolist() == [[0, 0, 20, 10]] * 2
 
 
 def test_encode_by_hand():

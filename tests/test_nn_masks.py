@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.data.outlines import Masks, Piece
+from jaxseg.data.outlines import CroppedMask, Masks
 from jaxseg.nn.detection import masks
 from jaxseg.nn.detection.masks import crop
 
 
 def paste(cells, boxes, size):
-  return np.asarray(Masks([Piece(*one) for one in masks.paste(cells, boxes, size)], size))
+  return np.asarray(Masks([CroppedMask(*one) for one in masks.paste(cells, boxes, size)], size))
 
 
 def crop_one(mask, frame, box, size):

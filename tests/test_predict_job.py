@@ -16,7 +16,7 @@ from jaxseg.draw.labels import heat
 from jaxseg.predict import coco_json, job
 from jaxseg.predict.ensemble import load
 from jaxseg.predict.inputs import Item, header_size, list_items, plan_outputs, read_image
-from jaxseg.predict.job import Wanted, predict_files
+from jaxseg.predict.job import Outputs, predict_files
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.train.evaluator import Evaluator
@@ -199,14 +199,14 @@ def test_nothing_is_overwritten_without_being_told(workdir, tmp_path, monkeypatc
   out = tmp_path / 'o'
   out.mkdir()
   (out / 'a_overlay.png').write_text('mine')
-  wanted = Wanted(overlay=True)
+  wanted = Outputs(overlay=True)
   monkeypatch.setattr(job, '_Job', None)  # nothing may run
   with pytest.raises(
-    UserError, match=r'a_overlay\.png is there already.*--skip_existing.*--overwrite'
+    UserError, match=r'a_overlay\.png already exists.*--skip_existing.*--overwrite'
   ):
-    predict_files(workdir, tmp_path / 'a.png', out, wanted=wanted)
+    predict_files(workdir, tmp_path / 'a.png', out, outputs=wanted)
   monkeypatch.undo()
-  predict_files(workdir, tmp_path / 'a.png', out, wanted=wanted, overwrite=True)
+  predict_files(workdir, tmp_path / 'a.png', out, outputs=wanted, overwrite=True)
   assert read(out / 'a_overlay.png')[1].shape == (20, 20, 3)
 
 
@@ -378,7 +378,7 @@ def test_predictions_of_twelve_sizes_are_those_that_evaluation_scores(task, tmp_
   loaded = load(run)
   sized = dataclasses.replace(experiment, eval=dataclasses.replace(experiment.eval, batch_size=3))
   Evaluator(sized, source, Keeper).score(loaded.variables)
-  predict_files(run, tmp_path / 'in', tmp_path / 'out', wanted=Wanted(probabilities=Keeper.maps))
+  predict_files(run, tmp_path / 'in', tmp_path / 'out', outputs=Outputs(probabilities=Keeper.maps))
   assert len(kept) == 12 and any(len(np.unique(one['mask'])) > 1 for one in kept.values())
   for stem, scored in kept.items():
     np.testing.assert_array_equal(read(tmp_path / 'out' / f'{stem}.png')[1], scored['mask'])
@@ -434,9 +434,9 @@ def test_a_predictor_takes_paths_and_pillows_images_as_training_reads_them(predi
   for form in (grey, grey[..., None], Image.fromarray(grey)):
     np.testing.assert_array_equal(predictor(form), repeated)
   for wrong, words in (
-    (np.zeros((9, 9, 5), np.uint8), 'image has 5 channels, and 3 are wanted'),
-    (np.zeros((9, 9, 3), np.uint16), 'image is uint16, and uint8 is wanted'),
-    (np.zeros((9, 9, 3)), 'image is float64, and uint8 is wanted'),
+    (np.zeros((9, 9, 5), np.uint8), 'image has 5 channels, and 3 are expected'),
+    (np.zeros((9, 9, 3), np.uint16), 'image is uint16, and uint8 is expected'),
+    (np.zeros((9, 9, 3)), 'image is float64, and uint8 is expected'),
     (np.zeros((2, 9, 9, 3), np.uint8), r'has the shape \(2, 9, 9, 3\)'),
     (np.zeros((0, 9, 3), np.uint8), r'has the shape \(0, 9, 3\)'),
   ):
@@ -460,7 +460,7 @@ def test_large_images_are_written_from_tiles(workdir, predictor, tmp_path):
     workdir,
     tmp_path / 'big.png',
     tmp_path / 'o',
-    wanted=Wanted(probabilities=True, uncertainty=True),
+    outputs=Outputs(probabilities=True, uncertainty=True),
     options=options,
   )
   tiled = predictor.replace(tile=(32, 32), tile_step=(16, 16), flip=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from jaxseg import config as configs
 from jaxseg.prepare import objects, own_data, plan
-from jaxseg.prepare.own_data import Wish
+from jaxseg.prepare.own_data import Request
 from jaxseg.train import build
 from jaxseg.types import UserError
 from tests.object_layouts import LAYOUTS, Writer
@@ -43,7 +43,7 @@ def test_every_layout_is_found(tmp_path, layout):
   for split in ('train', 'val'):
     getattr(Writer(root, ('cat', 'dog')), layout)(split, images())
   # of so few numbers nothing but the network says that they are no classes
-  found = own_data.find(Wish(folder=str(root), model='mask_rcnn' if layout == 'ids' else ''))
+  found = own_data.find(Request(folder=str(root), model='mask_rcnn' if layout == 'ids' else ''))
   kind = {'runs': 'coco'}.get(layout, layout)
   assert (found.dataset, found.options) == ('objects', {'format': kind}) and found.tells_objects
   assert found.counts == {'train': 3, 'val': 3}
@@ -53,7 +53,7 @@ def test_a_plan_is_a_config_whose_sizes_are_those_of_objects(tmp_path, capsys):
   root = tmp_path / 'own'
   for split in ('train', 'val'):
     Writer(root, ('cat', 'dog')).yolo(split, images())
-  plan.plan(Wish(folder=str(root)), tmp_path / 'mine.py')
+  plan.plan(Request(folder=str(root)), tmp_path / 'mine.py')
   experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
   assert experiment.settings.task == 'instance' and experiment.settings.num_classes == 3
   assert experiment.source('train').class_names == ('background', 'cat', 'dog')
@@ -70,7 +70,7 @@ def test_the_same_data_train_a_network_of_pixels(tmp_path):
   root = tmp_path / 'own'
   for split in ('train', 'val'):
     Writer(root, ('cat', 'dog')).coco(split, images())
-  plan.plan(Wish(folder=str(root), model='unet'), tmp_path / 'mine.py')
+  plan.plan(Request(folder=str(root), model='unet'), tmp_path / 'mine.py')
   experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
   assert experiment.settings.task == 'semantic' and experiment.task.maps
   assert experiment.source('train')[0]['label'][10, 10] == 1
@@ -79,7 +79,7 @@ def test_the_same_data_train_a_network_of_pixels(tmp_path):
 def test_folds_of_objects(tmp_path):
   root = tmp_path / 'own'
   Writer(root, ('cat', 'dog')).yolo('train', images())
-  plan.plan(Wish(folder=str(root), folds=3, model='unet'), tmp_path / 'mine.py')
+  plan.plan(Request(folder=str(root), folds=3, model='unet'), tmp_path / 'mine.py')
   held_out = []
   for fold in range(3):
     experiment = build.experiment(configs.load(f'{tmp_path}/mine.py:fold={fold}'))
@@ -157,10 +157,10 @@ def test_masks_of_classes_are_no_objects(tmp_path):
     for folder, pixels in (('images', ids), ('masks', ids)):
       (tmp_path / folder).mkdir(exist_ok=True)
       Image.fromarray(pixels).save(tmp_path / folder / f'{i}.png')
-  wish = Wish(folder=str(tmp_path), model='mask_rcnn')
+  request = Request(folder=str(tmp_path), model='mask_rcnn')
   with pytest.raises(UserError, match=r'numbers that are several regions each.*format=ids takes'):
-    own_data.find(wish)
-  taken = own_data.find(dataclasses.replace(wish, options={'format': 'ids'}))
+    own_data.find(request)
+  taken = own_data.find(dataclasses.replace(request, options={'format': 'ids'}))
   assert taken.counts == {'train': 3, 'val': 1}
 
 
@@ -174,7 +174,7 @@ def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path):
     for one in content['annotations']:
       one['iscrowd'] = 1
     file.write_text(json.dumps(content))
-  found = own_data.find(Wish(folder=str(root)))
+  found = own_data.find(Request(folder=str(root)))
   assert found.options == {'format': 'coco', 'crowds': 'objects'}
   [doubt] = found.doubts
   assert doubt.startswith('warning   ') and '4 of 4 annotations are crowds' in doubt

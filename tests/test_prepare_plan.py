@@ -15,7 +15,7 @@ from jaxseg import config as configs
 from jaxseg.datasets import folder, shapes
 from jaxseg.models import unet
 from jaxseg.prepare import check, config_text, own_data, plan, recipe
-from jaxseg.prepare.own_data import Wish
+from jaxseg.prepare.own_data import Request
 from jaxseg.train import build
 from jaxseg.types import UserError
 from tests.test_launch import ROOT, launch
@@ -54,7 +54,7 @@ def test_a_plan_trains_as_it_is(six, tmp_path, capsys):
 
 
 def test_a_plan_says_what_the_data_say(six, tmp_path):
-  made = plan.plan(Wish(str(six)), tmp_path / 'mine.py')
+  made = plan.plan(Request(str(six)), tmp_path / 'mine.py')
   experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
   settings, data = experiment.settings, experiment.data
   source = folder.source('train', data_dir=six)
@@ -79,7 +79,7 @@ def test_a_plan_for_grey_binary_twelve_bit_images(tmp_path):
       write_pair(root / split, f'{i}', np.zeros((24, 24)), 255 * rng.integers(0, 2, (24, 24)))
       deep = rng.integers(0, 3000, (24, 24)).astype(np.uint16)
       Image.fromarray(deep).save(root / split / 'images' / f'{i}.png')
-  plan.plan(Wish(str(root)), tmp_path / 'mine.py')
+  plan.plan(Request(str(root)), tmp_path / 'mine.py')
   experiment = build.experiment(configs.load(str(tmp_path / 'mine.py')))
   names, [mean] = ('background', 'foreground'), experiment.data.mean
   layout = dict(images='{split}/images/**/*', masks='{split}/masks/**/*')
@@ -92,11 +92,11 @@ def test_a_plan_never_overwrites_by_itself(six, tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text('mine')
   with pytest.raises(UserError, match='mine.py exists: .* --overwrite'):
-    plan.plan(Wish(str(six)), file)
+    plan.plan(Request(str(six)), file)
   assert file.read_text() == 'mine'
-  plan.plan(Wish(str(six)), file, overwrite=True)
+  plan.plan(Request(str(six)), file, overwrite=True)
   with pytest.raises(UserError, match='ending in .py in a folder that exists'):
-    plan.plan(Wish(str(six)), tmp_path / 'none' / 'mine.py')
+    plan.plan(Request(str(six)), tmp_path / 'none' / 'mine.py')
   assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
 
 
@@ -106,7 +106,7 @@ def test_a_plan_of_more_than_a_few_images_loads(tmp_path):
     write_pair(
       tmp_path / 'own', f'{i}', rng.integers(0, 256, (8, 8, 3)), rng.integers(0, 2, (8, 8))
     )
-  made = plan.plan(Wish(str(tmp_path / 'own')), tmp_path / 'mine.py')
+  made = plan.plan(Request(str(tmp_path / 'own')), tmp_path / 'mine.py')
   config = configs.load(str(tmp_path / 'mine.py'))
   experiment = build.experiment(config)  # refuses numbers of another kind
   settings = experiment.settings
@@ -124,7 +124,7 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
     mask = np.zeros((260, 300))
     mask[: 20 * i + 20] = 1
     write_pair(tmp_path / 'own', f'{i}', rng.integers(0, 256, (260, 300, 3)), mask)
-  made = plan.make_plan(Wish(str(tmp_path / 'own')), device)
+  made = plan.make_plan(Request(str(tmp_path / 'own')), device)
   chosen = made.recipe
   assert (chosen.scale, chosen.crop, chosen.batch_size) == (0.5, (128, 128), 2)
   assert chosen.num_steps == 180 + 20  # 3 images, 130 x 150 of 128 x 128: 3.57 crops, 178 steps
@@ -140,7 +140,7 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
 
 
 def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
-  assert own_data.find(Wish(str(six))).doubts == ()
+  assert own_data.find(Request(str(six))).doubts == ()
   mask = six / 'masks' / 'photo 3.png'
   ids = np.array(Image.open(mask))
   ids[0, 0] = 5
@@ -150,29 +150,29 @@ def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
   assert len(lines) == 2 and 'ids in no mask, below others: 3, 4;' in lines[0]
   assert f'ids in one mask only: 5 ({mask});' in lines[1]
   (six / 'classes.txt').write_text('a\nb\nc\nd\ne\nf\n')
-  assert own_data.find(Wish(str(six))).doubts == ()  # listed: each is meant
+  assert own_data.find(Request(str(six))).doubts == ()  # listed: each is meant
 
 
 def test_patterns_and_lists_without_a_pair_are_refused(six):
   with pytest.raises(UserError, match=r"images 'none\*' with masks 'none\*' give no pair"):
-    own_data.find(Wish(str(six), 'none*', 'none*'))
+    own_data.find(Request(str(six), 'none*', 'none*'))
   (six / 'list.csv').write_text('image,mask\n')
   with pytest.raises(UserError, match=r'list\.csv give no pair of image and mask'):
-    own_data.find(Wish(listed=str(six / 'list.csv')))
+    own_data.find(Request(listed=str(six / 'list.csv')))
 
 
 def test_masks_numbered_from_another_number_are_asked_about(six):
   for i in range(5, -1, -1):
     (six / 'masks' / f'photo {i}.png').rename(six / 'masks' / f'photo {i + 1}.png')
   with pytest.raises(UserError, match='images are numbered from 0 and masks from 1, .*--list'):
-    own_data.find(Wish(str(six)))
+    own_data.find(Request(str(six)))
   (six / 'masks' / 'photo 6.png').unlink()
-  assert own_data.find(Wish(str(six))).counts == {
+  assert own_data.find(Request(str(six))).counts == {
     'train': 4,
     'val': 1,
   }  # an image without a mask is left out
   (six / 'images' / 'photo 0.png').unlink()
-  assert own_data.find(Wish(str(six))).counts == {'train': 4, 'val': 1}
+  assert own_data.find(Request(str(six))).counts == {'train': 4, 'val': 1}
 
 
 def test_a_plan_warns_of_examples_in_two_splits(six, tmp_path):
@@ -182,7 +182,7 @@ def test_a_plan_warns_of_examples_in_two_splits(six, tmp_path):
       for i in numbers:
         new = f'{split}{i}.png'
         shutil.copy(six / kind / f'photo {i}.png', tmp_path / 'own' / split / kind / new)
-  assert own_data.find(Wish(str(tmp_path / 'own'))).doubts == (
+  assert own_data.find(Request(str(tmp_path / 'own'))).doubts == (
     'warning   2 images are in two splits: train/train1.png = val/val1.png, train/train4.png = val/val4.png; '
     'what is held out must not train',
   )
@@ -194,23 +194,23 @@ def test_a_plan_warns_of_colours_that_number_objects(tmp_path):
     mask = np.zeros((8, 8, 3), np.uint8)
     mask[:4], mask[4:6] = (40 * i, 9, 9), (9, 40 * i, 7)
     Image.fromarray(mask).save(tmp_path / 'masks' / f'{i}.png')
-  [doubt] = own_data.find(Wish(str(tmp_path))).doubts
+  [doubt] = own_data.find(Request(str(tmp_path))).doubts
   assert doubt.startswith('warning   8 of 9 colours are in one mask only: if each is an object')
 
 
 def test_masks_of_0_and_255_leave_no_doubt(tmp_path):
   for i in range(2):
     write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.full((8, 8), 255 * i))
-  assert own_data.find(Wish(str(tmp_path))).doubts == ()
+  assert own_data.find(Request(str(tmp_path))).doubts == ()
 
 
 GPU = recipe.Machine('big', 4, 80 << 30, is_accelerator=True)
 
 
 def test_a_plan_fits_the_device(six):
-  assert plan.make_plan(Wish(str(six)), GPU).recipe.model['width'] == 32
+  assert plan.make_plan(Request(str(six)), GPU).recipe.model['width'] == 32
   small = recipe.Machine('small', 1, 12 << 20, is_accelerator=False)
-  chosen = plan.make_plan(Wish(str(six)), small).recipe
+  chosen = plan.make_plan(Request(str(six)), small).recipe
   assert chosen.batch_size == 1 and chosen.step_bytes < 12e6
 
 

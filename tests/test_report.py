@@ -329,7 +329,7 @@ def test_what_comes_from_outside_is_escaped(run):
     provenance={'command': evil, 'system': evil},
     path=run.path / evil.replace('/', ''),
   )
-  shot = images.Shot(evil, (0.5,), {evil: 'data:image/png;base64,'}, (4, 4))
+  shot = images.Sample(evil, (0.5,), {evil: 'data:image/png;base64,'}, (4, 4))
   found = images.Images(evil, 1, 1, (0.5,), worst=(shot,))
   for text in (
     single.page(run, found),

@@ -200,7 +200,7 @@ def test_patience_ends_a_run_that_is_resumed_or_not(tmp_path, monkeypatch, capsy
 def test_a_run_in_time_is_one_of_so_many_steps(straight, tmp_path, monkeypatch, capsys):
   """Six fit: all that is computed is what a run of six steps computes, resumed or not."""
   given = []
-  monkeypatch.setattr(budget, 'fitting', lambda *args: given.append(args) or 6)
+  monkeypatch.setattr(budget, 'steps_within', lambda *args: given.append(args) or 6)
   config = tiny('num_steps=50', 'max_minutes=9')
   train.train(config, tmp_path, stop_at=4)
   assert 'budget    6 of 50 steps end within 9 minutes: ' in capsys.readouterr().out
@@ -218,10 +218,10 @@ def test_a_run_in_time_is_one_of_so_many_steps(straight, tmp_path, monkeypatch, 
 
 def test_how_many_steps_fit():
   """Of 10 minutes 100 s are past: 475 s are used, less 65 to compile and 10 to evaluate at the end."""
-  assert budget.fitting(10, 100, 65, step=1.9, evaluation=10, every=100) == 200
-  assert budget.fitting(1, 100, 65, step=1.9, evaluation=10, every=100) == 1
+  assert budget.steps_within(10, 100, 65, step=1.9, evaluation=10, every=100) == 200
+  assert budget.steps_within(1, 100, 65, step=1.9, evaluation=10, every=100) == 1
   steps = ('optim.schedule=step', 'optim.schedule_steps=(30,40)', 'num_steps=50')
-  half = budget.of_steps(build.experiment(tiny(*steps)), 25)
+  half = budget.with_steps(build.experiment(tiny(*steps)), 25)
   assert half.settings.num_steps == half.config['num_steps'] == 25
   assert half.optim.schedule_steps == half.config['optim']['schedule_steps'] == (15, 20)
 

@@ -116,7 +116,7 @@ def test_a_run_in_a_bucket(bucket, tmp_path, capsys):
 
 
 def test_what_grows_is_uploaded_whole(bucket):
-  path = files.place('gs://bucket/log')
+  path = files.to_path('gs://bucket/log')
   assert str(path) == 'gs://bucket/log'
   file = files.Appended(path)
   file.write(b'one')
@@ -130,8 +130,8 @@ def test_what_grows_is_uploaded_whole(bucket):
 
 
 def test_a_local_path_stays_pathlibs(tmp_path):
-  assert type(files.place(tmp_path)) is type(tmp_path)
-  assert files.place('~/x') == Path.home() / 'x'
+  assert type(files.to_path(tmp_path)) is type(tmp_path)
+  assert files.to_path('~/x') == Path.home() / 'x'
   file = files.Appended(tmp_path / 'log')
   file.write(b'one')
   assert (tmp_path / 'log').read_bytes() == b'one'
@@ -153,7 +153,7 @@ def test_what_a_bucket_needs_is_told(capsys):
     launch('train', f'--config={ROOT}/configs/unet_shapes.py:smoke', '--workdir=gs://nobody/run')
   assert stop.value.code == 2
   told = capsys.readouterr().err
-  assert told == f"error: gs:// needs Google's libraries: {console.installing('gcs')}\n"
+  assert told == f"error: gs:// needs Google's libraries: {console.install_hint('gcs')}\n"
 
 
 def test_the_cache_must_be_local():
@@ -169,8 +169,8 @@ def test_data_are_got_into_a_bucket_from_a_mirror_in_one(bucket, tmp_path):
   there = bucket / 'mirror' / 'voc' / 'f.tar'
   there.parent.mkdir(parents=True)
   there.write_bytes(b'bytes')
-  way = get.Way('gs://bucket/mirror', yes=True, cache_dir=tmp_path / 'cache')
+  way = get.FetchOptions('gs://bucket/mirror', yes=True, cache_dir=tmp_path / 'cache')
   for _ in range(2):  # the second time it is there
-    get.dataset(entry, files.place('gs://bucket/data'), way)
+    get.dataset(entry, files.to_path('gs://bucket/data'), way)
   assert (bucket / 'data' / 'voc' / 'f.tar').read_bytes() == b'bytes'
   assert not list((tmp_path / 'cache' / 'staged').glob('f.tar'))

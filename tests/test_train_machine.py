@@ -80,7 +80,7 @@ def test_a_run_that_was_trained_here_has_this_machines_values(tmp_path):
   folder = received(tmp_path / 'run')
   mine = DEFAULTS | {'data_dir': '/mine', 'compile_cache': '', 'data.timeout': 5.0}
   groups = {'data': {'timeout': 5.0, 'name': 'x'}, 'log': {'wandb': ''}, 'seed': 7, 'augment': ()}
-  machine.remember(folder, {'data_dir': '/mine', 'compile_cache': '', **groups})
+  machine.save(folder, {'data_dir': '/mine', 'compile_cache': '', **groups})
   assert machine_values(load_experiment(folder)) == mine
   moved = folder.rename(tmp_path / 'moved')
   assert machine_values(load_experiment(moved)) == DEFAULTS
@@ -108,15 +108,15 @@ def test_a_received_run_imports_nothing(group, tmp_path, monkeypatch):
   assert not (tmp_path / 'ran').exists()
   saved = load_config(folder)
   monkeypatch.setenv('JAXSEG_IMPORTS', 'mine,strange')
-  assert machine.adopted(folder, saved)[group] == configs.plain(OWN[group])
+  assert machine.apply(folder, saved)[group] == configs.plain(OWN[group])
   monkeypatch.delenv('JAXSEG_IMPORTS')
-  machine.remember(folder, saved)
-  assert machine.adopted(folder, saved)[group] == configs.plain(OWN[group])
+  machine.save(folder, saved)
+  assert machine.apply(folder, saved)[group] == configs.plain(OWN[group])
 
 
 def test_scores_in_one_word_are_imported_too(tmp_path):
   with pytest.raises(UserError, match=r'\(a\.b, c\.d\).*JAXSEG_IMPORTS=a,c'):
-    machine.adopted(tmp_path, {'eval': {'scores': 'dice,a.b, c.d'}})
+    machine.apply(tmp_path, {'eval': {'scores': 'dice,a.b, c.d'}})
 
 
 def test_without_a_cache_nothing_is_remembered(tmp_path, monkeypatch):
@@ -124,12 +124,12 @@ def test_without_a_cache_nothing_is_remembered(tmp_path, monkeypatch):
   (tmp_path / 'file').touch()
   for place in (str(tmp_path / 'file'), 'gs://b/c'):
     monkeypatch.setenv('JAXSEG_CACHE', place)
-    machine.remember(folder, make_experiment().config)
+    machine.save(folder, make_experiment().config)
     assert machine_values(load_experiment(folder)) == DEFAULTS
   monkeypatch.delenv('JAXSEG_CACHE')
   monkeypatch.delenv('HOME')
   monkeypatch.setattr('pwd.getpwuid', {}.__getitem__)
-  machine.remember(folder, make_experiment().config)
+  machine.save(folder, make_experiment().config)
   assert machine_values(load_experiment(folder)) == DEFAULTS
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxseg import console
 from jaxseg.train import times as module
-from jaxseg.train.times import PARTS, Profile, Times, told, total
+from jaxseg.train.times import PARTS, Profile, Times, describe, total
 from jaxseg.types import UserError
 
 
@@ -91,9 +91,9 @@ def test_all_starts_of_a_run_together():
   sessions = [{'seconds': one}, {'started': 'and killed before its first save'}, {'seconds': one}]
   found = total(sessions)
   assert (found['wall'], found['steps'], found['figures']) == (120.0, 90.0, 0.0)
-  text = told(found, 3)
+  text = describe(found, 3)
   assert text.startswith('2m00s in 3 starts: steps 75%, compile 20%, other 5%, ')
-  assert told(one, 1).startswith('1m00s: steps 75%') and total([{}]) == {}
+  assert describe(one, 1).startswith('1m00s: steps 75%') and total([{}]) == {}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,6 @@ def test_a_trace_of_some_steps(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('text', ['', ':', 'x', '0:3', '5:4', '1:2:3', '-1:2', '²:3'])
 def test_a_span_of_steps_that_is_none(text):
-  assert console.span('4:6') == (4, 6) and console.span('5') == (5, 5)
+  assert console.step_range('4:6') == (4, 6) and console.step_range('5') == (5, 5)
   with pytest.raises(argparse.ArgumentTypeError, match='give '):
-    console.span(text)
+    console.step_range(text)

@@ -181,7 +181,7 @@ def test_a_stuck_file_while_records_are_built(own, tmp_path):
 
 
 def test_a_stuck_mask_while_its_ids_are_looked_for(own, tmp_path):
-  line = stuck_in(lambda: mask_set.look(sorted((own / 'train/masks').iterdir())))
+  line = stuck_in(lambda: mask_set.inspect(sorted((own / 'train/masks').iterdir())))
   assert f'with {own / "train/masks/5.png"} under way' in line
   assert not list((tmp_path / 'cache' / 'folder').rglob('*'))
 

@@ -63,7 +63,7 @@ def make_workdir(path, experiment, classes=CLASSES):
   """Writes config, classes and a checkpoint at step 1; returns the path."""
   folder = RunFolder(path, experiment.config)
   folder.write_facts(classes, 'no device')
-  machine.remember(path, experiment.config)
+  machine.save(path, experiment.config)
   score = experiment.task.headline
   checkpoints = Checkpoints(path / 'checkpoints', metric=score)
   checkpoints.save(1, make_state(experiment), {score: 0.5})

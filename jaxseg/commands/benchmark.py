@@ -14,8 +14,8 @@ from jaxseg.types import LONGEST
 
 
 def main(parser: console.Parser) -> None:
-  add, words = parser.add_argument, console.words
-  count, side = console.whole(1), console.whole(0, LONGEST)
+  add, words = parser.add_argument, console.names
+  count, side = console.integer(1), console.integer(0, LONGEST)
   add('--config', help='configs/NAME.py[:variant,...]; all modes but scale and reading need it')
   add(
     '--mode',
@@ -24,13 +24,13 @@ def main(parser: console.Parser) -> None:
     help='of train,infer,memory,input,loop (default: all), or fit, spatial, detection, scale, reading',
   )
   add('--compare', type=words, default=(), help='of torch,flax: timed in turn with ours')
-  add('--batch', type=console.several(count), default=(), help="images; default: the config's")
+  add('--batch', type=console.list_of(count), default=(), help="images; default: the config's")
   add('--crop', type=console.size, action='append', default=[], help='size of the images')
   add('--trials', type=count, default=5, help='rounds of which medians are taken')
   add('--steps', type=count, default=20, help='of the training loop, and batches of input alone')
   add('--json', help='write the figures to this file')
   add('--matmul', type=side, default=0, help="side of the yardstick's matrix product")
-  add('--images', type=console.several(count), default=(1000, 10000), help='for --mode=scale')
+  add('--images', type=console.list_of(count), default=(1000, 10000), help='for --mode=scale')
   flags = parser.parse()
   if flags.mode == ('scale',):
     from jaxseg.tools.benchmark import scale

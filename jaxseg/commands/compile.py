@@ -16,12 +16,12 @@ from jaxseg import console
 
 
 def main(parser: console.Parser) -> None:
-  add, words = parser.add_argument, console.words
+  add, words = parser.add_argument, console.names
   add('--config', help='configs/NAME.py[:variant,...]')
   add('--all', action='store_true', help='every baseline of configs/; with --config only its row')
   add('--topology', type=words, required=True, help='slices such as v5e-8; several with --all')
   add('--mode', type=words, default=('train',), help='of train,eval,predict; several with --all')
-  add('--batch', type=console.whole(1), help="images over all chips; default: the config's")
+  add('--batch', type=console.integer(1), help="images over all chips; default: the config's")
   add('--crop', type=console.size, help="size of the images; default: the training's")
   add('--layers', default='ours', help="ours, stock (Flax's and lax's), or each: a table of both")
   add('--price-per-chip-hour', type=console.number(0, 1e6), help='adds the cost of the steps')

@@ -25,7 +25,7 @@ def main(parser: console.Parser) -> None:
   plans.add_argument('--list', default='', help='CSV file: image, mask and perhaps split')
   plans.add_argument('--model', default='', help='network; default: one that suits the data')
   plans.add_argument(
-    '--folds', type=console.whole(0, 1000), default=0, help='parts, each to be held out once'
+    '--folds', type=console.integer(0, 1000), default=0, help='parts, each to be held out once'
   )
   plans.add_argument('--overwrite', action='store_true', help='replace the file')
   flags = parser.parse(without_config='plan')
@@ -42,8 +42,8 @@ def main(parser: console.Parser) -> None:
 
     given = {k: getattr(flags, k) for k in ('folder', 'images', 'masks', 'model', 'folds')}
     options = config.options('data.options', flags.overrides)
-    wish = own_data.Wish(listed=flags.list, options=options, **given)
-    plan.plan(wish, flags.output, overwrite=flags.overwrite)
+    request = own_data.Request(listed=flags.list, options=options, **given)
+    plan.plan(request, flags.output, overwrite=flags.overwrite)
     return
   parser.require(flags, 'config')
   settings = config.load(flags.config, flags.overrides)

@@ -17,7 +17,7 @@ def main(parser: console.Parser) -> None:
   add('--split', help="default: the config's eval_split")
   add(
     '--scores',
-    type=console.words,
+    type=console.names,
     default=(),
     help="of jaxseg/metrics, beside the task's and the data set's own: boundary (of SegNet's paper, slow), "
     "components (COCO's AP of the mask's), matching (objects found, missed, made up), seg, dice, neurites, "
@@ -31,7 +31,7 @@ def main(parser: console.Parser) -> None:
   flags = parser.parse()
   from jaxseg.train.devices import hosts
 
-  with hosts.joined(flags.coordinator, flags.processes, flags.process):
+  with hosts.join(flags.coordinator, flags.processes, flags.process):
     from jaxseg.predict import evaluate
 
     common = dict(split=flags.split, step=flags.step, options=options.from_flags(flags))

@@ -32,7 +32,7 @@ def main(parser: console.Parser) -> None:
   options.add_flags(parser)
   add(
     '--multiple',
-    type=console.whole(0, LONGEST),
+    type=console.integer(0, LONGEST),
     default=0,
     help="share programs between sizes rounded up to it, at other numbers than evaluation's",
   )
@@ -51,7 +51,7 @@ def main(parser: console.Parser) -> None:
     step=flags.step,
     overwrite=flags.overwrite,
     skip_existing=flags.skip_existing,
-    wanted=job.Wanted(flags.overlay, flags.probabilities, flags.uncertainty),
+    outputs=job.Outputs(flags.overlay, flags.probabilities, flags.uncertainty),
     options=options.from_flags(flags),
   )
   if bad:

@@ -15,11 +15,11 @@ def main(parser: console.Parser) -> None:
     '--workdir', required=True, help='folder for checkpoints, metrics and figures'
   )
   parser.add_argument(
-    '--stop_at', type=console.whole(1), help='stop (and save) at this step, as if interrupted'
+    '--stop_at', type=console.integer(1), help='stop (and save) at this step, as if interrupted'
   )
   parser.add_argument(
     '--profile',
-    type=console.span,
+    type=console.step_range,
     help='FIRST:LAST: trace these steps into WORKDIR/profile (XProf)',
   )
   parser.add_hosts()
@@ -29,7 +29,7 @@ def main(parser: console.Parser) -> None:
   from jaxseg.train.devices import hosts
 
   build.experiment(settings).check_data()  # before JAX starts and hosts wait for each other
-  with hosts.joined(flags.coordinator, flags.processes, flags.process):
+  with hosts.join(flags.coordinator, flags.processes, flags.process):
     from jaxseg import report
     from jaxseg.train.train import train
 

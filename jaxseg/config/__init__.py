@@ -67,7 +67,7 @@ class Settings:
     compile_cache: folder of compiled programs; '' disables the cache.
     data_dir: folder that holds camvid/, isbi2012/, ...; '' is $JAXSEG_DATA, else ~/jaxseg_data.
     cache_dir: of built records; '' is $JAXSEG_CACHE, else ~/.cache/jaxseg.
-    mirror: of data and weights, tried before their own URLs (jaxseg.fetch.get.Way); '' is
+    mirror: of data and weights, tried before their own URLs (jaxseg.fetch.get.FetchOptions); '' is
       $JAXSEG_MIRROR, if set.
     init_from: start from this workdir's or weight file's parameters, or from published weights by name:
       'imagenet', 'torchvision:resnet50' and so on (jaxseg/fetch/manifest.toml).
@@ -169,8 +169,8 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
   Raises:
     UserError: no such file, variant or key, or a value of the wrong type.
   """
-  path, argument = config_files.found(spec)
-  config = config_files.made(path, argument)
+  path, argument = config_files.resolve(spec)
+  config = config_files.run_config(path, argument)
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'{path}: get_config returned {config!r}: return what jaxseg.config.base() gave'

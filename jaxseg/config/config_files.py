@@ -27,10 +27,10 @@ def config_module(name: str) -> ModuleType:
   Args:
     name: of its file, such as 'pspnet_ade20k'.
   """
-  return _module(found(name)[0])
+  return _module(resolve(name)[0])
 
 
-def made(path: str, argument: str) -> Any:
+def run_config(path: str, argument: str) -> Any:
   """Returns the result of a config file's get_config."""
   try:
     return _module(path).get_config(argument or None)
@@ -44,12 +44,12 @@ def made(path: str, argument: str) -> Any:
     raise UserError(f'{where}: {type(e).__name__}: {" ".join(str(e).split())}') from e
 
 
-def listed() -> dict[str, tuple[str, ...]]:
+def shipped() -> dict[str, tuple[str, ...]]:
   """Returns the names of the configs included in jaxseg, with their variants."""
   known = {}
   for file in _shipped():
     try:
-      made(file, '?')  # no config has it: the error lists those it has
+      run_config(file, '?')  # no config has it: the error lists those it has
     except UnknownVariant as e:
       known[Path(file).stem] = e.known
   return known
@@ -64,7 +64,7 @@ def baselines(folder: str) -> Iterator[tuple[str, str]]:
       yield f'{folder}/{file.name}' + (f':{variant}' if variant else ''), heading
 
 
-def found(spec: str) -> tuple[str, str]:
+def resolve(spec: str) -> tuple[str, str]:
   """Splits a spec into a config's file and its variants; the file's name may contain colons too."""
   words, known = spec.split(':'), {Path(file).stem: file for file in _shipped()}
   for count in range(len(words), 0, -1):

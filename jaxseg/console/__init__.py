@@ -1,13 +1,22 @@
 """Command line handling shared by all launchers: `flags`, `speaking`, `ending`."""
 
-from jaxseg.console.ending import leave_terminal, run, tell
-from jaxseg.console.flags import Parser, folders, number, several, size, span, whole, words
+from jaxseg.console.ending import detach_terminal, report_error, run
+from jaxseg.console.flags import (
+  Parser,
+  folders,
+  integer,
+  list_of,
+  names,
+  number,
+  size,
+  step_range,
+)
 from jaxseg.console.speaking import (
   Progress,
   Table,
   command,
   duration,
-  installing,
+  install_hint,
   overwrite,
   plain,
   say,
@@ -17,20 +26,20 @@ __all__ = [
   'Parser',
   'Progress',
   'Table',
+  'list_of',
   'command',
+  'detach_terminal',
   'duration',
   'folders',
-  'installing',
-  'leave_terminal',
+  'install_hint',
+  'integer',
+  'names',
   'number',
   'overwrite',
   'plain',
+  'report_error',
   'run',
   'say',
-  'several',
   'size',
-  'span',
-  'tell',
-  'whole',
-  'words',
+  'step_range',
 ]

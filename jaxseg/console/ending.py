@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 
 from jaxseg import files
-from jaxseg.console.speaking import installing, say
+from jaxseg.console.speaking import install_hint, say
 from jaxseg.types import StuckError, UserError
 
 # Errors of files and folders that the user named for which Python has no exception class.
@@ -35,7 +35,7 @@ def run(main: Callable[[], None]) -> None:
     main()
     _flush()
   except KeyboardInterrupt as error:
-    _leave(tell(error))  # a normal exit crashes in threads running JAX
+    _leave(report_error(error))  # a normal exit crashes in threads running JAX
   except SystemExit:
     _flush()
     raise
@@ -44,7 +44,7 @@ def run(main: Callable[[], None]) -> None:
       _leave_unread(128 + signal.SIGPIPE)
     if _message(error) is None:
       raise
-    status = tell(error)
+    status = report_error(error)
     if isinstance(error, StuckError):  # a normal exit would wait for the stuck thread
       _leave(status)
     try:
@@ -83,7 +83,7 @@ def _is_unread() -> bool:
     return False
 
 
-def leave_terminal() -> None:
+def detach_terminal() -> None:
   """Redirects output to a closed terminal to /dev/null, as writing to it fails."""
   for descriptor in (1, 2):
     with contextlib.suppress(OSError):  # closed
@@ -103,7 +103,7 @@ def _leave(status: int) -> None:
   os._exit(status)
 
 
-def tell(error: BaseException, *, quiet: bool = False) -> int:
+def report_error(error: BaseException, *, quiet: bool = False) -> int:
   """Prints a user's error in one line, any other with its traceback; returns the exit status."""
   message = _message(error)
   if isinstance(error, SystemExit):
@@ -132,7 +132,7 @@ def _message(error: BaseException) -> str | None:
   if isinstance(error, ImportError) and 'failed to map segment' in str(error):  # ulimit -v
     return f'this machine has too little memory ({error})'
   if isinstance(error, ImportError) and 'gcsfs' in str(error):
-    return f"gs:// needs Google's libraries: {installing('gcs')}"
+    return f"gs:// needs Google's libraries: {install_hint('gcs')}"
   return None
 
 

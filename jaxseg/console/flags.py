@@ -40,13 +40,13 @@ class Parser(argparse.ArgumentParser):
       self.error(f'{flags.job} needs {" and ".join(absent)}')
 
   def add_hosts(self) -> None:
-    """Adds the flags of `jaxseg.train.devices.hosts.joined`; TPU pods and Slurm need none of them."""
+    """Adds the flags of `jaxseg.train.devices.hosts.join`; TPU pods and Slurm need none of them."""
     add = self.add_argument
     add('--coordinator', help='HOST:PORT of the first of several processes')
     add(
-      '--processes', type=whole(1), help='how many there are; 1: alone, whatever the cluster says'
+      '--processes', type=integer(1), help='how many there are; 1: alone, whatever the cluster says'
     )
-    add('--process', type=whole(0), help="this one's number, from 0")
+    add('--process', type=integer(0), help="this one's number, from 0")
 
   def add_runs(self) -> None:
     """Adds the flags that name trained runs and their checkpoint."""
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
     return flags
 
 
-def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
+def integer(least: int, most: int = LARGEST) -> Callable[[str], int]:
   """Returns a type for `add_argument`: a whole number from `least` to `most`."""
   limit = f', at most {most}' if most < LARGEST else ''
   return _type(int, least, most, f'give a whole number, {least} or more{limit}')
@@ -101,33 +101,33 @@ def _type(kind: type, least: float, most: float, allowed: str) -> Callable[[str]
   return read
 
 
-def several(one: Callable[[str], Any]) -> Callable[[str], tuple]:
+def list_of(one: Callable[[str], Any]) -> Callable[[str], tuple]:
   """Returns a type for `add_argument`: 'a,b,c', each parsed by `one`."""
   return lambda text: tuple(map(one, text.split(',')))
 
 
-def span(text: str) -> tuple[int, int]:
+def step_range(text: str) -> tuple[int, int]:
   """Reads 'FIRST:LAST', two whole numbers from 1; a type for `add_argument`."""
   first, _, last = text.partition(':')
-  numbers = whole(1)(first), whole(1)(last or first)
+  numbers = integer(1)(first), integer(1)(last or first)
   if numbers[0] > numbers[1]:
     raise argparse.ArgumentTypeError(f'{text!r}: give FIRST:LAST, the smaller first')
   return numbers
 
 
-def words(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
   """Reads 'one,two'; a type for `add_argument`."""
   return tuple(part.strip() for part in text.split(',') if part.strip())
 
 
 def folders(text: str) -> tuple[str, ...]:
   """Reads 'runs/a,runs/b', or an existing folder with a comma in its name; a type for `add_argument`."""
-  return (text,) if os.path.isdir(text) else words(text) or (text,)
+  return (text,) if os.path.isdir(text) else names(text) or (text,)
 
 
 def size(text: str) -> tuple[int, int]:
   """Reads 'H,W', or 'N' for a square; a type for `add_argument`."""
-  sides = several(whole(1, LONGEST))(text)
+  sides = list_of(integer(1, LONGEST))(text)
   if len(sides) > 2:
     raise argparse.ArgumentTypeError(f'{text!r}: give height,width, as in 512,512')
   return sides * 2 if len(sides) == 1 else sides

@@ -115,7 +115,7 @@ def _clone() -> Path | None:
   return root if (root / 'setup.py').is_file() else None
 
 
-def installing(extra: str) -> str:
+def install_hint(extra: str) -> str:
   """Returns the command that installs an extra of setup.py: that of a clone, else its packages."""
   if root := _clone():
     return f"pip install -e '{'.' if Path.cwd() == root else root}[{extra}]'"

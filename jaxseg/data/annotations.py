@@ -12,7 +12,7 @@ import numpy as np
 from jaxseg.data import image_files, outlines, records
 from jaxseg.data.formats import pictures
 from jaxseg.data.geometry import Size
-from jaxseg.data.outlines import Piece
+from jaxseg.data.outlines import CroppedMask
 from jaxseg.types import VOID, UserError
 
 _SLACK, _FACTOR = 16, 4  # pixels and factor by which a stated area may differ from the outline's
@@ -73,7 +73,7 @@ class Layout:
 
   Attributes:
     words: a description for messages.
-    splits: images by split: 'train', 'val', 'test', and WHOLE for those assigned to none.
+    splits: images by split: 'train', 'val', 'test', and UNDIVIDED for those assigned to none.
     names: class names, background first.
     read: reads a Raw's annotations; depends only on its files, the names and the format.
     category_ids: the data's own class ids, () if they are indices of `names`.
@@ -164,14 +164,14 @@ def _frame(path: Path, told: Size | None, exif: str | None) -> tuple[Size, int]:
   return (upright, 1) if told == upright else (stored, orientation)
 
 
-def _pixels(one: Annotation, size: Size) -> Piece:
+def _pixels(one: Annotation, size: Size) -> CroppedMask:
   piece = outlines.rasterise(one.outline, size)
   if not piece.mask.size and one.area is None:
-    return outlines.pixel_of(one.outline, size)
+    return outlines.nearest_pixel(one.outline, size)
   return piece
 
 
-def _area(one: Annotation, piece: Piece) -> float:
+def _area(one: Annotation, piece: CroppedMask) -> float:
   if one.area is None:
     return float(np.count_nonzero(piece.mask))
   [area] = outlines.numbers([one.area], 'its area')
@@ -180,7 +180,7 @@ def _area(one: Annotation, piece: Piece) -> float:
   return float(area)
 
 
-def _box(one: Annotation, piece: Piece, size: Size) -> Sequence[float]:
+def _box(one: Annotation, piece: CroppedMask, size: Size) -> Sequence[float]:
   if one.box is None:
     return piece.box
   box = outlines.numbers(one.box, 'its box')
@@ -191,7 +191,9 @@ def _box(one: Annotation, piece: Piece, size: Size) -> Sequence[float]:
   return np.clip(box, 0, (width, height, width, height))
 
 
-def _compare(one: Annotation, piece: Piece, box: Sequence[float], area: float, size: Size) -> None:
+def _compare(
+  one: Annotation, piece: CroppedMask, box: Sequence[float], area: float, size: Size
+) -> None:
   """Rejects a box or an area that clearly contradicts the outline, such as in other units or order.
 
   If the pixels disagree, the corners may agree: an outline thinner than a pixel hardly fills any.
@@ -200,7 +202,7 @@ def _compare(one: Annotation, piece: Piece, box: Sequence[float], area: float, s
     return
   pixels, most = int(np.count_nonzero(piece.mask)), 2 + max(piece.mask.shape) / 8
   right_area, right_box = _agrees(area, pixels), _distance(box, piece.box) <= most
-  if not (right_area and right_box) and not isinstance(one.outline, (dict, Piece)):
+  if not (right_area and right_box) and not isinstance(one.outline, (dict, CroppedMask)):
     corners, covered = outlines.extent(one.outline, size)
     right_area, right_box = right_area or _agrees(area, covered), _distance(box, corners) <= most
   if not right_area:
@@ -224,7 +226,7 @@ def _distance(box: Sequence[float], other: Sequence[float]) -> float:
 
 
 def paint(
-  pieces: Sequence[Piece], classes: np.ndarray, crowd: np.ndarray, size: Size
+  pieces: Sequence[CroppedMask], classes: np.ndarray, crowd: np.ndarray, size: Size
 ) -> np.ndarray:
   """Returns the class of each pixel's smallest object, uint8 [h, w]; crowds are void, beneath all others."""
   label = np.zeros(size, np.uint8)

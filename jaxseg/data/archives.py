@@ -18,7 +18,7 @@ def data_root(data_dir: str | os.PathLike | None = None) -> Path:
     UserError: the folder does not exist.
     StuckError: its disk does not answer.
   """
-  root = files.place(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data')
+  root = files.to_path(data_dir or os.environ.get('JAXSEG_DATA') or '~/jaxseg_data')
   [there] = threads.results(lambda folder: folder.is_dir(), [root], name=str)
   if not there:
     raise UserError(

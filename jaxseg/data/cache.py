@@ -22,7 +22,7 @@ def publish(folder: Path, make: Callable[[Path], None]) -> None:
   building = folder.parent / f'.building-{uuid.uuid4().hex}'
   building.mkdir()  # not mkdtemp, which makes private folders
   try:
-    with files.full_disk_told(folder.parent):
+    with files.explain_full_disk(folder.parent):
       make(building)
     try:
       building.rename(folder)
@@ -66,19 +66,19 @@ def cache_root(cache_dir: str | os.PathLike | None) -> Path:
   given = cache_dir or os.environ.get('JAXSEG_CACHE') or '~/.cache/jaxseg'
   if files.is_remote(given):
     raise UserError(f'the cache folder {given} must be on this machine: set config.cache_dir')
-  return files.for_libraries(given)
+  return files.to_utf8_path(given)
 
 
-def remembered(path: Path, make: Callable[[], Any]) -> Any:
+def cached(path: Path, make: Callable[[], Any]) -> Any:
   """Returns the JSON-able value cached in a file, computed and written if absent."""
-  value = recalled(path)
+  value = load(path)
   if value is None:
     value = make()
-    remember(path, value)
+    save(path, value)
   return value
 
 
-def recalled(path: Path) -> Any:
+def load(path: Path) -> Any:
   """Returns the value cached in a file, None if it is missing or damaged."""
   try:
     return files.read_json(path)
@@ -86,7 +86,7 @@ def recalled(path: Path) -> Any:
     return None
 
 
-def remember(path: Path, value: Any) -> None:
+def save(path: Path, value: Any) -> None:
   """Caches a JSON-able value in a file."""
   make_folder(path.parent)
   files.write_text(path, json.dumps(value))

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxseg.data import class_files, mask_files, pages
 from jaxseg.data.class_files import Color, Entry
-from jaxseg.data.problems import some
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import VOID, UserError, as_seen
 
 _MAX_CLASSES = 255
@@ -160,7 +160,7 @@ def label_of_colors(mask: mask_files.Mask, colors: Mapping[Color, int]) -> np.nd
   unknown = [(c >> 16, c >> 8 & 255, c & 255) for c in present.tolist() if c not in table]
   if unknown:
     raise UserError(
-      f'{path}: colours {some(unknown, 4)} are not in the class list, which '
+      f'{path}: colours {abbreviate(unknown, 4)} are not in the class list, which '
       f"has {', '.join(map(str, colors))}; correct the mask, or add 'void r g b' to the list"
     )
   return np.array([table[c] for c in present.tolist()], np.uint8)[inverse.reshape(codes.shape)]

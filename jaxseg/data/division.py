@@ -13,8 +13,8 @@ from typing import Literal
 from jaxseg.data import layouts, records, split_lists
 from jaxseg.data.formats.splits import check_fold, hold_out, split_of
 from jaxseg.data.pages import read_header
-from jaxseg.data.pairing import WHOLE, Layout, Pair, Pairs
-from jaxseg.data.problems import BadFiles, MissingSplit, tell
+from jaxseg.data.pairing import UNDIVIDED, Layout, Pair, Pairs
+from jaxseg.data.problems import BadFiles, MissingSplit, warn_once
 from jaxseg.types import UserError
 
 _FURTHER = re.compile(r'(.+)[ _\-.]\(?\d+\)?')  # a name and a number
@@ -64,7 +64,7 @@ class Division:
       _refuse_unpaired(root, pairs)
     elif pairs.left_out():
       _refuse_further(root, pairs)
-      tell([f'{root}: left out are {pairs.left_out()}'])
+      warn_once([f'{root}: left out are {pairs.left_out()}'])
     return {s: _raws(root, found) for s, found in self._divided(root, pairs.splits).items()}
 
   def pairs(self, root: Path) -> Pairs:
@@ -72,11 +72,13 @@ class Division:
     layout = self.layout if self.layout.options() else layouts.find(root)
     pairs = layout.pairs(root)
     pairs = in_pages(pairs) if self.pages else pairs
-    return pairs if layout.listed or pairs.splits.keys() != {WHOLE} else _as_listed(root, pairs)
+    return pairs if layout.listed or pairs.splits.keys() != {UNDIVIDED} else _as_listed(root, pairs)
 
   def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
     """Holds out one of the folds, or a fifth of the undivided pairs."""
-    pooled = [s for s in (WHOLE, 'train', 'val') if s in splits and (self.folds or s == WHOLE)]
+    pooled = [
+      s for s in (UNDIVIDED, 'train', 'val') if s in splits and (self.folds or s == UNDIVIDED)
+    ]
     pool = [pair for split in pooled for pair in splits[split]]
     if not pool:
       return dict(splits)
@@ -112,13 +114,13 @@ def _as_listed(root: Path, pairs: Pairs) -> Pairs:
   Unlisted images are left out if there is a list of 'train', else they are 'train'.
   """
   of_image: dict[str, list[Pair]] = {}
-  for pair in pairs.splits[WHOLE]:
+  for pair in pairs.splits[UNDIVIDED]:
     of_image.setdefault(os.path.relpath(pair.image, root), []).append(pair)
   told, lists = split_lists.find(root, list(of_image))
   if not lists:
     told = {path: split_of(PurePosixPath(path).stem) for path in of_image}
     lists, words = ['the names of files'], set(told.values())
-    if WHOLE in words or 'train' not in words or len(words) == 1:
+    if UNDIVIDED in words or 'train' not in words or len(words) == 1:
       return pairs
   rest = '' if 'train' in told.values() else 'train'
   divided: dict[str, list[Pair]] = {}

@@ -51,7 +51,7 @@ def contents(paths: Sequence[Path], cache_dir: str | os.PathLike | None = None) 
   """
   name = hashlib.sha256(b'\n'.join(os.fsencode(path) for path in paths)).hexdigest()[:16]
   memory = cache.cache_root(cache_dir) / 'digests' / f'{name}.json'
-  before: list[_Known] = cache.recalled(memory)
+  before: list[_Known] = cache.load(memory)
   if not (isinstance(before, list) and len(before) == len(paths)):
     before = [None] * len(paths)
 
@@ -67,7 +67,7 @@ def contents(paths: Sequence[Path], cache_dir: str | os.PathLike | None = None) 
   if wrong:
     raise BadFiles(*zip(*wrong, strict=True))
   if found != before:
-    cache.remember(memory, found)
+    cache.save(memory, found)
   return [known[-1] for known in found]
 
 

@@ -140,7 +140,7 @@ def fitted(
     values = _luma(values)
   elif have != channels:
     raise UserError(
-      f'{name} has {have} channels, and {channels} are wanted: config.data.mean and std have a value '
+      f'{name} has {have} channels, and {channels} are expected: config.data.mean and std have a value '
       'for each channel of the images'
     )
   return np.ascontiguousarray(_typed(values, dtype, name))
@@ -157,7 +157,7 @@ def _typed(values: np.ndarray, dtype: str, name: Path | str) -> np.ndarray:
     values = values.astype(np.int16)
   if values.dtype != dtype and dtype != 'float32':
     raise UserError(
-      f'{name} is {values.dtype}, and {dtype} is wanted: set config.data.dtype to the type of all '
+      f'{name} is {values.dtype}, and {dtype} is expected: set config.data.dtype to the type of all '
       'images (and mean and std to its units), or to float32, which takes every type by its values'
     )
   if values.dtype.kind in 'iu' and dtype == 'float32':

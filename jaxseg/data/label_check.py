@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data import cache
-from jaxseg.data.problems import BadFiles, some
+from jaxseg.data.problems import BadFiles, abbreviate
 from jaxseg.data.statistics import LabelHistogram, label_histogram
 from jaxseg.types import UserError
 
@@ -33,7 +33,7 @@ def scan(source, *, cache_dir: str | None = None) -> LabelHistogram:
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in counts.items()}
 
   key = hashlib.sha256(f'{identity}|{source.num_classes}'.encode()).hexdigest()[:16]
-  fields = cache.remembered(cache.cache_root(cache_dir) / 'label_scans' / f'{key}.json', count)
+  fields = cache.cached(cache.cache_root(cache_dir) / 'label_scans' / f'{key}.json', count)
   invalid = {int(index): tuple(ids) for index, ids in fields.pop('invalid').items()}
   arrays = {k: np.asarray(v, np.int64) if isinstance(v, list) else v for k, v in fields.items()}
   return LabelHistogram(**arrays, invalid=invalid)
@@ -60,7 +60,7 @@ def check(*sources, cache_dir: str | None = None) -> list[str]:
         'masks of 0 and 255 need two classes (see the folder dataset)'
       )
     absent = [n for n, count in zip(source.class_names, histogram.counts, strict=True) if not count]
-    never = f', never present: {some(absent, _SHOWN)}' if absent else ''
+    never = f', never present: {abbreviate(absent, _SHOWN)}' if absent else ''
     lines.append(f'{source.split}: {histogram.void_share:.1%} void{never}')
   return lines
 
@@ -69,7 +69,7 @@ def invalid_files(source, histogram: LabelHistogram) -> list[str]:
   """Returns a line for each file with ids that are neither a class nor void."""
   name = getattr(source, 'file_name', None) or (lambda i: source[i]['file_name'])
   return [
-    f'{source.split}: {name(i)}: label ids {some(ids, _SHOWN)} are not among the {source.num_classes} '
+    f'{source.split}: {name(i)}: label ids {abbreviate(ids, _SHOWN)} are not among the {source.num_classes} '
     f'classes (0..{source.num_classes - 1}, 255 is void)'
     for i, ids in histogram.invalid.items()
   ]

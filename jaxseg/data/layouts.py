@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from jaxseg.data.pages import SUFFIXES
-from jaxseg.data.pairing import WORDS, Layout, list_files, meant
-from jaxseg.data.problems import some, tell
+from jaxseg.data.pairing import WORDS, Layout, list_files, match_path
+from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
 
 _MASK_WORDS = ('mask', 'label', 'annot', 'segm', 'truth', 'target', 'matte')  # anywhere in a name
@@ -61,7 +61,9 @@ def find(root: Path, *, objects: bool = False) -> Layout:
     if pairs
   ]
   if not tried:
-    raise UserError(f'{root}: no masks were found for images such as {some(paths, 2)}: {REMEDY}')
+    raise UserError(
+      f'{root}: no masks were found for images such as {abbreviate(paths, 2)}: {REMEDY}'
+    )
   best = max(score for score, *_ in tried)
   (layout, pairs), *further = [(layout, pairs) for score, layout, pairs in tried if score == best]
   for other, others in further:
@@ -79,16 +81,16 @@ def _tell_of_splits(root: Path, layout: Layout, images: Iterable[str]) -> None:
   folders = {part for path in images for part in PurePosixPath(path).parts[:-1]}
   named = sorted(part for part in folders if '{split}' in _with_split(part))
   if named and '{split}' not in layout.images:
-    tell(
+    warn_once(
       [
-        f'{root}: {some(named)} are taken for no splits, for images lie in other folders beside them'
+        f'{root}: {abbreviate(named)} are taken for no splits, for images lie in other folders beside them'
       ]
     )
 
 
 def _keys(paths: Iterable[str], folder: str) -> Keyed:
   pattern = f'{folder}*'
-  found = (meant(pattern, path) for path in paths)
+  found = (match_path(pattern, path) for path in paths)
   return [((f.split, *f.key), f.path) for f in found if f]
 
 

@@ -2,7 +2,7 @@
 
 A mask is what its file stores, not what viewers show: palette indices, grey values of any bit depth
 unchanged (0 is 0 even where TIFF or ImageJ shows it as white), 1-bit masks as 0 and 1. Ambiguities of
-a single mask are not resolved here: `Facts` describe a mask, and how to read masks is decided for
+a single mask are not resolved here: `MaskSummary` describes a mask, and how to read masks is decided for
 all of a set (data/classlist.py, datasets/folder.py).
 """
 
@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 
 from jaxseg.data import pages
-from jaxseg.data.problems import some
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import VOID, UserError
 
 Color = tuple[int, int, int]
 
-MANY = 1024  # distinct values of a mask; Facts list no more
+MANY = 1024  # distinct values of a mask; MaskSummary lists no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Mask:
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class MaskSummary:
   """The contents of one mask, for decisions about a set; serialisable as JSON.
 
   Attributes:
@@ -136,7 +136,7 @@ class Facts:
   hidden: tuple[Color, ...] = ()
 
   @classmethod
-  def of_json(cls, values: Mapping[str, Any]) -> Facts:
+  def of_json(cls, values: Mapping[str, Any]) -> MaskSummary:
     """Returns the facts that dataclasses.asdict turned into JSON."""
     listed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return cls(**listed | {k: tuple(map(tuple, values[k])) for k in ('colors', 'solid', 'hidden')})
@@ -200,7 +200,7 @@ def _of_numbers(
   return Mask(path, 'colour', ids, pixels=values, **common)
 
 
-def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
+def summarize(path: Path, pages: Sequence[int | None] = (None,)) -> MaskSummary:
   """Returns the facts of a mask, or of these pages of a stack together; errors as `read`."""
   ids, colors, alpha, solid, hidden = set(), set(), set(), set(), set()
   for page in pages:
@@ -221,7 +221,7 @@ def read_facts(path: Path, pages: Sequence[int | None] = (None,)) -> Facts:
   else:
     listed = sorted(colors)
   rest = mask.orientation, mask.size, mask.white_is_zero, mask.highest, tuple(sorted(solid))
-  return Facts(
+  return MaskSummary(
     mask.kind, ids, tuple(listed), tuple(sorted(alpha)), *rest, mask.nodata, tuple(sorted(hidden))
   )
 
@@ -276,7 +276,7 @@ def check_ids(mask: np.ndarray, table: Mapping[int, int], path: Path) -> list[in
   unknown = [i for i in ids if i not in table]
   if unknown:
     raise UserError(
-      f'{path}: label ids {some(unknown)} are not among the allowed ids {describe_ids(table)}; '
+      f'{path}: label ids {abbreviate(unknown)} are not among the allowed ids {describe_ids(table)}; '
       'correct the mask or the class list'
     )
   return ids

@@ -1,7 +1,7 @@
 """Decides how all masks of a set are read: by ids, colours or alpha.
 
 A single mask does not show whether 255 is void or an object, or whether its palette is also that of the
-others. So all masks of all splits are inspected first (mask_files.Facts), and one reading is chosen for
+others. So all masks of all splits are inspected first (mask_files.MaskSummary), and one reading is chosen for
 the set. If several readings with different results are possible, a UserError lists them with the option
 that chooses.
 """
@@ -16,9 +16,9 @@ from typing import Literal
 
 from jaxseg.data import cache, classlist, fingerprint, mask_files
 from jaxseg.data.classlist import ClassList
-from jaxseg.data.mask_files import Color, Facts
+from jaxseg.data.mask_files import Color, MaskSummary
 from jaxseg.data.pages import read_header
-from jaxseg.data.problems import read_all, some, tell
+from jaxseg.data.problems import abbreviate, read_all, warn_once
 from jaxseg.types import VOID, UserError
 
 By = Literal['ids', 'colors', 'alpha']
@@ -51,9 +51,9 @@ class Choice:
       raise UserError(f'{_KEY}threshold={self.threshold}: from 1 to 65535 are allowed')
 
 
-def look(
+def inspect(
   paths: Iterable[Path], cache_dir: str | os.PathLike | None = None, *, pages: bool = False
-) -> dict[Path, Facts]:
+) -> dict[Path, MaskSummary]:
   """Returns the facts of every mask by its file, from the cache if possible. With `pages` files are stacks.
 
   Raises:
@@ -62,21 +62,21 @@ def look(
 
   def facts_of(path: Path) -> dict:
     numbers = range(read_header(path).pages) if pages else (None,)
-    return dataclasses.asdict(mask_files.read_facts(path, numbers))
+    return dataclasses.asdict(mask_files.summarize(path, numbers))
 
   paths = list(dict.fromkeys(paths))
-  code = fingerprint.of_code(mask_files.read_facts)
+  code = fingerprint.of_code(mask_files.summarize)
   memory = (
     cache.cache_root(cache_dir)
     / 'folder'
     / f'masks-{fingerprint.of_files(paths, [code, pages], cache_dir)}.json'
   )
-  found = cache.remembered(memory, lambda: list(read_all(facts_of, paths, str, 'reading masks')))
-  return dict(zip(paths, map(Facts.of_json, found), strict=True))
+  found = cache.cached(memory, lambda: list(read_all(facts_of, paths, str, 'reading masks')))
+  return dict(zip(paths, map(MaskSummary.of_json, found), strict=True))
 
 
-def decide(
-  facts: Mapping[Path, Facts],
+def choose_reading(
+  facts: Mapping[Path, MaskSummary],
   listed: ClassList | None,
   choice: Choice = Choice(),
   num_classes: int | None = None,
@@ -99,7 +99,10 @@ def decide(
 
 
 def _decided(
-  facts: Mapping[Path, Facts], listed: ClassList | None, choice: Choice, num_classes: int | None
+  facts: Mapping[Path, MaskSummary],
+  listed: ClassList | None,
+  choice: Choice,
+  num_classes: int | None,
 ) -> ClassList:
   by = choice.read_by or _reading(facts, listed)
   if choice.threshold:
@@ -118,7 +121,7 @@ def _decided(
   return dataclasses.replace(known, by=by)
 
 
-def _refuse_inverted(facts: Mapping[Path, Facts]) -> None:
+def _refuse_inverted(facts: Mapping[Path, MaskSummary]) -> None:
   """Rejects masks with 0 as white where inversion may be intended: 1-bit ones, or only some of a set."""
   by_sign = {path: one for path, one in facts.items() if one.kind == 'grey'}
   inverted = [path for path, one in by_sign.items() if one.white_is_zero]
@@ -130,7 +133,7 @@ def _refuse_inverted(facts: Mapping[Path, Facts]) -> None:
     )
 
 
-def _refuse_nodata(facts: Mapping[Path, Facts]) -> None:
+def _refuse_nodata(facts: Mapping[Path, MaskSummary]) -> None:
   """Rejects a GeoTIFF's no-data values unless they are 255, which is void; for unlisted classes."""
   for path, one in facts.items():
     if one.nodata in one.ids and one.nodata != VOID:
@@ -141,10 +144,10 @@ def _refuse_nodata(facts: Mapping[Path, Facts]) -> None:
       )
 
 
-def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:
+def _reading(facts: Mapping[Path, MaskSummary], listed: ClassList | None) -> By:
   """Infers what encodes the classes."""
   if _only_alpha(facts):
-    tell(['masks: only their opacity (alpha) differs, so it tells the classes'])
+    warn_once(['masks: only their opacity (alpha) differs, so it tells the classes'])
     return 'alpha'
   _refuse_hidden(facts)
   if listed is not None and listed.colors:
@@ -155,7 +158,7 @@ def _reading(facts: Mapping[Path, Facts], listed: ClassList | None) -> By:
   return 'ids'
 
 
-def _only_alpha(facts: Mapping[Path, Facts]) -> bool:
+def _only_alpha(facts: Mapping[Path, MaskSummary]) -> bool:
   """Returns whether only the masks' alpha varies between pixels."""
   opaque = [path for path, one in facts.items() if one.alpha and len(one.colors) <= 1]
   colors = {color for one in facts.values() for color in one.colors}
@@ -167,7 +170,7 @@ def _only_alpha(facts: Mapping[Path, Facts]) -> bool:
   return bool(opaque)
 
 
-def _refuse_hidden(facts: Mapping[Path, Facts]) -> None:
+def _refuse_hidden(facts: Mapping[Path, MaskSummary]) -> None:
   """Rejects transparent pixels of a colour that opaque ones have too: they look different, and may be another class."""
   if found := [(path, one.hidden[0]) for path, one in facts.items() if one.hidden]:
     path, color = found[0]
@@ -178,7 +181,7 @@ def _refuse_hidden(facts: Mapping[Path, Facts]) -> None:
     )
 
 
-def _refuse_palettes(facts: Mapping[Path, Facts], listed: ClassList | None) -> None:
+def _refuse_palettes(facts: Mapping[Path, MaskSummary], listed: ClassList | None) -> None:
   """Rejects ids whose colours differ between files, 1-bit ones included: either may encode the classes."""
   first: dict[int, tuple[Color, Path]] = {}
   remedy = 'with each class given its colour in the list, ' if listed else ''
@@ -193,7 +196,9 @@ def _refuse_palettes(facts: Mapping[Path, Facts], listed: ClassList | None) -> N
         )
 
 
-def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Choice) -> ClassList:
+def _by_colors(
+  facts: Mapping[Path, MaskSummary], listed: ClassList | None, choice: Choice
+) -> ClassList:
   if choice.binary:
     raise UserError(f'{_KEY}binary=True needs masks of 0 and 255, but these are read by colour')
   if listed is not None and listed.colors:
@@ -220,7 +225,7 @@ def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Ch
     order = {color: i for i, color in enumerate(sorted(colors))}
   void = classlist.VOC_VOID if colors <= {*classlist.voc_palette(255), classlist.VOC_VOID} else None
   chosen = sorted(colors - {void}, key=order.__getitem__)
-  tell(
+  warn_once(
     [
       f'masks: {len(chosen)} colours are {len(chosen)} classes; list them as name r g b to name them'
     ]
@@ -228,7 +233,7 @@ def _by_colors(facts: Mapping[Path, Facts], listed: ClassList | None, choice: Ch
   return classlist.from_colors([f'color {r},{g},{b}' for r, g, b in chosen], chosen, void=void)
 
 
-def _refuse_edges(facts: Mapping[Path, Facts]) -> None:
+def _refuse_edges(facts: Mapping[Path, MaskSummary]) -> None:
   """Rejects colours that mostly occur only at edges: they are blends, not classes."""
   coloured = {path: one for path, one in facts.items() if one.kind == 'colour'}
   colors = {color for one in coloured.values() for color in one.colors}
@@ -241,7 +246,7 @@ def _refuse_edges(facts: Mapping[Path, Facts]) -> None:
     )
 
 
-def _of_greys(facts: Sequence[Facts], listed: ClassList) -> Literal['colors', 'mixed']:
+def _of_greys(facts: Sequence[MaskSummary], listed: ClassList) -> Literal['colors', 'mixed']:
   """Returns how to read grey masks among colour masks: by colour if all their greys are listed."""
   greys = {c for one in facts if one.kind == 'grey' for c in one.colors}
   known = {color for color, _ in listed.colors}
@@ -324,8 +329,8 @@ def _inferred(ids: Sequence[int], two_valued: bool, num_classes: int | None) -> 
   remedy = "list the classes in classes.txt, or give the option 'classes'"
   if not 2 <= count <= 255 or (count > _MANY and len(classes) < count / 2):
     raise UserError(
-      f'cannot tell the classes from mask ids {some(ids)}; {remedy} (grey values as colours: '
+      f'cannot tell the classes from mask ids {abbreviate(ids)}; {remedy} (grey values as colours: '
       f"'name 127 127 127'), or, of soft edges, add {_KEY}threshold=128, which makes two classes"
     )
-  tell([f'masks: {count} classes, the highest mask id + 1; {remedy} to name them'])
+  warn_once([f'masks: {count} classes, the highest mask id + 1; {remedy} to name them'])
   return classlist.from_names([f'class {i}' for i in range(count)])

@@ -2,9 +2,9 @@
 
 An outline is one of
   a list of polygons   [[x, y, x, y, ...], ...] in pixels, integers being pixel corners; may contain
-                       Pieces
+                       CroppedMasks
   run lengths          {'size': [h, w], 'counts': [...] or COCO's text}, column by column
-  a Piece              rasterised already
+  a CroppedMask        rasterised already
 Polygons are filled by COCO's tools (pycocotools), which trust their input: coordinates that are not
 finite or far outside the image are rejected before.
 """
@@ -24,7 +24,7 @@ from jaxseg.types import UserError
 _BEYOND = 0.1  # fraction of a side by which outlines may extend beyond the image
 
 
-class Piece(NamedTuple):
+class CroppedMask(NamedTuple):
   """An object's pixels: bool [h, w] with the upper left corner at (top, left) of the image; may be empty."""
 
   top: int
@@ -44,28 +44,28 @@ class Piece(NamedTuple):
     return self.left, self.top, self.left + width, self.top + height
 
 
-def rasterise(outline: Any, size: Size) -> Piece:
+def rasterise(outline: Any, size: Size) -> CroppedMask:
   """Returns the pixels of an outline in an image of `size`.
 
   Raises:
     UserError: what is wrong with it; the caller adds the object's name.
   """
-  if isinstance(outline, Piece):
+  if isinstance(outline, CroppedMask):
     return outline
   if isinstance(outline, dict):
     return tight(_of_runs(outline, size))
-  if isinstance(outline, list) and any(isinstance(part, Piece) for part in outline):
-    return union([p if isinstance(p, Piece) else rasterise([p], size) for p in outline])
+  if isinstance(outline, list) and any(isinstance(part, CroppedMask) for part in outline):
+    return union([p if isinstance(p, CroppedMask) else rasterise([p], size) for p in outline])
   return _of_polygons(polygons(outline, size), size)
 
 
-def tight(mask: np.ndarray, top: int = 0, left: int = 0) -> Piece:
+def tight(mask: np.ndarray, top: int = 0, left: int = 0) -> CroppedMask:
   """Crops bool [h, w] to what is True; its upper left corner is at (`top`, `left`)."""
   rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
   if not len(rows):
-    return Piece(top, left, np.zeros((0, 0), bool))
+    return CroppedMask(top, left, np.zeros((0, 0), bool))
   inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-  return Piece(top + int(rows[0]), left + int(columns[0]), inner.copy())
+  return CroppedMask(top + int(rows[0]), left + int(columns[0]), inner.copy())
 
 
 def polygons(outline: Any, size: Size) -> list[np.ndarray]:
@@ -126,7 +126,7 @@ def check_inside(x: np.ndarray, y: np.ndarray, size: Size) -> None:
       )
 
 
-def _of_polygons(parts: list[np.ndarray], size: Size) -> Piece:
+def _of_polygons(parts: list[np.ndarray], size: Size) -> CroppedMask:
   if not parts:
     return tight(np.zeros(size, bool))
   corners = np.concatenate(parts)
@@ -140,10 +140,12 @@ def _of_polygons(parts: list[np.ndarray], size: Size) -> Piece:
   return tight(mask.astype(bool), int(top), int(left))
 
 
-def pixel_of(outline: Any, size: Size) -> Piece:
+def nearest_pixel(outline: Any, size: Size) -> CroppedMask:
   """Returns the pixel in which an outline lies that is too small to contain a pixel's centre."""
   drawn = (
-    [part for part in outline if not isinstance(part, Piece)] if isinstance(outline, list) else []
+    [part for part in outline if not isinstance(part, CroppedMask)]
+    if isinstance(outline, list)
+    else []
   )
   points = [numbers(part, 'its polygon') for part in drawn]
   points = [part for part in points if len(part)]
@@ -151,7 +153,7 @@ def pixel_of(outline: Any, size: Size) -> Piece:
     raise UserError('its outline is empty: draw or remove it')
   centre = np.mean([(part[0::2].mean(), part[1::2].mean()) for part in points], axis=0)
   left, top = np.clip(np.floor(centre), 0, np.array(size[::-1]) - 1).astype(int)
-  return Piece(int(top), int(left), np.ones((1, 1), bool))
+  return CroppedMask(int(top), int(left), np.ones((1, 1), bool))
 
 
 def _of_runs(code: dict, size: Size) -> np.ndarray:
@@ -191,13 +193,13 @@ def _uncompressed(text: str | bytes) -> list[int]:
   return counts
 
 
-def turn(piece: Piece, orientation: int, size: Size) -> Piece:
+def turn(piece: CroppedMask, orientation: int, size: Size) -> CroppedMask:
   """Applies an EXIF orientation to pixels of an image of stored `size`."""
   swap, flip_rows, flip_columns = exif_turn(orientation)
   mask = piece.mask.T if swap else piece.mask
   mask = np.ascontiguousarray(mask[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
   x0, y0, _, _ = turn_box(piece.box, orientation, size)
-  return Piece(int(y0), int(x0), mask)
+  return CroppedMask(int(y0), int(x0), mask)
 
 
 def turn_box(box: Sequence[float], orientation: int, size: Size) -> tuple[float, ...]:
@@ -213,7 +215,7 @@ def turn_box(box: Sequence[float], orientation: int, size: Size) -> tuple[float,
   return x0, y0, x1, y1
 
 
-def layers(pieces: Sequence[Piece], size: Size) -> np.ndarray:
+def layers(pieces: Sequence[CroppedMask], size: Size) -> np.ndarray:
   """Numbers objects from 1 in uint16 [h, w, layers]: each in the first layer where it overlaps none."""
   if len(pieces) > np.iinfo(np.uint16).max:
     raise UserError(f'{len(pieces)} objects: at most {np.iinfo(np.uint16).max} in an image')
@@ -232,13 +234,13 @@ def _short(value: Any) -> str:
   return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-def union(pieces: Sequence[Piece]) -> Piece:
+def union(pieces: Sequence[CroppedMask]) -> CroppedMask:
   """Returns the union of all pieces."""
   boxes = np.array([piece.box for piece in pieces])
   left, top, right, bottom = *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)
   mask = np.zeros((bottom - top, right - left), bool)
   for piece in pieces:
-    mask[Piece(piece.top - top, piece.left - left, piece.mask).window][piece.mask] = True
+    mask[CroppedMask(piece.top - top, piece.left - left, piece.mask).window][piece.mask] = True
   return tight(mask, int(top), int(left))
 
 
@@ -253,7 +255,7 @@ class Masks:
     size: (height, width) of the image.
   """
 
-  def __init__(self, pieces: Sequence[Piece], size: Size):
+  def __init__(self, pieces: Sequence[CroppedMask], size: Size):
     self.pieces, self.size = tuple(pieces), tuple(size)
 
   @classmethod

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from jaxseg import files
 from jaxseg.data import raw_files
 from jaxseg.data.pages import SUFFIXES
-from jaxseg.data.problems import some, tell
+from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
 
 OTHER_SUFFIXES = ('.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
@@ -39,7 +39,7 @@ SPLIT_WORDS = {
   'test': 'test',
   'testing': 'test',
 }
-WHOLE = ''  # the split of undivided examples
+UNDIVIDED = ''  # the split of undivided examples
 WORDS = '|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))
 _PIECES = re.compile(r'(\{split\}|\*\*/|\*|\?|\[[^\]/]+\])')
 _COLUMNS = {  # of a list; optionally ending in one of _ENDINGS
@@ -68,7 +68,7 @@ class Pairs:
   """The pairs of a folder.
 
   Attributes:
-    splits: from 'train', 'val' or 'test', or WHOLE alone, to pairs sorted by name.
+    splits: from 'train', 'val' or 'test', or UNDIVIDED alone, to pairs sorted by name.
     without_mask, without_image: relative paths of files without a partner.
     others: image files that are neither images nor masks of the layout.
     lists: what assigned the splits: files in the folder, or a description.
@@ -90,7 +90,7 @@ class Pairs:
       ('other files', self.others),
       ('images in no list', self.unlisted),
     )
-    return ', '.join(f'{len(these)} {kind} ({some(these, 3)})' for kind, these in kinds if these)
+    return ', '.join(f'{len(p)} {kind} ({abbreviate(p, 3)})' for kind, p in kinds if p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +167,10 @@ class _File:
 
   @property
   def split(self) -> str:
-    return SPLIT_WORDS.get(self.word, WHOLE)
+    return SPLIT_WORDS.get(self.word, UNDIVIDED)
 
 
-def meant(pattern: str, path: str) -> _File | None:
+def match_path(pattern: str, path: str) -> _File | None:
   """Matches a relative path with a pattern; None if it does not match."""
   found = expression(pattern).fullmatch(path)
   if not found:
@@ -196,11 +196,11 @@ def match(root: Path, images: str, masks: str) -> Pairs:
     suffix = PurePosixPath(path).suffix.lower()
     if suffix in OTHER_SUFFIXES:
       as_png = str(PurePosixPath(path).with_suffix('.png'))
-      if meant(images, as_png) or meant(masks, as_png):
+      if match_path(images, as_png) or match_path(masks, as_png):
         raise UserError(f'{root / path} would be left out: save it as one of {", ".join(SUFFIXES)}')
-    elif file := meant(masks, path):
+    elif file := match_path(masks, path):
       found[1].append(file)
-    elif file := meant(images, path):
+    elif file := match_path(images, path):
       found[0].append(file)
     elif suffix in SUFFIXES:
       others.append(path)
@@ -271,10 +271,10 @@ def read_list(path: Path) -> Pairs:
       raise UserError(f'{where}: {cells[0]} is image and mask at once')
     seen.add(image)
     pair = Pair(cells[0], *(path.parent / cell for cell in cells[:2]))
-    splits.setdefault(split or WHOLE, []).append(pair)
+    splits.setdefault(split or UNDIVIDED, []).append(pair)
   masks = Counter(str(pair.mask) for found in splits.values() for pair in found)
   if shared := [f'{mask} ({count})' for mask, count in masks.items() if count > 1]:
-    tell([f'{path}: masks of several images: {some(shared, 3)}'])
+    warn_once([f'{path}: masks of several images: {abbreviate(shared, 3)}'])
   return Pairs(splits)
 
 

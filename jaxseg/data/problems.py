@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxseg import console
 from jaxseg.data import threads
-from jaxseg.data.progress import counted
+from jaxseg.data.progress import with_progress
 from jaxseg.types import UserError
 
 
@@ -48,7 +48,7 @@ def read_all(
 
   problems: list[tuple[str, Any]] = []
   results = threads.results(attempt, items, name=name)
-  for item, result in zip(items, counted(title, results, len(items)), strict=True):
+  for item, result in zip(items, with_progress(title, results, len(items)), strict=True):
     if isinstance(result, UserError):
       problems.append((str(result), item))
     elif not problems:
@@ -57,7 +57,7 @@ def read_all(
     raise BadFiles(*zip(*problems, strict=True))
 
 
-def some(values: Sequence[Any], limit: int = 8) -> str:
+def abbreviate(values: Sequence[Any], limit: int = 8) -> str:
   """Returns text such as '3, 5, 9 and 4 more'."""
   text = ', '.join(map(str, values[:limit]))
   return text + (f' and {len(values) - limit} more' if len(values) > limit else '')
@@ -76,7 +76,7 @@ def check_split(dataset: str, split: str, splits: Sequence[str], hidden: str = '
   check_choice(dataset, 'split', split, splits)
 
 
-def tell(lines: Iterable[str]) -> None:
+def warn_once(lines: Iterable[str]) -> None:
   """Prints lines to standard error, each only once, as several splits of a folder repeat them."""
   for line in lines:
     _say_once(line)

@@ -10,7 +10,7 @@ from jaxseg.console import overwrite, say
 T = TypeVar('T')
 
 
-def counted(title: str, items: Iterable[T], total: int) -> Iterator[T]:
+def with_progress(title: str, items: Iterable[T], total: int) -> Iterator[T]:
   """Yields the items and reports progress: a live line on a terminal, else one every ten seconds."""
   live = sys.stderr.isatty()
   interval, shown = 0.1 if live else 10.0, time.monotonic()

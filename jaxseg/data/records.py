@@ -22,7 +22,7 @@ from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from jaxseg.data import cache, fingerprint, image_files, mask_files
 from jaxseg.data.problems import read_all
-from jaxseg.data.source import OBJECTS, SPLIT, Facts, Source
+from jaxseg.data.source import OBJECTS, SPLIT, DatasetInfo, Source
 from jaxseg.types import VOID, UserError
 
 _VERSION = '1.0.0'  # of the records' format, required by TFDS
@@ -72,7 +72,7 @@ def read_ids(raw: Raw, *, table: Mapping[int, int]) -> Example:
 
 
 def open_source(
-  facts: Facts,
+  facts: DatasetInfo,
   split: str,
   raws: Sequence[Raw],
   read: Callable[..., Example],
@@ -126,7 +126,9 @@ def _digests(raws: Sequence[Raw], contents: Sequence[str], how: str) -> Iterator
     yield digest.hexdigest()
 
 
-def _build(facts: Facts, raws: Sequence[Raw], read: Callable[[Raw], Example], folder: Path) -> None:
+def _build(
+  facts: DatasetInfo, raws: Sequence[Raw], read: Callable[[Raw], Example], folder: Path
+) -> None:
   """Writes the records in order while they are read: memory holds only a few."""
   place = folder / 'records' / _VERSION
   place.mkdir(parents=True)
@@ -146,7 +148,7 @@ def _build(facts: Facts, raws: Sequence[Raw], read: Callable[[Raw], Example], fo
   writer.close_all()
 
 
-def _features(facts: Facts) -> tfds.features.FeaturesDict:
+def _features(facts: DatasetInfo) -> tfds.features.FeaturesDict:
   def plane(dtype: Any) -> tfds.features.Image:
     return tfds.features.Image(shape=(None, None, 1), dtype=dtype, encoding_format='png')
 
@@ -164,7 +166,7 @@ def _features(facts: Facts) -> tfds.features.FeaturesDict:
   return tfds.features.FeaturesDict(features)
 
 
-def _record(facts: Facts, read: Callable[[Raw], Example], raw: Raw) -> dict[str, Any]:
+def _record(facts: DatasetInfo, read: Callable[[Raw], Example], raw: Raw) -> dict[str, Any]:
   """Reads, checks and encodes one example."""
   example, entries = read(raw), facts.entries
   label, size = example.label, (example.image.height, example.image.width)

@@ -31,7 +31,7 @@ _NOT_PICTURES = ('file_name', 'weight_unit', 'objects')
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class DatasetInfo:
   """A dataset's properties, known without opening a file.
 
   Attributes:
@@ -75,7 +75,7 @@ class Source:
 
   Attributes:
     name, split: the dataset's name and this split's.
-    class_names, palette, num_classes, channels, dtype, category_ids: see Facts.
+    class_names, palette, num_classes, channels, dtype, category_ids: see DatasetInfo.
     path: folder of the records (a TFDS dataset folder).
     digests: the file name of each example with a digest of its raw files' names and content.
   """
@@ -83,7 +83,7 @@ class Source:
   def __init__(
     self,
     path: Path,
-    facts: Facts,
+    facts: DatasetInfo,
     split: str,
     indices: Sequence[int] | None = None,
     digests: Sequence[tuple[str, str]] = (),

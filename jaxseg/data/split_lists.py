@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from jaxseg import files
 from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, list_files
-from jaxseg.data.problems import some, tell
+from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
 
 
@@ -37,7 +37,7 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
   chosen = whole or list(groups.values())
   found = [_splits(root, lists) for lists in chosen]
   if any(other != found[0] for other in found):
-    shown = some([path for lists in chosen for path in lists])
+    shown = abbreviate([path for lists in chosen for path in lists])
     raise UserError(
       f'{root} has lists that divide its images differently: {shown}; keep those of one folder'
     )
@@ -66,7 +66,7 @@ def _named(file: Path, tails: Mapping[str, str | None]) -> list[str | None]:
   try:
     text = files.read_text(file)
   except (UserError, OSError) as error:
-    tell([f'{error}; it divides nothing'])
+    warn_once([f'{error}; it divides nothing'])
     return []
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   ends = ((end for word in (line, line.split()[0]) for end in _ends(word)) for line in lines)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxseg.data import threads
-from jaxseg.data.progress import counted
+from jaxseg.data.progress import with_progress
 from jaxseg.types import VOID
 
 
@@ -71,7 +71,7 @@ def label_histogram(source, title: str = 'reading labels') -> LabelHistogram:
   name, total = getattr(source, 'file_name', None), len(source)
   histogram = LabelHistogram.empty(source.num_classes)
   all_bins = threads.results(lambda i: label_bins(read(i)), range(total), name=name)
-  for bins in counted(title, all_bins, total):
+  for bins in with_progress(title, all_bins, total):
     histogram.add(bins)
   return histogram
 

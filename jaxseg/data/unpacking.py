@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxseg import files
-from jaxseg.data.problems import some, tell
+from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
 
 _COMPRESSED = {
@@ -88,7 +88,7 @@ def unpack(archive: Path, folder: Path) -> None:
     raise _told(archive, str(error) or type(error).__name__) from None
 
   if twice:
-    tell([f'{archive} holds {some(twice, 3)} more than once: the last counts'])
+    warn_once([f'{archive} holds {abbreviate(twice, 3)} more than once: the last counts'])
 
 
 def _told(archive: Path, reason: str) -> UserError:

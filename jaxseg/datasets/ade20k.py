@@ -11,7 +11,7 @@ Zhou et al., CVPR 2017. In ade20k/, or data_dir itself, as published, unpacked o
 
 from jaxseg.data import archives, classlist, raw_files, records
 from jaxseg.data.problems import check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import VOID
 
 _NAMES = """
@@ -49,7 +49,7 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
   images = raw_files.list_images(folder / 'images' / _FOLDERS[split], ('.jpg',))
   labels = folder / 'annotations' / _FOLDERS[split]
   return records.open_source(
-    Facts('ade20k', CLASS_NAMES, PALETTE),
+    DatasetInfo('ade20k', CLASS_NAMES, PALETTE),
     split,
     [records.Raw(path, labels / f'{path.stem}.png', path.name) for path in images],
     records.read_ids,

@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxseg import console
 from jaxseg.data import archives, raw_files, records
 from jaxseg.data.problems import MissingSplit, check_choice, check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import VOID, UserError
 
 _CLASSES = {
@@ -60,7 +60,7 @@ def source(
       'give data_dir its parent'
     )
   return records.open_source(
-    Facts(copy, CLASS_NAMES, PALETTE),
+    DatasetInfo(copy, CLASS_NAMES, PALETTE),
     split,
     _read_list(folder, split),
     records.read_ids,

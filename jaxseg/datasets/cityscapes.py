@@ -13,7 +13,7 @@ non-commercial.
 
 from jaxseg.data import archives, records
 from jaxseg.data.problems import MissingSplit, check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import VOID
 
 # labelId: name, colour; the trainId is the index in this list
@@ -70,7 +70,7 @@ def source(
     label = f'{path.name.removesuffix("_leftImg8bit.png")}_{kind}_labelIds.png'
     raws.append(records.Raw(path, labels / path.parent.name / label, path.name))
   return records.open_source(
-    Facts('cityscapes', CLASS_NAMES, PALETTE),
+    DatasetInfo('cityscapes', CLASS_NAMES, PALETTE),
     split,
     raws,
     records.read_ids,

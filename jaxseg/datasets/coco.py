@@ -18,8 +18,8 @@ from functools import partial
 
 from jaxseg.data import annotations, archives, classlist, records
 from jaxseg.data.formats import coco as format_
-from jaxseg.data.problems import check_choice, check_split, tell
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.problems import check_choice, check_split, warn_once
+from jaxseg.data.source import DatasetInfo, Source
 
 _NAMES = """
 background, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
@@ -61,7 +61,7 @@ def source(
   folder = find(['annotations'], ['annotations_trainval2017.zip'])
   images = find([name], [f'{name}.zip'])
   content = format_.load(folder / f'instances_{name}.json')
-  tell(content.notes)
+  warn_once(content.notes)
   names, ids = CLASS_NAMES, CATEGORY_IDS
   if content.categories:
     names, ids = format_.classes([content])
@@ -78,7 +78,7 @@ def source(
   read = partial(format_.read, classes=format_.class_numbers(ids), crowds=crowds)
   palette, entries = classlist.voc_palette(len(names)), ('instances', 'objects')
   return records.open_source(
-    Facts('coco', names, palette, entries=entries, category_ids=ids),
+    DatasetInfo('coco', names, palette, entries=entries, category_ids=ids),
     split,
     raws,
     partial(annotations.example, read=read),

@@ -22,7 +22,7 @@ import numpy as np
 from jaxseg.data import archives, image_files, mask_files, raw_files, records
 from jaxseg.data.border_weight import foreground
 from jaxseg.data.problems import check_choice, check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('background', 'cell')
@@ -70,7 +70,7 @@ def source(
   separate = split == 'train' if separate is None else separate
   entries = ('instances', 'weight') if border_weight else ('instances',)
   return records.open_source(
-    Facts('ctc', CLASS_NAMES, PALETTE, 1, entries),
+    DatasetInfo('ctc', CLASS_NAMES, PALETTE, 1, entries),
     split,
     [raw for sequence in sequences for raw in _list_frames(folder, sequence, annotation)],
     read,

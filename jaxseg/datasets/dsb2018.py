@@ -15,7 +15,7 @@ import numpy as np
 from jaxseg.data import archives, image_files, mask_files, raw_files, records
 from jaxseg.data.border_weight import balancing_weights, foreground
 from jaxseg.data.problems import check_choice, check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('background', 'nucleus')
@@ -50,7 +50,7 @@ def source(
   separate = split.endswith('train') if separate is None else separate
   entries = ('instances', 'weight') if border_weight else ('instances',)
   return records.open_source(
-    Facts('dsb2018', CLASS_NAMES, PALETTE, channels, entries),
+    DatasetInfo('dsb2018', CLASS_NAMES, PALETTE, channels, entries),
     split,
     _list_images(split, data_dir, cache_dir),
     read,

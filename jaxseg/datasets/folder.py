@@ -18,8 +18,8 @@ from jaxseg.data.archives import data_root
 from jaxseg.data.classlist import ClassList
 from jaxseg.data.division import Division, Unpaired
 from jaxseg.data.pairing import Layout
-from jaxseg.data.problems import BadFiles, check_split, some
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.problems import BadFiles, abbreviate, check_split
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import UserError
 
 SPLITS = ('train', 'val', 'test')
@@ -83,7 +83,7 @@ def source(
   given = listed_classes(root, classes, class_list, colors)
   known = known_classes(paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir)
   return records.open_source(
-    Facts('folder', known.names, known.palette, channels, dtype=dtype),
+    DatasetInfo('folder', known.names, known.palette, channels, dtype=dtype),
     split,
     raws,
     read,
@@ -166,17 +166,17 @@ def known_classes(
     cache_dir: for the facts of masks.
 
   Raises:
-    UserError: see mask_set.decide; ids outside the classes.
+    UserError: see mask_set.choose_reading; ids outside the classes.
   """
   pages = any(raw.extra is not None for raw in raws)
   try:
-    facts = mask_set.look(paths, cache_dir, pages=pages)
+    facts = mask_set.inspect(paths, cache_dir, pages=pages)
   except BadFiles as error:  # building the records reports these, with all other errors
     good = [path for path in paths if path not in error.items]
     if not good:
       raise
-    facts = mask_set.look(good, cache_dir, pages=pages)
-  known = mask_set.decide(facts, given, choice, num_classes)
+    facts = mask_set.inspect(good, cache_dir, pages=pages)
+  known = mask_set.choose_reading(facts, given, choice, num_classes)
   if num_classes is not None and given is None and known.by == 'ids' and not choice.threshold:
     _check_ids(known, {raw.label: facts[raw.label].ids for raw in raws if raw.label in facts})
   return known
@@ -188,7 +188,7 @@ def _check_ids(known: ClassList, ids: Mapping[Path, Sequence[int]]) -> None:
   remedy = f', or, if it is right, add --config.num_classes={highest + 1}' if highest < 255 else ''
   wrong = {path: [i for i in held if i not in allowed] for path, held in ids.items()}
   problems = [
-    f"{path}: label ids {some(values)} are not among the config's {len(known.names)} classes, "
+    f"{path}: label ids {abbreviate(values)} are not among the config's {len(known.names)} classes, "
     f'{mask_files.describe_ids(allowed)}: correct the mask{remedy}'
     for path, values in wrong.items()
     if values

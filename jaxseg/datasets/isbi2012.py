@@ -14,7 +14,7 @@ from jaxseg import console
 from jaxseg.data import archives, image_files, mask_files, pages, raw_files, records
 from jaxseg.data import border_weight as weights
 from jaxseg.data.problems import check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import UserError
 
 CLASS_NAMES = ('membrane', 'cell')
@@ -51,7 +51,7 @@ def source(
     raise UserError(f"isbi2012: fold is 0..{NUM_FOLDS - 1} of 'train' or 'val', got {fold!r}")
   raws = _list_sections(data_dir, cache_dir)
   return records.open_source(
-    Facts('isbi2012', CLASS_NAMES, PALETTE, 1, ('weight',) if border_weight else ()),
+    DatasetInfo('isbi2012', CLASS_NAMES, PALETTE, 1, ('weight',) if border_weight else ()),
     split,
     raws,
     read,

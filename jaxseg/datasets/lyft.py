@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxseg.data import archives, image_files, mask_files, raw_files, records
 from jaxseg.data.problems import check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import UserError
 
 _CLASSES = {
@@ -67,7 +67,7 @@ def source(
   check_split('lyft', split, SPLITS)
   raws = [_list_folder(folder) for folder in _find_folders(data_dir, cache_dir)]
   return records.open_source(
-    Facts('lyft', CLASS_NAMES, PALETTE),
+    DatasetInfo('lyft', CLASS_NAMES, PALETTE),
     split,
     [raw for folder in raws for raw in folder],
     read,

@@ -25,8 +25,8 @@ from typing import Any
 from jaxseg.data import annotations, archives, classlist, records
 from jaxseg.data.annotations import Layout
 from jaxseg.data.formats import coco, cvat, labelme, masks, splits, yolo
-from jaxseg.data.problems import MissingSplit, check_choice, check_split, some, tell
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.problems import MissingSplit, abbreviate, check_choice, check_split, warn_once
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import LARGEST, UserError
 
 SPLITS = ('train', 'val', 'test')
@@ -89,7 +89,7 @@ def source(
   root = archives.data_root(data_dir)
   options = {'crowds': crowds, 'divisor': divisor, 'void': void, 'threshold': threshold}
   found, layout = layout_of(root, format, **options)
-  tell([f'{root}: {layout.words}', *layout.notes])
+  warn_once([f'{root}: {layout.words}', *layout.notes])
   division = divided(layout, folds=folds, fold=fold, without=without)
   if not division.get(split):
     raise MissingSplit(f"{root} has no split '{split}'; there are {', '.join(division)}")
@@ -108,10 +108,10 @@ def source(
   )
 
 
-def _facts(layout: Layout, channels: int, dtype: str) -> Facts:
+def _facts(layout: Layout, channels: int, dtype: str) -> DatasetInfo:
   palette, entries = classlist.voc_palette(len(layout.names)), ('instances', 'objects')
   ids = layout.category_ids
-  return Facts('objects', layout.names, palette, channels, entries, dtype, category_ids=ids)
+  return DatasetInfo('objects', layout.names, palette, channels, entries, dtype, category_ids=ids)
 
 
 class NoObjects(UserError):
@@ -139,7 +139,7 @@ def _check_once(layout: Layout) -> None:
 
 def _divided(root: Path, layout: Layout) -> Layout:
   """Divides a layout without splits by the images' folders, or by lists such as train.txt."""
-  parts, lists = splits.as_told(root, layout.splits)
+  parts, lists = splits.by_lists(root, layout.splits)
   left = sum(map(len, layout.splits.values())) - sum(map(len, parts.values()))
   notes = [f'{root}: {left} images are in no list of splits and left out'] if left else []
   counts = Counter(raw.image for raws in parts.values() for raw in raws)
@@ -147,7 +147,7 @@ def _divided(root: Path, layout: Layout) -> Layout:
     notes.append(
       f'{root}: {len(shared)} images are in two splits, such as {shared[0]}: what is held out must not train'
     )
-  words = layout.words + (f', divided by {some(lists, 3)}' if lists else '')
+  words = layout.words + (f', divided by {abbreviate(lists, 3)}' if lists else '')
   return dataclasses.replace(layout, words=words, splits=parts, notes=(*layout.notes, *notes))
 
 

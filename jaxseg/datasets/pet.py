@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jaxseg.data import archives, raw_files, records
 from jaxseg.data.problems import check_choice, check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import VOID
 
 CLASS_NAMES = ('pet', 'background', 'border')
@@ -47,7 +47,7 @@ def source(
   parts = {'train': sorted({*range(len(names))} - {*held_out}), 'val': list(held_out)}
   count = NUM_CLASSES if border == 'class' else NUM_CLASSES - 1
   return records.open_source(
-    Facts('pet', CLASS_NAMES[:count], PALETTE[:count]),
+    DatasetInfo('pet', CLASS_NAMES[:count], PALETTE[:count]),
     split,
     [records.Raw(images / f'{n}.jpg', labels / f'{n}.png', f'{n}.jpg') for n in names],
     records.read_ids,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jaxseg.data import archives, classlist, raw_files, records
 from jaxseg.data.problems import check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import VOID, UserError
 
 _NAMES = """
@@ -45,7 +45,7 @@ def source(split: str, *, data_dir: str | None = None, cache_dir: str | None = N
   labels = find([labels], [f'{labels}.tar.gz'], flat=True)
   first = NUM_TEST if split == 'train' else 0
   return records.open_source(
-    Facts('sunrgbd', CLASS_NAMES, PALETTE),
+    DatasetInfo('sunrgbd', CLASS_NAMES, PALETTE),
     split,
     [records.Raw(p, labels / f'img-{_number_of(p) + first:06d}.png', p.name) for p in images],
     records.read_ids,

@@ -27,7 +27,7 @@ import numpy as np
 
 from jaxseg.data import archives, classlist, image_files, mask_files, mat_files, raw_files, records
 from jaxseg.data.problems import check_choice, check_split
-from jaxseg.data.source import Facts, Source
+from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import VOID, UserError
 
 _NAMES = """
@@ -63,7 +63,7 @@ def source(
   check_split('voc', split, SPLITS)
   check_choice('voc', 'year', year, YEARS)
   raws = _list_split(archives.finder(['voc'], data_dir, cache_dir), split, year)
-  return records.open_source(Facts('voc', CLASS_NAMES, PALETTE), split, raws, read, cache_dir)
+  return records.open_source(DatasetInfo('voc', CLASS_NAMES, PALETTE), split, raws, read, cache_dir)
 
 
 def read(raw: records.Raw) -> records.Example:

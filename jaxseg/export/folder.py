@@ -27,7 +27,7 @@ def replacing(output: str | Path) -> Iterator[Path]:
     UserError: it holds anything else, checked at the start and at the end, or it cannot be created or
       replaced; its contents are then unchanged.
   """
-  output = Path(os.path.realpath(files.place(output)))
+  output = Path(os.path.realpath(files.to_path(output)))
   _refuse_others(output)
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def replacing(output: str | Path) -> Iterator[Path]:
     ) from None
   with scratch:
     new, earlier = Path(scratch.name) / 'export', Path(scratch.name) / 'earlier'
-    with files.full_disk_told(output.parent):
+    with files.explain_full_disk(output.parent):
       yield new
     _refuse_others(output)
     try:
@@ -66,7 +66,7 @@ def _refuse_others(output: Path) -> None:
 
 def read_card(folder: str | Path) -> dict[str, Any]:
   """Returns the card of an export. Raises UserError if there is none."""
-  file = files.place(folder) / 'card.json'
+  file = files.to_path(folder) / 'card.json'
   try:
     card = files.read_json(file)
     if card['format'].startswith(_FORMATS):

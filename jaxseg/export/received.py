@@ -49,7 +49,7 @@ def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
   Raises:
     UserError: it is not an export, has another format, is damaged, or names code.
   """
-  card, place = read_card(folder), files.place(folder)
+  card, place = read_card(folder), files.to_path(folder)
   if 'config' not in card or card['format'] != FORMAT:
     raise UserError(f'{folder} is of another format ({card["format"]}): export the run again')
   try:
@@ -67,7 +67,7 @@ def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
     raise UserError(
       f'{place / "card.json"} is not as it was written ({reason}): export again'
     ) from e
-  experiment = build.experiment(machine.adopted(folder, config))
+  experiment = build.experiment(machine.apply(folder, config))
   shapes = experiment.variable_shapes
   try:
     tensors = pretrained.open_weights(weights, shapes).tensors

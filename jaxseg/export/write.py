@@ -104,9 +104,9 @@ def export_workdir(
     examples = threads.examples(source, indices, timeout=data.timeout)
     images = {str(e['file_name']): _resized(experiment, np.asarray(e['image'])) for e in examples}
     trained = {'dataset': data.name, 'split': data.train_split, 'step': step}
-    card = {'trained': trained, 'metrics': read_metrics(files.place(workdir))}
+    card = {'trained': trained, 'metrics': read_metrics(files.to_path(workdir))}
     card = write_export(folder, predictor, images, card, forms)
-  _report(files.place(output), card)
+  _report(files.to_path(output), card)
   return card
 
 
@@ -122,7 +122,7 @@ def renew(folder: str | Path, forms: Forms) -> dict[str, Any]:
   Raises:
     UserError: it is not an export of ours; then it is left unchanged.
   """
-  old, place = received(folder, forms.size), files.place(folder)
+  old, place = received(folder, forms.size), files.to_path(folder)
   with replacing(folder) as new, _on_cpu():
     forms = dataclasses.replace(forms, onnx=forms.onnx or old.onnx, size=old.size)
     predictor = _predictor(old.experiment, old.variables, old.classes, old.temperature)

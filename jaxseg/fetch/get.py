@@ -23,7 +23,7 @@ _ORIGIN = '.origin.json'
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
+class FetchOptions:
   """How to get files.
 
   Attributes:
@@ -46,7 +46,7 @@ class Way:
 def dataset(
   entry: Dataset,
   root: Path,
-  way: Way,
+  way: FetchOptions,
   splits: tuple[str, ...] | None = None,
   options: Mapping[str, Any] | None = None,
 ) -> None:
@@ -65,31 +65,31 @@ def dataset(
   absent = [i for i in wanted if not _is_there(i, folder, root)]
   for item in (i for i in wanted if i not in absent):
     if (folder / item.name).exists():
-      checked(item, folder / item.name)
+      verify(item, folder / item.name)
   if by_hand := [i.name for i in absent if not way.addresses(i, entry.name)]:
     steps = entry.steps.format(folder=folder)
     raise UserError(
       f'{entry.name}: {" and ".join(by_hand)} cannot be had without an account ({entry.licence}): {steps}'
     )
   if absent:
-    agree(entry.name, f'{entry.licence}; {entry.page}', way)
+    ask_to_agree(entry.name, f'{entry.licence}; {entry.page}', way)
     _check_room(absent, folder)
   for item in absent:
     if files.is_remote(folder):
-      staged = one(item, cache.cache_root(way.cache_dir) / 'staged', entry.name, way)
+      staged = file(item, cache.cache_root(way.cache_dir) / 'staged', entry.name, way)
       with files.new_file(folder / item.name) as target, staged.open('rb') as source:
         shutil.copyfileobj(source, target, 1 << 20)
       staged.unlink()
     else:
-      one(item, folder, entry.name, way)
+      file(item, folder, entry.name, way)
   console.say(f'{entry.name}: {", ".join(i.name for i in wanted)} in {folder}')
 
 
-def one(item: Item, folder: Path, group: str, way: Way) -> Path:
+def file(item: Item, folder: Path, group: str, way: FetchOptions) -> Path:
   """Gets one file into a local folder, unless it exists, and returns its path."""
   path = folder / item.name
   if path.exists():
-    checked(item, path)
+    verify(item, path)
     return path
   addresses = way.addresses(item, group)
   folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def one(item: Item, folder: Path, group: str, way: Way) -> Path:
   return path
 
 
-def checked(item: Item, path: Path) -> None:
+def verify(item: Item, path: Path) -> None:
   """Verifies a file that was put there by hand, once.
 
   Raises:
@@ -129,14 +129,14 @@ def checked(item: Item, path: Path) -> None:
   _note(path, download.Origin('put here by hand', size, sha256))
 
 
-def agree(name: str, terms: str, way: Way) -> None:
+def ask_to_agree(name: str, terms: str, way: FetchOptions) -> None:
   """Shows terms and asks to agree to them, once.
 
   Raises:
     UserError: the user does not agree, or cannot be asked.
   """
   kept = cache.cache_root(way.cache_dir) / 'agreed' / f'{name}.json'
-  if cache.recalled(kept) == terms:
+  if cache.load(kept) == terms:
     return
   console.say(f'{name}: {terms}')
   if not way.yes:
@@ -146,7 +146,7 @@ def agree(name: str, terms: str, way: Way) -> None:
         f'{name}: its terms are not agreed to: read them above, and add --yes to '
         f'{console.command("data")} get {name} if you do'
       )
-  cache.remember(kept, terms)
+  cache.save(kept, terms)
 
 
 def _is_there(item: Item, folder: Path, root: Path) -> bool:

@@ -22,7 +22,7 @@ def is_name(given: str) -> bool:
   return given == IMAGENET or given in manifest.weights() or bool(re.match(r'\w+:[\w-]+$', given))
 
 
-def chosen(
+def choose(
   given: str,
   network: str,
   layers: Collection[str],
@@ -56,7 +56,7 @@ def chosen(
   return next(filter(suits, fitting), fitting[0])
 
 
-def fetched(weights: Weights, way: get.Way) -> Path:
+def path_of(weights: Weights, way: get.FetchOptions) -> Path:
   """Returns the file of weights: an installed package's, or downloaded to the cache folder's weights/.
 
   Raises:
@@ -65,14 +65,14 @@ def fetched(weights: Weights, way: get.Way) -> Path:
   if weights.package:
     spec = importlib.util.find_spec(weights.package)
     if spec is None:
-      raise UserError(f'{weights.name} comes with a package: {console.installing(weights.extra)}')
+      raise UserError(f'{weights.name} comes with a package: {console.install_hint(weights.extra)}')
     return Path(spec.submodule_search_locations[0]) / weights.file.name
   folder = cache.cache_root(way.cache_dir) / 'weights'
   if weights.agree and not (folder / weights.file.name).exists():
-    get.agree(weights.name, weights.licence, way)
+    get.ask_to_agree(weights.name, weights.licence, way)
   elif not (folder / weights.file.name).exists():
     console.say(f'{weights.name}: {weights.licence}')
-  return get.one(weights.file, folder, 'weights', way)
+  return get.file(weights.file, folder, 'weights', way)
 
 
 def _listed() -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jaxseg.files.part import Part, check_digest, claimed, part_of
-from jaxseg.files.places import is_remote, place
+from jaxseg.files.places import is_remote, to_path
 from jaxseg.types import UserError
 
 _PAUSES = (0.0, 2.0, 10.0, 30.0)  # seconds before each round over the addresses
@@ -228,7 +228,7 @@ def _words(error: BaseException | str) -> str:
 def _opened(address: str, start: int) -> Iterator[tuple[BinaryIO, int, int | None]]:
   """Opens a stream; yields it, its offset in the file, and the file's total size, None if unknown."""
   if not re.match('https?:', address):
-    path = place(address.removeprefix('file://'))
+    path = to_path(address.removeprefix('file://'))
     total = path.stat().length if is_remote(path) else path.stat().st_size
     with path.open('rb') as file:
       file.seek(min(start, total))

@@ -25,7 +25,7 @@ def is_remote(path: str | os.PathLike) -> bool:
   return os.fspath(path).startswith(_BUCKET)
 
 
-def place(path: str | os.PathLike) -> Path:
+def to_path(path: str | os.PathLike) -> Path:
   """Returns a pathlib path with ~ expanded, or an epath path for a URL.
 
   Raises:
@@ -53,11 +53,11 @@ def place(path: str | os.PathLike) -> Path:
 
 def absolute(path: str | os.PathLike) -> Path:
   """Returns `place` as an absolute path, independent of later changes of the working folder."""
-  found = place(path)
+  found = to_path(path)
   return found if is_remote(found) else found.absolute()
 
 
-def for_libraries(path: str | os.PathLike) -> Path:
+def to_utf8_path(path: str | os.PathLike) -> Path:
   """Returns the same path as `absolute`, for libraries that encode it in UTF-8.
 
   Raises:

@@ -111,7 +111,7 @@ def write_text(path: Path, text: str, *, replace: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
   """Converts a library's error of a full disk, while it writes to a folder, to an OSError."""
   try:
     yield

@@ -18,7 +18,7 @@ import scipy
 from pycocotools import mask as rle_masks
 from pycocotools.cocoeval import COCOeval
 
-from jaxseg.data.outlines import Masks, Piece
+from jaxseg.data.outlines import CroppedMask, Masks
 from jaxseg.metrics.score import Example, Prediction, Result
 from jaxseg.types import Detections, UserError
 
@@ -142,7 +142,7 @@ def truths_of(example: Example, num_classes: int) -> list[dict[str, Any]]:
     )
   layers = np.moveaxis(np.atleast_3d(example['instances']), -1, 0)
   pieces = {i: piece for layer in layers for i, piece in _numbered(layer)}
-  empty, size = Piece(0, 0, np.zeros((0, 0), bool)), layers.shape[1:]
+  empty, size = CroppedMask(0, 0, np.zeros((0, 0), bool)), layers.shape[1:]
   numbers = range(1, len(classes) + 1)
   return [
     _annotation(example, i - 1, encode(pieces.get(i, empty), size))
@@ -151,11 +151,11 @@ def truths_of(example: Example, num_classes: int) -> list[dict[str, Any]]:
   ]
 
 
-def _numbered(layer: np.ndarray) -> Iterator[tuple[int, Piece]]:
+def _numbered(layer: np.ndarray) -> Iterator[tuple[int, CroppedMask]]:
   """Yields the ids in a map and their pixels."""
   for i, window in enumerate(scipy.ndimage.find_objects(layer), start=1):
     if window:
-      yield i, Piece(window[0].start, window[1].start, layer[window] == i)
+      yield i, CroppedMask(window[0].start, window[1].start, layer[window] == i)
 
 
 def _annotation(example: Example, i: int, code: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def results_of(detections: Detections) -> list[dict[str, Any]]:
   ]
 
 
-def encode(piece: Piece, size: tuple[int, int]) -> dict[str, Any]:
+def encode(piece: CroppedMask, size: tuple[int, int]) -> dict[str, Any]:
   """Returns an object's pixels as COCO's compressed RLE: 'size' and 'counts', bytes."""
   height, width = size
   columns, rows = np.nonzero(piece.mask.T)

@@ -32,7 +32,7 @@ from jaxseg.models import channels, check_options, check_size, stages
 from jaxseg.nn.backbones import STAGE_SIZES, ResNet
 from jaxseg.nn.backbones.fpn import FPN
 from jaxseg.nn.detection import masks
-from jaxseg.nn.detection.boxes import make_anchors, whole
+from jaxseg.nn.detection.boxes import image_box, make_anchors
 from jaxseg.nn.detection.heads import RPN, BoxHead, MaskHead
 from jaxseg.nn.detection.nms import detect, propose
 from jaxseg.nn.detection.targets import anchor_targets, roi_targets
@@ -146,7 +146,7 @@ class Model(nn.Module):
         training, or rows of an image split over devices.
     """
     self._check(image, train, truth)
-    extent = whole(image) if extent is None else extent
+    extent = image_box(image) if extent is None else extent
     maps = self._pyramid(image, train)
     anchors = self._anchors(maps)
     logits, deltas = RPN(self.features, len(self.anchor_ratios), self.dtype, name='rpn')(maps)

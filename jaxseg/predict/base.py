@@ -138,7 +138,7 @@ def checked(image: Any, data: Data) -> np.ndarray:
   """
   wanted = dict(channels=data.channels, dtype=data.dtype)
   if isinstance(image, (str, os.PathLike)):
-    return image_files.read_image(files.place(image), **wanted)
+    return image_files.read_image(files.to_path(image), **wanted)
   if isinstance(image, Image.Image):
     return image_files.as_image(pages.of_picture(image), **wanted)
   if isinstance(image, np.ma.MaskedArray):

@@ -21,7 +21,7 @@ from jaxseg.predict.ensemble import join
 from jaxseg.predict.grouping import Grouping
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import needs_tiles
-from jaxseg.predict.progress import Countdown
+from jaxseg.predict.progress import ProgressLine
 from jaxseg.predict.runs import Run, Workdirs, check_apart, check_same_images, mode_of, open_runs
 from jaxseg.predict.show import print_scores
 from jaxseg.train import machine
@@ -199,7 +199,7 @@ def fit_temperature(
   if score is None or not hosts.is_first():
     return {}
   facts = {key: value for key, value in job.facts.items() if key in ('split', 'images')}
-  entry = temperature.keep(score, runs, job.steps, options, facts)
+  entry = temperature.fit_and_save(score, runs, job.steps, options, facts)
   changes = (
     f'{name.upper()} {entry[name]:.4f} to {entry[f"{name}_after"]:.4f}' for name in ('ece', 'nll')
   )
@@ -293,7 +293,7 @@ def _score(job: _Job) -> Score | None:
   if not (plain or hosts.is_first()):
     return None
   progress = (
-    Countdown('evaluated', len(job.source)) if hosts.is_first() else contextlib.nullcontext()
+    ProgressLine('evaluated', len(job.source)) if hosts.is_first() else contextlib.nullcontext()
   )
   with progress as show:
     if plain:
@@ -331,7 +331,7 @@ def _publish(job: _Job, result: dict[str, Any], start: float, prefix: str = '') 
   if hosts.is_first():
     options = job.options.beside(experiment.eval.scales)
     mode = ', '.join(filter(None, [prefix, mode_of(job.runs, options)]))
-    file = result_file.place(job.runs[0].path, job.split, mode)
+    file = result_file.path_of(job.runs[0].path, job.split, mode)
     result = result_file.write(result, file, job.source.class_names)
     print_scores(result, experiment.settings.paper)
     say(f'written to {file} in {duration(time.perf_counter() - start)}')

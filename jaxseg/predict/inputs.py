@@ -17,7 +17,7 @@ from jaxseg import files
 from jaxseg.data import image_files, pages, raw_files
 from jaxseg.types import UserError
 
-IN_THE_WAY = 'is there already: choose another --output, or give --skip_existing or --overwrite'
+IN_THE_WAY = 'already exists: choose another --output, or give --skip_existing or --overwrite'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ def list_items(source: str | Path, results: str | Path | None = None) -> list[It
   Raises:
     UserError: no such file, or no image in it.
   """
-  source = files.place(source)
+  source = files.to_path(source)
   if source.is_dir():
     paths, base = _below(source), source
     allowed = f'an image ends in {", ".join(pages.SUFFIXES)}'
@@ -77,7 +77,7 @@ def list_items(source: str | Path, results: str | Path | None = None) -> list[It
     if not source.exists():
       raise UserError(f'no such file or folder: {source}')
     paths, base, results, allowed = [source], None, None, ''
-  if results is not None and (results := files.place(results)) != base:
+  if results is not None and (results := files.to_path(results)) != base:
     paths = [path for path in paths if not path.is_relative_to(results)]
   if not paths:
     raise UserError(f'{source} holds no image: {allowed}')
@@ -101,7 +101,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 def _listed_path(source: Path, line: str) -> Path:
   """Returns the path on a line of a list; relative paths start at the list's folder."""
-  return files.place(line) if files.is_remote(line) else source.parent / files.place(line)
+  return files.to_path(line) if files.is_remote(line) else source.parent / files.to_path(line)
 
 
 def _pages(path: Path, base: Path) -> list[Item]:
@@ -139,7 +139,7 @@ def plan_outputs(
     UserError: two inputs would write one file, a file exists (the first is named), or the folder
       cannot be written.
   """
-  folder = files.place(folder)
+  folder = files.to_path(folder)
   inputs = {_resolved(item.path) for item in items}
   outputs: dict[Path, Item | None] = {folder / name: None for name in shared}
   for item in items:

@@ -42,7 +42,7 @@ from jaxseg.predict.inputs import (
 )
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import entries_of
-from jaxseg.predict.progress import Countdown
+from jaxseg.predict.progress import ProgressLine
 from jaxseg.predict.runs import Run, Workdirs, open_runs
 from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.types import UserError
@@ -52,7 +52,7 @@ PROBABILITY = np.dtype('<f2')
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class Outputs:
   """Outputs beside the masks; `instances` if predictions have detections."""
 
   overlay: bool = False
@@ -86,7 +86,7 @@ def predict_files(
   output: str | Path,
   *,
   step: str = 'best',
-  wanted: Wanted = Wanted(),
+  outputs: Outputs = Outputs(),
   options: Options | None = None,
   overwrite: bool = False,
   skip_existing: bool = False,
@@ -96,7 +96,7 @@ def predict_files(
   Args:
     workdirs: of the trained network, or of several whose probabilities are averaged.
     source, output: the images, and the folder for the results, created if absent.
-    step, wanted, options: see ensemble.load, Wanted, Options.
+    step, outputs, options: see ensemble.load, Outputs, Options.
     overwrite: replace existing files.
     skip_existing: keep existing files, and predict only images that lack some.
 
@@ -108,28 +108,28 @@ def predict_files(
   """
   if overwrite and skip_existing:
     raise UserError('--overwrite replaces what --skip_existing keeps: give one of them')
-  items, folder, runs = list_items(source, output), files.place(output), open_runs(workdirs)
+  items, folder, runs = list_items(source, output), files.to_path(output), open_runs(workdirs)
   experiment = runs[0].experiment
-  wanted.check(experiment)
+  outputs.check(experiment)
   plan = functools.partial(plan_outputs, items, folder, overwrite=overwrite, keep=skip_existing)
-  plan(wanted.endings)  # before the network is loaded
+  plan(outputs.endings)  # before the network is loaded
   set_up_jax(experiment.settings)
   detects = len(runs) == 1 and 'detections' in entries_of(experiment)
-  wanted = dataclasses.replace(wanted, instances=detects)
+  outputs = dataclasses.replace(outputs, instances=detects)
   open_network = functools.partial(load_runs, runs, step, **vars(options or Options()))
   predictor = None if skip_existing else open_network()  # there may be nothing to do
   log_context = contextlib.nullcontext()
-  if wanted.instances:
-    plan(wanted.endings, shared=[coco_json.NAME])
+  if outputs.instances:
+    plan(outputs.endings, shared=[coco_json.NAME])
     log_context = coco_json.Log(folder, [item.stem for item in items], goes_on=skip_existing)
   with log_context as log, any_size():
-    todo = [i for i in items if not (skip_existing and _is_done(i, folder, wanted, log))]
+    todo = [i for i in items if not (skip_existing and _is_done(i, folder, outputs, log))]
     existing = 'replace' if overwrite else 'keep' if skip_existing else 'refuse'
     failed = {}
     if todo:
       predictor = predictor or open_network()
       todo = in_programs(predictor, todo)
-      failed = _Job(predictor, folder, wanted, log, existing).run(todo)
+      failed = _Job(predictor, folder, outputs, log, existing).run(todo)
   if len(failed) == len(items):
     first = next(iter(failed.values()))
     raise UserError(f'none of {len(items)} images could be predicted; the first: {first}')
@@ -150,9 +150,9 @@ def _category_ids(run: Run) -> Sequence[int | str]:
   return ids if len(ids) == count else range(count)
 
 
-def _is_done(item: Item, folder: Path, wanted: Wanted, log: coco_json.Log | None) -> bool:
+def _is_done(item: Item, folder: Path, outputs: Outputs, log: coco_json.Log | None) -> bool:
   """Whether all outputs of an image exist."""
-  paths = (folder / f'{item.stem}{ending}' for ending in wanted.endings)
+  paths = (folder / f'{item.stem}{ending}' for ending in outputs.endings)
   return (log is None or item.stem in log.results) and all(path.exists() for path in paths)
 
 
@@ -179,8 +179,8 @@ class _Job:
 
   Args:
     predictor: of all images.
-    output: a folder.
-    wanted: outputs beside the masks.
+    folder: of the results.
+    outputs: outputs beside the masks.
     log: collects the detections.
     existing: 'replace' or 'keep' a file that exists once its new version is complete, or 'refuse' to
       continue.
@@ -189,12 +189,12 @@ class _Job:
   def __init__(
     self,
     predictor: BasePredictor,
-    output: Path,
-    wanted: Wanted,
+    folder: Path,
+    outputs: Outputs,
     log: coco_json.Log | None = None,
     existing: Literal['replace', 'keep', 'refuse'] = 'refuse',
   ):
-    self._predictor, self._output, self._wanted = predictor, output, wanted
+    self._predictor, self._folder, self._outputs = predictor, folder, outputs
     self._log, self._existing = log, existing
     self._progress: Callable[[float], None] = lambda fraction: None  # of the current image
 
@@ -203,7 +203,7 @@ class _Job:
     failed: dict[str, str] = {}
     options = dict(name=lambda item: item.name, timeout=self._predictor.experiment.data.timeout)
     try:
-      with Countdown('predicted', len(items)) as show, threads.Backlog() as backlog:
+      with ProgressLine('predicted', len(items)) as show, threads.Backlog() as backlog:
         for done, (item, image) in enumerate(threads.futures(self._read, items, **options)):
           note = f'{len(failed)} bad' if failed else ''
           self._progress = lambda fraction, done=done, note=note: show(done + fraction, note)
@@ -241,7 +241,7 @@ class _Job:
 
   def _predict(self, item: Item, image: np.ndarray) -> dict[str, Any]:
     """Runs the network; streams probabilities to disk, and logs detections."""
-    maps = self._wanted.probabilities or self._wanted.uncertainty
+    maps = self._outputs.probabilities or self._outputs.uncertainty
     if maps or self._predictor.comes_in_bands(image.shape[:2]):
       return self._predict_bands(item, image)
     prediction = self._predictor.predict(image)
@@ -252,7 +252,7 @@ class _Job:
   def _predict_bands(self, item: Item, image: np.ndarray) -> dict[str, np.ndarray]:
     size = image.shape[:2]
     prediction = {'mask': np.empty(size, np.uint8)}
-    if self._wanted.uncertainty:
+    if self._outputs.uncertainty:
       prediction['uncertainty'] = np.empty(size, np.float32)
     with self._probabilities(item, size) as probabilities:
       for band in self._predictor.bands(image):
@@ -267,8 +267,8 @@ class _Job:
   @contextlib.contextmanager
   def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[BinaryIO | None]:
     """Yields an open .npy file for the rows of an array [h, w, k]; None if not requested."""
-    file = self._output / f'{item.stem}_probabilities.npy'
-    if not self._wanted.probabilities or self._is_kept(file):
+    file = self._folder / f'{item.stem}_probabilities.npy'
+    if not self._outputs.probabilities or self._is_kept(file):
       yield None
       return
     shape = (*size, self._predictor.experiment.settings.num_classes)
@@ -293,7 +293,7 @@ class _Job:
 
   def _write(self, item: Item, image: np.ndarray, prediction: dict[str, Any]) -> None:
     for ending, save in self._writers(image, prediction):
-      file = self._output / f'{item.stem}{ending}'
+      file = self._folder / f'{item.stem}{ending}'
       if not self._is_kept(file):
         with self._new_file(file) as part:
           save(part)
@@ -303,16 +303,16 @@ class _Job:
   ) -> Iterator[tuple[str, Callable[[BinaryIO], None]]]:
     """Yields (ending, function that writes the file); the mask comes last, to mark the image as done."""
     classes, mask = self._predictor.classes, prediction['mask']
-    if self._wanted.overlay:
+    if self._outputs.overlay:
       overlay = functools.partial(labels.overlay, image, mask, classes.palette)
       if 'ids' in prediction:
         overlay = functools.partial(objects.overlay, image, prediction['ids'])
       yield '_overlay.png', lambda part: labels.save(part, overlay())
-    if self._wanted.uncertainty:
+    if self._outputs.uncertainty:
       sampled, uncertainty = self._predictor.options.samples > 0, prediction['uncertainty']
       picture = functools.partial(labels.heat, uncertainty, len(classes.names), sampled=sampled)
       yield '_uncertainty.npy', lambda part: np.save(part, uncertainty)
       yield '_uncertainty.png', lambda part: labels.save(part, picture())
-    if self._wanted.instances:
+    if self._outputs.instances:
       yield '_instances.png', lambda part: objects.save_numbers(part, prediction['ids'])
     yield '.png', lambda part: labels.save_palette_png(part, mask, classes.palette)

@@ -98,7 +98,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add(
     '--scales',
-    type=console.several(console.number(*SCALES)),
+    type=console.list_of(console.number(*SCALES)),
     default=(),
     help="average these; default: the config's",
   )
@@ -111,13 +111,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   )
   add(
     '--rotations',
-    type=console.whole(1, MOST),
+    type=console.integer(1, MOST),
     default=1,
     help='average this many rotations (U-Net: 7)',
   )
   add(
     '--samples',
-    type=console.whole(0, MOST),
+    type=console.integer(0, MOST),
     default=0,
     help='Monte-Carlo dropout: average this many draws',
   )
@@ -127,7 +127,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   add('--windows', default='gaussian', choices=('gaussian', 'even'), help='what tiles count for')
   add(
     '--long_side',
-    type=console.whole(0, LONGEST),
+    type=console.integer(0, LONGEST),
     default=0,
     help='resize so that the longer side is this times the scale',
   )

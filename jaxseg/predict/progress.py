@@ -7,7 +7,7 @@ import time
 from jaxseg import console
 
 
-class Countdown:
+class ProgressLine:
   """A line such as 'predicted 3/9 images . 1.5 img/s . ETA 4s', shown while the context is open.
 
   Args:
@@ -19,7 +19,7 @@ class Countdown:
     self._verb, self._total, self._progress = verb, total, console.Progress()
     self._start = time.perf_counter()
 
-  def __enter__(self) -> Countdown:
+  def __enter__(self) -> ProgressLine:
     self._progress.__enter__()
     return self
 

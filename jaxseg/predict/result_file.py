@@ -22,7 +22,7 @@ _LONGEST = 150  # characters of the name
 _HUGE = 1e300  # larger numbers cannot be plotted
 
 
-def place(workdir: Path, split: str, mode: str) -> Path:
+def path_of(workdir: Path, split: str, mode: str) -> Path:
   """Returns the path of an evaluation: eval/val.json, or with a mode eval/val_flip_tiles-512x512.json."""
   words = [part.replace(' of ', ' ').replace(' ', '-') for part in mode.split(', ') if part]
   name = '_'.join([split, *words]).replace('/', '-')[:_LONGEST]

@@ -40,7 +40,7 @@ def open_runs(workdirs: Workdirs) -> list[Run]:
   several = [workdirs] if alone else list(workdirs)
   if not several:
     raise UserError('no run is given: name the workdir of a training, or several')
-  paths = [files.place(workdir) for workdir in several]
+  paths = [files.to_path(workdir) for workdir in several]
   if len({files.absolute(path) for path in paths}) < len(paths):
     raise UserError('a folder is given twice: give each run once')
   runs = [Run(path, load_experiment(path), load_classes(path)) for path in paths]

@@ -23,7 +23,7 @@ import scipy
 
 from jaxseg.data import outlines
 from jaxseg.data.geometry import Size
-from jaxseg.data.outlines import Masks, Piece
+from jaxseg.data.outlines import CroppedMask, Masks
 from jaxseg.predict.tiles import Tiling, offsets
 from jaxseg.types import Detections, UserError
 
@@ -62,7 +62,7 @@ class _Object:
   class_id: int
   score: float
   box: np.ndarray
-  piece: Piece
+  piece: CroppedMask
   margin: float
 
   @functools.cached_property
@@ -130,7 +130,7 @@ def _in_image(number: int, tile: Tile, size: Size) -> list[_Object]:
     box = np.asarray(tile.detections.boxes[i]) + shift
     margins = np.concatenate([box[:2] - shift[:2], ends - box[2:]])
     margin = float(np.min(np.where(inner, margins, np.inf)))
-    moved = Piece(piece.top + tile.top, piece.left + tile.left, piece.mask)
+    moved = CroppedMask(piece.top + tile.top, piece.left + tile.left, piece.mask)
     class_id, score = int(tile.detections.classes[i]), float(tile.detections.scores[i])
     placed.append(_Object(number, class_id, score, box, moved, margin))
   return placed
@@ -168,7 +168,7 @@ def _overlap(a: Box, b: Box) -> Box:
   return *map(max, a[:2], b[:2]), *map(min, a[2:], b[2:])
 
 
-def _crop(piece: Piece, window: Box) -> np.ndarray:
+def _crop(piece: CroppedMask, window: Box) -> np.ndarray:
   """Returns the pixels of a piece in a window of the image, bool [y1 - y0, x1 - x0]."""
   x0, y0, x1, y1 = window
   part = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), bool)

@@ -55,7 +55,7 @@ def fitted(workdir: str | Path, step: int) -> float:
   return resolved(Options(temperature=0), open_runs(workdir), [step]).temperature
 
 
-def keep(
+def fit_and_save(
   score: Score,
   runs: Sequence[Run],
   steps: Sequence[int],

@@ -23,7 +23,7 @@ class Plan:
     class_names, weights: one per class.
     mean, std: one per channel, in the images' units.
     counts: training objects of each class; () for semantic segmentation.
-    folds: see Wish.
+    folds: see own_data.Request.
     problems: a line for each unusable file.
   """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxseg.data import fingerprint, mask_files, mask_set
 from jaxseg.data.pairing import Pairs
-from jaxseg.data.problems import BadFiles, some
+from jaxseg.data.problems import BadFiles, abbreviate
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder
 from jaxseg.types import UserError
@@ -26,7 +26,7 @@ def of_masks(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tup
   if options.keys() & {'read_by', 'threshold'}:
     return ()
   try:
-    facts = mask_set.look([raw.label for raw in raws], pages=bool(options.get('pages')))
+    facts = mask_set.inspect([raw.label for raw in raws], pages=bool(options.get('pages')))
   except BadFiles:  # reported elsewhere
     return ()
   if 'colors' in options:
@@ -69,11 +69,11 @@ def of_copies(
           twice.append(f'{other}/{first.file_name} = {split}/{raw.file_name}')
   except BadFiles:  # reported elsewhere
     return ()
-  lines = f'warning   {len(twice)} images are in two splits: {some(twice, 3)}; what is held out must not train'
+  lines = f'warning   {len(twice)} images are in two splits: {abbreviate(twice, 3)}; what is held out must not train'
   return (lines,) if twice else ()
 
 
-def _lonely_colors(facts: Mapping[Path, mask_files.Facts]) -> tuple[str, ...]:
+def _lonely_colors(facts: Mapping[Path, mask_files.MaskSummary]) -> tuple[str, ...]:
   """Returns a warning if most colours occur in a single mask, which suggests one colour per object."""
   counts = Counter(color for held in facts.values() for color in held.colors)
   once = [color for color, number in counts.items() if number == 1]

@@ -9,7 +9,7 @@ from jaxseg import config as configs
 from jaxseg import console, files
 from jaxseg.config.parts import defaults, did_you_mean, load
 from jaxseg.fetch import manifest, weights
-from jaxseg.fetch.get import Way, dataset
+from jaxseg.fetch.get import FetchOptions, dataset
 from jaxseg.types import UserError
 
 
@@ -28,7 +28,7 @@ def get(
     config, overrides: see config.load.
     data_dir: parent of the datasets' folders; '' is the config's, else $JAXSEG_DATA, else
       ~/jaxseg_data.
-    mirror, yes: see fetch.get.Way; the mirror defaults to the config's.
+    mirror, yes: see fetch.get.FetchOptions; the mirror defaults to the config's.
 
   Raises:
     UserError: neither names nor config, an unknown name, or as config.load and fetch.get.
@@ -40,23 +40,23 @@ def get(
     raise UserError(f'nothing is called {unknown!r}: there are {", ".join(known)}{close}')
   if not names and not config:
     raise UserError(f'get needs --config=configs/NAME.py, or names: {", ".join(known)}')
-  way = Way(mirror, yes)
+  way = FetchOptions(mirror, yes)
   for name in names:
     if name in published:
-      console.say(f'{name}: {weights.fetched(published[name], way)}')
+      console.say(f'{name}: {weights.path_of(published[name], way)}')
     else:
       dataset(datasets[name], files.absolute(_root(data_dir)), way)
   if config:
     _of_config(config, overrides, data_dir, way)
 
 
-def _of_config(config: str, overrides: Sequence[str], data_dir: str, way: Way) -> None:
+def _of_config(config: str, overrides: Sequence[str], data_dir: str, way: FetchOptions) -> None:
   from jaxseg.train.build import experiment  # imports JAX: slow, and names do not need it
   from jaxseg.train.initial import first_weights
 
   parts = experiment(configs.load(config, overrides))
   settings, data = parts.settings, parts.data
-  way = Way(way.mirror or settings.mirror, way.yes, parts.cache_dir)
+  way = FetchOptions(way.mirror or settings.mirror, way.yes, parts.cache_dir)
   if weights.is_name(settings.init_from):
     path = first_weights(parts, parts.variable_shapes, way)
     console.say(f'{settings.init_from}: {path}')

@@ -23,8 +23,8 @@ from jaxseg.data import (
 from jaxseg.data.archives import data_root
 from jaxseg.data.division import Division, in_pages
 from jaxseg.data.formats.masks import find_files
-from jaxseg.data.pairing import WHOLE, Layout, Pairs
-from jaxseg.data.problems import BadFiles, MissingSplit, some
+from jaxseg.data.pairing import UNDIVIDED, Layout, Pairs
+from jaxseg.data.problems import BadFiles, MissingSplit, abbreviate
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
 from jaxseg.prepare import doubts
@@ -38,7 +38,7 @@ _FIFTH = 5  # one in five images is held out if the folder has no 'val'
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Request:
   """Where the data are and how to use them: the flags of `plan`.
 
   Attributes:
@@ -117,27 +117,27 @@ class OwnData:
       return self.source(split, without=names), error.problems
 
 
-def find(wish: Wish) -> OwnData:
-  """Finds the data that `wish` describes.
+def find(request: Request) -> OwnData:
+  """Finds the data that `request` describes.
 
   Raises:
     UserError: no such folder, or nothing readable in it.
   """
-  root, layout = _place(wish)
-  if wish.model == OBJECTS or (not layout.options() and find_files(root)):
-    return _objects(root, wish)
+  root, layout = _place(request)
+  if request.model == OBJECTS or (not layout.options() and find_files(root)):
+    return _objects(root, request)
   try:
     found = layout if layout.options() else layouts.find(root)
   except UserError as error:
-    return _objects(root, wish, error)
+    return _objects(root, request, error)
   pairs = Division(found).pairs(root)
   masks = [pair.mask for of_split in pairs.splits.values() for pair in of_split]
   alone = max(len(pairs.without_mask), len(pairs.without_image))
   if not layout.options() and len(masks) < alone and _has_outlines(root):
-    return _objects(root, wish)  # some annotated images happen to look like pairs
-  if not (wish.model or layout.options() or class_files.find(root)) and are_numbers(masks):
-    return _objects(root, wish)
-  return _pairs(root, found, pairs, wish)
+    return _objects(root, request)  # some annotated images happen to look like pairs
+  if not (request.model or layout.options() or class_files.find(root)) and are_numbers(masks):
+    return _objects(root, request)
+  return _pairs(root, found, pairs, request)
 
 
 def _has_outlines(root: Path) -> bool:
@@ -153,17 +153,17 @@ def _has_outlines(root: Path) -> bool:
   return False
 
 
-def _place(wish: Wish) -> tuple[Path, Layout]:
+def _place(request: Request) -> tuple[Path, Layout]:
   """Returns the folder, and the given parts of its layout relative to it."""
-  given = [os.path.abspath(p) for p in (wish.listed, wish.images, wish.masks) if p]
-  if wish.folder:
-    root = data_root(wish.folder).absolute()
-    given = [os.path.join(root, p) for p in (wish.images, wish.masks) if p] or given
+  given = [os.path.abspath(p) for p in (request.listed, request.images, request.masks) if p]
+  if request.folder:
+    root = data_root(request.folder).absolute()
+    given = [os.path.join(root, p) for p in (request.images, request.masks) if p] or given
   else:
     root = Path(os.path.commonpath([_fixed(path) for path in given]))
     root = root.parent if root.is_file() else root
   relative = [os.path.relpath(path, root) for path in given]
-  if wish.listed:
+  if request.listed:
     return root, Layout(listed=relative[0])
   if outside := next((p for p in relative if p.startswith('..')), None):
     raise UserError(f'{outside} lies outside of {root}: give --folder=DIR that holds everything')
@@ -181,7 +181,7 @@ def _pattern(root: Path, path: str) -> str:
   return f'{path.rstrip("/")}/**/*' if (root / path).is_dir() else path
 
 
-def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
+def _pairs(root: Path, layout: Layout, pairs: Pairs, request: Request) -> OwnData:
   options: dict[str, Any] = layout.options()
   where = layout.listed or f"images '{layout.images}' with masks '{layout.masks}'"
   if not any(pairs.splits.values()):
@@ -193,13 +193,13 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, wish: Wish) -> OwnData:
   if pages := _are_stacks(pairs):
     options['pages'], pairs = True, in_pages(pairs)
   total = sum(len(found) for split, found in pairs.splits.items() if split != 'test')
-  if wish.folds:
-    options |= {'folds': wish.folds}
-  elif 'val' not in pairs.splits and WHOLE not in pairs.splits:
+  if request.folds:
+    options |= {'folds': request.folds}
+  elif 'val' not in pairs.splits and UNDIVIDED not in pairs.splits:
     options |= {'folds': max(min(_FIFTH, total), 2)}
   splits = Division(layout, 'leave_out', options.get('folds', 0), pages=pages).splits(root)
   raws = [raw for of_split in splits.values() for raw in of_split]
-  options |= _classes(root, raws, wish.options) | wish.options
+  options |= _classes(root, raws, request.options) | request.options
   counts = {split: len(found) for split, found in splits.items()}
   if not counts.get('train'):
     there = ', '.join(counts) or 'none'
@@ -263,14 +263,14 @@ def _pixels(images: Sequence[Path]) -> dict[str, Any]:
   else:
     kinds = (f'{path} has {c} channels of {t}' for (c, t), path in sorted(files_of.items()))
     raise UserError(
-      f'images of a set must be of one kind, but {some(list(kinds), 2)}: save all as the same'
+      f'images of a set must be of one kind, but {abbreviate(list(kinds), 2)}: save all as the same'
     )
   return {'channels': channels, 'dtype': dtype}
 
 
 def _division(pairs: Pairs, options: Mapping[str, Any]) -> str:
   if pairs.lists and 'val' in pairs.splits and not options.get('folds'):
-    return f'; divided by {some(pairs.lists, 3)}'
+    return f'; divided by {abbreviate(pairs.lists, 3)}'
   if options.get('folds') and 'val' in pairs.splits:
     return f'; train and val are put together for {options["folds"]} folds'
   if options.get('folds', 0) > _FIFTH or 'val' not in pairs.splits:
@@ -285,13 +285,13 @@ def _unread(root: Path) -> str:
     f'{n} {e}' for e, n in endings.most_common() if e not in (*pairing.SUFFIXES, *_NOTES, '')
   ]
   formats = ', '.join(objects.FORMATS)
-  words = f'; its {some(found, 3)} files are no images that are read, and of none of the formats {formats}'
+  words = f'; its {abbreviate(found, 3)} files are no images that are read, and of none of the formats {formats}'
   return words if found else ''
 
 
-def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
+def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnData:
   """Returns a folder of annotations; if it is none, raises `why` it has no pairs."""
-  options, doubts = dict(wish.options), ()
+  options, doubts = dict(request.options), ()
   known = {k: v for k, v in options.items() if k in parameters(objects.layout_of)}
   try:
     found, layout = objects.layout_of(root, **known)
@@ -303,12 +303,12 @@ def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
     if why is None:
       raise
     raise UserError(f'{why}{_unread(root)}') from None
-  options = {'format': found} | ({'folds': wish.folds} if wish.folds else {}) | options
+  options = {'format': found} | ({'folds': request.folds} if request.folds else {}) | options
   divided = objects.divided(layout, **options)
   counts = {split: len(raws) for split, raws in divided.items()}
   if found == 'ids':
     masks = [raw.label for raws in divided.values() for raw in raws]
-    if 'format' not in wish.options and are_classes(masks):
+    if 'format' not in request.options and are_classes(masks):
       raise UserError(
         f'{masks[0]} and most other masks hold numbers that are several regions each, as those of classes '
         'are: number the objects (1, 2, ... in each mask), or choose another --model; '
@@ -321,6 +321,6 @@ def _objects(root: Path, wish: Wish, why: UserError | None = None) -> OwnData:
   pixels = _pixels([raw.image for raws in divided.values() for raw in raws])
   cased = Counter(name.casefold() for name in layout.names)
   if alike := [name for name in layout.names if cased[name.casefold()] > 1]:
-    doubts += (f'warning   classes that differ in capitals alone: {some(alike)}',)
+    doubts += (f'warning   classes that differ in capitals alone: {abbreviate(alike)}',)
   notes = (*layout.notes, *doubts, *of_copies(divided, lambda raw: (raw.image,)))
   return OwnData(root, 'objects', options, layout.words, counts, pixels, notes, tells_objects=True)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxseg import console, files
 from jaxseg.prepare import config_text, objects, own_data
 from jaxseg.prepare.config_text import Plan
-from jaxseg.prepare.own_data import Wish
+from jaxseg.prepare.own_data import Request
 from jaxseg.prepare.recipe import NETWORKS, OBJECTS, Machine, machine, make_recipe
 from jaxseg.prepare.survey import survey
 from jaxseg.types import UserError
@@ -30,11 +30,11 @@ from jaxseg.types import UserError
 _SHOWN = 6  # files in a list
 
 
-def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
+def plan(request: Request, output: str | Path, *, overwrite: bool = False) -> Plan:
   """Inspects a folder and writes a config file that trains on it as it is.
 
   Args:
-    wish: where the data are and how to use them.
+    request: where the data are and how to use them.
     output: the new Python file.
     overwrite: whether an existing file may be replaced.
 
@@ -44,14 +44,14 @@ def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
   Raises:
     UserError: the folder cannot be used, or the file cannot be written.
   """
-  file = files.place(output)
+  file = files.to_path(output)
   if file.exists() and not overwrite:
     raise UserError(f'--output={output} exists: choose another name, or add --overwrite')
   if file.suffix != '.py' or not file.absolute().parent.is_dir():
     raise UserError(f'--output={output}: give a name ending in .py in a folder that exists')
-  if wish.model and wish.model not in NETWORKS:
-    raise UserError(f'--model={wish.model}: choose one of {", ".join(NETWORKS)}')
-  made = make_plan(wish, machine())
+  if request.model and request.model not in NETWORKS:
+    raise UserError(f'--model={request.model}: choose one of {", ".join(NETWORKS)}')
+  made = make_plan(request, machine())
   command = _command(file, made)
   try:
     files.write_text(file, config_text.write(made, command), replace=overwrite)
@@ -62,15 +62,15 @@ def plan(wish: Wish, output: str | Path, *, overwrite: bool = False) -> Plan:
   return made
 
 
-def make_plan(wish: Wish, device: Machine) -> Plan:
+def make_plan(request: Request, device: Machine) -> Plan:
   """Derives the plan for a folder on a device by the rules above."""
-  data = own_data.find(wish)
+  data = own_data.find(request)
   source, problems = data.usable('train')
   train = survey(source, 'reading train')
   if not train.histogram.counts.any():
     raise UserError(f'all masks of {data.root} are void (255): nothing can be learnt')
   least = 1e-6 if data.pixels['dtype'] == 'float32' else 1.0
-  network, counts = wish.model or ('unet', OBJECTS)[data.tells_objects], ()
+  network, counts = request.model or ('unet', OBJECTS)[data.tells_objects], ()
   if network == OBJECTS:
     recipe, counts = objects.make_recipe(source, device)
   else:
@@ -86,7 +86,7 @@ def make_plan(wish: Wish, device: Machine) -> Plan:
     machine=device,
     recipe=recipe,
     counts=counts,
-    folds=wish.folds,
+    folds=request.folds,
     problems=problems,
   )
 

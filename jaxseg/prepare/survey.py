@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxseg.data import statistics, threads
 from jaxseg.data.objects import measure
-from jaxseg.data.progress import counted
+from jaxseg.data.progress import with_progress
 
 Objects = tuple[np.ndarray, np.ndarray]  # of an image: pixels int64 [n] and crowd bool [n]
 
@@ -86,7 +86,7 @@ def survey(source: Any, title: str) -> Survey:
   counts, sizes, digests, objects = [], Counter(), {}, []
   channels = statistics.Moments.empty(source.channels)
   examples = threads.results(read, range(len(source)), name=getattr(source, 'file_name', None))
-  for labels, size, values, digest, name, those in counted(title, examples, len(source)):
+  for labels, size, values, digest, name, those in with_progress(title, examples, len(source)):
     histogram.add(labels)
     counts.append(labels[: source.num_classes].copy())  # a view would keep all 256 alive
     sizes[size] += 1

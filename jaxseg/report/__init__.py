@@ -84,7 +84,7 @@ def _is_report(file: Path) -> bool:
       return True
   except FileNotFoundError:
     return False
-  raise UserError(f'--output={file} is there, and is no report: choose another name')
+  raise UserError(f'--output={file} exists and is not a report: choose another name')
 
 
 def hooks() -> list[Hook]:

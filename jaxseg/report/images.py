@@ -33,7 +33,7 @@ _FLAT = 64  # a picture with at most this many colours is a mask
 
 
 @dataclasses.dataclass(frozen=True)
-class Shot:
+class Sample:
   """One image: name, each run's score, and the pictures by title as data URIs, with their size."""
 
   name: str
@@ -71,8 +71,8 @@ class Images:
   total: int = 0
   scores: tuple[float, ...] = ()
   result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  worst: tuple[Shot, ...] = ()
-  best: tuple[Shot, ...] = ()
+  worst: tuple[Sample, ...] = ()
+  best: tuple[Sample, ...] = ()
   problem: str = ''
 
   @property
@@ -100,7 +100,7 @@ class Comparison:
   count: int = 0
   total: int = 0
   better: tuple[int, ...] = ()
-  shots: tuple[Shot, ...] = ()
+  shots: tuple[Sample, ...] = ()
   problem: str = ''
 
 
@@ -225,20 +225,20 @@ def _examples(source, max_images: int, seconds: float, timeout: float, progress:
     yield example
 
 
-def _is_extreme(shots: list[Shot], value: float) -> bool:
+def _is_extreme(shots: list[Sample], value: float) -> bool:
   """Whether a score is among the worst or best so far."""
   return len(shots) < 2 * SHOWN or not shots[SHOWN - 1].score <= value <= shots[SHOWN].score
 
 
 def _shot(
   example: Mapping[str, Any], values: Sequence[float], pictures: Mapping[str, np.ndarray]
-) -> Shot:
+) -> Sample:
   """Encodes thumbnails of the pictures."""
   size = example['image'].shape[1::-1]
   scale = min(1.0, THUMBNAIL / max(size))
   size = tuple(max(1, round(side * scale)) for side in size)
   encoded = {title: _encode(Image.fromarray(p), size) for title, p in pictures.items()}
-  return Shot(str(example['file_name']), tuple(map(float, values)), encoded, size)
+  return Sample(str(example['file_name']), tuple(map(float, values)), encoded, size)
 
 
 def _encode(picture: Image.Image, size: tuple[int, int]) -> str:

@@ -14,7 +14,7 @@ import optax
 from jaxseg.data import objects
 from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
-from jaxseg.data.outlines import Masks, Piece
+from jaxseg.data.outlines import CroppedMask, Masks
 from jaxseg.draw import objects as pictures
 from jaxseg.draw.labels import Color
 from jaxseg.metrics import coco
@@ -113,7 +113,7 @@ class Task:
     """
     used, (y, x) = row['scores'] > 0, frame.factor(size)
     boxes = row['boxes'][used] * np.array([x, y, x, y], np.float32)
-    pieces = [Piece(*pasted) for pasted in paste(row['masks'][used], boxes, size)]
+    pieces = [CroppedMask(*pasted) for pasted in paste(row['masks'][used], boxes, size)]
     boxes = np.clip(boxes, 0, np.array(size[::-1] * 2, np.float32))
     detections = Detections(boxes, row['scores'][used], row['classes'][used], Masks(pieces, size))
     return self.of_objects(detections[np.array([bool(p.mask.any()) for p in pieces], bool)])

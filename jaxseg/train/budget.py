@@ -25,7 +25,7 @@ _USED = 0.95
 _UNTIMED, _TIMED = 2, 8  # steps to run: the first compiles
 
 
-def of_steps(experiment: Experiment, steps: int) -> Experiment:
+def with_steps(experiment: Experiment, steps: int) -> Experiment:
   """Returns the experiment with another number of steps, and its `schedule_steps` in proportion."""
   settings, optim = experiment.settings, experiment.optim
   at = tuple(max(1, step * steps // settings.num_steps) for step in optim.schedule_steps)
@@ -35,7 +35,7 @@ def of_steps(experiment: Experiment, steps: int) -> Experiment:
   return dataclasses.replace(experiment, config=config, settings=settings, optim=optim)
 
 
-def kept(experiment: Experiment, workdir: str | Path) -> Experiment:
+def with_saved_steps(experiment: Experiment, workdir: str | Path) -> Experiment:
   """Returns the experiment with the step count of the folder's run, if that has the same budget."""
   minutes = experiment.settings.max_minutes
   try:
@@ -43,11 +43,13 @@ def kept(experiment: Experiment, workdir: str | Path) -> Experiment:
   except UserError:  # reported when the folder is opened
     return experiment
   return (
-    of_steps(experiment, saved['num_steps']) if saved.get('max_minutes') == minutes else experiment
+    with_steps(experiment, saved['num_steps'])
+    if saved.get('max_minutes') == minutes
+    else experiment
   )
 
 
-def fitting(
+def steps_within(
   minutes: float, past: float, compiling: float, step: float, evaluation: float, every: int
 ) -> int:
   """Returns how many steps fit into the budget, at least 1.
@@ -63,7 +65,7 @@ def fitting(
   return max(1, math.floor(left / (step + evaluation / every)))
 
 
-def rehearse(
+def measure_steps(
   experiment: Experiment,
   times: Times,
   train_step: Callable,
@@ -100,7 +102,9 @@ def rehearse(
   end = times.seconds()
   evaluation = end['evaluation'] - middle['evaluation']  # without its compilation
   compiling = middle['compile'] - before
-  steps = fitting(settings.max_minutes, end['wall'], compiling, step_seconds, evaluation, every)
+  steps = steps_within(
+    settings.max_minutes, end['wall'], compiling, step_seconds, evaluation, every
+  )
   steps = int(hosts.broadcast({'steps': min(steps, settings.num_steps)})['steps'])
   return steps, (
     f'budget    {steps:,} of {settings.num_steps:,} steps end within {settings.max_minutes:g} minutes: '

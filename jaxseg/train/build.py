@@ -300,7 +300,7 @@ def load_experiment(workdir: str | Path) -> Experiment:
   Raises:
     UserError: there is no run, or it cannot be read.
   """
-  return experiment(machine.adopted(workdir, load_config(workdir)))
+  return experiment(machine.apply(workdir, load_config(workdir)))
 
 
 def set_up_jax(settings: Settings) -> None:

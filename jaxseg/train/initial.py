@@ -72,7 +72,7 @@ def _other_classes(workdir: Path, names: Sequence[str]) -> str:
 
 
 def first_weights(
-  experiment: Experiment, variables: Mapping[str, Any], way: get.Way | None = None
+  experiment: Experiment, variables: Mapping[str, Any], way: get.FetchOptions | None = None
 ) -> Path:
   """Returns the file or workdir of settings.init_from; published weights are fetched by name.
 
@@ -85,7 +85,7 @@ def first_weights(
   """
   settings = experiment.settings
   if not weights.is_name(settings.init_from):
-    return files.place(settings.init_from)
+    return files.to_path(settings.init_from)
 
   def suits(published: manifest.Weights) -> bool:
     pixels = pretrained.pixels(published.naming)
@@ -93,8 +93,10 @@ def first_weights(
     return not set(different) - set(experiment.init.ignore)
 
   layers = {part for name in pretrained.flatten(variables) for part in name.split('/')}
-  published = weights.chosen(settings.init_from, _encoder(experiment.model()), layers, suits)
-  return weights.fetched(published, way or get.Way(settings.mirror, cache_dir=experiment.cache_dir))
+  published = weights.choose(settings.init_from, _encoder(experiment.model()), layers, suits)
+  return weights.path_of(
+    published, way or get.FetchOptions(settings.mirror, cache_dir=experiment.cache_dir)
+  )
 
 
 def _encoder(model: Any) -> str:

@@ -9,7 +9,7 @@ from jaxseg.console import Progress
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.run_folder import Classes, record_times
-from jaxseg.train.times import Times, told, total
+from jaxseg.train.times import Times, describe, total
 from jaxseg.train.writer import Writer
 from jaxseg.types import StuckError
 
@@ -122,7 +122,7 @@ class Journal:
       for hook in self._hooks if show else ():
         self._call(hook, 'at the end', lambda h: h.ended(self._run))
     sessions = self._record()
-    self.say(f'time      {told(total(sessions), len(sessions))}')
+    self.say(f'time      {describe(total(sessions), len(sessions))}')
 
   def _record(self) -> list[dict[str, Any]]:
     return record_times(self._run.folder, self._times.seconds(), self._steps)

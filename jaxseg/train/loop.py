@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg.console import duration, leave_terminal
+from jaxseg.console import detach_terminal, duration
 from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts
 from jaxseg.train.journal import Journal, NoJournal
@@ -254,7 +254,7 @@ class Signals:
   def _catch(self, number, frame) -> None:
     self.caught = self.caught or signal.Signals(number).name  # the first decides the exit
     if number == signal.SIGHUP:
-      leave_terminal()
+      detach_terminal()
 
   def __exit__(self, *_) -> None:
     for number, handler in self._handlers.items():

@@ -33,7 +33,7 @@ KEYS = (
 _VARIABLE = 'JAXSEG_IMPORTS'  # environment variable, 'mine,theirs'
 
 
-def remember(workdir: str | Path, config: Mapping[str, Any]) -> None:
+def save(workdir: str | Path, config: Mapping[str, Any]) -> None:
   """Stores the machine's keys of a run trained here; does nothing if the cache is not writable."""
   values = {key: value for key, value in configs.flattened(config).items() if key in KEYS}
   values['imports'] = sorted(_imports(config))
@@ -43,7 +43,7 @@ def remember(workdir: str | Path, config: Mapping[str, Any]) -> None:
     files.write_text(file, json.dumps(values))
 
 
-def adopted(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def apply(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a run's config with its machine keys replaced by this machine's values, or removed.
 
   Args:

@@ -10,7 +10,7 @@ from jaxseg.types import UserError
 
 
 @contextlib.contextmanager
-def explained(experiment: Experiment) -> Iterator[None]:
+def advise_on_out_of_memory(experiment: Experiment) -> Iterator[None]:
   """Turns an out-of-memory error of compiler, device or host into a UserError with remedies."""
   try:
     yield

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
-from jaxseg.data.problems import some
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
 _FILE = 'data.json'
@@ -61,7 +61,7 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     'new': [name for name in now if name not in before],
     'gone': [name for name in before if name not in now],
   }
-  words = [f'{len(n)} {kind} ({some(n, _SHOWN)})' for kind, n in kinds.items() if n]
+  words = [f'{len(n)} {kind} ({abbreviate(n, _SHOWN)})' for kind, n in kinds.items() if n]
   if not words and list(before) != list(now):
     return 'another order'
   return ', '.join(words)

@@ -70,7 +70,7 @@ class RunFolder:
     config: Mapping[str, Any],
     complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
   ):
-    self.path, self.config, self._complete = files.for_libraries(path), config, complete
+    self.path, self.config, self._complete = files.to_utf8_path(path), config, complete
     self._claim = Claim(self.path, _holds_config)
     try:
       self._compare()
@@ -129,7 +129,7 @@ class RunFolder:
 
 def has_checkpoints(workdir: str | Path) -> bool:
   """Returns whether there is a run that can be resumed."""
-  return any(p.name.isdigit() for p in files.for_libraries(workdir).glob('checkpoints/*'))
+  return any(p.name.isdigit() for p in files.to_utf8_path(workdir).glob('checkpoints/*'))
 
 
 def _holds_config(folder: Path) -> bool:
@@ -172,7 +172,7 @@ def _short(value: Any) -> str:
 def load_run(workdir: str | Path) -> dict[str, Any]:
   """Returns the contents of run.json; {} where it is missing (older runs) or unreadable."""
   try:
-    return provenance.known(files.read_json(files.place(workdir) / 'run.json', _LARGEST))
+    return provenance.known(files.read_json(files.to_path(workdir) / 'run.json', _LARGEST))
   except (OSError, UserError):
     return {}
 
@@ -196,7 +196,7 @@ def record_times(
 
 def load_classes(workdir: str | Path) -> Classes:
   """Reads the classes of a run. Raises UserError where there is no run, or its file is damaged."""
-  file = files.place(workdir) / 'classes.json'
+  file = files.to_path(workdir) / 'classes.json'
   try:
     return checked_classes(files.read_json(file, _LARGEST))
   except FileNotFoundError:
@@ -230,7 +230,7 @@ def load_config(workdir: str | Path) -> dict[str, Any]:
   Raises:
     UserError: there is no run, or its config cannot be read.
   """
-  file = files.place(workdir) / 'config.json'
+  file = files.to_path(workdir) / 'config.json'
   try:
     return checked_config(files.read_json(file, _LARGEST))
   except FileNotFoundError:

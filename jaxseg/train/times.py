@@ -83,7 +83,7 @@ def total(sessions: Iterable[Mapping[str, Any]]) -> dict[str, float]:
   return {name: sum(seconds.get(name, 0.0) for seconds in known) for name in names}
 
 
-def told(seconds: Mapping[str, float], starts: int) -> str:
+def describe(seconds: Mapping[str, float], starts: int) -> str:
   """Says where the time went, the largest part first."""
   wall = seconds['wall'] or 1.0
   parts = sorted(((v / wall, k) for k, v in seconds.items() if k != 'wall'), reverse=True)

@@ -66,7 +66,7 @@ def train(
     build.set_up_jax(configs.settings(configs.plain(config)))
     with hosts.together():
       experiment = build.experiment(config)
-    stack.enter_context(memory.explained(experiment))
+    stack.enter_context(memory.advise_on_out_of_memory(experiment))
     stack.enter_context(threads.time_limit(experiment.data.timeout))
     return _train(experiment, workdir, stack, times, stop_at, profile, hooks)
 
@@ -108,14 +108,14 @@ def _train(
   if settings.max_minutes:
     rehearse = partial(_rehearse, experiment, data, shapes, wrapper, evaluator, population)
     steps = initial['num_steps'] or rehearse(initial, train_step, step_key, times)
-    experiment = budget.of_steps(experiment, steps)
+    experiment = budget.with_steps(experiment, steps)
     train_step = train_step if steps == settings.num_steps else make_step(experiment)
   with hosts.together():  # all checks have passed: from here on the folder belongs to this run
     journal = _journal(experiment, folder, checkpoints, data, initial, times, hooks, stack)
     if folder:
       folder.config = experiment.config
       folder.write_facts(data.classes, wrapper.describe())
-    machine.remember(workdir, experiment.config)
+    machine.save(workdir, experiment.config)
   state = wrapper.place_state(from_state_dict(shapes, initial.pop('state')))  # keep no host copy
   batches = _batches(experiment, data.train, initial['step'])
   stack.callback(batches.close)
@@ -206,7 +206,7 @@ def _rehearse(
   state = jax.tree.map(np.array, initial['state'])  # a copy: the steps donate their input
   state = wrapper.place_state(from_state_dict(shapes, state))
   with contextlib.closing(_batches(experiment, data.train, 0)) as batches:
-    steps, budget_line = budget.rehearse(
+    steps, budget_line = budget.measure_steps(
       experiment, times, train_step, wrapper, state, batches, key, score
     )
   initial['origin'] = '\n'.join(filter(None, (initial['origin'], budget_line)))
@@ -219,8 +219,8 @@ def _open(
   """Opens the run folder, on the first host only."""
   if not hosts.is_first():
     return None
-  complete = lambda saved: build.experiment(machine.adopted(workdir, saved)).config  # noqa: E731
-  folder = RunFolder(workdir, budget.kept(experiment, workdir).config, complete)
+  complete = lambda saved: build.experiment(machine.apply(workdir, saved)).config  # noqa: E731
+  folder = RunFolder(workdir, budget.with_saved_steps(experiment, workdir).config, complete)
   stack.callback(folder.close)
   return folder
 

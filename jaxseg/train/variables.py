@@ -25,7 +25,10 @@ def load_variables(
   Raises:
     UserError: no run, no checkpoint, or no such step (the message lists the available ones).
   """
-  experiment, folder = experiment or load_experiment(workdir), files.place(workdir) / 'checkpoints'
+  experiment, folder = (
+    experiment or load_experiment(workdir),
+    files.to_path(workdir) / 'checkpoints',
+  )
   if not folder.is_dir():
     raise UserError(f'no checkpoints in {workdir}: train first')
   checkpoints = Checkpoints(folder, metric=experiment.task.headline, read_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg import files
-from jaxseg.console import installing
+from jaxseg.console import install_hint
 from jaxseg.train.events import Events
 from jaxseg.types import LARGEST, UserError
 
@@ -79,7 +79,7 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any] | None) -> An
     import wandb
   except ImportError as e:
     raise UserError(
-      f'config.log.wandb={project!r} needs wandb: {installing("wandb")}, or leave it empty'
+      f'config.log.wandb={project!r} needs wandb: {install_hint("wandb")}, or leave it empty'
     ) from e
   file = workdir / 'wandb_id'
   if not file.exists():

@@ -19,7 +19,7 @@ from jaxseg import files
 from jaxseg.data import records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
-from jaxseg.data.problems import some
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
 CROWDS = ('regions', 'objects')
@@ -143,7 +143,7 @@ def load(file: Path) -> Content:
   ids = Counter(one['id'] for one in listed if _is_id(one.get('id')))
   if twice := [key for key, count in ids.items() if count > 1]:
     notes.append(
-      f'{len(twice)} annotation ids stand for several objects, all of them read: {some(twice, 3)}'
+      f'{len(twice)} annotation ids stand for several objects, all of them read: {abbreviate(twice, 3)}'
     )
   order = sorted(by_id, key=lambda key: (isinstance(key, str), key))
   notes = tuple(f'{file}: {note}' for note in notes)
@@ -208,7 +208,7 @@ def classes(contents: Sequence[Content]) -> tuple[tuple[str, ...], tuple]:
   names = (_BACKGROUND, *listed.values())
   if len(set(names)) != len(names):
     raise UserError(
-      f'{first.file}: the names of categories must differ, and from background: {some(names[1:])}'
+      f'{first.file}: the names of categories must differ, and from background: {abbreviate(names[1:])}'
     )
   if not 2 <= len(names) < 255:
     raise UserError(f'{first.file}: {len(names) - 1} categories; 1 to 253 are allowed')
@@ -279,8 +279,8 @@ def _folder_of(content: Content, root: Path) -> tuple[Path, str]:
     for group in (inner, places):  # a split's own folder comes first
       if place := pictures.place_of(wanted, group, file):
         return place, cut
-  looked = some(list(dict.fromkeys(str(place) for place in places if place.is_dir())), 4)
-  shown = some(names[:3], 3) or 'no image'
+  looked = abbreviate(list(dict.fromkeys(str(place) for place in places if place.is_dir())), 4)
+  shown = abbreviate(names[:3], 3) or 'no image'
   raise UserError(f'{file} lists {shown}, which lie in none of {looked}: put the images there')
 
 

@@ -16,9 +16,9 @@ from jaxseg import files
 from jaxseg.data import outlines, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
-from jaxseg.data.outlines import Piece
-from jaxseg.data.pairing import WHOLE
-from jaxseg.data.problems import some
+from jaxseg.data.outlines import CroppedMask
+from jaxseg.data.pairing import UNDIVIDED
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
 _SHAPES = ('polygon', 'mask', 'box', 'ellipse')
@@ -29,7 +29,7 @@ Tree = ElementTree.Element
 
 def find(root: Path) -> Layout | None:
   """Returns the layout of a folder with such files, None if there are none."""
-  places = {WHOLE: root, **splits.folders(root)}
+  places = {UNDIVIDED: root, **splits.folders(root)}
   listed = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
   listed += [('', f) for f in pictures.listed(root / 'annotations', ('.xml',))]
   parsed = [(split, file, tree) for split, file in listed if (tree := _parse(file)) is not None]
@@ -88,7 +88,7 @@ def _raw(image: Tree, file: Path, root: Path) -> records.Raw:
   path = place / places[0].name if place else None
   if path is None:
     raise UserError(
-      f'{file} lists {name}, which lies in none of {some(sorted({str(p.parent) for p in places}), 4)}'
+      f'{file} lists {name}, which lies in none of {abbreviate(sorted({str(p.parent) for p in places}), 4)}'
     )
   return records.Raw(files.within(root, path), file, name, extra=image)
 
@@ -104,7 +104,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
   for number, shape in enumerate(shapes, start=1):
     where, label = f'{raw.label}, {shape.tag} {number} of {raw.file_name}', shape.get('label')
     if label not in names[1:]:
-      raise UserError(f'{where}: its label {label!r} is none of {some(names[1:])}')
+      raise UserError(f'{where}: its label {label!r} is none of {abbreviate(names[1:])}')
     group = shape.get('group_id')
     key = (label, group) if group not in (None, '', '0') else number
     _, _, parts = groups.setdefault(key, (f'{shape.tag} {number}', names.index(label), []))
@@ -123,7 +123,7 @@ def _number(element: Tree, key: str, where: str) -> float:
   return value
 
 
-def _outline(shape: Tree, size: tuple[int, int], where: str) -> list[float] | Piece:
+def _outline(shape: Tree, size: tuple[int, int], where: str) -> list[float] | CroppedMask:
   match shape.tag:
     case 'polygon':
       pairs = [pair.split(',') for pair in shape.get('points', '').split(';')]
@@ -154,7 +154,7 @@ def _rotated(corners: list[tuple[float, float]], shape: Tree, where: str) -> lis
   return points.ravel().tolist()
 
 
-def _mask(shape: Tree, size: tuple[int, int], where: str) -> Piece:
+def _mask(shape: Tree, size: tuple[int, int], where: str) -> CroppedMask:
   """Reads run lengths of a window of the image, row by row."""
   numbers = [_number(shape, k, where) for k in ('left', 'top', 'width', 'height')]
   left, top, width, height = map(int, numbers)

@@ -21,9 +21,9 @@ from jaxseg import files
 from jaxseg.data import class_files, mask_files, outlines, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
-from jaxseg.data.outlines import Piece
-from jaxseg.data.pairing import WHOLE
-from jaxseg.data.problems import read_all, some
+from jaxseg.data.outlines import CroppedMask
+from jaxseg.data.pairing import UNDIVIDED
+from jaxseg.data.problems import abbreviate, read_all
 from jaxseg.types import UserError
 
 IGNORED, NOTHING = '__ignore__', '_background_'
@@ -34,7 +34,7 @@ _CORNERS = 64  # of the polygon that approximates a circle
 def find(root: Path) -> Layout | None:
   """Returns the layout of a folder with such files, None if there are none."""
   parts, left_out = {}, []
-  for split, folder in ({WHOLE: root} | splits.folders(root)).items():
+  for split, folder in ({UNDIVIDED: root} | splits.folders(root)).items():
     pairs, without = _pairs(folder)
     if pairs:
       parts[split] = pairs
@@ -44,7 +44,7 @@ def find(root: Path) -> Layout | None:
     return None
   names = ('background', *_names(root, everything))
   note = (
-    f'{root}: {len(left_out)} images have no JSON and are left out: {some(left_out, 3)}; save one '
+    f'{root}: {len(left_out)} images have no JSON and are left out: {abbreviate(left_out, 3)}; save one '
     'without shapes for images that show no object'
   )
   words = f"labelme's JSON ({len(everything)} files)"
@@ -78,7 +78,7 @@ def _check_twins(folder: Path, by_stem: Mapping[str, Path], listed: Sequence[Pat
   """Rejects several images with the same annotation file."""
   counts = Counter(image.stem for image in listed if image.stem in by_stem)
   if twins := [image.name for image in listed if counts[image.stem] > 1]:
-    raise UserError(f'{folder} has several images for one JSON: {some(twins, 3)}; remove one')
+    raise UserError(f'{folder} has several images for one JSON: {abbreviate(twins, 3)}; remove one')
 
 
 def _by_image(files_: Iterable[Path]) -> dict[str, Path]:
@@ -155,7 +155,7 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
       continue
     if label not in numbers:
       raise UserError(
-        f'{raw.label}, shape {number}: {label!r} is none of the classes {some(names[1:])}'
+        f'{raw.label}, shape {number}: {label!r} is none of the classes {abbreviate(names[1:])}'
       )
     group = shape.get('group_id')
     key = number if group is None or not isinstance(group, (int, str)) else (label, group)
@@ -183,7 +183,7 @@ def _check_image(path: Any, raw: records.Raw) -> None:
     )
 
 
-def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | Piece:
+def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | CroppedMask:
   kind, listed = shape.get('shape_type', 'polygon'), shape.get('points')
   if not isinstance(listed, list) or not all(isinstance(p, list) and len(p) == 2 for p in listed):
     raise UserError("its 'points' must be pairs of x and y")
@@ -209,7 +209,7 @@ def _outline(shape: Mapping[str, Any], size: tuple | None) -> list[float] | Piec
   )
 
 
-def _mask(text: Any, points: list[float], size: tuple | None) -> Piece:
+def _mask(text: Any, points: list[float], size: tuple | None) -> CroppedMask:
   """Reads a shape's mask image, whose upper left corner is at its first point."""
   try:
     data = base64.b64decode(text, validate=True)

@@ -22,9 +22,9 @@ import scipy
 from jaxseg.data import class_files, classlist, layouts, mask_files, outlines, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
-from jaxseg.data.outlines import Piece
-from jaxseg.data.pairing import WHOLE
-from jaxseg.data.problems import some
+from jaxseg.data.outlines import CroppedMask
+from jaxseg.data.pairing import UNDIVIDED
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
 _TABLE = 'objects.csv'
@@ -44,7 +44,7 @@ def find_files(root: Path, *, threshold: int | None = None) -> Layout | None:
   """
   parts: dict[str, list] = {}
   divided = splits.folders(root)
-  for split, folder in {WHOLE: root, **divided, **_stages(root)}.items():
+  for split, folder in {UNDIVIDED: root, **divided, **_stages(root)}.items():
     for one in sorted(set(folder.iterdir()) - set(divided.values())):
       images = pictures.listed(one / 'images')
       if len(images) == 1 and (one / 'masks').is_dir():
@@ -60,7 +60,7 @@ def find_files(root: Path, *, threshold: int | None = None) -> Layout | None:
 
 def _stages(root: Path) -> dict[str, Path]:
   """Returns the Data Science Bowl's own folder, whose name is not a split's."""
-  return {WHOLE: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
+  return {UNDIVIDED: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
 
 
 def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None) -> Layout | None:
@@ -106,7 +106,7 @@ def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
   if names == _ONE_CLASS:
     names = ('background', *found)
   if unknown := set(found) - set(names[1:]):
-    raise UserError(f'{table}: {some(sorted(unknown))} are not in {listed}')
+    raise UserError(f'{table}: {abbreviate(sorted(unknown))} are not in {listed}')
   return names, of_object
 
 
@@ -127,7 +127,7 @@ def read_ids(
     if number == 0:
       continue
     rows, columns = window
-    piece = Piece(rows.start, columns.start, ids[window] == number)
+    piece = CroppedMask(rows.start, columns.start, ids[window] == number)
     name = f'object {number}'
     if number == void:
       objects.append(Annotation(name, 1, piece, crowd=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxseg.data import pages, raw_files, records
 from jaxseg.data.geometry import Size
 from jaxseg.data.pages import SUFFIXES
-from jaxseg.data.problems import some
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
 
@@ -23,7 +23,9 @@ def left_out(raws: Sequence[records.Raw]) -> tuple[str, ...]:
   notes = []
   for folder in dict.fromkeys(raw.image.parent for raw in raws):
     if others := [path.name for path in listed(folder) if path not in known]:
-      notes.append(f'{folder}: {len(others)} images are in no list and left out: {some(others, 3)}')
+      notes.append(
+        f'{folder}: {len(others)} images are in no list and left out: {abbreviate(others, 3)}'
+      )
   return tuple(notes)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from jaxseg.data import records, split_lists
-from jaxseg.data.pairing import SPLIT_WORDS, WHOLE
+from jaxseg.data.pairing import SPLIT_WORDS, UNDIVIDED
 from jaxseg.types import UserError
 
 _PARTS = 5  # of which one is held out if there is no 'val'
@@ -20,9 +20,9 @@ T = TypeVar('T')
 
 
 def split_of(name: str) -> str:
-  """Returns the split in a name, such as instances_train2017 or valid; else WHOLE."""
+  """Returns the split in a name, such as instances_train2017 or valid; else UNDIVIDED."""
   words = re.split(r'[^a-z]+', name.lower())
-  return next((split for word, split in SPLIT_WORDS.items() if word in words), WHOLE)
+  return next((split for word, split in SPLIT_WORDS.items() if word in words), UNDIVIDED)
 
 
 def folders(root: Path) -> dict[str, Path]:
@@ -35,26 +35,26 @@ def folders(root: Path) -> dict[str, Path]:
 
 
 def split_of_folder(name: str) -> str:
-  """Returns the split that a folder is named after, such as train, Train2017 or valid; else WHOLE."""
-  return SPLIT_WORDS.get(re.sub(r'\d+$', '', name.lower()), WHOLE)
+  """Returns the split that a folder is named after, such as train, Train2017 or valid; else UNDIVIDED."""
+  return SPLIT_WORDS.get(re.sub(r'\d+$', '', name.lower()), UNDIVIDED)
 
 
-def as_told(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
-  """Divides WHOLE by lists of splits or by the images' folders, if there are any.
+def by_lists(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
+  """Divides UNDIVIDED by lists of splits or by the images' folders, if there are any.
 
   Returns:
     The parts, and the lists; if 'train' is listed, unlisted images are dropped.
   """
-  if parts.keys() != {WHOLE}:
+  if parts.keys() != {UNDIVIDED}:
     return parts, []
-  of_image = {os.path.relpath(raw.image, root): raw for raw in parts[WHOLE]}
+  of_image = {os.path.relpath(raw.image, root): raw for raw in parts[UNDIVIDED]}
   told, lists = split_lists.find(root, list(of_image))
   if not lists:
     words = {path: set(map(split_of_folder, PurePosixPath(path).parts[:-1])) for path in of_image}
-    told = {path: max(found) for path, found in words.items() if len(found - {WHOLE}) == 1}
+    told = {path: max(found) for path, found in words.items() if len(found - {UNDIVIDED}) == 1}
     if len(told) < len(of_image) or 'train' not in told.values():
       return parts, []
-  rest = WHOLE if 'train' in told.values() else 'train'
+  rest = UNDIVIDED if 'train' in told.values() else 'train'
   divided: dict[str, list[records.Raw]] = {}
   for path, raw in of_image.items():
     divided.setdefault(told.get(path, rest), []).append(raw)
@@ -65,16 +65,16 @@ def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[record
   """Returns splits with 'train' and 'val', dividing by a hash of the names if needed.
 
   Args:
-    parts: the data's splits; WHOLE is undivided.
+    parts: the data's splits; UNDIVIDED is undivided.
     folds: divides all but 'test' into this many parts, of which number `fold` is 'val'; 0: keeps the
       splits, with a fifth held out if there is no 'val'.
     fold: from 0.
   """
   check_fold('objects', folds, fold)
-  pooled = [s for s in (WHOLE, 'train', 'val') if s in parts and (folds or 'val' not in parts)]
+  pooled = [s for s in (UNDIVIDED, 'train', 'val') if s in parts and (folds or 'val' not in parts)]
   splits = {split: list(raws) for split, raws in parts.items() if split not in pooled}
-  if WHOLE in splits:
-    splits['train'] = [*splits.get('train', ()), *splits.pop(WHOLE)]
+  if UNDIVIDED in splits:
+    splits['train'] = [*splits.get('train', ()), *splits.pop(UNDIVIDED)]
   pool = [raw for split in pooled for raw in parts[split]]
   if len(pool) < folds:
     raise UserError(f'objects: {len(pool)} images are too few for {folds} folds')

@@ -19,8 +19,8 @@ from jaxseg import files
 from jaxseg.data import class_files, raw_files, records
 from jaxseg.data.annotations import Annotated, Annotation, Layout
 from jaxseg.data.formats import pictures, splits
-from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, WHOLE
-from jaxseg.data.problems import some
+from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, UNDIVIDED
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
 _LISTS = ('classes.txt', 'obj.names')
@@ -50,7 +50,9 @@ def find(root: Path) -> Layout | None:
   without = [raw.file_name for raw in everything if not raw.extra]
   if len(without) == len(everything):
     raise UserError(f'{root}: none of {len(everything)} images has a label file in labels/')
-  note = f'{root}: {len(without)} images have no label file, so no objects: {some(without, 3)}'
+  note = (
+    f'{root}: {len(without)} images have no label file, so no objects: {abbreviate(without, 3)}'
+  )
   names = ('background', *_names(root, told, [labels for *_, labels in folders]))
   words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for _, f, _ in folders)})'
   notes = (note,) if without else ()
@@ -66,7 +68,7 @@ def _image_folders(root: Path) -> Folders:
   inner = _child(root, 'images')
   if inner.is_dir():
     found |= splits.folders(inner)
-    found = found or {WHOLE: inner}
+    found = found or {UNDIVIDED: inner}
   for split, folder in splits.folders(root).items():
     images = _child(folder, 'images')
     found[split] = images if images.is_dir() else folder
@@ -83,7 +85,7 @@ def _side_by_side(root: Path) -> Folders:
   both = {folder: sorted(images & texts) for folder, (images, texts) in stems.items()}
   found = [f for f, names in both.items() if any(_is_label(f / f'{n}.txt') for n in names[:1])]
   named = found if len(found) > 1 else ()
-  return [(splits.split_of(f.name) if f in named and f != root else WHOLE, f, f) for f in found]
+  return [(splits.split_of(f.name) if f in named and f != root else UNDIVIDED, f, f) for f in found]
 
 
 def _is_label(file: Path) -> bool:
@@ -127,14 +129,14 @@ def _pairs(folder: Path, labels: Path) -> list[records.Raw]:
   stems = Counter(raw.image.stem for raw in raws)
   if twins := [raw.image.name for raw in raws if stems[raw.image.stem] > 1]:
     raise UserError(
-      f'{folder} has several images of one name: {some(twins, 3)}; rename or remove one'
+      f'{folder} has several images of one name: {abbreviate(twins, 3)}; rename or remove one'
     )
   known = stems.keys() | {Path(name).stem for name in _LISTS}
   alone = [p for p in pictures.listed(labels, ('.txt',)) if p.stem not in known]
   lonely = [p.name for p in alone if p.stem.lower() not in SPLIT_WORDS and _is_label(p)]
   if lonely:
     raise UserError(
-      f'{labels} has {len(lonely)} label files without an image of their name: {some(lonely, 3)}; '
+      f'{labels} has {len(lonely)} label files without an image of their name: {abbreviate(lonely, 3)}; '
       'restore the images or remove them'
     )
   return raws
@@ -164,7 +166,7 @@ def _names(root: Path, told: dict[str, Any], labels: Sequence[Path]) -> tuple[st
     by_number = {int(k) if str(k).isdecimal() else k: name for k, name in names.items()}
     if set(by_number) != set(range(len(names))):
       raise UserError(
-        f"{root}: data.yaml's names are numbered {some([*by_number])}; 0, 1, 2 ... is needed"
+        f"{root}: data.yaml's names are numbered {abbreviate([*by_number])}; 0, 1, 2 ... is needed"
       )
     names = [by_number[i] for i in range(len(names))]
   folders = dict.fromkeys((root, root / 'data', root / 'labels', *labels))
@@ -197,7 +199,9 @@ def _listed_names(file: Path) -> list[str]:
   entries = class_files.read(file)
   numbers = [i if entry.id is None else entry.id for i, entry in enumerate(entries)]
   if sorted(numbers) != [*range(len(entries))]:
-    raise UserError(f'{file}: the classes are numbered {some(numbers)}; 0, 1, 2 ... is needed')
+    raise UserError(
+      f'{file}: the classes are numbered {abbreviate(numbers)}; 0, 1, 2 ... is needed'
+    )
   return [entry.name for _, entry in sorted(zip(numbers, entries, strict=True))]
 
 

@@ -80,7 +80,7 @@ def clip(boxes: Array, extent: Array) -> Array:
   return jnp.clip(boxes, low.reshape(shape), high.reshape(shape))
 
 
-def whole(image: Array) -> Array:
+def image_box(image: Array) -> Array:
   """Returns the extents, float32 [b, 4], x0, y0, x1, y1, of images [b, h, w, c] without padding."""
   count, height, width, _ = image.shape
   return jnp.tile(jnp.array([[0, 0, width, height]], jnp.float32), (count, 1))

@@ -53,7 +53,7 @@ def table(
     programs = {'ours': getattr(ours, name)}
     if theirs:
       programs['torch'] = theirs.program(name)
-    times = timing.in_turn(programs, trials)
+    times = timing.alternate(programs, trials)
     for side in programs:
       say(f'{name:9} {side:5} {timing.line(times[side], times["ours"])}')
     result[name] = timing.record(times, tuple(programs))

@@ -47,12 +47,12 @@ def run(trials: int = 5, json_file: str | None = None) -> dict[str, Any]:
     say('| read | plain, ms | ours / plain | in CPU time |', '|---' * 4 + '|')
     for name, (ours, plain) in pairs(Path(folder)).items():
       sides = {'ours': partial(_read, ours), 'plain': partial(_read, plain)}
-      times = timing.in_turn(sides, trials)
+      times = timing.alternate(sides, trials)
       wall, cpu = times['ours'].share_of(times['plain'])
       say(f'| {name} | {1000 * times["plain"].wall:.4g} | {wall:.2f} | {cpu:.2f} |')
       result[name] = timing.record(times, ('ours', 'plain'))
   if json_file:
-    files.write_text(files.place(json_file), json.dumps(result, indent=2) + '\n')
+    files.write_text(files.to_path(json_file), json.dumps(result, indent=2) + '\n')
   return result
 
 

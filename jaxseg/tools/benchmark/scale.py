@@ -71,7 +71,7 @@ def run(counts: Sequence[int], json_file: str | None = None) -> dict[int, dict[s
   say(table(costs))
   if json_file:
     plain = {n: {k: dataclasses.asdict(c) for k, c in row.items()} for n, row in costs.items()}
-    files.write_text(files.place(json_file), json.dumps(plain, indent=2) + '\n')
+    files.write_text(files.to_path(json_file), json.dumps(plain, indent=2) + '\n')
   return costs
 
 

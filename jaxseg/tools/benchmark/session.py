@@ -60,8 +60,10 @@ def run(
     UserError: an unknown mode or comparison, a size that the network cannot take, missing data.
   """
   compare = options.get('compare', ())
-  if json_file and not _is_result(files.place(json_file)):
-    raise UserError(f'--json={json_file} is there, and no benchmark wrote it: choose another name')
+  if json_file and not _is_result(files.to_path(json_file)):
+    raise UserError(
+      f'--json={json_file} exists and is not the result of a benchmark: choose another name'
+    )
   _check('mode', modes, (*MODES, *TABLES))
   _check('compare', compare, COMPARE)
   if 'torch' in compare:
@@ -80,7 +82,7 @@ def run(
     experiment = ours.changed(experiment, batch_size=batches[0], augment=augment)
     result = Session(experiment, sizes[0], **options).run(modes)
   if json_file:
-    files.write_text(files.place(json_file), json.dumps(result, indent=2) + '\n')
+    files.write_text(files.to_path(json_file), json.dumps(result, indent=2) + '\n')
   return result
 
 
@@ -204,7 +206,7 @@ class Session:
       stock = ours.Workload(self.experiment, self.size, stock_layers=True)
       programs['flax'] = getattr(stock, f'{mode}_program')().call
     matmul, products = timing.matmul(self._devices, dtype, self.matmul_side)
-    times = timing.in_turn({**programs, 'matmul': matmul}, self.trials)
+    times = timing.alternate({**programs, 'matmul': matmul}, self.trials)
     rate = products / times['matmul'].wall
     flops = ours.flops(self.experiment, self.size, train=mode == 'train')
     utilisation = flops / times['ours'].wall / rate

@@ -37,7 +37,7 @@ class Times:
     return self.wall / other.wall, self.cpu / max(other.cpu, 1e-9)
 
 
-def in_turn(programs: Mapping[str, Callable[[], float | None]], trials: int) -> dict[str, Times]:
+def alternate(programs: Mapping[str, Callable[[], float | None]], trials: int) -> dict[str, Times]:
   """Times programs in alternation, so that disturbances affect all of them.
 
   Args:

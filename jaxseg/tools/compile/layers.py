@@ -157,7 +157,7 @@ def _times(programs, shape, dtype, trials: int) -> dict[str, float]:
     compiled = jax.jit(program).lower(*arrays).compile()
     return lambda: jax.block_until_ready(compiled(*arrays)) and None
 
-  times = timing.in_turn({side: call(program) for side, program in programs.items()}, trials)
+  times = timing.alternate({side: call(program) for side, program in programs.items()}, trials)
   return {side: measured.wall for side, measured in times.items()}
 
 

@@ -65,7 +65,7 @@ def run(
     raise UserError('give --config=FILE, or --all for every baseline, or --layers=each')
   rented = [slice_of(name) for name in slices]
   if every_baseline:
-    return table.fill(table.Wanted(rented, modes, overrides, size, spec), json_file, minutes, show)
+    return table.fill(table.Scope(rented, modes, overrides, size, spec), json_file, minutes, show)
   topology.prepare()
   if layers == 'each':
     rows = each_layer.table(rented[0], batch or 8, jnp.bfloat16)
@@ -80,7 +80,7 @@ def run(
   program = _fitting(experiment, target, stock_layers=layers == 'stock')
   say(*report(program.result, price_per_chip_hour))
   if program_file:
-    files.write_text(files.place(program_file), program.text)
+    files.write_text(files.to_path(program_file), program.text)
   if json_file:
     _write_json(json_file, as_json(program.result))
 
@@ -101,7 +101,7 @@ def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _write_json(json_file: str, figures: Any) -> None:
-  files.write_text(files.place(json_file), json.dumps(figures, indent=2) + '\n')
+  files.write_text(files.to_path(json_file), json.dumps(figures, indent=2) + '\n')
 
 
 def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:

@@ -32,7 +32,7 @@ _DEAREST = 3  # layers that a row keeps
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class Scope:
   """What a table shows.
 
   Attributes:
@@ -60,7 +60,7 @@ class Wanted:
     Raises:
       UserError: `only` is no baseline.
     """
-    specs = by_turns([spec for spec, _ in baselines('configs')])
+    specs = interleave([spec for spec, _ in baselines('configs')])
     if self.only not in (None, *specs):
       raise UserError(f'--config={self.only} is none of --all: choose one of {", ".join(specs)}')
     specs = [self.only] if self.only else specs
@@ -68,7 +68,7 @@ class Wanted:
       yield spec, rented.name, mode, self.changes
 
 
-def by_turns(specs: Sequence[str]) -> list[str]:
+def interleave(specs: Sequence[str]) -> list[str]:
   """Orders specs so that every file's first comes before any file's second."""
   order: dict[str, int] = {}
   turns: dict[str, int] = {}
@@ -78,31 +78,31 @@ def by_turns(specs: Sequence[str]) -> list[str]:
   return sorted(specs, key=order.__getitem__)
 
 
-def fill(wanted: Wanted, json_file: str | None, minutes: float | None, show: Show) -> None:
+def fill(scope: Scope, json_file: str | None, minutes: float | None, show: Show) -> None:
   """Shows what is known, compiles what is missing, and shows all.
 
   Args:
-    wanted: its rows.
+    scope: its rows.
     json_file: where rows of earlier calls are, and to which new ones are added.
     minutes: after which no further program is begun; None: all are compiled.
     show: of a table's name, its head and its rows.
   """
   known = {_key(row): row for row in _read(json_file)}
-  _show_all(wanted, known, show)
-  missing = [key for key in wanted.keys() if key not in known]
+  _show_all(scope, known, show)
+  missing = [key for key in scope.keys() if key not in known]
   end = None if minutes is None else time.monotonic() + 60 * minutes
   begun = 0
   for key in missing:
     if end is not None and time.monotonic() >= end:
       break
-    known[key] = _compiled(key, wanted, list(known.values()))
+    known[key] = _compiled(key, scope, list(known.values()))
     begun += 1
     told = ', '.join(filter(None, _cells(known[key])))
     say(f'{begun} of {len(missing)}: {key[0]}, {key[2]} on {key[1]}: {told}')
     if json_file:
       _write(json_file, known.values())
   if begun:
-    _show_all(wanted, known, show)
+    _show_all(scope, known, show)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -110,9 +110,9 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _read(json_file: str | None) -> list[Row]:
-  if not json_file or not files.place(json_file).exists():
+  if not json_file or not files.to_path(json_file).exists():
     return []
-  rows = files.read_json(files.place(json_file))
+  rows = files.read_json(files.to_path(json_file))
   if not isinstance(rows, list) or not all(
     isinstance(row, dict) and row.keys() >= set(_KEYS) for row in rows
   ):
@@ -123,21 +123,21 @@ def _read(json_file: str | None) -> list[Row]:
 def _write(json_file: str, rows: Sequence[Row]) -> None:
   """Writes a row a line, in an order of their own, so that two versions compare line by line."""
   lines = [json.dumps(row, sort_keys=True) for row in sorted(rows, key=_key)]
-  files.write_text(files.place(json_file), '[\n' + ',\n'.join(lines) + '\n]\n')
+  files.write_text(files.to_path(json_file), '[\n' + ',\n'.join(lines) + '\n]\n')
 
 
-def _compiled(key: tuple[str, ...], wanted: Wanted, known: Sequence[Row]) -> Row:
+def _compiled(key: tuple[str, ...], scope: Scope, known: Sequence[Row]) -> Row:
   """Returns the row of a key: of the same program when that is known, else of a new one."""
   topology.prepare()
   spec, name, mode, _ = key
   row = dict(zip(_KEYS, key, strict=True)) | {'compiler': _compiler()}
   rented = slice_of(name)
   try:
-    experiment = build.experiment(config.load(spec, wanted.overrides))
+    experiment = build.experiment(config.load(spec, scope.overrides))
     batch = experiment.settings.batch_size
     if rented.busy(batch) is None:
       return row | {'problem': f'refused: {rented.hosts} hosts cannot share {batch} images'}
-    program = lowered(experiment, rented, mode, wanted.size or training_size(experiment))
+    program = lowered(experiment, rented, mode, scope.size or training_size(experiment))
     row |= {'program': program.digest, 'compiled_for': program.taken.name}
     same = row | {'mode': mode, 'num_steps': program.num_steps}
     for other in known:
@@ -154,12 +154,12 @@ def _compiler() -> str:
   return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'libtpu'))
 
 
-def _show_all(wanted: Wanted, known: Mapping[tuple[str, ...], Row], show: Show) -> None:
+def _show_all(scope: Scope, known: Mapping[tuple[str, ...], Row], show: Show) -> None:
   """Shows a table for each slice; configs, then modes, that have the same in all columns share a row."""
-  for rented in wanted.slices:
+  for rented in scope.slices:
     configs: dict[tuple[str, ...], list[str]] = {}
-    for mode, (spec, _) in itertools.product(wanted.modes, baselines('configs')):
-      cells = _cells(known.get((spec, rented.name, mode, wanted.changes)))
+    for mode, (spec, _) in itertools.product(scope.modes, baselines('configs')):
+      cells = _cells(known.get((spec, rented.name, mode, scope.changes)))
       configs.setdefault((mode, *cells), []).append(f'`{Path(spec).name.replace(".py", "")}`')
     modes: dict[tuple[str, ...], list[str]] = {}
     for (mode, *cells), specs in configs.items():

@@ -46,7 +46,7 @@ _LOST_CONNECTION = ('closed by peer', 'Connection reset', 'Broken pipe', 'heartb
 
 
 @contextlib.contextmanager
-def joined(
+def join(
   coordinator: str | None = None,
   processes: int | None = None,
   process: int | None = None,
@@ -96,9 +96,9 @@ def _tell(error: BaseException) -> int:
   ):
     reason = str(error).splitlines()[0][:200]
     message = 'another host has ended or cannot be reached; see what it says, then start the same'
-    console.tell(UserError(f'{message} command on all hosts again: they resume ({reason})'))
+    console.report_error(UserError(f'{message} command on all hosts again: they resume ({reason})'))
     return 1
-  return console.tell(error, quiet=isinstance(error, SharedError) and not is_first())
+  return console.report_error(error, quiet=isinstance(error, SharedError) and not is_first())
 
 
 class Interrupted(KeyboardInterrupt):
@@ -155,7 +155,7 @@ def _initialize(
 def _give_up(coordinator: str | None, processes: int | None, timeout: int) -> None:
   number = f'{processes} processes' if processes else 'the processes'
   where = _where(coordinator)
-  console.tell(UserError(f'{where}: {number} have not met within {timeout} s: {_ADVICE}'))
+  console.report_error(UserError(f'{where}: {number} have not met within {timeout} s: {_ADVICE}'))
   os._exit(2)
 
 
