@@ -179,6 +179,35 @@ def test_a_negative_id_is_no_name(tmp_path):
   assert dict(classlist.read_file(tmp_path / 'list').ids) == {-1: VOID, 0: 0, 1: 1, 255: VOID}
 
 
+@pytest.mark.parametrize(
+  ('lists', 'wrong'),
+  [
+    ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': 'bg\ndog\ncat\n'}, 'cat'),
+    ({'classes.txt': 'bg\ncat\ndog\n', 'classes.json': '{"bg": 0, "dog": 1, "cat": 2}'}, 'cat'),
+    ({'a/_classes.csv': 'id,name\n1,a\n2,b\n', 'b/_classes.csv': 'id,name\n1,b\n2,a\n'}, 'a'),
+    (
+      {'classes.txt': 'a 0 0 0\nb 1 1 1\n', 'class_dict.csv': 'name,r,g,b\na,0,0,0\nb,9,9,9\n'},
+      'b',
+    ),
+    ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': '0 bg\n1 cat\n2 dog\n'}, ''),
+    ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': '__ignore__\nbg\ncat\ndog\n'}, ''),
+    ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': 'cat\ndog\n', 'names.txt': 'a.png\n'}, ''),
+    ({'a/_classes.csv': 'id,name\n1,a\n2,b\n', 'b/_classes.csv': 'id,name\n1,a\n3,c\n'}, ''),
+    ({'classes.txt': 'a 0 0 0\nb 1 1 1\n', 'class_dict.csv': 'name,r,g,b\nb,1,1,1\na,0,0,0\n'}, ''),
+  ],
+)
+def test_lists_that_contradict_each_other_are_refused(lists, wrong, tmp_path):
+  for name, text in lists.items():
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+  if not wrong:
+    assert class_files.find(tmp_path) == next(iter(lists))
+    return
+  first, second = lists
+  with pytest.raises(UserError, match=f'{first} and .*{second} disagree on the class {wrong!r}'):
+    class_files.find(tmp_path)
+
+
 def test_lists_that_differ_in_capitals_are_refused(tmp_path):
   for name in ('classes.txt', 'Classes.txt'):
     (tmp_path / name).write_text('')

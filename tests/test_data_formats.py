@@ -351,6 +351,17 @@ def picture(mask):
   return base64.b64encode(data.getvalue()).decode()
 
 
+@pytest.mark.parametrize('place', ['json/a.json', 'images/c.json'])
+def test_labelme_in_two_places_is_asked_about(root, place):
+  write_labelme(root, shape())
+  photo(root / 'images/c.jpg')
+  assert len(opened(root)) == 1
+  (root / place).parent.mkdir(exist_ok=True)
+  (root / place).write_text((root / 'a.json').read_text())
+  with pytest.raises(UserError, match=f"a.json and .*{place} are labelme's in two places: put all"):
+    opened(root)
+
+
 def test_labelme_by_hand(root, capsys):
   drawn = np.zeros((2, 3), np.uint8)
   drawn[0] = 1

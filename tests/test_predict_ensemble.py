@@ -158,6 +158,14 @@ def test_a_fitted_temperature_is_kept_for_its_mode_and_step(pair, tmp_path, caps
     temperature.fitted(deep, 2)
   with pytest.raises(UserError, match='leave one of them out'):
     evaluate.fit_temperature(deep, options=Options(temperature=2.0))
+  file = runs.open_runs(deep)[0].path / 'temperature.json'
+  kept['plain'] |= {'started': ['2020-01-01']}
+  file.write_text(json.dumps(kept))
+  with pytest.raises(UserError, match=r'was fitted for other runs of these names \(plain\)'):
+    temperature.fitted(deep, 1)
+  del kept['plain']['started']  # as fitted by an earlier version
+  file.write_text(json.dumps(kept))
+  assert temperature.fitted(deep, 1) == value
   with pytest.raises(UserError, match='was trained on train'):
     evaluate.fit_temperature(deep, split='train')
 

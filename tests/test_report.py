@@ -294,6 +294,11 @@ def test_only_what_is_scored_alike_has_a_best(run):
   assert comparison.comparable([plain, with_settings(better, data_dir='/elsewhere')])
   own = [with_data(with_settings(r, data_dir=f'/{r.name}'), name='folder') for r in (plain, better)]
   assert not comparison.comparable(own)
+  files = [
+    evaluated(run, evaluation(run, s) | {'data': d}, name=d) for s, d in ((0.5, 'a'), (0.7, 'b'))
+  ]
+  assert comparison.comparable([files[0], files[0], plain])
+  assert not comparison.comparable(files)  # as after labels were corrected
   for other in (
     evaluated(run, evaluation(run, 0.75, mode='flip'), name='other'),
     evaluated(run, evaluation(run, 0.75, split='test'), name='other'),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from jaxseg import config as configs
 from jaxseg.predict.evaluate import evaluate_workdir
 from jaxseg.train import run_data, train
-from jaxseg.train.run_folder import Classes
+from jaxseg.train.run_folder import Classes, RunFolder
 from jaxseg.types import UserError
 from tests.bad_inputs import good_folder
 from tests.test_bad_input import CONFIG
@@ -44,6 +45,53 @@ def test_splits_of_other_starts_are_kept_and_older_runs_compare_nothing(tmp_path
     run_data.check(tmp_path, {'val': {}})
   (tmp_path / 'data.json').write_text('[1')
   run_data.check(tmp_path, {'val': {}})
+
+
+def test_what_trained_is_not_held_out(tmp_path):
+  """Where a part is held out by names, further images shift the others."""
+  run_data.write(tmp_path, BEFORE)
+
+  def changes(split='val', **now):
+    return run_data.check_held_out(
+      tmp_path, SimpleNamespace(split=split, digests=now.items()), 'train'
+    )
+
+  assert changes(x='9') == changes('train', a='1') == changes('test', a='1') == ''
+  assert changes(x='9', a='7') == '1 new (a)'  # another image of that name
+  assert changes(x='8') == '1 other files or labels (x)'
+  with pytest.raises(
+    UserError, match=r'trained on 2 images that val has now \(a, b\): .*another --split'
+  ):
+    changes(x='9', a='1', b='2')
+  (tmp_path / 'data.json').unlink()
+  assert changes(a='1') == ''
+
+
+def test_results_of_weights_that_are_gone_are_no_results_of_a_new_run(tmp_path):
+  run = make_workdir(tmp_path / 'run', make_experiment())
+  (run / 'eval').mkdir()
+  (run / 'eval/val.json').write_text('{}')
+  RunFolder(run, make_experiment().config).close()
+  shutil.rmtree(run / 'checkpoints')
+  with pytest.raises(
+    UserError, match='no checkpoints, but results of earlier ones .val.json.: remove eval/'
+  ):
+    RunFolder(run, make_experiment('seed=7').config)
+  (run / 'eval/val.json').rename(run / 'temperature.json')
+  with pytest.raises(UserError, match='results of earlier ones .temperature.json.'):
+    RunFolder(run, make_experiment().config)
+  (run / 'temperature.json').unlink()
+  RunFolder(run, make_experiment('seed=7').config).close()
+
+
+def test_other_scores_after_a_resume_are_told(tmp_path):
+  run = make_workdir(tmp_path / 'run', make_experiment())
+  folder = RunFolder(run, make_experiment('eval_split=train', 'eval.scales=0.5,1').config)
+  folder.close()
+  assert folder.notes == [
+    "note      eval_split is 'train' from here on, 'val' before: the best checkpoint is chosen by scores of both",
+    'note      eval.scales is (0.5, 1.0) from here on, (1.0,) before: the best checkpoint is chosen by scores of both',
+  ]
 
 
 def test_classes_keep_their_numbers(tmp_path):

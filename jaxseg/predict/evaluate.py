@@ -24,7 +24,7 @@ from jaxseg.predict.predictor import needs_tiles
 from jaxseg.predict.progress import ProgressLine
 from jaxseg.predict.runs import Run, Workdirs, check_apart, check_same_images, mode_of, open_runs
 from jaxseg.predict.show import print_scores
-from jaxseg.train import machine
+from jaxseg.train import machine, run_data
 from jaxseg.train.build import Experiment, set_up_jax
 from jaxseg.train.devices import hosts
 from jaxseg.train.evaluator import Evaluator, make_scores
@@ -67,6 +67,8 @@ class _Job:
   @property
   def facts(self) -> dict[str, Any]:
     names = {'runs': [str(run.path) for run in self.runs]} if len(self.runs) > 1 else {}
+    data = run_data.identity(self.source)
+    names |= {'data': data} if data else {}
     images = len(self.source)
     return {
       'split': self.split,
@@ -148,7 +150,7 @@ def _out_of_fold(
     rows[str(run.path)] = facts_of_fold | scores.numbers(score.compute())
     total.merge(score)
   prefix = f'out-of-fold, {mode_of(runs, Options())}'
-  facts = jobs[0].facts | {
+  facts = {key: value for key, value in jobs[0].facts.items() if key != 'data'} | {
     'images': sum(len(job.source) for job in jobs),
     'mode': ', '.join(filter(None, [prefix, jobs[0].mode])),
     'runs': [str(run.path) for run in runs],
@@ -256,8 +258,15 @@ def _open(
       loaded = {'variables': loaded, 'steps': steps, 'temperature': options.temperature}
     sources = [run.experiment.source(split, run.classes.names) for run in runs]
     check_same_images(runs, sources, split)
+    changes = [
+      run_data.check_held_out(run.path, source, run.experiment.data.train_split)
+      for run, source in zip(runs, sources, strict=True)
+    ]
     make_score = make(experiment, sources[0])
     agreed['config'], agreed['data'] = machine.shared(experiment.config), [split, len(sources[0])]
+  for run, change in zip(runs, changes, strict=True):
+    if change and hosts.is_first():
+      say(f'note: {split} is not as when {run.path} was trained: {change}')
   loaded = hosts.broadcast(loaded)
   return _Job(
     runs=runs,

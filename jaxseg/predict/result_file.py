@@ -103,6 +103,7 @@ def _is_curve(*names: str) -> Callable[[Any], bool]:
 _KINDS = {
   'split': _is_word,
   'mode': _is_word,
+  'data': _is_word,
   'step': _is_count,
   'images': _is_count,
   'confusion': _is_matrix,

@@ -1,7 +1,7 @@
 """Fitted temperatures of runs, stored in temperature.json of the first of them.
 
 The file has an entry for each mode (averaging, tiling and ensemble), because calibration depends on it:
-{mode: {temperature, steps, split, images, pixels, ece, nll, ece_after, nll_after}}.
+{mode: {temperature, steps, started, split, images, pixels, ece, nll, ece_after, nll_after}}.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jaxseg.metrics.temperature import Score, tempered
 from jaxseg.predict.inputs import writing
 from jaxseg.predict.options import Options
 from jaxseg.predict.runs import Run, mode_of, open_runs
+from jaxseg.train.run_folder import load_run
 from jaxseg.types import UserError
 
 _PLAIN = 'plain'
@@ -41,6 +42,11 @@ def resolved(options: Options, runs: Sequence[Run], steps: Sequence[int]) -> Opt
     return options
   key = _key(runs, options)
   entry = _read(runs).get(key)
+  if entry and entry.get('started', _started(runs)) != _started(runs):
+    raise UserError(
+      f'{file_of(runs)}: the temperature was fitted for other runs of these names ({key}): fit it again, with '
+      f'{console.command("evaluate")} --fit_temperature'
+    )
   if entry is None or list(entry['steps']) != list(steps):
     fitted_at = f'was fitted at step {_listed(entry["steps"])}' if entry else 'was fitted'
     raise UserError(
@@ -80,6 +86,7 @@ def fit_and_save(
   entry = {
     'temperature': value,
     'steps': list(steps),
+    'started': _started(runs),
     **facts,
     'pixels': len(labels),
     **before,
@@ -123,6 +130,11 @@ def _is_valid(entry: Any) -> bool:
     )
   except (TypeError, LookupError):
     return False
+
+
+def _started(runs: Sequence[Run]) -> list[str | None]:
+  """Returns when each run was started, which distinguishes runs of one name."""
+  return [load_run(run.path).get('started') for run in runs]
 
 
 def _key(runs: Sequence[Run], options: Options) -> str:

@@ -140,6 +140,22 @@ def find(request: Request) -> OwnData:
   return _pairs(root, found, pairs, request)
 
 
+def _unannotated(root: Path, divided: Mapping[str, Sequence[Raw]]) -> tuple[str, ...]:
+  """Returns a warning about folders of images of which none is read."""
+  read = {os.path.relpath(raw.image.parent, root) for raws in divided.values() for raw in raws}
+  parents = {
+    str(PurePosixPath(p).parent)
+    for p in pairing.list_files(root)
+    if p.lower().endswith(pairing.SUFFIXES)
+  }
+  left = sorted(parents - read)
+  return (
+    (f'warning   no image is read of {abbreviate(left, 3)}: nothing there annotates them',)
+    if left
+    else ()
+  )
+
+
 def _has_outlines(root: Path) -> bool:
   """Whether a folder has files of a polygon annotation tool."""
   for name in objects.OUTLINED:
@@ -319,6 +335,8 @@ def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnD
       'in classes.txt',
     )
   pixels = _pixels([raw.image for raws in divided.values() for raw in raws])
+  if found in objects.OUTLINED:
+    doubts += _unannotated(root, divided)
   cased = Counter(name.casefold() for name in layout.names)
   if alike := [name for name in layout.names if cased[name.casefold()] > 1]:
     doubts += (f'warning   classes that differ in capitals alone: {abbreviate(alike)}',)

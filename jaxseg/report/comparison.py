@@ -10,6 +10,7 @@ from jaxseg.predict.runs import unique_names
 from jaxseg.report import render
 from jaxseg.report.images import Comparison
 from jaxseg.report.runs import RunSummary
+from jaxseg.train import run_data
 
 _SAME_TRUTH = ('border_weight', 'channels', 'white')  # options of data that do not change labels
 Runs = Mapping[str, RunSummary]
@@ -66,7 +67,17 @@ def comparable(runs: Sequence[RunSummary]) -> bool:
     (*_data_of(run), run.headline['split'], run.headline.get('mode') or '') for run in evaluated
   }
   counts = {run.headline['images'] for run in evaluated if 'images' in run.headline}
-  return len(sets) <= 1 and len(counts) <= 1
+  return len(sets) <= 1 and len(counts) <= 1 and _have_same_files(evaluated)
+
+
+def _have_same_files(runs: Sequence[RunSummary]) -> bool:
+  """Returns whether runs that read images alike were scored on the same files and labels, if known."""
+  found: dict[Any, set[str]] = {}
+  for run in runs:
+    data = run.headline.get('data') or run_data.of_split(run.path, run.headline['split'])
+    reading = run.experiment.channels, run.experiment.data.dtype, run.classes.names
+    found.setdefault(reading, set()).update([data] if data else [])
+  return all(len(kinds) <= 1 for kinds in found.values())
 
 
 def show_alike(runs: Sequence[RunSummary]) -> bool:

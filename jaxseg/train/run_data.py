@@ -39,6 +39,41 @@ def write(folder: Path, current: Digests) -> None:
     files.write_text(folder / _FILE, json.dumps(_read(folder) | current, indent=0) + '\n')
 
 
+def identity(source: Any) -> str:
+  """Returns 16 hex digits that identify a source's files and labels; '' for generated data."""
+  current = digests(source)
+  return summary(current) if current else ''
+
+
+def of_split(folder: Path, split: str) -> str:
+  """Returns the `identity` of the files that a run's split had at its latest start, '' if unknown."""
+  found = _read(folder).get(split)
+  return summary({split: found}) if found else ''
+
+
+def check_held_out(folder: Path, source: Any, trained: str) -> str:
+  """Returns how a split differs from that of the run, '' if it does not or nothing is known.
+
+  Args:
+    folder: the run's.
+    source: a split as it is now.
+    trained: the split that the run trains on.
+
+  Raises:
+    UserError: it has images that the run trained on, as when others were added and a part is held out by names.
+  """
+  before, now = _read(folder), dict(getattr(source, 'digests', ()))
+  if source.split == trained or source.split not in before:
+    return ''
+  known, was = before.get(trained, {}), before[source.split]
+  if leaked := [name for name in now if known.get(name) == now[name] and name not in was]:
+    raise UserError(
+      f'{folder} trained on {len(leaked)} images that {source.split} has now ({abbreviate(leaked, _SHOWN)}): the files '
+      'have changed since; restore them, or evaluate another --split'
+    )
+  return _difference(was, now)
+
+
 def check(folder: Path, current: Digests) -> None:
   """Raises UserError if the files differ from those that the run began with."""
   before = _read(folder)

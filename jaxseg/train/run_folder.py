@@ -62,6 +62,7 @@ class RunFolder:
 
   Attributes:
     config: what `write_facts` writes.
+    notes: lines about free keys whose change makes earlier scores incomparable.
   """
 
   def __init__(
@@ -71,6 +72,7 @@ class RunFolder:
     complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
   ):
     self.path, self.config, self._complete = files.to_utf8_path(path), config, complete
+    self.notes: list[str] = []
     self._claim = Claim(self.path, _holds_config)
     try:
       self._compare()
@@ -80,8 +82,11 @@ class RunFolder:
 
   def _compare(self) -> None:
     if not has_checkpoints(self.path):
+      _refuse_stale(self.path)
       return
-    changed = differences(self._complete(load_config(self.path)), self.config)
+    before = self._complete(load_config(self.path))
+    self.notes = _changed_scores(before, self.config)
+    changed = differences(before, self.config)
     if set(changed) == {'num_steps'}:
       old, new = changed['num_steps']
       raise UserError(
@@ -130,6 +135,26 @@ class RunFolder:
 def has_checkpoints(workdir: str | Path) -> bool:
   """Returns whether there is a run that can be resumed."""
   return any(p.name.isdigit() for p in files.to_utf8_path(workdir).glob('checkpoints/*'))
+
+
+def _changed_scores(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  a, b = (configs.flattened(configs.plain(json.loads(json.dumps(config)))) for config in (old, new))
+  return [
+    f'note      {key} is {_short(b.get(key))} from here on, {_short(a.get(key))} before: the best checkpoint is '
+    'chosen by scores of both'
+    for key in ('eval_split', 'eval.scales')
+    if a.get(key) != b.get(key)
+  ]
+
+
+def _refuse_stale(folder: Path) -> None:
+  """Rejects results of weights that are gone, which would pass for those of the run that begins."""
+  for stale in (*sorted(folder.glob('eval/*.json')), folder / 'temperature.json'):
+    if stale.exists():
+      raise UserError(
+        f'--workdir={folder} has no checkpoints, but results of earlier ones ({stale.name}): remove eval/ and '
+        'temperature.json, or use another --workdir'
+      )
 
 
 def _holds_config(folder: Path) -> bool:

@@ -335,6 +335,7 @@ def _header(
   experiment: Experiment, folder, wrapper, shapes: State, data: _Data, note: str, origin: str
 ) -> Iterator[str]:
   settings, count = experiment.settings, parameter_count(shapes.params)
+  yield from folder.notes if folder else ()
   yield f'model     {experiment.name}, {count:,} parameters, {settings.dtype}'
   splits = ((data.train, experiment.data.train_split), (data.eval, settings.eval_split))
   numbers = ', '.join(f'{len(source)} {split}' for source, split in splits)

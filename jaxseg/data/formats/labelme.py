@@ -54,10 +54,10 @@ def find(root: Path) -> Layout | None:
 
 def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
   """Returns the annotated images of a folder or its images/, and the names of the others."""
+  _check_places(folder)
   for images in (folder, folder / 'images', folder / 'imgs'):
-    places = (images, folder / 'annotations', folder / 'labels', folder / 'json', folder / 'jsons')
     listed = pictures.listed(images)
-    for place in places if listed else ():
+    for place in _places(folder, images) if listed else ():
       by_stem = {file.stem: file for file in pictures.listed(place, ('.json',))}
       _check_twins(images, by_stem, listed)
       if by_stem and not by_stem.keys() & {image.stem for image in listed}:
@@ -72,6 +72,26 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
           )
         return pairs, [i.name for i in listed if i.stem not in by_stem]
   return [], []
+
+
+def _check_places(folder: Path) -> None:
+  """Rejects a folder with annotated images in two places, of which the first alone would be read."""
+  found: list[Path] = []
+  for images in (folder, folder / 'images', folder / 'imgs'):
+    stems = {image.stem for image in pictures.listed(images)}
+    for place in _places(folder, images) if stems else ():
+      named = [file for file in pictures.listed(place, ('.json',)) if file.stem in stems]
+      if named and is_labelme(named[0]):
+        found.append(named[0])
+  if len(found) > 1:
+    raise UserError(
+      f"{found[0]} and {found[1]} are labelme's in two places: put all into one folder"
+    )
+
+
+def _places(folder: Path, images: Path) -> tuple[Path, ...]:
+  """Returns where the JSON of a folder of images may lie."""
+  return images, *(folder / name for name in ('annotations', 'labels', 'json', 'jsons'))
 
 
 def _check_twins(folder: Path, by_stem: Mapping[str, Path], listed: Sequence[Path]) -> None:
