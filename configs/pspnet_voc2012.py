@@ -2,18 +2,8 @@
 
     python launch/train.py --config=configs/pspnet_voc2012.py --workdir=DIR
 
-bare     a deep stem of three 3x3 convolutions, with ImageNet weights from MIT (CSAILVision) for the
-         network that the authors' PyTorch release (hszhao/semseg) also starts from; the release's own
-         cannot be downloaded automatically.
-:torchvision  the 7x7 stem, for torchvision's resnet101; 123,776 parameters fewer.
-:caffe   the Caffe release's network and multipliers: stride on the first 1x1, no weight decay in batch
-         norms, score biases at twenty times the rate, MSRA initialisation, running averages of 0.95, BGR.
-         Its ImageNet weights were not published: train from scratch, or with --config.init_from=FILE. The
-         release computes its loss at an eighth of the size, this at full size; evaluate with
-         --flip_by=logits. The bare recipe has the paper's steps with semseg's network and multipliers.
-:small   for 15 minutes on two CPU cores, from scratch, as pspnet_camvid.py:small; not run, as the data
-         were not available.
-:smoke   seconds, on generated shapes.
+The recipe and the variants :torchvision, :caffe, :small and :smoke are those of pspnet_ade20k.py, with a
+ResNet-101 (:small keeps the ResNet-50) and a fifth of the steps.
 
 The paper has 82.6 mIoU on the test set, whose labels are hidden (85.4 with COCO's images). To reach
 on val, as the PyTorch release scores it: 79.07 at one scale, 79.63 at six:
@@ -21,9 +11,8 @@ on val, as the PyTorch release scores it: 79.07 at one scale, 79.63 at six:
     python launch/evaluate.py --workdir=DIR --long_side=512 --flip --tile=473,473 --tile_step=316,316
         --windows=even [--scales=.5,.75,1,1.25,1.5,1.75]
 
-30,000 steps of 16 crops of 473 x 473 from the 10,582 images of trainaug, batch norm over all of them; SGD
-with a poly schedule of power 0.9, everything outside the ResNet at ten times the rate; the auxiliary loss
-has weight 0.4. By operation count some six hours on one data-centre GPU, not measured.
+30,000 steps of 16 crops of 473 x 473 from the 10,582 images of trainaug. By operation count some six hours
+on one data-centre GPU, not measured.
 """
 
 from jaxseg.config import base, config_module, variants
