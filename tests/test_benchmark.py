@@ -150,7 +150,7 @@ def test_programs_are_timed_in_turn(monkeypatch):
 
 
 def test_ratios_are_the_part_that_ours_takes():
-  times = {'ours': timing.Times(2, 3, (2,)), 'torch': timing.Times(4, 2, (4,))}
+  times = {'ours': timing.Timing(2, 3, (2,)), 'torch': timing.Timing(4, 2, (4,))}
   record = timing.record(times, ('ours', 'torch'))
   assert (record['ratio'], record['ratio_cpu']) == ({'torch': 0.5}, {'torch': 1.5})
   assert timing.line(times['ours'], times['ours']) == '2 s (3 CPU-s)'
@@ -210,7 +210,7 @@ def test_nothing_imports_torch_unasked():
 
 
 def test_another_process_answers_with_its_result_its_mistake_or_its_end():
-  with Process('timing.Times', 1.0, 2.0, (1.0,)) as process:
+  with Process('timing.Timing', 1.0, 2.0, (1.0,)) as process:
     assert process.program('__repr__')() == 'Times(wall=1.0, cpu=2.0, trials=(1.0,))'
   with pytest.raises(UserError, match='no unet2 in PyTorch|needs PyTorch'):
     Process('torch_side.import_module', 'unet2')

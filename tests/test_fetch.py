@@ -28,7 +28,9 @@ from jaxseg.types import UserError
 
 ROOT = Path(__file__).parents[1]
 DATA = np.random.default_rng(0).integers(0, 256, 200_000, np.uint8).tobytes()
-ITEM = manifest.Item('f.tar', bytes=len(DATA), digest=f'sha256:{hashlib.sha256(DATA).hexdigest()}')
+ITEM = manifest.RemoteFile(
+  'f.tar', bytes=len(DATA), digest=f'sha256:{hashlib.sha256(DATA).hexdigest()}'
+)
 SET = manifest.Dataset(
   'voc', 'CC BY 4.0', 'https://example.org', (ITEM,), steps='log in at {folder}'
 )
@@ -258,7 +260,7 @@ def test_weights_of_a_package_are_where_it_is_installed(monkeypatch, tmp_path):
   (tmp_path / 'my_weights').mkdir()
   (tmp_path / 'my_weights' / '__init__.py').touch()
   entry = manifest.Weights(
-    'mine', 'MIT', 'Keras vgg16', manifest.Item('w.pth'), package='my_weights', extra='parity'
+    'mine', 'MIT', 'Keras vgg16', manifest.RemoteFile('w.pth'), package='my_weights', extra='parity'
   )
   with pytest.raises(UserError, match=r'mine comes with a package: pip install -e .*\[parity\]'):
     weights.path_of(entry, get.FetchOptions())

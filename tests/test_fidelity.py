@@ -97,12 +97,12 @@ score | 1x1 | 1 | 0 | 8x10x4K | 3C | | 0, 0 | 10, 20
 
 def test_what_a_paper_does_not_say_is_not_compared():
   ours = Layer('a', initial='normal 2/in, 0', rate='1, 2')
-  pair = fidelity.Pair(ours, Layer('a', initial='normal 2/in, -', rate='-'))
+  pair = fidelity.LayerPair(ours, Layer('a', initial='normal 2/in, -', rate='-'))
   assert not pair.differences
-  pair = fidelity.Pair(ours, Layer('a', initial='normal 1/in, -', rate='1'))
+  pair = fidelity.LayerPair(ours, Layer('a', initial='normal 1/in, -', rate='1'))
   assert pair.differences == ('initial', 'rate')
-  assert fidelity.Pair(ours, None).differences == ('not in the paper',)
-  assert fidelity.Pair(None, ours).differences == ('missing',)
+  assert fidelity.LayerPair(ours, None).differences == ('not in the paper',)
+  assert fidelity.LayerPair(None, ours).differences == ('missing',)
 
 
 @pytest.mark.parametrize('spec', ['fcn_pet.py', 'unet_lyft.py'])

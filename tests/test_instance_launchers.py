@@ -19,7 +19,7 @@ from jaxseg.metrics import components
 from jaxseg.metrics.coco import Score
 from jaxseg.predict import coco_json
 from jaxseg.predict.evaluate import evaluate_workdir
-from jaxseg.predict.inputs import Item
+from jaxseg.predict.inputs import InputImage
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.prepare import check
@@ -173,7 +173,7 @@ def test_coco_results_have_its_category_ids(tmp_path):
   """Class 12 of 80 is a stop sign, 13 among COCO's ids; images without a number count from 1."""
   mask = np.ones((2, 3), bool)
   found = Detections(np.array([[0, 0, 3, 2]]), np.array([0.5]), np.array([12]), mask[None])
-  items = [Item(tmp_path / 'b.jpg', 'b'), Item(tmp_path / '7.jpg', '7')]
+  items = [InputImage(tmp_path / 'b.jpg', 'b'), InputImage(tmp_path / '7.jpg', '7')]
   log = coco_json.Log(tmp_path, ['b', '7'], goes_on=False)
   log.add('7', found)
   coco_json.write(tmp_path, items, log.results, coco.CLASS_NAMES, coco.CATEGORY_IDS)

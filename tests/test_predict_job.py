@@ -15,7 +15,7 @@ from PIL import Image
 from jaxseg.draw.labels import heat
 from jaxseg.predict import coco_json, job
 from jaxseg.predict.ensemble import load
-from jaxseg.predict.inputs import Item, header_size, list_items, plan_outputs, read_image
+from jaxseg.predict.inputs import InputImage, header_size, list_items, plan_outputs, read_image
 from jaxseg.predict.job import Outputs, predict_files
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
@@ -87,7 +87,7 @@ def test_a_photograph_is_turned_as_its_exif_says(workdir, predictor, tmp_path):
   image, exif = random_image(24, 40), Image.Exif()
   exif[0x0112] = 6  # to be turned a quarter to the right
   save(tmp_path / 'turned.jpg', image, quality=95, exif=exif)
-  item = Item(tmp_path / 'turned.jpg', 'turned')
+  item = InputImage(tmp_path / 'turned.jpg', 'turned')
   upright = read_image(item, channels=3)
   assert upright.shape == (40, 24, 3) and header_size(item) == (40, 24)
   with Image.open(item.path) as stored:
@@ -109,7 +109,7 @@ def test_images_are_read_as_training_records_hold_them(tmp_path):
   assert len(source) == len(KINDS)
   for example in (source[i] for i in range(len(source))):
     path = tmp_path / 'train' / 'images' / example['file_name']
-    np.testing.assert_array_equal(read_image(Item(path, 'x'), channels=3), example['image'])
+    np.testing.assert_array_equal(read_image(InputImage(path, 'x'), channels=3), example['image'])
 
 
 def test_everything_that_can_be_written(workdir, predictor, tmp_path):
@@ -345,7 +345,7 @@ def test_images_of_one_size_follow_each_other_and_many_sizes_are_told(predictor,
   items = []
   for i in range(20):
     save(tmp_path / f'{i}.png', random_image(16 + 4 * (i % 10), 40))
-    items.append(Item(tmp_path / f'{i}.png', str(i)))
+    items.append(InputImage(tmp_path / f'{i}.png', str(i)))
   ordered = job.in_programs(predictor, items[:4] + items[10:14])
   assert [item.stem for item in ordered] == ['0', '10', '1', '11', '2', '12', '3', '13']
   assert not capsys.readouterr().out

@@ -186,5 +186,5 @@ def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path):
     file.write_text(json.dumps(content))
   found = own_data.find(Request(folder=str(root)))
   assert found.options == {'format': 'coco', 'crowds': 'objects'}
-  [doubt] = found.doubts
-  assert doubt.startswith('warning   ') and '4 of 4 annotations are crowds' in doubt
+  [warning] = found.warnings
+  assert warning.startswith('warning   ') and '4 of 4 annotations are crowds' in warning

@@ -140,7 +140,7 @@ def test_a_plan_halves_images_that_a_crop_would_not_show(tmp_path):
 
 
 def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
-  assert own_data.find(Request(str(six))).doubts == ()
+  assert own_data.find(Request(str(six))).warnings == ()
   mask = six / 'masks' / 'photo 3.png'
   ids = np.array(Image.open(mask))
   ids[0, 0] = 5
@@ -150,7 +150,7 @@ def test_a_plan_warns_of_ids_that_look_like_slips(six, tmp_path, capsys):
   assert len(lines) == 2 and 'ids in no mask, below others: 3, 4;' in lines[0]
   assert f'ids in one mask only: 5 ({mask});' in lines[1]
   (six / 'classes.txt').write_text('a\nb\nc\nd\ne\nf\n')
-  assert own_data.find(Request(str(six))).doubts == ()  # listed: each is meant
+  assert own_data.find(Request(str(six))).warnings == ()  # listed: each is meant
 
 
 def test_patterns_and_lists_without_a_pair_are_refused(six):
@@ -182,7 +182,7 @@ def test_a_plan_warns_of_examples_in_two_splits(six, tmp_path):
       for i in numbers:
         new = f'{split}{i}.png'
         shutil.copy(six / kind / f'photo {i}.png', tmp_path / 'own' / split / kind / new)
-  assert own_data.find(Request(str(tmp_path / 'own'))).doubts == (
+  assert own_data.find(Request(str(tmp_path / 'own'))).warnings == (
     'warning   2 images are in two splits: train/train1.png = val/val1.png, train/train4.png = val/val4.png; '
     'what is held out must not train',
   )
@@ -194,14 +194,14 @@ def test_a_plan_warns_of_colours_that_number_objects(tmp_path):
     mask = np.zeros((8, 8, 3), np.uint8)
     mask[:4], mask[4:6] = (40 * i, 9, 9), (9, 40 * i, 7)
     Image.fromarray(mask).save(tmp_path / 'masks' / f'{i}.png')
-  [doubt] = own_data.find(Request(str(tmp_path))).doubts
-  assert doubt.startswith('warning   8 of 9 colours are in one mask only: if each is an object')
+  [warning] = own_data.find(Request(str(tmp_path))).warnings
+  assert warning.startswith('warning   8 of 9 colours are in one mask only: if each is an object')
 
 
 def test_masks_of_0_and_255_leave_no_doubt(tmp_path):
   for i in range(2):
     write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.full((8, 8), 255 * i))
-  assert own_data.find(Request(str(tmp_path))).doubts == ()
+  assert own_data.find(Request(str(tmp_path))).warnings == ()
 
 
 GPU = recipe.Machine('big', 4, 80 << 30, is_accelerator=True)

@@ -420,7 +420,7 @@ def test_our_own_weights_come_back(tmp_path):
   path = tmp_path / 'weights.safetensors'
   safetensors.numpy.save_file(pretrained.flatten(variables), path)
   loaded, report, found = load_file(variables, path)
-  assert found.preprocessing is None and found.source == 'jaxseg' and report.surprises == 0
+  assert found.preprocessing is None and found.source == 'jaxseg' and report.num_problems == 0
   assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
 
 

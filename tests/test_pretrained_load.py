@@ -46,7 +46,7 @@ def test_everything_matches():
   assert {a.dtype for a in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}
   assert jax.tree.structure(loaded) == jax.tree.structure(before)
   assert float(before['params']['conv1_1']['bias'].sum()) == 0  # not written to
-  assert len(report.matched) == 8 and report.surprises == 0 and not report.new
+  assert len(report.matched) == 8 and report.num_problems == 0 and not report.new
   assert report.matched['params/conv1_1/kernel'] == (1, 1, 2, 2)
   assert str(report).startswith('weights: 8 matched, 0 new, 0 unused')
 

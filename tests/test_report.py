@@ -88,7 +88,7 @@ def evaluated(run, *results, name=None):
 
 
 def compared(*runs, found=None):
-  return comparison.page(comparison.named(runs), found)
+  return comparison.page(comparison.by_name(runs), found)
 
 
 def plots(text):
@@ -163,7 +163,7 @@ def test_photographs_become_jpeg_and_masks_png_with_their_colours():
   mask[:, 8:] = 250, 200, 50
   noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
   example = {'image': noise, 'file_name': 7}
-  shot = images._shot(example, [0.25], {'image': noise, 'truth': mask})
+  shot = images._sample(example, [0.25], {'image': noise, 'truth': mask})
   assert (shot.name, shot.scores, shot.size) == ('7', (0.25,), (16, 16))
   kind, data = shot.pictures['truth'].split(';base64,')
   picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert('RGB'))
@@ -252,18 +252,18 @@ def test_the_images_on_which_runs_differ_stand_side_by_side(run, trained, monkey
   pair = iter([one, other])
   monkeypatch.setattr(images, '_Run', lambda *_: next(pair))
   found = images.compare({'a': run, 'b': run}, 'best', 16, 1e9, Progress())
-  assert (found.count, found.total, len(found.shots)) == (16, 16, 3) and sum(found.better) <= 16
-  gaps = [abs(shot.scores[0] - shot.scores[1]) for shot in found.shots]
+  assert (found.count, found.total, len(found.samples)) == (16, 16, 3) and sum(found.better) <= 16
+  gaps = [abs(shot.scores[0] - shot.scores[1]) for shot in found.samples]
   assert gaps == sorted(gaps, reverse=True) and gaps[-1] > 0
   titles = ['image', 'truth', 'prediction, a', 'prediction, b', 'errors, a', 'errors, b']
-  assert list(found.shots[0].pictures) == titles
+  assert list(found.samples[0].pictures) == titles
   text = compared(run, dataclasses.replace(run, path=run.path.with_name('b')), found=found)
   gallery = text.split('<h2>The same images</h2>')[1].split('</section>')[0]
   assert (
-    gallery.count('<img') == 3 * 6 and f'<b>first {found.shots[0].scores[0]:.3f}</b>' in gallery
+    gallery.count('<img') == 3 * 6 and f'<b>first {found.samples[0].scores[0]:.3f}</b>' in gallery
   )
-  assert comparison.show_alike([run, run])
-  assert not comparison.show_alike([run, with_data(run, options=dict(size=64))])
+  assert comparison.share_images([run, run])
+  assert not comparison.share_images([run, with_data(run, options=dict(size=64))])
 
 
 def test_where_the_time_went_is_shown_over_all_starts(run):
@@ -376,7 +376,7 @@ def at_the_end(run, trained, tmp_path):
 def test_where_no_figures_are_wanted_no_image_is_scored(at_the_end):
   log = dataclasses.replace(at_the_end.experiment.log, figures=0)
   experiment = dataclasses.replace(at_the_end.experiment, log=log)
-  report.Report().ended(dataclasses.replace(at_the_end, experiment=experiment))
+  report.Report().on_end(dataclasses.replace(at_the_end, experiment=experiment))
   assert (at_the_end.folder / 'report.html').read_text().count('<img') == 4  # the curves
 
 
@@ -384,7 +384,7 @@ def test_an_unfinished_run_gets_none_by_itself(at_the_end, run, monkeypatch):
   unfinished = dataclasses.replace(run, records=[{'step': 3}])
   monkeypatch.setattr(report, 'collect', lambda folder: unfinished)
   monkeypatch.setattr(report, 'write', lambda *a, **k: pytest.fail('written'))
-  report.Report().ended(at_the_end)
+  report.Report().on_end(at_the_end)
 
 
 def test_without_the_data_the_rest_is_shown(run):
@@ -451,7 +451,7 @@ def page_of_instances(folder):
   shots = []
   for i in range(3):
     prediction = {'ids': np.roll(source[i]['instances'], -3 * i, axis=1)}
-    shots.append(images._shot(source[i], [0.5], task.draw(source[i], prediction, run.classes)))
+    shots.append(images._sample(source[i], [0.5], task.draw(source[i], prediction, run.classes)))
   found = images.Images('val', 1, 3, (0.5,) * 3, {'per_class_ap': {'disc': 0.5}}, tuple(shots))
   return single.page(run, found)
 
@@ -460,7 +460,7 @@ def page_of_two(run):
   other = dataclasses.replace(
     run, path=run.path.with_name('a_rather_long_name_of_another_run_' * 2)
   )
-  named = comparison.named([run, other])
+  named = comparison.by_name([run, other])
   found = images.compare(dict.fromkeys(named, run), 'best', 8, 60, Progress())
   return comparison.page(named, found)
 

@@ -46,13 +46,13 @@ def test_short_and_stopped_runs_are_told(steps, step, said):
   lines = []
   run = SimpleNamespace(experiment=experiment, source=experiment.source('val'), say=lines.append)
   hook = Baseline()
-  hook.evaluated(run, step, None, {'mean_iou': 0.5})
-  hook.ended(run)
+  hook.on_evaluation(run, step, None, {'mean_iou': 0.5})
+  hook.on_end(run)
   assert bool(lines) == said
   assert not said or lines[0].startswith(f'mean iou 0.500 at step {step}; the most frequent class')
 
 
 def test_a_run_without_an_evaluation_is_told_nothing():
   lines = []
-  Baseline().ended(SimpleNamespace(experiment=make_experiment(), source=None, say=lines.append))
+  Baseline().on_end(SimpleNamespace(experiment=make_experiment(), source=None, say=lines.append))
   assert lines == []

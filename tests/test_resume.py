@@ -240,10 +240,10 @@ def test_a_run_knows_where_its_time_went(tmp_path, capsys):
   """By its own account and by a clock outside of it, to a hundredth."""
 
   class Slow:
-    def evaluated(self, *_):
+    def on_evaluation(self, *_):
       time.sleep(0.3)
 
-    def ended(self, *_):
+    def on_end(self, *_):
       time.sleep(0.2)
 
   begin = time.perf_counter()
@@ -291,12 +291,12 @@ class Figures:
   def __init__(self):
     self.saved = []
 
-  def evaluated(self, run, step, variables, summary):
+  def on_evaluation(self, run, step, variables, summary):
     places = run.folder.glob(f'checkpoints/{step}*')
     self.saved.append(any(place.name.split('.')[0] == str(step) for place in places))
     raise ValueError('a formula\nthat is none')
 
-  def ended(self, run):
+  def on_end(self, run):
     raise ValueError('late')
 
 

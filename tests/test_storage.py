@@ -164,7 +164,7 @@ def test_the_cache_must_be_local():
 
 
 def test_data_are_got_into_a_bucket_from_a_mirror_in_one(bucket, tmp_path):
-  item = manifest.Item('f.tar', bytes=5)
+  item = manifest.RemoteFile('f.tar', bytes=5)
   entry = manifest.Dataset('voc', 'CC BY 4.0', 'https://example.org', (item,))
   there = bucket / 'mirror' / 'voc' / 'f.tar'
   there.parent.mkdir(parents=True)

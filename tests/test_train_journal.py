@@ -16,10 +16,10 @@ class Hook:
   def __init__(self, error):
     self._error = error
 
-  def evaluated(self, run, step, variables, summary):
+  def on_evaluation(self, run, step, variables, summary):
     raise self._error
 
-  def ended(self, run):
+  def on_end(self, run):
     raise self._error
 
 
@@ -56,8 +56,8 @@ def make(tmp_path):
 
 def test_a_hook_that_fails_is_told_with_its_remedy(make):
   journal, lines = make(Hook(ValueError('a\nb')), Hook(ZeroDivisionError()))
-  journal.evaluated(8, None, {})
-  journal.ended()
+  journal.on_evaluation(8, None, {})
+  journal.on_end()
   assert lines[:3] == [
     'warning: no hook at step 8: ValueError: a b; draw it by hand',
     'warning: no hook at step 8: ZeroDivisionError: ; draw it by hand',
@@ -68,7 +68,7 @@ def test_a_hook_that_fails_is_told_with_its_remedy(make):
 def test_a_hook_that_is_stuck_ends_the_run(make):
   """Its thread would keep a process that only tells of it."""
   journal, lines = make(Hook(StuckError('no data')))
-  for call in (lambda: journal.evaluated(8, None, {}), journal.ended):
+  for call in (lambda: journal.on_evaluation(8, None, {}), journal.on_end):
     with pytest.raises(StuckError):
       call()
   assert not lines
@@ -81,7 +81,7 @@ def test_times_are_kept_at_every_save_and_at_the_end(make, tmp_path):
     first, second = json.loads((tmp_path / 'run.json').read_text())['sessions']
     assert first == {} and second['git'] == 'y' and second['steps'] == [4, step]
   before = second['seconds']
-  journal.ended()
+  journal.on_end()
   run = json.loads((tmp_path / 'run.json').read_text())
   assert run['command'] == 'x' and run['sessions'][1]['seconds']['wall'] >= before['wall']
   assert lines[-1].startswith('time      0s in 2 starts: ')

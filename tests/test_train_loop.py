@@ -30,7 +30,7 @@ class Journal:
   def save(self, step, state, scores, window):
     self.saved.append((step, state, scores and scores['mean_iou'], [w['loss'] for w in window]))
 
-  def evaluated(self, step, variables, summary):
+  def on_evaluation(self, step, variables, summary):
     self.shown.append((step, variables))
 
   def wait(self):

@@ -21,7 +21,7 @@ def main(parser: console.Parser) -> None:
     default=(),
     help="of jaxseg/metrics, beside the task's and the data set's own: boundary (of SegNet's paper, slow), "
     "components (COCO's AP of the mask's), matching (objects found, missed, made up), seg, dice, neurites, "
-    'confidence (calibration, and do doubts find errors), places (by object size, outlines, borders)',
+    'confidence (calibration, and does uncertainty find errors), error_breakdown (by object size, outlines, borders)',
   )
   add('--groups', help="by group: a file name's part in parentheses, as in '^(.*)_', or a column")
   add('--out_of_fold', action='store_true', help='each image by the run of the fold without it')

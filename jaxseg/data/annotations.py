@@ -68,7 +68,7 @@ class Annotated:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class AnnotatedFolder:
   """A folder of annotations in one format.
 
   Attributes:

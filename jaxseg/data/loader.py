@@ -87,7 +87,7 @@ class Batches:
     except SystemExit as error:
       raise UserError(
         f'a thread that makes batches ended with {type(error).__name__}: {error}, with '
-        f'{self._activity.under_way()} under way: a dataset must not end the process'
+        f'{self._activity.in_progress()} under way: a dataset must not end the process'
       ) from error
 
   def close(self) -> None:
@@ -145,7 +145,7 @@ def train_batches(
   def example(position: int) -> Example:
     rng = np.random.default_rng([seed, 1, position])
     index = order.index(position, rng)
-    with activity.making(index):
+    with activity.track(index):
       another = lambda: _read(source, order.another(position, rng))  # noqa: E731
       first = {**_read(source, index), 'index': np.int64(index)}
       return augmented(first, transforms, rng, another)
@@ -206,7 +206,7 @@ def eval_batches(
     examples, images = [], None
     # A host without an image in this batch needs the shape of the batch's first.
     for row, index in enumerate(mine or plan[number][:1]):
-      with activity.making(index):
+      with activity.track(index):
         example = _read(source, index)
         placed = frame.place(example['image'])
       if images is None:

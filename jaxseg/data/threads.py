@@ -41,7 +41,7 @@ class Activity:
     self._done = 0
 
   @contextlib.contextmanager
-  def making(self, item: Any) -> Iterator[None]:
+  def track(self, item: Any) -> Iterator[None]:
     """Marks an item as in progress."""
     thread = threading.get_ident()
     self._items[thread] = item
@@ -51,7 +51,7 @@ class Activity:
       del self._items[thread]
       self._done += 1
 
-  def under_way(self) -> str:
+  def in_progress(self) -> str:
     """Names the items in progress, by number if their names take longer than a second."""
     items = list(self._items.copy().values())
     names: list[str] = []
@@ -78,7 +78,7 @@ class Activity:
       waited = waited + part if self._done == done else 0.0
       done = self._done
     raise StuckError(
-      f'no data for {timeout:g} s, with {self.under_way()} under way: is the disk or network that '
+      f'no data for {timeout:g} s, with {self.in_progress()} under way: is the disk or network that '
       'holds it alive? config.data.timeout is how long is waited, 0 = for ever'
     )
 
@@ -109,7 +109,7 @@ def futures(
   activity = Activity(name)
 
   def make(item: Any) -> Any:
-    with activity.making(item):
+    with activity.track(item):
       return function(item)
 
   def oldest() -> tuple[Any, Future]:

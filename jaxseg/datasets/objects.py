@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.data import annotations, archives, classlist, records
-from jaxseg.data.annotations import Layout
+from jaxseg.data.annotations import AnnotatedFolder
 from jaxseg.data.formats import coco, cvat, labelme, masks, splits, yolo
 from jaxseg.data.problems import MissingSplit, abbreviate, check_choice, check_split, warn_once
 from jaxseg.data.source import DatasetInfo, Source
@@ -34,7 +34,7 @@ NUM_CLASSES = None  # the folder's own, see source(...).num_classes
 CLASS_NAMES = ()
 PALETTE = ()
 
-_FORMATS: dict[str, Callable[..., Layout | None]] = {
+_FORMATS: dict[str, Callable[..., AnnotatedFolder | None]] = {
   'coco': coco.find,
   'cvat': cvat.find,
   'labelme': labelme.find,
@@ -108,7 +108,7 @@ def source(
   )
 
 
-def _facts(layout: Layout, channels: int, dtype: str) -> DatasetInfo:
+def _facts(layout: AnnotatedFolder, channels: int, dtype: str) -> DatasetInfo:
   palette, entries = classlist.voc_palette(len(layout.names)), ('instances', 'objects')
   ids = layout.category_ids
   return DatasetInfo('objects', layout.names, palette, channels, entries, dtype, category_ids=ids)
@@ -119,14 +119,14 @@ class NoObjects(UserError):
 
 
 def divided(
-  layout: Layout, *, folds: int = 0, fold: int = 0, without: Sequence[str] = (), **_: Any
+  layout: AnnotatedFolder, *, folds: int = 0, fold: int = 0, without: Sequence[str] = (), **_: Any
 ) -> dict[str, list[records.Raw]]:
   """Returns the images of each split; for the options see source."""
   division = splits.divide(layout.splits, folds, fold)
   return {s: [raw for raw in raws if raw.file_name not in without] for s, raws in division.items()}
 
 
-def _check_once(layout: Layout) -> None:
+def _check_once(layout: AnnotatedFolder) -> None:
   """Rejects an image that a split lists twice: each entry would lack the other's objects."""
   for raws in layout.splits.values():
     counts = Counter(raw.image for raw in raws)
@@ -137,7 +137,7 @@ def _check_once(layout: Layout) -> None:
       )
 
 
-def _divided(root: Path, layout: Layout) -> Layout:
+def _divided(root: Path, layout: AnnotatedFolder) -> AnnotatedFolder:
   """Divides a layout without splits by the images' folders, or by lists such as train.txt."""
   parts, lists = splits.by_lists(root, layout.splits)
   left = sum(map(len, layout.splits.values())) - sum(map(len, parts.values()))
@@ -158,7 +158,7 @@ def layout_of(
   divisor: int | None = None,
   void: int | None = None,
   threshold: int | None = None,
-) -> tuple[str, Layout]:
+) -> tuple[str, AnnotatedFolder]:
   """Returns the format of a folder and its layout; for the options see source.
 
   Raises:

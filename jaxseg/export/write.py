@@ -35,7 +35,7 @@ from jaxseg.export import trial
 from jaxseg.export.card import PLATFORMS, make_card, read_metrics
 from jaxseg.export.folder import replacing
 from jaxseg.export.programs import write_programs
-from jaxseg.export.received import received
+from jaxseg.export.read import read_export
 from jaxseg.predict.averages import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.temperature import fitted
@@ -122,7 +122,7 @@ def renew(folder: str | Path, forms: Forms) -> dict[str, Any]:
   Raises:
     UserError: it is not an export of ours; then it is left unchanged.
   """
-  old, place = received(folder, forms.size), files.to_path(folder)
+  old, place = read_export(folder, forms.size), files.to_path(folder)
   with replacing(folder) as new, _on_cpu():
     forms = dataclasses.replace(forms, onnx=forms.onnx or old.onnx, size=old.size)
     predictor = _predictor(old.experiment, old.variables, old.classes, old.temperature)

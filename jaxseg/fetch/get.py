@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxseg import console, files
 from jaxseg.data import cache
-from jaxseg.fetch.manifest import Dataset, Item
+from jaxseg.fetch.manifest import Dataset, RemoteFile
 from jaxseg.files import download
 from jaxseg.types import UserError
 
@@ -37,7 +37,7 @@ class FetchOptions:
   yes: bool = False
   cache_dir: str | os.PathLike | None = None
 
-  def addresses(self, item: Item, group: str) -> tuple[str, ...]:
+  def addresses(self, item: RemoteFile, group: str) -> tuple[str, ...]:
     """Returns a file's addresses, the mirror first."""
     mirror = (self.mirror or os.environ.get('JAXSEG_MIRROR', '')).rstrip('/')
     return (f'{mirror}/{group}/{item.name}', *item.addresses) if mirror else item.addresses
@@ -85,7 +85,7 @@ def dataset(
   console.say(f'{entry.name}: {", ".join(i.name for i in wanted)} in {folder}')
 
 
-def file(item: Item, folder: Path, group: str, way: FetchOptions) -> Path:
+def file(item: RemoteFile, folder: Path, group: str, way: FetchOptions) -> Path:
   """Gets one file into a local folder, unless it exists, and returns its path."""
   path = folder / item.name
   if path.exists():
@@ -111,7 +111,7 @@ def file(item: Item, folder: Path, group: str, way: FetchOptions) -> Path:
   return path
 
 
-def verify(item: Item, path: Path) -> None:
+def verify(item: RemoteFile, path: Path) -> None:
   """Verifies a file that was put there by hand, once.
 
   Raises:
@@ -149,12 +149,12 @@ def ask_to_agree(name: str, terms: str, way: FetchOptions) -> None:
   cache.save(kept, terms)
 
 
-def _is_there(item: Item, folder: Path, root: Path) -> bool:
+def _is_there(item: RemoteFile, folder: Path, root: Path) -> bool:
   here = (folder / name for name in (item.name, *item.holds))
   return any(path.exists() for path in (*here, *(root / name for name in item.holds)))
 
 
-def _check_room(items: list[Item], folder: Path) -> None:
+def _check_room(items: list[RemoteFile], folder: Path) -> None:
   if files.is_remote(folder):
     return
   folder.mkdir(parents=True, exist_ok=True)

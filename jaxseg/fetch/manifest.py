@@ -13,7 +13,7 @@ _FILE = Path(__file__).with_name('manifest.toml')
 
 
 @dataclasses.dataclass(frozen=True)
-class Item:
+class RemoteFile:
   """A file; see the comments at the top of the manifest.
 
   Attributes:
@@ -42,7 +42,7 @@ class Dataset:
   name: str
   licence: str
   page: str
-  files: tuple[Item, ...]
+  files: tuple[RemoteFile, ...]
   steps: str = ''
 
 
@@ -53,7 +53,7 @@ class Weights:
   name: str
   licence: str
   naming: str
-  file: Item
+  file: RemoteFile
   network: str = ''
   lacks: tuple[str, ...] = ()
   agree: bool = False
@@ -79,8 +79,8 @@ def weights() -> Mapping[str, Weights]:
   }
 
 
-def _item(entry: Mapping[str, Any]) -> Item:
-  return Item(**_tuples(entry))
+def _item(entry: Mapping[str, Any]) -> RemoteFile:
+  return RemoteFile(**_tuples(entry))
 
 
 def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:

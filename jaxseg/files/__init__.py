@@ -1,9 +1,9 @@
 """Reads whole files and writes files; the only code that does.
 
-`places` handles local paths and buckets, `reading` reads untrusted files, `writing` writes atomically.
+`paths` handles local paths and buckets, `reading` reads untrusted files, `writing` writes atomically.
 """
 
-from jaxseg.files.places import (
+from jaxseg.files.paths import (
   absolute,
   is_remote,
   local_copy,

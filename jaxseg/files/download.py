@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jaxseg.files.part import Part, check_digest, claimed, part_of
-from jaxseg.files.places import is_remote, to_path
+from jaxseg.files.paths import is_remote, to_path
 from jaxseg.types import UserError
 
 _PAUSES = (0.0, 2.0, 10.0, 30.0)  # seconds before each round over the addresses

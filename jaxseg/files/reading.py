@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from jaxseg.files.places import is_remote
+from jaxseg.files.paths import is_remote
 from jaxseg.types import UserError
 
 _LARGEST = 4 << 30  # default limit in bytes

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from jaxseg.files.places import is_remote
+from jaxseg.files.paths import is_remote
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk
 _SAID = tuple(os.strerror(number) for number in FULL)

@@ -26,6 +26,7 @@ Result = dict[str, Any]
 
 _PER_CLASS, BY = 'per_class_', 'by_'
 _MOST_ROWS = 40  # shown of a breakdown
+_RENAMED = {'places': 'error_breakdown'}  # earlier name -> name
 
 
 class Score(Protocol):
@@ -160,7 +161,7 @@ class Groups:
 
 def load(name: str, class_names: Sequence[str]) -> Score:
   """Returns an empty score of jaxseg.metrics.NAME, or of a user's module, for these classes."""
-  kind = parts.load('metrics', name, kind='score').Score
+  kind = parts.load('metrics', _RENAMED.get(name, name), kind='score').Score
   if kind is Score:
     raise UserError(f'{name!r} is no score but what scores have in common: name another')
   return kind(tuple(class_names))

@@ -18,7 +18,7 @@ from typing import Any
 
 from jaxseg import files
 from jaxseg.metrics.coco import results_of
-from jaxseg.predict.inputs import Item
+from jaxseg.predict.inputs import InputImage
 from jaxseg.types import Detections, UserError
 
 Results = list[dict[str, Any]]
@@ -88,7 +88,7 @@ def _read_log(path: Path) -> dict[str, Results]:
 
 def write(
   folder: Path,
-  items: Sequence[Item],
+  items: Sequence[InputImage],
   results: Mapping[str, Results],
   class_names: Sequence[str],
   category_ids: Sequence[int | str],

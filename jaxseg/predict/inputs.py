@@ -21,7 +21,7 @@ IN_THE_WAY = 'already exists: choose another --output, or give --skip_existing o
 
 
 @dataclasses.dataclass(frozen=True)
-class Item:
+class InputImage:
   """One image to predict.
 
   Attributes:
@@ -47,7 +47,7 @@ class Item:
     return (PurePosixPath(self.stem).parent / self.path.name).as_posix()
 
 
-def list_items(source: str | Path, results: str | Path | None = None) -> list[Item]:
+def list_items(source: str | Path, results: str | Path | None = None) -> list[InputImage]:
   """Lists the input images, by name.
 
   Args:
@@ -104,20 +104,20 @@ def _listed_path(source: Path, line: str) -> Path:
   return files.to_path(line) if files.is_remote(line) else source.parent / files.to_path(line)
 
 
-def _pages(path: Path, base: Path) -> list[Item]:
+def _pages(path: Path, base: Path) -> list[InputImage]:
   count, stem = 1, path.relative_to(base).with_suffix('').as_posix()
   if path.suffix.lower() in ('.tif', '.tiff'):
     # A damaged file is reported when it is read.
     with contextlib.suppress(UserError):
       count = pages.read_header(path).pages
   if count == 1:
-    return [Item(path, stem)]
+    return [InputImage(path, stem)]
   digits = max(2, len(str(count - 1)))
-  return [Item(path, f'{stem}_{i:0{digits}d}', i, count) for i in range(count)]
+  return [InputImage(path, f'{stem}_{i:0{digits}d}', i, count) for i in range(count)]
 
 
 def plan_outputs(
-  items: Sequence[Item],
+  items: Sequence[InputImage],
   folder: str | Path,
   endings: Sequence[str],
   *,
@@ -141,7 +141,7 @@ def plan_outputs(
   """
   folder = files.to_path(folder)
   inputs = {_resolved(item.path) for item in items}
-  outputs: dict[Path, Item | None] = {folder / name: None for name in shared}
+  outputs: dict[Path, InputImage | None] = {folder / name: None for name in shared}
   for item in items:
     for file in (folder / f'{item.stem}{ending}' for ending in endings):
       if file in outputs:
@@ -171,7 +171,7 @@ def _resolved(path: Path) -> Path:
   return path if files.is_remote(path) else Path(os.path.realpath(path))
 
 
-def header_size(item: Item) -> tuple[int, int] | None:
+def header_size(item: InputImage) -> tuple[int, int] | None:
   """Returns an image's height and width without decoding it, None where that fails."""
   try:
     return pages.read_header(item.path, item.page).upright_size
@@ -179,7 +179,7 @@ def header_size(item: Item) -> tuple[int, int] | None:
     return None
 
 
-def read_image(item: Item, *, channels: int, dtype: str = 'uint8') -> np.ndarray:
+def read_image(item: InputImage, *, channels: int, dtype: str = 'uint8') -> np.ndarray:
   """Reads an image as in training, [h, w, channels] of `dtype`, upright."""
   page = item.page if item.pages > 1 else None
   return image_files.read_image(item.path, channels=channels, dtype=dtype, page=page)

@@ -32,7 +32,7 @@ from jaxseg.predict.base import BasePredictor
 from jaxseg.predict.ensemble import load_runs
 from jaxseg.predict.inputs import (
   IN_THE_WAY,
-  Item,
+  InputImage,
   any_size,
   header_size,
   list_items,
@@ -150,13 +150,13 @@ def _category_ids(run: Run) -> Sequence[int | str]:
   return ids if len(ids) == count else range(count)
 
 
-def _is_done(item: Item, folder: Path, outputs: Outputs, log: coco_json.Log | None) -> bool:
+def _is_done(item: InputImage, folder: Path, outputs: Outputs, log: coco_json.Log | None) -> bool:
   """Whether all outputs of an image exist."""
   paths = (folder / f'{item.stem}{ending}' for ending in outputs.endings)
   return (log is None or item.stem in log.results) and all(path.exists() for path in paths)
 
 
-def in_programs(predictor: BasePredictor, items: Sequence[Item]) -> list[Item]:
+def in_programs(predictor: BasePredictor, items: Sequence[InputImage]) -> list[InputImage]:
   """Orders images so that those that share a compiled program are consecutive."""
   if len(items) < 2 or predictor.options.tile:
     return list(items)
@@ -198,7 +198,7 @@ class _Job:
     self._log, self._existing = log, existing
     self._progress: Callable[[float], None] = lambda fraction: None  # of the current image
 
-  def run(self, items: Sequence[Item]) -> dict[str, str]:
+  def run(self, items: Sequence[InputImage]) -> dict[str, str]:
     """Predicts the images; returns {name: reason} of those that failed."""
     failed: dict[str, str] = {}
     options = dict(name=lambda item: item.name, timeout=self._predictor.experiment.data.timeout)
@@ -216,11 +216,11 @@ class _Job:
       ) from None
     return failed
 
-  def _read(self, item: Item) -> np.ndarray:
+  def _read(self, item: InputImage) -> np.ndarray:
     data = self._predictor.experiment.data
     return read_image(item, channels=data.channels, dtype=data.dtype)
 
-  def _predict_or_explain(self, item: Item, reading: Future, backlog: threads.Backlog) -> str:
+  def _predict_or_explain(self, item: InputImage, reading: Future, backlog: threads.Backlog) -> str:
     """Predicts an image and queues its files; returns the error message, '' on success."""
     try:
       image = reading.result()
@@ -239,7 +239,7 @@ class _Job:
     backlog.submit(self._write, item, image, prediction)
     return ''
 
-  def _predict(self, item: Item, image: np.ndarray) -> dict[str, Any]:
+  def _predict(self, item: InputImage, image: np.ndarray) -> dict[str, Any]:
     """Runs the network; streams probabilities to disk, and logs detections."""
     maps = self._outputs.probabilities or self._outputs.uncertainty
     if maps or self._predictor.comes_in_bands(image.shape[:2]):
@@ -249,7 +249,7 @@ class _Job:
       self._log.add(item.stem, prediction['detections'])
     return prediction
 
-  def _predict_bands(self, item: Item, image: np.ndarray) -> dict[str, np.ndarray]:
+  def _predict_bands(self, item: InputImage, image: np.ndarray) -> dict[str, np.ndarray]:
     size = image.shape[:2]
     prediction = {'mask': np.empty(size, np.uint8)}
     if self._outputs.uncertainty:
@@ -265,7 +265,7 @@ class _Job:
     return prediction
 
   @contextlib.contextmanager
-  def _probabilities(self, item: Item, size: tuple[int, int]) -> Iterator[BinaryIO | None]:
+  def _probabilities(self, item: InputImage, size: tuple[int, int]) -> Iterator[BinaryIO | None]:
     """Yields an open .npy file for the rows of an array [h, w, k]; None if not requested."""
     file = self._folder / f'{item.stem}_probabilities.npy'
     if not self._outputs.probabilities or self._is_kept(file):
@@ -291,7 +291,7 @@ class _Job:
   def _is_kept(self, file: Path) -> bool:
     return self._existing == 'keep' and file.exists()
 
-  def _write(self, item: Item, image: np.ndarray, prediction: dict[str, Any]) -> None:
+  def _write(self, item: InputImage, image: np.ndarray, prediction: dict[str, Any]) -> None:
     for ending, save in self._writers(image, prediction):
       file = self._folder / f'{item.stem}{ending}'
       if not self._is_kept(file):

@@ -73,7 +73,7 @@ def check_same_images(runs: Sequence[Run], sources: Sequence[Any], split: str) -
       )
 
 
-def check_apart(runs: Sequence[Run], sources: Sequence[Any]) -> None:
+def check_disjoint(runs: Sequence[Run], sources: Sequence[Any]) -> None:
   """Refuses runs that hold out the same image. Raises UserError with the first one's name."""
   held_by: dict[str, Path] = {}
   for run, source in zip(runs, sources, strict=True):

@@ -27,8 +27,8 @@ from jaxseg.data.pairing import UNDIVIDED, Layout, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, abbreviate
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder, objects
-from jaxseg.prepare import doubts
-from jaxseg.prepare.doubts import of_copies
+from jaxseg.prepare import data_warnings
+from jaxseg.prepare.data_warnings import of_copies
 from jaxseg.prepare.objects import are_classes, are_numbers
 from jaxseg.prepare.recipe import OBJECTS
 from jaxseg.types import VOID, UserError
@@ -80,7 +80,7 @@ class OwnData:
     words: one-line summary.
     counts: examples per split.
     pixels: channels and dtype of the images.
-    doubts: warnings about likely mistakes.
+    warnings: warnings about likely mistakes.
     tells_objects: whether to train instance segmentation by default.
   """
 
@@ -90,7 +90,7 @@ class OwnData:
   words: str
   counts: dict[str, int]
   pixels: dict[str, Any]
-  doubts: tuple[str, ...] = ()
+  warnings: tuple[str, ...] = ()
   tells_objects: bool = False
 
   def source(self, split: str, **more: Any) -> Any:
@@ -205,7 +205,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, request: Request) -> OwnDat
     raise UserError(f'{root}: {where} give no pair of image and mask{alone}')
   if pairs.without_mask or pairs.without_image:
     options['unpaired'] = 'leave_out'
-  doubts.refuse_shifted(root, pairs)
+  data_warnings.refuse_shifted(root, pairs)
   if pages := _are_stacks(pairs):
     options['pages'], pairs = True, in_pages(pairs)
   total = sum(len(found) for split, found in pairs.splits.items() if split != 'test')
@@ -225,8 +225,8 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, request: Request) -> OwnDat
   words = f'{where}{_division(pairs, options)}{out}'
   pixels = _pixels(list(dict.fromkeys(raw.image for raw in raws)))
   notes = (
-    *doubts.of_masks(root, raws, options),
-    *doubts.of_copies(splits, lambda raw: (raw.image, raw.label)),
+    *data_warnings.of_masks(root, raws, options),
+    *data_warnings.of_copies(splits, lambda raw: (raw.image, raw.label)),
   )
   return OwnData(root, 'folder', options, words, counts, pixels, notes)
 
@@ -307,14 +307,14 @@ def _unread(root: Path) -> str:
 
 def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnData:
   """Returns a folder of annotations; if it is none, raises `why` it has no pairs."""
-  options, doubts = dict(request.options), ()
+  options, warnings = dict(request.options), ()
   known = {k: v for k, v in options.items() if k in parameters(objects.layout_of)}
   try:
     found, layout = objects.layout_of(root, **known)
   except objects.ManyCrowds as error:
     options['crowds'] = 'objects'
     found, layout = objects.layout_of(root, **known, crowds='objects')
-    doubts = (f'warning   {error}; each is taken for an object here',)
+    warnings = (f'warning   {error}; each is taken for an object here',)
   except objects.NoObjects:
     if why is None:
       raise
@@ -330,7 +330,7 @@ def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnD
         'are: number the objects (1, 2, ... in each mask), or choose another --model; '
         '--config.data.options.format=ids takes each number for one object'
       )
-    doubts += (
+    warnings += (
       'note      masks are read as numbers of objects; as classes: --model=unet, or list the classes '
       'in classes.txt',
     )
@@ -339,6 +339,6 @@ def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnD
     doubts += _unannotated(root, divided)
   cased = Counter(name.casefold() for name in layout.names)
   if alike := [name for name in layout.names if cased[name.casefold()] > 1]:
-    doubts += (f'warning   classes that differ in capitals alone: {abbreviate(alike)}',)
-  notes = (*layout.notes, *doubts, *of_copies(divided, lambda raw: (raw.image,)))
+    warnings += (f'warning   classes that differ in capitals alone: {abbreviate(alike)}',)
+  notes = (*layout.notes, *warnings, *of_copies(divided, lambda raw: (raw.image,)))
   return OwnData(root, 'objects', options, layout.words, counts, pixels, notes, tells_objects=True)

@@ -57,7 +57,7 @@ def plan(request: Request, output: str | Path, *, overwrite: bool = False) -> Pl
     files.write_text(file, config_text.write(made, command), replace=overwrite)
   except OSError as error:
     raise UserError(f'--output={output}: {error.strerror}; choose another folder') from None
-  console.say(*_description(made).splitlines(), *made.data.doubts, *_bad(made))
+  console.say(*_description(made).splitlines(), *made.data.warnings, *_bad(made))
   console.say(f'written to {file}; look at it, then', f'  {command}')
   return made
 

@@ -50,7 +50,7 @@ class LoadReport:
   needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
-  def surprises(self) -> int:
+  def num_problems(self) -> int:
     return len(self.missing) + len(self.unexpected) + len(self.mismatched)
 
   def __str__(self) -> str:
@@ -110,7 +110,7 @@ def load_into(
     if name not in old or name in report.new:
       expected = name in report.new or matches(name, allow_unused)
       (report.unused if expected else report.unexpected)[name] = tuple(value.shape)
-  if report.surprises:
+  if report.num_problems:
     raise UserError(_complaint(report, allow_new, allow_unused))
   loaded = {name: _cast(name, tensors[name], old[name].dtype) for name in report.matched}
   return traverse_util.unflatten_dict(old | loaded, sep='/'), report
@@ -125,7 +125,7 @@ def open_weights(path: str | Path, variables: Mapping[str, Any]) -> Converted:
   with _named(path):
     converted = convert(read(path))
   inside = converted.is_backbone and 'backbone' in variables.get('params', {})
-  return converted.under('backbone') if inside else converted
+  return converted.in_scope('backbone') if inside else converted
 
 
 @contextlib.contextmanager

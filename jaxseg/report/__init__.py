@@ -65,8 +65,8 @@ def write(
         scored = images.score(runs[0], *limits)
       text = single.page(runs[0], scored)
     else:
-      named = comparison.named(runs)
-      if max_images and comparison.show_alike(runs):
+      named = comparison.by_name(runs)
+      if max_images and comparison.share_images(runs):
         scored = images.compare(named, *limits)
       text = comparison.page(named, scored)
   try:
@@ -97,10 +97,10 @@ class Report:
 
   remedy = f'{command("report")} writes it'
 
-  def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
+  def on_evaluation(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
     """Does nothing."""
 
-  def ended(self, run: RunView) -> None:
+  def on_end(self, run: RunView) -> None:
     if not collect(run.folder).is_finished:
       return
     count = images.MAX_IMAGES if run.experiment.log.figures else 0

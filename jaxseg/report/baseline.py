@@ -29,11 +29,11 @@ class Baseline:
   def __init__(self):
     self._last: tuple[int, dict[str, Any]] | None = None
 
-  def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
+  def on_evaluation(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
     del run, variables
     self._last = step, summary
 
-  def ended(self, run: RunView) -> None:
+  def on_end(self, run: RunView) -> None:
     experiment, steps = run.experiment, run.experiment.settings.num_steps
     step, summary = self._last or (0, {})
     headline = experiment.task.headline

@@ -17,7 +17,7 @@ Runs = Mapping[str, RunSummary]
 Cell = tuple[str, bool]  # text, and whether it is the best
 
 
-def named(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
+def by_name(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
   """Returns the runs in order, by unique names."""
   return dict(zip(unique_names([run.path for run in runs]), runs, strict=True))
 
@@ -80,7 +80,7 @@ def _have_same_files(runs: Sequence[RunSummary]) -> bool:
   return all(len(kinds) <= 1 for kinds in found.values())
 
 
-def show_alike(runs: Sequence[RunSummary]) -> bool:
+def share_images(runs: Sequence[RunSummary]) -> bool:
   """Returns whether the runs share score, classes and evaluation images."""
   return len({(*_data_of(r), r.settings.eval_split, r.score, r.classes.names) for r in runs}) == 1
 

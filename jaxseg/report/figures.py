@@ -26,7 +26,7 @@ class Figures:
   def __init__(self):
     self._predictor: Predictor | None = None
 
-  def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
+  def on_evaluation(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
     """Draws a step.
 
     Args:
@@ -49,7 +49,7 @@ class Figures:
         values, axis = [*column.values()], render.title(name)
         plots.save_class_bars(part, values, [*column], title=title, axis=axis)
 
-  def ended(self, run: RunView) -> None:
+  def on_end(self, run: RunView) -> None:
     """Keeps the last evaluation's figures."""
 
   def _predictions(self, run: RunView, variables: Any) -> np.ndarray:

@@ -92,7 +92,7 @@ class Comparison:
     split: of the data.
     count, total: number of scored images, and of the split.
     better: number of images on which each run is the only best.
-    shots: at most SHOWN.
+    samples: at most SHOWN.
     problem: why there are no images.
   """
 
@@ -100,7 +100,7 @@ class Comparison:
   count: int = 0
   total: int = 0
   better: tuple[int, ...] = ()
-  shots: tuple[Sample, ...] = ()
+  samples: tuple[Sample, ...] = ()
   problem: str = ''
 
 
@@ -113,7 +113,7 @@ class _Run:
     build.set_up_jax(run.settings)
     self._predictor = Predictor(run.experiment, variables, run.classes)
 
-  def look(self, example: Mapping[str, Any]) -> tuple[Any, float | None, Callable]:
+  def evaluate(self, example: Mapping[str, Any]) -> tuple[Any, float | None, Callable]:
     """Returns the example's score, its headline value, and a function that draws the pictures."""
     task, classes = self.run.experiment.task, self.run.classes
     prediction = self._predictor.predict(example['image'])
@@ -137,25 +137,25 @@ def score(
   if source is None:
     return Images(split, one.step, problem=problem)
   total = run.experiment.task.scorer(run.classes.names, **run.experiment.eval.score)
-  scores, shots = [], []
+  scores, samples = [], []
   for example in _examples(source, max_images, seconds, run.experiment.data.timeout, progress):
-    score_of_image, value, draw = one.look(example)
+    score_of_image, value, draw = one.evaluate(example)
     if value is None:  # all void, or no object
       continue
     total.merge(score_of_image)
     bisect.insort(scores, value)
-    if _is_extreme(shots, value):
-      bisect.insort(shots, _shot(example, [value], draw()), key=lambda shot: shot.score)
-      del shots[SHOWN:-SHOWN]
-  half = min(SHOWN, -(-len(shots) // 2))
+    if _is_extreme(samples, value):
+      bisect.insort(samples, _sample(example, [value], draw()), key=lambda sample: sample.score)
+      del samples[SHOWN:-SHOWN]
+  half = min(SHOWN, -(-len(samples) // 2))
   return Images(
     split,
     one.step,
     total=len(source),
     scores=tuple(scores),
     result=total.compute() if scores else {},
-    worst=tuple(shots[:half]),
-    best=tuple(reversed(shots[half:])),
+    worst=tuple(samples[:half]),
+    best=tuple(reversed(samples[half:])),
   )
 
 
@@ -172,20 +172,20 @@ def compare(
   source, problem = _source(first)
   if source is None:
     return Comparison(split, problem=problem)
-  count, better, shots = 0, [0] * len(every), []
+  count, better, samples = 0, [0] * len(every), []
   for example in _examples(source, max_images, seconds, first.experiment.data.timeout, progress):
-    looks = [run.look(example) for run in every]
+    looks = [run.evaluate(example) for run in every]
     values = [value for _, value, _ in looks]
     if None in values:
       continue
     count += 1
     if values.count(max(values)) == 1:
       better[values.index(max(values))] += 1
-    if len(shots) < SHOWN or max(values) - min(values) > shots[-1].gap:
+    if len(samples) < SHOWN or max(values) - min(values) > samples[-1].gap:
       pictures = _side_by_side([*runs], [draw() for _, _, draw in looks])
-      bisect.insort(shots, _shot(example, values, pictures), key=lambda shot: -shot.gap)
-      del shots[SHOWN:]
-  return Comparison(split, count, len(source), tuple(better), tuple(shots))
+      bisect.insort(samples, _sample(example, values, pictures), key=lambda sample: -sample.gap)
+      del samples[SHOWN:]
+  return Comparison(split, count, len(source), tuple(better), tuple(samples))
 
 
 def _side_by_side(
@@ -225,12 +225,12 @@ def _examples(source, max_images: int, seconds: float, timeout: float, progress:
     yield example
 
 
-def _is_extreme(shots: list[Sample], value: float) -> bool:
+def _is_extreme(samples: list[Sample], value: float) -> bool:
   """Whether a score is among the worst or best so far."""
-  return len(shots) < 2 * SHOWN or not shots[SHOWN - 1].score <= value <= shots[SHOWN].score
+  return len(samples) < 2 * SHOWN or not samples[SHOWN - 1].score <= value <= samples[SHOWN].score
 
 
-def _shot(
+def _sample(
   example: Mapping[str, Any], values: Sequence[float], pictures: Mapping[str, np.ndarray]
 ) -> Sample:
   """Encodes thumbnails of the pictures."""

@@ -44,10 +44,10 @@ class Hook(Protocol):
   An optional `remedy` says what to do when the hook failed.
   """
 
-  def evaluated(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
+  def on_evaluation(self, run: RunView, step: int, variables: Any, summary: dict[str, Any]) -> None:
     """Called after each evaluation, once its checkpoint is saved."""
 
-  def ended(self, run: RunView) -> None:
+  def on_end(self, run: RunView) -> None:
     """Called once everything is written."""
 
 
@@ -99,11 +99,11 @@ class Journal:
     self._steps = self._steps[0], step
     self._record()
 
-  def evaluated(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
+  def on_evaluation(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
     with self._times.part('figures'):
       for hook in self._hooks:
         self._call(
-          hook, f'at step {step}', lambda h: h.evaluated(self._run, step, variables, summary)
+          hook, f'at step {step}', lambda h: h.on_evaluation(self._run, step, variables, summary)
         )
 
   def wait(self) -> None:
@@ -111,7 +111,7 @@ class Journal:
     with self._times.part('saving'):
       self._checkpoints.wait()
 
-  def ended(self, *, show: bool = True) -> None:
+  def on_end(self, *, show: bool = True) -> None:
     """Closes log and checkpoints, calls the hooks if `show`, and prints where the time went."""
     with self._times.part('saving'):
       self._checkpoints.wait()
@@ -120,7 +120,7 @@ class Journal:
     self._record()
     with self._times.part('figures'):
       for hook in self._hooks if show else ():
-        self._call(hook, 'at the end', lambda h: h.ended(self._run))
+        self._call(hook, 'at the end', lambda h: h.on_end(self._run))
     sessions = self._record()
     self.say(f'time      {describe(total(sessions), len(sessions))}')
 
@@ -155,11 +155,11 @@ class NoJournal:
   def save(self, step: int, state: Any, scores: Any, window: Any) -> None:
     pass
 
-  def evaluated(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
+  def on_evaluation(self, step: int, variables: Any, summary: dict[str, Any]) -> None:
     pass
 
   def wait(self) -> None:
     pass
 
-  def ended(self, *, show: bool = True) -> None:
+  def on_end(self, *, show: bool = True) -> None:
     pass

@@ -213,7 +213,7 @@ class Loop:
       with self._times.part('evaluation'):
         self._score(step, variables)
       self._journal.save(step, state, self._summary, self._window)
-      self._journal.evaluated(step, variables, self._summary)
+      self._journal.on_evaluation(step, variables, self._summary)
 
   def _score(self, step: int, variables: Any) -> None:
     self._summary = self._evaluate(variables)

@@ -126,7 +126,7 @@ def _train(
   scoring = (evaluator, experiment.schedule, data.train, population, best)
   loop = Loop(experiment, journal, times, profile, *scoring)
   summary = loop.run(train_step, wrapper, state, batches, step_key, initial['step'], last)
-  journal.ended(show=not loop.preempted)
+  journal.on_end(show=not loop.preempted)
   if loop.interrupted:
     raise hosts.Interrupted
   return summary

@@ -1,1 +1,1 @@
-"""Annotation formats, one per file, with `find(root)`, which returns an annotations.Layout or None."""
+"""Annotation formats, one per file, with `find(root)`, which returns an annotations.AnnotatedFolder or None."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from jaxseg import files
 from jaxseg.data import records
-from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.annotations import Annotated, AnnotatedFolder, Annotation
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
@@ -51,7 +51,7 @@ class Content:
   notes: tuple[str, ...]
 
 
-def find(root: Path, *, crowds: str | None = None) -> Layout | None:
+def find(root: Path, *, crowds: str | None = None) -> AnnotatedFolder | None:
   """Returns the layout of a folder with such files, None if there are none."""
   found = _files(root)
   if not found:
@@ -68,7 +68,7 @@ def find(root: Path, *, crowds: str | None = None) -> Layout | None:
   notes = tuple(note for content in contents for note in content.notes)
   notes += pictures.left_out([raw for part in parts.values() for raw in part])
   read_it = partial(read, classes=class_numbers(ids), crowds=crowds)
-  return Layout(f"COCO's JSON ({shown})", parts, names, read_it, ids, notes)
+  return AnnotatedFolder(f"COCO's JSON ({shown})", parts, names, read_it, ids, notes)
 
 
 def _files(root: Path) -> list[Path]:

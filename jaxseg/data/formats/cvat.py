@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxseg import files
 from jaxseg.data import outlines, raw_files, records
-from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.annotations import Annotated, AnnotatedFolder, Annotation
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import CroppedMask
 from jaxseg.data.pairing import UNDIVIDED
@@ -27,7 +27,7 @@ _CORNERS = 64  # of the polygon that approximates an ellipse
 Tree = ElementTree.Element
 
 
-def find(root: Path) -> Layout | None:
+def find(root: Path) -> AnnotatedFolder | None:
   """Returns the layout of a folder with such files, None if there are none."""
   places = {UNDIVIDED: root, **splits.folders(root)}
   listed = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
@@ -47,7 +47,7 @@ def find(root: Path) -> Layout | None:
   names = ('background', *(name for name in labels if name.lower() != 'background'))
   words = f"CVAT's XML ({', '.join(str(file.relative_to(root)) for _, file, _ in parsed)})"
   notes = pictures.left_out([raw for part in parts.values() for raw in part])
-  return Layout(words, parts, names, partial(read, names=names), notes=notes)
+  return AnnotatedFolder(words, parts, names, partial(read, names=names), notes=notes)
 
 
 def _parse(file: Path) -> Tree | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from jaxseg import files
 from jaxseg.data import class_files, mask_files, outlines, records
-from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.annotations import Annotated, AnnotatedFolder, Annotation
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import CroppedMask
 from jaxseg.data.pairing import UNDIVIDED
@@ -31,7 +31,7 @@ _LISTS = ('labels.txt', 'classes.txt')
 _CORNERS = 64  # of the polygon that approximates a circle
 
 
-def find(root: Path) -> Layout | None:
+def find(root: Path) -> AnnotatedFolder | None:
   """Returns the layout of a folder with such files, None if there are none."""
   parts, left_out = {}, []
   for split, folder in ({UNDIVIDED: root} | splits.folders(root)).items():
@@ -49,7 +49,7 @@ def find(root: Path) -> Layout | None:
   )
   words = f"labelme's JSON ({len(everything)} files)"
   notes = (note,) if left_out else ()
-  return Layout(words, parts, names, partial(read, names=names), notes=notes)
+  return AnnotatedFolder(words, parts, names, partial(read, names=names), notes=notes)
 
 
 def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:

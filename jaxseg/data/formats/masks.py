@@ -20,7 +20,7 @@ import numpy as np
 import scipy
 
 from jaxseg.data import class_files, classlist, layouts, mask_files, outlines, raw_files, records
-from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.annotations import Annotated, AnnotatedFolder, Annotation
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import CroppedMask
 from jaxseg.data.pairing import UNDIVIDED
@@ -35,7 +35,7 @@ _ONE_CLASS = ('background', 'object')
 Classes = Mapping[tuple[str, str], str]  # (image, id) -> class
 
 
-def find_files(root: Path, *, threshold: int | None = None) -> Layout | None:
+def find_files(root: Path, *, threshold: int | None = None) -> AnnotatedFolder | None:
   """Returns the layout of a folder with a file per object, None if it is none.
 
   Args:
@@ -55,7 +55,9 @@ def find_files(root: Path, *, threshold: int | None = None) -> Layout | None:
     return None
   names, classes = _classes(root)
   read = partial(read_files, names=names, classes=classes, threshold=threshold)
-  return Layout('a mask file for each object', parts, names, read, key=sorted(classes.items()))
+  return AnnotatedFolder(
+    'a mask file for each object', parts, names, read, key=sorted(classes.items())
+  )
 
 
 def _stages(root: Path) -> dict[str, Path]:
@@ -63,7 +65,9 @@ def _stages(root: Path) -> dict[str, Path]:
   return {UNDIVIDED: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
 
 
-def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None) -> Layout | None:
+def find_ids(
+  root: Path, *, divisor: int | None = None, void: int | None = None
+) -> AnnotatedFolder | None:
   """Returns the layout of a folder with an instance map per image, None if it is none.
 
   Args:
@@ -82,7 +86,7 @@ def find_ids(root: Path, *, divisor: int | None = None, void: int | None = None)
   if divisor is not None and names == _ONE_CLASS:
     raise UserError(f'{root}: divisor={divisor} needs classes.txt, whose line k names class k')
   read = partial(read_ids, names=names, classes=classes, divisor=divisor, void=void)
-  return Layout(
+  return AnnotatedFolder(
     'a map of numbered objects for each image', parts, names, read, key=sorted(classes.items())
   )
 

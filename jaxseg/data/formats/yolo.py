@@ -17,7 +17,7 @@ from typing import Any
 
 from jaxseg import files
 from jaxseg.data import class_files, raw_files, records
-from jaxseg.data.annotations import Annotated, Annotation, Layout
+from jaxseg.data.annotations import Annotated, AnnotatedFolder, Annotation
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, UNDIVIDED
 from jaxseg.data.problems import abbreviate
@@ -28,7 +28,7 @@ _NEAR = 0.005  # fraction of a side within which coordinates are equal
 _PIXELS = 1.1  # larger coordinates are in pixels, not fractions
 
 
-def find(root: Path) -> Layout | None:
+def find(root: Path) -> AnnotatedFolder | None:
   """Returns the layout of a folder with images/ and labels/, or both side by side, None if it is none."""
   folders = _image_folders(root)
   try:
@@ -56,7 +56,7 @@ def find(root: Path) -> Layout | None:
   names = ('background', *_names(root, told, [labels for *_, labels in folders]))
   words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for _, f, _ in folders)})'
   notes = (note,) if without else ()
-  return Layout(words, parts, names, partial(read, names=names), notes=notes)
+  return AnnotatedFolder(words, parts, names, partial(read, names=names), notes=notes)
 
 
 Folders = list[tuple[str, Path, Path]]  # (split, folder of images, folder of labels)

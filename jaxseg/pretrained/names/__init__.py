@@ -31,7 +31,7 @@ class Converted:
   is_backbone: bool = False
   needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def under(self, scope: str) -> Converted:
+  def in_scope(self, scope: str) -> Converted:
     """Returns the same with every layer inside `scope`: 'params/fc/bias', 'params/scope/fc/bias'."""
     moved = {re.sub('/', f'/{scope}/', name, count=1): v for name, v in self.tensors.items()}
     optional = tuple(f'{scope}/{pattern}' for pattern in self.optional)

@@ -19,7 +19,7 @@ _MATMUL_SIDE = {'cpu': 2048}  # elsewhere 8192
 
 
 @dataclasses.dataclass(frozen=True)
-class Times:
+class Timing:
   """Medians over the trials.
 
   Attributes:
@@ -32,12 +32,12 @@ class Times:
   cpu: float
   trials: tuple[float, ...]
 
-  def share_of(self, other: Times) -> tuple[float, float]:
+  def share_of(self, other: Timing) -> tuple[float, float]:
     """Returns wall and CPU seconds relative to the other's."""
     return self.wall / other.wall, self.cpu / max(other.cpu, 1e-9)
 
 
-def alternate(programs: Mapping[str, Callable[[], float | None]], trials: int) -> dict[str, Times]:
+def alternate(programs: Mapping[str, Callable[[], float | None]], trials: int) -> dict[str, Timing]:
   """Times programs in alternation, so that disturbances affect all of them.
 
   Args:
@@ -61,7 +61,7 @@ def alternate(programs: Mapping[str, Callable[[], float | None]], trials: int) -
       walls[name].append(wall)
       cpus[name].append(cpu)
   return {
-    name: Times(statistics.median(walls[name]), statistics.median(cpus[name]), tuple(walls[name]))
+    name: Timing(statistics.median(walls[name]), statistics.median(cpus[name]), tuple(walls[name]))
     for name in programs
   }
 
@@ -74,7 +74,7 @@ def _clock(program: Callable[[], float | None], repeats: int) -> tuple[float, fl
   return (time.perf_counter() - wall) / repeats, cpu / repeats
 
 
-def record(times: Mapping[str, Times], sides: Sequence[str]) -> dict[str, Any]:
+def record(times: Mapping[str, Timing], sides: Sequence[str]) -> dict[str, Any]:
   """Returns 'seconds' of all, and 'ratio' and 'ratio_cpu': ours relative to each side."""
   shares = {side: times['ours'].share_of(times[side]) for side in sides if side != 'ours'}
   return {
@@ -84,7 +84,7 @@ def record(times: Mapping[str, Times], sides: Sequence[str]) -> dict[str, Any]:
   }
 
 
-def line(times: Times, ours: Times) -> str:
+def line(times: Timing, ours: Timing) -> str:
   """Formats the seconds per call, and for another side ours relative to them."""
   text = f'{times.wall:.4g} s ({times.cpu:.4g} CPU-s)'
   if times is ours:

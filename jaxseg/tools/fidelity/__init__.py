@@ -26,7 +26,7 @@ _UNSEEN = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class LayerPair:
   """A layer as implemented and as published; None if one side lacks it."""
 
   ours: Layer | None
@@ -73,7 +73,7 @@ def report(config: Mapping[str, Any]) -> int:
   return 2
 
 
-def compare(experiment: Experiment) -> tuple[Paper, list[Pair]]:
+def compare(experiment: Experiment) -> tuple[Paper, list[LayerPair]]:
   """Returns the paper, and pairs of both sides' layers in order.
 
   Raises:
@@ -85,10 +85,10 @@ def compare(experiment: Experiment) -> tuple[Paper, list[Pair]]:
   pairs = []
   for kind, i, j, k, m in difflib.SequenceMatcher(None, *names, autojunk=False).get_opcodes():
     if kind == 'equal':
-      pairs += [Pair(a, b) for a, b in zip(ours[i:j], theirs[k:m], strict=True)]
+      pairs += [LayerPair(a, b) for a, b in zip(ours[i:j], theirs[k:m], strict=True)]
     else:
-      pairs += [Pair(layer, None) for layer in ours[i:j]]
-      pairs += [Pair(None, layer) for layer in theirs[k:m]]
+      pairs += [LayerPair(layer, None) for layer in ours[i:j]]
+      pairs += [LayerPair(None, layer) for layer in theirs[k:m]]
   return paper, pairs
 
 
@@ -123,7 +123,7 @@ def _same(ours: Any, paper: Any) -> bool:
   )
 
 
-def _lines(pairs: list[Pair]) -> list[str]:
+def _lines(pairs: list[LayerPair]) -> list[str]:
   """Two lines per layer, ours and the paper's, in columns."""
   table = [[*_HEADS, '', '']]
   for pair in pairs:

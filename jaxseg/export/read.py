@@ -19,7 +19,7 @@ MOST_PIXELS = 1 << 24  # of the fixed size that a card may ask for
 
 
 @dataclasses.dataclass(frozen=True)
-class Received:
+class ExportInputs:
   """The inputs of an export's programs.
 
   Attributes:
@@ -39,7 +39,7 @@ class Received:
   kept: Mapping[str, Any]
 
 
-def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
+def read_export(folder: str | Path, size: tuple[int, int] | None) -> ExportInputs:
   """Reads an export as data: imports no code that it names (see train.machine) and checks every number.
 
   Args:
@@ -76,7 +76,7 @@ def received(folder: str | Path, size: tuple[int, int] | None) -> Received:
     raise UserError(
       f"{weights} does not hold the card's network, each value finite: export the run again"
     ) from e
-  return Received(experiment, variables, classes, temperature, onnx, size, kept)
+  return ExportInputs(experiment, variables, classes, temperature, onnx, size, kept)
 
 
 def _saved_classes(entries: Any) -> dict[str, Any]:

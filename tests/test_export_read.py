@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxseg.export import write
-from jaxseg.export.received import received
+from jaxseg.export.read import read_export
 from jaxseg.types import UserError
 from tests import tiny_runs
 from tests.test_launch import launch
@@ -86,7 +86,7 @@ CARDS = [
 def test_what_a_card_claims_is_checked(change, message, exported, tmp_path):
   folder = changed(exported, tmp_path / 'e', change)
   with pytest.raises((UserError, FileNotFoundError), match=message):
-    received(folder, None)
+    read_export(folder, None)
 
 
 WEIGHTS = {
@@ -104,15 +104,15 @@ def test_its_weights_are_those_of_the_network(kind, exported, tmp_path):
   WEIGHTS[kind](weights)
   save_file(weights, folder / 'weights.safetensors')
   with pytest.raises(UserError, match=r"safetensors does not hold the card's network"):
-    received(folder, None)
+    read_export(folder, None)
   (folder / 'weights.safetensors').write_bytes(b'broken')
   with pytest.raises(UserError, match=r"safetensors does not hold the card's network"):
-    received(folder, None)
+    read_export(folder, None)
 
 
 def test_an_asked_size_goes_before_the_cards(exported):
-  assert received(exported, (9, 7)).size == (9, 7)
-  assert received(exported, None).size == tuple(
+  assert read_export(exported, (9, 7)).size == (9, 7)
+  assert read_export(exported, None).size == tuple(
     next(
       e['shape'][1:3]
       for e in json.loads((exported / 'card.json').read_text())['programs']

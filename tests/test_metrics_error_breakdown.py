@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxseg.metrics import places
+from jaxseg.metrics import error_breakdown
 from jaxseg.types import VOID
 
 # A square of 2 x 2 in 6 x 6, a void corner.
@@ -12,7 +12,7 @@ LABEL[5, 5] = VOID
 
 
 def test_a_missed_square_by_hand():
-  score = places.Score(('a', 'b'))
+  score = error_breakdown.Score(('a', 'b'))
   score.add({'label': LABEL}, {'mask': np.zeros((6, 6), np.uint8)})
   result = score.compute()
   assert result['by_object_size'] == {
@@ -28,21 +28,23 @@ def test_a_missed_square_by_hand():
 
 
 def test_distances_by_hand():
-  distance = places.outline_distance(np.array([[0, 0, 0, 1, 1]], np.uint8))
+  distance = error_breakdown.outline_distance(np.array([[0, 0, 0, 1, 1]], np.uint8))
   np.testing.assert_allclose(distance, [[3, 2, 1, 1, 2]], atol=1e-5)
-  assert (places.outline_distance(np.zeros((4, 4), np.uint8)) > places.EDGES[-1]).all()
-  border = places.border_distance((3, 5))
+  assert (
+    error_breakdown.outline_distance(np.zeros((4, 4), np.uint8)) > error_breakdown.EDGES[-1]
+  ).all()
+  border = error_breakdown.border_distance((3, 5))
   np.testing.assert_array_equal(border, [[1, 1, 1, 1, 1], [1, 2, 2, 2, 1], [1, 1, 1, 1, 1]])
 
 
 def test_objects_are_what_the_data_number_else_components():
   label = np.zeros((4, 8), np.uint8)
   label[0, 0] = label[1, 1] = label[3, 7] = 1  # two touch at a corner
-  counts = [len(np.unique(numbers)) - 1 for numbers in places.objects_of({'label': label})]
+  counts = [len(np.unique(numbers)) - 1 for numbers in error_breakdown.objects_of({'label': label})]
   assert counts == [1, 2]  # the ground, and the dots
   layers = np.zeros((4, 8, 2), np.uint16)
   layers[..., 0], layers[:2, :2, 1] = 1, 2
-  score = places.Score(('a', 'b'))
+  score = error_breakdown.Score(('a', 'b'))
   score.add({'label': label, 'instances': layers}, {'mask': label})
   sizes = score.compute()['by_object_size']
   assert {row: values['objects'] for row, values in sizes.items()} == {'to 2 px': 1, '4 to 8 px': 1}
