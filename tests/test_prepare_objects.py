@@ -167,11 +167,11 @@ def test_masks_of_classes_are_no_objects(tmp_path):
 def test_a_plan_warns_of_folders_of_images_that_nothing_annotates(tmp_path):
   root = tmp_path / 'own'
   Writer(root, ('cat', 'dog')).coco('train', images())
-  assert own_data.find(Request(folder=str(root))).doubts == ()
+  assert own_data.find(Request(folder=str(root))).warnings == ()
   (root / 'more/deep').mkdir(parents=True)
   Image.new('RGB', (9, 9)).save(root / 'more/deep/x.JPG')
-  [doubt] = own_data.find(Request(folder=str(root))).doubts
-  assert doubt == 'warning   no image is read of more/deep: nothing there annotates them'
+  [warning] = own_data.find(Request(folder=str(root))).warnings
+  assert warning == 'warning   no image is read of more/deep: nothing there annotates them'
 
 
 def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path):

@@ -336,7 +336,7 @@ def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnD
     )
   pixels = _pixels([raw.image for raws in divided.values() for raw in raws])
   if found in objects.OUTLINED:
-    doubts += _unannotated(root, divided)
+    warnings += _unannotated(root, divided)
   cased = Counter(name.casefold() for name in layout.names)
   if alike := [name for name in layout.names if cased[name.casefold()] > 1]:
     warnings += (f'warning   classes that differ in capitals alone: {abbreviate(alike)}',)
