@@ -1,5 +1,6 @@
 """One device, pmap over 8 and a mesh of 8 make the same three updates, with uneven void."""
 
+import functools
 from functools import partial
 from types import SimpleNamespace
 
@@ -66,14 +67,21 @@ def with_open_relus(state):
   return state.replace(params=jax.tree_util.tree_map_with_path(shifted, state.params))
 
 
+@functools.cache
+def initial(make_model, tx):
+  """The first state, compiled once for all tests."""
+  return jax.device_get(jax.jit(make_init(make_model(None), tx, (1, 16, 16, 3)))(jax.random.key(0)))
+
+
+SGD = optax.sgd(0.1, momentum=0.9)
+
+
 def three_steps(make_model, wrapper, *, accumulate=1, **task_options):
-  tx = optax.sgd(0.1, momentum=0.9)
   model = make_model(wrapper.axis_name)
-  init = make_init(make_model(None), tx, (1, 16, 16, 3))
-  state = wrapper.place_state(with_open_relus(jax.jit(init)(jax.random.key(0))))
+  state = wrapper.place_state(with_open_relus(initial(make_model, SGD)))
   task = Task(num_classes=CLASSES, **task_options)
   step = make_train_step(
-    model, task, tx, PREPROCESS, axis_name=wrapper.axis_name, accumulate=accumulate
+    model, task, SGD, PREPROCESS, axis_name=wrapper.axis_name, accumulate=accumulate
   )
   step = wrapper.wrap_train(step)
   losses = []
@@ -99,11 +107,16 @@ def wrappers():
   )
 
 
+@functools.cache
+def three_weighted_steps(make_model, place):
+  return three_steps(make_model, wrappers()[place], class_weights=(1.0, 2.0, 0.5))
+
+
 @pytest.mark.parametrize(
   'make_model', [make_unet, pytest.param(make_segnet, marks=pytest.mark.slow)]
 )
 def test_one_device_pmap_and_mesh_agree(make_model):
-  one, *others = (three_steps(make_model, w, class_weights=(1.0, 2.0, 0.5)) for w in wrappers())
+  one, *others = (three_weighted_steps(make_model, place) for place in range(3))
   for state, losses in others:
     np.testing.assert_allclose(losses, one[1], rtol=1e-5)
     assert_same((one[0].params, one[0].batch_stats), (state.params, state.batch_stats))
@@ -120,10 +133,8 @@ def test_what_is_picked_and_sorted_is_so_image_by_image():
 
 
 def test_training_moves_every_parameter():
-  wrapper = parallel.Pmap(jax.local_devices()[:1])
-  init = make_init(make_unet(None), optax.sgd(0.1), (1, 16, 16, 3))
-  before = jax.device_get(jax.jit(init)(jax.random.key(0)).params)
-  after = three_steps(make_unet, wrapper)[0].params
+  before = with_open_relus(initial(make_unet, SGD)).params
+  after = three_weighted_steps(make_unet, 0)[0].params
   moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, after)
   assert min(jax.tree.leaves(moved)) > 0, moved
 
@@ -140,14 +151,20 @@ def test_micro_batches_equal_one_batch():
 
 
 def first_state():
-  return jax.device_get(jax.jit(make_init(make_unet(None), TX, (1, 16, 16, 3)))(jax.random.key(0)))
+  return initial(make_unet, TX)
 
 
-def one_step(count, state, batch, **options):
-  """Returns the U-Net's state after a step under pmap on `count` devices, and what was measured."""
+@functools.cache
+def program(count, dropout_rate):
+  """Pmap over `count` devices and the U-Net's step, compiled once for all tests."""
   wrapper = parallel.Pmap(jax.local_devices()[:count])
-  model, task = make_unet('data', **options), Task(num_classes=CLASSES)
-  step = wrapper.wrap_train(make_train_step(model, task, TX, PREPROCESS, axis_name='data'))
+  model, task = make_unet('data', dropout_rate), Task(num_classes=CLASSES)
+  return wrapper, wrapper.wrap_train(make_train_step(model, task, TX, PREPROCESS, axis_name='data'))
+
+
+def one_step(count, state, batch, dropout_rate=0.0):
+  """Returns the U-Net's state after a step under pmap on `count` devices, and what was measured."""
+  wrapper, step = program(count, dropout_rate)
   placed = wrapper.place_state(state), wrapper.place_batch(batch)
   return jax.device_get(step(*placed, jax.random.key(1)))
 
@@ -173,7 +190,7 @@ def test_an_all_void_batch_costs_nothing_and_stays_finite():
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
   before = jax.tree.map(np.array, first_state())
   before.params['score']['bias'][0] = np.nan
-  after, metrics = one_step(1, before, batch_of(0))
+  after, metrics = one_step(2, before, batch_of(0))
   assert float(metrics['finite']) == 0
   assert after.step == before.step + 1
   jax.tree.map(np.testing.assert_array_equal, before.replace(step=0), after.replace(step=0))

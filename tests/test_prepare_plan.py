@@ -27,21 +27,25 @@ def own_cache(tmp_path, monkeypatch):
   monkeypatch.setenv('JAXSEG_CACHE', str(tmp_path / 'cache'))
 
 
+def six_of(size, folder):
+  """Six generated images with masks, saved as a person would: images/ and masks/, no splits."""
+  source = shapes.source('train', size=size, count=6, num_classes=3)
+  for i in range(6):
+    write_pair(folder, f'photo {i}', source[i]['image'], source[i]['label'])
+  return folder
+
+
 @pytest.fixture
 def six(tmp_path):
-  """Six generated images with masks, saved as a person would: images/ and masks/, no splits."""
-  source = shapes.source('train', size=32, count=6, num_classes=3)
-  for i in range(6):
-    write_pair(tmp_path / 'my images', f'photo {i}', source[i]['image'], source[i]['label'])
-  return tmp_path / 'my images'
+  return six_of(32, tmp_path / 'my images')
 
 
-def test_a_plan_trains_as_it_is(six, tmp_path, capsys):
-  file = tmp_path / 'mine.py'
-  launch('data', 'plan', f'--folder={six}', f'--output={file}')
+def test_a_plan_trains_as_it_is(tmp_path, capsys):
+  file, folder = tmp_path / 'mine.py', six_of(16, tmp_path / 'my images')
+  launch('data', 'plan', f'--folder={folder}', f'--output={file}')
   text = capsys.readouterr().out
   command = f'python launch/train.py --config={file} --workdir={tmp_path}/mine_run'
-  assert command in text and '5 training images, 32x32; 1 for validation' in text
+  assert command in text and '5 training images, 16x16; 1 for validation' in text
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   # Two devices on one busy machine wait for each other.
   run = [sys.executable, *shlex.split(command)[1:], '--config.cpu_devices=1']
