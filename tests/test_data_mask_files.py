@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from jaxseg.data import mask_files
+from jaxseg.data import classlist, mask_files
 from jaxseg.types import VOID, UserError
 from tests import documents
 
@@ -149,6 +151,48 @@ def test_colours_are_those_that_are_shown(tmp_path):
   deep = mask_files.read(_save(tmp_path / 'd.png', np.array([[0, 300]], np.uint16)))
   with pytest.raises(UserError, match=r'd\.png has values beyond 0\.\.255'):
     deep.colors()
+
+
+def test_a_flipped_bit_in_a_png_is_told_and_what_follows_it_is_nothing(tmp_path):
+  """Stored uncompressed, each byte of the pixels is a value of the mask."""
+  path = _save(tmp_path / 'm.png', IDS, compress_level=0)
+  good, told = path.read_bytes(), 0
+  start = good.index(b'IDAT') - 4
+  for place in range(start, len(good) - 12):
+    path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+    try:
+      np.testing.assert_array_equal(mask_files.read_ids(path), IDS)
+    except UserError:
+      told += 1
+  assert told > IDS.size
+  path.write_bytes(good + good[8:])
+  np.testing.assert_array_equal(mask_files.read_ids(path), IDS)
+
+
+def test_opacity_of_16_bits(tmp_path):
+  values = np.dstack([np.full((2, 3), 700), [[0, 65535, 9], [0, 0, 1]]]).astype('>u2')
+  header = struct.pack('>IIBBBBB', 3, 2, 16, 4, 0, 0, 0)
+  rows = b''.join(b'\0' + row.tobytes() for row in values)
+  png = b'\x89PNG\r\n\x1a\n'
+  for kind, data in ((b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')):
+    check = zlib.crc32(kind + data)
+    png += struct.pack('>I', len(data)) + kind + data + struct.pack('>I', check)
+  (tmp_path / 'a.png').write_bytes(png)
+  mask = mask_files.read(tmp_path / 'a.png')
+  np.testing.assert_array_equal(mask.ids, np.full((2, 3), 700))
+  np.testing.assert_array_equal(mask.alpha, values[..., 1])
+
+
+def test_an_index_beyond_the_palette_has_no_colour(tmp_path):
+  black, red = (0, 0, 0), (255, 0, 0)
+  classes = classlist.from_colors(('ground', 'thing'), (black, red))
+  colors = [black, red, *((9, 9, i) for i in range(15))]  # of 16 Pillow would write 4 bits
+  path = _palette(tmp_path / 'p.png', np.array([[0, 1, 255]], np.uint8), colors)
+  assert classlist.read_label(path, classes).tolist() == [[0, 1, 255]]
+  _palette(path, np.array([[0, 1, 17]], np.uint8), colors)
+  with pytest.raises(UserError, match='p.png holds the index 17, and its palette has 17 colours'):
+    classlist.read_label(path, classes)
+  assert mask_files.read_ids(path).tolist() == [[0, 1, 17]]
 
 
 def test_facts_say_what_a_mask_holds_and_keep_in_json(tmp_path):

@@ -102,6 +102,19 @@ def test_transparent_pixels_of_an_opaque_colour_are_asked_about():
     assert decide(*of_set, listed=TWO, read_by='alpha').by == 'alpha'
 
 
+def test_indices_of_one_colour_are_asked_about():
+  """As of a palette that is filled up with black, in which 255 is void and 0 is the ground."""
+  facts, listed = index(_0=BLACK, _1=RED, _255=BLACK), colored(ground=BLACK, thing=RED)
+  with pytest.raises(
+    UserError, match=r'0.png has one colour, \(0, 0, 0\), for the indices 0, 255: .*ids'
+  ):
+    decide(facts, listed=listed)
+  known = decide(facts, listed=listed, read_by='ids')
+  assert known.by == 'ids' and dict(known.ids) == {0: 0, 1: 1, 255: VOID}
+  assert decide(facts, listed=listed, read_by='colors').by == 'colors'
+  assert decide(facts, listed=TWO).by == 'ids'
+
+
 def test_a_palette_of_white_and_black_is_not_what_one_bit_shows():
   bit = MaskSummary('grey', (0, 1), (BLACK, WHITE), highest=1)
   for facts in ((bit, index(_0=WHITE, _1=BLACK)), (index(_0=WHITE, _1=BLACK), bit)):

@@ -154,6 +154,8 @@ def label_of_colors(mask: mask_files.Mask, colors: Mapping[Color, int]) -> np.nd
   table = {(r << 16) | (g << 8) | b: c for (r, g, b), c in colors.items()}
   if mask.kind in ('index', 'grey'):
     unlisted = ~np.isin(codes, list(table))
+    if mask.kind == 'index':
+      unlisted |= mask.ids >= len(mask.palette)
     codes[unlisted & (mask.ids == 255)] = -1
     table[-1] = VOID
   present, inverse = np.unique(codes, return_inverse=True)

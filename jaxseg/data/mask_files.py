@@ -92,13 +92,19 @@ class Mask:
     """Returns each pixel's colour, uint8 [h, w, 3]: indices by the palette, few bits scaled to 0..255.
 
     Raises:
-      UserError: grey values above 255.
+      UserError: grey values above 255, or indices but 255 beyond the palette.
     """
     if self.pixels is not None:
       return self.pixels
     if self.kind == 'index':
       table = np.zeros((max(256, len(self.palette)), 3), np.uint8)
       table[: len(self.palette)] = self.palette
+      beyond = self.ids[self.ids >= len(self.palette)]
+      if (beyond != VOID).any():
+        raise UserError(
+          f'{self.path} holds the index {beyond.min()}, and its palette has {len(self.palette)} colours: the classes '
+          'are told by colours; save it with the colours of all'
+        )
       return table[self.ids]
     grey = self.ids * self.ids.dtype.type(max(255 // self.highest, 1))
     if grey.max(initial=0) > 255 or grey.min(initial=0) < 0:

@@ -202,6 +202,8 @@ def _by_colors(
   if choice.binary:
     raise UserError(f'{_KEY}binary=True needs masks of 0 and 255, but these are read by colour')
   if listed is not None and listed.colors:
+    if choice.read_by is None:
+      _refuse_equal_colors(facts)
     greys = {path: one.ids for path, one in facts.items() if one.kind == 'grey'}
     _refuse_soft(greys, sorted(set().union(*greys.values())), listed)
     return dataclasses.replace(listed, by=_of_greys(facts.values(), listed))
@@ -231,6 +233,18 @@ def _by_colors(
     ]
   )
   return classlist.from_colors([f'color {r},{g},{b}' for r, g, b in chosen], chosen, void=void)
+
+
+def _refuse_equal_colors(facts: Mapping[Path, MaskSummary]) -> None:
+  """Rejects palettes that show two of a mask's indices alike, as those filled up with black do."""
+  for path, one in facts.items():
+    if one.kind == 'index' and len({*one.colors}) < len(one.colors):
+      color = max(one.colors, key=one.colors.count)
+      ids = [number for number, other in zip(one.ids, one.colors, strict=True) if other == color]
+      raise UserError(
+        f'the palette of {path} has one colour, {color}, for the indices {abbreviate(ids)}: {_KEY}read_by=ids takes the '
+        'numbers (255 is void), read_by=colors the colours'
+      )
 
 
 def _refuse_edges(facts: Mapping[Path, MaskSummary]) -> None:

@@ -14,6 +14,7 @@ import functools
 import io
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -43,6 +44,7 @@ _OTHERS = {  # in the first bytes -> name of the format
 }
 _MOST_BYTES = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2  # of decoded pixels
 _START = 32  # bytes that identify a format
+_PNG = b'\x89PNG\r\n\x1a\n'
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _ORIENTATION = 0x0112  # the EXIF tag for how viewers orient the image
 _MODES = {  # Pillow's -> space, channels, alpha
@@ -128,6 +130,7 @@ def read(path: Path, data: bytes | None = None, page: int = 0) -> Page:
   """
   data = raw_files.read_bytes(path) if data is None else data
   with _naming(path):
+    _check_png(data)
     if data.startswith(_TIFF):
       facts, decode = tiff_pages.open_page(io.BytesIO(data), page)
       header = Header('TIFF', **facts)
@@ -181,6 +184,18 @@ def _check_size(path: Path, height: int, width: int, depth: int) -> None:
       f'{path} claims {height * width * depth / 1e9:.1f} GB of pixels, more than half of this memory: '
       'cut it into tiles'
     )
+
+
+def _check_png(data: bytes) -> None:
+  """Rejects a PNG with a flipped bit in what makes the pixels, which Pillow would decode to other ones."""
+  view, kind, place = memoryview(data), b'', len(_PNG) if data.startswith(_PNG) else len(data)
+  while kind != b'IEND' and place + 12 <= len(data):
+    end = place + 8 + int.from_bytes(view[place : place + 4])
+    kind = data[place + 4 : place + 8]
+    wrong = zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4])
+    if wrong and kind[:1].isupper() and end + 4 <= len(data):
+      raise ValueError('its checksum is wrong')
+    place = end + 4
 
 
 @contextlib.contextmanager
@@ -270,6 +285,8 @@ def _orientation(image: Image.Image) -> int:
 def _values(stored: Image.Image | bytes, header: Header) -> np.ndarray:
   if isinstance(stored, bytes):
     values = _opencv(stored)
+    if header.channels == 2:
+      values = values[..., ::3]  # OpenCV repeats grey before alpha
   else:
     values = np.asarray(stored.convert('RGB') if stored.mode == 'CMYK' else stored)
   values = values.astype(header.dtype, copy=False).reshape(*header.size, -1)[..., : header.channels]
