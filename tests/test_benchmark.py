@@ -195,8 +195,8 @@ def test_mistakes_are_one_line(flags, message, capsys):
 
 
 def test_missing_data_leaves_the_rest(monkeypatch, capsys):
-  for mode in ('train', 'infer', 'memory'):
-    monkeypatch.setattr(session.Session, f'measure_{mode}', lambda self: None)
+  monkeypatch.setattr(session.Session, '_compute', lambda self, mode: None)
+  monkeypatch.setattr(session.Session, '_memory', lambda self: None)
   experiment = make_experiment(model=TINY, data=dict(name='folder'), data_dir='/nowhere')
   result = session.Session(experiment, (16, 16)).run()
   out = capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_nothing_imports_torch_unasked():
 
 def test_another_process_answers_with_its_result_its_mistake_or_its_end():
   with Process('timing.Timing', 1.0, 2.0, (1.0,)) as process:
-    assert process.program('__repr__')() == 'Times(wall=1.0, cpu=2.0, trials=(1.0,))'
+    assert process.program('__repr__')() == 'Timing(wall=1.0, cpu=2.0, trials=(1.0,))'
   with pytest.raises(UserError, match='no unet2 in PyTorch|needs PyTorch'):
     Process('torch_side.import_module', 'unet2')
   with pytest.raises(UserError, match='ended, for want of memory perhaps'):

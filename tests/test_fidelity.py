@@ -11,9 +11,8 @@ from jaxseg.models import fcn, segnet
 from jaxseg.nn.layers.roi_align import roi_align
 from jaxseg.tools import fidelity
 from jaxseg.tools.fidelity import probes
-from jaxseg.tools.fidelity.initial import describe_initializer
-from jaxseg.tools.fidelity.layer import Layer
-from jaxseg.tools.fidelity.papers import Paper, paper_of
+from jaxseg.tools.fidelity.papers import Layer, Paper, paper_of
+from jaxseg.tools.fidelity.probes import describe_initializer
 from jaxseg.types import UserError
 from tests.test_configs import SPECS, build
 from tests.test_launch import ROOT, launch

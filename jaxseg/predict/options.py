@@ -94,43 +94,24 @@ class Options:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags for averaging and tiling."""
-  add = parser.add_argument
-  add(
-    '--scales',
-    type=console.list_of(console.number(*SCALES)),
-    default=(),
-    help="average these; default: the config's",
+  """Adds the flags for averaging and tiling; their defaults are those of Options."""
+  add, which = parser.add_argument, ('probabilities', 'logits')
+  scales, count, side = (
+    console.list_of(console.number(*SCALES)),
+    console.integer(0, MOST),
+    console.integer(0, LONGEST),
   )
+  add('--scales', type=scales, help="average these; default: the config's")
   add('--flip', action='store_true', help='average with the image mirrored left to right')
-  add(
-    '--flip_by',
-    default='probabilities',
-    choices=('probabilities', 'logits'),
-    help='average these, or add logits',
-  )
-  add(
-    '--rotations',
-    type=console.integer(1, MOST),
-    default=1,
-    help='average this many rotations (U-Net: 7)',
-  )
-  add(
-    '--samples',
-    type=console.integer(0, MOST),
-    default=0,
-    help='Monte-Carlo dropout: average this many draws',
-  )
+  add('--flip_by', choices=which, help='average these, or add logits')
+  add('--rotations', type=console.integer(1, MOST), help='average this many rotations (U-Net: 7)')
+  add('--samples', type=count, help='Monte-Carlo dropout: average this many draws')
   add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
   add_temperature(parser)
   add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
-  add('--windows', default='gaussian', choices=('gaussian', 'even'), help='what tiles count for')
-  add(
-    '--long_side',
-    type=console.integer(0, LONGEST),
-    default=0,
-    help='resize so that the longer side is this times the scale',
-  )
+  add('--windows', choices=('gaussian', 'even'), help='what tiles count for')
+  add('--long_side', type=side, help='resize so that the longer side is this times the scale')
+  parser.set_defaults(**{f.name: f.default for f in dataclasses.fields(Options)})
 
 
 def add_temperature(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,6 @@ or if the environment variable JAXSEG_IMPORTS lists their packages.
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,9 +37,7 @@ def save(workdir: str | Path, config: Mapping[str, Any]) -> None:
   values = {key: value for key, value in configs.flattened(config).items() if key in KEYS}
   values['imports'] = sorted(_imports(config))
   with contextlib.suppress(UserError, OSError):
-    file = _file(workdir)
-    cache.make_folder(file.parent)
-    files.write_text(file, json.dumps(values))
+    cache.save(_file(workdir), values)
 
 
 def apply(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:

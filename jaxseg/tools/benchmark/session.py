@@ -148,11 +148,11 @@ class Session:
     """Measures the modes; by default all except those whose data are missing."""
     for mode in modes:
       if mode in TABLES:
-        return {mode: getattr(self, f'measure_{mode}')()}
+        return {mode: self._measure(mode)}
     result = {'setting': self._describe()}
     for mode in modes or MODES:
       try:
-        result[mode] = getattr(self, f'measure_{mode}')()
+        result[mode] = self._measure(mode)
       except UserError as e:
         if modes or mode not in ('input', 'loop'):
           raise
@@ -161,12 +161,20 @@ class Session:
     say(f'{"limit":9} {result["bottleneck"]}')
     return result
 
-  def measure_spatial(self) -> list[dict[str, Any]]:
-    return needs.spatial_table(self.experiment, self.size)
-
-  def measure_detection(self) -> dict[str, Any]:
-    options = dict(torch='torch' in self.compare, trials=self.trials)
-    return detection.table(self.experiment, self.size, **options)
+  def _measure(self, mode: str) -> Any:
+    match mode:
+      case 'spatial':
+        return needs.spatial_table(self.experiment, self.size)
+      case 'detection':
+        torch = 'torch' in self.compare
+        return detection.table(self.experiment, self.size, torch=torch, trials=self.trials)
+      case 'input':
+        return feed.measure_input(self.experiment, self.steps)
+      case 'loop':
+        return feed.measure_loop(self._workload, self.steps)
+      case 'memory':
+        return self._memory()
+    return self._compute(mode)
 
   def _describe(self) -> dict[str, Any]:
     load, workload = os.getloadavg()[0], self._workload
@@ -185,12 +193,6 @@ class Session:
       'jax': jax.__version__,
       'load_average': load,
     }
-
-  def measure_train(self) -> dict[str, Any]:
-    return self._compute('train')
-
-  def measure_infer(self) -> dict[str, Any]:
-    return self._compute('infer')
 
   def _compute(self, mode: str) -> dict[str, Any]:
     """Times a step or an inference, alternating with the other sides and the matrix product."""
@@ -230,8 +232,8 @@ class Session:
       'allocator_peak_bytes': timing.device_peak_bytes(self._devices[0]),
     }
 
-  def measure_memory(self) -> dict[str, Any]:
-    """Measured in new processes on a CPU; elsewhere by the allocators' peaks in `measure_train`."""
+  def _memory(self) -> dict[str, Any]:
+    """Measured in new processes on a CPU; elsewhere by the allocators' peaks in `_compute`."""
     if self._devices[0].platform == 'cpu':
       sides = ('ours', *self.compare)
       peaks = {side: footprint.measure(side, self.experiment, self.size) for side in sides}
@@ -246,12 +248,6 @@ class Session:
       first, steps = map(_mebibytes, peak.values())
       say(f'memory    {side:5} peak {first}, once compiled {steps}')
     return peaks
-
-  def measure_input(self) -> dict[str, float]:
-    return feed.measure_input(self.experiment, self.steps)
-
-  def measure_loop(self) -> dict[str, float]:
-    return feed.measure_loop(self._workload, self.steps)
 
 
 def _mebibytes(count: int | None) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 from jaxseg.console import say
 from jaxseg.pretrained import matches
 from jaxseg.tools.examples import make_batch
-from jaxseg.tools.fidelity.layer import FIELDS, Layer
-from jaxseg.tools.fidelity.papers import Paper, paper_of
+from jaxseg.tools.fidelity.papers import FIELDS, Layer, Paper, paper_of
 from jaxseg.tools.fidelity.trace import trace
 from jaxseg.train.build import Experiment
 from jaxseg.train.build import experiment as build

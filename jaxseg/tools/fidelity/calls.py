@@ -10,7 +10,7 @@ from jaxseg.nn import layers
 from jaxseg.nn.backbones import fpn
 from jaxseg.nn.layers.roi_align import roi_align
 from jaxseg.tools.fidelity import probes
-from jaxseg.tools.fidelity.layer import Layer
+from jaxseg.tools.fidelity.papers import Layer
 
 
 def _average(value, x, bins) -> Layer:

@@ -23,8 +23,8 @@ from jaxseg.nn.backbones.fpn import FPN
 from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose
 from jaxseg.tools.fidelity import probes
 from jaxseg.tools.fidelity.calls import DESCRIPTIONS
-from jaxseg.tools.fidelity.initial import describe_initializer
-from jaxseg.tools.fidelity.layer import Layer
+from jaxseg.tools.fidelity.papers import Layer
+from jaxseg.tools.fidelity.probes import describe_initializer
 from jaxseg.tools.stand_ins import stand_ins
 
 
