@@ -18,6 +18,7 @@ from jaxseg.data.options import Data
 from jaxseg.metrics.temperature import tempered
 from jaxseg.predict.averages import Band
 from jaxseg.predict.options import Options
+from jaxseg.predict.specks import without_specks
 from jaxseg.train.build import Experiment
 from jaxseg.train.run_folder import Classes
 from jaxseg.types import Detections, UserError
@@ -51,7 +52,13 @@ class BasePredictor(abc.ABC):
       maps: adds 'probabilities' float32 [h, w, num_classes] and 'uncertainty' float32 [h, w] if the
         task has maps.
     """
-    return self._joined(image, 'mask', *['probabilities', 'uncertainty'] * maps)
+    prediction = self._predict(image, maps)
+    return {**prediction, 'mask': self.cleaned(prediction['mask'])}
+
+  def cleaned(self, mask: np.ndarray) -> np.ndarray:
+    """Returns a mask of `bands` as `predict` has it: without parts below options.min_area."""
+    least = self.options.min_area
+    return without_specks(mask, least) if least > 1 else mask
 
   def probabilities(self, image: np.ndarray) -> np.ndarray:
     """Returns float32 [h, w, num_classes]. Raises UserError if the task has no maps."""
@@ -111,6 +118,10 @@ class BasePredictor(abc.ABC):
   def _input(self, image: Any) -> np.ndarray:
     """Returns an image as the run's source would give it, see `checked`."""
     return checked(image, self.experiment.data)
+
+  def _predict(self, image: Any, maps: bool) -> dict[str, Any]:
+    """As `predict`, before small parts are removed."""
+    return self._joined(image, 'mask', *['probabilities', 'uncertainty'] * maps)
 
   def _tempered(self, band: Band) -> Band:
     """Applies the temperature to a band's probabilities; mask and variance stay."""

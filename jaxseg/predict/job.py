@@ -262,7 +262,7 @@ class _Job:
         if probabilities is not None:
           probabilities.write(np.ascontiguousarray(band.probabilities, PROBABILITY))
         self._progress(rows.stop / size[0])
-    return prediction
+    return {**prediction, 'mask': self._predictor.cleaned(prediction['mask'])}
 
   @contextlib.contextmanager
   def _probabilities(self, item: InputImage, size: tuple[int, int]) -> Iterator[BinaryIO | None]:

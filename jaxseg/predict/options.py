@@ -41,6 +41,8 @@ class Options:
     max_pixels: larger network inputs are tiled.
     temperature: of the probabilities, see metrics.temperature; 0: the fitted one, filled in when runs
       are loaded.
+    min_area: parts of a class with fewer pixels are removed from the mask, see specks; 1 keeps all. The
+      probabilities stay.
     score: threshold of objects; None: all are listed, and the more certain ones drawn.
   """
 
@@ -56,6 +58,7 @@ class Options:
   multiple: int = within(0, LONGEST, default=0)
   max_pixels: int = within(1, sys.maxsize, default=MAX_PIXELS)
   temperature: float = within(0, HOTTEST, default=1.0)
+  min_area: int = within(1, sys.maxsize, default=1)
   score: float | None = within(0, 1, default=None)
 
   def __post_init__(self):
@@ -88,6 +91,7 @@ class Options:
       'that count alike' if self.windows == 'even' else '',
       f'longer side {self.long_side}' if self.long_side else '',
       f'temperature {self.temperature:.4g}' if self.temperature != 1 else '',
+      f'parts from {self.min_area} pixels' if self.min_area > 1 else '',
       f'objects from a score of {self.score:g}' if self.score is not None else '',
     ]
     return ', '.join(filter(None, parts))
@@ -112,6 +116,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   add('--windows', choices=('gaussian', 'even'), help='what tiles count for')
   add('--long_side', type=side, help='resize so that the longer side is this times the scale')
   parser.set_defaults(**{f.name: f.default for f in dataclasses.fields(Options)})
+
+  add(
+    '--min_area',
+    type=console.integer(1, sys.maxsize),
+    default=1,
+    help='remove parts of a class with fewer pixels from the mask',
+  )
 
 
 def add_temperature(parser: argparse.ArgumentParser) -> None:

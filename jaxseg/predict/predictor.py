@@ -71,12 +71,12 @@ class Predictor(BasePredictor):
   def variables(self, variables: dict[str, Any] | None) -> None:
     self._variables = jax.device_put(variables)
 
-  def predict(self, image: np.ndarray, *, maps: bool = False) -> dict[str, Any]:
+  def _predict(self, image: Any, maps: bool) -> dict[str, Any]:
     image = self._input(image)
     if self._detects_objects and self._needs_tiles(image.shape[:2], self.frame()):
       return self._task.of_objects(self._joined_objects(image), self.options.score)
     if not self._is_plain(image.shape[:2]):
-      return super().predict(image, maps=maps)
+      return super()._predict(image, maps)
     prediction = self._plain(image, maps=maps and self._task.maps)
     if self.options.score is not None:
       return self._task.of_objects(prediction['detections'], self.options.score)
@@ -138,6 +138,11 @@ class Predictor(BasePredictor):
       raise UserError(
         f'score={options.score:g} is for networks that find objects: config.task='
         f'{self.experiment.settings.task} predicts {", ".join(sorted(self.entries))}'
+      )
+    if options.min_area > 1 and not self._task.maps:
+      raise UserError(
+        f'min_area={options.min_area} is for masks of pixels: config.task={self.experiment.settings.task} '
+        'predicts objects; give a score'
       )
     untiled = replace(options, tile=None, tile_step=None) if self._detects_objects else options
     if not self._task.maps and not untiled.is_one_pass:

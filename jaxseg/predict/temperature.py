@@ -138,7 +138,7 @@ def _started(runs: Sequence[Run]) -> list[str | None]:
 
 
 def _key(runs: Sequence[Run], options: Options) -> str:
-  options = dataclasses.replace(options, temperature=1.0)
+  options = dataclasses.replace(options, temperature=1.0, min_area=1)
   return mode_of(runs, options.beside(runs[0].experiment.eval.scales)) or _PLAIN
 
 
