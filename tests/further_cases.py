@@ -121,7 +121,7 @@ def _no_data(number: int, classes: str) -> Callable[[Path], None]:
 
 
 CASES.append(Case('GeoTIFF masks with a class that is no data by their tag', _no_data(2, ''), 'refused', refused=True,
-                  asks=r"holds 2, which by its tag is no data: list the classes .*'2,void' if nobody"))  # fmt: skip
+                  asks=r"holds 2, which by its tag is no data: list the classes .*'2,void' to ignore"))  # fmt: skip
 CASES.append(
   Case('the same, listed', _no_data(0, '0,ground\n1,cat\n2,dog\n'), 'as listed', names=NAMES)
 )

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
     (OSError(errno.EROFS, 'Read-only file system', 'a'), 'a: Read-only file system'),
     (FileExistsError(errno.EEXIST, 'File exists', 'run'), 'run: File exists'),
     (OSError(errno.EDQUOT, 'Disk quota exceeded', 'a'), 'a cannot be written: Disk quota exceeded'),
-    (MemoryError(), 'this machine has too little memory (no more could be had)'),
+    (MemoryError(), 'this machine has too little memory (the allocation failed)'),
     (MemoryError('Unable to allocate 9 TiB'), 'too little memory (Unable to allocate 9 TiB)'),
     (ImportError('lib.so: failed to map segment from shared object'), 'too little memory (lib.so'),
     (RuntimeError("can't start new thread"), 'no more threads: raise the limit'),

@@ -542,7 +542,7 @@ def test_numbers_that_hold_their_class(root):
 def test_255_beside_few_numbers_is_asked_about(root):
   for name in 'ab':
     write_ids(root, numbered(1, 255), name)
-  with pytest.raises(UserError, match='options.void=255 if it is what nobody counts, or void=-1'):
+  with pytest.raises(UserError, match='options.void=255 if it is a region to ignore, or void=-1'):
     opened(root)
   assert opened(root, void=255)[0]['crowd'].tolist() == [False, True]
   assert opened(root, void=-1)[0]['crowd'].tolist() == [False, False]

@@ -157,7 +157,7 @@ def test_what_cannot_be_had_is_told_in_one_line_with_where_to_put_it(place):
 
 def test_an_account_is_asked_for_only_where_no_mirror_has_the_file(place):
   with pytest.raises(
-    UserError, match=r'voc: f\.tar cannot be had without an account .*log in at .*voc$'
+    UserError, match=r'voc: f\.tar cannot be downloaded without an account .*log in at .*voc$'
   ):
     get.dataset(SET, place / 'data', get.FetchOptions(yes=True))
   get.dataset(SET, place / 'data', way(place, yes=True))

@@ -299,10 +299,10 @@ def test_skip_existing_knows_what_an_interrupted_run_of_instances_found(tmp_path
   predict_files(run, folder, out, skip_existing=True)  # nothing is predicted
   assert contents(out) == contents(tmp_path / 'whole')
   (folder / 'c.png').unlink()
-  with pytest.raises(UserError, match='detections.json tells of other images'):
+  with pytest.raises(UserError, match='detections.json lists other images'):
     predict_files(run, folder, out, skip_existing=True)
   (out / '.detections.jsonl').unlink()
-  with pytest.raises(UserError, match='detections.json tells of other images'):
+  with pytest.raises(UserError, match='detections.json lists other images'):
     predict_files(run, folder, out, skip_existing=True)
 
 

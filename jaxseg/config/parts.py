@@ -86,13 +86,13 @@ def _is_called(cls: type) -> bool:
   return any('__call__' in vars(base) for base in cls.__mro__)
 
 
-def imported(name: str, kind: str, told: str = '') -> types.ModuleType:
+def imported(name: str, kind: str, shown: str = '') -> types.ModuleType:
   """Imports a user's module; since that runs it and configs may be untrusted, some are refused.
 
   Args:
     name: dotted.
     kind: what to call it in a message.
-    told: its name in the message, if different.
+    shown: its name in the message, if different.
 
   Raises:
     UserError: there is none, or it is private or part of Python.
@@ -104,7 +104,7 @@ def imported(name: str, kind: str, told: str = '') -> types.ModuleType:
     return importlib.import_module(name)
   except (ImportError, ValueError, SystemExit) as error:
     raise UserError(
-      f'{kind} {(told or name)!r} cannot be imported ({error}): give one of your own on the Python path'
+      f'{kind} {(shown or name)!r} cannot be imported ({error}): give one of your own on the Python path'
     ) from error
 
 

@@ -126,7 +126,7 @@ def _message(error: BaseException) -> str | None:
   if isinstance(error, OSError):
     return _of_the_system(error)
   if isinstance(error, MemoryError):
-    return f'this machine has too little memory ({str(error) or "no more could be had"})'
+    return f'this machine has too little memory ({str(error) or "the allocation failed"})'
   if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
     return 'the system allows this process no more threads: raise the limit (ulimit -u)'
   if isinstance(error, ImportError) and 'failed to map segment' in str(error):  # ulimit -v

@@ -142,18 +142,18 @@ def example(
   return records.Example(image, label, instances=layers, objects=tables)
 
 
-def _frame(path: Path, told: Size | None, exif: str | None) -> tuple[Size, int]:
+def _frame(path: Path, annotated: Size | None, exif: str | None) -> tuple[Size, int]:
   """Returns the size that outlines refer to, and the EXIF orientation to apply to them; 1: none."""
   stored, orientation = pictures.stored_size(path)
   upright = stored[::-1] if orientation > 4 else stored
-  if told not in (None, stored, upright):
+  if annotated not in (None, stored, upright):
     raise UserError(
-      f'{path} is {stored[1]} x {stored[0]} pixels, but its annotations are of {told[1]} x {told[0]}: '
+      f'{path} is {stored[1]} x {stored[0]} pixels, but its annotations are of {annotated[1]} x {annotated[0]}: '
       'outlines and image must have one size; restore the image, or scale the annotations'
     )
   if orientation == 1:
     return stored, 1
-  if told is None or stored == upright:
+  if annotated is None or stored == upright:
     if exif is None:
       raise UserError(
         f'{path} is turned by its EXIF orientation {orientation}, and its annotations do not tell '
@@ -161,7 +161,7 @@ def _frame(path: Path, told: Size | None, exif: str | None) -> tuple[Size, int]:
         '(most tools show images so), or exif=stored'
       )
     return (upright, 1) if exif == 'upright' else (stored, orientation)
-  return (upright, 1) if told == upright else (stored, orientation)
+  return (upright, 1) if annotated == upright else (stored, orientation)
 
 
 def _pixels(one: Annotation, size: Size) -> CroppedMask:

@@ -180,8 +180,8 @@ def read(path: Path) -> list[Entry]:
   same = len({entry.name for entry in entries}) < len(entries) and entries[0].color
   if any(numbered) and (same or not all(numbered)):  # names that begin or end with a number
     entries = [
-      _of_line(line, '', numbers=False) if told else entry
-      for (_, line), entry, told in zip(lines, entries, numbered, strict=True)
+      _of_line(line, '', numbers=False) if has_id else entry
+      for (_, line), entry, has_id in zip(lines, entries, numbered, strict=True)
     ]
   if not same and not all(numbered):
     _check_order([entry.name for entry in entries], path)

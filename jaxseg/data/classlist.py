@@ -144,7 +144,7 @@ def _opacity(mask: mask_files.Mask) -> np.ndarray:
     return mask.alpha
   page = pages.read(mask.path)  # constant opacity: a mask without objects, or nothing but one
   if not page.header.alpha:
-    raise UserError(f'{mask.path} has no opacity (alpha), which tells the classes of other masks')
+    raise UserError(f'{mask.path} has no opacity (alpha), which encodes the classes in other masks')
   return np.full(mask.size, page.values[0, 0, -1])
 
 

@@ -116,16 +116,16 @@ def _as_listed(root: Path, pairs: Pairs) -> Pairs:
   of_image: dict[str, list[Pair]] = {}
   for pair in pairs.splits[UNDIVIDED]:
     of_image.setdefault(os.path.relpath(pair.image, root), []).append(pair)
-  told, lists = split_lists.find(root, list(of_image))
+  split_of_image, lists = split_lists.find(root, list(of_image))
   if not lists:
-    told = {path: split_of(PurePosixPath(path).stem) for path in of_image}
-    lists, words = ['the names of files'], set(told.values())
+    split_of_image = {path: split_of(PurePosixPath(path).stem) for path in of_image}
+    lists, words = ['the names of files'], set(split_of_image.values())
     if UNDIVIDED in words or 'train' not in words or len(words) == 1:
       return pairs
-  rest = '' if 'train' in told.values() else 'train'
+  rest = '' if 'train' in split_of_image.values() else 'train'
   divided: dict[str, list[Pair]] = {}
   for path, found in of_image.items():
-    divided.setdefault(told.get(path, rest), []).extend(found)
+    divided.setdefault(split_of_image.get(path, rest), []).extend(found)
   unlisted = [pair.name for pair in divided.pop('', ())]
   return dataclasses.replace(pairs, splits=divided, lists=lists, unlisted=unlisted)
 

@@ -103,12 +103,12 @@ class Mask:
       if (beyond != VOID).any():
         raise UserError(
           f'{self.path} holds the index {beyond.min()}, and its palette has {len(self.palette)} colours: the classes '
-          'are told by colours; save it with the colours of all'
+          'are read by colour; save it with the colours of all'
         )
       return table[self.ids]
     grey = self.ids * self.ids.dtype.type(max(255 // self.highest, 1))
     if grey.max(initial=0) > 255 or grey.min(initial=0) < 0:
-      raise UserError(f'{self.path} has values beyond 0..255, and the classes are told by colours')
+      raise UserError(f'{self.path} has values beyond 0..255, and the classes are read by colour')
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
 
 

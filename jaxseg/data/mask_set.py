@@ -140,14 +140,14 @@ def _refuse_nodata(facts: Mapping[Path, MaskSummary]) -> None:
       number = int(one.nodata)
       raise UserError(
         f'{path} holds {number}, which by its tag is no data: list the classes in classes.txt as id,name, with '
-        f"'{number},void' if nobody is to count it"
+        f"'{number},void' to ignore it"
       )
 
 
 def _reading(facts: Mapping[Path, MaskSummary], listed: ClassList | None) -> By:
   """Infers what encodes the classes."""
   if _only_alpha(facts):
-    warn_once(['masks: only their opacity (alpha) differs, so it tells the classes'])
+    warn_once(['masks: only their opacity (alpha) differs, so it is read as the classes'])
     return 'alpha'
   _refuse_hidden(facts)
   if listed is not None and listed.colors:
@@ -177,7 +177,7 @@ def _refuse_hidden(facts: Mapping[Path, MaskSummary]) -> None:
     raise UserError(
       f'{len(found)} masks, such as {path}, have opaque and transparent pixels of one colour, {color}: save masks '
       f'without transparency, or add {_KEY}read_by=colors or ids if transparent pixels are of the same class, '
-      'read_by=alpha if the opacity tells the classes'
+      'read_by=alpha if the opacity encodes the classes'
     )
 
 

@@ -158,9 +158,11 @@ def nearest_pixel(outline: Any, size: Size) -> CroppedMask:
 
 def _of_runs(code: dict, size: Size) -> np.ndarray:
   """Decodes run lengths to bool [h, w], which must match the image's size."""
-  told = code.get('size')
-  if not isinstance(told, Sequence) or list(told) != list(size):
-    raise UserError(f'its run lengths are of size {_short(told)} (h, w), its image of {size}')
+  size_of_runs = code.get('size')
+  if not isinstance(size_of_runs, Sequence) or list(size_of_runs) != list(size):
+    raise UserError(
+      f'its run lengths are of size {_short(size_of_runs)} (h, w), its image of {size}'
+    )
   counts = code.get('counts')
   if isinstance(counts, (str, bytes)):
     counts = _uncompressed(counts)

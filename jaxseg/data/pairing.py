@@ -234,7 +234,7 @@ def _by_key(root: Path, found: Iterable[_File]) -> dict[tuple[str, ...], _File]:
       twin = PurePosixPath(by_key[key].path).name
       raise UserError(f'{root / file.path} and {twin} have one name: rename or remove one')
     if not files.is_remote(root) and not (root / file.path).exists():
-      raise UserError(f'{root / file.path} is a link that leads nowhere: mend or remove it')
+      raise UserError(f'{root / file.path} is a link that leads nowhere: repair or remove it')
     by_key[key] = file
   return by_key
 

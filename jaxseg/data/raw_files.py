@@ -37,7 +37,7 @@ def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
       if files.is_remote(folder):
         break  # a bucket has no links
       if path.suffix.lower() in suffixes and path.is_symlink() and not path.exists():
-        raise UserError(f'{path} is a link that leads nowhere: mend or remove it')
+        raise UserError(f'{path} is a link that leads nowhere: repair or remove it')
     return sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
   except OSError as error:
     raise UserError(f'cannot read {folder}: {error.strerror or error}') from None

@@ -69,7 +69,7 @@ def dataset(
   if by_hand := [i.name for i in absent if not way.addresses(i, entry.name)]:
     steps = entry.steps.format(folder=folder)
     raise UserError(
-      f'{entry.name}: {" and ".join(by_hand)} cannot be had without an account ({entry.licence}): {steps}'
+      f'{entry.name}: {" and ".join(by_hand)} cannot be downloaded without an account ({entry.licence}): {steps}'
     )
   if absent:
     ask_to_agree(entry.name, f'{entry.licence}; {entry.page}', way)

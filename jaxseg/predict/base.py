@@ -74,7 +74,7 @@ class BasePredictor(abc.ABC):
     if 'detections' not in prediction:
       raise UserError(
         f'config.task={self.experiment.settings.task} predicts {", ".join(prediction)} and no '
-        'detections: load a run whose task tells objects apart'
+        'detections: load a run whose task detects objects'
       )
     return prediction['detections']
 

@@ -47,7 +47,7 @@ class Log:
     self.results = _read_log(path) if goes_on else {}
     others = not path.exists() or self.results.keys() - set(stems)
     if goes_on and others and (folder / NAME).exists():
-      raise UserError(f'{folder / NAME} tells of other images: choose another --output')
+      raise UserError(f'{folder / NAME} lists other images: choose another --output')
     if not goes_on:
       files.write_text(path, '')
     self._path, self._file = path, files.Appended(path)

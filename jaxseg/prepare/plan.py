@@ -105,7 +105,7 @@ def _bad(made: Plan) -> list[str]:
   lines += (
     [f'bad       {more} more: {console.command("data")} check lists them'] if more > 0 else []
   )
-  return [*lines, 'bad       mend these files, or name them in config.data.options.without']
+  return [*lines, 'bad       repair these files, or name them in config.data.options.without']
 
 
 def _command(file: Path, made: Plan) -> str:

@@ -17,7 +17,7 @@ def advise_on_out_of_memory(experiment: Experiment) -> Iterator[None]:
   except (jax.errors.JaxRuntimeError, MemoryError) as e:
     if not isinstance(e, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(e):
       raise
-    reason = next(iter(str(e).splitlines()), 'no more could be had')[:120]
+    reason = next(iter(str(e).splitlines()), 'the allocation failed')[:120]
     raise UserError(f'{_out_of_memory(experiment)} ({reason})') from e
 
 

@@ -151,14 +151,18 @@ def _check(
   if dtype == np.uint8 and alone and void is None and divisor is None:
     raise UserError(
       f'{path} holds the number 255 beside numbers up to {found[-2]}: add '
-      '--config.data.options.void=255 if it is what nobody counts, or void=-1 if it is an object'
+      '--config.data.options.void=255 if it is a region to ignore, or void=-1 if it is an object'
     )
 
 
 def _kind(
-  raw: records.Raw, key: str, names: Sequence[str], classes: Classes, told: int | None = None
+  raw: records.Raw,
+  key: str,
+  names: Sequence[str],
+  classes: Classes,
+  kind_by_name: int | None = None,
 ) -> int:
-  """Returns an object's class: from objects.csv, else `told`, else the only one."""
+  """Returns an object's class: from objects.csv, else `kind_by_name`, else the only one."""
   if classes:
     name = classes.get((Path(raw.file_name).stem, key))
     if name is None:
@@ -166,12 +170,12 @@ def _kind(
         f'{raw.label}: {_TABLE} has no row for image {Path(raw.file_name).stem}, id {key}'
       )
     return list(names).index(name)
-  if told is None and len(names) > 2:
+  if kind_by_name is None and len(names) > 2:
     raise UserError(
       f'{raw.label}: nothing says which of {len(names) - 1} classes object {key} is of: write '
       f'{_TABLE} with the columns {", ".join(_COLUMNS)}, or set options.divisor'
     )
-  kind = 1 if told is None else told
+  kind = 1 if kind_by_name is None else kind_by_name
   if not 1 <= kind < len(names):
     raise UserError(
       f'{raw.label}: object {key} is of class {kind}; 1 to {len(names) - 1} are named'
@@ -190,8 +194,8 @@ def read_files(
     if mask.shape != size:
       raise UserError(f'{path} is not of the size of {raw.extra[0]}: masks must have one size')
     starts = [name for name in names[1:] if path.stem == name or path.stem.startswith(f'{name}_')]
-    told = names.index(max(starts, key=len)) if starts and not classes else None
-    kind = _kind(raw, path.stem, names, classes, told)
+    kind_by_name = names.index(max(starts, key=len)) if starts and not classes else None
+    kind = _kind(raw, path.stem, names, classes, kind_by_name)
     objects.append(Annotation(path.name, kind, outlines.tight(mask)))
   if len(objects) > 1 and all(2 * one.outline.mask.sum() > np.prod(size) for one in objects):
     raise UserError(

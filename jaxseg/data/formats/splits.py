@@ -48,16 +48,18 @@ def by_lists(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
   if parts.keys() != {UNDIVIDED}:
     return parts, []
   of_image = {os.path.relpath(raw.image, root): raw for raw in parts[UNDIVIDED]}
-  told, lists = split_lists.find(root, list(of_image))
+  split_of_image, lists = split_lists.find(root, list(of_image))
   if not lists:
     words = {path: set(map(split_of_folder, PurePosixPath(path).parts[:-1])) for path in of_image}
-    told = {path: max(found) for path, found in words.items() if len(found - {UNDIVIDED}) == 1}
-    if len(told) < len(of_image) or 'train' not in told.values():
+    split_of_image = {
+      path: max(found) for path, found in words.items() if len(found - {UNDIVIDED}) == 1
+    }
+    if len(split_of_image) < len(of_image) or 'train' not in split_of_image.values():
       return parts, []
-  rest = UNDIVIDED if 'train' in told.values() else 'train'
+  rest = UNDIVIDED if 'train' in split_of_image.values() else 'train'
   divided: dict[str, list[records.Raw]] = {}
   for path, raw in of_image.items():
-    divided.setdefault(told.get(path, rest), []).append(raw)
+    divided.setdefault(split_of_image.get(path, rest), []).append(raw)
   return {split: raws for split, raws in divided.items() if split}, lists
 
 

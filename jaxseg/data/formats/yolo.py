@@ -32,12 +32,12 @@ def find(root: Path) -> AnnotatedFolder | None:
   """Returns the layout of a folder with images/ and labels/, or both side by side, None if it is none."""
   folders = _image_folders(root)
   try:
-    told = _settings(root)
+    settings = _settings(root)
   except UserError:
     if folders:
       raise
     return None  # it may have another format
-  inner = told.get('path')
+  inner = settings.get('path')
   if not folders and isinstance(inner, str) and (root / inner).is_dir():
     folders = _image_folders(files.within(root, root / inner))
   folders = folders or _side_by_side(root)
@@ -53,7 +53,7 @@ def find(root: Path) -> AnnotatedFolder | None:
   note = (
     f'{root}: {len(without)} images have no label file, so no objects: {abbreviate(without, 3)}'
   )
-  names = ('background', *_names(root, told, [labels for *_, labels in folders]))
+  names = ('background', *_names(root, settings, [labels for *_, labels in folders]))
   words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for _, f, _ in folders)})'
   notes = (note,) if without else ()
   return AnnotatedFolder(words, parts, names, partial(read, names=names), notes=notes)
@@ -147,15 +147,17 @@ def _settings(root: Path) -> dict[str, Any]:
   listed = [*pictures.listed(root, ('.yaml', '.yml'))]
   if len(listed) > 1:
     listed = [f for f in listed if f.stem in ('data', 'dataset')] or listed[:1]
-  found = [(file, told) for file in listed if isinstance(told := raw_files.read_yaml(file), dict)]
-  for file, told in found[1:]:
-    if told.get('names') != found[0][1].get('names'):
+  found = [
+    (file, settings) for file in listed if isinstance(settings := raw_files.read_yaml(file), dict)
+  ]
+  for file, settings in found[1:]:
+    if settings.get('names') != found[0][1].get('names'):
       raise UserError(f'{found[0][0]} and {file.name} name different classes: keep one')
   return found[0][1] if found else {}
 
 
-def _names(root: Path, told: dict[str, Any], labels: Sequence[Path]) -> tuple[str, ...]:
-  names = told.get('names')
+def _names(root: Path, settings: dict[str, Any], labels: Sequence[Path]) -> tuple[str, ...]:
+  names = settings.get('names')
   if isinstance(names, (dict, list)):
     each = names.values() if isinstance(names, dict) else names
     if strange := [name for name in each if type(name) not in (str, int)]:
@@ -189,8 +191,10 @@ def _names(root: Path, told: dict[str, Any], labels: Sequence[Path]) -> tuple[st
       f'{root}: the names of the classes must be a list of different words, none of them background: '
       f'{str(names)[:60]}'
     )
-  if told.get('nc', len(names)) != len(names):
-    raise UserError(f"{root}: data.yaml's nc is {told['nc']}, but {len(names)} classes are named")
+  if settings.get('nc', len(names)) != len(names):
+    raise UserError(
+      f"{root}: data.yaml's nc is {settings['nc']}, but {len(names)} classes are named"
+    )
   return tuple(map(str, names))
 
 
@@ -242,8 +246,8 @@ def _begins_with_box(shares: Sequence[float]) -> bool:
   """Whether the first numbers are a box's centre, width and height, followed by the polygon in it."""
   x, y, width, height, *corners = shares
   box = min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2])
-  told = x - width / 2, y - height / 2, x + width / 2, y + height / 2
-  return all(abs(a - b) < _NEAR for a, b in zip(box, told, strict=True))
+  settings = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+  return all(abs(a - b) < _NEAR for a, b in zip(box, settings, strict=True))
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:

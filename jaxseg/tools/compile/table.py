@@ -97,8 +97,8 @@ def fill(scope: Scope, json_file: str | None, minutes: float | None, show: Show)
       break
     known[key] = _compiled(key, scope, list(known.values()))
     begun += 1
-    told = ', '.join(filter(None, _cells(known[key])))
-    say(f'{begun} of {len(missing)}: {key[0]}, {key[2]} on {key[1]}: {told}')
+    cells = ', '.join(filter(None, _cells(known[key])))
+    say(f'{begun} of {len(missing)}: {key[0]}, {key[2]} on {key[1]}: {cells}')
     if json_file:
       _write(json_file, known.values())
   if begun:
