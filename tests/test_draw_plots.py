@@ -105,6 +105,16 @@ def test_more_points_than_can_be_told_apart_are_averaged():
   assert plots._thinned(points[:400]) == points[:400]
 
 
+def test_a_marked_point_has_a_ring():
+  records = [{'step': k, 'eval/mean_iou': 0.1 * k} for k in range(5)]
+  files = [io.BytesIO(), io.BytesIO()]
+  plots.save_curves(files[0], records)
+  plots.save_curves(files[1], records, marked=('eval/mean_iou', 3))
+  plain, marked = (np.asarray(Image.open(file)).astype(int) for file in files)
+  rows, columns = np.nonzero(np.abs(plain - marked).sum(axis=-1))
+  assert 10 < len(rows) and np.ptp(rows) < 40 and np.ptp(columns) < 40
+
+
 def test_class_bars_are_drawn_with_absent_classes(tmp_path):
   plots.save_class_bars(tmp_path / 'bars.png', [0.25, None, 1.0], NAMES, title='IoU')
   with Image.open(tmp_path / 'bars.png') as picture:

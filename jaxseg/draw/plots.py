@@ -119,7 +119,12 @@ def _finish(axes, title: str, across: str, up: str, limits: tuple[float, float])
   axes.legend(fontsize=8)
 
 
-def save_curves(file: File, records: Sequence[Mapping[str, float]]) -> None:
+def save_curves(
+  file: File,
+  records: Sequence[Mapping[str, float]],
+  *,
+  marked: tuple[str, float] | None = None,
+) -> None:
   """Draws training curves: losses, scores, learning rate and speed against the step.
 
   Args:
@@ -127,22 +132,26 @@ def save_curves(file: File, records: Sequence[Mapping[str, float]]) -> None:
     records: of metrics.jsonl: each has 'step' and any of 'train/loss/...', 'eval/...',
       'train/learning_rate', 'time/images_per_second', perhaps prefixed by a run, 'run: eval/...'.
       Values that are not finite numbers are skipped.
+    marked: (name, step) of a point to circle, such as the best checkpoint's score.
   """
   groups = _group_curves(records)
   columns = min(max(len(groups), 1), 2)
   lines = max(-(-len(groups) // columns), 1)
   figure = _new_figure((5.2 * columns, 3.4 * lines))
   for position, (title, curves) in enumerate(groups.items(), start=1):
-    _draw_curves(figure.add_subplot(lines, columns, position), title, curves)
+    _draw_curves(figure.add_subplot(lines, columns, position), title, curves, marked)
   figure.savefig(file, dpi=120)
 
 
-def _draw_curves(axes, title: str, curves: Mapping[str, Points]) -> None:
+def _draw_curves(axes, title: str, curves: Mapping[str, Points], marked) -> None:
   for name, points in sorted(curves.items()):
     steps, values = np.transpose(_thinned(sorted(points)))
     axes.plot(
       steps, values, label=_short(name), linewidth=1.3, marker='.' if len(steps) <= 40 else None
     )
+    for x, y in points:
+      if marked == (name, x):
+        axes.scatter(x, y, s=80, facecolors='none', edgecolors='black')
   values = [value for points in curves.values() for _, value in points]
   lowest, highest = min(values), max(values)
   if title == 'loss' and lowest > 0 and highest > 30 * lowest:
