@@ -153,7 +153,7 @@ def test_files_of_prediction(trained, tmp_path):
     np.testing.assert_array_equal(files[1], classes)
     np.testing.assert_array_equal(files[2], overlay(image, ids))
   for more, words in (
-    ((), 'there already'),
+    ((), 'already exists'),
     (('--overwrite', '--flip'), 'flip: config.task=instance predicts no maps'),
     (('--overwrite', '--probabilities'), 'leave out --probabilities'),
   ):
