@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaxseg import console
+from jaxseg.console import ending
 from jaxseg.types import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,3 +120,11 @@ def test_an_extra_is_installed_from_the_clone_or_by_its_packages(tmp_path, monke
   told = console.install_hint('gcs')
   assert told == "pip install 'gcsfs>=2024.9' 'google-cloud-storage>=2.18'"
   assert console.command('train') == 'jaxseg train'
+
+
+def test_of_a_long_error_the_middle_is_left_out(capsys):
+  assert ending.report_error(UserError('a' * 4000)) == 2
+  assert capsys.readouterr().err == f'error: {"a" * 4000}\n'
+  assert ending.report_error(UserError('a' * 60_001 + 'b' * 999)) == 2
+  shown = f'{"a" * 3000} [57,000 characters left out] a{"b" * 999}'
+  assert capsys.readouterr().err == f'error: {shown}\n'

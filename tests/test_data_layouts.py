@@ -212,6 +212,24 @@ def test_a_list_of_a_split_that_is_no_text_is_told(tmp_path, capsys):
   )
 
 
+def test_lines_of_a_list_of_a_split_that_name_nothing_are_told(tmp_path, capsys):
+  images = ['images/a.png', 'images/b.png']
+  (tmp_path / 'VAL.TXT').write_text('a\n\nc\n"b"\n')
+  assert split_lists.find(tmp_path, images) == ({'images/a.png': 'val'}, ['VAL.TXT'])
+  assert (
+    f'{tmp_path}/VAL.TXT: 2 of 3 lines name no image that is read here\n' in capsys.readouterr().err
+  )
+  (tmp_path / 'VAL.TXT').write_text('x\n')
+  assert split_lists.find(tmp_path, images) == ({}, [])
+  assert 'VAL.TXT name no image that is read here: they divide nothing' in capsys.readouterr().err
+  (tmp_path / 'main').mkdir()
+  (tmp_path / 'main/train.txt').write_text(
+    'a\nb\n'
+  )  # of lists in several folders, the one that fits
+  assert split_lists.find(tmp_path, images)[1] == ['main/train.txt']
+  assert capsys.readouterr().err == ''
+
+
 def test_of_two_columns_the_plainer_name_counts(tmp_path):
   (tmp_path / 'list.csv').write_text('label,mask,image\ncat,m.png,a.png\n')
   assert [pair.mask.name for pair in pairing.read_list(tmp_path / 'list.csv').splits['']] == [

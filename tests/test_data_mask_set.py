@@ -102,6 +102,19 @@ def test_transparent_pixels_of_an_opaque_colour_are_asked_about():
     assert decide(*of_set, listed=TWO, read_by='alpha').by == 'alpha'
 
 
+@pytest.mark.parametrize('greys', [grey(0, 1, 2), index(_0=BLACK, _1=(1, 1, 1)), grey(0, 255)])
+def test_greys_beside_colours_are_asked_about(greys):
+  """They may be ids of the classes that the colours stand for."""
+  for facts in ((greys, colour(BLACK, RED)), (colour(BLACK, RED), greys)):
+    with pytest.raises(
+      UserError, match="hold the grey values .*, and others colours: save .*'name r g b'"
+    ):
+      decide(*facts)
+    assert len(decide(*facts, read_by='colors').names) > 2
+  assert decide(grey(0), grey(0, 255), colour(BLACK, RED, WHITE)).names[-1] == 'color 255,255,255'
+  assert decide(grey(0), colour(WHITE, RED)).by == 'colors'
+
+
 def test_indices_of_one_colour_are_asked_about():
   """As of a palette that is filled up with black, in which 255 is void and 0 is the ground."""
   facts, listed = index(_0=BLACK, _1=RED, _255=BLACK), colored(ground=BLACK, thing=RED)

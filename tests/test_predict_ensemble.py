@@ -112,6 +112,16 @@ def test_an_ensemble_of_one_equals_its_member_exactly():
   np.testing.assert_array_equal(expected['probabilities'], tempered(plain, 2.0))
 
 
+@pytest.mark.parametrize('key', [dict(percentiles=(10.0, 80.0)), dict(image_size=(48, 48))])
+def test_runs_that_read_images_differently_are_not_scored_together(key, pair, tmp_path):
+  """The images that one run is scored on would be what the other makes of them."""
+  data = dict(name='shapes', options=dict(size=32, count=8), **key)
+  other = make_workdir(tmp_path / 'other', make_experiment(model=SHALLOW, data=data))
+  for workdirs in ([pair[1], other], [other, pair[1]]):
+    with pytest.raises(UserError, match=f'has data.{next(iter(key))}=.*scored together on images'):
+      evaluate.evaluate_workdir(workdirs)
+
+
 def test_evaluate_scores_what_predict_writes(pair, tmp_path, capsys):
   source = make_experiment().source('val')
   (tmp_path / 'in').mkdir()

@@ -1,6 +1,7 @@
 """A run is resumed on the files that it began with, or says what differs."""
 
 import json
+import math
 import os
 import shutil
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 from jaxseg import config as configs
+from jaxseg.predict import result_file
 from jaxseg.predict.evaluate import evaluate_workdir
+from jaxseg.predict.runs import open_runs
 from jaxseg.train import run_data, train
 from jaxseg.train.run_folder import Classes, RunFolder
 from jaxseg.types import UserError
@@ -65,6 +68,26 @@ def test_what_trained_is_not_held_out(tmp_path):
     changes(x='9', a='1', b='2')
   (tmp_path / 'data.json').unlink()
   assert changes(a='1') == ''
+
+
+def test_scores_of_nothing_can_be_read(tmp_path):
+  result = {
+    'split': 'val',
+    'step': 1,
+    'images': 2,
+    'mode': '',
+    'mean_iou': math.nan,
+    'per_class_iou': {'a': None},
+  }
+  written = result_file.write(result, tmp_path / 'eval/val.json', ('a', 'b'))
+  assert math.isnan(written['mean_iou'])
+  assert result_file.read(tmp_path / 'eval/val.json') == result | {'mean_iou': None}
+
+
+def test_a_run_names_the_classes_of_its_network(tmp_path):
+  run = make_workdir(tmp_path / 'run', make_experiment(), Classes(('a', 'b', 'c'), PALETTE[:3]))
+  with pytest.raises(UserError, match='classes.json names 3 classes, and the network has 4'):
+    open_runs(run)
 
 
 def test_results_of_weights_that_are_gone_are_no_results_of_a_new_run(tmp_path):

@@ -17,6 +17,7 @@ from jaxseg import files
 from jaxseg.console.speaking import install_hint, say
 from jaxseg.types import StuckError, UserError
 
+_MOST, _END = 4_000, 1_000  # characters of an error that are shown, and of these the last
 # Errors of files and folders that the user named for which Python has no exception class.
 _OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO)
 
@@ -114,9 +115,19 @@ def report_error(error: BaseException, *, quiet: bool = False) -> int:
   if message is None:
     traceback.print_exception(error)
   elif not quiet:
-    say(f'error: {" ".join(message.splitlines())}', error=True)
+    say(f'error: {_bounded(" ".join(message.splitlines()))}', error=True)
   sys.stderr.flush()
   return 1 if message is None else 2
+
+
+def _bounded(text: str) -> str:
+  """Leaves out the middle of a long line, such as of a file without line breaks that a message quotes."""
+  left_out = len(text) - _MOST
+  return (
+    text
+    if left_out <= 0
+    else f'{text[: _MOST - _END]} [{left_out:,} characters left out] {text[-_END:]}'
+  )
 
 
 def _message(error: BaseException) -> str | None:

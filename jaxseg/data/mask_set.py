@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
-from jaxseg.data import cache, classlist, fingerprint, mask_files
+from jaxseg.data import cache, classlist, fingerprint, mask_colors, mask_files
 from jaxseg.data.classlist import ClassList
-from jaxseg.data.mask_files import Color, MaskSummary
+from jaxseg.data.mask_colors import KEY
+from jaxseg.data.mask_files import MaskSummary
 from jaxseg.data.pages import read_header
 from jaxseg.data.problems import abbreviate, read_all, warn_once
 from jaxseg.types import VOID, UserError
@@ -25,8 +26,6 @@ By = Literal['ids', 'colors', 'alpha']
 Seen = Literal['stored', 'shown']
 _MANY = 32  # inferred classes; of more ids most must be used, more colours are rejected
 _FEW = 4  # values of two-class masks, 1 and void among them
-_BLACK_AND_WHITE = {(0, 0, 0), (255, 255, 255)}
-_KEY = '--config.data.options.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Choice:
 
   def __post_init__(self):
     if self.threshold is not None and not 1 <= self.threshold <= 65535:
-      raise UserError(f'{_KEY}threshold={self.threshold}: from 1 to 65535 are allowed')
+      raise UserError(f'{KEY}threshold={self.threshold}: from 1 to 65535 are allowed')
 
 
 def inspect(
@@ -108,7 +107,7 @@ def _decided(
   if choice.threshold:
     names = ('background', 'foreground') if listed is None else listed.names
     if len(names) != 2:
-      raise UserError(f'{_KEY}threshold makes two classes, but {len(names)} are listed')
+      raise UserError(f'{KEY}threshold makes two classes, but {len(names)} are listed')
     two = listed or classlist.from_names(names)
     return dataclasses.replace(two, by=by, threshold=choice.threshold)
   if by == 'colors':
@@ -128,7 +127,7 @@ def _refuse_inverted(facts: Mapping[Path, MaskSummary]) -> None:
   if inverted and (len(inverted) < len(by_sign) or by_sign[inverted[0]].highest == 1):
     raise UserError(
       f'{len(inverted)} of {len(by_sign)} masks, such as {inverted[0]}, are TIFF that viewers show with 0 '
-      f'as white: {_KEY}white_is_zero=stored takes the numbers in the files, white_is_zero=shown what '
+      f'as white: {KEY}white_is_zero=stored takes the numbers in the files, white_is_zero=shown what '
       'viewers show'
     )
 
@@ -149,12 +148,12 @@ def _reading(facts: Mapping[Path, MaskSummary], listed: ClassList | None) -> By:
   if _only_alpha(facts):
     warn_once(['masks: only their opacity (alpha) differs, so it is read as the classes'])
     return 'alpha'
-  _refuse_hidden(facts)
+  mask_colors.refuse_hidden(facts)
   if listed is not None and listed.colors:
     return 'colors'
   if listed is None and not all(one.ids for one in facts.values()):
     return 'colors'
-  _refuse_palettes(facts, listed)
+  mask_colors.refuse_palettes(facts, listed)
   return 'ids'
 
 
@@ -165,50 +164,24 @@ def _only_alpha(facts: Mapping[Path, MaskSummary]) -> bool:
   if opaque and len(colors) > 1:
     raise UserError(
       f'in {len(opaque)} masks, such as {opaque[0]}, only the opacity (alpha) differs, and colours differ '
-      f'between files: {_KEY}read_by=alpha takes the opacity, read_by=colors the colours'
+      f'between files: {KEY}read_by=alpha takes the opacity, read_by=colors the colours'
     )
   return bool(opaque)
-
-
-def _refuse_hidden(facts: Mapping[Path, MaskSummary]) -> None:
-  """Rejects transparent pixels of a colour that opaque ones have too: they look different, and may be another class."""
-  if found := [(path, one.hidden[0]) for path, one in facts.items() if one.hidden]:
-    path, color = found[0]
-    raise UserError(
-      f'{len(found)} masks, such as {path}, have opaque and transparent pixels of one colour, {color}: save masks '
-      f'without transparency, or add {_KEY}read_by=colors or ids if transparent pixels are of the same class, '
-      'read_by=alpha if the opacity encodes the classes'
-    )
-
-
-def _refuse_palettes(facts: Mapping[Path, MaskSummary], listed: ClassList | None) -> None:
-  """Rejects ids whose colours differ between files, 1-bit ones included: either may encode the classes."""
-  first: dict[int, tuple[Color, Path]] = {}
-  remedy = 'with each class given its colour in the list, ' if listed else ''
-  for path, one in sorted(facts.items(), key=lambda item: item[1].kind != 'index'):
-    shows = one.kind == 'index' or one.highest == 1 and not one.white_is_zero
-    for number, color in zip(one.ids, one.colors, strict=False) if shows else ():
-      known, where = first.setdefault(number, (color, path))
-      if known != color and (one.kind == 'index' or {known, color} == _BLACK_AND_WHITE):
-        raise UserError(
-          f'the palettes of the masks differ: {number} is {known} in {where} and {color} in {path}; '
-          f'{_KEY}read_by=ids takes the numbers, {remedy}read_by=colors the colours'
-        )
 
 
 def _by_colors(
   facts: Mapping[Path, MaskSummary], listed: ClassList | None, choice: Choice
 ) -> ClassList:
   if choice.binary:
-    raise UserError(f'{_KEY}binary=True needs masks of 0 and 255, but these are read by colour')
+    raise UserError(f'{KEY}binary=True needs masks of 0 and 255, but these are read by colour')
   if listed is not None and listed.colors:
     if choice.read_by is None:
-      _refuse_equal_colors(facts)
+      mask_colors.refuse_equal_colors(facts)
     greys = {path: one.ids for path, one in facts.items() if one.kind == 'grey'}
     _refuse_soft(greys, sorted(set().union(*greys.values())), listed)
     return dataclasses.replace(listed, by=_of_greys(facts.values(), listed))
   if listed is not None:
-    raise UserError(f'{_KEY}read_by=colors needs the colour of each class: list them as name r g b')
+    raise UserError(f'{KEY}read_by=colors needs the colour of each class: list them as name r g b')
   colors = {
     color
     for one in facts.values()
@@ -221,7 +194,9 @@ def _by_colors(
       f'{path} is a mask of colours, and the set has {len(colors)}{"+" * (len(colors) > 1000)} of '
       "them: give each class its colour ('name r g b' in classes.txt), or save class indices"
     )
-  _refuse_edges(facts)
+  if choice.read_by is None:
+    mask_colors.refuse_greys(facts)
+  mask_colors.refuse_edges(facts)
   order = {color: i for i, color in enumerate(classlist.voc_palette(256))}
   if not colors <= order.keys():
     order = {color: i for i, color in enumerate(sorted(colors))}
@@ -233,31 +208,6 @@ def _by_colors(
     ]
   )
   return classlist.from_colors([f'color {r},{g},{b}' for r, g, b in chosen], chosen, void=void)
-
-
-def _refuse_equal_colors(facts: Mapping[Path, MaskSummary]) -> None:
-  """Rejects palettes that show two of a mask's indices alike, as those filled up with black do."""
-  for path, one in facts.items():
-    if one.kind == 'index' and len({*one.colors}) < len(one.colors):
-      color = max(one.colors, key=one.colors.count)
-      ids = [number for number, other in zip(one.ids, one.colors, strict=True) if other == color]
-      raise UserError(
-        f'the palette of {path} has one colour, {color}, for the indices {abbreviate(ids)}: {_KEY}read_by=ids takes the '
-        'numbers (255 is void), read_by=colors the colours'
-      )
-
-
-def _refuse_edges(facts: Mapping[Path, MaskSummary]) -> None:
-  """Rejects colours that mostly occur only at edges: they are blends, not classes."""
-  coloured = {path: one for path, one in facts.items() if one.kind == 'colour'}
-  colors = {color for one in coloured.values() for color in one.colors}
-  thin = colors - {color for one in coloured.values() for color in one.solid}
-  if 2 * len(thin) > len(colors):
-    path = next(p for p, one in coloured.items() if thin & set(one.colors))
-    raise UserError(
-      f'{len(thin)} of {len(colors)} colours of the masks, such as {min(thin)} in {path}, never fill 3 x 3 '
-      "pixels, as at soft edges: save masks without smoothing, or list the classes as 'name r g b'"
-    )
 
 
 def _of_greys(facts: Sequence[MaskSummary], listed: ClassList) -> Literal['colors', 'mixed']:
@@ -310,7 +260,7 @@ def _refuse_mixed(
     )
     listed = ', '.join([first.format('masks '), *(other.format('') for other in others)])
     raise UserError(
-      f'{listed}: {_KEY}binary=True reads {" and ".join(map(str, values))} as the object, binary=False '
+      f'{listed}: {KEY}binary=True reads {" and ".join(map(str, values))} as the object, binary=False '
       '255 as void'
     )
 
@@ -329,7 +279,7 @@ def _refuse_soft(
     path = max(ids_of, key=lambda p: len(ids_of[p]))
     raise UserError(
       f'{path} holds {len(ids_of[path])} values from {ids[0]} to {ids[-1]}, as soft edges of two '
-      f'classes do: {_KEY}threshold=128 makes the values from 128 on the second class'
+      f'classes do: {KEY}threshold=128 makes the values from 128 on the second class'
     )
 
 
@@ -344,7 +294,7 @@ def _inferred(ids: Sequence[int], two_valued: bool, num_classes: int | None) -> 
   if not 2 <= count <= 255 or (count > _MANY and len(classes) < count / 2):
     raise UserError(
       f'cannot tell the classes from mask ids {abbreviate(ids)}; {remedy} (grey values as colours: '
-      f"'name 127 127 127'), or, of soft edges, add {_KEY}threshold=128, which makes two classes"
+      f"'name 127 127 127'), or, of soft edges, add {KEY}threshold=128, which makes two classes"
     )
   warn_once([f'masks: {count} classes, the highest mask id + 1; {remedy} to name them'])
   return classlist.from_names([f'class {i}' for i in range(count)])

@@ -30,8 +30,9 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
   groups: dict[str, dict[str, list[str | None]]] = {}
   for path in list_files(root):
     name = PurePosixPath(path)
-    if name.suffix == '.txt' and name.stem.lower() in SPLIT_WORDS:
+    if name.suffix.lower() == '.txt' and name.stem.lower() in SPLIT_WORDS:
       groups.setdefault(str(name.parent), {})[path] = _named(root / path, tails)
+  every = [path for named in groups.values() for path in named]
   groups = {k: named for k, named in groups.items() if any(map(any, named.values()))}
   whole = [g for g in groups.values() if all(None not in named for named in g.values())]
   chosen = whole or list(groups.values())
@@ -41,6 +42,11 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     raise UserError(
       f'{root} has lists that divide its images differently: {shown}; keep those of one folder'
     )
+  if every and not found:
+    warn_once([f'{root}: {abbreviate(every)} name no image that is read here: they divide nothing'])
+  for path, named in chosen[0].items() if found else ():
+    if lost := named.count(None):
+      warn_once([f'{root / path}: {lost} of {len(named)} lines name no image that is read here'])
   return (found[0], list(chosen[0])) if found else ({}, [])
 
 

@@ -127,12 +127,19 @@ def write(result: dict[str, Any], file: Path, class_names: Sequence[str]) -> dic
   picture = file.with_name(f'{file.stem}_confusion.png')
   with writing(file):
     files.own_folder(file.parent)
-    files.write_text(file, json.dumps(result, indent=2) + '\n')
+    files.write_text(file, json.dumps(_without_nan(result), indent=2) + '\n')
     title = ', '.join(filter(None, (result['split'], result['mode'])))
     if 'confusion' in result:
       with files.new_file(picture) as part:
         save_confusion(part, np.array(result['confusion']), class_names, title=title)
   return result
+
+
+def _without_nan(value: Any) -> Any:
+  """Returns a value with None for nan, which is no JSON: scores where nothing is labelled."""
+  if isinstance(value, dict):
+    return {key: _without_nan(item) for key, item in value.items()}
+  return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _earlier_scores(file: Path, result: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def open_runs(workdirs: Workdirs) -> list[Run]:
   """Opens runs that will predict together.
 
   Raises:
-    UserError: no run, a run given twice, or runs that differ in task, classes, channels or dtype.
+    UserError: no run, a run given twice, a network of other classes than its run names, or runs that differ in
+      task, classes, channels or dtype.
   """
   alone = isinstance(workdirs, (str, os.PathLike)) or not isinstance(workdirs, Iterable)
   several = [workdirs] if alone else list(workdirs)
@@ -44,6 +45,12 @@ def open_runs(workdirs: Workdirs) -> list[Run]:
   if len({files.absolute(path) for path in paths}) < len(paths):
     raise UserError('a folder is given twice: give each run once')
   runs = [Run(path, load_experiment(path), load_classes(path)) for path in paths]
+  for run in runs:
+    if len(run.classes.names) != run.experiment.settings.num_classes:
+      raise UserError(
+        f'{run.path}: classes.json names {len(run.classes.names)} classes, and the network has '
+        f'{run.experiment.settings.num_classes}: restore the file'
+      )
   for run in runs[1:]:
     for what, value_of in (
       ('the task', lambda r: r.task),
@@ -60,12 +67,21 @@ def open_runs(workdirs: Workdirs) -> list[Run]:
 
 
 def check_same_images(runs: Sequence[Run], sources: Sequence[Any], split: str) -> None:
-  """Refuses splits that differ: an ensemble would be scored on images that some of its runs trained on.
+  """Refuses splits that differ, or are read differently.
+
+  An ensemble would be scored on images that some of its runs trained on, or never see so.
 
   Raises:
     UserError: names two runs.
   """
   for run, source in zip(runs[1:], sources[1:], strict=True):
+    for key in ('image_size', 'percentiles'):
+      here, first = (getattr(r.experiment.data, key) for r in (run, runs[0]))
+      if here != first:
+        raise UserError(
+          f'{run.path} has data.{key}={here}, {runs[0].path} has {first}: runs are scored together on images that '
+          'all read alike'
+        )
     if _images_of(run, source) != _images_of(runs[0], sources[0]):
       raise UserError(
         f'{run.path} and {runs[0].path} have different images in {split}, so one may have trained on '
