@@ -190,7 +190,7 @@ def test_a_data_folder_on_a_dead_disk(never, monkeypatch):
   class Dead(type(Path())):
     is_dir = never
 
-  monkeypatch.setattr(archives.files, 'place', Dead)
+  monkeypatch.setattr(archives.files, 'to_path', Dead)
   assert 'with /mnt/dead under way' in stuck_in(lambda: archives.data_root('/mnt/dead'))
 
 
