@@ -1,6 +1,6 @@
 """Images: from a page of a file to the network's input, and to the encoded form in records.
 
-An image is what viewers show, in its own values: upright, palette indices and CMYK as RGB, fewer
+An image is what viewers show, in its own values: upright, palette indices and CMYK (not in TIFF, whose bands stay) as RGB, fewer
 than 8 bits scaled to 0..255, inverted if the file says that 0 is white, and otherwise as stored in
 the file. It keeps its dtype, one of TYPES; nothing is ever scaled to 8 bits.
 """
