@@ -99,21 +99,21 @@ class Options:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags for averaging and tiling; their defaults are those of Options."""
-  add, whole = parser.add_argument, console.integer
+  add, integer = parser.add_argument, console.integer
   scales, methods = console.list_of(console.number(*SCALES)), ('probabilities', 'logits')
   add('--scales', type=scales, help="average these; default: the config's")
   add('--flip', action='store_true', help='average with the image mirrored left to right')
   add('--flip_by', choices=methods, help='average these, or add logits')
-  add('--rotations', type=whole(1, MOST), help='average this many rotations (U-Net: 7)')
-  add('--samples', type=whole(0, MOST), help='Monte-Carlo dropout: average this many draws')
+  add('--rotations', type=integer(1, MOST), help='average this many rotations (U-Net: 7)')
+  add('--samples', type=integer(0, MOST), help='Monte-Carlo dropout: average this many draws')
   add('--tile', type=console.size, help='input size of tiles; default: only beyond 4 megapixels')
   add_temperature(parser)
   add('--tile_step', type=console.size, help='distance of tiles; default: half, or what joins')
   add('--windows', choices=('gaussian', 'even'), help='what tiles count for')
   longer = 'resize so that the longer side is this times the scale'
-  add('--long_side', type=whole(0, LONGEST), help=longer)
+  add('--long_side', type=integer(0, LONGEST), help=longer)
   specks = 'remove parts of a class with fewer pixels from the mask'
-  add('--min_area', type=whole(1, sys.maxsize), help=specks)
+  add('--min_area', type=integer(1, sys.maxsize), help=specks)
   parser.set_defaults(**{f.name: f.default for f in dataclasses.fields(Options)})
 
 

@@ -246,8 +246,8 @@ def _begins_with_box(shares: Sequence[float]) -> bool:
   """Whether the first numbers are a box's centre, width and height, followed by the polygon in it."""
   x, y, width, height, *corners = shares
   box = min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2])
-  settings = x - width / 2, y - height / 2, x + width / 2, y + height / 2
-  return all(abs(a - b) < _NEAR for a, b in zip(box, settings, strict=True))
+  announced = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+  return all(abs(a - b) < _NEAR for a, b in zip(box, announced, strict=True))
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
