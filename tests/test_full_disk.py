@@ -84,7 +84,7 @@ def predictions(**wanted):
   predictor = SimpleNamespace(experiment=make_experiment(), classes=CLASSES)
   predictor.options = SimpleNamespace(samples=0)
   predictor.bands, predictor.predict = lambda image: [band], lambda image: vars(band)
-  predictor.comes_in_bands = lambda size: False
+  predictor.comes_in_bands, predictor.cleaned = lambda size: False, lambda mask: mask
   image = Path(sys.argv[3], 'a.png')
   Image.fromarray(NOISE).save(image)
   fill_the_disk()
