@@ -14,13 +14,12 @@ from jaxseg.models.mask_rcnn import Model
 from jaxseg.nn.layers import BatchNorm
 from jaxseg.pretrained import convert, flatten
 from jaxseg.tasks.instance import Task
-from jaxseg.train.devices import parallel
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_train_step
 from jaxseg.types import UserError
 from tests.networks import abstract, size
 from tests.test_nn_masks import paste
-from tests.test_parallel import PREPROCESS
+from tests.test_parallel import PREPROCESS, wrappers
 
 TINY = dict(
   width=4,
@@ -152,13 +151,8 @@ TX = optax.adam(optax.cosine_decay_schedule(5e-3, 80))
 
 @functools.cache
 def program(place):
-  """A wrapper (one device, pmap over two, a mesh of two) and its step, compiled once for all tests."""
-  one, *two = jax.local_devices()[:2]
-  wrapper = (
-    parallel.Pmap([one]),
-    parallel.Pmap([one, *two]),
-    parallel.build('mesh', 'data:2', batch_size=2),
-  )[place]
+  """One of `wrappers`, and its step, compiled once for all tests."""
+  wrapper = wrappers()[place]
   axis = wrapper.axis_name
   model = Model(2, **TINY, norm=partial(BatchNorm, axis_name=axis))
   return wrapper, wrapper.wrap_train(
@@ -234,9 +228,10 @@ def test_images_without_objects_and_with_a_crowd_cost_no_boxes_and_stay_finite()
 
 
 @pytest.mark.parametrize('place', [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_one_device_and_two_agree_where_nothing_is_drawn(place):
+def test_one_device_and_eight_agree_where_nothing_is_drawn(place):
   """TINY samples all that there is; where it may not, devices draw other samples, by design."""
-  (state, seen), (other, theirs) = steps(0, 1), steps(place, 1)
+  eight = partial(batch_of, count=8)
+  (state, seen), (other, theirs) = (steps(where, 1, eight) for where in (0, place))
   for name, value in seen[0].items():
     np.testing.assert_allclose(theirs[0][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
   for name, leaf in flatten(state.batch_stats).items():
