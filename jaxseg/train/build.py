@@ -29,7 +29,7 @@ from jaxseg.data.views import Resized, Stretched
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.nn.precision import at_precision
 from jaxseg.nn.preprocessing import Preprocessing
-from jaxseg.train import machine
+from jaxseg.train import allocator, machine
 from jaxseg.train.optim import Optim
 from jaxseg.train.options import EvalOptions, InitOptions, LogOptions
 from jaxseg.train.run_folder import load_config
@@ -304,7 +304,7 @@ def load_experiment(workdir: str | Path) -> Experiment:
 
 
 def set_up_jax(settings: Settings) -> None:
-  """Sets the number of CPU devices, the persistent compile cache and, on request, determinism.
+  """Sets the number of CPU devices, the allocator, the compile cache and, on request, determinism.
 
   XLA runs many operations of a training step on one core; one device per core keeps all busy.
   """
@@ -312,6 +312,7 @@ def set_up_jax(settings: Settings) -> None:
     jax.config.update('jax_num_cpu_devices', settings.cpu_devices or len(os.sched_getaffinity(0)))
   except RuntimeError:  # JAX has already initialised its devices
     pass
+  allocator.keep_freed_memory()
   if settings.deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get(
     'XLA_FLAGS', ''
   ):
