@@ -64,8 +64,6 @@ def test_what_is_not_written_in_torch():
     torch_side.build_network(make_experiment('model.up=bilinear'))
   with pytest.raises(UserError, match="has loss='softmax' only"):
     torch_side.build_network(make_experiment(loss=dict(name='softmax_dice')))
-  with pytest.raises(UserError, match="only, not 'softmax', ohem"):
-    torch_side.build_network(make_experiment(loss=dict(ohem=0.7)))
   with pytest.raises(UserError, match='no mine in PyTorch: it has fcn, segnet'):
     torch_side.import_module('mine')
 

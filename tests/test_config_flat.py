@@ -172,3 +172,16 @@ def test_every_transform_in_the_order_of_version_01():
 )
 def test_transforms_that_depend_on_one_another(on, steps):
   assert flat.nested(FLAT | on)['augment'] == steps
+
+
+def test_options_since_left_out_matter_only_if_a_run_used_them():
+  off = {
+    'name': 'softmax',
+    'ohem': 0.0,
+    'ohem_kept': 0.0625,
+    'tversky_prices': (0.3, 0.7),
+    'lovasz': 0.0,
+  }
+  assert flat.without_left_out({'loss': off, 'seed': 1}) == {'loss': {'name': 'softmax'}, 'seed': 1}
+  used = {'seed': 1, 'loss': {**off, 'ohem': 0.7}}
+  assert flat.without_left_out(used) == used

@@ -180,6 +180,12 @@ def test_a_fitted_temperature_is_kept_for_its_mode_and_step(pair, tmp_path, caps
     evaluate.fit_temperature(deep, split='train')
 
 
+def test_a_temperature_is_not_fitted_on_training_images_by_default(tmp_path):
+  run = make_workdir(tmp_path / 'run', make_experiment('eval_split=train', model=SHALLOW))
+  with pytest.raises(UserError, match='was trained on train'):
+    evaluate.fit_temperature(run)
+
+
 def folds(folder, names=('one', 'two')):
   """Workdirs whose validation images differ: of own folders, with four images each."""
   workdirs = []

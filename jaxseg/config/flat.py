@@ -1,4 +1,4 @@
-"""Converts runs saved by jaxseg 0.1, whose configs have all keys on one level."""
+"""Converts the configs of runs saved before: by jaxseg 0.1 all keys on one level, later options since left out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +20,7 @@ _RENAMED = {
 }
 _SCORE = (('absent', 'skip'), ('f_scores', {}))  # keys with their defaults
 _OBJECTS = ('max_instances', 'max_layers', 'min_area')  # of the task 'instance'
+_LEFT_OUT = ('label_smoothing', 'focal_gamma', 'ohem', 'tversky', 'lovasz')  # of the loss, 0 is off
 _TRANSFORMS = {
   'resize': 'resize.scale',
   'short_side': 'short_side.sides',
@@ -94,6 +95,15 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     config['eval']['mirror_border'] = False
   moved = {*NEW_NAMES, 'model', 'loss'}
   return {k: v for k, v in flat.items() if k not in moved} | config
+
+
+def without_left_out(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the config without the loss's former options if all were off; else as it is, to be refused."""
+  loss = config.get('loss') or {}
+  if any(loss.get(key) for key in _LEFT_OUT):
+    return dict(config)
+  former = (*_LEFT_OUT, 'ohem_kept', 'tversky_prices')
+  return {**config, 'loss': {k: v for k, v in loss.items() if k not in former}}
 
 
 def _steps(flat: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxseg.data import cache
 from jaxseg.data.problems import BadFiles, abbreviate
+from jaxseg.data.source import file_name
 from jaxseg.data.statistics import LabelHistogram, label_histogram
 from jaxseg.types import UserError
 
@@ -67,9 +68,8 @@ def check(*sources, cache_dir: str | None = None) -> list[str]:
 
 def invalid_files(source, histogram: LabelHistogram) -> list[str]:
   """Returns a line for each file with ids that are neither a class nor void."""
-  name = getattr(source, 'file_name', None) or (lambda i: source[i]['file_name'])
   return [
-    f'{source.split}: {name(i)}: label ids {abbreviate(ids, _SHOWN)} are not among the {source.num_classes} '
+    f'{source.split}: {file_name(source, i)}: label ids {abbreviate(ids, _SHOWN)} are not among the {source.num_classes} '
     f'classes (0..{source.num_classes - 1}, 255 is void)'
     for i, ids in histogram.invalid.items()
   ]

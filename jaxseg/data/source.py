@@ -30,6 +30,12 @@ _PNG_SIZE = 16  # bytes before width and height in a PNG
 _NOT_PICTURES = ('file_name', 'weight_unit', 'objects')
 
 
+def file_name(source: Any, index: int) -> str:
+  """Returns an example's file name, if possible without reading the example."""
+  read = getattr(source, 'file_name', None)
+  return str(read(index) if read else source[index]['file_name'])
+
+
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
   """A dataset's properties, known without opening a file.

@@ -182,8 +182,8 @@ def fit_temperature(
   start, runs, options = time.perf_counter(), open_runs(workdirs), options or Options()
   if options.temperature != 1:
     raise UserError('--fit_temperature looks for what --temperature gives: leave one of them out')
-  trained = [run for run in runs if run.experiment.data.train_split == split]
-  if trained:
+  split = split or runs[0].experiment.settings.eval_split
+  if trained := [run for run in runs if run.experiment.data.train_split == split]:
     raise UserError(
       f'{trained[0].path} was trained on {split}: fit the temperature on another split'
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
+from jaxseg.data.source import file_name
 from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment, load_experiment
 from jaxseg.train.run_folder import Classes, load_classes
@@ -110,8 +111,7 @@ def _images_of(run: Run, source: Any) -> Any:
 
 
 def _names(source: Any) -> Iterator[str]:
-  name = getattr(source, 'file_name', None) or (lambda i: source[i]['file_name'])
-  return (str(name(i)) for i in range(len(source)))
+  return (file_name(source, i) for i in range(len(source)))
 
 
 def mode_of(runs: Sequence[Run], options: Options) -> str:

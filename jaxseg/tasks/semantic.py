@@ -1,7 +1,6 @@
 """Semantic segmentation: losses, predictions, score and pictures."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
@@ -24,8 +23,6 @@ from jaxseg.types import VOID, Array, Batch, Losses, Outputs, UserError
 
 Loss = Literal['softmax', 'sigmoid', 'softmax_dice']
 Normalize = Literal['weights', 'pixels', 'sum']
-_OF_PIXELS = ('label_smoothing', 'focal_gamma', 'ohem', 'ohem_kept')  # of the softmax cross-entropy
-_OF_SOFTMAX = (*_OF_PIXELS[:-1], 'tversky', 'lovasz')  # options that are off at 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +33,8 @@ class Task:
     num_classes: classes in the labels, 2 for 'sigmoid'.
     name: 'softmax'; 'sigmoid', one output channel, the log-odds of class 1; 'softmax_dice', softmax
       cross-entropy + (1 - soft Dice), as two terms; or the dotted path of a user's function with the
-      signature of `losses.softmax_cross_entropy`.
+      signature of `losses.softmax_cross_entropy`, and an attribute `weights_from_labels = True` if its
+      weights do not depend on the logits, which accumulation requires.
     normalize: divisor of the cross-entropy over the global batch: 'weights', the sum of the valid
       pixels' weights; 'pixels', their number (SegNet's Caffe loss); 'sum', 1 (FCN's, U-Net's). Soft
       Dice is always a mean over images and classes.
@@ -44,10 +42,6 @@ class Task:
       has to be computed from the training data first.
     pixel_weights: whether to multiply by batch['weight'] too (U-Net's weight map).
     aux_weight: factor of the cross-entropy of outputs['aux_logits'], if a network has them.
-    label_smoothing, focal_gamma, ohem, ohem_kept: of the softmax cross-entropy, see there; 0 is off.
-    tversky: factor of the term 1 - Tversky index, a mean over images and classes.
-    tversky_prices: its weights of false positives and false negatives.
-    lovasz: factor of the term Lovasz-softmax, a mean over images.
   """
 
   num_classes: int
@@ -56,13 +50,6 @@ class Task:
   class_weights: tuple[float, ...] | Literal['median_frequency'] | None = None
   pixel_weights: bool = False
   aux_weight: float = within(0, 1e6, default=0.4)
-  label_smoothing: float = within(0, 1, default=0.0)
-  focal_gamma: float = within(0, 100, default=0.0)
-  ohem: float = within(0, 1, default=0.0)
-  ohem_kept: float = within(0, 1, default=1 / 16)
-  tversky: float = within(0, 1e6, default=0.0)
-  tversky_prices: tuple[float, float] = within(0, 1e6, default=(0.3, 0.7))
-  lovasz: float = within(0, 1e6, default=0.0)
   headline: ClassVar[str] = 'mean_iou'
   maps: ClassVar[bool] = True
   takes_extent: ClassVar[bool] = False
@@ -82,11 +69,6 @@ class Task:
       raise UserError(
         f"config.loss.name='sigmoid' is for 2 classes, got {self.num_classes}; use 'softmax'"
       )
-    wrong = [key for key in _OF_SOFTMAX if getattr(self, key)]
-    if wrong and self.name not in ('softmax', 'softmax_dice'):
-      raise UserError(
-        f"config.loss.{wrong[0]} belongs to the softmax: use config.loss.name='softmax', not {self.name!r}"
-      )
     if self.class_weights is not None and not isinstance(self.class_weights, str):
       weights = tuple(float(weight) for weight in self.class_weights)
       right = len(weights) == self.num_classes and all(0 <= w < math.inf for w in weights)
@@ -104,7 +86,9 @@ class Task:
 
   @property
   def weights_from_labels(self) -> bool:
-    return not self.ohem  # which selects pixels by their predictions
+    if '.' not in self.name:
+      return True
+    return getattr(parts.own_function(self.name, 'loss'), 'weights_from_labels', False)
 
   def model_inputs(self, batch: Batch) -> dict[str, Array]:
     del batch
@@ -118,21 +102,14 @@ class Task:
       batch: 'label' integers [b, h, w], h >= h'; 'weight' float [b, h, w] if pixel_weights.
 
     Returns:
-      'xent' (for a user's loss, the function's name); if enabled 'dice', 'tversky' and 'lovasz'; the
-      first again under 'aux/'. Sums are already multiplied by their factors.
+      'xent' (for a user's loss, the function's name); 'dice' if enabled; the first again under 'aux/',
+      its sum already multiplied by its factor.
     """
     name_of_first = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
     logits = _by_class(outputs['logits'])
     terms = {name_of_first: self._cross_entropy(logits, batch)}
-    alpha, beta = self.tversky_prices
-    for name, factor, loss in (
-      ('dice', float(self.name == 'softmax_dice'), losses.soft_dice),
-      ('tversky', self.tversky, functools.partial(losses.soft_tversky, alpha=alpha, beta=beta)),
-      ('lovasz', self.lovasz, losses.lovasz_softmax),
-    ):
-      if factor:
-        total, weight = loss(logits, align(batch['label'], logits))
-        terms[name] = (factor * total, weight)
+    if self.name == 'softmax_dice':
+      terms['dice'] = losses.soft_dice(logits, align(batch['label'], logits))
     if self.aux_weight and outputs.get('aux_logits') is not None:
       aux = _by_class(outputs['aux_logits'])
       total, weight = self._cross_entropy(aux, batch)
@@ -199,11 +176,8 @@ class Task:
     if self.name == 'sigmoid':
       total, weight = losses.sigmoid_cross_entropy(logits[..., 0], label, **options)
     else:
-      loss = losses.softmax_cross_entropy
-      if '.' in self.name:
-        loss = parts.own_function(self.name, 'loss')
-      else:
-        options |= {key: getattr(self, key) for key in _OF_PIXELS}
+      own = '.' in self.name
+      loss = parts.own_function(self.name, 'loss') if own else losses.softmax_cross_entropy
       total, weight = loss(logits, label, **options)
     if self.normalize == 'pixels':
       count = jnp.sum(losses.is_valid(label, self.num_classes), dtype=jnp.int32)

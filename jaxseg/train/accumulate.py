@@ -28,8 +28,9 @@ def accumulated(
   """
   if not task.weights_from_labels:
     raise UserError(
-      f'accumulate={count}: the weights of this loss depend on predictions (proposals, or '
-      'loss.ohem), so micro-batches would not equal one batch; set accumulate=1 and batch_size to what fits'
+      f'accumulate={count}: the weights of this loss depend on predictions, so micro-batches would not '
+      'equal one batch; set accumulate=1 and batch_size to what fits (a loss of your own whose weights '
+      'depend on labels only says so by an attribute, my_loss.weights_from_labels = True)'
     )
 
   def weights_of(params, batch_stats, batch, key) -> dict[str, Array]:

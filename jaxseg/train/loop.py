@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from jaxseg.console import detach_terminal, duration
+from jaxseg.data.source import file_name
 from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts
 from jaxseg.train.journal import Journal, NoJournal
@@ -130,7 +131,7 @@ class Loop:
     return 0 < self._experiment.eval.patience <= self._since_best
 
   def _check_last_step(self) -> None:
-    """Waits for the last step's metrics; raises on invalid labels or a non-finite loss, naming the files."""
+    """Waits for the last step's metrics; raises on invalid labels or a non-finite loss."""
     if not self._unchecked:
       return
     (step, metrics, index), self._unchecked = self._unchecked, None
@@ -140,9 +141,8 @@ class Loop:
     self._skipped, in_a_row = values.pop('skipped', 0.0), int(values.pop('skipped_in_a_row', 1))
     if values['invalid']:
       raise hosts.SharedError(
-        f'step {step}: {int(values["invalid"])} pixels carry labels outside the '
-        f'{self._experiment.settings.num_classes} classes, in one of '
-        f'{hosts.gather(index).tolist()} of {self._experiment.data.name}'
+        f'step {step}: {int(values["invalid"])} labels are outside the '
+        f'{self._experiment.settings.num_classes} classes, in one of {self._file_names(hosts.gather(index))}'
       )
     if values['finite']:
       self._window.append(values)
@@ -162,7 +162,7 @@ class Loop:
     )
 
   def _file_names(self, index: np.ndarray) -> str:
-    return ', '.join(str(self._source[int(i)]['file_name']) for i in index)
+    return ', '.join(file_name(self._source, int(i)) for i in index)
 
   def _log(self, step: int, last: int, clock: _Clock) -> None:
     seconds, waiting, steps = clock.lap()

@@ -273,6 +273,6 @@ def checked_config(saved: Any) -> dict[str, Any]:
     ValueError, LookupError, TypeError, AttributeError, RecursionError: invalid.
   """
   config = configs.plain(saved)
-  config = flat.nested(config) if flat.is_flat(config) else config
+  config = flat.nested(config) if flat.is_flat(config) else flat.without_left_out(config)
   configs.settings(config)
   return config
