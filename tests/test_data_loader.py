@@ -10,7 +10,7 @@ from jaxseg.data import loader, transforms
 from jaxseg.data.frame import Frame
 from jaxseg.data.hiding import CopyPaste
 from jaxseg.data.objects import Objects
-from jaxseg.data.views import Remembered
+from jaxseg.data.views import Cached
 from jaxseg.types import SizeRule, UserError
 
 BY_FOUR = Frame(SizeRule(multiple=4))
@@ -271,7 +271,7 @@ def test_a_source_that_knows_its_sizes_is_not_read_for_them():
 
 
 def test_what_is_remembered_gives_the_same_batches_to_many_threads():
-  kept = Remembered(images(7))
+  kept = Cached(images(7))
   assert_same(take(12, kept, num_threads=8), take(12, images(7), num_threads=0))
   assert kept.held_bytes == 7 * 20 * 30 * 4
 

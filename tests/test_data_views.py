@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import contrast, geometry
-from jaxseg.data.views import Remembered, Resized, Stretched
+from jaxseg.data.views import Cached, Resized, Stretched
 from jaxseg.export import run
 
 
@@ -52,7 +52,7 @@ def test_labels_by_shares():
 def test_passes_on_what_it_does_not_change():
   resized = Resized(_source(), (2, 3))
   assert len(resized) == 2 and resized.num_classes == 2 and resized.split == 'val'
-  assert resized.size(1) == (2, 3) and Remembered(resized).size(0) == (2, 3)
+  assert resized.size(1) == (2, 3) and Cached(resized).size(0) == (2, 3)
   assert resized.identity != Resized(_source(), (3, 2)).identity
   assert pickle.loads(pickle.dumps(resized))[1]['label'].shape == (2, 3)
   assert not isinstance(getattr(resized, 'file_name', None), types.MethodType)
@@ -120,7 +120,7 @@ class _Counted(_Source):
 
 def test_what_is_remembered_is_read_once():
   source = _Counted(6)
-  kept = Remembered(source)
+  kept = Cached(source)
   for _ in range(3):
     assert [kept[i]['file_name'] for i in range(6)] == list(range(6))
   assert source.reads == [1] * 6 and len(kept) == 6 and kept.num_classes == 2
@@ -137,7 +137,7 @@ def test_what_is_remembered_is_read_once():
 
 def test_what_is_beyond_the_bound_is_read_again():
   source = _Counted(6)
-  kept = Remembered(source, 2 * 20 * 30 * 4 + 10)
+  kept = Cached(source, 2 * 20 * 30 * 4 + 10)
   for _ in range(2):
     for i in range(6):
       assert kept[i]['file_name'] == i

@@ -16,7 +16,7 @@ from jaxseg.draw.labels import heat
 from jaxseg.predict import coco_json, job
 from jaxseg.predict.ensemble import load
 from jaxseg.predict.inputs import InputImage, header_size, list_items, plan_outputs, read_image
-from jaxseg.predict.job import Outputs, predict_files
+from jaxseg.predict.job import OutputFiles, predict_files
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.train.evaluator import Evaluator
@@ -199,7 +199,7 @@ def test_nothing_is_overwritten_without_being_told(workdir, tmp_path, monkeypatc
   out = tmp_path / 'o'
   out.mkdir()
   (out / 'a_overlay.png').write_text('mine')
-  wanted = Outputs(overlay=True)
+  wanted = OutputFiles(overlay=True)
   monkeypatch.setattr(job, '_Job', None)  # nothing may run
   with pytest.raises(
     UserError, match=r'a_overlay\.png already exists.*--skip_existing.*--overwrite'
@@ -378,7 +378,9 @@ def test_predictions_of_twelve_sizes_are_those_that_evaluation_scores(task, tmp_
   loaded = load(run)
   sized = dataclasses.replace(experiment, eval=dataclasses.replace(experiment.eval, batch_size=3))
   Evaluator(sized, source, Keeper).score(loaded.variables)
-  predict_files(run, tmp_path / 'in', tmp_path / 'out', outputs=Outputs(probabilities=Keeper.maps))
+  predict_files(
+    run, tmp_path / 'in', tmp_path / 'out', outputs=OutputFiles(probabilities=Keeper.maps)
+  )
   assert len(kept) == 12 and any(len(np.unique(one['mask'])) > 1 for one in kept.values())
   for stem, scored in kept.items():
     np.testing.assert_array_equal(read(tmp_path / 'out' / f'{stem}.png')[1], scored['mask'])
@@ -460,7 +462,7 @@ def test_large_images_are_written_from_tiles(workdir, predictor, tmp_path):
     workdir,
     tmp_path / 'big.png',
     tmp_path / 'o',
-    outputs=Outputs(probabilities=True, uncertainty=True),
+    outputs=OutputFiles(probabilities=True, uncertainty=True),
     options=options,
   )
   tiled = predictor.replace(tile=(32, 32), tile_step=(16, 16), flip=True)

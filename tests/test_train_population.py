@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxseg import config as configs
-from jaxseg.data.views import Remembered
+from jaxseg.data.views import Cached
 from jaxseg.nn.layers.norm import BatchNorm
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.predict import evaluate
@@ -148,7 +148,7 @@ def test_segnet_asks_for_it(variant):
 
 def test_a_checkpoint_holds_the_pass_of_its_own_parameters(straight):
   experiment = build.experiment(tiny())
-  passing = PopulationPass(experiment, Remembered(experiment.source('train')))
+  passing = PopulationPass(experiment, Cached(experiment.source('train')))
   for step in (1, 2, 4):  # 1 was saved without an evaluation
     variables, _ = load_variables(straight, str(step))
     again = passing(variables)

@@ -51,7 +51,7 @@ def main(parser: console.Parser) -> None:
     step=flags.step,
     overwrite=flags.overwrite,
     skip_existing=flags.skip_existing,
-    outputs=job.Outputs(flags.overlay, flags.probabilities, flags.uncertainty),
+    outputs=job.OutputFiles(flags.overlay, flags.probabilities, flags.uncertainty),
     options=options.from_flags(flags),
   )
   if bad:

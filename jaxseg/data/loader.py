@@ -4,14 +4,14 @@ The path of a batch from the files to the loss:
 
   datasets/NAME.py     lists the raw files of a split and reads one example of them
   data/records.py      builds the cache of records once, then decodes example i on request
-  data/views.py        Resized gives all one size (data.image_size); Remembered keeps examples in memory
-  data/transforms.py   the config's augmentation, then what the task adds (data/objects.py)
+  data/views.py        Resized gives all one size (data.image_size), Stretched one contrast; Cached keeps
+                       examples in memory. train/train.py, `_load_data`, stacks these sources
   data/order.py        chooses the next example
-  here                 `train_batches` gives each its random generator, `_stack` collects b of them in
-                       arrays [b, h, w, ...], Grain's threads prefetch some batches, and `Batches`
-                       waits for them, up to `timeout`
-  train/loop.py        takes the next batch, shards it over the devices (pmap copies it when called, a
-                       mesh at once; none is copied ahead) and calls
+  data/augment.py      reads it and applies the config's augmentation (data/transforms.py), then what the
+                       task adds (data/objects.py), with a random generator of its own
+  here                 `train_batches`: `_stack` collects b of them in arrays [b, h, w, ...], Grain's
+                       threads prefetch some batches, and `Batches` waits for them, up to `timeout`
+  train/loop.py        takes the next batch, shards it over the devices and calls
   train/step.py        nn/preprocessing.py -> models/NAME.py -> losses of tasks/NAME.py
 
 In evaluation data/frame.py pads whole images instead of the transforms. Nothing here depends on JAX:
@@ -177,7 +177,7 @@ def eval_batches(
   Images are grouped by that size in the order of `indices`, so that a network is compiled once per
   size; a group's last batch is padded with black images. Every host computes the same list of batches
   and loads its own slice of each, so that all run the same programs in the same order. Sizes come from
-  `source.size(i)` if it exists (as in `Remembered`), else each image is read once more; batch_size 1
+  `source.size(i)` if it exists (as in `Cached`), else each image is read once more; batch_size 1
   needs no sizes.
 
   Args:

@@ -82,7 +82,7 @@ class Stretched(_View):
     return f'{self._source.identity}|{self._percentiles}'
 
 
-class Remembered(_View):
+class Cached(_View):
   """Caches examples in memory, so that a set that fits is decoded once.
 
   Thread-safe. The returned arrays are read-only: a transform that wrote into one would corrupt all

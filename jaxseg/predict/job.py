@@ -52,8 +52,8 @@ PROBABILITY = np.dtype('<f2')
 
 
 @dataclasses.dataclass(frozen=True)
-class Outputs:
-  """Outputs beside the masks; `instances` if predictions have detections."""
+class OutputFiles:
+  """Which files are written beside the masks."""
 
   overlay: bool = False
   probabilities: bool = False
@@ -86,7 +86,7 @@ def predict_files(
   output: str | Path,
   *,
   step: str = 'best',
-  outputs: Outputs = Outputs(),
+  outputs: OutputFiles = OutputFiles(),
   options: Options | None = None,
   overwrite: bool = False,
   skip_existing: bool = False,
@@ -96,7 +96,7 @@ def predict_files(
   Args:
     workdirs: of the trained network, or of several whose probabilities are averaged.
     source, output: the images, and the folder for the results, created if absent.
-    step, outputs, options: see ensemble.load, Outputs, Options.
+    step, outputs, options: see ensemble.load, OutputFiles, Options.
     overwrite: replace existing files.
     skip_existing: keep existing files, and predict only images that lack some.
 
@@ -150,7 +150,9 @@ def _category_ids(run: Run) -> Sequence[int | str]:
   return ids if len(ids) == count else range(count)
 
 
-def _is_done(item: InputImage, folder: Path, outputs: Outputs, log: coco_json.Log | None) -> bool:
+def _is_done(
+  item: InputImage, folder: Path, outputs: OutputFiles, log: coco_json.Log | None
+) -> bool:
   """Whether all outputs of an image exist."""
   paths = (folder / f'{item.stem}{ending}' for ending in outputs.endings)
   return (log is None or item.stem in log.results) and all(path.exists() for path in paths)
@@ -190,7 +192,7 @@ class _Job:
     self,
     predictor: BasePredictor,
     folder: Path,
-    outputs: Outputs,
+    outputs: OutputFiles,
     log: coco_json.Log | None = None,
     existing: Literal['replace', 'keep', 'refuse'] = 'refuse',
   ):

@@ -1,4 +1,4 @@
-"""Turns a config into one frozen `Experiment` of the parts it names; no later code sees a config.
+"""Turns a config into one frozen `Experiment` of the parts it names.
 
 Shared by training, evaluation and prediction, so that a run is evaluated exactly as it was trained.
 """

@@ -1,6 +1,6 @@
 """Training, from a config to a trained workdir; the same call again resumes, bit for bit.
 
-Read `_train` top to bottom: data, network and step, run folder and initial state, journal, loop. A
+Read `_train` top to bottom: run folder, data, network, initial state, step, journal, loop. A
 `hosts.together()` block succeeds on every host or fails on every host.
 """
 
@@ -19,7 +19,7 @@ from jaxseg import config as configs
 from jaxseg.console import Progress
 from jaxseg.data import label_check, threads
 from jaxseg.data.loader import train_batches
-from jaxseg.data.views import Remembered
+from jaxseg.data.views import Cached
 from jaxseg.train import batch_shape, budget, build, machine, memory, run_data
 from jaxseg.train.build import Experiment
 from jaxseg.train.checkpoint import Checkpoints
@@ -177,7 +177,7 @@ class _Data:
 def _load_data(experiment: Experiment) -> _Data:
   limit = experiment.data.memory_mb << 20
   train, evaluation = (
-    Remembered(experiment.source(split), limit)
+    Cached(experiment.source(split), limit)
     for split in (experiment.data.train_split, experiment.settings.eval_split)
   )
   labels = label_check.check(train, evaluation, cache_dir=experiment.cache_dir)

@@ -10,7 +10,7 @@ import jax
 
 from jaxseg.console import say
 from jaxseg.data.loader import Batches, train_batches
-from jaxseg.data.views import Remembered
+from jaxseg.data.views import Cached
 from jaxseg.tools.benchmark.ours import Workload
 from jaxseg.train.build import Experiment
 
@@ -64,9 +64,9 @@ def measure_loop(workload: Workload, steps: int) -> dict[str, float]:
   return {'images_per_second': rate, 'waiting': waiting}
 
 
-def _batches(experiment: Experiment) -> tuple[Remembered, Batches]:
+def _batches(experiment: Experiment) -> tuple[Cached, Batches]:
   settings, data = experiment.settings, experiment.data
-  source = Remembered(experiment.source(data.train_split), data.memory_mb << 20)
+  source = Cached(experiment.source(data.train_split), data.memory_mb << 20)
   return source, train_batches(
     source,
     experiment.transforms,
