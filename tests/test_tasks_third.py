@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import jaxseg
 from jaxseg import report, tasks
@@ -25,7 +26,7 @@ from jaxseg.train.evaluator import Evaluator
 from jaxseg.train.state import make_init
 from jaxseg.train.step import make_predict_step, make_train_step
 from jaxseg.train.train import train
-from jaxseg.types import VOID, SizeRule
+from jaxseg.types import VOID, SizeRule, UserError
 from tests.tiny_runs import make_experiment
 
 NAME = 'tests.test_tasks_third'
@@ -53,6 +54,7 @@ class Task:
   smoothing: float = 0.0
   headline: ClassVar[str] = 'image_accuracy'
   weights_from_labels: ClassVar[bool] = True
+  takes_extent: ClassVar[bool] = False
   maps: ClassVar[bool] = False
   class_colors: ClassVar[bool] = True
   transforms: ClassVar[tuple] = ()
@@ -132,6 +134,13 @@ def preprocess(image):
 
 def test_it_is_found_by_its_import_path():
   assert tasks.load(NAME) is load('models', NAME).Task
+
+
+def test_without_a_part_of_the_protocol_it_is_refused(monkeypatch):
+  monkeypatch.delattr(Task, 'headline')
+  monkeypatch.delattr(Task, 'draw')
+  with pytest.raises(UserError, match=r'lacks draw, headline: jaxseg/tasks/__init__'):
+    tasks.load(__name__)
 
 
 def test_it_learns_predicts_scores_and_draws():

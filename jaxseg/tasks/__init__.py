@@ -14,7 +14,7 @@ from jaxseg.data.frame import Frame
 from jaxseg.data.geometry import Size
 from jaxseg.draw.labels import Color
 from jaxseg.metrics.score import Example, Prediction, Score
-from jaxseg.types import Array, Batch, Losses, Outputs
+from jaxseg.types import Array, Batch, Losses, Outputs, UserError
 
 Row = Mapping[str, np.ndarray]  # result of `predict` for one image
 Pictures = dict[str, np.ndarray]  # title -> uint8 [h, w, 3]
@@ -102,6 +102,15 @@ def load(name: str) -> type[Task]:
   """Returns the class `Task` of jaxseg.tasks.NAME, or of a user's module.
 
   Raises:
-    UserError: no such task; the message lists them all.
+    UserError: no such task, the message lists them all; or one that lacks a part of the protocol.
   """
-  return parts.load('tasks', name).Task
+  task = parts.load('tasks', name).Task
+  members = {*Task.__annotations__, *vars(Task)} - {
+    'num_classes'
+  }  # which is a field without a default
+  missing = [n for n in sorted(members) if not (n.startswith('_') or hasattr(task, n))]
+  if missing:
+    raise UserError(
+      f'task {name!r} lacks {", ".join(missing)}: jaxseg/tasks/__init__.py says what each is'
+    )
+  return task

@@ -187,7 +187,7 @@ def predict_batch(task, image: Array, extent: Array) -> dict[str, Array]:
 
   `extent` is float32 [b,4], x0, y0, x1, y1 of each image without padding, for tasks that take it.
   """
-  return {'image': image} | ({'extent': extent} if getattr(task, 'takes_extent', False) else {})
+  return {'image': image} | ({'extent': extent} if task.takes_extent else {})
 
 
 def _nonzero(weight: Array) -> Array:
