@@ -61,6 +61,8 @@ def get_config(variant=None):
   config.eval = dict(every=1000)
   config.log = dict(checkpoint_every=250, figures=3)
 
+  if chosen.small:
+    config.num_steps = 4000
   if chosen.small or chosen.smoke:
     config.init_from, config.init = '', {}
     config.optim.multipliers = ((r'/(scale|bias)$', 1.0, 0.0),)

@@ -29,7 +29,8 @@ SECONDS = 10  # that a client may take to send it
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP')  # no other decoder sees what a stranger sends
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of one meaning as RGB or grey
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-BITS, SAMPLES = 258, 277  # TIFF's tags
+BITS, KIND, TURN, SAMPLES, NODATA = 258, 262, 274, 277, 42113  # TIFF's tags
+KINDS = (1, 2, 5)  # grey where 0 is black, RGB, CMYK: pixels that are sent on as they are stored
 Image.MAX_IMAGE_PIXELS = None  # check_size has a limit of its own
 
 
@@ -45,6 +46,11 @@ def read(data, channels, dtype):
       check_size(page.imagelength, page.imagewidth, page.nbytes)
       if len(file.pages) > 1 or file.series[0].size != page.size:
         raise Refused(400, 'it holds several pictures (pages are no bands): send one')
+      tags = {tag.code: tag.value for tag in page.tags}
+      if tags.get(TURN, 1) != 1 or tags.get(KIND, 1) not in KINDS or NODATA in tags:
+        raise Refused(
+          400, 'it is turned, shows 0 as white, has a palette or marks no data: send plain values'
+        )
       values = page.asarray()
     if values.ndim == 3 and values.shape[0] == channels != values.shape[2]:
       values = np.moveaxis(values, 0, -1)
@@ -57,6 +63,8 @@ def read(data, channels, dtype):
       deep = image.mode.startswith(('I', 'F')) or image.format == 'PNG' and data[24] == 16
       if (deep or max(tags.get(BITS, (8,))) > 8) and dtype == 'uint8':
         raise Refused(400, 'more than 8 bits a channel; this network takes 8')
+      if deep and not image.mode.startswith(('I', 'F')):
+        raise Refused(400, 'colours of 16 bits in a PNG; send TIFF')
       bands = tags.get(SAMPLES, len(image.getbands()))
       if not deep and (image.mode not in MODES or bands != len(image.getbands())):
         raise Refused(400, f'{bands} bands of the kind {image.mode}; send RGB or grey')

@@ -249,6 +249,9 @@ def test_every_orientation_is_turned_as_pillow_does(tmp_path, orientation):
   tifffile.imwrite(tmp_path / 'a.tif', RGB, photometric='rgb', extratags=tags)
   np.testing.assert_array_equal(image_files.read_image(tmp_path / 'a.tif'), upright)
   assert pages.read_header(tmp_path / 'a.tif').upright_size == upright.shape[:2]
+  for name in ('a.png', 'a.tif'):  # a picture that a program opened itself
+    page = pages.of_picture(Image.open(tmp_path / name))
+    np.testing.assert_array_equal(image_files.as_image(page, channels=3, dtype='uint8'), upright)
 
 
 def test_a_damaged_tiff_is_named(tmp_path):

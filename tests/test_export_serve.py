@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -154,6 +155,31 @@ def huge(side):
 def test_what_is_refused_is_told_in_json(data, status, words, server):
   code, content = post(server, data)
   assert code == status and json.loads(content)['error'].startswith(words)
+
+
+GREY16 = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000
+TURNED = dict(extratags=[(274, 'H', 1, 6, True)])
+COLOURS16 = np.zeros((6, 8, 3), np.uint16)
+
+
+def test_values_come_as_they_are_stored_or_not_at_all():
+  """Of networks that take other pictures than 8-bit RGB, to which a viewer's conversion would be silent."""
+  serve = runpy.run_path(str(SERVE))
+  read, refused = serve['read'], serve['Refused']
+  np.testing.assert_array_equal(
+    read(tiff(GREY16, photometric='minisblack'), 1, 'uint16')[..., 0], GREY16
+  )
+  for data in (
+    tiff(GREY16, photometric='minisblack', **TURNED),
+    tiff(GREY16, photometric='miniswhite'),
+    tiff(GREY16, photometric='minisblack', extratags=[(42113, 's', 5, '-999', True)]),
+    tiff(GREY, photometric='palette', colormap=np.zeros((3, 256), np.uint16)),
+  ):
+    with pytest.raises(refused, match='it is turned, shows 0 as white, has a palette'):
+      read(data, 1, 'float32')
+  colours = cv2.imencode('.png', COLOURS16)[1].tobytes()
+  with pytest.raises(refused, match='colours of 16 bits in a PNG'):
+    read(colours, 3, 'float32')
 
 
 def test_slow_and_odd_clients_are_ended_and_block_nobody(server):

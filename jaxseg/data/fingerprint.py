@@ -1,8 +1,7 @@
 """Cache keys: digests of files' content, and of the code that reads them.
 
 Digests are cached. A file is read again only if its size, mtime, ctime or inode differs: as programs
-cannot set ctime, this detects changed bytes with unchanged size and mtime. Files above a megabyte are
-sampled, at both ends and fifteen positions between; text is read in full, as only a digit may change.
+cannot set ctime, this detects changed bytes with unchanged size and mtime.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ from jaxseg.data import cache, threads
 from jaxseg.data.problems import BadFiles
 from jaxseg.types import UserError
 
-_WHOLE = 1 << 20  # bytes; larger files are sampled
-_SAMPLES, _SAMPLE = 16, 1 << 14
-_TEXT = ('.json', '.xml', '.csv', '.txt')
+_PART = 1 << 20  # bytes read at once
 _LIMIT = 1 << 50
 _Known = list[Any]  # a file's stat fields, and the digest of its content
 
@@ -93,13 +90,8 @@ def _digest(path: Path, size: int) -> str:
     digest.update(b'/'.join(os.fsencode(name) for name in sorted(os.listdir(path))))
     return digest.hexdigest()
   with files.opened(path, _LIMIT) as file:
-    if size <= _WHOLE or path.suffix.lower() in _TEXT:
-      while part := file.read(_WHOLE):
-        digest.update(part)
-      return digest.hexdigest()
-    for i in range(_SAMPLES + 1):
-      file.seek((size - _SAMPLE) * i // _SAMPLES)
-      digest.update(file.read(_SAMPLE))
+    while part := file.read(_PART):
+      digest.update(part)
   return digest.hexdigest()
 
 

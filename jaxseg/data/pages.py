@@ -160,7 +160,13 @@ def read_header(path: Path, page: int = 0) -> Header:
 
 
 def of_picture(image: Image.Image) -> Page:
-  """Returns the page of a Pillow image, opened from a file or made in memory."""
+  """Returns the page of a Pillow image, opened from a file or made in memory.
+
+  Raises:
+    UserError: a file of which not all can be decoded.
+  """
+  with _naming(Path('image')):
+    image.load()  # in which Pillow turns a TIFF and drops the tag that asks for it
   header = dataclasses.replace(_header(image, b''), format='array', lossy='')
   return Page(Path('image'), header, functools.partial(_values, image, header))
 
