@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxseg.data import loader, transforms
+from jaxseg.data.copy_paste import CopyPaste
 from jaxseg.data.frame import Frame
-from jaxseg.data.hiding import CopyPaste
 from jaxseg.data.objects import Objects
 from jaxseg.data.views import Cached
 from jaxseg.types import SizeRule, UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import geometry, transforms
-from jaxseg.data.hiding import CopyPaste
+from jaxseg.data.copy_paste import CopyPaste
 from jaxseg.data.loader import train_batches
 from jaxseg.data.objects import CELLS, Objects, measure
 from jaxseg.datasets import shapes

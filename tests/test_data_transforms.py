@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxseg.data import augment, hiding, transforms
+from jaxseg.data import augment, transforms
 from jaxseg.types import VOID, UserError
 
 LABEL = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]], np.uint8)
@@ -126,24 +126,6 @@ def test_a_crop_of_one_class_is_drawn_again():
   assert transforms.Crop((2, 2))(example, Draws(1.0, 0, 0))['label'][0].tolist() == [0, 0]
   void = example_of([[VOID] * 3] * 2)
   assert (crop(void, np.random.default_rng(0))['label'] == VOID).all()
-
-
-def test_cutout_by_hand():
-  """A square of 2 around row 1, column 2; one of 3 around a corner, of which 2 x 2 are inside."""
-  hole = np.zeros((4, 4), bool)
-  hole[0:2, 1:3] = True
-  result = hiding.Cutout(2, fill=(9,))(example_of(LABEL), Draws(1, 2))
-  np.testing.assert_array_equal(result['image'][..., 0], np.where(hole, 9, 10 * LABEL))
-  np.testing.assert_array_equal(result['label'], LABEL)
-  np.testing.assert_allclose(result['weight'], LABEL / 10, rtol=1e-6)
-  hole = np.zeros((4, 4), bool)
-  hole[:2, 2:] = True
-  before = example_of(LABEL, channels=3)
-  result = hiding.Cutout(3, fill=(7, 8, 9), void=True)(before, Draws(0, 3))
-  np.testing.assert_array_equal(result['label'], np.where(hole, VOID, LABEL))
-  np.testing.assert_allclose(result['weight'], np.where(hole, 0, LABEL / 10), rtol=1e-6)
-  assert result['image'][0, 3].tolist() == [7, 8, 9] and result['image'][2, 3].tolist() == [110] * 3
-  np.testing.assert_array_equal(before['label'], LABEL)
 
 
 def test_crop_shrinks_a_small_image_before_it_pads():

@@ -1,6 +1,6 @@
 """Builds and applies the transforms of the config's group `augment`.
 
-A name is a class of transforms.py or hiding.py in snake_case, or the dotted path of your own class.
+A name is a class of transforms.py or copy_paste.py in snake_case, or the dotted path of your own class.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.config import parts
-from jaxseg.data import hiding, transforms
+from jaxseg.data import copy_paste, transforms
 from jaxseg.data.geometry import Example, Fill
 from jaxseg.types import UserError
 
@@ -72,7 +72,7 @@ def augmented(
 
 def known() -> dict[str, type]:
   """Returns the built-in transforms by their names in a config."""
-  here = [*vars(transforms).values(), *vars(hiding).values()]
+  here = [*vars(transforms).values(), *vars(copy_paste).values()]
   kinds = {c for c in here if dataclasses.is_dataclass(c) and isinstance(c, type)}
   return {transforms.name_of(c): c for c in kinds - {transforms.Transform}}
 

@@ -5,7 +5,7 @@ the set has them, 'weight' float32 [h,w] and 'instances' uint16 [h,w] or [h,w,la
 transformed together (see the table in geometry.py). `rng`, a numpy Generator, is the only source of
 randomness.
 
-A config names a class of this file (or of hiding.py) in snake_case, as `short_side` for ShortSide, with
+A config names a class of this file (or of copy_paste.py) in snake_case, as `short_side` for ShortSide, with
 its fields as arguments (augment.py). No other list needs an entry.
 """
 

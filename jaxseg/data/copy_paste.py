@@ -1,4 +1,4 @@
-"""Augmentation that hides part of an image: behind a square, or objects of another image."""
+"""Augmentation that pastes objects of another image."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,39 +7,12 @@ from typing import ClassVar
 import numpy as np
 
 from jaxseg.config.fields import within
-from jaxseg.data.geometry import Example, Fill, drawn_of, per_channel, size_of
-from jaxseg.data.transforms import Transform, colour
-from jaxseg.types import LONGEST, VOID, UserError
+from jaxseg.data.geometry import Example, drawn_of, size_of
+from jaxseg.data.transforms import Transform
+from jaxseg.types import UserError
 
 _IDS = 1 << 16  # of an instance map
 _SEEN = ('image', 'label', 'weight')
-
-
-@dataclasses.dataclass(frozen=True)
-class Cutout(Transform):
-  """Hides a square around a random pixel (DeVries and Taylor 2017, arXiv:1708.04552, section 3.2).
-
-  The square is clipped at the image's border, as in the paper.
-
-  Attributes:
-    side: of the square, in pixels.
-    fill: its colour; by default the data's mean.
-    void: whether labels in it become void and weights 0; else they stay for the network to guess.
-  """
-
-  side: int = within(1, LONGEST)
-  fill: Fill = colour(default=(0,))
-  void: bool = False
-
-  def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-    starts = [int(rng.integers(length)) - self.side // 2 for length in size_of(example)]
-    square = tuple(slice(max(0, start), start + self.side) for start in starts)
-    hidden = {'image': per_channel(self.fill, example['image'])}
-    hidden |= {'label': VOID, 'weight': 0} if self.void else {}
-    changed = {key: example[key].copy() for key in hidden if example.get(key) is not None}
-    for key, array in changed.items():
-      array[square] = hidden[key]
-    return {**example, **changed}
 
 
 @dataclasses.dataclass(frozen=True)
