@@ -62,7 +62,7 @@ def get_config(variant=None):
   config.log = dict(checkpoint_every=250, figures=3)
 
   if chosen.small:
-    config.num_steps = 4000
+    small(config)
   if chosen.small or chosen.smoke:
     config.init_from, config.init = '', {}
     config.optim.multipliers = ((r'/(scale|bias)$', 1.0, 0.0),)
@@ -70,6 +70,16 @@ def get_config(variant=None):
   if chosen.smoke:
     smoke(config)
   return config
+
+
+def small(config):
+  """At about two thirds of the size: from scratch more steps matter more than resolution."""
+  config.num_steps = 6000
+  config.augment = (
+    ('crop', dict(size=(128, 160), scale=(0.4, 1.0), most=0.75)),
+    *config.augment[1:],
+  )
+  config.eval.scales = (0.7,)
 
 
 def smoke(config):
