@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from jaxseg.data import layouts, records, split_lists
-from jaxseg.data.formats.splits import check_fold, hold_out, split_of
+from jaxseg.data import layouts, records
+from jaxseg.data.formats.splits import by_names, check_fold, hold_out, split_of
 from jaxseg.data.pages import read_header
 from jaxseg.data.pairing import UNDIVIDED, Layout, Pair, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, warn_once
@@ -116,17 +116,11 @@ def _as_listed(root: Path, pairs: Pairs) -> Pairs:
   of_image: dict[str, list[Pair]] = {}
   for pair in pairs.splits[UNDIVIDED]:
     of_image.setdefault(os.path.relpath(pair.image, root), []).append(pair)
-  split_of_image, lists = split_lists.find(root, list(of_image))
-  if not lists:
-    split_of_image = {path: split_of(PurePosixPath(path).stem) for path in of_image}
-    lists, words = ['the names of files'], set(split_of_image.values())
-    if UNDIVIDED in words or 'train' not in words or len(words) == 1:
-      return pairs
-  rest = '' if 'train' in split_of_image.values() else 'train'
-  divided: dict[str, list[Pair]] = {}
-  for path, found in of_image.items():
-    divided.setdefault(split_of_image.get(path, rest), []).extend(found)
-  unlisted = [pair.name for pair in divided.pop('', ())]
+  divided, lists = by_names(root, of_image, lambda path: split_of(PurePosixPath(path).stem))
+  if not divided:
+    return pairs
+  lists = lists or ['the names of files']
+  unlisted = [pair.name for pair in divided.pop(UNDIVIDED, ())]
   return dataclasses.replace(pairs, splits=divided, lists=lists, unlisted=unlisted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -47,20 +47,42 @@ def by_lists(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
   """
   if parts.keys() != {UNDIVIDED}:
     return parts, []
-  of_image = {os.path.relpath(raw.image, root): raw for raw in parts[UNDIVIDED]}
+  of_image = {os.path.relpath(raw.image, root): [raw] for raw in parts[UNDIVIDED]}
+  divided, lists = by_names(root, of_image, _split_of_parents)
+  divided.pop(UNDIVIDED, None)
+  return divided or parts, lists
+
+
+def by_names(
+  root: Path, of_image: Mapping[str, Sequence[T]], split_in: Callable[[str], str]
+) -> tuple[dict[str, list[T]], list[str]]:
+  """Divides the items of images by lists of splits or, if there are none, by words in the images' paths.
+
+  Args:
+    root: of the data.
+    of_image: the items of each image, by its path below `root`.
+    split_in: returns the split that a path names, UNDIVIDED for none.
+
+  Returns:
+    The items of each split, {} if nothing divides them; of unlisted images, under UNDIVIDED if 'train'
+    is listed, else under 'train'. And the lists.
+  """
   split_of_image, lists = split_lists.find(root, list(of_image))
   if not lists:
-    words = {path: set(map(split_of_folder, PurePosixPath(path).parts[:-1])) for path in of_image}
-    split_of_image = {
-      path: max(found) for path, found in words.items() if len(found - {UNDIVIDED}) == 1
-    }
-    if len(split_of_image) < len(of_image) or 'train' not in split_of_image.values():
-      return parts, []
+    split_of_image = {path: split_in(path) for path in of_image}
+    named = set(split_of_image.values())
+    if UNDIVIDED in named or 'train' not in named or len(named) == 1:
+      return {}, []
   rest = UNDIVIDED if 'train' in split_of_image.values() else 'train'
-  divided: dict[str, list[records.Raw]] = {}
-  for path, raw in of_image.items():
-    divided.setdefault(split_of_image.get(path, rest), []).append(raw)
-  return {split: raws for split, raws in divided.items() if split}, lists
+  divided: dict[str, list[T]] = {}
+  for path, items in of_image.items():
+    divided.setdefault(split_of_image.get(path, rest), []).extend(items)
+  return divided, lists
+
+
+def _split_of_parents(path: str) -> str:
+  named = set(map(split_of_folder, PurePosixPath(path).parts[:-1])) - {UNDIVIDED}
+  return named.pop() if len(named) == 1 else UNDIVIDED
 
 
 def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[records.Raw]]:
