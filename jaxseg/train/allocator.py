@@ -10,10 +10,17 @@ def keep_freed_memory() -> None:
 
   XLA allocates a program's buffers at each call. Fetched from the kernel every time, each 4 KiB page costs
   a fault, a third of the CPU time of a small network's step. Only the first arena can hold large buffers,
-  so threads share it. The peak of the process's memory stays as it was.
+  so threads share it.
   """
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
   if mallopt is not None:
     mallopt(_ARENA_MAX, 1)
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, -1)
+
+
+def return_freed_memory() -> None:
+  """Returns freed memory to the kernel, as between programs that need much and differ in size."""
+  trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+  if trim is not None:
+    trim(0)

@@ -10,6 +10,7 @@ from jaxseg.data import threads
 from jaxseg.data.loader import eval_batches
 from jaxseg.metrics import score as scores
 from jaxseg.metrics.score import Score
+from jaxseg.train import allocator
 from jaxseg.train.build import Experiment
 from jaxseg.train.devices import hosts, parallel
 from jaxseg.train.step import make_predict_step, predict_batch
@@ -75,6 +76,7 @@ class Evaluator:
     Raises:
       UserError: labels outside the classes, or data that a score cannot use.
     """
+    allocator.return_freed_memory()  # whole images take more than crops, in other pieces
     score, problems, done = self._make(), [], 0
     with threads.Backlog(num_threads=1) as scoring:
       for example, row in self._rows(variables):
@@ -84,6 +86,7 @@ class Evaluator:
           break
         if on_progress:
           on_progress(min(done * hosts.count(), len(self._source)))
+    allocator.return_freed_memory()
     with hosts.together():
       if problems:
         raise problems[0]
