@@ -30,3 +30,9 @@ def test_the_command_prints_a_row_for_each(few, tmp_path, capsys, monkeypatch):
   told = capsys.readouterr().out
   assert told.count('\n') == 8 and '| a log of 9 lines |' in told
   assert (tmp_path / 'a.json').stat().st_size > 500
+  (tmp_path / 'thesis.txt').write_text('mine')
+  for mode in ('reading', 'scale'):
+    with pytest.raises(SystemExit):
+      launch('benchmark', f'--mode={mode}', f'--json={tmp_path / "thesis.txt"}')
+    assert 'thesis.txt exists: choose another name' in capsys.readouterr().err
+  assert (tmp_path / 'thesis.txt').read_text() == 'mine'

@@ -231,3 +231,41 @@ def test_the_table_in_the_docs_has_every_baseline(monkeypatch):
   listed = [line.split(' | ')[1] for line in table.strip().splitlines()[2:]]
   known = [Path(spec).name.replace('.py', '') for spec, _ in baselines('configs')]
   assert listed == [f'`{name}`' for name in known]
+
+
+def test_a_picture_is_of_the_scored_step_and_takes_no_others_place(
+  run, file, tmp_path, monkeypatch
+):
+  asked = []
+
+  class Asked(Exception):
+    pass
+
+  def load(path, step):
+    asked.append((path.name, step))
+    raise Asked
+
+  monkeypatch.setattr(tables, 'load', load)
+  with pytest.raises(Asked):
+    tables.write([run], str(file), 'test', pictures=str(tmp_path / 'pictures'))
+  assert asked == [('shapes_run', '30')]
+  monkeypatch.setattr(tables, '_draw', lambda run, evaluation, strip: strip.write_text('new'))
+  (folder := tmp_path / 'pictures').mkdir(exist_ok=True)
+  (strip := folder / 'shapes_run.png').write_text('mine')
+  with pytest.raises(
+    UserError, match=r'shapes_run.png exists, and no table of .*tables.md links to it'
+  ):
+    tables.write([run], str(file), 'test', pictures=str(folder))
+  with pytest.raises(UserError, match='no table of --output links to it'):
+    tables.write([run], None, 'test', pictures=str(folder))
+  assert strip.read_text() == 'mine'
+  strip.unlink()
+  for _ in range(2):  # its own it replaces
+    tables.write([run], str(file), 'test', pictures=str(folder))
+    assert (
+      strip.read_text() == 'new'
+      and '| shapes_run ([picture](shapes_run.png)) |' in file.read_text()
+    )
+  with pytest.raises(UserError, match='several runs would have the picture .*shapes_run.png'):
+    other = make_run(tmp_path / 'other' / 'shapes_run', SCORES)
+    tables.write([run, other], str(file), 'test', pictures=str(folder))

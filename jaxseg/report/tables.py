@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,14 +50,19 @@ def write(
     modes: adds rows for evaluations of the split in other modes: scales, flips, ensembles or a
       temperature.
     pictures: folder for a strip (image, truth, prediction, errors) of each run; None: no pictures.
+      Only a picture that `output` links to is replaced.
 
   Raises:
-    UserError: a run that was not evaluated, or a file without the markers.
+    UserError: a run that was not evaluated, a file without the markers, or another file of a
+      picture's name.
   """
   runs = [collect(Path(workdir)) for workdir in workdirs]
   shown = [(run, result) for run in runs for result in _evaluations(run, split, modes)]
   scores = common_scores(shown)
-  rows = [_row(run, result, scores, pictures and Path(pictures)) for run, result in shown]
+  strips = _strips(runs, Path(pictures), output) if pictures else {}
+  for run in runs if strips else ():
+    _draw(run, run.evaluations[split], strips[run.path])
+  rows = [_row(run, result, scores, strips.get(run.path)) for run, result in shown]
   head = ('run', 'split', *map(title, scores), 'paper', 'hardware', 'training', 'command')
   show(output, table or split, head, rows)
 
@@ -156,14 +162,24 @@ def common_scores(shown: Sequence[tuple[RunSummary, Mapping]]) -> list[str]:
   return scores
 
 
-def _row(
-  run: RunSummary, result: Mapping, scores: Sequence[str], pictures: Path | None
-) -> list[str]:
-  values, picture, split, mode = numbers(result), '', result['split'], result.get('mode')
-  if pictures and not mode:
-    strip = pictures / f'{run.name}.png'
-    _draw(run, split, strip)
-    picture = f' ([picture]({strip.name}))'
+def _strips(runs: Sequence[RunSummary], folder: Path, output: str | None) -> dict[Path, Path]:
+  """Returns the file of each run's picture, by the run's path; see `write`."""
+  strips = {run.path: folder / f'{run.name}.png' for run in runs}
+  if twice := [path for path, count in Counter(strips.values()).items() if count > 1]:
+    raise UserError(f'several runs would have the picture {twice[0]}: rename a folder')
+  linked = files.read_text(Path(output)) if output else ''
+  for strip in strips.values():
+    if strip.exists() and f']({strip.name})' not in linked:
+      raise UserError(
+        f'{strip} exists, and no table of {output or "--output"} links to it: move it away, or choose '
+        'another folder for --pictures'
+      )
+  return strips
+
+
+def _row(run: RunSummary, result: Mapping, scores: Sequence[str], strip: Path | None) -> list[str]:
+  values, split, mode = numbers(result), result['split'], result.get('mode')
+  picture = f' ([picture]({strip.name}))' if strip and not mode else ''
   return [
     f'{run.name}{f" {mode}" if mode else ""}{picture}',
     f'{split}, {result["images"]} images, step {result["step"]}',
@@ -180,11 +196,11 @@ def _cell(name: str, value: float | None) -> str:
   return f'{value:.3f}' if name == 'nll' else f'{100 * value:.1f}'
 
 
-def _draw(run: RunSummary, split: str, file: Path) -> None:
-  """Draws the middle image of the split, to avoid cherry-picking."""
-  source = run.experiment.source(split, run.classes.names)
+def _draw(run: RunSummary, evaluation: Mapping, file: Path) -> None:
+  """Draws the middle image of the split, to avoid cherry-picking, as the scored step predicts it."""
+  source = run.experiment.source(evaluation['split'], run.classes.names)
   example = source[len(source) // 2]
-  predict = load(run.path, 'latest').predict
+  predict = load(run.path, str(evaluation['step'])).predict
   picture = draw(run.experiment.task, predict, [example], run.classes)
   file.parent.mkdir(parents=True, exist_ok=True)
   with files.new_file(file) as part:

@@ -22,6 +22,7 @@ from jaxseg import files
 from jaxseg.console import say
 from jaxseg.data import image_files, unpacking
 from jaxseg.pretrained import readers
+from jaxseg.tools import figures
 from jaxseg.tools.benchmark import timing
 from jaxseg.train import writer
 
@@ -42,6 +43,7 @@ def run(trials: int = 5, json_file: str | None = None) -> dict[str, Any]:
   Returns:
     kind of file -> {'seconds': {'ours': ..., 'plain': ...}, 'ratio': ..., 'ratio_cpu': ...}.
   """
+  figures.check_is_new(json_file)
   result = {}
   with tempfile.TemporaryDirectory() as folder:
     say('| read | plain, ms | ours / plain | in CPU time |', '|---' * 4 + '|')
@@ -51,8 +53,7 @@ def run(trials: int = 5, json_file: str | None = None) -> dict[str, Any]:
       wall, cpu = times['ours'].share_of(times['plain'])
       say(f'| {name} | {1000 * times["plain"].wall:.4g} | {wall:.2f} | {cpu:.2f} |')
       result[name] = timing.record(times, ('ours', 'plain'))
-  if json_file:
-    files.write_text(files.to_path(json_file), json.dumps(result, indent=2) + '\n')
+  figures.write(json_file, result)
   return result
 
 

@@ -7,7 +7,6 @@ into records, trained for one step and evaluated. Linear cost is the same for ev
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxseg import files
 from jaxseg.console import Table, say
+from jaxseg.tools import figures
 from jaxseg.tools.benchmark.timing import resident_bytes
 from jaxseg.types import UserError
 
@@ -60,6 +59,7 @@ def run(counts: Sequence[int], json_file: str | None = None) -> dict[int, dict[s
   Raises:
     UserError: a command failed.
   """
+  figures.check_is_new(json_file)
   costs = {}
   for count in counts:
     with tempfile.TemporaryDirectory() as folder:
@@ -69,9 +69,8 @@ def run(counts: Sequence[int], json_file: str | None = None) -> dict[int, dict[s
       say(f'{count:,} images made in {time.perf_counter() - start:.1f} s')
       costs[count] = {name: measure(words.split(), folder) for name, words in COMMANDS.items()}
   say(table(costs))
-  if json_file:
-    plain = {n: {k: dataclasses.asdict(c) for k, c in row.items()} for n, row in costs.items()}
-    files.write_text(files.to_path(json_file), json.dumps(plain, indent=2) + '\n')
+  plain = {n: {k: dataclasses.asdict(c) for k, c in row.items()} for n, row in costs.items()}
+  figures.write(json_file, plain)
   return costs
 
 

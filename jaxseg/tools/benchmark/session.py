@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxseg import files
 from jaxseg.console import say
+from jaxseg.tools import figures
 from jaxseg.tools.benchmark import (
   detection,
   feed,
@@ -60,10 +58,7 @@ def run(
     UserError: an unknown mode or comparison, a size that the network cannot take, missing data.
   """
   compare = options.get('compare', ())
-  if json_file and not _is_result(files.to_path(json_file)):
-    raise UserError(
-      f'--json={json_file} exists and is not the result of a benchmark: choose another name'
-    )
+  figures.check_is_new(json_file)
   _check('mode', modes, (*MODES, *TABLES))
   _check('compare', compare, COMPARE)
   if 'torch' in compare:
@@ -81,19 +76,8 @@ def run(
     augment = _cropped(experiment.config['augment'], sizes[0])
     experiment = ours.changed(experiment, batch_size=batches[0], augment=augment)
     result = Session(experiment, sizes[0], **options).run(modes)
-  if json_file:
-    files.write_text(files.to_path(json_file), json.dumps(result, indent=2) + '\n')
+  figures.write(json_file, result)
   return result
-
-
-def _is_result(file: Path) -> bool:
-  """Whether a file does not exist or is a benchmark's."""
-  try:
-    return bool(files.read_json(file).keys() & {*MODES, *TABLES})
-  except (UserError, AttributeError):
-    return False
-  except FileNotFoundError:
-    return True
 
 
 def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:

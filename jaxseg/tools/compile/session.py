@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 
 from jaxseg import config, files
 from jaxseg.console import say
+from jaxseg.tools import figures
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.compile import layers as each_layer
 from jaxseg.tools.compile import table, topology
@@ -66,11 +65,12 @@ def run(
   rented = [slice_of(name) for name in slices]
   if every_baseline:
     return table.fill(table.Scope(rented, modes, overrides, size, spec), json_file, minutes, show)
+  figures.check_is_new(json_file)
+  figures.check_is_new(program_file, 'program')
   topology.prepare()
   if layers == 'each':
     rows = each_layer.table(rented[0], batch or 8, jnp.bfloat16)
-    if json_file:
-      _write_json(json_file, rows)
+    figures.write(json_file, rows)
     return
   if len(rented) != 1 or len(modes) != 1:
     raise UserError('several of --topology or --mode are for --all only')
@@ -81,8 +81,7 @@ def run(
   say(*report(program.result, price_per_chip_hour))
   if program_file:
     files.write_text(files.to_path(program_file), program.text)
-  if json_file:
-    _write_json(json_file, as_json(program.result))
+  figures.write(json_file, as_json(program.result))
 
 
 def _fitting(
@@ -98,10 +97,6 @@ def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
   for word in words:
     if word not in known:
       raise UserError(f'--{flag}={word}: choose of {", ".join(known)}')
-
-
-def _write_json(json_file: str, figures: Any) -> None:
-  files.write_text(files.to_path(json_file), json.dumps(figures, indent=2) + '\n')
 
 
 def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int, int]) -> str:
