@@ -310,6 +310,11 @@ def test_yolo_refuses(root, words):
 
 
 def test_yolo_refuses_a_folder(root):
+  write_yolo(
+    root, '0 0.5 0.5 0.4 0.4 0.45 0.42 0.55 0.44 0.5 0.6', names='[person]\nkpt_shape: [3, 2]'
+  )
+  with pytest.raises(UserError, match='announces keypoints .kpt_shape., which are no outlines'):
+    opened(root)
   write_yolo(root, '', names='{1: cat, 2: dog}')
   with pytest.raises(UserError, match='numbered 1, 2; 0, 1, 2'):
     opened(root)

@@ -346,3 +346,12 @@ def test_a_header_that_claims_more_than_memory_is_refused(tmp_path, monkeypatch)
   monkeypatch.setattr(pages, '_MOST_BYTES', RGB.nbytes - 1)
   with pytest.raises(UserError, match=r'a\.png claims .* more than half of this memory'):
     image_files.read_image(path)
+
+
+@pytest.mark.parametrize('compression', ['raw', 'tiff_lzw', 'tiff_adobe_deflate'])
+def test_luminance_and_chrominance_in_a_tiff_are_not_taken_for_rgb(tmp_path, compression):
+  Image.fromarray(RGB).convert('YCbCr').save(tmp_path / 'a.tif', compression=compression)
+  with pytest.raises(
+    UserError, match='pixels of its kind .*YCBCR.* are not read: save them as RGB'
+  ):
+    image_files.read_image(tmp_path / 'a.tif')

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,6 +228,25 @@ def test_out_of_fold_scores_are_those_of_all_images_each_by_its_own_run(tmp_path
     evaluate.evaluate_workdir([workdirs[0], again], out_of_fold=True)
   with pytest.raises(UserError, match='name the run of every fold'):
     evaluate.evaluate_workdir(workdirs[:1], out_of_fold=True)
+
+
+def test_images_of_one_name_may_be_others(pair):
+  """As where the files of one run's folder are numbered from 1, those of the other's from 0."""
+  both = runs.open_runs(pair)
+  sources = [
+    SimpleNamespace(identity=name, digests=(('0.png', digest),))
+    for name, digest in (('a', '1'), ('b', '2'))
+  ]
+  with pytest.raises(UserError, match=r'shallow and .*deep have different images in val'):
+    runs.check_same_images(both, sources, 'val')
+  runs.check_same_images(both, sources[:1] * 2, 'val')
+
+
+def test_folds_without_a_run_are_named(capsys):
+  data = [SimpleNamespace(options=dict(folds=4, fold=fold)) for fold in (0, 2)]
+  of_folds = [SimpleNamespace(experiment=SimpleNamespace(data=one), path=Path('x')) for one in data]
+  runs.check_folds(of_folds, [[], []])
+  assert 'no run holds out fold 1, 3 of 4: its images are not scored' in capsys.readouterr().err
 
 
 def test_runs_that_do_not_belong_together_are_refused(pair, tmp_path):

@@ -66,6 +66,8 @@ def test_what_trained_is_not_held_out(tmp_path):
     UserError, match=r'trained on 2 images that val has now \(a, b\): .*another --split'
   ):
     changes(x='9', a='1', b='2')
+  with pytest.raises(UserError, match=r'trained on 1 images that val has now \(renamed\)'):
+    changes(x='9', renamed='2')
   (tmp_path / 'data.json').unlink()
   assert changes(a='1') == ''
 

@@ -87,11 +87,14 @@ def _facts(page: Any) -> dict[str, Any]:
   compression, kind = int(page.compression), int(page.photometric)
   if compression not in _COMPRESSIONS:
     raise ValueError(
-      f'its compression {page.compression!s} is not read: save it with LZW or deflate'
+      f'its compression {_name(page.compression)} is not read: save it with LZW or deflate'
     )
-  if page.dtype is None or kind in _LAB or page.imagedepth > 1:
+  stored = (
+    kind == _YCBCR and _COMPRESSIONS[compression] != 'JPEG'
+  )  # only there tifffile converts to RGB
+  if page.dtype is None or kind in _LAB or stored or page.imagedepth > 1:
     raise ValueError(
-      f'pixels of its kind ({page.photometric!s}) are not read: save them as RGB or grey'
+      f'pixels of its kind ({_name(page.photometric)}) are not read: save them as RGB or grey'
     )
   channels = page.samplesperpixel
   alpha = len(page.extrasamples) == 1 and int(page.extrasamples[0]) in _ALPHAS
@@ -118,6 +121,11 @@ def _facts(page: Any) -> dict[str, Any]:
     'lossy': 'JPEG' if compression == 7 else '',
     'nodata': _nodata(page.tags.get(_NODATA)),
   }
+
+
+def _name(value: Any) -> str:
+  """Returns a member of tifffile's enumerations by its name, as LZW, or an unknown number."""
+  return str(getattr(value, 'name', value))
 
 
 def _nodata(tag: Any) -> float | None:

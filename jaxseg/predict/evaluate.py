@@ -22,7 +22,7 @@ from jaxseg.predict.grouping import Grouping
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import needs_tiles
 from jaxseg.predict.progress import ProgressLine
-from jaxseg.predict.runs import Run, Workdirs, check_disjoint, check_same_images, mode_of, open_runs
+from jaxseg.predict.runs import Run, Workdirs, check_folds, check_same_images, mode_of, open_runs
 from jaxseg.predict.show import print_scores
 from jaxseg.train import machine, run_data
 from jaxseg.train.build import Experiment, set_up_jax
@@ -140,7 +140,7 @@ def _out_of_fold(
 
   jobs = [open_job([run], make=make_alike) for run in runs]
   with hosts.together():
-    check_disjoint(runs, [job.source for job in jobs])
+    check_folds(runs, [job.source for job in jobs])
   total, rows = jobs[0].make(), {}
   for run, job in zip(runs, jobs, strict=True):
     score = _score(job)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
+from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.data.source import file_name
 from jaxseg.predict.options import Options
 from jaxseg.train.build import Experiment, load_experiment
@@ -90,8 +91,12 @@ def check_same_images(runs: Sequence[Run], sources: Sequence[Any], split: str) -
       )
 
 
-def check_disjoint(runs: Sequence[Run], sources: Sequence[Any]) -> None:
-  """Refuses runs that hold out the same image. Raises UserError with the first one's name."""
+def check_folds(runs: Sequence[Run], sources: Sequence[Any]) -> None:
+  """Refuses runs that hold out the same image, and warns of folds that none holds out.
+
+  Raises:
+    UserError: names the first such image.
+  """
   held_by: dict[str, Path] = {}
   for run, source in zip(runs, sources, strict=True):
     for name in _names(source):
@@ -100,13 +105,19 @@ def check_disjoint(runs: Sequence[Run], sources: Sequence[Any]) -> None:
           f'{held_by[name]} and {run.path} both hold out {name}: name one run of each fold'
         )
       held_by[name] = run.path
+  options = [run.experiment.data.options for run in runs]
+  folds = max(int(of_run.get('folds', 0)) for of_run in options)
+  if missing := sorted({*range(folds)} - {int(of_run.get('fold', 0)) for of_run in options}):
+    warn_once(
+      [f'no run holds out fold {abbreviate(missing)} of {folds}: its images are not scored']
+    )
 
 
 def _images_of(run: Run, source: Any) -> Any:
   """Returns a key that is equal for splits of the same images."""
   data = run.experiment.data
   if hasattr(source, 'identity'):
-    return data.name, list(_names(source))
+    return data.name, list(getattr(source, 'digests', ()) or _names(source))
   return data.name, data.options, len(source)
 
 

@@ -65,8 +65,8 @@ def check_held_out(folder: Path, source: Any, trained: str) -> str:
   before, now = _read(folder), dict(getattr(source, 'digests', ()))
   if source.split == trained or source.split not in before:
     return ''
-  known, was = before.get(trained, {}), before[source.split]
-  if leaked := [name for name in now if known.get(name) == now[name] and name not in was]:
+  known, was = {*before.get(trained, {}).values()}, before[source.split]
+  if leaked := [name for name in now if now[name] in known and was.get(name) != now[name]]:
     raise UserError(
       f'{folder} trained on {len(leaked)} images that {source.split} has now ({abbreviate(leaked, _SHOWN)}): the files '
       'have changed since; restore them, or evaluate another --split'

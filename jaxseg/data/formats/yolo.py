@@ -43,6 +43,10 @@ def find(root: Path) -> AnnotatedFolder | None:
   folders = folders or _side_by_side(root)
   if not folders:
     return None
+  if 'kpt_shape' in settings:
+    raise UserError(
+      f'{root}: its YAML announces keypoints (kpt_shape), which are no outlines: export polygons'
+    )
   parts: dict[str, list[records.Raw]] = {}
   for split, images, labels in folders:
     parts.setdefault(split, []).extend(_pairs(images, labels))
