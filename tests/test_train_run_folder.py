@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+from jaxseg.train import run_folder
 from jaxseg.train.run_folder import RunFolder, load_run
 from tests.tiny_runs import CLASSES, make_experiment
 
@@ -37,3 +38,10 @@ def test_older_runs_without_a_record_are_read(tmp_path):
   assert load_run(tmp_path) == {}
   (tmp_path / 'run.json').write_text('{"comm')
   assert load_run(tmp_path) == {}
+
+
+def test_where_the_weights_come_from_belongs_to_a_run():
+  """A resume reads none: other weights in its command would be ignored."""
+  config = make_experiment().config
+  changed = run_folder.differences(config, {**config, 'init_from': 'other.pth'})
+  assert changed == {'init_from': ('', 'other.pth')}
