@@ -47,9 +47,11 @@ def read(data, channels, dtype):
       if len(file.pages) > 1 or file.series[0].size != page.size:
         raise Refused(400, 'it holds several pictures (pages are no bands): send one')
       tags = {tag.code: tag.value for tag in page.tags}
-      if tags.get(TURN, 1) != 1 or tags.get(KIND, 1) not in KINDS or NODATA in tags:
+      few = np.min(tags.get(BITS, 1)) < 8
+      if few or tags.get(TURN, 1) != 1 or tags.get(KIND, 1) not in KINDS or NODATA in tags:
         raise Refused(
-          400, 'it is turned, shows 0 as white, has a palette or marks no data: send plain values'
+          400,
+          'it is turned, of fewer than 8 bits, shows 0 as white, has a palette or marks no data: send plain values',
         )
       values = page.asarray()
     if values.ndim == 3 and values.shape[0] == channels != values.shape[2]:

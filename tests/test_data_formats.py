@@ -544,12 +544,15 @@ def test_numbers_that_hold_their_class(root):
     [opened(root, split, divisor=1000) for split in ('train', 'val')]
 
 
-def test_255_beside_few_numbers_is_asked_about(root):
+@pytest.mark.parametrize('last', [255, 65535])
+def test_the_last_number_beside_few_is_asked_about(root, last):
   for name in 'ab':
-    write_ids(root, numbered(1, 255), name)
-  with pytest.raises(UserError, match='options.void=255 if it is a region to ignore, or void=-1'):
+    write_ids(root, numbered(1, last, dtype=np.uint8 if last == 255 else np.uint16), name)
+  with pytest.raises(
+    UserError, match=f'options.void={last} if it is a region to ignore, or void=-1'
+  ):
     opened(root)
-  assert opened(root, void=255)[0]['crowd'].tolist() == [False, True]
+  assert opened(root, void=last)[0]['crowd'].tolist() == [False, True]
   assert opened(root, void=-1)[0]['crowd'].tolist() == [False, False]
 
 

@@ -355,3 +355,15 @@ def test_luminance_and_chrominance_in_a_tiff_are_not_taken_for_rgb(tmp_path, com
     UserError, match='pixels of its kind .*YCBCR.* are not read: save them as RGB'
   ):
     image_files.read_image(tmp_path / 'a.tif')
+
+
+def test_what_pillow_changes_is_asked_for_by_its_path(tmp_path):
+  deep = RGB.astype(np.uint16) * 257
+  cv2.imwrite(str(tmp_path / 'a.png'), deep)
+  tifffile.imwrite(tmp_path / 'a.tif', deep[..., 0], photometric='miniswhite')
+  for name in ('a.png', 'a.tif'):
+    with pytest.raises(UserError, match='Pillow changes its values .*: give its path'):
+      pages.of_picture(Image.open(tmp_path / name))
+  cv2.imwrite(str(tmp_path / 'grey.png'), deep[..., 0])
+  page = pages.of_picture(Image.open(tmp_path / 'grey.png'))
+  np.testing.assert_array_equal(page.values[..., 0], deep[..., 0])

@@ -172,10 +172,11 @@ def test_values_come_as_they_are_stored_or_not_at_all():
   for data in (
     tiff(GREY16, photometric='minisblack', **TURNED),
     tiff(GREY16, photometric='miniswhite'),
+    tiff(GREY > 0, photometric='minisblack'),
     tiff(GREY16, photometric='minisblack', extratags=[(42113, 's', 5, '-999', True)]),
     tiff(GREY, photometric='palette', colormap=np.zeros((3, 256), np.uint16)),
   ):
-    with pytest.raises(refused, match='it is turned, shows 0 as white, has a palette'):
+    with pytest.raises(refused, match='it is turned, of fewer than 8 bits, shows 0'):
       read(data, 1, 'float32')
   colours = cv2.imencode('.png', COLOURS16)[1].tobytes()
   with pytest.raises(refused, match='colours of 16 bits in a PNG'):

@@ -180,6 +180,10 @@ def test_coco_results_have_its_category_ids(tmp_path):
   (line,) = json.loads((tmp_path / 'detections.json').read_text())
   assert (line['image_id'], line['file_name'], line['id']) == (2, '7.jpg', 1)
   assert (line['category_id'], line['category'], line['bbox']) == (13, 'stop sign', [0, 0, 3, 2])
+  for other, image_id in (('8', 7), ('07', 2)):  # 7 and 07 are one number and two images
+    items = [InputImage(tmp_path / f'{other}.jpg', other), InputImage(tmp_path / '7.jpg', '7')]
+    coco_json.write(tmp_path, items, log.results, coco.CLASS_NAMES, coco.CATEGORY_IDS)
+    assert json.loads((tmp_path / 'detections.json').read_text())[0]['image_id'] == image_id
 
 
 def test_export_says_what_the_network_says(trained, tmp_path, capsys):

@@ -20,6 +20,7 @@ from jaxseg.predict.job import OutputFiles, predict_files
 from jaxseg.predict.options import Options
 from jaxseg.predict.predictor import Predictor
 from jaxseg.train.evaluator import Evaluator
+from jaxseg.train.run_folder import Classes
 from jaxseg.types import UserError
 from tests.test_instance_launchers import tiny_experiment
 from tests.test_launch import ROOT, heeds_interrupts, launch
@@ -496,3 +497,11 @@ def test_a_mistake_is_one_line_and_status_2(flags, message, workdir, tmp_path, c
   assert stop.value.code == 2
   error = capsys.readouterr().err
   assert message in error and error.count('\n') == 1
+
+
+def test_masks_that_number_classes_otherwise_than_the_data_are_told(capsys):
+  job._tell_numbers(Classes(('ground', 'cat', 'dog'), PALETTE[:3], (0, 7, 20)))
+  said = 'note      masks number the classes from 0: 1 is cat (7), 2 is dog (20) in your data\n'
+  assert capsys.readouterr().out == said
+  job._tell_numbers(Classes(('ground', 'cat'), PALETTE[:2]))
+  assert not capsys.readouterr().out

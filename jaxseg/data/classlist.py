@@ -51,6 +51,16 @@ class ClassList:
   shown: bool = False
 
   @property
+  def own_ids(self) -> tuple[int, ...]:
+    """The masks' id of each class; () where these are 0..c-1, or not one for each class."""
+    of_class = {label: own for own, label in self.ids if label != VOID}
+    one_each = sum(label != VOID for _, label in self.ids) == len(of_class) == len(self.names)
+    if self.by != 'ids' or self.threshold or not one_each:
+      return ()
+    own = tuple(of_class[i] for i in range(len(self.names)))
+    return own if own != tuple(range(len(own))) else ()
+
+  @property
   def palette(self) -> tuple[Color, ...]:
     """The classes' own colours if given, else VOC's."""
     own = {c: color for color, c in self.colors if c != VOID}

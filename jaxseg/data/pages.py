@@ -47,6 +47,7 @@ _START = 32  # bytes that identify a format
 _PNG = b'\x89PNG\r\n\x1a\n'
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _ORIENTATION = 0x0112  # the EXIF tag for how viewers orient the image
+_KIND = 262  # TIFF's tag, 0 where 0 is white
 _MODES = {  # Pillow's -> space, channels, alpha
   '1': ('grey', 1, False),
   'L': ('grey', 1, False),
@@ -166,9 +167,20 @@ def of_picture(image: Image.Image) -> Page:
     UserError: a file of which not all can be decoded.
   """
   with _naming(Path('image')):
+    if _is_changed_by_pillow(image):
+      raise ValueError(
+        'Pillow changes its values (16 bits of colour, or 0 shown as white): give its path'
+      )
     image.load()  # in which Pillow turns a TIFF and drops the tag that asks for it
   header = dataclasses.replace(_header(image, b''), format='array', lossy='')
   return Page(Path('image'), header, functools.partial(_values, image, header))
+
+
+def _is_changed_by_pillow(image: Image.Image) -> bool:
+  """Whether an unread file's colours of 16 bits become 8, or its deep greys stay inverted."""
+  deep = image.mode.startswith(('I', 'F'))
+  colours = not deep and any(';16' in str(tile[-1]) for tile in getattr(image, 'tile', ()))
+  return colours or deep and getattr(image, 'tag_v2', {}).get(_KIND) == 0
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:

@@ -83,7 +83,7 @@ def source(
   given = listed_classes(root, classes, class_list, colors)
   known = known_classes(paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir)
   return records.open_source(
-    DatasetInfo('folder', known.names, known.palette, channels, dtype=dtype),
+    DatasetInfo('folder', known.names, known.palette, channels, (), dtype, known.own_ids),
     split,
     raws,
     read,

@@ -97,13 +97,14 @@ def write(
 
   Args:
     folder: of the file.
-    items: the images, in order. If all are named by numbers, as COCO's are, these are the image_ids,
-      otherwise image_ids count from 1.
+    items: the images, in order. If all are named by different numbers, as COCO's are, these are the
+      image_ids, otherwise image_ids count from 1.
     results: see Log.
     class_names: background first.
     category_ids: of the classes.
   """
   numbered = all(item.stem.isdecimal() for item in items)
+  numbered = numbered and len({int(item.stem) for item in items}) == len(items)  # not so 1 and 01
   lines = []
   for position, item in enumerate(items, start=1):
     for number, result in enumerate(results.get(item.stem, ()), start=1):

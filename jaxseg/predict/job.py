@@ -26,6 +26,7 @@ from jaxseg import files
 from jaxseg.config import parts
 from jaxseg.console import say
 from jaxseg.data import threads
+from jaxseg.data.problems import abbreviate
 from jaxseg.draw import labels, objects
 from jaxseg.predict import coco_json
 from jaxseg.predict.base import BasePredictor
@@ -45,6 +46,7 @@ from jaxseg.predict.predictor import entries_of
 from jaxseg.predict.progress import ProgressLine
 from jaxseg.predict.runs import Run, Workdirs, open_runs
 from jaxseg.train.build import Experiment, set_up_jax
+from jaxseg.train.run_folder import Classes
 from jaxseg.types import UserError
 
 MANY_PROGRAMS = 8  # image sizes; with more, a hint says that each costs a compilation
@@ -129,6 +131,7 @@ def predict_files(
     if todo:
       predictor = predictor or open_network()
       todo = in_programs(predictor, todo)
+      _tell_numbers(runs[0].classes)
       failed = _Job(predictor, folder, outputs, log, existing).run(todo)
   if len(failed) == len(items):
     first = next(iter(failed.values()))
@@ -137,9 +140,15 @@ def predict_files(
     coco_json.write(folder, items, log.results, runs[0].classes.names, _category_ids(runs[0]))
   skipped = f', {len(items) - len(todo)} were there already' if skip_existing else ''
   say(f'{len(todo) - len(failed)} of {len(items)} images predicted into {output}{skipped}')
-  for reason in failed.values():
-    say(f'  not {reason}')
+  say(*(f'  not {reason}' for reason in failed.values()))
   return failed
+
+
+def _tell_numbers(classes: Classes) -> None:
+  """Says which number a class has in predicted masks, if the data's masks have others."""
+  named = enumerate(zip(classes.names, classes.ids or range(len(classes.names)), strict=True))
+  if renumbered := [f'{i} is {name} ({own})' for i, (name, own) in named if own != i]:
+    say(f'note      masks number the classes from 0: {abbreviate(renumbered)} in your data')
 
 
 def _category_ids(run: Run) -> Sequence[int | str]:

@@ -29,7 +29,7 @@ from jaxseg.types import UserError
 
 _TABLE = 'objects.csv'
 _COLUMNS = ('image', 'id', 'class')
-_VOID = 255
+_LAST = (255, 65535)  # the largest numbers of 8 and 16 bits, which often mean void
 _ONE_CLASS = ('background', 'object')
 
 Classes = Mapping[tuple[str, str], str]  # (image, id) -> class
@@ -125,7 +125,7 @@ def read_ids(
   """Reads the objects of a map; see find_ids."""
   ids = mask_files.read_ids(raw.label)
   numbers = np.unique(ids)
-  _check(numbers, ids.dtype, raw.label, divisor, void)
+  _check(numbers, raw.label, divisor, void)
   objects, order = [], np.searchsorted(numbers, ids) + 1
   for number, window in zip(numbers.tolist(), scipy.ndimage.find_objects(order), strict=True):
     if number == 0:
@@ -141,17 +141,15 @@ def read_ids(
   return Annotated(objects, ids.shape)
 
 
-def _check(
-  numbers: np.ndarray, dtype: np.dtype, path: Path, divisor: int | None, void: int | None
-) -> None:
+def _check(numbers: np.ndarray, path: Path, divisor: int | None, void: int | None) -> None:
   found = numbers[numbers != 0]
   if len(found) and found[0] < 0:
     raise UserError(f'{path} holds the number {found[0]}: objects are numbered from 1')
-  alone = len(found) > 1 and found[-1] == _VOID and found[-2] != _VOID - 1
-  if dtype == np.uint8 and alone and void is None and divisor is None:
+  alone = len(found) > 1 and found[-1] in _LAST and found[-2] != found[-1] - 1
+  if alone and void is None and divisor is None:
     raise UserError(
-      f'{path} holds the number 255 beside numbers up to {found[-2]}: add '
-      '--config.data.options.void=255 if it is a region to ignore, or void=-1 if it is an object'
+      f'{path} holds the number {found[-1]} beside numbers up to {found[-2]}: add '
+      f'--config.data.options.void={found[-1]} if it is a region to ignore, or void=-1 if it is an object'
     )
 
 
