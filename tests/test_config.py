@@ -114,6 +114,7 @@ def test_all_transforms_are_taken_out():
     ('model=3', "'model' is a group: set one of its keys, --config.model.NAME=value"),
     ('eval=zero', "'eval' is a group"),
     ('model.width.x=3', "'width' is no group"),
+    ('optim.learning_rate=True', 'optim.learning_rate=True: expected a number, as in 0.00'),
     ('augment=flip', '--config.augment=flip: name a transform, as in --config.augment.flip=True'),
     ('augment.flip=maybe', '--config.augment.flip=maybe: switch it with True or False'),
     ('augment.crop.size.x=3', '--config.augment.crop.ARGUMENT=value'),

@@ -269,6 +269,8 @@ def _set(group: ConfigDict, key: str, path: list[str], value: Any) -> None:
     group = group[part]
     if not isinstance(group, ConfigDict):
       raise UserError(f'unknown config key {key!r}: {part!r} is no group')
+  if isinstance(value, bool) and isinstance(group.get(name), float):  # ConfigDict would make it 1.0
+    raise UserError(f'--config.{key}={value}: expected a number, as in {group[name]!r}')
   group[name] = value
 
 
