@@ -269,3 +269,13 @@ def test_a_picture_is_of_the_scored_step_and_takes_no_others_place(
   with pytest.raises(UserError, match='several runs would have the picture .*shapes_run.png'):
     other = make_run(tmp_path / 'other' / 'shapes_run', SCORES)
     tables.write([run, other], str(file), 'test', pictures=str(folder))
+
+
+def test_rows_of_different_files_are_told(run, file, tmp_path, capsys):
+  other, third = (
+    make_run(tmp_path / name, {**SCORES, 'data': name}) for name in ('other', 'third')
+  )
+  tables.write([run, other], str(file), 'test')
+  assert not capsys.readouterr().err
+  tables.write([run, other, third], str(file), 'test')
+  assert 'not all rows are scored on the same files' in capsys.readouterr().err

@@ -59,6 +59,8 @@ def write(
   runs = [collect(Path(workdir)) for workdir in workdirs]
   shown = [(run, result) for run in runs for result in _evaluations(run, split, modes)]
   scores = common_scores(shown)
+  if len({result['data'] for _, result in shown if result.get('data')}) > 1:
+    console.say('note      not all rows are scored on the same files and labels', error=True)
   strips = _strips(runs, Path(pictures), output) if pictures else {}
   for run in runs if strips else ():
     _draw(run, run.evaluations[split], strips[run.path])
