@@ -216,9 +216,8 @@ def test_lines_of_a_list_of_a_split_that_name_nothing_are_told(tmp_path, capsys)
   images = ['images/a.png', 'images/b.png']
   (tmp_path / 'VAL.TXT').write_text('a\n\nc\n"b"\n')
   assert split_lists.find(tmp_path, images) == ({'images/a.png': 'val'}, ['VAL.TXT'])
-  assert (
-    f'{tmp_path}/VAL.TXT: 2 of 3 lines name no image that is read here\n' in capsys.readouterr().err
-  )
+  told = f'{tmp_path}/VAL.TXT: 2 of 3 lines name no image that is read here: c, "b"\n'
+  assert told in capsys.readouterr().err
   (tmp_path / 'VAL.TXT').write_text('x\n')
   assert split_lists.find(tmp_path, images) == ({}, [])
   assert 'VAL.TXT name no image that is read here: they divide nothing' in capsys.readouterr().err

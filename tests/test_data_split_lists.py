@@ -47,6 +47,36 @@ def test_a_name_of_two_images_names_none(tmp_path):
   assert split_lists.find(tmp_path, IMAGES)[0] == {IMAGES[1]: 'train'}
 
 
+@pytest.mark.parametrize(
+  ('images', 'lines', 'named', 'told'),
+  [
+    (
+      ['images/siteA/1.png', 'images/siteB/3.png'],
+      ['siteB/1', 'siteB/3', 'images/1', '../siteC/3', '/old/images/siteA/1.png'],
+      ['images/siteB/3.png', 'images/siteA/1.png'],
+      '3 of 5 lines name no image that is read here: siteB/1, images/1, ../siteC/3\n',
+    ),
+    (
+      ['siteA/images/1.png', 'siteB/images/1.png', 'siteB/day2/3.png'],
+      ['siteB/1', 'siteA/3', 'siteB/3', '1'],
+      ['siteB/images/1.png'],
+      '3 of 4 lines name no image that is read here: siteA/3, siteB/3, 1\n',
+    ),
+    (
+      ['cell.png', 'cell 1.png', 'cell 2.png'],
+      ['cell 1', 'cell 9', 'cell 2.png masks/cell 2.png', 'cell.png 1', 'cell 12 0'],
+      ['cell 1.png', 'cell 2.png', 'cell.png'],
+      '2 of 5 lines name no image that is read here: cell 9, cell 12 0\n',
+    ),
+    (['cell.png', 'x/cell.png'], ['x/cell 1', 'cell\t1', 'y z/cell'], ['x/cell.png'], '2 of 3'),
+  ],
+)
+def test_lines_name_no_other_image_than_theirs(tmp_path, capsys, images, lines, named, told):
+  write(tmp_path, val='\n'.join(lines))
+  assert list(split_lists.find(tmp_path, images)[0]) == named
+  assert f'{tmp_path}/val.txt: {told}' in capsys.readouterr().err
+
+
 def test_lists_that_name_no_other_images_count(tmp_path):
   write(tmp_path, Main__train='b.c\nx\ny\n', Segmentation__val='b.c\n')
   assert split_lists.find(tmp_path, IMAGES)[0] == {IMAGES[1]: 'val'}

@@ -1,11 +1,14 @@
 """Lists of splits: train.txt, val.txt and test.txt, whose lines name images, as in VOC and darknet.
 
-A line is a path or a name, with or without its suffix and leading folders; anything after a blank is
-ignored. Of lists in several folders those count that name no other images.
+A line is a path or a name, with or without its suffix and leading folders: its folders are the last of
+the image's (those named images may be missing), or end in all of the image's. What follows a blank, as a
+mask or a label, is ignored unless images have names that go on so, as `cell 1` beside `cell`. Of lists in
+several folders those count that name no other images.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +17,9 @@ from jaxseg import files
 from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, list_files
 from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
+
+_BLANK = re.compile(r'\s')
+_FOLDERS = ('images', 'image', 'imgs', 'img', 'jpegimages')  # that lines may leave out
 
 
 def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -26,15 +32,15 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
   Raises:
     UserError: lists of several folders that differ, or an image in two splits.
   """
-  tails = _tails(images)
-  groups: dict[str, dict[str, list[str | None]]] = {}
+  known = _Images(images)
+  groups: dict[str, dict[str, _Lines]] = {}
   for path in list_files(root):
     name = PurePosixPath(path)
     if name.suffix.lower() == '.txt' and name.stem.lower() in SPLIT_WORDS:
-      groups.setdefault(str(name.parent), {})[path] = _named(root / path, tails)
+      groups.setdefault(str(name.parent), {})[path] = _lines(root / path, known)
   every = [path for named in groups.values() for path in named]
-  groups = {k: named for k, named in groups.items() if any(map(any, named.values()))}
-  whole = [g for g in groups.values() if all(None not in named for named in g.values())]
+  groups = {k: named for k, named in groups.items() if any(found for found, _ in named.values())}
+  whole = [g for g in groups.values() if not any(lost for _, lost in g.values())]
   chosen = whole or list(groups.values())
   found = [_splits(root, lists) for lists in chosen]
   if any(other != found[0] for other in found):
@@ -44,46 +50,81 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     )
   if every and not found:
     warn_once([f'{root}: {abbreviate(every)} name no image that is read here: they divide nothing'])
-  for path, named in chosen[0].items() if found else ():
-    if lost := named.count(None):
-      warn_once([f'{root / path}: {lost} of {len(named)} lines name no image that is read here'])
+  for path, (named, lost) in chosen[0].items() if found else ():
+    if lost:
+      few, lines = abbreviate(lost, 3), len(named) + len(lost)
+      warn_once(
+        [f'{root / path}: {len(lost)} of {lines} lines name no image that is read here: {few}']
+      )
   return (found[0], list(chosen[0])) if found else ({}, [])
 
 
-def _tails(images: Iterable[str]) -> dict[str, str | None]:
-  """Maps each trailing part of the images' paths, without suffix, to its image; None: ambiguous."""
-  tails: dict[str, str | None] = {}
-  for image in images:
-    for tail in _ends(image):
+_Lines = tuple[list[str], list[str]]  # the images that a list names, its lines that name none
+
+
+class _Images:
+  """Images by the names that lines have for them."""
+
+  def __init__(self, images: Iterable[str]):
+    parts = {image: _parts(image) for image in images}
+    plain = {
+      i: (*(p for p in of[:-1] if p.lower() not in _FOLDERS), of[-1]) for i, of in parts.items()
+    }
+    self._whole = set(parts.values())
+    self._tails = _tails(plain) | _tails(parts)
+    stems = {of[-1] for of in parts.values()}
+    self._begun = {stem[: blank.end()] for stem in stems for blank in _BLANK.finditer(stem)}
+
+  def named(self, line: str) -> str | None:
+    """Returns the image that a line names, None if it names none or several."""
+    if image := self._of(line):
+      return image
+    for blank in reversed([*_BLANK.finditer(line)]):
+      if image := self._of(line[: blank.start()]):
+        return None if _parts(line[: blank.end()])[-1] in self._begun else image
+    return None
+
+  def _of(self, path: str) -> str | None:
+    parts = _parts(path)
+    ends = (parts[i:] for i in range(1, len(parts)))
+    whole = next((end for end in ends if end in self._whole), parts)
+    return self._tails.get(parts if parts in self._tails else whole)
+
+
+def _tails(parts: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], str | None]:
+  """Maps each trailing part of the images' paths to its image; None: ambiguous."""
+  tails: dict[tuple[str, ...], str | None] = {}
+  for image, of in parts.items():
+    for tail in (of[i:] for i in range(len(of))):
       tails[tail] = None if tail in tails else image
   return tails
 
 
-def _ends(path: str) -> list[str]:
-  """Returns a path's trailing parts, without an image's suffix, the longest first."""
-  path = unicodedata.normalize('NFC', path.replace('\\', '/'))
-  name = PurePosixPath(path)
+def _parts(path: str) -> tuple[str, ...]:
+  """Returns a path's folders and its name, without an image's suffix."""
+  name = PurePosixPath(unicodedata.normalize('NFC', path.replace('\\', '/')))
   parts = (name.with_suffix('') if name.suffix.lower() in SUFFIXES else name).parts
-  return ['/'.join(parts[i:]) for i in range(len(parts))]
+  return tuple(part for part in parts if part not in ('/', '..'))
 
 
-def _named(file: Path, tails: Mapping[str, str | None]) -> list[str | None]:
-  """Returns the image that each line of a list names, None if it names none."""
+def _lines(file: Path, images: _Images) -> _Lines:
+  """Returns the images that a list names, and its lines that name none."""
   try:
     text = files.read_text(file)
   except (UserError, OSError) as error:
     warn_once([f'{error}; it divides nothing'])
-    return []
+    return [], []
   lines = [line.strip() for line in text.splitlines() if line.strip()]
-  ends = ((end for word in (line, line.split()[0]) for end in _ends(word)) for line in lines)
-  return [next((tails[e] for e in of_line if tails.get(e)), None) for of_line in ends]
+  named = [images.named(line) for line in lines]
+  lost = [line for line, image in zip(lines, named, strict=True) if image is None]
+  return [image for image in named if image is not None], lost
 
 
-def _splits(root: Path, lists: Mapping[str, Sequence[str | None]]) -> dict[str, str]:
+def _splits(root: Path, lists: Mapping[str, _Lines]) -> dict[str, str]:
   splits: dict[str, str] = {}
-  for path, named in lists.items():
+  for path, (named, _) in lists.items():
     split = SPLIT_WORDS[PurePosixPath(path).stem.lower()]
-    for image in filter(None, named):
+    for image in named:
       if splits.setdefault(image, split) != split:
         raise UserError(f'{root / path} lists {image}, which is in {splits[image]} too: keep one')
   return splits
