@@ -565,6 +565,79 @@ def test_an_empty_folder_of_masks_is_an_image_without_objects(root):
   assert found == {'a.png': 1, 'b.png': 0}
 
 
+def write_files(root, name):
+  """Writes an example with two objects."""
+  photo(root / name / 'images' / f'{name}.png')
+  (root / name / 'masks').mkdir()
+  for number in (1, 2):
+    mask = 255 * (numbered(1, 2) == number).astype(np.uint8)
+    Image.fromarray(mask).save(root / name / 'masks' / f'{number}.png')
+
+
+SPLIT_WRITERS = {
+  'files': lambda root, split: write_files(root / split, split),
+  'yolo': lambda root, split: write_yolo(root / split, '1 0.25 0.25 0.5 0.25 0.5 0.5', names=''),
+  'labelme': lambda root, split: write_labelme(root / split, shape('dog')),
+  'cvat': lambda root, split: write_cvat(
+    root / split, '<polygon label="dog" points="1,1;4,1;4,4"/>'
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', SPLIT_WRITERS)
+def test_folders_of_one_split_are_read_together(root, kind):
+  for split in ('train', 'train2', 'training', 'valid'):
+    SPLIT_WRITERS[kind](root, split)
+  (root / 'data.yaml').write_text('names: [cat, dog]\n')
+  splits = objects.layout_of(root, kind)[1].splits
+  found = {s: [raw.image.relative_to(root).parts[0] for raw in of] for s, of in splits.items()}
+  assert {s: list(dict.fromkeys(of)) for s, of in found.items()} == {
+    'train': ['train', 'train2', 'training'],
+    'val': ['valid'],
+  }
+
+
+def test_folders_that_are_no_example_are_named(root, capsys):
+  for name in 'abcd':
+    write_files(root, name)
+  photo(root / 'b' / 'images' / 'b_overlay.png')
+  (root / 'c' / 'masks').rename(root / 'c' / 'mask')
+  photo(root / 'x' / 'e' / 'images' / 'e.png')
+  assert sorted(e['file_name'] for s in ('train', 'val') for e in opened(root, s)) == [
+    'a.png',
+    'd.png',
+  ]
+  told = capsys.readouterr().err
+  assert '4 folders lack images/ with one image, or masks/, and are left out: b, c, c/mask' in told
+
+
+@pytest.mark.parametrize('name', ['masks/2.npy', 'masks/2.TGA', 'images/a.heic'])
+def test_files_of_an_example_in_other_formats_are_refused(root, name):
+  for stem in 'ab':
+    write_files(root, stem)
+  (root / 'a' / 'masks' / '2.png').rename(root / 'a' / name)
+  with pytest.raises(UserError, match=f'a/{name} would be left out: save it as one of .png'):
+    opened(root)
+
+
+def test_what_is_no_map_of_numbers_is_named(root, capsys):
+  for split in ('train', 'train2', 'val'):
+    write_ids(root / split, numbered(1, 2), split)
+  assert len(opened(root, format='ids')) == len(opened(root, 'val', format='ids')) == 1
+  told = 'left out are 2 other files (train2/images/train2.jpg, train2/masks/train2.png)'
+  assert f'{root}: {told}' in capsys.readouterr().err
+  (root / 'train' / 'masks' / 'b.pgm').write_bytes(b'')
+  with pytest.raises(UserError, match='masks/b.pgm would be left out: save it as one of'):
+    opened(root, format='ids')
+
+
+def test_images_of_other_formats_beside_annotated_ones_are_named(root, capsys):
+  write_yolo(root, '1 0.25 0.25 0.5 0.25 0.5 0.5')
+  (root / 'images' / 'c.heic').write_bytes(b'')
+  assert len(opened(root)) == 1
+  assert '1 files of other formats are left out: c.heic' in capsys.readouterr().err
+
+
 def test_a_folder_of_something_else_is_told(root, tmp_path):
   photo(root / 'a.jpg')
   with pytest.raises(UserError, match='has no annotated objects of any of the formats coco, cvat'):

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from jaxseg.data import classlist
+from jaxseg.data.division import Division
+from jaxseg.data.pairing import Layout
 from jaxseg.data.problems import BadFiles, MissingSplit
 from jaxseg.datasets import folder
 from jaxseg.types import VOID, UserError
@@ -312,11 +314,31 @@ def test_names_match_whatever_way_accents_are_written(root):
   assert len(_source(root, classes=3)) == 1
 
 
-def test_images_that_would_be_left_out_are_told(root):
+@pytest.mark.parametrize('name', ['images/b.ppm', 'masks/a.PGM', 'images/b.heic', 'masks/b.npy'])
+def test_images_that_would_be_left_out_are_told(root, name):
   _add(root, 'train', 'a', IDS)
-  Image.fromarray(RGB).save(root / 'train/images/b.ppm')
-  with pytest.raises(UserError, match=r'b\.ppm would be left out: save it as one of \.png'):
+  (root / 'train' / name).write_bytes(b'')
+  with pytest.raises(UserError, match=f'{name} would be left out: save it as one of .png'):
     _source(root, classes=3)
+
+
+def test_images_that_a_pattern_leaves_out_are_told(root):
+  _add(root, 'train', 'a', IDS)
+  (root / 'old').mkdir()
+  (root / 'old' / 'b.avif').write_bytes(b'')
+  pairs = Division(Layout('train/images/*', 'train/masks/*')).pairs(root)
+  assert pairs.left_out() == '1 other files (old/b.avif)'
+
+
+def test_images_to_leave_out_must_exist(root):
+  for split, stem in (('train', 'a'), ('train', 'b'), ('val', 'c'), ('val', 'd')):
+    _add(root, split, stem, IDS)
+  without = ('b.png', 'c.png')
+  assert [len(_source(root, s, classes=3, without=without)) for s in ('train', 'val')] == [1, 1]
+  with pytest.raises(
+    UserError, match=r'without names b, z.png, but images .* such as a.png, b.png'
+  ):
+    _source(root, classes=3, without=('c.png', 'b', 'z.png'))
 
 
 @pytest.mark.parametrize('on_mask', [False, True])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxseg.data import annotations, records
 from jaxseg.datasets import objects
 from jaxseg.metrics.coco import Score
 from jaxseg.types import Detections, UserError
@@ -79,6 +80,16 @@ def test_every_layout_gives_these_records(tmp_path, layout, capsys):
   assert both['val'][0]['instance_boxes'].tolist() == [[3, 2, 14, 9], [3, 9, 10, 15]]
   lines = capsys.readouterr().err.splitlines()
   assert lines[0].startswith(f'{tmp_path / layout}: ')  # what was found, in one line
+
+
+def test_images_to_leave_out_must_exist(tmp_path):
+  raws = [records.Raw(tmp_path / f'{n}.png', tmp_path / 'a.json', f'{n}.png') for n in 'abc']
+  layout = annotations.AnnotatedFolder('', {'train': raws[:2], 'val': raws[2:]}, (), None)
+  assert objects.divided(layout, without=('a.png', 'c.png')) == {'train': [raws[1]], 'val': []}
+  with pytest.raises(
+    UserError, match='without names a, but images have names such as a.png, b.png'
+  ):
+    objects.divided(layout, without=('a', 'b.png'))
 
 
 def test_every_layout_gives_this_score(tmp_path):

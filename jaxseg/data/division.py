@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from jaxseg.data import layouts, records
-from jaxseg.data.formats.splits import by_names, check_fold, hold_out, split_of
+from jaxseg.data.formats.splits import by_names, check_fold, hold_out, leave_out, split_of
 from jaxseg.data.pages import read_header
 from jaxseg.data.pairing import UNDIVIDED, Layout, Pair, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, warn_once
@@ -44,14 +44,21 @@ class Division:
   def __post_init__(self):
     check_fold('folder', self.folds, self.fold)
 
-  def of(self, root: Path, split: str) -> tuple[list[records.Raw], list[Path]]:
-    """Returns the examples of a split, and the masks of all splits; raises as `splits` does."""
+  def of(
+    self, root: Path, split: str, without: Sequence[str] = ()
+  ) -> tuple[list[records.Raw], list[Path]]:
+    """Returns the examples of a split, but for names to leave out, and the masks of all splits.
+
+    Raises:
+      UserError: as `splits`; names of no image.
+    """
     divided = self.splits(root)
     if split not in divided:
       there = ', '.join(divided) or 'none'
       remedy = '; config.data.options.folds=5 holds a fifth of it out' if split == 'val' else ''
       raise MissingSplit(f"{root} has no split '{split}'; splits found: {there}{remedy}")
-    return divided[split], [raw.label for of_split in divided.values() for raw in of_split]
+    raws = leave_out(divided, without)[split]
+    return raws, [raw.label for of_split in divided.values() for raw in of_split]
 
   def splits(self, root: Path) -> dict[str, list[records.Raw]]:
     """Returns the examples of each split that exists.

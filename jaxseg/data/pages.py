@@ -31,6 +31,10 @@ from jaxseg.types import UserError
 # Formats to decode, whatever a file's name; Pillow's others are disabled, as some start programs.
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'WebP', 'GIF')
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif')
+UNREAD = (  # of other pictures
+  *('.jp2', '.j2k', '.jpx', '.jxl', '.jpe', '.jfif', '.heic', '.heif', '.avif', '.apng', '.dib'),
+  *('.ppm', '.pgm', '.pbm', '.pnm', '.pam', '.tga', '.pcx', '.exr', '.dcm', '.npy', '.npz'),
+)
 _PILLOWS = [name.upper() for name in FORMATS if name != 'TIFF']
 _OTHERS = {  # in the first bytes -> name of the format
   b'jP  ': 'JPEG 2000',

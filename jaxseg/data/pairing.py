@@ -22,11 +22,10 @@ from pathlib import Path, PurePosixPath
 
 from jaxseg import files
 from jaxseg.data import raw_files
-from jaxseg.data.pages import SUFFIXES
+from jaxseg.data.pages import SUFFIXES, UNREAD
 from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
 
-OTHER_SUFFIXES = ('.jp2', '.heic', '.avif', '.ppm', '.tga', '.dcm', '.npy')
 SPLIT_WORDS = {
   'train': 'train',
   'training': 'train',
@@ -140,7 +139,7 @@ def expression(pattern: str) -> re.Pattern[str]:
       text += re.escape(piece[1]) if len(piece) == 3 else f'({_class(piece[1:-1])})'
     else:
       text += re.escape(piece)
-  if PurePosixPath(stem).suffix.lower() not in (*SUFFIXES, *OTHER_SUFFIXES):
+  if PurePosixPath(stem).suffix.lower() not in (*SUFFIXES, *UNREAD):
     text += f'(?:{"|".join(map(re.escape, SUFFIXES))})'
   try:
     return re.compile(text, re.IGNORECASE)
@@ -194,15 +193,14 @@ def match(root: Path, images: str, masks: str) -> Pairs:
   others = []
   for path in list_files(root):
     suffix = PurePosixPath(path).suffix.lower()
-    if suffix in OTHER_SUFFIXES:
-      as_png = str(PurePosixPath(path).with_suffix('.png'))
-      if match_path(images, as_png) or match_path(masks, as_png):
-        raise UserError(f'{root / path} would be left out: save it as one of {", ".join(SUFFIXES)}')
-    elif file := match_path(masks, path):
+    as_png = str(PurePosixPath(path).with_suffix('.png')) if suffix in UNREAD else ''
+    if as_png and (match_path(images, as_png) or match_path(masks, as_png)):
+      raise UserError(f'{root / path} would be left out: save it as one of {", ".join(SUFFIXES)}')
+    if file := match_path(masks, path):
       found[1].append(file)
     elif file := match_path(images, path):
       found[0].append(file)
-    elif suffix in SUFFIXES:
+    elif suffix in SUFFIXES or as_png:
       others.append(path)
   _check_words(root, {file.word for kind in found for file in kind})
   image_of, mask_of = (_by_key(root, kind) for kind in found)

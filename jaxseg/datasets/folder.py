@@ -78,8 +78,7 @@ def source(
   check_split('folder', split, SPLITS)
   root, choice = data_root(data_dir), mask_set.Choice(binary, threshold, read_by, white_is_zero)
   division = Division(Layout(images, masks, listed), unpaired, folds, fold, pages)
-  raws, paths = division.of(root, split)
-  raws = [raw for raw in raws if raw.file_name not in without]
+  raws, paths = division.of(root, split, without)
   given = listed_classes(root, classes, class_list, colors)
   known = known_classes(paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir)
   return records.open_source(

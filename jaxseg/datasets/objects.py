@@ -24,7 +24,8 @@ from typing import Any
 
 from jaxseg.data import annotations, archives, classlist, records
 from jaxseg.data.annotations import AnnotatedFolder
-from jaxseg.data.formats import coco, cvat, labelme, masks, splits, yolo
+from jaxseg.data.formats import coco, cvat, labelme, masks, pictures, splits, yolo
+from jaxseg.data.pages import UNREAD
 from jaxseg.data.problems import MissingSplit, abbreviate, check_choice, check_split, warn_once
 from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import LARGEST, UserError
@@ -122,8 +123,7 @@ def divided(
   layout: AnnotatedFolder, *, folds: int = 0, fold: int = 0, without: Sequence[str] = (), **_: Any
 ) -> dict[str, list[records.Raw]]:
   """Returns the images of each split; for the options see source."""
-  division = splits.divide(layout.splits, folds, fold)
-  return {s: [raw for raw in raws if raw.file_name not in without] for s, raws in division.items()}
+  return splits.leave_out(splits.divide(layout.splits, folds, fold), without)
 
 
 def _check_once(layout: AnnotatedFolder) -> None:
@@ -143,6 +143,11 @@ def _divided(root: Path, layout: AnnotatedFolder) -> AnnotatedFolder:
   left = sum(map(len, layout.splits.values())) - sum(map(len, parts.values()))
   notes = [f'{root}: {left} images are in no list of splits and left out'] if left else []
   counts = Counter(raw.image for raws in parts.values() for raw in raws)
+  inner = dict.fromkeys(path.parent for path in counts)
+  if unread := [file.name for folder in inner for file in pictures.listed(folder, UNREAD)]:
+    notes.append(
+      f'{root}: {len(unread)} files of other formats are left out: {abbreviate(unread, 3)}'
+    )
   if shared := [path.name for path, count in counts.items() if count > 1]:
     notes.append(
       f'{root}: {len(shared)} images are in two splits, such as {shared[0]}: what is held out must not train'

@@ -270,7 +270,7 @@ def _folder_of(content: Content, root: Path) -> tuple[Path, str]:
   near = [file.parent, file.parent.parent, root]
   near = list(dict.fromkeys(base for base in near if base.is_relative_to(root)))
   near += [base / name for base in near for name in ('images', 'data')]
-  inner = [folders[split] for base in near if split in (folders := splits.folders(base))]
+  inner = [folder for base in near for s, folder in splits.folders(base) if s == split]
   places = [*inner, *near, *(place / 'default' for place in near)]  # CVAT's unnamed subset
   names = _file_names(content)
   cuts = ['', _shared_folder(names)]

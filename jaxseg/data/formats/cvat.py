@@ -29,8 +29,8 @@ Tree = ElementTree.Element
 
 def find(root: Path) -> AnnotatedFolder | None:
   """Returns the layout of a folder with such files, None if there are none."""
-  places = {UNDIVIDED: root, **splits.folders(root)}
-  listed = [(s, f) for s, p in places.items() for f in pictures.listed(p, ('.xml',))]
+  places = [(UNDIVIDED, root), *splits.folders(root)]
+  listed = [(s, f) for s, p in places for f in pictures.listed(p, ('.xml',))]
   listed += [('', f) for f in pictures.listed(root / 'annotations', ('.xml',))]
   parsed = [(split, file, tree) for split, file in listed if (tree := _parse(file)) is not None]
   if not parsed:

@@ -34,10 +34,10 @@ _CORNERS = 64  # of the polygon that approximates a circle
 def find(root: Path) -> AnnotatedFolder | None:
   """Returns the layout of a folder with such files, None if there are none."""
   parts, left_out = {}, []
-  for split, folder in ({UNDIVIDED: root} | splits.folders(root)).items():
+  for split, folder in [(UNDIVIDED, root), *splits.folders(root)]:
     pairs, without = _pairs(folder)
     if pairs:
-      parts[split] = pairs
+      parts.setdefault(split, []).extend(pairs)
       left_out += without
   everything = [raw for pairs in parts.values() for raw in pairs]
   if not everything:

@@ -23,7 +23,8 @@ from jaxseg.data import class_files, classlist, layouts, mask_files, outlines, r
 from jaxseg.data.annotations import Annotated, AnnotatedFolder, Annotation
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import CroppedMask
-from jaxseg.data.pairing import UNDIVIDED
+from jaxseg.data.pages import SUFFIXES, UNREAD
+from jaxseg.data.pairing import UNDIVIDED, list_files
 from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
@@ -43,26 +44,48 @@ def find_files(root: Path, *, threshold: int | None = None) -> AnnotatedFolder |
     threshold: values from it on are the object; None: all but 0, of which there must be only one.
   """
   parts: dict[str, list] = {}
-  divided = splits.folders(root)
-  for split, folder in {UNDIVIDED: root, **divided, **_stages(root)}.items():
-    for one in sorted(set(folder.iterdir()) - set(divided.values())):
+  divided, unread = splits.folders(root), []
+  for split, folder in [(UNDIVIDED, root), *divided, *_stages(root)]:
+    for one in sorted({*folder.iterdir()} - {path for _, path in divided}):
       images = pictures.listed(one / 'images')
+      if (one / 'masks').is_dir():
+        unread += pictures.listed(one / 'images', UNREAD) + pictures.listed(one / 'masks', UNREAD)
       if len(images) == 1 and (one / 'masks').is_dir():
         masks = tuple(pictures.listed(one / 'masks'))
         raw = records.Raw(images[0], one / 'masks', images[0].name, extra=masks)
         parts.setdefault(split, []).append(raw)
   if not parts:
     return None
+  if unread:
+    raise UserError(f'{unread[0]} would be left out: save it as one of {", ".join(SUFFIXES)}')
   names, classes = _classes(root)
   read = partial(read_files, names=names, classes=classes, threshold=threshold)
   return AnnotatedFolder(
-    'a mask file for each object', parts, names, read, key=sorted(classes.items())
+    'a mask file for each object',
+    parts,
+    names,
+    read,
+    notes=_skipped(root, parts),
+    key=sorted(classes.items()),
   )
 
 
-def _stages(root: Path) -> dict[str, Path]:
+def _skipped(root: Path, parts: splits.Parts) -> tuple[str, ...]:
+  """Returns a line about the folders with pictures of no example."""
+  read = {path for raws in parts.values() for raw in raws for path in (raw.image, *raw.extra)}
+  left = [root / p for p in list_files(root) if p.lower().endswith(SUFFIXES)]
+  inner = [path.parent for path in left if path not in read]
+  inner = [p.parent if p.name in ('images', 'masks') and p.parent != root else p for p in inner]
+  if not (names := list(dict.fromkeys(str(p.relative_to(root)) for p in inner))):
+    return ()
+  return (
+    f'{root}: {len(names)} folders lack images/ with one image, or masks/, and are left out: {abbreviate(names, 3)}',
+  )
+
+
+def _stages(root: Path) -> list[tuple[str, Path]]:
   """Returns the Data Science Bowl's own folder, whose name is not a split's."""
-  return {UNDIVIDED: root / 'stage1_train'} if (root / 'stage1_train').is_dir() else {}
+  return [(UNDIVIDED, root / 'stage1_train')] if (root / 'stage1_train').is_dir() else []
 
 
 def find_ids(
@@ -76,9 +99,10 @@ def find_ids(
     void: the id of regions to ignore; -1: there is none.
   """
   try:
-    pairs = layouts.find(root, objects=True).pairs(root)
+    layout = layouts.find(root, objects=True)
   except UserError:
     return None
+  pairs = layout.pairs(root)
   if alone := [*pairs.without_mask, *pairs.without_image]:
     raise UserError(f'{root / alone[0]} has no mask, or no image, of its name: add or remove one')
   parts = {s: [records.Raw(p.image, p.mask, p.name) for p in of] for s, of in pairs.splits.items()}
@@ -86,9 +110,9 @@ def find_ids(
   if divisor is not None and names == _ONE_CLASS:
     raise UserError(f'{root}: divisor={divisor} needs classes.txt, whose line k names class k')
   read = partial(read_ids, names=names, classes=classes, divisor=divisor, void=void)
-  return AnnotatedFolder(
-    'a map of numbered objects for each image', parts, names, read, key=sorted(classes.items())
-  )
+  notes = (f'{root}: left out are {pairs.left_out()}',) if pairs.left_out() else ()
+  words, key = 'a map of numbered objects for each image', sorted(classes.items())
+  return AnnotatedFolder(words, parts, names, read, notes=notes, key=key)
 
 
 def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from jaxseg.data import records, split_lists
 from jaxseg.data.pairing import SPLIT_WORDS, UNDIVIDED
+from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
 _PARTS = 5  # of which one is held out if there is no 'val'
@@ -25,13 +26,10 @@ def split_of(name: str) -> str:
   return next((split for word, split in SPLIT_WORDS.items() if word in words), UNDIVIDED)
 
 
-def folders(root: Path) -> dict[str, Path]:
-  """Returns the folders of `root` that are named after splits."""
-  found = {}
-  for path in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ():
-    if split := split_of_folder(path.name):
-      found.setdefault(split, path)
-  return found
+def folders(root: Path) -> list[tuple[str, Path]]:
+  """Returns the folders of `root` that are named after splits, of which one may have several."""
+  inner = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ()
+  return [(split, path) for path in inner if (split := split_of_folder(path.name))]
 
 
 def split_of_folder(name: str) -> str:
@@ -106,6 +104,17 @@ def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[record
     names = [(raw.file_name, raw.image, 0) for raw in pool]
     splits['train'], splits['val'] = hold_out(pool, names, folds, fold)
   return splits
+
+
+def leave_out(parts: Parts, names: Sequence[str]) -> dict[str, list[records.Raw]]:
+  """Returns splits without the images of these names. Raises UserError for names of none."""
+  known = dict.fromkeys(raw.file_name for raws in parts.values() for raw in raws)
+  if unknown := [name for name in names if name not in known]:
+    raise UserError(
+      f'config.data.options.without names {abbreviate(unknown)}, but images have names such as '
+      f'{abbreviate(list(known), 2)}: correct or remove what names none'
+    )
+  return {s: [raw for raw in raws if raw.file_name not in names] for s, raws in parts.items()}
 
 
 def check_fold(dataset: str, folds: int, fold: int) -> None:

@@ -68,15 +68,13 @@ Folders = list[tuple[str, Path, Path]]  # (split, folder of images, folder of la
 
 def _image_folders(root: Path) -> Folders:
   """Returns the folders of images with a folder of labels."""
-  found = {}
-  inner = _child(root, 'images')
+  found, inner = [], _child(root, 'images')
   if inner.is_dir():
-    found |= splits.folders(inner)
-    found = found or {UNDIVIDED: inner}
-  for split, folder in splits.folders(root).items():
+    found = splits.folders(inner) or [(UNDIVIDED, inner)]
+  for split, folder in splits.folders(root):
     images = _child(folder, 'images')
-    found[split] = images if images.is_dir() else folder
-  listed = [(split, folder, _labels_of(root, folder)) for split, folder in found.items()]
+    found.append((split, images if images.is_dir() else folder))
+  listed = [(split, folder, _labels_of(root, folder)) for split, folder in found]
   return [one for one in listed if _has_labels(one[-1])]
 
 
