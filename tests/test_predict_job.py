@@ -424,6 +424,15 @@ def test_folders_below_and_patterns_keep_their_places(workdir, predictor, tmp_pa
   assert list_items(tmp_path / 'in', out)[2].file_name == 'x/y/b.png'
 
 
+def test_pictures_that_a_folder_keeps_from_prediction_are_named(tmp_path, capsys):
+  for name in ('a.png', 'x/b.heic', 'c.JP2', 'notes.txt', 'out/a.npy'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b'')
+  assert [item.stem for item in list_items(tmp_path, tmp_path / 'out')] == ['a']
+  told = f'{tmp_path}: 2 files of other formats are left out: c.JP2, x/b.heic\n'
+  assert capsys.readouterr().err == told
+
+
 def test_a_predictor_takes_paths_and_pillows_images_as_training_reads_them(predictor, tmp_path):
   image = random_image(20, 24)
   mask = predictor(image)

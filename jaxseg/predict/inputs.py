@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxseg import files
 from jaxseg.data import image_files, pages, raw_files
+from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
 
 IN_THE_WAY = 'already exists: choose another --output, or give --skip_existing or --overwrite'
@@ -79,18 +80,25 @@ def list_items(source: str | Path, results: str | Path | None = None) -> list[In
     paths, base, results, allowed = [source], None, None, ''
   if results is not None and (results := files.to_path(results)) != base:
     paths = [path for path in paths if not path.is_relative_to(results)]
+  if source.is_dir():
+    left = [str(p.relative_to(source)) for p in paths if p.suffix.lower() in pages.UNREAD]
+    paths = [path for path in paths if path.suffix.lower() in pages.SUFFIXES]
+    if left:
+      warn_once(
+        [f'{source}: {len(left)} files of other formats are left out: {abbreviate(left, 3)}']
+      )
   if not paths:
     raise UserError(f'{source} holds no image: {allowed}')
   return [item for path in paths for item in _pages(path, base or path.parent)]
 
 
 def _below(folder: Path) -> list[Path]:
-  """Returns the images below a folder, by name, without hidden ones."""
+  """Returns the images below a folder, by name, and pictures of other formats, without hidden ones."""
   try:
     paths = sorted(folder / name for name in files.walk(folder))
   except OSError as error:
     raise UserError(f'cannot read {error.filename}: {error.strerror or error}') from None
-  return [path for path in paths if path.suffix.lower() in pages.SUFFIXES]
+  return [path for path in paths if path.suffix.lower() in (*pages.SUFFIXES, *pages.UNREAD)]
 
 
 def _fixed_part(pattern: Path) -> Path:

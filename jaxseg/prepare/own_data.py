@@ -114,6 +114,7 @@ class OwnData:
       can_do_without = 'without' in parameters(load('datasets', self.dataset).source)
       if not names or len(names) >= self.counts[split] or not can_do_without:
         raise
+      names += tuple(self.options.get('without', ()))
       return self.source(split, without=names), error.problems
 
 
