@@ -609,6 +609,11 @@ def test_folders_that_are_no_example_are_named(root, capsys):
   ]
   told = capsys.readouterr().err
   assert '4 folders lack images/ with one image, or masks/, and are left out: b, c, c/mask' in told
+  for name in ('a', 'd'):  # as many folders of several images: of a site each
+    photo(root / name / 'images' / 'further.png')
+    write_files(root, f'{name}2')
+  with pytest.raises(UserError, match='no annotated objects of the format files'):
+    opened(root, format='files')
 
 
 @pytest.mark.parametrize('name', ['masks/2.npy', 'masks/2.TGA', 'images/a.heic'])

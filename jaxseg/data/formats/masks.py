@@ -44,17 +44,18 @@ def find_files(root: Path, *, threshold: int | None = None) -> AnnotatedFolder |
     threshold: values from it on are the object; None: all but 0, of which there must be only one.
   """
   parts: dict[str, list] = {}
-  divided, unread = splits.folders(root), []
+  divided, unread, several = splits.folders(root), [], 0
   for split, folder in [(UNDIVIDED, root), *divided, *_stages(root)]:
     for one in sorted({*folder.iterdir()} - {path for _, path in divided}):
       images = pictures.listed(one / 'images')
       if (one / 'masks').is_dir():
+        several += len(images) > 1
         unread += pictures.listed(one / 'images', UNREAD) + pictures.listed(one / 'masks', UNREAD)
       if len(images) == 1 and (one / 'masks').is_dir():
         masks = tuple(pictures.listed(one / 'masks'))
         raw = records.Raw(images[0], one / 'masks', images[0].name, extra=masks)
         parts.setdefault(split, []).append(raw)
-  if not parts:
+  if sum(map(len, parts.values())) <= several:  # then these are folders of maps, or of nothing
     return None
   if unread:
     raise UserError(f'{unread[0]} would be left out: save it as one of {", ".join(SUFFIXES)}')
