@@ -192,6 +192,17 @@ def test_a_plan_warns_of_examples_in_two_splits(six, tmp_path):
   )
 
 
+def test_what_is_to_be_left_out_stays_out_beside_bad_files(six):
+  bad = [six / 'images' / f'photo {i}.png' for i in (0, 1)]
+  [path.write_bytes(path.read_bytes()[:60]) for path in bad]
+  (six / 'train.txt').write_text(''.join(f'photo {i}\n' for i in range(5)))
+  (six / 'val.txt').write_text('photo 5\n')
+  found = own_data.find(Request(str(six), options={'without': (bad[0].name,)}))
+  source, told = found.usable('train')
+  assert [source.file_name(i) for i in range(len(source))] == [f'photo {i}.png' for i in (2, 3, 4)]
+  assert len(told) == 1 and str(bad[1]) in told[0]
+
+
 def test_a_plan_warns_of_colours_that_number_objects(tmp_path):
   for i in range(4):
     write_pair(tmp_path, f'{i}', np.zeros((8, 8)), np.zeros((8, 8)))
