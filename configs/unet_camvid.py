@@ -74,7 +74,7 @@ def get_config(variant=None):
 
 def small(config):
   """At about two thirds of the size: from scratch more steps matter more than resolution."""
-  config.num_steps = 6000
+  config.num_steps = 4000
   config.augment = (
     ('crop', dict(size=(128, 160), scale=(0.4, 1.0), most=0.75)),
     *config.augment[1:],
