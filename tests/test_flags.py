@@ -20,6 +20,10 @@ FILES += sorted(
 )
 FLAG = re.compile(r'--config\.([a-z_]\w*(?:\.[a-z_]\w*)*)')
 PLACEHOLDERS = {'key', 'config'}  # --config.key=value
+LEFT_OUT = {  # options of runs in docs/results.md that gave nothing and are gone
+  *('loss.label_smoothing', 'loss.focal_gamma', 'loss.ohem', 'loss.tversky', 'loss.lovasz'),
+  'augment.cutout.side',
+}
 
 
 def options_of(group):
@@ -50,4 +54,5 @@ def flags_of(path):
 
 @pytest.mark.parametrize('path', [p for p in FILES if flags_of(p)], ids=lambda p: p.name)
 def test_flags_exist(path):
-  assert [flag for flag in sorted(flags_of(path)) if not exists(flag)] == []
+  gone = LEFT_OUT if path.name == 'results.md' else set()
+  assert [flag for flag in sorted(flags_of(path) - gone) if not exists(flag)] == []

@@ -88,7 +88,7 @@ def predictions(**wanted):
   image = Path(sys.argv[3], 'a.png')
   Image.fromarray(NOISE).save(image)
   fill_the_disk()
-  job._Job(predictor, FOLDER, job.Outputs(**wanted)).run([job.InputImage(image, 'a')])
+  job._Job(predictor, FOLDER, job.OutputFiles(**wanted)).run([job.InputImage(image, 'a')])
 
 def probabilities():
   predictions(probabilities=True)

@@ -84,7 +84,8 @@ def test_three_stages(stage32, tmp_path, capsys):
   assert set(second) - set(first) == {'params/score_pool4/kernel', 'params/score_pool4/bias'}
   assert set(third) - set(second) == {'params/score_pool3/kernel', 'params/score_pool3/bias'}
   assert not third['params/score_pool3/kernel'].any()
-  train('8s', tmp_path / '8s', '--config.init_from=/gone', frozen)  # resumed: not read again
+  (tmp_path / '16s').rename(tmp_path / 'gone')  # resumed: not read again
+  train('8s', tmp_path / '8s', f'--config.init_from={tmp_path / "16s"}', frozen)
   assert 'resumed at step 1' in capsys.readouterr().out
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.predict.ensemble import Ensemble, load
-from jaxseg.predict.job import Outputs, predict_files
+from jaxseg.predict.job import OutputFiles, predict_files
 from jaxseg.predict.options import Options
 from jaxseg.predict.specks import without_specks
 from jaxseg.types import UserError
@@ -62,7 +62,7 @@ def test_every_way_to_predict(run, tmp_path):
     np.testing.assert_array_equal(prediction['mask'], expected)
     np.testing.assert_allclose(prediction['probabilities'], plain.probabilities(image), atol=1e-6)
   Image.fromarray(image).save(tmp_path / 'a.png')
-  for outputs in (Outputs(), Outputs(probabilities=True)):
+  for outputs in (OutputFiles(), OutputFiles(probabilities=True)):
     folder = tmp_path / str(outputs.probabilities)
     predict_files(run, tmp_path / 'a.png', folder, options=Options(min_area=30), outputs=outputs)
     np.testing.assert_array_equal(np.asarray(Image.open(folder / 'a.png')), expected)

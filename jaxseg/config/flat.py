@@ -99,8 +99,8 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_left_out(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the config without the loss's former options if all were off; else as it is, to be refused."""
-  loss = config.get('loss') or {}
-  if any(loss.get(key) for key in _LEFT_OUT):
+  loss = config.get('loss')
+  if not isinstance(loss, Mapping) or any(loss.get(key) for key in _LEFT_OUT):
     return dict(config)
   former = (*_LEFT_OUT, 'ohem_kept', 'tversky_prices')
   return {**config, 'loss': {k: v for k, v in loss.items() if k not in former}}
