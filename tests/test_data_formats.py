@@ -544,16 +544,22 @@ def test_numbers_that_hold_their_class(root):
     [opened(root, split, divisor=1000) for split in ('train', 'val')]
 
 
-@pytest.mark.parametrize('last', [255, 65535])
-def test_the_last_number_beside_few_is_asked_about(root, last):
+@pytest.mark.parametrize(('last', 'dtype'), [(255, np.uint8), (255, np.uint16), (65535, np.uint16)])
+def test_the_last_number_beside_few_is_asked_about(root, last, dtype):
   for name in 'ab':
-    write_ids(root, numbered(1, last, dtype=np.uint8 if last == 255 else np.uint16), name)
+    write_ids(root, numbered(1, last, dtype=dtype), name)
   with pytest.raises(
     UserError, match=f'options.void={last} if it is a region to ignore, or void=-1'
   ):
     opened(root)
   assert opened(root, void=last)[0]['crowd'].tolist() == [False, True]
   assert opened(root, void=-1)[0]['crowd'].tolist() == [False, False]
+
+
+def test_255_is_an_object_among_numbers_of_16_bits_with_gaps(root):
+  for name in 'ab':
+    write_ids(root, numbered(12, 255, dtype=np.uint16), name)
+  assert opened(root)[0]['crowd'].tolist() == [False, False]
 
 
 def test_an_empty_folder_of_masks_is_an_image_without_objects(root):

@@ -150,7 +150,7 @@ def read_ids(
   """Reads the objects of a map; see find_ids."""
   ids = mask_files.read_ids(raw.label)
   numbers = np.unique(ids)
-  _check(numbers, raw.label, divisor, void)
+  _check(numbers, ids.dtype, raw.label, divisor, void)
   objects, order = [], np.searchsorted(numbers, ids) + 1
   for number, window in zip(numbers.tolist(), scipy.ndimage.find_objects(order), strict=True):
     if number == 0:
@@ -166,11 +166,15 @@ def read_ids(
   return Annotated(objects, ids.shape)
 
 
-def _check(numbers: np.ndarray, path: Path, divisor: int | None, void: int | None) -> None:
+def _check(
+  numbers: np.ndarray, dtype: np.dtype, path: Path, divisor: int | None, void: int | None
+) -> None:
   found = numbers[numbers != 0]
   if len(found) and found[0] < 0:
     raise UserError(f'{path} holds the number {found[0]}: objects are numbered from 1')
   alone = len(found) > 1 and found[-1] in _LAST and found[-2] != found[-1] - 1
+  # 255 of 16 bits may be one of many that are seen here and there; not so beside 1, 2, 3.
+  alone = alone and (found[-1] == np.iinfo(dtype).max or found[-2] == len(found) - 1)
   if alone and void is None and divisor is None:
     raise UserError(
       f'{path} holds the number {found[-1]} beside numbers up to {found[-2]}: add '
