@@ -105,9 +105,8 @@ def load(name: str) -> type[Task]:
     UserError: no such task, the message lists them all; or one that lacks a part of the protocol.
   """
   task = parts.load('tasks', name).Task
-  members = {*Task.__annotations__, *vars(Task)} - {
-    'num_classes'
-  }  # which is a field without a default
+  fields = {'num_classes'}  # without a default, so no attribute of the class
+  members = {*Task.__annotations__, *vars(Task)} - fields
   missing = [n for n in sorted(members) if not (n.startswith('_') or hasattr(task, n))]
   if missing:
     raise UserError(
