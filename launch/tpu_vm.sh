@@ -38,7 +38,7 @@ fail() {
 }
 
 name='' zone='' type='' version='' worker=0 every=0 flex='' within='' dry='' command=''
-signal=TERM look=20
+signal=TERM look=20 scratch=''
 common=() spot=() program=() preview=()
 
 parse() {
@@ -162,7 +162,8 @@ request_state() {
 install() {
   local archive root
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  archive=${TMPDIR:-/tmp}/jaxseg.tar.gz
+  [[ $scratch ]] || scratch=$(mktemp -d)
+  archive=$scratch/jaxseg.tar.gz
   [[ -e $root/.git ]] || fail 'install needs a git checkout: clone the repository'
   [[ $dry ]] || git -C "$root" archive --format=tar.gz --prefix=jaxseg/ -o "$archive" HEAD
   # A VM that has just become ready may refuse its first connections.
@@ -278,4 +279,5 @@ resume() {
 
 parse "$@"
 check
+trap '[[ ! $scratch ]] || rm -rf "$scratch"' EXIT
 "$command"

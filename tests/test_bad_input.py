@@ -112,7 +112,7 @@ def judge(found: Case, place: Place, status: int, out: str, err: str) -> None:
     assert found.says in lines[0]
   assert 'Traceback' not in err
   assert not list(place.here.glob('workdir/checkpoints/*'))
-  assert not list(place.here.rglob('.building-*')) and not list(place.here.rglob('jaxseg_bomb'))
+  assert not list(place.here.rglob('.jaxseg-*')) and not list(place.here.rglob('jaxseg_bomb'))
   for records in place.here.glob('cache/folder/*-*/'):
     assert list(records.glob('*/*/dataset_info.json')), f'{records} is half a set of records'
   said = 'goes on' if found.works else lines[0].removeprefix('error: ')

@@ -101,8 +101,7 @@ def test_what_is_said_of_a_program_by_hand():
 def test_sizes_of_the_baselines_need_no_data(monkeypatch, tmp_path):
   monkeypatch.setenv('JAXSEG_DATA', str(tmp_path))
   sizes = {
-    spec: examples.training_size(build.experiment(config.load(spec)))
-    for spec, _ in baselines('configs')
+    spec: examples.training_size(build.experiment(config.load(spec))) for spec, _ in baselines()
   }
   assert sizes['configs/fcn_voc2011.py:8s'] == (500, 500)  # whole images: the largest
   assert sizes['configs/segnet_camvid.py'] == (360, 480)

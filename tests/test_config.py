@@ -1,5 +1,7 @@
 """Variants, overrides, and what a user reads after a mistake."""
 
+import importlib.util
+import py_compile
 from pathlib import Path
 
 import pytest
@@ -212,6 +214,19 @@ def test_a_config_needs_no_ending(tmp_path):
   path = written(tmp_path, '  return base()\n')
   (tmp_path / 'own.py').rename(tmp_path / 'recipe')
   assert configs.load(path.removesuffix('own.py') + 'recipe').seed == 0
+
+
+def test_a_config_is_its_text_whatever_bytecode_lies_beside_it(tmp_path):
+  path = written(tmp_path, '  return base()\n')
+  bytecode = Path(importlib.util.cache_from_source(path))
+  bytecode.parent.mkdir()
+  (tmp_path / 'other.py').write_text("raise SystemExit('the bytecode ran')")
+  unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+  py_compile.compile(str(tmp_path / 'other.py'), str(bytecode), invalidation_mode=unchecked)
+  assert configs.load(path).seed == 0
+  bytecode.unlink()
+  configs.load(path)
+  assert not bytecode.exists()
 
 
 @pytest.mark.parametrize(

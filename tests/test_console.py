@@ -39,6 +39,16 @@ def test_one_line_and_status_2(error, says, capsys):
   assert stop.value.code == 2 and says in told and told.count('\n') == 1
 
 
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+  (tmp_path / 'gone').mkdir()
+  monkeypatch.chdir(tmp_path / 'gone')
+  (tmp_path / 'gone').rmdir()
+  with pytest.raises(SystemExit) as stop:
+    console.run(lambda: None)
+  assert stop.value.code == 2
+  assert capsys.readouterr().err == 'error: this folder has been removed: cd to one that exists\n'
+
+
 def test_a_mistake_of_ours_keeps_its_traceback():
   def main():
     raise FileNotFoundError(errno.ENOENT, 'No such file', 'ours')

@@ -40,14 +40,15 @@ def test_publish_gives_way_to_whoever_was_first(tmp_path):
 
 
 def test_leftovers_of_killed_builds_go_after_a_day(tmp_path):
-  for name, age in (('.building-old', 1e6), ('.building-new', 10)):
+  old, new = f'.jaxseg-{16 * "0"}', f'.jaxseg-{16 * "f"}'
+  for name, age in ((old, 1e6), (new, 10)):
     (tmp_path / name).mkdir()
     (tmp_path / name / 'x').write_text('')
     now = (tmp_path / name).stat().st_mtime
     for path in (tmp_path / name / 'x', tmp_path / name):
       os.utime(path, (now - age, now - age))
   cache.publish(tmp_path / 'done', lambda place: (place / 'y').write_text(''))
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['.building-new', 'done']
+  assert sorted(p.name for p in tmp_path.iterdir()) == [new, 'done']
 
 
 def test_what_is_remembered_is_made_once(tmp_path):

@@ -305,12 +305,15 @@ def test_what_cannot_be_renewed_is_one_line(flags, message, tmp_path, capsys):
   assert error.count('\n') == 1
 
 
+WEIGHTS, PROGRAM = 'weights.safetensors', 'any_size.jax_export'
+
+
 def an_export(folder, content='earlier'):
   """Writes what an export writes, with that content."""
   folder.mkdir(parents=True)
-  card = {'format': FORMAT, 'weights': 'w', 'programs': [{'file': 'p.jax_export'}]}
+  card = {'format': FORMAT, 'weights': WEIGHTS, 'programs': [{'file': PROGRAM}]}
   (folder / 'card.json').write_text(json.dumps(card))
-  for name in ('w', 'p.jax_export'):
+  for name in (WEIGHTS, PROGRAM):
     (folder / name).write_text(content)
   return folder
 
@@ -319,13 +322,13 @@ def test_an_earlier_export_is_whole_until_the_new_one_takes_its_place(tmp_path):
   output = an_export(tmp_path / 'out')
   with replacing(output) as folder:
     an_export(folder, 'new')
-    assert (output / 'w').read_text() == 'earlier'
-  assert (output / 'w').read_text() == 'new'
+    assert (output / WEIGHTS).read_text() == 'earlier'
+  assert (output / WEIGHTS).read_text() == 'new'
   assert [path.name for path in tmp_path.iterdir()] == ['out']
   with pytest.raises(ZeroDivisionError), replacing(output) as folder:
     an_export(folder, 'half')
     raise ZeroDivisionError
-  assert (output / 'w').read_text() == 'new'
+  assert (output / WEIGHTS).read_text() == 'new'
   assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
@@ -334,7 +337,7 @@ def test_an_earlier_export_comes_back_where_it_cannot_be_replaced(tmp_path):
   with pytest.raises(UserError, match='out cannot be replaced .*: choose a new folder'):
     with replacing(output):
       pass  # nothing was written, so that nothing can be renamed
-  assert (output / 'w').read_text() == 'earlier'
+  assert (output / WEIGHTS).read_text() == 'earlier'
 
 
 def test_files_of_ones_own_are_refused_and_stay(exported, tmp_path):
@@ -350,10 +353,37 @@ def test_files_of_ones_own_are_refused_and_stay(exported, tmp_path):
     with replacing(late) as new:
       an_export(new, 'new')
       (late / 'thesis.txt').write_text('mine')
-  assert {p.name for p in mine.iterdir()} == {'card.json', 'w', 'p.jax_export', 'thesis.txt'}
+  assert {p.name for p in mine.iterdir()} == {
+    'card.json',
+    WEIGHTS,
+    PROGRAM,
+    'thesis.txt',
+  }
   assert (foreign / 'card.json').read_text() == '{"name": "mine"}'
-  assert (late / 'thesis.txt').read_text() == 'mine' and (late / 'w').read_text() == 'earlier'
+  assert (late / 'thesis.txt').read_text() == 'mine' and (late / WEIGHTS).read_text() == 'earlier'
   assert {p.name for p in tmp_path.iterdir()} == {'a', 'b', 'c'}
+
+
+def test_what_a_card_names_of_the_users_stays(tmp_path):
+  folder = an_export(tmp_path / 'out')
+  (folder / '__pycache__').mkdir()
+  (folder / '__pycache__' / 'run.cpython-313.pyc').touch()
+  with replacing(folder) as new:
+    an_export(new)
+  (folder / 'thesis.txt').write_text('mine')
+  (folder / 'photos').mkdir()
+  card = {'format': FORMAT, 'weights': 'thesis.txt', 'programs': [{'file': 'photos'}]}
+  for change in (
+    {},
+    {'weights': '..'},
+    {'script': '__pycache__'},
+    {'programs': [{'file': 'card.json'}]},
+  ):
+    (folder / 'card.json').write_text(json.dumps(card | change))
+    with pytest.raises(UserError, match='holds other files'):
+      with replacing(folder):
+        pass
+  assert (folder / 'thesis.txt').read_text() == 'mine' and (folder / 'photos').is_dir()
 
 
 def test_an_export_replaces_the_export_before(exported, tmp_path):
@@ -370,6 +400,7 @@ def test_an_export_replaces_the_export_before(exported, tmp_path):
       '--output=/proc/x/y: No such file or directory; choose a folder that can be made',
     ),
     ('FILE', 'is a file: choose a new folder'),
+    ('gs://b/x', '--output=gs://b/x is in a bucket: choose a folder here, and copy that'),
     ('FILE/below', 'File exists; choose a folder that can be made'),
   ],
 )

@@ -1,5 +1,6 @@
 """The one place where files are read as a whole and written: what is refused, what is never lost."""
 
+import contextlib
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -155,6 +157,21 @@ def _no_links(*_):
   raise PermissionError
 
 
+def test_a_link_is_neither_replaced_nor_written_through(tmp_path):
+  mine, link = tmp_path / 'mine', tmp_path / 'link'
+  mine.write_text('mine')
+  link.symlink_to(mine)
+  for write in (
+    files.Appended,
+    partial(files.write_text, text=''),
+    partial(files.new_file, replace=False),
+  ):
+    with pytest.raises(OSError, match='it is a link: name the file itself, or remove the link'):
+      with contextlib.ExitStack() as stack:
+        stack.enter_context(write(link))
+  assert mine.read_text() == 'mine' and link.is_symlink() and names(tmp_path) == ['link', 'mine']
+
+
 def test_files_of_the_user_are_never_temporary_ones(tmp_path):
   for name in ('a.tmp', '.a.part.png', 'a.part', '.jaxseg-notes'):
     (tmp_path / name).write_text('mine')
@@ -171,12 +188,20 @@ def test_files_of_the_user_are_never_temporary_ones(tmp_path):
 
 def test_what_a_killed_writer_left_goes_after_a_day(tmp_path):
   with pytest.raises(KeyboardInterrupt), files.whole_file(tmp_path / 'a.png') as part:
-    kept = part.with_name(part.name[:-5] + 'x.png')
+    kept = part.with_name(part.name[:-5] + '01'[part.stem[-1] == '0'] + '.png')
     kept.touch()
     raise KeyboardInterrupt
+  with files.scratch_folder(tmp_path) as folder:
+    half = folder.rename(folder.with_name(folder.name[:-1] + 'x'))  # no name of ours
+    mine = half.rename(folder.with_name(folder.name + '1'))
+    (mine / 'in').touch()
   files.remove_stale(tmp_path)
-  assert names(tmp_path) == [kept.name]
-  os.utime(kept, (time.time() - 100_000,) * 2)
+  assert names(tmp_path) == sorted([kept.name, mine.name])
+  for path in (kept, mine):
+    os.utime(path, (time.time() - 100_000,) * 2)
+  files.remove_stale(tmp_path)
+  assert names(tmp_path) == [mine.name]  # somebody writes into it
+  os.utime(mine / 'in', (time.time() - 100_000,) * 2)
   files.remove_stale(tmp_path)
   assert names(tmp_path) == []
 

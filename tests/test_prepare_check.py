@@ -70,6 +70,17 @@ def test_check_counts_by_hand(own, tmp_path, capsys):
   assert 'note: no split test' in text
 
 
+def test_check_replaces_only_what_a_check_wrote(own, tmp_path, capsys):
+  out = tmp_path / 'out'
+  for _ in range(2):
+    launch('data', 'check', *flags(own, f'--output={out}'))
+  (out / 'data.json').write_text('{"splits": 1, "duplicates": 2, "problems": 3, "mine": 4}')
+  for output, says in ((out, 'holds a data.json that no check wrote'), ('/proc', 'can be written')):
+    with pytest.raises(SystemExit) as stop:
+      launch('data', 'check', *flags(own, f'--output={output}'))
+    assert stop.value.code == 2 and says in capsys.readouterr().err
+
+
 def test_check_draws_samples_and_their_augmentation(own, tmp_path):
   out = tmp_path / 'out'
   launch('data', 'check', *flags(own, f'--output={out}', '--config.augment.crop.size=8,8'))

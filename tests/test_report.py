@@ -404,6 +404,11 @@ def test_mistakes_are_one_line(trained, tmp_path):
     report.write([trained], step='3')
   with pytest.raises(UserError, match='can be written'):
     report.write([trained], '/proc/x/report.html', max_images=0)
+  mine = tmp_path / 'mine.html'
+  for text in ('my notes {}', '<!doctype html> {} and what I think of it' + 400 * '.'):
+    mine.write_text(text.format('<footer>Written by jaxseg.'))
+    with pytest.raises(UserError, match='exists and is not a report'):
+      report.write([trained], mine)
 
 
 def test_a_line_a_run_and_a_plot_a_number():

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from jaxseg.config import config_files
 from jaxseg.config.config_files import baselines
 from jaxseg.report import tables
+from jaxseg.report.runs import collect
 from jaxseg.train.run_folder import RunFolder
 from jaxseg.types import UserError
 from tests.test_launch import launch
@@ -153,6 +155,18 @@ def test_a_file_without_markers_is_left_as_it_is(run, file):
   with pytest.raises(UserError, match='<!-- results test -->'):
     tables.write([run], str(file), 'test')
   assert file.read_text() == 'no markers\n'
+  (file.parent / 'link.md').symlink_to(file)
+  file.write_text('<!-- results test -->\n<!-- end -->')
+  with pytest.raises(OSError, match='it is a link: name the file itself'):
+    tables.write([run], f'{file.parent}/link.md', 'test')
+  assert file.read_text() == '<!-- results test -->\n<!-- end -->'
+  with pytest.raises(UserError, match='gone.md: No such file or directory; name a file with <!--'):
+    tables.write([run], f'{file.parent}/gone.md', 'test')
+
+
+def test_a_run_has_the_name_of_its_folder_however_it_is_called(run, monkeypatch):
+  monkeypatch.chdir(run)
+  assert {collect(Path(path)).name for path in (run, '.', f'{run}/eval/..')} == {Path(run).name}
 
 
 @pytest.fixture
@@ -163,6 +177,8 @@ def folder(tmp_path, monkeypatch):
   Path('configs/toy.py').write_text(CONFIG.lstrip())
   Path('configs/own.py').write_text('"""No baseline."""\n')
   Path('results.md').write_text('<!-- results baselines -->\n<!-- end -->\n')
+  included = [str(path) for path in sorted(Path('configs').glob('*.py'))]
+  monkeypatch.setattr(config_files, '_shipped', lambda: included)
   return tmp_path
 
 
@@ -229,7 +245,7 @@ def test_the_table_in_the_docs_has_every_baseline(monkeypatch):
   text = Path('docs/results.md').read_text()
   table = text.split('<!-- results baselines -->')[1].split('<!-- end -->')[0]
   listed = [line.split(' | ')[1] for line in table.strip().splitlines()[2:]]
-  known = [Path(spec).name.replace('.py', '') for spec, _ in baselines('configs')]
+  known = [Path(spec).name.replace('.py', '') for spec, _ in baselines()]
   assert listed == [f'`{name}`' for name in known]
 
 

@@ -220,6 +220,16 @@ def test_a_command_that_is_running_is_left_alone(cloud):
   assert not (cloud / 'jaxseg' / 'args').exists()
 
 
+def test_install_takes_no_file_of_another_and_leaves_none(cloud):
+  (cloud / 'request').write_text('ACTIVE\n')
+  (cloud / 'jaxseg.tar.gz').write_text('mine')
+  before = {path.name for path in cloud.iterdir()}
+  done = on(cloud, 'install', *WHERE)
+  assert done.returncode == 0, done.stderr
+  assert (cloud / 'jaxseg.tar.gz').read_text() == 'mine'
+  assert not [path.name for path in cloud.iterdir() if path.name.startswith('tmp.')], before
+
+
 MADE = 'CREATE DESCRIBE DESCRIBE DESCRIBE scp ssh ssh'  # waiting, provisioning, active
 
 

@@ -31,7 +31,16 @@ def test_somebodys_folder_is_no_workdir(mine, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'name', ['.lock', 'metrics.jsonl', 'checkpoints', 'figures', 'config.json']
+  'name',
+  [
+    '.lock',
+    'metrics.jsonl',
+    'checkpoints',
+    'figures',
+    'config.json',
+    'checkpoints/2',
+    'profile/a/b',
+  ],
 )
 @pytest.mark.parametrize('there', [True, False])
 def test_nothing_is_written_through_a_link_of_somebodys_run(name, there, tmp_path):
@@ -40,11 +49,19 @@ def test_nothing_is_written_through_a_link_of_somebodys_run(name, there, tmp_pat
   folder.close()
   if there:
     (tmp_path / 'mine').write_text('mine')
+  (tmp_path / 'run' / name).parent.mkdir(parents=True, exist_ok=True)
   (tmp_path / 'run' / name).unlink(missing_ok=True)
   (tmp_path / 'run' / name).symlink_to(tmp_path / 'mine')
   with pytest.raises(UserError, match=f'{name} in it is a link'):
     RunFolder(tmp_path / 'run', CONFIG)
   assert (tmp_path / 'mine').read_text() == 'mine' if there else not (tmp_path / 'mine').exists()
+
+
+def test_a_lock_of_somebodys_stays(tmp_path):
+  (tmp_path / '.lock').write_text('mine')
+  with pytest.raises(UserError, match="its .lock is no run's: choose another folder"):
+    RunFolder(tmp_path, CONFIG)
+  assert (tmp_path / '.lock').read_text() == 'mine' and names(tmp_path) == ['.lock']
 
 
 def test_what_a_shell_has_opened_is_no_obstacle(tmp_path):

@@ -1,14 +1,13 @@
 """Config files: finds them by name, runs them, lists their variants and baselines."""
 
-import importlib.util
 import os
 import traceback
 from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxseg import files
 from jaxseg.config.parts import did_you_mean
 from jaxseg.types import UserError
 
@@ -55,13 +54,13 @@ def shipped() -> dict[str, tuple[str, ...]]:
   return known
 
 
-def baselines(folder: str) -> Iterator[tuple[str, str]]:
-  """Yields the spec and the config's title for every variant in a folder's BASELINES."""
-  for file in sorted(Path(folder).glob('*.py')):
-    module = _module(str(file))
+def baselines() -> Iterator[tuple[str, str]]:
+  """Yields the spec and the config's title for every variant in an included config's BASELINES."""
+  for file in _shipped():
+    module = _module(file)
     heading = module.__doc__.splitlines()[0].split(' (')[0].rstrip('.')
     for variant in getattr(module, 'BASELINES', ()):
-      yield f'{folder}/{file.name}' + (f':{variant}' if variant else ''), heading
+      yield f'configs/{Path(file).name}' + (f':{variant}' if variant else ''), heading
 
 
 def resolve(spec: str) -> tuple[str, str]:
@@ -80,10 +79,10 @@ def resolve(spec: str) -> tuple[str, str]:
 
 
 def _module(path: str) -> ModuleType:
-  name = f'jaxseg_config_{Path(path).stem}'
-  spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, path))
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  """Runs a config's text. An import would run the bytecode beside it, which may be another's or older."""
+  module = ModuleType(f'jaxseg_config_{Path(path).stem}')
+  module.__file__ = path
+  exec(compile(files.read_bytes(Path(path)), path, 'exec'), module.__dict__)
   return module
 
 

@@ -33,6 +33,7 @@ def run(main: Callable[[], None]) -> None:
   if isinstance(sys.stdout, io.TextIOWrapper):  # the default for standard error
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
+    _check_working_folder()
     main()
     _flush()
   except KeyboardInterrupt as error:
@@ -65,6 +66,13 @@ def _open_closed() -> None:
   for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     if getattr(sys, name) is None:
       setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))  # noqa: SIM115
+
+
+def _check_working_folder() -> None:
+  try:
+    os.getcwd()
+  except FileNotFoundError:
+    raise UserError('this folder has been removed: cd to one that exists') from None
 
 
 def _flush() -> None:

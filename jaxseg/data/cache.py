@@ -2,9 +2,6 @@
 
 import json
 import os
-import shutil
-import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +9,11 @@ from typing import Any
 from jaxseg import files
 from jaxseg.types import UserError
 
-_STALE_SECONDS = 24 * 3600
-
 
 def publish(folder: Path, make: Callable[[Path], None]) -> None:
   """Creates `folder` atomically: make(temporary folder) fills it, then it is renamed."""
   make_folder(folder.parent)
-  _remove_stale(folder.parent)
-  building = folder.parent / f'.building-{uuid.uuid4().hex}'
-  building.mkdir()  # not mkdtemp, which makes private folders
-  try:
+  with files.scratch_folder(folder.parent) as building:
     with files.explain_full_disk(folder.parent):
       make(building)
     try:
@@ -29,8 +21,6 @@ def publish(folder: Path, make: Callable[[Path], None]) -> None:
     except OSError:  # not replaced as it is not empty: another process was first
       if not folder.is_dir():
         raise
-  finally:
-    shutil.rmtree(building, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -44,17 +34,6 @@ def make_folder(folder: Path) -> None:
     raise UserError(
       f'cannot write to the cache folder {folder}: set JAXSEG_CACHE to a folder that can be written'
     )
-
-
-def _remove_stale(parent: Path) -> None:
-  """Removes what builds killed long ago left behind."""
-  for building in parent.glob('.building-*'):
-    try:
-      newest = max(p.stat().st_mtime for p in (building, *building.rglob('*')))
-      if time.time() - newest > _STALE_SECONDS:
-        shutil.rmtree(building, ignore_errors=True)
-    except OSError:  # its owner is still working in it
-      continue
 
 
 def cache_root(cache_dir: str | os.PathLike | None) -> Path:

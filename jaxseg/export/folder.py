@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from jaxseg.types import UserError
 
 _FORMATS = 'jaxseg export, version '
 FORMAT = f'{_FORMATS}2'
+_NAMES = re.compile(r'weights\.safetensors|run\.py|(any_size|\d+x\d+)\.(jax_export|mlirbc|onnx)')
 
 
 @contextlib.contextmanager
@@ -27,17 +28,19 @@ def replacing(output: str | Path) -> Iterator[Path]:
     UserError: it holds anything else, checked at the start and at the end, or it cannot be created or
       replaced; its contents are then unchanged.
   """
+  if files.is_remote(output):
+    raise UserError(f'--output={output} is in a bucket: choose a folder here, and copy that')
   output = Path(os.path.realpath(files.to_path(output)))
   _refuse_others(output)
-  try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = tempfile.TemporaryDirectory(dir=output.parent, prefix='.export-')
-  except OSError as error:
-    raise UserError(
-      f'--output={output}: {error.strerror}; choose a folder that can be made'
-    ) from None
-  with scratch:
-    new, earlier = Path(scratch.name) / 'export', Path(scratch.name) / 'earlier'
+  with contextlib.ExitStack() as stack:
+    try:
+      output.parent.mkdir(parents=True, exist_ok=True)
+      scratch = stack.enter_context(files.scratch_folder(output.parent))
+    except OSError as error:
+      raise UserError(
+        f'--output={output}: {error.strerror}; choose a folder that can be made'
+      ) from None
+    new, earlier = scratch / 'export', scratch / 'earlier'
     with files.explain_full_disk(output.parent):
       yield new
     _refuse_others(output)
@@ -77,10 +80,16 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 def _files_of_export(folder: Path) -> set[str]:
-  """Returns the names of an export's files according to its card; none if that is not ours."""
+  """Returns the names of an export's files according to its card; none if that is not ours.
+
+  A card may be a stranger's: it cannot name other files than an export has.
+  """
   try:
     card = read_card(folder)
-    names = {'card.json', card['weights'], *(entry['file'] for entry in card['programs'])}
-    return names | ({card['script'], '__pycache__'} if 'script' in card else set())
+    named = {card['weights'], *(entry['file'] for entry in card['programs'])}
+    named |= {card['script']} if 'script' in card else set()
+    own = {name for name in named if _NAMES.fullmatch(name) and (folder / name).is_file()}
   except (UserError, LookupError, TypeError):
     return set()
+  compiled = [path.name.partition('.')[0] for path in folder.glob('__pycache__/*')]
+  return {'card.json', *own, *(['__pycache__'] if {*compiled} <= {'run'} else [])}

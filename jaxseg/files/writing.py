@@ -16,7 +16,8 @@ from jaxseg.files.paths import is_remote
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk
 _SAID = tuple(os.strerror(number) for number in FULL)
-_PART = '.jaxseg-'  # prefix of incomplete files
+_PART = '.jaxseg-'  # prefix of incomplete files and folders, before 16 hexadecimal digits
+_PARTS = f'{_PART}{"[0-9a-f]" * 16}*'
 _LONGEST_SUFFIX = 16
 _STALE_SECONDS = 24 * 3600
 _UPLOAD_SECONDS = 15.0  # between two uploads of a growing file
@@ -32,8 +33,10 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
   Raises:
     FileExistsError: it may not, and the file exists by then.
-    OSError: the system's error, with the final path.
+    OSError: the path is a link, which is neither replaced nor written through; or the system's error,
+      with the final path.
   """
+  _refuse_link(path)
   if is_remote(path):
     with tempfile.TemporaryDirectory() as scratch:
       part = Path(scratch) / path.name
@@ -44,7 +47,7 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
         shutil.copyfileobj(source, target, 1 << 20)
     return
   suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ''
-  part = path.with_name(f'{_PART}{secrets.token_hex(8)}{suffix}')
+  part = _part(path.parent, suffix)
   os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
   try:
     yield part
@@ -59,6 +62,12 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     raise
   finally:
     part.unlink(missing_ok=True)
+
+
+def _refuse_link(path: Path) -> None:
+  """Whoever made a link wants its target, but in a stranger's folder it could be any file."""
+  if not is_remote(path) and path.is_symlink():
+    raise OSError(errno.ELOOP, 'it is a link: name the file itself, or remove the link', str(path))
 
 
 def _sync(path: Path) -> None:
@@ -123,12 +132,30 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     raise
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+  """Yields a new local folder beside what it is renamed to; what is left of it is removed at the end."""
+  remove_stale(parent)
+  folder = _part(parent)
+  folder.mkdir()  # not mkdtemp, which makes private folders
+  try:
+    yield folder
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _part(parent: Path, suffix: str = '') -> Path:
+  return parent / f'{_PART}{secrets.token_hex(8)}{suffix}'
+
+
 def remove_stale(folder: Path) -> None:
-  """Removes incomplete files of writers killed at least a day ago from a local folder."""
-  for part in folder.glob(f'{_PART}*') if not is_remote(folder) else ():
-    with contextlib.suppress(OSError):
-      if time.time() - part.lstat().st_mtime > _STALE_SECONDS:
-        part.unlink()
+  """Removes incomplete files and folders of writers killed at least a day ago from a local folder."""
+  for part in folder.glob(_PARTS) if not is_remote(folder) else ():
+    with contextlib.suppress(OSError):  # its owner is still working in it
+      inside = () if part.is_symlink() else part.rglob('*')
+      newest = max(path.lstat().st_mtime for path in (part, *inside))
+      if time.time() - newest > _STALE_SECONDS:
+        shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
 
 
 class Appended:
@@ -136,9 +163,13 @@ class Appended:
 
   Args:
     path: existing content is kept.
+
+  Raises:
+    OSError: as `whole_file`.
   """
 
   def __init__(self, path: Path):
+    _refuse_link(path)
     self._path = path
     self._file = None if is_remote(path) else open(path, 'ab', buffering=0)
     self._data = bytearray(path.read_bytes() if self._file is None and path.exists() else b'')

@@ -68,6 +68,8 @@ def list_items(source: str | Path, results: str | Path | None = None) -> list[In
   elif not source.exists() and glob.has_magic(str(source)):
     paths = [Path(p) for p in sorted(glob.glob(str(source), recursive=True))]
     paths, base = [p for p in paths if not p.is_dir()], _fixed_part(source)
+    if '..' in source.relative_to(base).parts:
+      raise UserError(f'{source}: .. behind a wildcard would leave --output: write it before')
     allowed = 'no file fits the pattern'
   elif source.suffix.lower() == '.txt':
     lines = (line.strip() for line in raw_files.read_text(source).splitlines())

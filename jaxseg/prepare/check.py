@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,8 +237,8 @@ def _caption(example: Mapping[str, Any]) -> str:
 
 def _is_report(file: Path) -> bool:
   try:
-    return {'splits', 'duplicates', 'problems'} <= files.read_json(file).keys()
-  except (OSError, UserError, AttributeError):
+    return {*files.read_json(file)} == {'splits', 'duplicates', 'problems', 'class_weights'}
+  except (OSError, UserError, TypeError):
     return False
 
 
@@ -252,8 +251,9 @@ def _make_folder(output: str | Path) -> Path:
     )
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-      raise PermissionError(13, 'Permission denied')
+    if not files.is_remote(folder):
+      with files.scratch_folder(folder):  # can be written; os.access says yes of /proc
+        pass
   except OSError as error:
     raise UserError(
       f'--output={output}: {error.strerror}; choose a folder that can be written'

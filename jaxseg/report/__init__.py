@@ -19,7 +19,8 @@ from jaxseg.report.runs import RunSummary, collect
 from jaxseg.train.journal import Hook, RunView
 from jaxseg.types import UserError
 
-_MARK = b'<footer>Written by jaxseg.'  # at the end of every page
+_BEGIN, _MARK = b'<!doctype html>', b'<footer>Written by jaxseg.'  # the mark ends every page
+_END = 400  # bytes that hold the mark
 
 __all__ = ['RunSummary', 'collect', 'hooks', 'write']
 
@@ -80,7 +81,8 @@ def write(
 def _is_report(file: Path) -> bool:
   """Whether the file is an earlier report. Raises UserError if it is anything else."""
   try:
-    if _MARK in files.read_bytes(file):
+    page = files.read_bytes(file)
+    if page.startswith(_BEGIN) and _MARK in page[-_END:]:
       return True
   except FileNotFoundError:
     return False

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import os
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxseg import files
 from jaxseg.metrics.score import published
 from jaxseg.predict import result_file
 from jaxseg.train.build import Experiment, load_experiment
@@ -43,7 +45,7 @@ class RunSummary:
 
   @property
   def name(self) -> str:
-    return self.path.name
+    return Path(os.path.normpath(files.absolute(self.path))).name
 
   @property
   def settings(self) -> Any:

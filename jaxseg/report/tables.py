@@ -61,7 +61,7 @@ def write(
   scores = common_scores(shown)
   if len({result['data'] for _, result in shown if result.get('data')}) > 1:
     console.say('note      not all rows are scored on the same files and labels', error=True)
-  strips = _strips(runs, Path(pictures), output) if pictures else {}
+  strips = _strips(runs, files.to_path(pictures), output) if pictures else {}
   for run in runs if strips else ():
     _draw(run, run.evaluations[split], strips[run.path])
   rows = [_row(run, result, scores, strips.get(run.path)) for run, result in shown]
@@ -83,7 +83,7 @@ def write_baselines(output: str | None, workdirs: Sequence[str] = ()) -> None:
     UserError: a run that was not evaluated or is not a baseline, or a file without the markers.
   """
   runs = {_spec_of(run): run for run in (collect(Path(workdir)) for workdir in workdirs)}
-  known = dict(baselines('configs'))
+  known = dict(baselines())
   for spec, run in runs.items():
     if spec not in known:
       raise UserError(
@@ -119,10 +119,13 @@ def replace_table(
   """Puts a table between `<!-- results TABLE -->` and `<!-- end -->` of a Markdown file.
 
   Raises:
-    UserError: the file has no such markers.
+    UserError: the file cannot be read or has no such markers.
   """
-  file, begin, end = Path(output), f'<!-- results {table} -->', '<!-- end -->'
-  before, _, rest = files.read_text(file).partition(begin)
+  file, begin, end = files.to_path(output), f'<!-- results {table} -->', '<!-- end -->'
+  try:
+    before, _, rest = files.read_text(file).partition(begin)
+  except FileNotFoundError as error:
+    raise UserError(f'--output={output}: {error.strerror}; name a file with {begin}') from None
   if end not in rest:
     raise UserError(f'{output} needs the lines {begin} and {end}: the table goes between them')
   after = rest.partition(end)[2]

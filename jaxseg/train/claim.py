@@ -16,6 +16,7 @@ from jaxseg.types import UserError
 
 _LOCK, _MARK = '.lock', b'jaxseg run\n'
 _LOGS = ('.log', '.out', '.err')  # a shell's redirections open these before the run starts
+_FOLDERS = ('checkpoints', 'eval', 'figures', 'profile')
 _WRITTEN = (
   _LOCK,
   'checkpoints',
@@ -91,7 +92,11 @@ class Claim:
 
 def _refuse_links(folder: Path, existing: Iterable[str]) -> None:
   """A stranger's run may hold links, and writing through them could overwrite any file."""
-  if links := [n for n in existing if not n.endswith(_LOGS) and (folder / n).is_symlink()]:
+  links = [n for n in existing if not n.endswith(_LOGS) and (folder / n).is_symlink()]
+  for name in _FOLDERS if not links else ():
+    paths = (path for path in (folder / name).rglob('*') if path.is_symlink())
+    links += [str(path.relative_to(folder)) for path in paths]
+  if links:
     raise UserError(
       f'--workdir={folder}: {min(links)} in it is a link, and training would write through it: put the '
       'file or folder itself there'
@@ -108,10 +113,16 @@ def _is_marked(folder: Path) -> bool:
 def _locked(path: Path) -> BinaryIO:
   """Returns the open file, locked and marked; tries again if its last owner has just removed it."""
   while True:
-    file = path.open('ab')
+    file = path.open('a+b')
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+        file.seek(0)
+        if file.read(len(_MARK) + 1) not in (b'', _MARK):
+          file.close()
+          raise UserError(
+            f"--workdir={path.parent}: its {path.name} is no run's: choose another folder"
+          )
         file.truncate(0)
         file.write(_MARK)
         file.flush()

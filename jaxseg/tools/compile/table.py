@@ -60,7 +60,7 @@ class Scope:
     Raises:
       UserError: `only` is no baseline.
     """
-    specs = interleave([spec for spec, _ in baselines('configs')])
+    specs = interleave([spec for spec, _ in baselines()])
     if self.only not in (None, *specs):
       raise UserError(f'--config={self.only} is none of --all: choose one of {", ".join(specs)}')
     specs = [self.only] if self.only else specs
@@ -158,7 +158,7 @@ def _show_all(scope: Scope, known: Mapping[tuple[str, ...], Row], show: Show) ->
   """Shows a table for each slice; configs, then modes, that have the same in all columns share a row."""
   for rented in scope.slices:
     configs: dict[tuple[str, ...], list[str]] = {}
-    for mode, (spec, _) in itertools.product(scope.modes, baselines('configs')):
+    for mode, (spec, _) in itertools.product(scope.modes, baselines()):
       cells = _cells(known.get((spec, rented.name, mode, scope.changes)))
       configs.setdefault((mode, *cells), []).append(f'`{Path(spec).name.replace(".py", "")}`')
     modes: dict[tuple[str, ...], list[str]] = {}
