@@ -136,7 +136,7 @@ def compiler(monkeypatch):
   monkeypatch.setattr(table, 'lowered', Lowered)
   monkeypatch.setattr(table, '_compiler', lambda: 'jax 1, libtpu 2')
   monkeypatch.setattr(table.topology, 'prepare', lambda: None)
-  monkeypatch.setattr(table, 'baselines', lambda folder: [(SPECS[0], '')])
+  monkeypatch.setattr(table, 'baselines', lambda: [(SPECS[0], '')])
   return asked
 
 
@@ -210,7 +210,7 @@ def test_every_file_has_its_turn_before_any_has_a_second():
 
 
 def test_configs_with_the_same_in_all_columns_share_a_row(compiler, monkeypatch):
-  monkeypatch.setattr(table, 'baselines', lambda folder: [(spec, '') for spec in SPECS])
+  monkeypatch.setattr(table, 'baselines', lambda: [(spec, '') for spec in SPECS])
   shown = []
   table.fill(wanted('v5e-8', modes=('train', 'eval')), None, 0, keep(shown))
   configs = '`unet_shapes:smoke`, `unet_shapes`, `fcn_camvid:smoke`'
@@ -218,7 +218,7 @@ def test_configs_with_the_same_in_all_columns_share_a_row(compiler, monkeypatch)
 
 
 def test_one_baseline_alone_is_compiled(compiler, monkeypatch):
-  monkeypatch.setattr(table, 'baselines', lambda folder: [(spec, '') for spec in SPECS])
+  monkeypatch.setattr(table, 'baselines', lambda: [(spec, '') for spec in SPECS])
   one, shown = dataclasses.replace(wanted('v5e-8'), only=SPECS[1]), []
   table.fill(one, None, None, keep(shown))
   assert len(compiler) == 1

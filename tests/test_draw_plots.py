@@ -11,6 +11,19 @@ from jaxseg.draw import plots
 NAMES = ('background', 'square', 'disc')
 
 
+def test_a_strangers_matplotlibrc_changes_no_plot(tmp_path):
+  import matplotlib
+
+  plots.save_class_bars(tmp_path / 'a.png', [0.5], ['a'])
+  odd = {'text.usetex': True, 'axes.facecolor': 'red', 'savefig.format': 'pdf'}
+  with matplotlib.rc_context(odd):
+    plots.save_class_bars(tmp_path / 'b.png', [0.5], ['a'])
+    plots.save_class_bars(svg := io.BytesIO(), [0.5], ['a'], svg=True)
+    assert matplotlib.rcParams['axes.facecolor'] == 'red'
+  assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+  assert b'<svg' in svg.getvalue()
+
+
 def test_files_are_written(tmp_path):
   matrix = np.array([[9, 1, 0], [3, 7, 0], [0, 0, 0]])
   plots.save_confusion(tmp_path / 'confusion.png', matrix, NAMES, title='test')

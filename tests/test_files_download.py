@@ -263,6 +263,13 @@ def test_a_path_is_an_address_too(tmp_path):
     download.download([str(gone)], tmp_path / 'g', **KNOWN)
 
 
+def test_a_pipe_is_no_address(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(UserError, match='pipe: it is a pipe, not a file'):
+    download.download([str(tmp_path / 'pipe')], tmp_path / 'a')
+  assert [path.name for path in tmp_path.iterdir()] == ['pipe']
+
+
 def test_several_at_once_receive_it_once(server, tmp_path, monkeypatch):
   monkeypatch.setattr('jaxseg.files.part._WAIT', 0.01)
   with concurrent.futures.ThreadPoolExecutor(6) as pool:

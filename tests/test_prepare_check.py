@@ -75,7 +75,9 @@ def test_check_replaces_only_what_a_check_wrote(own, tmp_path, capsys):
   for _ in range(2):
     launch('data', 'check', *flags(own, f'--output={out}'))
   (out / 'data.json').write_text('{"splits": 1, "duplicates": 2, "problems": 3, "mine": 4}')
-  for output, says in ((out, 'holds a data.json that no check wrote'), ('/proc', 'can be written')):
+  unwritten = 'holds a data.json that no check wrote'
+  places = {out: unwritten, f'{tmp_path}/new/../out': unwritten, '/proc': 'can be written'}
+  for output, says in places.items():
     with pytest.raises(SystemExit) as stop:
       launch('data', 'check', *flags(own, f'--output={output}'))
     assert stop.value.code == 2 and says in capsys.readouterr().err

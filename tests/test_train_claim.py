@@ -57,6 +57,16 @@ def test_nothing_is_written_through_a_link_of_somebodys_run(name, there, tmp_pat
   assert (tmp_path / 'mine').read_text() == 'mine' if there else not (tmp_path / 'mine').exists()
 
 
+def test_a_folder_behind_one_that_is_not_there_is_looked_at_too(tmp_path, monkeypatch):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'config.json').write_text('mine')
+  monkeypatch.chdir(tmp_path)
+  for path in ('new/../mine', tmp_path / 'new' / '..' / 'mine'):
+    with pytest.raises(UserError, match='mine holds other files .config.json. and no run'):
+      RunFolder(path, CONFIG)
+  assert names(tmp_path) == ['config.json', 'mine']
+
+
 def test_a_lock_of_somebodys_stays(tmp_path):
   (tmp_path / '.lock').write_text('mine')
   with pytest.raises(UserError, match="its .lock is no run's: choose another folder"):

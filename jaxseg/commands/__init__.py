@@ -40,7 +40,7 @@ def _run(name: str, argv: list[str]) -> None:
     raise UserError(f'no command {name!r}: choose one of {", ".join(known)}{hint}')
   else:
     module = importlib.import_module(f'jaxseg.commands.{name}')
-    about = module.__doc__.replace(f'python launch/{name}.py', program)
+    about = (module.__doc__ or '').replace(f'python launch/{name}.py', program)
     module.main(console.Parser(about, program, argv))
 
 
@@ -49,6 +49,6 @@ def _overview(names: list[str]) -> list[str]:
   width = max(map(len, names))
   lines = ['usage: jaxseg COMMAND [--help | --flag=value ...]', '']
   for name in names:
-    about = importlib.import_module(f'jaxseg.commands.{name}').__doc__.splitlines()[0]
-    lines.append(f'  {name:{width}}  {about}')
+    about = importlib.import_module(f'jaxseg.commands.{name}').__doc__ or ''  # python -OO has none
+    lines.append(f'  {name:{width}}  {about.partition(chr(10))[0]}')
   return lines

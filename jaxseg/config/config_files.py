@@ -58,7 +58,7 @@ def baselines() -> Iterator[tuple[str, str]]:
   """Yields the spec and the config's title for every variant in an included config's BASELINES."""
   for file in _shipped():
     module = _module(file)
-    heading = module.__doc__.splitlines()[0].split(' (')[0].rstrip('.')
+    heading = (module.__doc__ or '').partition('\n')[0].split(' (')[0].rstrip('.')
     for variant in getattr(module, 'BASELINES', ()):
       yield f'configs/{Path(file).name}' + (f':{variant}' if variant else ''), heading
 

@@ -1,11 +1,12 @@
 """Plots: training curves, per-class bars, confusion matrices, calibration.
 
-Each is written to a path or an open file, in the format of the path's suffix or matplotlib's
-'savefig.format'. Names are drawn literally: a $ does not start a formula.
+Each is written to a path or an open file, as PNG, or with `svg=True` as SVG. Names are drawn literally: a $
+does not start a formula.
 """
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 import numpy as np
@@ -16,8 +17,23 @@ Points = list[tuple[float, float]]
 _MOST_POINTS = 400  # of a line; more are averaged
 _READABLE = 40  # most classes of a matrix with numbers
 _LONGEST = 40  # characters of a name
+_SVG = {'savefig.format': 'svg', 'svg.fonttype': 'none'}
 
 
+def _plot(draw: Callable[..., None]) -> Callable[..., None]:
+  """Draws in matplotlib's own style: a matplotlibrc in the working folder may be a stranger's."""
+
+  @functools.wraps(draw)
+  def save(*arguments, svg: bool = False, **options):
+    from matplotlib import style
+
+    with style.context(['default', _SVG if svg else {}]):
+      draw(*arguments, **options)
+
+  return save
+
+
+@_plot
 def save_confusion(
   file: File, matrix: np.ndarray, class_names: Sequence[str], *, title: str = ''
 ) -> None:
@@ -51,6 +67,7 @@ def save_confusion(
   )  # crops the margins beside the square
 
 
+@_plot
 def save_class_bars(
   file: File,
   values: Sequence[float | None],
@@ -82,6 +99,7 @@ def save_class_bars(
   figure.savefig(file, dpi=120)
 
 
+@_plot
 def save_reliability(file: File, bins: Mapping[str, Sequence[float]]) -> None:
   """Draws accuracy against confidence, over a histogram of confidence.
 
@@ -98,6 +116,7 @@ def save_reliability(file: File, bins: Mapping[str, Sequence[float]]) -> None:
   figure.savefig(file, dpi=120)
 
 
+@_plot
 def save_risk_coverage(file: File, curve: Mapping[str, Sequence[float]]) -> None:
   """Draws the risk-coverage curve, see metrics.confidence."""
   figure = _new_figure((5.2, 3.4))
@@ -119,6 +138,7 @@ def _finish(axes, title: str, across: str, up: str, limits: tuple[float, float])
   axes.legend(fontsize=8)
 
 
+@_plot
 def save_curves(
   file: File,
   records: Sequence[Mapping[str, float]],

@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from jaxseg.files.part import Part, check_digest, claimed, part_of
 from jaxseg.files.paths import is_remote, to_path
+from jaxseg.files.reading import opened
 from jaxseg.types import UserError
 
 _PAUSES = (0.0, 2.0, 10.0, 30.0)  # seconds before each round over the addresses
@@ -230,7 +231,7 @@ def _opened(address: str, start: int) -> Iterator[tuple[BinaryIO, int, int | Non
   if not re.match('https?:', address):
     path = to_path(address.removeprefix('file://'))
     total = path.stat().length if is_remote(path) else path.stat().st_size
-    with path.open('rb') as file:
+    with opened(path) as file:
       file.seek(min(start, total))
       yield file, min(start, total), total
     return

@@ -52,16 +52,21 @@ def to_path(path: str | os.PathLike) -> Path:
 
 
 def absolute(path: str | os.PathLike) -> Path:
-  """Returns `place` as an absolute path, independent of later changes of the working folder."""
+  """Returns `path` as an absolute path, independent of later changes of the working folder.
+
+  `..` is resolved now: behind a folder that does not exist yet it would name another one later.
+  """
   found = to_path(path)
-  return found if is_remote(found) else found.absolute()
+  if is_remote(found):
+    return found
+  return Path(os.path.realpath(found)) if '..' in found.parts else found.absolute()
 
 
 def to_utf8_path(path: str | os.PathLike) -> Path:
   """Returns the same path as `absolute`, for libraries that encode it in UTF-8.
 
   Raises:
-    UserError: as `place`, or its bytes on the disk are not UTF-8.
+    UserError: as `to_path`, or its bytes on the disk are not UTF-8.
   """
   found = absolute(path)
   try:

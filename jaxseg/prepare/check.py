@@ -244,6 +244,7 @@ def _is_report(file: Path) -> bool:
 
 def _make_folder(output: str | Path) -> Path:
   folder = files.to_path(output)
+  folder = files.absolute(folder) if '..' in folder.parts else folder
   others = [name for name in _WRITTEN if (folder / name).exists()]
   if others and not _is_report(folder / _REPORT):
     raise UserError(

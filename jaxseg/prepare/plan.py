@@ -52,6 +52,7 @@ def plan(request: Request, output: str | Path, *, overwrite: bool = False) -> Pl
   if request.model and request.model not in NETWORKS:
     raise UserError(f'--model={request.model}: choose one of {", ".join(NETWORKS)}')
   made = make_plan(request, machine())
+  files.to_utf8_path(made.data.root)  # the config, which names it, is a text in UTF-8
   command = _command(file, made)
   try:
     files.write_text(file, config_text.write(made, command), replace=overwrite)

@@ -115,11 +115,8 @@ def data_uri(data: bytes, kind: str) -> str:
 
 def plot(draw: Callable, *arguments: Any, **options: Any) -> str:
   """Calls a function of jaxseg.draw.plots, and returns the plot as the data URI of an SVG."""
-  import matplotlib
-
   file = io.BytesIO()
-  with matplotlib.rc_context({'savefig.format': 'svg', 'svg.fonttype': 'none'}):
-    draw(file, *arguments, **options)
+  draw(file, *arguments, svg=True, **options)
   return data_uri(file.getvalue(), 'svg+xml')
 
 

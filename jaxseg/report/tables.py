@@ -61,7 +61,7 @@ def write(
   scores = common_scores(shown)
   if len({result['data'] for _, result in shown if result.get('data')}) > 1:
     console.say('note      not all rows are scored on the same files and labels', error=True)
-  strips = _strips(runs, files.to_path(pictures), output) if pictures else {}
+  strips = _strips(runs, files.absolute(pictures), output) if pictures else {}
   for run in runs if strips else ():
     _draw(run, run.evaluations[split], strips[run.path])
   rows = [_row(run, result, scores, strips.get(run.path)) for run, result in shown]
@@ -172,7 +172,7 @@ def _strips(runs: Sequence[RunSummary], folder: Path, output: str | None) -> dic
   strips = {run.path: folder / f'{run.name}.png' for run in runs}
   if twice := [path for path, count in Counter(strips.values()).items() if count > 1]:
     raise UserError(f'several runs would have the picture {twice[0]}: rename a folder')
-  linked = files.read_text(Path(output)) if output else ''
+  linked = files.read_text(files.to_path(output)) if output else ''
   for strip in strips.values():
     if strip.exists() and f']({strip.name})' not in linked:
       raise UserError(
