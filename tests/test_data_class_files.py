@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxseg.data import class_files, classlist
+from jaxseg.data import class_files, class_places, classlist
 from jaxseg.data.class_files import Entry
 from jaxseg.types import VOID, UserError
 
@@ -189,6 +189,13 @@ def test_a_negative_id_is_no_name(tmp_path):
       {'classes.txt': 'a 0 0 0\nb 1 1 1\n', 'class_dict.csv': 'name,r,g,b\na,0,0,0\nb,9,9,9\n'},
       'b',
     ),
+    ({'classes.txt': 'bg\ncat\ncow\ndog\n', 'labels.txt': 'bg\ncat\ndog\n'}, 'cow'),
+    ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': 'BG\nDog\nCat\n'}, 'cat'),
+    (
+      {'classes.txt': 'a 0 0 0\nb 1 1 1\n', 'class_dict.csv': 'name,r,g,b\na,0,0,0\nc,1,1,1\n'},
+      'b',
+    ),
+    ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': 'BG\nCat\nDog\ncow\n'}, ''),
     ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': '0 bg\n1 cat\n2 dog\n'}, ''),
     ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': '__ignore__\nbg\ncat\ndog\n'}, ''),
     ({'classes.txt': 'bg\ncat\ndog\n', 'labels.txt': 'cat\ndog\n', 'names.txt': 'a.png\n'}, ''),
@@ -201,11 +208,11 @@ def test_lists_that_contradict_each_other_are_refused(lists, wrong, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
   if not wrong:
-    assert class_files.find(tmp_path) == next(iter(lists))
+    assert class_places.find(tmp_path) == next(iter(lists))
     return
   first, second = lists
   with pytest.raises(UserError, match=f'{first} and .*{second} disagree on the class {wrong!r}'):
-    class_files.find(tmp_path)
+    class_places.find(tmp_path)
 
 
 def test_lists_that_differ_in_capitals_are_refused(tmp_path):
@@ -213,13 +220,42 @@ def test_lists_that_differ_in_capitals_are_refused(tmp_path):
     (tmp_path / name).write_text('')
   if len(list(tmp_path.iterdir())) > 1:  # a disk that tells them apart
     with pytest.raises(UserError, match='both list classes'):
-      class_files.find(tmp_path)
+      class_places.find(tmp_path)
 
 
 def test_a_folders_list_is_found(tmp_path):
-  assert class_files.find(tmp_path) == ''
+  assert class_places.find(tmp_path) == ''
   (tmp_path / 'train').mkdir()
   (tmp_path / 'train' / '_classes.csv').write_text('')
-  assert class_files.find(tmp_path) == 'train/_classes.csv'
+  assert class_places.find(tmp_path) == 'train/_classes.csv'
   (tmp_path / 'labelmap.txt').write_text('')
-  assert class_files.find(tmp_path) == 'labelmap.txt'
+  assert class_places.find(tmp_path) == 'labelmap.txt'
+
+
+@pytest.mark.parametrize(
+  ('first', 'second', 'wrong'),
+  [
+    ('bg\ncat\ndog\n', 'bg\ndog\ncat\n', 'cat'),
+    ('_background_\ncat\ndog\n', '_background_\nzebra crossing\n', 'cat'),
+    ('ground\ncat\n', 'soil\ndog\n', 'ground'),
+    ('a 0 0 0\nb 1 1 1\n', 'b 0 0 0\na 1 1 1\n', 'a'),
+    ('bg\ncat\n', 'bg\ncat\ndog\n', ''),
+    ('b 1 1 1\na 0 0 0\n', 'a 0 0 0\nb 1 1 1\nc 2 2 2\n', ''),
+  ],
+)
+@pytest.mark.parametrize('name', ['classes.txt', 'labelmap.txt', 'label_names.txt'])
+def test_lists_in_the_folders_of_masks_must_agree(first, second, wrong, name, tmp_path):
+  """Sites, splits and examples that are exported one by one have lists of their own."""
+  masks = [tmp_path / site / 'masks' / '0.png' for site in ('one', 'two')]
+  for mask, text in zip(masks, (first, second), strict=True):
+    mask.parent.mkdir(parents=True)
+    (mask.parents[1] / name).write_text(text)
+  assert class_places.find(tmp_path) == class_places.find(tmp_path, masks[:0]) == ''
+  assert class_places.find(tmp_path, masks[1:]) == f'two/{name}'
+  if wrong:
+    with pytest.raises(UserError, match=f'one/{name} and .*two/{name} disagree on .*{wrong!r}'):
+      class_places.find(tmp_path, masks)
+    return
+  assert class_places.find(tmp_path, masks) == f'one/{name}'
+  (tmp_path / 'classes.txt').write_text(first)
+  assert class_places.find(tmp_path, masks) == 'classes.txt'

@@ -1,6 +1,7 @@
 """Files of annotation tools by which classes or images would be swapped without a word: asked about."""
 
 import json
+import shutil
 
 import pytest
 
@@ -79,6 +80,36 @@ def test_yolo_lists_that_differ(root):
   (root / 'classes.txt').write_text('cat\ndog\n')
   (root / 'dataset.yaml').write_text('names: [dog, cat]\n')
   with pytest.raises(UserError, match='data.yaml and dataset.yaml'):
+    opened(root)
+
+
+def test_yolo_lists_of_splits_that_differ(root):
+  write_yolo(root, TRIANGLE)
+  for part in ('images', 'labels'):
+    shutil.copytree(root / part, root / 'valid' / part)
+    (root / 'train').mkdir(exist_ok=True)
+    (root / part).rename(root / 'train' / part)
+  for place in ('valid/classes.txt', 'valid/labels/classes.txt'):
+    (root / place).write_text('dog\ncat\n')
+    with pytest.raises(UserError, match=f'{place} names other classes than data.yaml'):
+      opened(root)
+    (root / place).unlink()
+  (root / 'valid' / 'data.yaml').write_text('names: [dog, cat]\n')
+  with pytest.raises(UserError, match='valid names other classes than data.yaml'):
+    opened(root)
+  (root / 'valid' / 'data.yaml').write_text('names: {0: cat, 1: dog}\n')
+  assert opened(root).class_names == ('background', 'cat', 'dog')
+
+
+def test_yolo_yaml_of_any_name(root):
+  write_yolo(root, TRIANGLE)
+  (root / 'args.yaml').write_text('mode: train\n')
+  (root / 'compose.yaml').write_text('a: &a [1]\nb: *a\n')
+  assert opened(root).class_names == ('background', 'cat', 'dog')
+  (root / 'data.yaml').rename(root / 'mine.yaml')
+  assert opened(root).class_names == ('background', 'cat', 'dog')
+  (root / 'coco.yaml').write_text('names: [dog, cat]\n')
+  with pytest.raises(UserError, match='coco.yaml and mine.yaml name different classes'):
     opened(root)
 
 

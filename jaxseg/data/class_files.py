@@ -25,20 +25,6 @@ from jaxseg import files
 from jaxseg.data import raw_files
 from jaxseg.types import UserError
 
-NAMES = (  # candidates in a folder, in order of preference; * is any folder
-  'classes.txt',
-  'labelmap.txt',
-  'class_dict.csv',
-  'classes.csv',
-  'classes.json',
-  'labels.txt',
-  'label_colors.txt',
-  'class_names.txt',
-  'names.txt',
-  'codes.txt',
-  '_classes.csv',
-  '*/_classes.csv',
-)
 Color = tuple[int, int, int]
 
 _COLUMNS = {
@@ -90,66 +76,6 @@ class Entry:
   name: str
   color: Color | None = None
   id: int | None = None
-
-
-def find(root: Path) -> str:
-  """Returns the relative path of a folder's list of classes, in upper or lower case; '' for none.
-
-  Raises:
-    UserError: several lists that contradict each other.
-  """
-  in_root: dict[str, list[Path]] = {}
-  for path in sorted(root.iterdir()):
-    in_root.setdefault(path.name.lower(), []).append(path)
-  found: list[Path] = []
-  for name in NAMES:
-    places = in_root.get(name, [])
-    if len(places) > 1:
-      raise UserError(f'{places[0]} and {places[1].name} both list classes: keep one')
-    if name.startswith('*/'):
-      places = [p / name[2:] for p in sorted(root.iterdir()) if p.is_dir()]
-    found += [place for place in places if place.is_file()]
-  check_agree(found)
-  return found[0].relative_to(root).as_posix() if found else ''
-
-
-def check_agree(paths: Sequence[Path]) -> None:
-  """Rejects lists that give a class of the first one another number, colour or place among the others."""
-  first: list[Entry] = []
-  for path in paths if len(paths) > 1 else ():
-    try:
-      entries = read(path)
-    except UserError:  # it may list something else; the first is reported when it is used
-      continue
-    if path == paths[0]:
-      first = entries
-    elif wrong := _contradiction(first, entries):
-      raise UserError(
-        f'{paths[0]} and {path} disagree on the class {wrong!r}: make them alike, or name the right one '
-        'by --config.data.options.class_list'
-      )
-
-
-def _contradiction(first: Sequence[Entry], second: Sequence[Entry]) -> str:
-  """Returns a class that two lists have in different ways, '' if there is none."""
-  mine, theirs = ({entry.name: entry for entry in entries} for entries in (first, second))
-  both = [name for name in mine if name in theirs]
-  for name in both:
-    a, b = mine[name], theirs[name]
-    if (
-      None not in (a.color, b.color)
-      and a.color != b.color
-      or None not in (a.id, b.id)
-      and a.id != b.id
-    ):
-      return name
-  if all(mine[n].color is None and theirs[n].color is None for n in both):
-    by_id = [
-      sorted(both, key=lambda n, of=of: [*of].index(n) if of[n].id is None else of[n].id)
-      for of in (mine, theirs)
-    ]
-    return next((a for a, b in zip(*by_id, strict=True) if a != b), '')
-  return ''
 
 
 def read(path: Path) -> list[Entry]:

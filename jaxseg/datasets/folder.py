@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jaxseg.data import class_files, classlist, image_files, mask_files, mask_set, pages, records
+from jaxseg.data import class_places, classlist, image_files, mask_files, mask_set, pages, records
 from jaxseg.data.archives import data_root
 from jaxseg.data.classlist import ClassList
 from jaxseg.data.division import Division, Unpaired
@@ -79,7 +79,7 @@ def source(
   root, choice = data_root(data_dir), mask_set.Choice(binary, threshold, read_by, white_is_zero)
   division = Division(Layout(images, masks, listed), unpaired, folds, fold, pages)
   raws, paths = division.of(root, split, without)
-  given = listed_classes(root, classes, class_list, colors)
+  given = listed_classes(root, classes, class_list, colors, paths)
   known = known_classes(paths, raws, given, choice, num_classes=num_classes, cache_dir=cache_dir)
   return records.open_source(
     DatasetInfo('folder', known.names, known.palette, channels, (), dtype, known.own_ids),
@@ -124,14 +124,16 @@ def listed_classes(
   classes: int | tuple[str, ...] | None = None,
   class_list: str = '',
   colors: tuple[tuple[int, int, int], ...] = (),
+  masks: Sequence[Path] = (),
 ) -> ClassList | None:
   """Returns the given classes or those that a folder lists, else None.
 
   Args:
     root: the folder.
     classes: their names, or their number.
-    class_list: a file in the folder; '': the first existing one of class_files.NAMES.
+    class_list: a file in the folder; '': see class_places.find.
     colors: of the classes, in the masks.
+    masks: of all splits, whose folders may list classes, too.
   """
   if isinstance(classes, int):
     classes = tuple(f'class {i}' for i in range(classes))
@@ -141,7 +143,7 @@ def listed_classes(
     )
   if classes is not None:
     return classlist.from_colors(classes, colors) if colors else classlist.from_names(classes)
-  name = class_list or class_files.find(root)
+  name = class_list or class_places.find(root, masks)
   return classlist.read_file(root / name) if name else None
 
 

@@ -21,12 +21,13 @@ _SHOWN = 6  # ids in a warning
 
 def of_masks(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tuple[str, ...]:
   """Returns warnings about suspicious mask ids, if no file lists the classes."""
-  if folder.listed_classes(root, class_list=options.get('class_list', '')) is not None:
+  masks, name = [raw.label for raw in raws], options.get('class_list', '')
+  if folder.listed_classes(root, class_list=name, masks=masks) is not None:
     return ()
   if options.keys() & {'read_by', 'threshold'}:
     return ()
   try:
-    facts = mask_set.inspect([raw.label for raw in raws], pages=bool(options.get('pages')))
+    facts = mask_set.inspect(masks, pages=bool(options.get('pages')))
   except BadFiles:  # reported elsewhere
     return ()
   if 'colors' in options:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxseg.config.parts import arguments, load, parameters
 from jaxseg.data import (
-  class_files,
+  class_places,
   image_files,
   layouts,
   mask_set,
@@ -34,6 +34,7 @@ from jaxseg.prepare.recipe import OBJECTS
 from jaxseg.types import VOID, UserError
 
 _NOTES = ('.txt', '.csv', '.yaml', '.yml', '.md', '.py', '.ipynb')
+_NAMED = {'classes', 'class_list', 'colors'}  # options that name the classes
 _FIFTH = 5  # one in five images is held out if the folder has no 'val'
 
 
@@ -136,7 +137,8 @@ def find(request: Request) -> OwnData:
   alone = max(len(pairs.without_mask), len(pairs.without_image))
   if not layout.options() and len(masks) < alone and _has_outlines(root):
     return _objects(root, request)  # some annotated images happen to look like pairs
-  if not (request.model or layout.options() or class_files.find(root)) and are_numbers(masks):
+  told = request.model or layout.options() or _NAMED & request.options.keys()
+  if not (told or class_places.find(root, masks)) and are_numbers(masks):
     return _objects(root, request)
   return _pairs(root, found, pairs, request)
 
@@ -237,9 +239,10 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
   choice = mask_set.Choice(
     *(given.get(field.name) for field in dataclasses.fields(mask_set.Choice))
   )
-  named = {key: given[key] for key in ('classes', 'class_list', 'colors') if key in given}
-  listed = folder.listed_classes(root, **named)
-  known = folder.known_classes([raw.label for raw in raws], raws, listed, choice)
+  named = {key: given[key] for key in _NAMED if key in given}
+  masks = [raw.label for raw in raws]
+  listed = folder.listed_classes(root, **named, masks=masks)
+  known = folder.known_classes(masks, raws, listed, choice)
   options: dict[str, Any] = {}
   if listed is None:
     options['classes'] = known.names

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from jaxseg.data import class_files, classlist, layouts, mask_files, outlines, raw_files, records
+from jaxseg.data import class_places, classlist, layouts, mask_files, outlines, raw_files, records
 from jaxseg.data.annotations import Annotated, AnnotatedFolder, Annotation
 from jaxseg.data.formats import pictures, splits
 from jaxseg.data.outlines import CroppedMask
@@ -119,7 +119,7 @@ def find_ids(
 def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
   """Returns the class names, and the classes of single objects if there is an objects.csv."""
   names, table = _ONE_CLASS, root / _TABLE
-  if listed := class_files.find(root):
+  if listed := class_places.find(root):
     names = classlist.read_file(root / listed).names
   if not table.is_file():
     return names, {}

@@ -23,7 +23,7 @@ from jaxseg.data.pairing import SPLIT_WORDS, SUFFIXES, UNDIVIDED
 from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
-_LISTS = ('classes.txt', 'obj.names')
+_LISTS, _YAML = ('classes.txt', 'obj.names'), ('data', 'dataset')
 _NEAR = 0.005  # fraction of a side within which coordinates are equal
 _PIXELS = 1.1  # larger coordinates are in pixels, not fractions
 
@@ -144,50 +144,44 @@ def _pairs(folder: Path, labels: Path) -> list[records.Raw]:
   return raws
 
 
-def _settings(root: Path) -> dict[str, Any]:
-  """Returns the content of data.yaml, {} if there is none."""
-  listed = [*pictures.listed(root, ('.yaml', '.yml'))]
-  if len(listed) > 1:
-    listed = [f for f in listed if f.stem in ('data', 'dataset')] or listed[:1]
-  found = [
-    (file, settings) for file in listed if isinstance(settings := raw_files.read_yaml(file), dict)
-  ]
+def _settings(folder: Path) -> dict[str, Any]:
+  """Returns the content of a folder's data.yaml, or of another YAML with names; {} if there is none."""
+  listed = [*pictures.listed(folder, ('.yaml', '.yml'))]
+  listed.sort(key=lambda file: file.stem not in _YAML)
+  found = []
+  for file in listed:
+    try:
+      found.append((file, raw_files.read_yaml(file)))
+    except UserError:
+      if file.stem in _YAML or len(listed) == 1:
+        raise  # others may be of anything
+  found = [(file, settings) for file, settings in found if isinstance(settings, dict)]
+  found.sort(key=lambda one: 'names' not in one[1])
   for file, settings in found[1:]:
-    if settings.get('names') != found[0][1].get('names'):
+    if 'names' in settings and settings['names'] != found[0][1]['names']:
       raise UserError(f'{found[0][0]} and {file.name} name different classes: keep one')
   return found[0][1] if found else {}
 
 
 def _names(root: Path, settings: dict[str, Any], labels: Sequence[Path]) -> tuple[str, ...]:
-  names = settings.get('names')
-  if isinstance(names, (dict, list)):
-    each = names.values() if isinstance(names, dict) else names
-    if strange := [name for name in each if type(name) not in (str, int)]:
-      raise UserError(
-        f'{root}: YAML reads one of the names as {strange[0]!r}: put it between quotation marks'
-      )
-  if isinstance(names, dict):
-    by_number = {int(k) if str(k).isdecimal() else k: name for k, name in names.items()}
-    if set(by_number) != set(range(len(names))):
-      raise UserError(
-        f"{root}: data.yaml's names are numbered {abbreviate([*by_number])}; 0, 1, 2 ... is needed"
-      )
-    names = [by_number[i] for i in range(len(names))]
-  folders = dict.fromkeys((root, root / 'data', root / 'labels', *labels))
-  places = [folder / name for folder in folders for name in _LISTS]
-  listed = [place for place in places if place.is_file()]
-  if names is None and not listed:
+  near = [folder for one in labels for folder in (one, *one.parents) if root in folder.parents]
+  near = list(dict.fromkeys((root / 'data', root / 'labels', *near)))
+  told = [(folder, _settings(folder)) for folder in near]
+  told = [
+    (at, _in_order(at, of['names'])) for at, of in [(root, settings), *told] if of.get('names')
+  ]
+  places = [folder / name for folder in (root, *near) for name in _LISTS]
+  told += [(place, _listed_names(place)) for place in places if place.is_file()]
+  if not told:
     raise UserError(
       f'{root}: nothing names the classes: put data.yaml with names, or classes.txt, there'
     )
-  for place in listed:
-    of_list = _listed_names(place)
-    names = of_list if names is None else names
-    if of_list != names:
-      raise UserError(
-        f'{place} names other classes than data.yaml or another list in {root}: make them alike'
-      )
-  words = {'background', *map(str, names)} if isinstance(names, list) else ()
+  names = told[0][1]
+  if other := next((place for place, of_list in told if of_list != names), None):
+    raise UserError(
+      f'{other} names other classes than data.yaml or another list in {root}: make them alike'
+    )
+  words = {'background', *names} if isinstance(names, list) else ()
   if not names or len(words) != len(names) + 1:
     raise UserError(
       f'{root}: the names of the classes must be a list of different words, none of them background: '
@@ -197,7 +191,26 @@ def _names(root: Path, settings: dict[str, Any], labels: Sequence[Path]) -> tupl
     raise UserError(
       f"{root}: data.yaml's nc is {settings['nc']}, but {len(names)} classes are named"
     )
-  return tuple(map(str, names))
+  return tuple(names)
+
+
+def _in_order(folder: Path, names: Any) -> Any:
+  """Returns YAML's names as a list of words, by their numbers; what is no list stays."""
+  if not isinstance(names, (dict, list)):
+    return names
+  each = names.values() if isinstance(names, dict) else names
+  if strange := [name for name in each if type(name) not in (str, int)]:
+    raise UserError(
+      f'{folder}: YAML reads one of the names as {strange[0]!r}: put it between quotation marks'
+    )
+  if isinstance(names, dict):
+    by_number = {int(k) if str(k).isdecimal() else k: name for k, name in names.items()}
+    if set(by_number) != set(range(len(names))):
+      raise UserError(
+        f"{folder}: data.yaml's names are numbered {abbreviate([*by_number])}; 0, 1, 2 ... is needed"
+      )
+    names = [by_number[i] for i in range(len(names))]
+  return list(map(str, names))
 
 
 def _listed_names(file: Path) -> list[str]:
