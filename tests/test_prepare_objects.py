@@ -174,6 +174,31 @@ def test_a_plan_warns_of_folders_of_images_that_nothing_annotates(tmp_path):
   assert warning == 'warning   no image is read of more/deep: nothing there annotates them'
 
 
+FILES = {
+  'coco': 'annotations/train.json',
+  'cvat': 'train/annotations.xml',
+  'labelme': 'train/a.json',
+  'yolo': 'train/labels/a.txt',
+}
+
+
+@pytest.mark.parametrize('further', FILES)
+@pytest.mark.parametrize('layout', [*FILES, 'ids'])
+def test_a_plan_warns_of_further_annotations_of_its_images(tmp_path, layout, further):
+  root, file = tmp_path / 'own', tmp_path / 'other' / FILES[further]
+  for where, kind in ((root, layout), (tmp_path / 'other', further)):
+    getattr(Writer(where, ('cat', 'dog')), kind)('train', images())
+  request = Request(folder=str(root), model='mask_rcnn' if layout == 'ids' else '')
+  (root / 'deep' / 'later').mkdir(parents=True)
+  for name in ('notes.json', 'notes.txt', 'notes.xml', 'a.xml'):
+    (root / 'deep' / name).write_text('<a/>' if name.endswith('xml') else '[1, 2]')
+  (root / 'a.txt').write_text('12.5 47.1\n')  # a place
+  assert not any('further' in line for line in own_data.find(request).warnings)
+  (root / 'deep' / 'later' / file.name).write_text(file.read_text())
+  warning = next(line for line in own_data.find(request).warnings if 'further' in line)
+  assert warning.startswith(f'warning   deep/later/{file.name}: further annotations of images')
+
+
 def test_a_plan_of_marked_crowds_takes_them_for_objects_and_says_so(tmp_path):
   root = tmp_path / 'own'
   for split, sign in (('train', 1), ('val', -1)):

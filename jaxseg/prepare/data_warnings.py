@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxseg.data import fingerprint, mask_files, mask_set
+from jaxseg.data.formats import further
 from jaxseg.data.pairing import Pairs
 from jaxseg.data.problems import BadFiles, abbreviate
 from jaxseg.data.records import Raw
@@ -45,6 +46,19 @@ def of_masks(root: Path, raws: Sequence[Raw], options: Mapping[str, Any]) -> tup
     'plan again'
     for what, ids in (('ids in no mask, below others', absent), ('ids in one mask only', once))
     if ids
+  )
+
+
+def of_unread(root: Path, raws: Sequence[Raw]) -> tuple[str, ...]:
+  """Returns a warning about annotation files of images that are read by other files alone."""
+  found = further.find(root, raws)
+  return (
+    (
+      f'warning   {abbreviate(found, 3)}: further annotations of images that are read, which are not; what only '
+      'these show is background: join them with those that are read, or move them away',
+    )
+    if found
+    else ()
   )
 
 

@@ -229,6 +229,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, request: Request) -> OwnDat
   pixels = _pixels(list(dict.fromkeys(raw.image for raw in raws)))
   notes = (
     *data_warnings.of_masks(root, raws, options),
+    *data_warnings.of_unread(root, raws),
     *data_warnings.of_copies(splits, lambda raw: (raw.image, raw.label)),
   )
   return OwnData(root, 'folder', options, words, counts, pixels, notes)
@@ -338,7 +339,9 @@ def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnD
       'note      masks are read as numbers of objects; as classes: --model=unet, or list the classes '
       'in classes.txt',
     )
-  pixels = _pixels([raw.image for raws in divided.values() for raw in raws])
+  everything = [raw for raws in divided.values() for raw in raws]
+  pixels = _pixels([raw.image for raw in everything])
+  warnings += data_warnings.of_unread(root, everything)
   if found in objects.OUTLINED:
     warnings += _unannotated(root, divided)
   cased = Counter(name.casefold() for name in layout.names)

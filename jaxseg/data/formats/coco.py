@@ -89,14 +89,24 @@ def _is_coco(file: Path) -> bool:
   if file.stem.startswith('instances'):
     return True
   try:
-    content = files.read_json(file)
+    return _has_objects(files.read_json(file))
   except UserError:
     return True
+
+
+def _has_objects(content: Any) -> bool:
   if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
     return False
   listed = content['annotations']  # files of captions have no objects
   first = listed[0] if isinstance(listed, list) and listed else {}
   return not isinstance(first, dict) or 'caption' not in first
+
+
+def names_in(file: Path) -> set[str]:
+  """Returns the names of a JSON file's images, without folders; of none if it is not COCO's."""
+  content = files.read_json(file)
+  names = _file_names(load(file)) if _has_objects(content) else ()
+  return {name.rpartition('/')[2] for name in names}
 
 
 def load(file: Path) -> Content:

@@ -64,6 +64,13 @@ def _parse(file: Path) -> Tree | None:
   return tree if tree.tag == 'annotations' and tree.find('image') is not None else None
 
 
+def names_in(file: Path) -> set[str]:
+  """Returns the names of an XML file's images, without folders; of none if it is not CVAT's."""
+  tree = _parse(file)
+  images = () if tree is None else tree.iter('image')
+  return {(image.get('name') or '').replace('\\', '/').rpartition('/')[2] for image in images}
+
+
 def _labels(tree: Tree) -> list[str]:
   """Returns the task's listed labels, else those of its shapes, in order."""
   listed = [name.text.strip() for name in tree.iterfind('./meta//labels/label/name') if name.text]

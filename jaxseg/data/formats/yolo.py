@@ -85,17 +85,18 @@ def _side_by_side(root: Path) -> Folders:
     if path.suffix == '.txt' or path.suffix.lower() in SUFFIXES:
       stems.setdefault(path.parent, (set(), set()))[path.suffix == '.txt'].add(path.stem)
   both = {folder: sorted(images & texts) for folder, (images, texts) in stems.items()}
-  found = [f for f, names in both.items() if any(_is_label(f / f'{n}.txt') for n in names[:1])]
+  found = [f for f, names in both.items() if any(is_label(f / f'{n}.txt') for n in names[:1])]
   named = found if len(found) > 1 else ()
   return [(splits.split_of(f.name) if f in named and f != root else UNDIVIDED, f, f) for f in found]
 
 
-def _is_label(file: Path) -> bool:
-  """Whether a text file has numbers, or is empty: an image without objects."""
+def is_label(file: Path, least: int = 0) -> bool:
+  """Whether a text file begins with numbers, or is empty (an image without objects) if `least` is 0."""
   try:
-    return all(re.fullmatch(r'[-+.\deE]+', word) for _, words in _lines(file)[:1] for word in words)
+    first = [word for _, words in _lines(file)[:1] for word in words]
   except UserError:
     return False
+  return len(first) >= least and all(re.fullmatch(r'[-+.\deE]+', word) for word in first)
 
 
 def _labels_of(root: Path, images: Path) -> Path:
@@ -135,7 +136,7 @@ def _pairs(folder: Path, labels: Path) -> list[records.Raw]:
     )
   known = stems.keys() | {Path(name).stem for name in _LISTS}
   alone = [p for p in pictures.listed(labels, ('.txt',)) if p.stem not in known]
-  lonely = [p.name for p in alone if p.stem.lower() not in SPLIT_WORDS and _is_label(p)]
+  lonely = [p.name for p in alone if p.stem.lower() not in SPLIT_WORDS and is_label(p)]
   if lonely:
     raise UserError(
       f'{labels} has {len(lonely)} label files without an image of their name: {abbreviate(lonely, 3)}; '
