@@ -372,11 +372,11 @@ def test_labelme_by_hand(root, capsys):
   drawn[0] = 1
   write_labelme(
     root,
+    shape('_background_'),
     shape('dog'),
     shape('cat', [(5, 0), (8, 2)], 'rectangle'),
     shape('cat', [(8, 6), (10, 8)], 'mask', mask=picture(drawn)),
     shape('__ignore__', [(9, 0), (12, 3)], 'rectangle'),
-    shape('_background_'),
     shape('dog', [(5, 5), (6, 5), (6, 8), (5, 8)], group_id=1),
     shape('dog', [(7, 5), (8, 5), (8, 8), (7, 8)], group_id=1),
   )
@@ -401,6 +401,31 @@ def test_labelme_parts_of_one_object_may_be_drawn_in_two_ways(root):
   )
   example = opened(root)[0]
   assert example['instance_boxes'].tolist() == [[1, 1, 8, 4]] and example['area'].tolist() == [15]
+
+
+@pytest.mark.parametrize(('label', 'inside'), [('_background_', 0), ('__ignore__', 255)])
+def test_labelme_what_is_no_object_cuts_what_is_drawn_before(root, label, inside):
+  """As in the masks that labelme exports, which are painted in the order of the shapes."""
+  small = [(2, 2), (3, 2), (3, 4), (2, 4)]
+  drawn = [shape('cat'), shape(label, small), shape('dog', [(2, 2), (3, 3)], 'rectangle')]
+  write_labelme(root, *drawn)
+  example = opened(root)[0]
+  assert example['label'][1:4, 1:4].tolist() == [[1, 1, 1], [1, 2, 1], [1, inside, 1]]
+  objects_ = ~example['crowd']
+  assert example['instance_classes'][objects_].tolist() == [1, 2]
+  assert example['area'][objects_].tolist() == [7, 1]
+  write_labelme(root, *drawn, imageWidth=None)
+  with pytest.raises(UserError, match='shape 2: .* imageHeight and imageWidth alone, which are'):
+    [opened(root, split) for split in ('train', 'val')]
+
+
+def test_labelme_shapes_that_are_covered_whole(root):
+  write_labelme(root, shape(), shape('dog', [(6, 5), (8, 7)], 'rectangle'), shape('__ignore__'))
+  example = opened(root)[0]
+  assert example['label'][2, 2] == 255 and example['instance_classes'].tolist() == [2, 1]
+  write_labelme(root, shape(), shape('_background_'))
+  with pytest.raises(UserError, match='a.json, shape 2: _background_ covers all of shape 1'):
+    [opened(root, split) for split in ('train', 'val')]
 
 
 def test_labelme_circles_are_round(root):

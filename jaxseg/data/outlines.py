@@ -246,6 +246,18 @@ def union(pieces: Sequence[CroppedMask]) -> CroppedMask:
   return tight(mask, int(top), int(left))
 
 
+def without(piece: CroppedMask, hole: CroppedMask) -> CroppedMask:
+  """Returns a piece without the pixels of another."""
+  x0, y0 = (max(a, b) for a, b in zip(piece.box[:2], hole.box[:2], strict=True))
+  x1, y1 = (min(a, b) for a, b in zip(piece.box[2:], hole.box[2:], strict=True))
+  if x0 >= x1 or y0 >= y1:
+    return piece
+  mask = piece.mask.copy()
+  cut = hole.mask[y0 - hole.top : y1 - hole.top, x0 - hole.left : x1 - hole.left]
+  mask[y0 - piece.top : y1 - piece.top, x0 - piece.left : x1 - piece.left] &= ~cut
+  return tight(mask, piece.top, piece.left)
+
+
 class Masks:
   """The masks of one image's objects: acts as an array bool [n, h, w], in less memory.
 

@@ -3,7 +3,8 @@
 If no names match, the files' `imagePath` identifies the image.
 
 Shapes are polygons, rectangles, circles and masks; those with the same label and group_id are one
-object. The label __ignore__ marks a region to ignore, _background_ is no object.
+object. The label __ignore__ marks a region to ignore, _background_ is no object; both cut what is drawn
+before them, as in the masks that labelme exports.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from jaxseg import files
 from jaxseg.data import class_files, mask_files, outlines, records
@@ -171,24 +174,49 @@ def read(raw: records.Raw, names: tuple[str, ...]) -> Annotated:
   groups: dict[Any, tuple[str, str, list]] = {}
   for number, shape in shapes:
     label = _label(shape, number, raw.label)
-    if label == NOTHING:
-      continue
-    if label not in numbers:
+    if label not in (*numbers, NOTHING):
       raise UserError(
         f'{raw.label}, shape {number}: {label!r} is none of the classes {abbreviate(names[1:])}'
       )
-    group = shape.get('group_id')
-    key = number if group is None or not isinstance(group, (int, str)) else (label, group)
-    found = groups.setdefault(key, (f'shape {number}', label, []))[2]
     try:
-      found.append(_outline(shape, size))
+      outline = _outline(shape, size)
+      if label in (IGNORED, NOTHING):
+        _cut([parts for *_, parts in groups.values()], outline, size)
+        gone = [key for key, (*_, parts) in groups.items() if not parts]
+        if gone and label == NOTHING:
+          raise UserError(f'{NOTHING} covers all of {groups[gone[0]][0]}: remove one of them')
+        groups = {key: group for key, group in groups.items() if key not in gone}
     except UserError as error:
       raise UserError(f'{raw.label}, shape {number}: {error}') from None
+    if label == NOTHING:
+      continue
+    group = shape.get('group_id')
+    key = number if group is None or not isinstance(group, (int, str)) else (label, group)
+    groups.setdefault(key, (f'shape {number}', label, []))[2].append(outline)
   objects = [
     Annotation(name, numbers[label], parts, crowd=label == IGNORED)
     for name, label, parts in groups.values()
   ]
   return Annotated(objects, size)
+
+
+def _cut(drawn: Sequence[list], outline: list[float] | CroppedMask, size: tuple | None) -> None:
+  """Takes a shape that is no object out of the parts drawn before it: labelme paints one upon the other."""
+  if not drawn:
+    return
+  if size is None:
+    raise UserError('what it covers is told by imageHeight and imageWidth alone, which are missing')
+  hole = outlines.rasterise(outline, size)
+  for parts in drawn:
+    for part in tuple(parts):
+      try:
+        piece = outlines.rasterise(part, size)
+      except UserError:  # it is reported under its own name
+        continue
+      rest = outlines.without(piece, hole)
+      if np.count_nonzero(rest.mask) < np.count_nonzero(piece.mask):
+        place = next(i for i, one in enumerate(parts) if one is part)
+        parts[place : place + 1] = [rest] if rest.mask.size else []
 
 
 def _check_image(path: Any, raw: records.Raw) -> None:
