@@ -171,7 +171,28 @@ def test_a_plan_warns_of_folders_of_images_that_nothing_annotates(tmp_path):
   (root / 'more/deep').mkdir(parents=True)
   Image.new('RGB', (9, 9)).save(root / 'more/deep/x.JPG')
   [warning] = own_data.find(Request(folder=str(root))).warnings
-  assert warning == 'warning   no image is read of more/deep: nothing there annotates them'
+  assert (
+    warning == 'warning   no image is read of more/deep: no annotation was found for any of them'
+  )
+
+
+def test_masks_of_classes_in_two_places_are_asked_about_also_beside_numbers(tmp_path):
+  for folder in ('images', 'labels', 'masks', 'instances'):
+    (tmp_path / folder).mkdir()
+    for i in range(4):
+      pixels = np.random.default_rng(i).integers(0, 3, (20, 20), np.uint8)
+      Image.fromarray(pixels).save(tmp_path / folder / f'{i}.png')
+  request = Request(folder=str(tmp_path), model='unet')
+  with pytest.raises(UserError, match=r'can be read in two ways.*choose with --images and --masks'):
+    own_data.find(request)
+
+
+def test_images_that_happen_to_look_like_a_pair_are_still_annotated(tmp_path):
+  root = tmp_path / 'own'
+  named = zip(('0003', '0003_gt', 'b'), images(), strict=True)
+  Writer(root, ('cat', 'dog')).labelme('train', [(name, *rest) for name, (_, *rest) in named])
+  found = own_data.find(Request(folder=str(root)))
+  assert found.options['format'] == 'labelme' and found.counts == {'train': 2, 'val': 1}
 
 
 FILES = {

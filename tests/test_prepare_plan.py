@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from jaxseg import config as configs
@@ -177,6 +178,22 @@ def test_masks_numbered_from_another_number_are_asked_about(six):
   }  # an image without a mask is left out
   (six / 'images' / 'photo 0.png').unlink()
   assert own_data.find(Request(str(six))).counts == {'train': 4, 'val': 1}
+
+
+@pytest.mark.parametrize(('axes', 'count'), [('CYX', 3), ('ZYX', 3), ('CYX', 9)])
+@pytest.mark.parametrize('kind', ['imagej', 'ome'])
+def test_pages_that_are_channels_are_asked_about(tmp_path, axes, count, kind):
+  for name in ('images/a.tif', 'images/b.tif', 'masks/a.tif', 'masks/b.tif'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 2, (count, 16, 16)).astype(np.uint8)
+    more = {kind: True, 'metadata': {'axes': axes}, 'photometric': 'minisblack'}
+    tifffile.imwrite(tmp_path / name, pixels, **more)
+  request = Request(str(tmp_path))
+  if (axes, count) == ('CYX', 3):
+    with pytest.raises(UserError, match='its 3 pages are channels by its own metadata: save'):
+      own_data.find(request)
+    request = Request(str(tmp_path), options={'pages': True})
+  assert sum(own_data.find(request).counts.values()) == 2 * count
 
 
 def test_a_plan_warns_of_examples_in_two_splits(six, tmp_path):

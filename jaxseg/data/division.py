@@ -12,12 +12,13 @@ from typing import Literal
 
 from jaxseg.data import layouts, records
 from jaxseg.data.formats.splits import by_names, check_fold, hold_out, leave_out, split_of
-from jaxseg.data.pages import read_header
+from jaxseg.data.pages import are_channels, read_header
 from jaxseg.data.pairing import UNDIVIDED, Layout, Pair, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, warn_once
 from jaxseg.types import UserError
 
 _FURTHER = re.compile(r'(.+)[ _\-.]\(?\d+\)?')  # a name and a number
+_CHANNELS = 6  # more pages are a stack, even if a program that knows no other axis calls them so
 Unpaired = Literal['refuse', 'leave_out']
 
 
@@ -96,6 +97,26 @@ class Division:
       )
     train, val = hold_out(pool, [*map(_names, pool)], self.folds, self.fold)
     return {k: v for k, v in splits.items() if k not in pooled} | {'train': train, 'val': val}
+
+
+def are_stacks(pairs: Pairs, *, sure: bool) -> bool:
+  """Whether the first image and its mask are multi-page TIFF; all others must be then too.
+
+  Raises:
+    UserError: a few pages are channels by the file's own metadata, and the user is not `sure`.
+  """
+  first = next(pair for found in pairs.splits.values() for pair in found)
+  try:
+    counts = [read_header(path).pages for path in (first.image, first.mask)]
+    doubtful = not sure and 1 < counts[0] <= _CHANNELS and are_channels(first.image)
+  except UserError:  # the full read reports what is wrong
+    return False
+  if min(counts) > 1 and doubtful:
+    raise UserError(
+      f'{first.image}: its {counts[0]} pages are channels by its own metadata: save them as the bands of one page, '
+      'or, if each is an image, add --config.data.options.pages=True'
+    )
+  return min(counts) > 1
 
 
 def in_pages(pairs: Pairs) -> Pairs:

@@ -164,6 +164,14 @@ def read_header(path: Path, page: int = 0) -> Header:
     return _header(image, start)
 
 
+def are_channels(path: Path) -> bool:
+  """Whether a file's own metadata say that its pages are the channels of one image; errors as `read`."""
+  with _naming(path), files.opened(path) as file:
+    start = file.read(_START)
+    file.seek(0)
+    return start.startswith(_TIFF) and tiff_pages.pages_are_channels(file)
+
+
 def of_picture(image: Image.Image) -> Page:
   """Returns the page of a Pillow image, opened from a file or made in memory.
 

@@ -64,6 +64,18 @@ def open_page(file: BinaryIO, number: int) -> tuple[dict[str, Any], Callable[[],
   return facts, decode
 
 
+def pages_are_channels(file: BinaryIO) -> bool:
+  """Whether a TIFF's own metadata (ImageJ's, OME's) say that its pages are the channels of one image."""
+  import tifffile  # slow, and only needed for TIFF
+
+  _check_chain(file)
+  tiff = tifffile.TiffFile(file, name='file.tif')
+  if not (tiff.is_imagej or tiff.is_ome):
+    return False
+  sides = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
+  return sides.get('C', 1) > 1 and {sides.get(axis, 1) for axis in 'ZTQI'} == {1}
+
+
 def _check_chain(file: BinaryIO) -> None:
   """Raises ValueError for a cycle of pages, in which tifffile would loop for ever."""
   order, version = {b'II': 'little', b'MM': 'big'}[file.read(2)], file.read(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from jaxseg.data import fingerprint, mask_files, mask_set
 from jaxseg.data.formats import further
-from jaxseg.data.pairing import Pairs
+from jaxseg.data.pairing import SUFFIXES, Pairs, list_files
 from jaxseg.data.problems import BadFiles, abbreviate
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder
@@ -59,6 +60,19 @@ def of_unread(root: Path, raws: Sequence[Raw]) -> tuple[str, ...]:
     )
     if found
     else ()
+  )
+
+
+def of_unannotated(root: Path, raws: Sequence[Raw]) -> tuple[str, ...]:
+  """Returns a warning about folders of images of which none is read."""
+  read = {os.path.relpath(raw.image.parent, root) for raw in raws}
+  parents = {
+    str(PurePosixPath(path).parent) for path in list_files(root) if path.lower().endswith(SUFFIXES)
+  }
+  if not (left := sorted(parents - read)):
+    return ()
+  return (
+    f'warning   no image is read of {abbreviate(left, 3)}: no annotation was found for any of them',
   )
 
 

@@ -16,13 +16,13 @@ from jaxseg.data import (
   image_files,
   layouts,
   mask_set,
-  pages,
   pairing,
   threads,
 )
 from jaxseg.data.archives import data_root
-from jaxseg.data.division import Division, in_pages
+from jaxseg.data.division import Division, are_stacks, in_pages
 from jaxseg.data.formats.masks import find_files
+from jaxseg.data.pages import read_header
 from jaxseg.data.pairing import UNDIVIDED, Layout, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, abbreviate
 from jaxseg.data.records import Raw
@@ -134,29 +134,13 @@ def find(request: Request) -> OwnData:
     return _objects(root, request, error)
   pairs = Division(found).pairs(root)
   masks = [pair.mask for of_split in pairs.splits.values() for pair in of_split]
-  alone = max(len(pairs.without_mask), len(pairs.without_image))
+  alone = max(len(pairs.without_mask), len(pairs.without_image), 2)
   if not layout.options() and len(masks) < alone and _has_outlines(root):
     return _objects(root, request)  # some annotated images happen to look like pairs
   told = request.model or layout.options() or _NAMED & request.options.keys()
   if not (told or class_places.find(root, masks)) and are_numbers(masks):
     return _objects(root, request)
   return _pairs(root, found, pairs, request)
-
-
-def _unannotated(root: Path, divided: Mapping[str, Sequence[Raw]]) -> tuple[str, ...]:
-  """Returns a warning about folders of images of which none is read."""
-  read = {os.path.relpath(raw.image.parent, root) for raws in divided.values() for raw in raws}
-  parents = {
-    str(PurePosixPath(p).parent)
-    for p in pairing.list_files(root)
-    if p.lower().endswith(pairing.SUFFIXES)
-  }
-  left = sorted(parents - read)
-  return (
-    (f'warning   no image is read of {abbreviate(left, 3)}: nothing there annotates them',)
-    if left
-    else ()
-  )
 
 
 def _has_outlines(root: Path) -> bool:
@@ -209,7 +193,7 @@ def _pairs(root: Path, layout: Layout, pairs: Pairs, request: Request) -> OwnDat
   if pairs.without_mask or pairs.without_image:
     options['unpaired'] = 'leave_out'
   data_warnings.refuse_shifted(root, pairs)
-  if pages := _are_stacks(pairs):
+  if pages := are_stacks(pairs, sure='pages' in request.options):
     options['pages'], pairs = True, in_pages(pairs)
   total = sum(len(found) for split, found in pairs.splits.items() if split != 'test')
   if request.folds:
@@ -257,21 +241,12 @@ def _classes(root: Path, raws: Sequence[Raw], given: Mapping[str, Any]) -> dict[
   return options
 
 
-def _are_stacks(pairs: Pairs) -> bool:
-  """Whether the first image and its mask are multi-page TIFF; all others must be then too."""
-  first = next(pair for found in pairs.splits.values() for pair in found)
-  try:
-    return all(pages.read_header(path).pages > 1 for path in (first.image, first.mask))
-  except UserError:  # the full read reports what is wrong
-    return False
-
-
 def _pixels(images: Sequence[Path]) -> dict[str, Any]:
   """Returns the common channels and dtype of the images; a mix of grey and RGB counts as RGB."""
 
   def kind(path: Path) -> tuple[int, str] | None:
     try:
-      return image_files.kind(pages.read_header(path))
+      return image_files.kind(read_header(path))
     except UserError:  # the full read reports what is wrong
       return None
 
@@ -328,6 +303,8 @@ def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnD
   divided = objects.divided(layout, **options)
   counts = {split: len(raws) for split, raws in divided.items()}
   if found == 'ids':
+    if why and request.model not in ('', OBJECTS):
+      raise why  # masks of classes are asked for
     masks = [raw.label for raws in divided.values() for raw in raws]
     if 'format' not in request.options and are_classes(masks):
       raise UserError(
@@ -343,7 +320,7 @@ def _objects(root: Path, request: Request, why: UserError | None = None) -> OwnD
   pixels = _pixels([raw.image for raw in everything])
   warnings += data_warnings.of_unread(root, everything)
   if found in objects.OUTLINED:
-    warnings += _unannotated(root, divided)
+    warnings += data_warnings.of_unannotated(root, everything)
   cased = Counter(name.casefold() for name in layout.names)
   if alike := [name for name in layout.names if cased[name.casefold()] > 1]:
     warnings += (f'warning   classes that differ in capitals alone: {abbreviate(alike)}',)
