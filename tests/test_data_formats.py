@@ -201,6 +201,27 @@ def test_coco_crowds_are_asked_about(root):
     assert opened(root, crowds=reading)[0]['crowd'].tolist() == expected
 
 
+def test_coco_a_few_crowds_are_told(root, capsys):
+  write_coco(root, [entry(i, iscrowd=int(i == 1)) for i in range(1, 21)])
+  assert opened(root)[0]['crowd'].tolist() == [True] + [False] * 19
+  told = '1 of 20 annotations are crowds (iscrowd 1), which are void'
+  assert told in capsys.readouterr().err
+
+
+def test_json_of_something_else_is_not_read(root):
+  write_coco(root, [entry(1)])
+  (root / '.vscode').mkdir()
+  texts = {'.vscode/settings': '{"images": 1, // mine\n}', 'notes': '', 'tasks': '{,}'}
+  for name, text in texts.items():
+    (root / f'{name}.json').write_text(text)
+  assert len(opened(root)) == 2
+  for name, text in {'more': '{"images": [], "anno', 'test': ''}.items():  # may be cut short
+    (root / f'{name}.json').write_text(text)
+    with pytest.raises(UserError, match=rf'{name}\.json'):
+      opened(root)
+    (root / f'{name}.json').unlink()
+
+
 def test_files_that_disagree_on_the_categories_are_refused(root):
   write_coco(root, [entry(1)])
   content = json.loads((root / 'val.json').read_text())

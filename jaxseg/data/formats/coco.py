@@ -59,13 +59,13 @@ def find(root: Path, *, crowds: str | None = None) -> AnnotatedFolder | None:
   contents = [load(file) for file in found]
   names, ids = classes(contents)
   parts: dict[str, list] = {}
+  marked = [check_crowds(content, crowds) for content in contents]
   for content in contents:
     folder, cut = _folder_of(content, root)
     split = splits.split_of(content.file.stem) or splits.split_of(content.file.parent.name)
-    check_crowds(content, crowds)
     parts.setdefault(split, []).extend(raws(content, folder, root, cut))
   shown = ', '.join(str(file.relative_to(root)) for file in found)
-  notes = tuple(note for content in contents for note in content.notes)
+  notes = (*(note for content in contents for note in content.notes), *filter(None, marked))
   notes += pictures.left_out([raw for part in parts.values() for raw in part])
   read_it = partial(read, classes=class_numbers(ids), crowds=crowds)
   return AnnotatedFolder(f"COCO's JSON ({shown})", parts, names, read_it, ids, notes)
@@ -73,7 +73,8 @@ def find(root: Path, *, crowds: str | None = None) -> AnnotatedFolder | None:
 
 def _files(root: Path) -> list[Path]:
   """Returns the JSON files of COCO's format below a folder."""
-  below = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
+  inner = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
+  below = [root, *inner]
   places = [*below, *(folder / 'annotations' for folder in below)]
   found: list[Path] = []
   for folder in dict.fromkeys(places):
@@ -85,13 +86,19 @@ def _files(root: Path) -> list[Path]:
 
 
 def _is_coco(file: Path) -> bool:
-  """Whether it has COCO's keys; also True if its name says so or it is invalid, for `load` to report."""
+  """Whether it has COCO's keys; also True if its name says so, for `load` to report.
+
+  A damaged file counts if it mentions these keys or is named after a split; others may be of anything.
+  """
   if file.stem.startswith('instances'):
     return True
   try:
     return _has_objects(files.read_json(file))
   except UserError:
-    return True
+    if splits.split_of(file.stem):
+      return True
+    text = files.read_bytes(file).replace(b'\0', b'')  # also in UTF-16
+    return b'"images"' in text or b'"annotations"' in text
 
 
 def _has_objects(content: Any) -> bool:
@@ -231,8 +238,8 @@ def class_numbers(ids: Sequence[Any]) -> dict[Any, int]:
   return {_as_text(key): i for key, i in numbers.items()}
 
 
-def check_crowds(content: Content, crowds: str | None) -> None:
-  """Raises ManyCrowds if there are many and `crowds` is not given."""
+def check_crowds(content: Content, crowds: str | None) -> str:
+  """Returns a line about crowds if `crowds` is not given. Raises ManyCrowds if there are many."""
   flags = [one.get('iscrowd') in (1, True) for many in content.objects_of.values() for one in many]
   if crowds is None and sum(flags) > _MANY * len(flags):
     raise ManyCrowds(
@@ -240,6 +247,9 @@ def check_crowds(content: Content, crowds: str | None) -> None:
       'never trained on. Some tools mark single objects so when they are drawn with a brush: add '
       '--config.data.options.crowds=objects if each is one object, or crowds=regions if not'
     )
+  if crowds is not None or not any(flags):
+    return ''
+  return f'{content.file}: {sum(flags)} of {len(flags)} annotations are crowds (iscrowd 1), which are void'
 
 
 def raws(content: Content, folder: Path, root: Path, cut: str = '') -> list[records.Raw]:
