@@ -222,6 +222,17 @@ def test_json_of_something_else_is_not_read(root):
     (root / f'{name}.json').unlink()
 
 
+def test_images_of_no_split_beside_others_are_told(root, capsys):
+  write_coco(root, [entry(1)])
+  (root / 'val.json').rename(root / 'TestSet.json')
+  assert len(opened(root)) == len(opened(root, 'test')) == 1
+  assert 'after a split' not in capsys.readouterr().err
+  (root / 'TestSet.json').rename(root / 'holdout.json')
+  with pytest.raises(UserError):
+    opened(root, 'test')
+  assert '1 images are in no file or folder named after a split' in capsys.readouterr().err
+
+
 def test_files_that_disagree_on_the_categories_are_refused(root):
   write_coco(root, [entry(1)])
   content = json.loads((root / 'val.json').read_text())

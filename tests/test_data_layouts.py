@@ -31,6 +31,10 @@ SHAPES = {
     'train/a.png train/b.png trainannot/a.png trainannot/b.png test/c.png testannot/c.png',
     ('{split}/**/*', '{split}annot/**/*', {'train': 2, 'test': 1}),
   ),
+  'sets of splits': (
+    'TrainDataset/image/a.png TrainDataset/masks/a.png TestDataset/image/c.png TestDataset/masks/c.png',
+    ('{split}Dataset/image/**/*', '{split}Dataset/masks/**/*', {'train': 1, 'test': 1}),
+  ),
   'splits before other words': (
     'train/a.png train_labels/a_L.png train/b.png train_labels/b_L.png val/c.png val_labels/c_L.png',
     ('{split}/**/*', '{split}_labels/**/*_L', {'train': 2, 'val': 1}),

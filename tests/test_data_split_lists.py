@@ -37,6 +37,43 @@ def test_lines_name_images(tmp_path, lines):
   assert lists == ['lists/Train.txt', 'lists/test.txt']
 
 
+@pytest.mark.parametrize(
+  ('name', 'file', 'folder'),
+  [
+    ('train2017', 'train', 'train'),
+    ('TrainDataset', 'train', 'train'),
+    ('testset', 'test', 'test'),
+    ('TestData2', 'test', 'test'),
+    ('Validation Set', 'val', 'val'),
+    ('instances_valset', 'val', UNDIVIDED),
+    ('trainval', UNDIVIDED, UNDIVIDED),
+    ('dataset', UNDIVIDED, UNDIVIDED),
+    ('testimony', UNDIVIDED, UNDIVIDED),
+    ('TrainVal', 'train', UNDIVIDED),
+  ],
+)
+def test_words_for_splits(name, file, folder):
+  assert (splits.split_of(name), splits.split_of_folder(name)) == (file, folder)
+
+
+def test_lists_that_differ_from_the_folders_are_told(tmp_path, capsys):
+  folders = {'train/a.jpg': 'train', 'train/b.jpg': 'train', 'val/c.jpg': 'val'}
+  write(tmp_path, test='')
+  split_lists.tell_of_others(tmp_path, folders)
+  write(tmp_path, train='train/a\ntrain/b\n', val='val/c\n')
+  split_lists.tell_of_others(tmp_path, folders)
+  (tmp_path / 'train.txt').unlink()  # those in no list may be of any split
+  split_lists.tell_of_others(tmp_path, folders)
+  assert 'otherwise' not in capsys.readouterr().err
+  write(tmp_path, train='train/a\n', val='train/b\n')
+  split_lists.tell_of_others(tmp_path, folders)
+  told = 'train.txt, val.txt divide 2 images otherwise than the folders do, which count: train/b.jpg, val/c.jpg'
+  assert told in capsys.readouterr().err
+  write(tmp_path, val='train/a\n')
+  split_lists.tell_of_others(tmp_path, folders)
+  assert 'keep one; the folders divide the images' in capsys.readouterr().err
+
+
 def test_no_lists(tmp_path):
   write(tmp_path, train='a note of the training\n', notes='b.c\n')
   assert split_lists.find(tmp_path, IMAGES) == ({}, [])

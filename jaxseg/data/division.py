@@ -15,6 +15,7 @@ from jaxseg.data.formats.splits import by_names, check_fold, hold_out, leave_out
 from jaxseg.data.pages import are_channels, read_header
 from jaxseg.data.pairing import UNDIVIDED, Layout, Pair, Pairs
 from jaxseg.data.problems import BadFiles, MissingSplit, warn_once
+from jaxseg.data.split_lists import tell_of_others
 from jaxseg.types import UserError
 
 _FURTHER = re.compile(r'(.+)[ _\-.]\(?\d+\)?')  # a name and a number
@@ -80,7 +81,12 @@ class Division:
     layout = self.layout if self.layout.options() else layouts.find(root)
     pairs = layout.pairs(root)
     pairs = in_pages(pairs) if self.pages else pairs
-    return pairs if layout.listed or pairs.splits.keys() != {UNDIVIDED} else _as_listed(root, pairs)
+    if pairs.splits.keys() == {UNDIVIDED} and not layout.listed:
+      return _as_listed(root, pairs)
+    if not layout.listed:
+      of_splits = ((split, pair) for split, found in pairs.splits.items() for pair in found)
+      tell_of_others(root, {os.path.relpath(pair.image, root): split for split, pair in of_splits})
+    return pairs
 
   def _divided(self, root: Path, splits: Mapping[str, list[Pair]]) -> dict[str, list[Pair]]:
     """Holds out one of the folds, or a fifth of the undivided pairs."""

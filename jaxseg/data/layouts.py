@@ -31,7 +31,7 @@ _MOST = 24  # folder patterns to try, of images and of masks
 _SAMPLES, _NEAR, _AFFIXES = 40, 4, 6  # names to compare, neighbours of each, affixes to try
 _SPLIT_PART = re.compile(
   rf'^(?:(.*)[_\-. ])?({WORDS})'
-  rf'(?:([_\-. ].*|\d+)|((?:annot|mask|label|image|img|gt|seg)\w*))?$',
+  rf'(?:([_\-. ].*|\d+)|((?:annot|mask|label|image|img|gt|seg|set|data)\w*))?$',
   re.IGNORECASE,
 )
 REMEDY = (

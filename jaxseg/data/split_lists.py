@@ -32,12 +32,12 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
   Raises:
     UserError: lists of several folders that differ, or an image in two splits.
   """
-  known = _Images(images)
+  named = [path for path in map(PurePosixPath, list_files(root)) if path.suffix.lower() == '.txt']
+  named = [path for path in named if path.stem.lower() in SPLIT_WORDS]
+  known = _Images(images if named else ())
   groups: dict[str, dict[str, _Lines]] = {}
-  for path in list_files(root):
-    name = PurePosixPath(path)
-    if name.suffix.lower() == '.txt' and name.stem.lower() in SPLIT_WORDS:
-      groups.setdefault(str(name.parent), {})[path] = _lines(root / path, known)
+  for path in named:
+    groups.setdefault(str(path.parent), {})[str(path)] = _lines(root / path, known)
   every = [path for named in groups.values() for path in named]
   groups = {k: named for k, named in groups.items() if any(found for found, _ in named.values())}
   whole = [g for g in groups.values() if not any(lost for _, lost in g.values())]
@@ -57,6 +57,24 @@ def find(root: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         [f'{root / path}: {len(lost)} of {lines} lines name no image that is read here: {few}']
       )
   return (found[0], list(chosen[0])) if found else ({}, [])
+
+
+def tell_of_others(root: Path, split_of: Mapping[str, str]) -> None:
+  """Tells of lists that divide images, given with their splits, otherwise than their folders do, which count."""
+  try:
+    listed, lists = find(root, list(split_of))
+  except UserError as error:
+    warn_once([f'{error}; the folders divide the images'])
+    return
+  whole = 'train' in listed.values()  # else images may be in no list
+  other = [p for p, split in split_of.items() if listed.get(p, '' if whole else split) != split]
+  if lists and other:
+    warn_once(
+      [
+        f'{root}: {abbreviate(lists)} divide {len(other)} images otherwise than the folders do, which count: '
+        f'{abbreviate(other, 3)}'
+      ]
+    )
 
 
 _Lines = tuple[list[str], list[str]]  # the images that a list names, its lines that name none

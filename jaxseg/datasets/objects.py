@@ -26,6 +26,7 @@ from jaxseg.data import annotations, archives, classlist, records
 from jaxseg.data.annotations import AnnotatedFolder
 from jaxseg.data.formats import coco, cvat, labelme, masks, pictures, splits, yolo
 from jaxseg.data.pages import UNREAD
+from jaxseg.data.pairing import UNDIVIDED
 from jaxseg.data.problems import MissingSplit, abbreviate, check_choice, check_split, warn_once
 from jaxseg.data.source import DatasetInfo, Source
 from jaxseg.types import LARGEST, UserError
@@ -142,6 +143,11 @@ def _divided(root: Path, layout: AnnotatedFolder) -> AnnotatedFolder:
   parts, lists = splits.by_lists(root, layout.splits)
   left = sum(map(len, layout.splits.values())) - sum(map(len, parts.values()))
   notes = [f'{root}: {left} images are in no list of splits and left out'] if left else []
+  if len(parts) > 1 and (joined := [raw.file_name for raw in parts.get(UNDIVIDED, ())]):
+    notes.append(
+      f'{root}: {len(joined)} images are in no file or folder named after a split, as others are, and count '
+      f'as train: {abbreviate(joined, 3)}'
+    )
   counts = Counter(raw.image for raws in parts.values() for raw in raws)
   inner = dict.fromkeys(path.parent for path in counts)
   if unread := [file.name for folder in inner for file in pictures.listed(folder, UNREAD)]:

@@ -21,9 +21,15 @@ T = TypeVar('T')
 
 
 def split_of(name: str) -> str:
-  """Returns the split in a name, such as instances_train2017 or valid; else UNDIVIDED."""
-  words = re.split(r'[^a-z]+', name.lower())
+  """Returns the split in a name, such as instances_train2017, TestDataset or valid; else UNDIVIDED."""
+  words = _words(name)
   return next((split for word, split in SPLIT_WORDS.items() if word in words), UNDIVIDED)
+
+
+def _words(name: str) -> list[str]:
+  """Returns the words of a name in lower case, without what does not tell: [train] of TrainDataset2."""
+  words = re.split(r'[^a-z]+', re.sub('(?<=[a-z])(?=[A-Z])', ' ', name).lower())
+  return [rest for word in words if (rest := re.sub('((data)?set|data)$', '', word))]
 
 
 def folders(root: Path) -> list[tuple[str, Path]]:
@@ -33,8 +39,9 @@ def folders(root: Path) -> list[tuple[str, Path]]:
 
 
 def split_of_folder(name: str) -> str:
-  """Returns the split that a folder is named after, such as train, Train2017 or valid; else UNDIVIDED."""
-  return SPLIT_WORDS.get(re.sub(r'\d+$', '', name.lower()), UNDIVIDED)
+  """Returns the split that a folder is named after, as train, Train2017, valset; else UNDIVIDED."""
+  words = _words(name)
+  return SPLIT_WORDS.get(words[0], UNDIVIDED) if len(words) == 1 else UNDIVIDED
 
 
 def by_lists(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
@@ -44,6 +51,8 @@ def by_lists(root: Path, parts: Parts) -> tuple[Parts, list[str]]:
     The parts, and the lists; if 'train' is listed, unlisted images are dropped.
   """
   if parts.keys() != {UNDIVIDED}:
+    split_of = {os.path.relpath(raw.image, root): s for s, raws in parts.items() for raw in raws}
+    split_lists.tell_of_others(root, split_of)
     return parts, []
   of_image = {os.path.relpath(raw.image, root): [raw] for raw in parts[UNDIVIDED]}
   divided, lists = by_names(root, of_image, _split_of_parents)
