@@ -122,6 +122,12 @@ def test_labelmes_ignored_class_has_no_number(tmp_path):
   assert dict(found.ids) == {0: 0, 1: 1, 255: VOID}
 
 
+def test_names_that_begin_with_a_hash_are_told(tmp_path, capsys):
+  (tmp_path / 'list').write_text('# mine\ncat\n#1 bolt\ndog\n')
+  assert [entry.name for entry in class_files.read(tmp_path / 'list')] == ['cat', 'dog']
+  assert 'lines that begin with # are no classes: #1 bolt' in capsys.readouterr().err
+
+
 def test_a_class_may_have_the_id_255(tmp_path):
   (tmp_path / 'list').write_text('0,background\n255,crack\n')
   assert dict(classlist.read_file(tmp_path / 'list').ids) == {0: 0, 255: 1}

@@ -204,7 +204,7 @@ def test_coco_crowds_are_asked_about(root):
 def test_coco_a_few_crowds_are_told(root, capsys):
   write_coco(root, [entry(i, iscrowd=int(i == 1)) for i in range(1, 21)])
   assert opened(root)[0]['crowd'].tolist() == [True] + [False] * 19
-  told = '1 of 20 annotations are crowds (iscrowd 1), which are void'
+  told = '1 of 20 annotations are crowds (iscrowd 1), which are never trained on'
   assert told in capsys.readouterr().err
 
 
@@ -339,6 +339,27 @@ def test_yolo_refuses(root, words):
   photo(root / 'images' / 'c.jpg')
   with pytest.raises(UserError, match=words):
     [opened(root, split) for split in ('train', 'val')]
+
+
+def test_yolo_folders_that_yaml_gives_to_other_splits_are_told(root, capsys):
+  for split in ('train', 'val'):
+    write_yolo(root / split, '', names='')
+  lines = 'names: [cat, dog]\ntrain: ../train/images\nval: [/there/{}/images, train/images]\n'
+  (root / 'data.yaml').write_text(lines.format('val'))
+  opened(root)
+  assert 'by its name' not in capsys.readouterr().err
+  (root / 'data.yaml').write_text(lines.format('other') + 'test: val/images\n')
+  opened(root)
+  told = capsys.readouterr().err
+  assert "data.yaml's test is" in told and 'val/images, which counts as val by its name' in told
+
+
+def test_yolo_folders_that_differ_in_capitals_are_refused(root):
+  write_yolo(root, '')
+  (root / 'Labels').mkdir()
+  if len(list(root.iterdir())) > 3:  # a disk that tells them apart
+    with pytest.raises(UserError, match='labels and Labels|Labels and labels'):
+      opened(root)
 
 
 def test_yolo_refuses_a_folder(root):
@@ -677,6 +698,38 @@ def test_folders_that_are_no_example_are_named(root, capsys):
     write_files(root, f'{name}2')
   with pytest.raises(UserError, match='no annotated objects of the format files'):
     opened(root, format='files')
+
+
+def test_masks_in_folders_within_masks_are_refused(root):
+  for name in 'ab':
+    write_files(root, name)
+  (root / 'a' / 'masks' / 'cat').mkdir()
+  (root / 'a' / 'masks' / '2.png').rename(root / 'a' / 'masks' / 'cat' / '2.png')
+  with pytest.raises(UserError, match='a/masks/cat holds masks that would be left out'):
+    opened(root)
+
+
+def test_files_begin_with_their_class_if_some_do(root):
+  for name in 'ab':
+    write_files(root, name)
+  (root / 'classes.txt').write_text('background\ncat\n')
+  assert opened(root)[0]['instance_classes'].tolist() == [1, 1]
+  for name in 'ab':
+    for number, word in ((1, 'cat'), (2, 'dog')):
+      file = root / name / 'masks' / f'{number}.png'
+      file.rename(file.with_name(f'{word}_{number}.png'))
+  with pytest.raises(UserError, match='dog_2.png begins with none of the classes cat, as others'):
+    [opened(root, split) for split in ('train', 'val')]
+
+
+def test_images_of_one_name_are_left_out_one_by_one(root):
+  for split in ('train', 'val'):
+    write_labelme(root / split, shape('dog'))
+  for path in ('val/a.jpg', (root / 'val' / 'a.jpg').as_posix()):
+    assert len(opened(root, 'train', without=(path,))) == 2
+    assert [e['file_name'] for e in opened(root, 'val', without=(path,))] == ['b.jpg']
+  with pytest.raises(UserError, match='without names a.jpg, as are .*train/a.jpg and .*val/a.jpg'):
+    opened(root, without=('a.jpg',))
 
 
 @pytest.mark.parametrize('name', ['masks/2.npy', 'masks/2.TGA', 'images/a.heic'])

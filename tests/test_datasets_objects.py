@@ -115,6 +115,17 @@ def test_another_class_in_the_table_is_read_anew(tmp_path):
   assert again[0]['instance_classes'].tolist() == [2, 2]
 
 
+def test_a_table_names_images_with_dots(tmp_path):
+  images = [(f'v1.{i}', image, truth) for i, (_, image, truth) in enumerate(miniature())]
+  both = sources(tmp_path, 'ids', images)
+  expected = [[kind for kind, _ in truth] for *_, truth in images]
+  assert [e['instance_classes'].tolist() for e in both['train']] == expected
+  table = tmp_path / 'ids' / 'objects.csv'
+  table.write_text(table.read_text().replace('v1.0,', 'v1.0.PNG,'))
+  again = objects.source('train', data_dir=tmp_path / 'ids', cache_dir=tmp_path / 'cache')
+  assert [e['instance_classes'].tolist() for e in again] == expected
+
+
 @pytest.mark.parametrize(
   ('row', 'words'),
   [

@@ -180,6 +180,17 @@ def test_masks_numbered_from_another_number_are_asked_about(six):
   assert own_data.find(Request(str(six))).counts == {'train': 4, 'val': 1}
 
 
+def test_masks_that_matlab_numbered_by_text_are_asked_about(tmp_path):
+  for number in range(1, 12):
+    for name in (f'images/frame_{number}.png', f'PixelLabelData/Label_{number}.png'):
+      (tmp_path / name).parent.mkdir(exist_ok=True)
+      Image.new('L', (16, 16), number % 2).save(tmp_path / name)
+    if number == 9:  # up to here both orders are one
+      assert own_data.find(Request(str(tmp_path))).counts == {'train': 8, 'val': 1}
+  with pytest.raises(UserError, match='in which frame_1[01].png comes before frame_2.png: pair'):
+    own_data.find(Request(str(tmp_path)))
+
+
 @pytest.mark.parametrize(('axes', 'count'), [('CYX', 3), ('ZYX', 3), ('CYX', 9)])
 @pytest.mark.parametrize('kind', ['imagej', 'ome'])
 def test_pages_that_are_channels_are_asked_about(tmp_path, axes, count, kind):

@@ -23,6 +23,7 @@ from typing import Any
 
 from jaxseg import files
 from jaxseg.data import raw_files
+from jaxseg.data.problems import abbreviate, warn_once
 from jaxseg.types import UserError
 
 Color = tuple[int, int, int]
@@ -89,6 +90,8 @@ def read(path: Path) -> list[Entry]:
     return _of_json(_parsed(text, path), str(path))
   lines = [(n, line.strip()) for n, line in enumerate(re.split('\r\n?|\n', text), start=1)]
   lines = [(n, _REMARK.sub('', line)) for n, line in lines]
+  if remarks := [line for _, line in lines if re.match(r'#\w', line)]:
+    warn_once([f'{path}: lines that begin with # are no classes: {abbreviate(remarks, 3)}'])
   lines = [
     (n, line.rstrip(' ,;')) for n, line in lines if line and not line.startswith(('#', '//'))
   ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxseg.data import fingerprint, mask_files, mask_set
 from jaxseg.data.formats import further
-from jaxseg.data.pairing import SUFFIXES, Pairs, list_files
+from jaxseg.data.pairing import SUFFIXES, Pair, Pairs, list_files
 from jaxseg.data.problems import BadFiles, abbreviate
 from jaxseg.data.records import Raw
 from jaxseg.datasets import folder
@@ -117,6 +117,7 @@ def _lonely_colors(facts: Mapping[Path, mask_files.MaskSummary]) -> tuple[str, .
 def refuse_shifted(root: Path, pairs: Pairs) -> None:
   """Rejects masks that are numbered as the images are, but from another number: pairs may be of two scenes."""
   found = [pair for of_split in pairs.splits.values() for pair in of_split]
+  _refuse_matlab(root, found)
   images, masks = (
     {int(number[-1]) for path in paths if (number := re.findall(r'\d+', PurePosixPath(path).stem))}
     for paths in (
@@ -135,4 +136,18 @@ def refuse_shifted(root: Path, pairs: Pairs) -> None:
         f'{root}: images are numbered from {first[0]} and masks from {first[1]}, so pairs of one number may be of '
         f'two scenes: pair them by --list=FILE.csv or rename them, or, if the numbers agree, take out {alone[0]}, '
         f'{alone[1]} and the like'
+      )
+
+
+def _refuse_matlab(root: Path, found: Sequence[Pair]) -> None:
+  """Rejects masks of MATLAB's labelers, which number them in the order of the images' names as texts."""
+  numbers = [re.fullmatch(r'Label_(\d+)', pair.mask.stem) for pair in found]
+  if not all(numbers):
+    return
+  ordered = sorted(zip(found, numbers, strict=True), key=lambda one: str(one[0].image))
+  for (first, a), (second, b) in itertools.pairwise(ordered):
+    if int(a[1]) > int(b[1]):
+      raise UserError(
+        f'{root}: MATLAB numbers masks such as {first.mask.name} in the order of its images, in which '
+        f'{first.image.name} comes before {second.image.name}: pair them by --list=FILE.csv, as gTruth does'
       )

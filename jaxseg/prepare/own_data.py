@@ -111,7 +111,8 @@ class OwnData:
     try:
       return self.source(split), ()
     except BadFiles as error:
-      names = tuple(raw.file_name for raw in error.items if isinstance(raw, Raw))
+      bad = [raw for raw in error.items if isinstance(raw, Raw)]
+      names = tuple(r.file_name if type(r.extra) is int else r.image.as_posix() for r in bad)
       can_do_without = 'without' in parameters(load('datasets', self.dataset).source)
       if not names or len(names) >= self.counts[split] or not can_do_without:
         raise

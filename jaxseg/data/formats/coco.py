@@ -59,13 +59,12 @@ def find(root: Path, *, crowds: str | None = None) -> AnnotatedFolder | None:
   contents = [load(file) for file in found]
   names, ids = classes(contents)
   parts: dict[str, list] = {}
-  marked = [check_crowds(content, crowds) for content in contents]
   for content in contents:
     folder, cut = _folder_of(content, root)
     split = splits.split_of(content.file.stem) or splits.split_of(content.file.parent.name)
     parts.setdefault(split, []).extend(raws(content, folder, root, cut))
   shown = ', '.join(str(file.relative_to(root)) for file in found)
-  notes = (*(note for content in contents for note in content.notes), *filter(None, marked))
+  notes = tuple(line for c in contents for line in (*c.notes, check_crowds(c, crowds)) if line)
   notes += pictures.left_out([raw for part in parts.values() for raw in part])
   read_it = partial(read, classes=class_numbers(ids), crowds=crowds)
   return AnnotatedFolder(f"COCO's JSON ({shown})", parts, names, read_it, ids, notes)
@@ -93,27 +92,19 @@ def _is_coco(file: Path) -> bool:
   if file.stem.startswith('instances'):
     return True
   try:
-    return _has_objects(files.read_json(file))
+    return has_objects(files.read_json(file))
   except UserError:
-    if splits.split_of(file.stem):
-      return True
     text = files.read_bytes(file).replace(b'\0', b'')  # also in UTF-16
-    return b'"images"' in text or b'"annotations"' in text
+    return splits.split_of(file.stem) != '' or b'"images"' in text or b'"annotations"' in text
 
 
-def _has_objects(content: Any) -> bool:
+def has_objects(content: Any) -> bool:
+  """Whether JSON has COCO's keys, and not captions."""
   if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
     return False
-  listed = content['annotations']  # files of captions have no objects
+  listed = content['annotations']
   first = listed[0] if isinstance(listed, list) and listed else {}
   return not isinstance(first, dict) or 'caption' not in first
-
-
-def names_in(file: Path) -> set[str]:
-  """Returns the names of a JSON file's images, without folders; of none if it is not COCO's."""
-  content = files.read_json(file)
-  names = _file_names(load(file)) if _has_objects(content) else ()
-  return {name.rpartition('/')[2] for name in names}
 
 
 def load(file: Path) -> Content:
@@ -241,15 +232,14 @@ def class_numbers(ids: Sequence[Any]) -> dict[Any, int]:
 def check_crowds(content: Content, crowds: str | None) -> str:
   """Returns a line about crowds if `crowds` is not given. Raises ManyCrowds if there are many."""
   flags = [one.get('iscrowd') in (1, True) for many in content.objects_of.values() for one in many]
+  counts = f'{sum(flags)} of {len(flags)} annotations are crowds (iscrowd 1)'
+  told = f'{content.file}: {counts}, which are never trained on'
   if crowds is None and sum(flags) > _MANY * len(flags):
     raise ManyCrowds(
-      f'{content.file}: {sum(flags)} of {len(flags)} annotations are crowds (iscrowd 1), which are '
-      'never trained on. Some tools mark single objects so when they are drawn with a brush: add '
+      f'{told}. Some tools mark single objects so when they are drawn with a brush: add '
       '--config.data.options.crowds=objects if each is one object, or crowds=regions if not'
     )
-  if crowds is not None or not any(flags):
-    return ''
-  return f'{content.file}: {sum(flags)} of {len(flags)} annotations are crowds (iscrowd 1), which are void'
+  return told if crowds is None and any(flags) else ''
 
 
 def raws(content: Content, folder: Path, root: Path, cut: str = '') -> list[records.Raw]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from jaxseg import files
 from jaxseg.data import records
 from jaxseg.data.formats import coco, cvat, labelme, yolo
 from jaxseg.data.pairing import list_files
@@ -42,6 +44,13 @@ def _annotates(file: Path, names: set[str], alone: bool) -> bool:
       case '.xml':
         return bool(cvat.names_in(file) & names)
       case _:
-        return (alone and labelme.is_labelme(file)) or bool(coco.names_in(file) & names)
+        content = files.read_json(file)
+        return alone and labelme.is_labelme(content) or bool(_coco_names(content) & names)
   except UserError:  # it is something else
     return False
+
+
+def _coco_names(content: Any) -> set[str]:
+  listed = content['images'] if coco.has_objects(content) else ()
+  told = (image.get('file_name') for image in listed if isinstance(image, dict))
+  return {str(name).replace('\\', '/').rpartition('/')[2] for name in told}

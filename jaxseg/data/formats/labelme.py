@@ -66,7 +66,7 @@ def _pairs(folder: Path) -> tuple[list[records.Raw], list[str]]:
       if by_stem and not by_stem.keys() & {image.stem for image in listed}:
         by_stem = _by_image(by_stem.values())
       pairs = [records.Raw(i, by_stem[i.stem], i.name) for i in listed if i.stem in by_stem]
-      if pairs and is_labelme(pairs[0].label):
+      if pairs and is_labelme(files.read_json(pairs[0].label)):
         lonely = sorted(by_stem.keys() - {image.stem for image in listed})
         if lonely:
           raise UserError(
@@ -84,7 +84,7 @@ def _check_places(folder: Path) -> None:
     stems = {image.stem for image in pictures.listed(images)}
     for place in _places(folder, images) if stems else ():
       named = [file for file in pictures.listed(place, ('.json',)) if file.stem in stems]
-      if named and is_labelme(named[0]):
+      if named and is_labelme(files.read_json(named[0])):
         found.append(named[0])
   if len(found) > 1:
     raise UserError(
@@ -117,9 +117,8 @@ def _by_image(files_: Iterable[Path]) -> dict[str, Path]:
   return found
 
 
-def is_labelme(file: Path) -> bool:
-  """Whether a JSON file has labelme's keys. Raises UserError if it is no JSON."""
-  content = files.read_json(file)
+def is_labelme(content: Any) -> bool:
+  """Whether JSON has labelme's keys."""
   return isinstance(content, dict) and 'shapes' in content
 
 

@@ -60,7 +60,9 @@ def find_files(root: Path, *, threshold: int | None = None) -> AnnotatedFolder |
   if unread:
     raise UserError(f'{unread[0]} would be left out: save it as one of {", ".join(SUFFIXES)}')
   names, classes = _classes(root)
-  read = partial(read_files, names=names, classes=classes, threshold=threshold)
+  files = [path for raws in parts.values() for raw in raws for path in raw.extra]
+  named = names != _ONE_CLASS and any(_starts(path, names) for path in files)
+  read = partial(read_files, names=names, classes=classes, threshold=threshold, named=named)
   return AnnotatedFolder(
     'a mask file for each object',
     parts,
@@ -72,10 +74,13 @@ def find_files(root: Path, *, threshold: int | None = None) -> AnnotatedFolder |
 
 
 def _skipped(root: Path, parts: splits.Parts) -> tuple[str, ...]:
-  """Returns a line about the folders with pictures of no example."""
+  """Returns a line about the folders with pictures of no example. Raises UserError for those of one."""
   read = {path for raws in parts.values() for raw in raws for path in (raw.image, *raw.extra)}
   left = [root / p for p in list_files(root) if p.lower().endswith(SUFFIXES)]
   inner = [path.parent for path in left if path not in read]
+  masks = {raw.label for raws in parts.values() for raw in raws}
+  if deep := next((folder for folder in inner if masks.intersection(folder.parents)), None):
+    raise UserError(f'{deep} holds masks that would be left out: put them into masks/ itself')
   inner = [p.parent if p.name in ('images', 'masks') and p.parent != root else p for p in inner]
   if not (names := list(dict.fromkeys(str(p.relative_to(root)) for p in inner))):
     return ()
@@ -128,7 +133,8 @@ def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
     raise UserError(f'{table} needs the columns {", ".join(_COLUMNS)} in every row')
   of_object: dict[tuple[str, str], str] = {}
   for row in rows:
-    key, name = (Path(row['image']).stem, row['id']), row['class']
+    image = row['image'][: -len(suffix)] if (suffix := _suffix(row['image'])) else row['image']
+    key, name = (Path(image).name, row['id']), row['class']
     if of_object.setdefault(key, name) != name:
       raise UserError(f'{table} has two classes for object {key[1]} of image {key[0]}: remove one')
   found = sorted(set(of_object.values()))
@@ -137,6 +143,10 @@ def _classes(root: Path) -> tuple[tuple[str, ...], Classes]:
   if unknown := set(found) - set(names[1:]):
     raise UserError(f'{table}: {abbreviate(sorted(unknown))} are not in {listed}')
   return names, of_object
+
+
+def _suffix(name: str) -> str:
+  return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), '')
 
 
 def read_ids(
@@ -211,16 +221,25 @@ def _kind(
 
 
 def read_files(
-  raw: records.Raw, *, names: Sequence[str], classes: Classes, threshold: int | None = None
+  raw: records.Raw,
+  *,
+  names: Sequence[str],
+  classes: Classes,
+  threshold: int | None = None,
+  named: bool = False,
 ) -> Annotated:
-  """Reads the objects of an image, one per file; see find_files."""
+  """Reads the objects of an image, one per file; see find_files. `named`: files begin with their class."""
   objects, size = [], None
   for path in raw.extra:
     mask = _object(path, threshold)
     size = size or mask.shape
     if mask.shape != size:
       raise UserError(f'{path} is not of the size of {raw.extra[0]}: masks must have one size')
-    starts = [name for name in names[1:] if path.stem == name or path.stem.startswith(f'{name}_')]
+    starts = _starts(path, names)
+    if named and not (starts or classes):
+      raise UserError(
+        f'{path} begins with none of the classes {abbreviate(names[1:])}, as others do'
+      )
     kind_by_name = names.index(max(starts, key=len)) if starts and not classes else None
     kind = _kind(raw, path.stem, names, classes, kind_by_name)
     objects.append(Annotation(path.name, kind, outlines.tight(mask)))
@@ -230,6 +249,11 @@ def read_files(
       'masks: save them with 0 where the object is not'
     )
   return Annotated(objects, size)
+
+
+def _starts(path: Path, names: Sequence[str]) -> list[str]:
+  """Returns the classes with which a file's name begins."""
+  return [name for name in names[1:] if path.stem == name or path.stem.startswith(f'{name}_')]
 
 
 def _object(path: Path, threshold: int | None) -> np.ndarray:

@@ -116,14 +116,35 @@ def divide(parts: Parts, folds: int = 0, fold: int = 0) -> dict[str, list[record
 
 
 def leave_out(parts: Parts, names: Sequence[str]) -> dict[str, list[records.Raw]]:
-  """Returns splits without the images of these names. Raises UserError for names of none."""
-  known = dict.fromkeys(raw.file_name for raws in parts.values() for raw in raws)
-  if unknown := [name for name in names if name not in known]:
+  """Returns splits without the images of these names, or paths where several have one name.
+
+  Raises:
+    UserError: for names of no image or of several.
+  """
+  everything = {(raw.image, raw.file_name): raw for raws in parts.values() for raw in raws}
+  left, unknown = set(), []
+  for name in names:
+    found = [
+      key
+      for key, raw in everything.items()
+      if raw.file_name == name or '/' in name and f'/{raw.image.as_posix()}'.endswith(f'/{name}')
+    ]
+    if len(found) > 1:
+      raise UserError(
+        f'config.data.options.without names {name}, as are {found[0][0]} and {found[1][0]}: write as much of its '
+        'path as tells which'
+      )
+    left.update(found)
+    unknown += [] if found else [name]
+  if unknown:
+    shown = list(dict.fromkeys(raw.file_name for raw in everything.values()))
     raise UserError(
       f'config.data.options.without names {abbreviate(unknown)}, but images have names such as '
-      f'{abbreviate(list(known), 2)}: correct or remove what names none'
+      f'{abbreviate(shown, 2)}: correct or remove what names none'
     )
-  return {s: [raw for raw in raws if raw.file_name not in names] for s, raws in parts.items()}
+  return {
+    s: [raw for raw in of if (raw.image, raw.file_name) not in left] for s, of in parts.items()
+  }
 
 
 def check_fold(dataset: str, folds: int, fold: int) -> None:

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxseg import files
@@ -59,7 +59,7 @@ def find(root: Path) -> AnnotatedFolder | None:
   )
   names = ('background', *_names(root, settings, [labels for *_, labels in folders]))
   words = f'polygons of YOLO ({", ".join(f.parent.name + "/" + f.name for _, f, _ in folders)})'
-  notes = (note,) if without else ()
+  notes = (*((note,) if without else ()), *_otherwise(root, settings, folders))
   return AnnotatedFolder(words, parts, names, partial(read, names=names), notes=notes)
 
 
@@ -110,10 +110,12 @@ def _labels_of(root: Path, images: Path) -> Path:
 
 
 def _child(folder: Path, name: str) -> Path:
-  """Returns the subfolder of this name, ignoring case."""
-  if not folder.is_dir():
-    return folder / name
-  return next((p for p in sorted(folder.iterdir()) if p.name.lower() == name), folder / name)
+  """Returns the subfolder of this name, ignoring case. Raises UserError if there are two."""
+  inner = sorted(folder.iterdir()) if folder.is_dir() else ()
+  found = [path for path in inner if path.name.lower() == name]
+  if len(found) > 1:
+    raise UserError(f'{found[0]} and {found[1].name} differ in capitals alone: keep one')
+  return found[0] if found else folder / name
 
 
 def _has_labels(folder: Path) -> bool:
@@ -162,6 +164,20 @@ def _settings(folder: Path) -> dict[str, Any]:
     if 'names' in settings and settings['names'] != found[0][1]['names']:
       raise UserError(f'{found[0][0]} and {file.name} name different classes: keep one')
   return found[0][1] if found else {}
+
+
+def _otherwise(root: Path, settings: dict[str, Any], folders: Folders) -> list[str]:
+  """Returns a line about each folder that data.yaml gives to other splits than its name, which counts."""
+  said: dict[tuple[str, ...], list[str]] = {}
+  for key in ('train', 'val', 'test'):
+    listed = settings.get(key)
+    for path in listed if isinstance(listed, list) else [listed]:
+      said.setdefault(PurePosixPath(str(path)).parts[-2:], []).append(key)
+  return [
+    f"{root}: data.yaml's {', '.join(keys)} is {folder}, which counts as {split} by its name"
+    for split, folder, _ in folders
+    if split and (keys := said.get(folder.parts[-2:])) and split not in keys
+  ]
 
 
 def _names(root: Path, settings: dict[str, Any], labels: Sequence[Path]) -> tuple[str, ...]:
