@@ -222,6 +222,13 @@ def test_json_of_something_else_is_not_read(root):
     (root / f'{name}.json').unlink()
 
 
+def test_coco_a_split_may_be_empty(root):
+  write_coco(root, [entry(1)])
+  content = json.loads((root / 'val.json').read_text())
+  (root / 'test.json').write_text(json.dumps(content | dict(images=[])))
+  assert objects.layout_of(root)[1].splits.keys() == {'train', 'val'}
+
+
 def test_images_of_no_split_beside_others_are_told(root, capsys):
   write_coco(root, [entry(1)])
   (root / 'val.json').rename(root / 'TestSet.json')

@@ -59,7 +59,7 @@ def find(root: Path, *, crowds: str | None = None) -> AnnotatedFolder | None:
   contents = [load(file) for file in found]
   names, ids = classes(contents)
   parts: dict[str, list] = {}
-  for content in contents:
+  for content in [c for c in contents if c.images] or contents:  # an empty split is none
     folder, cut = _folder_of(content, root)
     split = splits.split_of(content.file.stem) or splits.split_of(content.file.parent.name)
     parts.setdefault(split, []).extend(raws(content, folder, root, cut))
