@@ -33,6 +33,12 @@ gc.set_threshold(100_000, 20, 50)  # tracing makes and drops millions of small o
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_xdist_auto_num_workers():
+  """One worker more than cores: some tests wait for processes that they start."""
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  return cores + 1
+
+
 def pytest_collection_finish():
   """Leaves what imports made, which stays, out of the collector's work: a tenth of the suite's time."""
   gc.collect()
