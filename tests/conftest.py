@@ -63,6 +63,12 @@ def form(request, monkeypatch):
   return request.param
 
 
+@pytest.fixture
+def root(tmp_path) -> Path:
+  """A folder for data of one's own; caches go beside it."""
+  return tmp_path / 'own'
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
   """The folder of real data beside the checkout; tests that need it skip where it is absent."""

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from jaxseg.types import UserError
-from tests.test_data_formats import (
+from tests.annotated_folders import (
   entry,
   opened,
   photo,
@@ -18,11 +18,6 @@ from tests.test_data_formats import (
 )
 
 TRIANGLE = '1 0.25 0.25 0.5 0.25 0.5 0.5'
-
-
-@pytest.fixture
-def root(tmp_path):
-  return tmp_path / 'own'
 
 
 @pytest.mark.parametrize(
