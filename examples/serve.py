@@ -29,7 +29,7 @@ SECONDS = 10  # that a client may take to send it
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP')  # no other decoder sees what a stranger sends
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of one meaning as RGB or grey
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-BITS, KIND, TURN, SAMPLES, NODATA = 258, 262, 274, 277, 42113  # TIFF's tags
+BITS, KIND, TURN, SAMPLES, SIGNED, NODATA = 258, 262, 274, 277, 339, 42113  # TIFF's tags
 KINDS = (1, 2, 5)  # grey where 0 is black, RGB, CMYK: pixels that are sent on as they are stored
 Image.MAX_IMAGE_PIXELS = None  # check_size has a limit of its own
 
@@ -54,7 +54,7 @@ def read(data, channels, dtype):
           'it is turned, of fewer than 8 bits, shows 0 as white, has a palette or marks no data: send plain values',
         )
       values = page.asarray()
-    if values.ndim == 3 and values.shape[0] == channels != values.shape[2]:
+    if page.planarconfig == 2 and values.ndim == 3:
       values = np.moveaxis(values, 0, -1)
   else:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -65,6 +65,8 @@ def read(data, channels, dtype):
       deep = image.mode.startswith(('I', 'F')) or image.format == 'PNG' and data[24] == 16
       if (deep or max(tags.get(BITS, (8,))) > 8) and dtype == 'uint8':
         raise Refused(400, 'more than 8 bits a channel; this network takes 8')
+      if np.any(np.asarray(tags.get(SIGNED, 1)) != 1) and dtype == 'uint8':
+        raise Refused(400, 'signed numbers in a TIFF; this network takes 0 to 255')
       if deep and not image.mode.startswith(('I', 'F')):
         raise Refused(400, 'colours of 16 bits in a PNG; send TIFF')
       bands = tags.get(SAMPLES, len(image.getbands()))

@@ -149,6 +149,7 @@ def huge(side):
       'cannot predict this: no PNG,',
     ),
     (tiff(np.zeros((8, 9, 3), np.uint8), photometric='cielab'), 400, '3 bands of the kind LAB'),
+    (tiff(GREY.astype(np.int8), photometric='minisblack'), 400, 'signed numbers in a TIFF'),
     (huge(60000), 413, '60000 x 60000 pixels; at most 16,384 are taken'),
   ],
 )
@@ -178,6 +179,13 @@ def test_values_come_as_they_are_stored_or_not_at_all():
   ):
     with pytest.raises(refused, match='it is turned, of fewer than 8 bits, shows 0'):
       read(data, 1, 'float32')
+  planes = np.arange(3 * 16 * 3, dtype=np.uint16).reshape(3, 16, 3)  # as wide as it has bands
+  np.testing.assert_array_equal(
+    read(tiff(planes, planarconfig='separate'), 3, 'uint16'), np.moveaxis(planes, 0, -1)
+  )
+  for rows, channels in ((np.zeros((3, 9, 4), np.uint16), 3), (COLOURS16[:1], 1)):  # no planes
+    with pytest.raises(refused, match=f'this network takes uint16 with {channels} channels'):
+      read(tiff(rows), channels, 'uint16')
   colours = cv2.imencode('.png', COLOURS16)[1].tobytes()
   with pytest.raises(refused, match='colours of 16 bits in a PNG'):
     read(colours, 3, 'float32')
