@@ -91,7 +91,16 @@ def test_schedules_by_hand():
   np.testing.assert_allclose([warm(i) for i in range(5)], [0.25, 0.5, 0.75, 1, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize('options', [dict(learning_rate=-1.0), dict(multipliers=('x',))])
+def test_a_rule_that_matches_no_parameter_is_refused():
+  """Whoever freezes 'encoder/' believes it frozen."""
+  tx = make('sgd', multipliers=((r'/bias', 2.0, 0.0), ('encoder', 0.0, 0.0)))
+  with pytest.raises(UserError, match="'encoder' matches no parameter; the layers are conv1"):
+    tx.init(scalar_tree(2.0, 1.0))
+
+
+@pytest.mark.parametrize(
+  'options', [dict(learning_rate=-1.0), dict(multipliers=('x',)), dict(schedule='step')]
+)
 def test_what_cannot_work_is_refused(options):
   with pytest.raises(UserError, match=f'config.optim.{next(iter(options))}'):
     Optim(**options)

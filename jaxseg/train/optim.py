@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jaxseg.config.fields import check_fields, checked, is_number, is_pattern, within
-from jaxseg.types import LARGEST
+from jaxseg.types import LARGEST, UserError
 
 _NEVER = 2**31 - 2  # above max_consecutive_errors optax would apply non-finite updates
 Multipliers = tuple[tuple[str, float, float], ...]
@@ -65,6 +65,10 @@ class Optim:
 
   def __post_init__(self):
     check_fields(self, 'config.optim')
+    if self.schedule == 'step' and not self.schedule_steps:
+      raise UserError(
+        'config.optim.schedule=step: say at which, config.optim.schedule_steps=1000,2000'
+      )
 
   def make_schedule(self, num_steps: int) -> optax.Schedule:
     """Returns step -> learning rate, for a run of `num_steps`."""
@@ -115,14 +119,31 @@ def multiplier_of(name: str, multipliers: Multipliers, which: int) -> float:
 
 
 def scale_by_path(multipliers: Multipliers, which: int) -> optax.GradientTransformation:
-  """Multiplies each update by its parameter's multiplier."""
+  """Multiplies each update by its parameter's multiplier.
+
+  Raises:
+    UserError: at its `init`, a pattern that matches no parameter: what it names would not be frozen.
+  """
   if not multipliers:
     return optax.identity()
+
+  def init(params):
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern, *_ in multipliers:
+      if not any(re.search(pattern, name) for name in names):
+        layers = ', '.join(sorted({name.partition('/')[0] for name in names}))
+        raise UserError(
+          f'config.optim.multipliers: {pattern!r} matches no parameter; the layers are {layers}'
+        )
+    return optax.EmptyState()
 
   def scale(path, update):
     return update * multiplier_of(path_name(path), multipliers, which)
 
-  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+  def update(updates, state, params=None):
+    return jax.tree_util.tree_map_with_path(scale, updates), state
+
+  return optax.GradientTransformation(init, update)
 
 
 def add_decay_by_path(
