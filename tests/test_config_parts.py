@@ -134,6 +134,8 @@ def test_a_part_of_your_own_has_a_dotted_name(tmp_path, monkeypatch):
   [
     (('models', 'unett'), "no model 'unett': choose one of fcn, .*; did you mean 'unet'?"),
     (('models', 'mine.gone'), "model 'mine.gone' cannot be imported"),
+    (('models', '.os'), "model '.os' cannot be imported .it is no dotted name"),
+    (('models', 'mine..net'), "model 'mine..net' cannot be imported .it is no dotted name"),
     (('datasets', 'camvit', 'data'), "no data 'camvit': .*'camvid'"),
   ],
 )

@@ -114,6 +114,11 @@ def test_a_received_run_imports_nothing(group, tmp_path, monkeypatch):
   assert machine.apply(folder, saved)[group] == configs.plain(OWN[group])
 
 
+def test_a_name_with_a_leading_dot_is_of_no_package(tmp_path):
+  with pytest.raises(UserError, match=r'names code outside jaxseg \(\.os\)'):
+    machine.apply(tmp_path, {'model': {'name': '.os'}})
+
+
 def test_scores_in_one_word_are_imported_too(tmp_path):
   with pytest.raises(UserError, match=r'\(a\.b, c\.d\).*JAXSEG_IMPORTS=a,c'):
     machine.apply(tmp_path, {'eval': {'scores': 'dice,a.b, c.d'}})

@@ -99,6 +99,8 @@ def imported(name: str, kind: str, shown: str = '') -> types.ModuleType:
   """
   top, *rest = name.split('.')
   try:
+    if not all(part.isidentifier() for part in (top, *rest)):
+      raise ImportError('it is no dotted name')
     if top in sys.stdlib_module_names or any(part.startswith('_') for part in (top, *rest)):
       raise ImportError('it belongs to Python itself or is private')
     return importlib.import_module(name)

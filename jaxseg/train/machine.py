@@ -53,7 +53,7 @@ def apply(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
   known = {}
   with contextlib.suppress(UserError, OSError, ValueError, TypeError):
     known = dict(configs.plain(files.read_json(_file(workdir))))
-  allowed = os.environ.get(_VARIABLE, '').split(',')
+  allowed = filter(None, os.environ.get(_VARIABLE, '').split(','))
   untrusted = _imports(config) - {*known.get('imports', ())}
   if packages := {name.partition('.')[0] for name in untrusted}.difference(allowed):
     raise UserError(
