@@ -50,6 +50,26 @@ def test_splits_of_other_starts_are_kept_and_older_runs_compare_nothing(tmp_path
   run_data.check(tmp_path, {'val': {}})
 
 
+@pytest.mark.parametrize(
+  'text', ['', 'nul', '[]', '{"val": []}', '{"val": {"x": [9]}, "train": {}}']
+)
+def test_digests_that_cannot_be_read_are_told(text, tmp_path, capsys):
+  split = SimpleNamespace(split='val', digests={'x': '9'}.items())
+  run_data.check(tmp_path, BEFORE)
+  assert run_data.check_held_out(tmp_path, split, 'train') == capsys.readouterr().out == ''
+  (tmp_path / 'data.json').write_text(text)
+  told = f'warning: {tmp_path}/data.json cannot be read: the files are not compared with'
+  run_data.check(tmp_path, BEFORE)
+  assert capsys.readouterr().out.startswith(told)
+  assert (
+    run_data.check_held_out(tmp_path, split, 'train') == run_data.of_split(tmp_path, 'val') == ''
+  )
+  assert capsys.readouterr().out.startswith(told)
+  run_data.write(tmp_path, BEFORE)  # known again from here on
+  run_data.check(tmp_path, BEFORE)
+  assert capsys.readouterr().out == ''
+
+
 def test_what_trained_is_not_held_out(tmp_path):
   """Where a part is held out by names, further images shift the others."""
   run_data.write(tmp_path, BEFORE)

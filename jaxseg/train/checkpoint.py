@@ -6,6 +6,7 @@ bytes, so every checkpoint has a checksum of each array.
 """
 
 import contextlib
+import datetime
 import logging
 import re
 import zlib
@@ -17,6 +18,7 @@ import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from jaxseg import files
@@ -46,7 +48,7 @@ class Checkpoints:
     self._failed = False
     # Orbax logs every file that it touches, and each error four times before it raises it.
     logging.getLogger('absl').setLevel(logging.CRITICAL)
-    _drop_damaged_metrics(self._folder, metric, read_only)
+    _drop_damaged(self._folder, metric, read_only)
     if not read_only:
       self._folder.mkdir(parents=True, exist_ok=True)
       self._remove_partial()
@@ -168,7 +170,7 @@ class Checkpoints:
       with ocp.CheckpointManager(self._folder, options=options) as manager:
         items = ocp.args.Composite(state=wanted, meta=ocp.args.JsonRestore())
         saved = manager.restore(step, args=items)
-      tree, meta = saved['state'], saved['meta']
+      tree, expected = saved['state'], _checked_meta(saved['meta'])['checksums']
     except Exception as e:  # Orbax raises many types, from KeyError to tensorstore's
       raise UserError(f'checkpoint {self._folder / str(step)} cannot be read: {_reason(e)}') from e
     for (path, want), got in zip(
@@ -179,7 +181,7 @@ class Checkpoints:
           f'checkpoint {self._folder / str(step)} is of another network: '
           f'{jax.tree_util.keystr(path)} is {got.shape} there, {want.shape} here'
         )
-    damaged = [k for k, v in checksums(tree).items() if meta['checksums'].get(k) != v]
+    damaged = [k for k, v in checksums(tree).items() if expected.get(k) != v]
     if damaged:
       raise UserError(
         f'checkpoint {self._folder / str(step)} is damaged: {damaged[0]} does not match its checksum'
@@ -223,7 +225,7 @@ class Checkpoints:
   def window(self, step: int) -> list[dict[str, float]]:
     """Returns the `window` that was saved with a checkpoint; see `save`."""
     meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-    return meta['meta'].get('window', [])
+    return _checked_meta(meta['meta'])['window']
 
   def wait(self) -> None:
     """Waits until everything is on disk; raises the errors of background saves."""
@@ -259,17 +261,35 @@ def _without_barriers() -> ocp.options.MultiprocessingOptions:
   )
 
 
-def _drop_damaged_metrics(folder: Path, metric: str, read_only: bool) -> None:
-  """One checkpoint with unreadable metrics makes Orbax fail for all of them; without metrics it goes on."""
-  for file in folder.glob('[0-9]*/metrics/metrics'):
-    try:
-      files.read_json(file)[metric]
-    except (OSError, ValueError, KeyError, TypeError):
-      step = file.parent.parent
-      if read_only:
-        raise UserError(f'checkpoint {step} is damaged: remove this folder') from None
-      say(f'warning: the score of checkpoint {step} cannot be read and is dropped')
-      files.remove_folder(file.parent)
+def _drop_damaged(folder: Path, metric: str, read_only: bool) -> None:
+  """One checkpoint with an unreadable score or time makes Orbax fail for all of them; without it goes on."""
+  for what, place, read in (
+    ('score', 'metrics/metrics', lambda file: 0.0 + files.read_json(file)[metric]),
+    ('time', '_CHECKPOINT_METADATA', _saved_at),
+  ):
+    for file in folder.glob(f'[0-9]*/{place}'):
+      try:
+        read(file)
+      except Exception:  # Orbax raises many types
+        step = file.parents[place.count('/')]
+        if read_only:
+          raise UserError(f'checkpoint {step} is damaged: remove this folder') from None
+        say(f'warning: the {what} of checkpoint {step} cannot be read and is dropped')
+        file.unlink() if file.parent == step else files.remove_folder(file.parent)
+
+
+def _saved_at(file: Path) -> datetime.datetime:
+  """Reads it as Orbax will."""
+  return ocp.path.step.Metadata(0, epath.Path(file.parent)).commit_timestamp
+
+
+def _checked_meta(meta: Any) -> dict[str, Any]:
+  """Returns what `save` wrote beside the arrays. Raises ValueError, TypeError, ... if it is something else."""
+  rows = [dict(row) for row in meta.get('window', ())]
+  if any(row.keys() != rows[0].keys() for row in rows):
+    raise ValueError('its metrics are not those of each step')
+  rows = [{name: float(value) for name, value in row.items()} for row in rows]
+  return {'checksums': dict(meta['checksums']), 'window': rows}
 
 
 def checksums(tree: Any) -> dict[str, int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import files
+from jaxseg.console import say
 from jaxseg.data.problems import abbreviate
 from jaxseg.types import UserError
 
@@ -36,7 +37,7 @@ def summary(current: Digests) -> str:
 def write(folder: Path, current: Digests) -> None:
   """Writes them to a run folder, beside those of other splits from earlier starts."""
   if current:
-    files.write_text(folder / _FILE, json.dumps(_read(folder) | current, indent=0) + '\n')
+    files.write_text(folder / _FILE, json.dumps((_read(folder) or {}) | current, indent=0) + '\n')
 
 
 def identity(source: Any) -> str:
@@ -47,7 +48,7 @@ def identity(source: Any) -> str:
 
 def of_split(folder: Path, split: str) -> str:
   """Returns the `identity` of the files that a run's split had at its latest start, '' if unknown."""
-  found = _read(folder).get(split)
+  found = (_read(folder) or {}).get(split)
   return summary({split: found}) if found else ''
 
 
@@ -62,7 +63,7 @@ def check_held_out(folder: Path, source: Any, trained: str) -> str:
   Raises:
     UserError: it has images that the run trained on, as when others were added and a part is held out by names.
   """
-  before, now = _read(folder), dict(getattr(source, 'digests', ()))
+  before, now = _known(folder), dict(getattr(source, 'digests', ()))
   if source.split == trained or source.split not in before:
     return ''
   known, was = {*before.get(trained, {}).values()}, before[source.split]
@@ -76,7 +77,7 @@ def check_held_out(folder: Path, source: Any, trained: str) -> str:
 
 def check(folder: Path, current: Digests) -> None:
   """Raises UserError if the files differ from those that the run began with."""
-  before = _read(folder)
+  before = _known(folder)
   problems = [
     f'{split}: {difference}'
     for split, now in current.items()
@@ -102,12 +103,22 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
   return ', '.join(words)
 
 
-def _read(folder: Path) -> Digests:
-  """Returns the saved digests, {} if there are none or they are damaged."""
+def _known(folder: Path) -> Digests:
+  """Returns the saved digests; says so where there are some that cannot be read."""
+  if (saved := _read(folder)) is None:
+    say(
+      f'warning: {folder / _FILE} cannot be read: the files are not compared with those that the run began with'
+    )
+  return saved or {}
+
+
+def _read(folder: Path) -> Digests | None:
+  """Returns the saved digests, {} if there are none, None if they are damaged."""
   try:
     saved = files.read_json(folder / _FILE)
-  except (OSError, UserError):
+    texts = [text for split in saved.values() for text in split.values()]
+  except FileNotFoundError:
     return {}
-  return (
-    saved if isinstance(saved, dict) and all(isinstance(v, dict) for v in saved.values()) else {}
-  )
+  except (OSError, UserError, AttributeError):
+    return None
+  return saved if all(isinstance(text, str) for text in texts) else None
