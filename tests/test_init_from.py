@@ -1,5 +1,6 @@
 """--config.init_from through the command line: stages, weight files, and everything that is refused."""
 
+import json
 import os
 import re
 from functools import partial
@@ -12,10 +13,12 @@ from safetensors.numpy import save_file
 
 from jaxseg import config as configs
 from jaxseg import pretrained
+from jaxseg.export import card
 from jaxseg.nn import backbones
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.pretrained.names import sources
 from jaxseg.train import build, initial
+from jaxseg.train.run_folder import load_classes
 from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
 from tests.networks import abstract
@@ -119,6 +122,50 @@ def test_last_layers_of_other_classes_are_told(stage32):
   assert begin('init.new=', names=names)[1].endswith(f'\n{told}')
   assert 'warning' not in begin('init.new=', names=own)[1]
   assert 'warning' not in begin('init.new=score_fr', names=names)[1]
+  assert begin('init.new=conv1_1', names=names)[1].endswith(f'\n{told}')  # the scores are kept
+
+
+def test_another_network_of_the_same_names_and_shapes_is_told(stage32):
+  begin = partial(start, stage32, 'init.new=')
+  with pytest.raises(
+    UserError, match=r'another network: add --config.model.at_once=False, or .*=network'
+  ):
+    begin('model.at_once=True')
+  _, report = begin('model.at_once=True', 'init.ignore=network')
+  assert '\n  of a network with at_once=False' in report
+  assert 'of a network' not in begin('model.dropout_rate=0.1', 'model.remat=True')[1]
+  with pytest.raises(
+    UserError, match=r"another percentiles: add '--config.data.percentiles=\(\)', or"
+  ):
+    begin('data.percentiles=1,99')
+  begin('data.percentiles=1,99', 'init.ignore=percentiles')
+
+
+def test_weights_of_an_export_are_known_by_its_card(stage32, tmp_path):
+  file = tmp_path / 'weights.safetensors'
+  save_file(weights(stage32), file)
+  begin = partial(start, file, 'init.new=')
+  unknown = 'no card.json of an export lies beside them'
+  assert begin()[1].endswith(unknown)
+  written = card.make_card(build.load_experiment(stage32), load_classes(stage32))
+  (tmp_path / 'card.json').write_text(json.dumps(written))
+  own = load_classes(stage32).names
+  assert begin(names=own)[1].splitlines()[0] == begin()[1] and 'network with' not in begin()[1]
+  assert 'were trained for the classes background, disc,' in begin(names=own[::-1])[1]
+  with pytest.raises(
+    UserError, match='add --config.model.at_once=False, or .*add --config.data.mean=122.679,'
+  ):
+    begin('model.at_once=True', 'data.mean=0,0,0')
+  for damaged in ('', '[]', '{"weights": "weights.safetensors", "config": {}}', '{"weights": "x"}'):
+    (tmp_path / 'card.json').write_text(damaged)
+    assert begin()[1].endswith(unknown)
+
+
+def test_init_without_init_from_is_told():
+  """Of the config, or of somebody who forgot the other flag."""
+  told = 'note      init.new=score_fr changes nothing without init_from'
+  assert start('', 'init.new=score_fr') == ({}, told)
+  assert start('', 'init.new=') == ({}, '')
 
 
 def vgg(**changes):

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
@@ -113,7 +114,17 @@ class Experiment:
   @functools.cached_property
   def variable_shapes(self) -> dict[str, Any]:
     """Shapes of the parameters and statistics; nothing is computed."""
+    return self._shapes(self.model())
+
+  @property
+  def class_parameters(self) -> set[str]:
+    """Names of the parameters whose shapes follow from the number of classes, 'params/score/bias'."""
     model = self.model()
+    more = flatten_dict(self._shapes(model.clone(num_classes=model.num_classes + 1)), sep='/')
+    here = flatten_dict(self.variable_shapes, sep='/')
+    return {name for name, value in here.items() if value.shape != more[name].shape}
+
+  def _shapes(self, model: nn.Module) -> dict[str, Any]:
     side = model.size_rule.at_least(64)
     init = make_init(model, optax.identity(), (1, side, side, self.channels))
     return jax.eval_shape(init, jax.random.key(0)).variables

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,17 @@ from jaxseg import files, pretrained
 from jaxseg.fetch import get, manifest, weights
 from jaxseg.nn.preprocessing import Preprocessing
 from jaxseg.train.build import Experiment, load_experiment
-from jaxseg.train.run_folder import load_classes
+from jaxseg.train.run_folder import checked_classes, checked_config, load_classes
 from jaxseg.train.variables import load_variables
 from jaxseg.types import UserError
+
+# Options in which a run's network may differ without a word: they act in training alone, add layers
+# whose names tell it, or choose which of the proposals and objects are kept.
+_ALIKE = (
+  *('name', 'remat', 'dropout_rate', 'bayesian', 'frozen_norm', 'frozen_stages', 'stride', 'aux'),
+  *('pre_nms', 'post_nms', 'rpn_samples', 'roi_samples', 'roi_share'),
+  *('detections', 'candidates', 'score', 'nms'),
+)
 
 
 def start_from(
@@ -27,21 +36,19 @@ def start_from(
     names: of the classes of the data.
 
   Returns:
-    The variables, and the report: how many names matched, every name that did not, and and a
-    warning where a run's last layers were trained for other classes.
+    The variables, {} without init_from, and the report: how many names matched, every name that did
+    not, and a warning where layers are kept that a run trained for other classes.
 
   Raises:
     UserError: published weights cannot be fetched; a name is missing, unexpected or of another shape
       and not listed in `init`; or the weights expect other preprocessing or other network options.
   """
-  path, options, others = first_weights(experiment, variables), experiment.init, ''
-  if path.is_dir():
-    restored, step = load_variables(path, options.step)
-    others = '' if options.new else _other_classes(path, names)
-    tensors, pixels = pretrained.flatten(restored), load_experiment(path).preprocess
-    converted = pretrained.Converted(tensors, f'{path} at step {step}', pixels)
-  else:
-    converted = pretrained.open_weights(path, variables)
+  options = experiment.init
+  if not experiment.settings.init_from:
+    new = ','.join(options.new)
+    return {}, f'note      init.new={new} changes nothing without init_from' if new else ''
+  path = first_weights(experiment, variables)
+  converted, trained = _opened(path, experiment, variables)
   problems: list[str] = []  # report them all at once: each may need a flag
   with _collected(problems, path):
     loaded, report = pretrained.load_into(
@@ -54,20 +61,83 @@ def start_from(
     check_network(experiment, converted.needs)
   if converted.preprocessing is not None:
     with _collected(problems, path):
-      check_pixels(experiment, converted.preprocessing)
+      check_pixels(experiment, converted.preprocessing, trained and trained.percentiles)
   if problems:
     raise UserError(f'{path}: {"; and ".join(problems)}')
   report = dataclasses.replace(report, source=converted.source, needs=converted.needs)
-  return loaded, f'init_from {report}{others}'
+  return loaded, f'init_from {report}{_remark(experiment, converted, trained, report, names)}'
 
 
-def _other_classes(workdir: Path, names: Sequence[str]) -> str:
-  trained = load_classes(workdir).names
-  if not names or tuple(trained) == tuple(names):
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+  """What a run, or the card of its export, says of the training of its weights."""
+
+  preprocess: Preprocessing
+  percentiles: tuple[float, ...]
+  network: Mapping[str, Any]
+  classes: tuple[str, ...]
+
+  @classmethod
+  def of(cls, config: Mapping[str, Any], classes: Sequence[str]) -> '_Trained':
+    data = config['data']
+    pixels = Preprocessing(data['mean'], data['std'], data['channel_order'], data['dtype'])
+    return cls(pixels, tuple(data['percentiles']), dict(config['model']), tuple(classes))
+
+
+def _opened(
+  path: Path, experiment: Experiment, variables: dict[str, Any]
+) -> tuple[pretrained.Converted, _Trained | None]:
+  """Reads weights, and what is known of our own."""
+  if path.is_dir():
+    restored, step = load_variables(path, experiment.init.step)
+    tensors, source = pretrained.flatten(restored), f'{path} at step {step}'
+    converted = pretrained.Converted(tensors, source, None)
+    trained = _Trained.of(load_experiment(path).config, load_classes(path).names)
+  else:
+    converted = pretrained.open_weights(path, variables)
+    trained = _by_card(path) if converted.preprocessing is None else None
+  if not trained:
+    return converted, None
+  here = experiment.config['model']
+  needs = {
+    k: v for k, v in trained.network.items() if k not in _ALIKE and k in here and here[k] != v
+  }
+  return dataclasses.replace(converted, preprocessing=trained.preprocess, needs=needs), trained
+
+
+def _by_card(weights: Path) -> _Trained | None:
+  """Returns what the card says that an export wrote beside its weights; None without one."""
+  try:
+    card = files.read_json(weights.with_name('card.json'))
+    if card['weights'] != weights.name:
+      return None
+    listed = {'names': [c['name'] for c in card['classes']]}
+    classes = checked_classes(listed | {'palette': [c['color'] for c in card['classes']]})
+    return _Trained.of(checked_config(card['config']), classes.names)
+  except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    return None
+
+
+def _remark(
+  experiment: Experiment,
+  converted: pretrained.Converted,
+  trained: _Trained | None,
+  report: pretrained.LoadReport,
+  names: Sequence[str],
+) -> str:
+  """Returns a line on classes that the weights do not share, or where nothing is known of them."""
+  if converted.preprocessing is None:
+    return (
+      '\nwarning: whether these weights were trained with these mean, std, classes and network options is not '
+      'known: no card.json of an export lies beside them'
+    )
+  if not trained or not names or trained.classes == tuple(names):
+    return ''
+  if experiment.class_parameters.isdisjoint(report.matched):
     return ''
   return (
-    f'\nwarning: its last layers were trained for the classes {", ".join(trained)}; these are {", ".join(names)}: '
-    'name the layers in --config.init.new to initialise them anew'
+    f'\nwarning: its last layers were trained for the classes {", ".join(trained.classes)}; these are '
+    f'{", ".join(names)}: name the layers in --config.init.new to initialise them anew'
   )
 
 
@@ -121,24 +191,33 @@ def check_network(experiment: Experiment, needs: Mapping[str, Any]) -> None:
   Raises:
     UserError: lists the flags that set the options the weights were trained with.
   """
-  model = experiment.model()
-  wrong = [k for k, v in needs.items() if getattr(model, k) != v]
+  here = experiment.config['model']
+  wrong = {k: v for k, v in needs.items() if here.get(k, v) != v}
   if wrong and 'network' not in experiment.init.ignore:
-    flags = ' '.join(f'--config.model.{k}={needs[k]}' for k in wrong)
+    flags = ' '.join(shlex.quote(f'--config.model.{k}={v}') for k, v in wrong.items())
     raise UserError(
       f'{experiment.settings.init_from}: these weights were trained in another network: add {flags}, '
       'or --config.init.ignore=network to train them in this one'
     )
 
 
-def check_pixels(experiment: Experiment, expected: Preprocessing) -> None:
-  """Refuses weights trained with another dtype, mean, standard deviation or channel order.
+def check_pixels(
+  experiment: Experiment, expected: Preprocessing, percentiles: tuple[float, ...] | None = None
+) -> None:
+  """Refuses weights trained with another dtype, mean, standard deviation, channel order or contrast.
+
+  Args:
+    experiment: that starts from the weights.
+    expected: by the weights.
+    percentiles: of their images, as in config.data; None: not known.
 
   Raises:
     UserError: lists the flags that set the weights' preprocessing.
   """
   ignored, channels = experiment.init.ignore, experiment.channels
   different = experiment.preprocess.differences(expected, channels)
+  if percentiles not in (None, experiment.data.percentiles):
+    different = (*different, 'percentiles')
   different = [name for name in different if name not in ignored]
   if not different:
     return
@@ -147,8 +226,9 @@ def check_pixels(experiment: Experiment, expected: Preprocessing) -> None:
     'mean': _flag(expected.mean, channels),
     'std': _flag(expected.std, channels),
     'channel_order': expected.channel_order,
+    'percentiles': percentiles,
   }
-  wanted = ' '.join(f'--config.data.{name}={flags[name]}' for name in different)
+  wanted = ' '.join(shlex.quote(f'--config.data.{name}={flags[name]}') for name in different)
   raise UserError(
     f'{experiment.settings.init_from}: these weights were trained with another '
     f'{" and ".join(different)}: add {wanted}, or '

@@ -5,7 +5,7 @@ import dataclasses
 from jaxseg.config.fields import check_fields, patterns, within, words
 from jaxseg.types import LARGEST, LONGEST, SCALES, UserError
 
-IGNORABLE = ('mean', 'std', 'channel_order', 'network', 'dtype')
+IGNORABLE = ('mean', 'std', 'channel_order', 'network', 'dtype', 'percentiles')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ class InitOptions:
   Attributes:
     new: patterns of parameter names to initialise randomly; all others must be in the weights.
     unused: patterns of names in the weights that the network need not have.
-    ignore: differences to accept: 'mean', 'std', 'channel_order', 'dtype' (preprocessing) and
-      'network' (its options).
+    ignore: differences to accept: 'mean', 'std', 'channel_order', 'dtype', 'percentiles' (preprocessing)
+      and 'network' (its options).
     step: which checkpoint of a workdir: 'best' | 'latest' | a number.
   """
 

@@ -261,10 +261,9 @@ def _restore_or_init(
 def _first_state(
   experiment: Experiment, init, key, shapes: State, names: Sequence[str]
 ) -> tuple[State, str]:
-  """Returns the state of step 0, and the report on the pretrained weights, '' without any."""
-  loaded, report = {}, ''
-  if experiment.settings.init_from:  # before compiling anything: most user errors surface here
-    loaded, report = start_from(experiment, shapes.variables, names)
+  """Returns the state of step 0, and the report on the pretrained weights."""
+  # Before compiling anything: most user errors surface here.
+  loaded, report = start_from(experiment, shapes.variables, names)
   state = jax.jit(init)(key)
   state = state.replace(**{k: _filled(v, state.variables[k]) for k, v in loaded.items()})
   trained = jax.tree.map(np.array, state.variables) if state.trained else {}
