@@ -48,3 +48,15 @@ def test_objects_are_what_the_data_number_else_components():
   score.add({'label': label, 'instances': layers}, {'mask': label})
   sizes = score.compute()['by_object_size']
   assert {row: values['objects'] for row, values in sizes.items()} == {'to 2 px': 1, '4 to 8 px': 1}
+
+
+def test_crowds_are_no_objects():
+  """Their pixels are void, as are those of an object under one."""
+  label = np.zeros((4, 8), np.uint8)
+  label[:2, :2], label[1:, 5:] = 1, VOID
+  instances = np.where(label == VOID, 2, label)
+  score = error_breakdown.Score(('a', 'b'))
+  score.add({'label': label, 'instances': instances}, {'mask': label % VOID})
+  assert score.compute()['by_object_size'] == {
+    'to 2 px': {'objects': 1, 'found': 1.0, 'accuracy': 1.0}
+  }

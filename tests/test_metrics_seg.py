@@ -80,3 +80,26 @@ def test_score_of_the_field():
 def test_shapes_must_agree():
   with pytest.raises(UserError, match='one shape'):
     seg.seg_score(TRUTH, TRUTH.T)
+
+
+def test_void_is_neither_true_nor_false():
+  """A crowd (3) is no object; what is predicted in void is unknown, unless it has found a true object."""
+  label = np.array([[1, 1, 0, 255, 255, 255, 255, 1, 0]])
+  truth = np.array([[1, 1, 0, 3, 3, 3, 3, 2, 0]])
+  ids = np.array([[5, 5, 8, 8, 8, 7, 7, 7, 0]])  # 8 leaves a pixel of the ground, 7 has found 2
+  example = {'label': label, 'instances': truth[..., None]}
+  found = seg.objects(example, {'mask': ids > 0, 'ids': ids}, 'seg')
+  np.testing.assert_array_equal(found[0], [[1, 1, 0, 0, 0, 0, 0, 2, 0]])
+  np.testing.assert_array_equal(found[1], [[5, 5, 0, 0, 0, 0, 0, 7, 0]])
+
+
+def test_layers_are_joined_where_no_objects_overlap():
+  layers = np.zeros((1, 4, 2), np.uint16)
+  layers[0, :2, 0], layers[0, 3, 1] = 1, 2
+  prediction = {'mask': np.zeros((1, 4), np.uint8)}
+  truth, _ = seg.objects({'instances': layers}, prediction, 'seg')
+  np.testing.assert_array_equal(truth, [[1, 1, 0, 2]])
+  assert not seg.objects({'instances': layers[..., :0]}, prediction, 'seg')[0].any()
+  layers[0, 1, 1] = 2
+  with pytest.raises(UserError, match='in these data objects overlap'):
+    seg.objects({'instances': layers}, prediction, 'seg')

@@ -33,10 +33,9 @@ class Score(Sums):
   def measure(self, example: Example, prediction: Prediction) -> dict[str, Any]:
     label = np.asarray(example['label'])
     correct, valid = prediction['mask'] == label, label != VOID
+    numbers = [np.where(valid, n, 0) for n in objects_of(example)]  # crowds are void
     return {
-      'object_size': np.sum(
-        [_sizes(n, correct) for n in objects_of(example)], axis=0, dtype=np.int64
-      ),
+      'object_size': np.sum([_sizes(n, correct) for n in numbers], axis=0, dtype=np.int64),
       'outline_distance': _pixels(outline_distance(label)[valid], correct[valid]),
       'border_distance': _pixels(border_distance(label.shape)[valid], correct[valid]),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 
 from jaxseg.metrics.score import Example, Mean, Prediction
-from jaxseg.types import UserError
+from jaxseg.types import VOID, UserError
 
 
 class Score(Mean):
@@ -27,13 +27,34 @@ class Score(Mean):
 
 
 def objects(example: Example, prediction: Prediction, score: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the true and the predicted object ids, integers [h, w], 0 for background."""
+  """Returns the true and the predicted object ids, integers [h, w], 0 for background and void.
+
+  Raises:
+    UserError: the data have no objects, or ones that overlap.
+  """
   if 'instances' not in example:
     raise UserError(
       f'the score {score} needs data that number their objects, as ctc and dsb2018 do: leave it out'
     )
   ids = prediction['ids'] if 'ids' in prediction else components(prediction['mask'] > 0)
-  return example['instances'], ids
+  layers = np.atleast_3d(example['instances'])
+  if (np.count_nonzero(layers, axis=2) > 1).any():
+    raise UserError(
+      f'the score {score} takes a pixel for one object, but in these data objects overlap: leave it out'
+    )
+  return _without_void(layers.sum(axis=2), ids, np.asarray(example.get('label', 0)) == VOID)
+
+
+def _without_void(truth: np.ndarray, ids: np.ndarray, void: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Removes void's pixels, and predicted objects that lie mostly in it and touch no true one (arXiv:1801.00868)."""
+  if not void.any():
+    return truth, ids
+  truth, count = np.where(void, 0, truth), int(ids.max()) + 1
+  sizes, inside, hits = (
+    np.bincount(n, minlength=count) for n in (ids.ravel(), ids[void], ids[truth > 0])
+  )
+  unknown = (2 * inside > sizes) & (hits == 0)
+  return truth, np.where(void | unknown[ids], 0, ids)
 
 
 def components(mask: np.ndarray) -> np.ndarray:

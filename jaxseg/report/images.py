@@ -93,6 +93,7 @@ class Comparison:
     count, total: number of scored images, and of the split.
     better: number of images on which each run is the only best.
     samples: at most SHOWN.
+    steps: of each run's checkpoint.
     problem: why there are no images.
   """
 
@@ -101,6 +102,7 @@ class Comparison:
   total: int = 0
   better: tuple[int, ...] = ()
   samples: tuple[Sample, ...] = ()
+  steps: tuple[int, ...] = ()
   problem: str = ''
 
 
@@ -185,7 +187,8 @@ def compare(
       pictures = _side_by_side([*runs], [draw() for _, _, draw in looks])
       bisect.insort(samples, _sample(example, values, pictures), key=lambda sample: -sample.gap)
       del samples[SHOWN:]
-  return Comparison(split, count, len(source), tuple(better), tuple(samples))
+  steps = tuple(run.step for run in every)
+  return Comparison(split, count, len(source), tuple(better), tuple(samples), steps)
 
 
 def _side_by_side(
