@@ -238,6 +238,16 @@ def test_differences_are_compared_by_hand():
   assert check.compare(lambda images: outputs, [classes], 0.2)['largest_difference'] == 1
 
 
+def test_nearly_equal_classes_may_change_places():
+  """A margin of 0.06 and one of 0.2, of which each probability may lose half: both classes change."""
+  probabilities = np.float32([[[0.53, 0.47], [0.6, 0.4]]])
+  example = {'image': np.zeros((1, 2, 3), np.uint8), 'probabilities': probabilities}
+  example['classes'] = np.uint8([[0, 0]])
+  outputs = {'classes': np.uint8([[[1, 1]]]), 'probabilities': probabilities[None]}
+  result = check.compare(lambda images: outputs, [example], 0.05)
+  assert result['changed_pixels'] == 2 and result['beyond'] == 1 / 6
+
+
 class OfOneSum:
   """Says class 1 in the right half where weights sum up to more than 0."""
 

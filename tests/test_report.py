@@ -262,6 +262,7 @@ def test_the_images_on_which_runs_differ_stand_side_by_side(run, trained, monkey
   assert (
     gallery.count('<img') == 3 * 6 and f'<b>first {found.samples[0].scores[0]:.3f}</b>' in gallery
   )
+  assert f'scored one by one with step {one.step} of first, step {one.step} of b; shown' in gallery
   assert comparison.share_images([run, run])
   assert not comparison.share_images([run, with_data(run, options=dict(size=64))])
 

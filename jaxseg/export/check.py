@@ -27,6 +27,8 @@ def compare(predict, examples, tolerance) -> dict:
       if np.issubdtype(expected.dtype, np.integer):
         difference = (actual != expected).astype(float)
         changed += int(difference.sum())
+        if 'probabilities' in example:
+          difference *= _margin(example['probabilities'], expected, actual)
         classes.update(np.unique(actual).tolist())
       else:
         difference = np.abs(actual - expected) / (max(image.shape) if name == 'boxes' else 1)
@@ -43,6 +45,13 @@ def compare(predict, examples, tolerance) -> dict:
     'kinds': len(classes),
     'spread': spread,
   }
+
+
+def _margin(probabilities, expected, actual):
+  """How far two classes' probabilities are from their mean: within the tolerance either may win."""
+  pair = np.stack([expected, actual], -1).astype(int)
+  high, low = np.moveaxis(np.take_along_axis(probabilities, pair, -1), -1, 0)
+  return (high - low) / 2
 
 
 def main(folder: pathlib.Path, runtime: str, file: pathlib.Path, tolerance: float) -> dict:
