@@ -72,12 +72,16 @@ def test_a_command_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('spec', ['unet_shapes', 'unet_shapes.py', 'configs/unet_shapes.py'])
 def test_a_config_of_jaxsegs_own_is_found_anywhere(spec, tmp_path, monkeypatch):
+  """A path that exists comes first, but a name alone runs no file of the working folder."""
   monkeypatch.chdir(tmp_path)
   assert configs.load(f'{spec}:smoke').num_steps == 10
   (tmp_path / 'configs').mkdir()
-  for name in ('unet_shapes', 'unet_shapes.py', 'configs/unet_shapes.py'):  # one's own comes first
+  for name in ('unet_shapes', 'unet_shapes:smoke', 'unet_shapes.py', 'configs/unet_shapes.py'):
     shutil.copy(ROOT / 'configs' / 'fcn_pet.py', tmp_path / name)
-  assert configs.load(spec).data.name == 'pet'
+  name = 'shapes' if spec == 'unet_shapes' else 'pet'
+  assert configs.load(spec).data.name == name
+  assert configs.load(f'./{spec}').data.name == 'pet'
+  assert configs.load(f'{spec}:smoke').data.name == 'shapes'
 
 
 @pytest.mark.slow

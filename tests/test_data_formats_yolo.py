@@ -62,6 +62,11 @@ def test_yolo_folders_that_yaml_gives_to_other_splits_are_told(root, capsys):
   opened(root)
   told = capsys.readouterr().err
   assert "data.yaml's test is" in told and 'val/images, which counts as val by its name' in told
+  (root / 'data.yaml').write_text('names: [cat, dog]\ntrain: autosplit_train.txt\nval: val.txt\n')
+  opened(root)
+  told = capsys.readouterr().err
+  assert 'train is the list autosplit_train.txt, which is not read: call it train.txt' in told
+  assert 'val.txt, which' not in told
 
 
 def test_yolo_folders_that_differ_in_capitals_are_refused(root):

@@ -172,6 +172,20 @@ def test_a_link_is_neither_replaced_nor_written_through(tmp_path):
   assert mine.read_text() == 'mine' and link.is_symlink() and names(tmp_path) == ['link', 'mine']
 
 
+def test_what_is_appended_changes_no_other_name(tmp_path):
+  (tmp_path / 'log').write_text('a')
+  files.Appended(tmp_path / 'log').close()
+  os.link(tmp_path / 'log', tmp_path / 'backup')
+  with pytest.raises(OSError, match='the file has a second name'):
+    files.Appended(tmp_path / 'log')
+
+
+def test_a_private_file_stays_private(tmp_path):
+  (tmp_path / 'a').touch(mode=0o600)
+  files.write_text(tmp_path / 'a', 'new')
+  assert (tmp_path / 'a').stat().st_mode & 0o777 == 0o600
+
+
 def test_files_of_the_user_are_never_temporary_ones(tmp_path):
   for name in ('a.tmp', '.a.part.png', 'a.part', '.jaxseg-notes'):
     (tmp_path / name).write_text('mine')

@@ -211,6 +211,19 @@ def test_nothing_is_overwritten_without_being_told(workdir, tmp_path, monkeypatc
   assert read(out / 'a_overlay.png')[1].shape == (20, 20, 3)
 
 
+def test_nothing_is_predicted_into_another_folder(workdir, tmp_path):
+  (tmp_path / 'in' / 'sub').mkdir(parents=True)
+  save(tmp_path / 'in' / 'sub' / 'a.png', random_image(20, 20))
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'out' / 'sub').symlink_to(tmp_path / 'mine')
+  with pytest.raises(UserError, match='out/sub is a link, and nothing is written through it'):
+    predict_files(workdir, tmp_path / 'in', tmp_path / 'out', overwrite=True)
+  with pytest.raises(UserError, match='behind a wildcard would leave --output'):
+    predict_files(workdir, f'{tmp_path}/in/*/../../in/sub/*.png', tmp_path / 'new')
+  assert not [*(tmp_path / 'mine').iterdir()] and not (tmp_path / 'new').exists()
+
+
 def test_a_list_may_name_a_file_twice(workdir, tmp_path, capsys):
   save(tmp_path / 'odd.png', random_image(20, 20))
   save(tmp_path / 'b.png', random_image(20, 20))

@@ -152,6 +152,15 @@ def test_a_run_without_scores_says_how_to_get_them(run, file):
 
 def test_a_file_without_markers_is_left_as_it_is(run, file):
   file.write_text('no markers\n')
+  file.write_text(
+    '<!-- results val -->\nweeks of text\n<!-- results test -->\n| a |\n|---|\n<!-- end -->'
+  )
+  with pytest.raises(UserError, match='and between them no other table'):
+    tables.replace_table(str(file), 'val', ('a',), [('b',)])
+  assert 'weeks of text' in file.read_text()
+  tables.replace_table(str(file), 'test', ('a',), [('b',)])
+  assert '| b |\n<!-- end -->' in file.read_text()
+  file.write_text('no markers\n')
   with pytest.raises(UserError, match='<!-- results test -->'):
     tables.write([run], str(file), 'test')
   assert file.read_text() == 'no markers\n'
@@ -268,6 +277,7 @@ def test_a_picture_is_of_the_scored_step_and_takes_no_others_place(
   monkeypatch.setattr(tables, '_draw', lambda run, evaluation, strip: strip.write_text('new'))
   (folder := tmp_path / 'pictures').mkdir(exist_ok=True)
   (strip := folder / 'shapes_run.png').write_text('mine')
+  file.write_text('![my network](shapes_run.png)\n' + file.read_text())
   with pytest.raises(
     UserError, match=r'shapes_run.png exists, and no table of .*tables.md links to it'
   ):

@@ -64,8 +64,13 @@ def baselines() -> Iterator[tuple[str, str]]:
 
 
 def resolve(spec: str) -> tuple[str, str]:
-  """Splits a spec into a config's file and its variants; the file's name may contain colons too."""
+  """Splits a spec into a config's file and its variants; the file's name may contain colons too.
+
+  A name alone is that of an included config, whatever lies in the working folder.
+  """
   words, known = spec.split(':'), {Path(file).stem: file for file in _shipped()}
+  if words[0] in known:
+    return known[words[0]], ':'.join(words[1:])
   for count in range(len(words), 0, -1):
     path, argument = ':'.join(words[:count]), ':'.join(words[count:])
     folder, name = os.path.split(path)

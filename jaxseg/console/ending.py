@@ -19,7 +19,15 @@ from jaxseg.types import StuckError, UserError
 
 _MOST, _END = 4_000, 1_000  # characters of an error that are shown, and of these the last
 # Errors of files and folders that the user named for which Python has no exception class.
-_OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO)
+_OF_A_NAME = (
+  errno.ENAMETOOLONG,
+  errno.ELOOP,
+  errno.EROFS,
+  errno.EIO,
+  errno.ESTALE,
+  errno.ENXIO,
+  errno.EMLINK,
+)
 
 
 def run(main: Callable[[], None]) -> None:

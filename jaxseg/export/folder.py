@@ -91,5 +91,6 @@ def _files_of_export(folder: Path) -> set[str]:
     own = {name for name in named if _NAMES.fullmatch(name) and (folder / name).is_file()}
   except (UserError, LookupError, TypeError):
     return set()
-  compiled = [path.name.partition('.')[0] for path in folder.glob('__pycache__/*')]
-  return {'card.json', *own, *(['__pycache__'] if {*compiled} <= {'run'} else [])}
+  compiled = [path.name for path in folder.glob('__pycache__/*')]
+  only_run = all(re.fullmatch(r'run\.[^/]*\.pyc', name) for name in compiled)
+  return {'card.json', *own, *(['__pycache__'] if only_run else [])}

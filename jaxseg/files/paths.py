@@ -93,7 +93,7 @@ def within(root: Path, path: Path) -> Path:
 
 
 def own_folder(path: Path) -> Path:
-  """Returns a folder inside a run, creating it if absent.
+  """Returns a folder inside a run or of results, creating it if absent.
 
   Raises:
     UserError: it is a link: in another user's run it could redirect writes anywhere.

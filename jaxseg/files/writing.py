@@ -6,6 +6,7 @@ import io
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     yield part
     _sync(part)
     if replace:
+      with contextlib.suppress(FileNotFoundError):
+        part.chmod(stat.S_IMODE(path.stat().st_mode))  # a private file stays private
       os.replace(part, path)
     else:
       _take_free_name(part, path)
@@ -68,6 +71,13 @@ def _refuse_link(path: Path) -> None:
   """Whoever made a link wants its target, but in a stranger's folder it could be any file."""
   if not is_remote(path) and path.is_symlink():
     raise OSError(errno.ELOOP, 'it is a link: name the file itself, or remove the link', str(path))
+
+
+def _refuse_second_name(path: Path) -> None:
+  """What is appended would stand in the file of the other name too, as in a backup by hard links."""
+  if not is_remote(path) and path.exists() and path.stat().st_nlink > 1:
+    reason = 'the file has a second name (a hard link), and would change there too: copy it'
+    raise OSError(errno.EMLINK, reason, str(path))
 
 
 def _sync(path: Path) -> None:
@@ -170,6 +180,7 @@ class Appended:
 
   def __init__(self, path: Path):
     _refuse_link(path)
+    _refuse_second_name(path)
     self._path = path
     self._file = None if is_remote(path) else open(path, 'ab', buffering=0)
     self._data = bytearray(path.read_bytes() if self._file is None and path.exists() else b'')

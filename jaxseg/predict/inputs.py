@@ -166,8 +166,10 @@ def plan_outputs(
     if not (overwrite or keep) and file.exists():
       raise UserError(f'{file} {IN_THE_WAY}')
   try:
-    for parent in {file.parent for file in outputs}:
-      parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in sorted({parent for file in outputs for parent in file.parents}):
+      if parent.is_relative_to(folder) and parent != folder:
+        files.own_folder(parent)
   except OSError as error:
     raise UserError(
       f'--output={folder}: {error.strerror}; choose a folder that can be made'

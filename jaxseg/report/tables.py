@@ -126,9 +126,9 @@ def replace_table(
     before, _, rest = files.read_text(file).partition(begin)
   except FileNotFoundError as error:
     raise UserError(f'--output={output}: {error.strerror}; name a file with {begin}') from None
-  if end not in rest:
-    raise UserError(f'{output} needs the lines {begin} and {end}: the table goes between them')
-  after = rest.partition(end)[2]
+  between, ended, after = rest.partition(end)
+  if not ended or '<!-- results ' in between:
+    raise UserError(f'{output} needs the lines {begin} and {end}, and between them no other table')
   files.write_text(file, '\n'.join([before + begin, *_lines(head, rows), end + after]))
 
 
@@ -174,7 +174,7 @@ def _strips(runs: Sequence[RunSummary], folder: Path, output: str | None) -> dic
     raise UserError(f'several runs would have the picture {twice[0]}: rename a folder')
   linked = files.read_text(files.to_path(output)) if output else ''
   for strip in strips.values():
-    if strip.exists() and f']({strip.name})' not in linked:
+    if strip.exists() and f' ([picture]({strip.name})) |' not in linked:
       raise UserError(
         f'{strip} exists, and no table of {output or "--output"} links to it: move it away, or choose '
         'another folder for --pictures'

@@ -167,13 +167,23 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _otherwise(root: Path, settings: dict[str, Any], folders: Folders) -> list[str]:
-  """Returns a line about each folder that data.yaml gives to other splits than its name, which counts."""
+  """Returns a line about each folder that data.yaml gives to other splits than its name, which counts.
+
+  And about lists of images, of which only those called train.txt, val.txt and test.txt are read.
+  """
   said: dict[tuple[str, ...], list[str]] = {}
   for key in ('train', 'val', 'test'):
     listed = settings.get(key)
     for path in listed if isinstance(listed, list) else [listed]:
       said.setdefault(PurePosixPath(str(path)).parts[-2:], []).append(key)
-  return [
+  lists = [
+    f"{root}: data.yaml's {', '.join(keys)} is the list {parts[-1]}, which is not read: call it {keys[0]}.txt"
+    for parts, keys in said.items()
+    if parts
+    and parts[-1].endswith('.txt')
+    and not splits.split_of_folder(PurePosixPath(parts[-1]).stem)
+  ]
+  return lists + [
     f"{root}: data.yaml's {', '.join(keys)} is {folder}, which counts as {split} by its name"
     for split, folder, _ in folders
     if split and (keys := said.get(folder.parts[-2:])) and split not in keys
