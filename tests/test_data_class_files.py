@@ -229,6 +229,17 @@ def test_lists_that_differ_in_capitals_are_refused(tmp_path):
       class_places.find(tmp_path)
 
 
+def test_colours_in_another_list_than_the_one_that_is_taken_are_told(tmp_path, capsys):
+  (tmp_path / 'labelmap.txt').write_text('background:0,0,0::\ncat:9,0,0::\n')
+  assert class_places.find(tmp_path) == 'labelmap.txt'
+  assert not capsys.readouterr().err
+  (tmp_path / 'classes.txt').write_text('background\ncat\n')
+  assert class_places.find(tmp_path) == 'classes.txt'
+  told = capsys.readouterr().err
+  assert 'classes.txt numbers the classes; the colours in labelmap.txt are not read' in told
+  assert '--config.data.options.class_list=labelmap.txt' in told
+
+
 def test_a_folders_list_is_found(tmp_path):
   assert class_places.find(tmp_path) == ''
   (tmp_path / 'train').mkdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jaxseg.data import class_files
 from jaxseg.data.class_files import Entry
+from jaxseg.data.problems import warn_once
 from jaxseg.types import UserError
 
 NAMES = (  # candidates in a folder, in order of preference
@@ -45,9 +46,29 @@ def find(root: Path, masks: Iterable[Path] = ()) -> str:
   near = {folder for one in parents for folder in (one, *one.parents) if root in folder.parents}
   of_splits = [p / '_classes.csv' for p in sorted(root.iterdir()) if p.is_dir()]
   inner = [path for folder in sorted(near) for path in _lists(folder)]
-  found = [*_lists(root), *(path for path in of_splits if path.is_file()), *inner]
-  check_agree(list(dict.fromkeys(found)))
+  found = list(
+    dict.fromkeys([*_lists(root), *(path for path in of_splits if path.is_file()), *inner])
+  )
+  check_agree(found)
+  if found and (colored := _colored_instead(found)):
+    warn_once(
+      [
+        f'{found[0]} numbers the classes; the colours in {colored.name} are not read: give it by '
+        f'--config.data.options.class_list={colored.relative_to(root)} if masks hold these'
+      ]
+    )
   return found[0].relative_to(root).as_posix() if found else ''
+
+
+def _colored_instead(paths: Sequence[Path]) -> Path | None:
+  """Returns the first list with colours, if the first list, which is taken, has none."""
+  for path in paths if len(paths) > 1 else ():
+    try:
+      if any(entry.color is not None for entry in class_files.read(path)):
+        return None if path == paths[0] else path
+    except UserError:  # it may list something else
+      continue
+  return None
 
 
 def _lists(folder: Path) -> Iterator[Path]:
