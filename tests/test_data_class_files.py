@@ -229,6 +229,15 @@ def test_lists_that_differ_in_capitals_are_refused(tmp_path):
       class_places.find(tmp_path)
 
 
+def test_the_background_has_many_names(tmp_path):
+  (tmp_path / 'classes.txt').write_text('background\ncat\n')
+  (tmp_path / 'labels.txt').write_text('_background_\ncat\n')
+  assert class_places.find(tmp_path) == 'classes.txt'
+  (tmp_path / 'labels.txt').write_text('cat\n_background_\n')
+  with pytest.raises(UserError, match='disagree on the class'):
+    class_places.find(tmp_path)
+
+
 def test_colours_in_another_list_than_the_one_that_is_taken_are_told(tmp_path, capsys):
   (tmp_path / 'labelmap.txt').write_text('background:0,0,0::\ncat:9,0,0::\n')
   assert class_places.find(tmp_path) == 'labelmap.txt'

@@ -106,20 +106,26 @@ def _contradiction(first: Sequence[Entry], second: Sequence[Entry], *, alike: bo
 
   Lists without a common name list different things, unless they are of one kind (`alike`).
   """
-  names = [{entry.name.casefold() for entry in entries} for entries in (first, second)]
+  names = [{_folded(entry.name) for entry in entries} for entries in (first, second)]
   if not (alike or names[0] & names[1]):
     return ''
-  grounds = [any(name.strip('_') in _GROUND for name in of) for of in names]
+  grounds = [_GROUND[0] in of for of in names]
   mine, theirs = (
     list(_numbered(entries, first=int(any(grounds) and not ground)))
     for entries, ground in zip((first, second), grounds, strict=True)
   )
-  by_name, by_key = {(n.casefold(), of): k for n, of, k in theirs}, {k: n for n, _, k in theirs}
+  by_name, by_key = {(_folded(n), of): k for n, of, k in theirs}, {k: n for n, _, k in theirs}
   for name, of, key in mine:
-    same = by_key.get(key, name).casefold() == name.casefold()
-    if not same or by_name.get((name.casefold(), of), key) != key:
+    same = _folded(by_key.get(key, name)) == _folded(name)
+    if not same or by_name.get((_folded(name), of), key) != key:
       return name
   return ''
+
+
+def _folded(name: str) -> str:
+  """Returns a name to compare: in small letters, and one for all that mean the background."""
+  folded = name.casefold()
+  return _GROUND[0] if folded.strip('_') in _GROUND else folded
 
 
 def _numbered(entries: Sequence[Entry], first: int) -> Iterator[tuple[str, str, Hashable]]:
