@@ -50,6 +50,14 @@ def test_a_score_that_cannot_be_read_is_dropped_and_told(folder, capsys):
   checkpoints.close()
 
 
+def test_a_folder_that_is_no_step_is_nobodys(folder):
+  mine = folder / '2024_thesis' / 'metrics' / 'metrics'
+  mine.parent.mkdir(parents=True)
+  mine.write_text('mine')
+  Checkpoints(folder).close()
+  assert mine.read_text() == 'mine'
+
+
 @pytest.mark.parametrize('text', ['[]', '"x"', '[' * 50000, '{"commit_timestamp_nsecs": 1e300}'])
 def test_a_time_that_cannot_be_read_is_dropped_and_told(text, folder, capsys):
   (folder / '2' / '_CHECKPOINT_METADATA').write_text(text)

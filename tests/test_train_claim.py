@@ -74,6 +74,12 @@ def test_a_lock_of_somebodys_stays(tmp_path):
   assert (tmp_path / '.lock').read_text() == 'mine' and names(tmp_path) == ['.lock']
 
 
+def test_an_empty_lock_is_empty_again_after_a_refused_start(tmp_path):
+  (tmp_path / '.lock').touch()
+  RunFolder(tmp_path, CONFIG).close()
+  assert (tmp_path / '.lock').read_bytes() == b''
+
+
 def test_what_a_shell_has_opened_is_no_obstacle(tmp_path):
   for name in ('train.log', 'slurm-1.out', '.DS_Store'):
     (tmp_path / name).touch()
@@ -85,6 +91,7 @@ def test_what_a_shell_has_opened_is_no_obstacle(tmp_path):
 def test_a_start_that_fails_leaves_nothing(tmp_path):
   folder = RunFolder(tmp_path / 'a' / 'run', CONFIG)
   (folder.path / 'checkpoints' / 'x').mkdir(parents=True)
+  folder.begin()
   (folder.path / 'metrics.jsonl').touch()
   folder.close()
   assert names(tmp_path) == []
@@ -93,6 +100,17 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
   (folder.path / "somebody's").touch()
   folder.close()
   assert names(tmp_path) == ['a', 'run', "somebody's"]
+
+
+def test_what_another_program_writes_meanwhile_stays(tmp_path):
+  folder = RunFolder(tmp_path / 'run', CONFIG)
+  (folder.path / 'checkpoints' / 'epoch1').mkdir(parents=True)
+  for name in ('config.json', 'checkpoints/epoch1/net.pt'):
+    (folder.path / name).write_text('mine')
+  with pytest.raises(UserError, match='config.json has appeared while the run was starting'):
+    folder.begin()
+  folder.close()
+  assert names(tmp_path) == ['checkpoints', 'config.json', 'epoch1', 'net.pt', 'run']
 
 
 def test_a_run_stays_and_is_known_again(tmp_path):

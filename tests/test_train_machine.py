@@ -1,5 +1,6 @@
 """A received workdir is data: what it says of folders, processes and accounts is not obeyed."""
 
+import dataclasses
 import json
 
 import pytest
@@ -84,6 +85,22 @@ def test_a_run_that_was_trained_here_has_this_machines_values(tmp_path):
   assert machine_values(load_experiment(folder)) == mine
   moved = folder.rename(tmp_path / 'moved')
   assert machine_values(load_experiment(moved)) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+  'path', ['/etc/passwd', '~/x.csv', '../x.txt', 'a/../../x', '/proc/self/cwd/x']
+)
+def test_a_received_run_reads_nothing_outside_of_the_data(path, tmp_path):
+  config = {'data': {'options': {'classes': ('a', {'list': path}), 'images': 'a/**/*'}}}
+  assert machine.outside(tmp_path / 'run', config) == path
+  assert machine.outside(tmp_path / 'run', {'data': {'options': {'images': 'a/..b/*'}}}) == ''
+  experiment = dataclasses.replace(make_experiment(), outside=path)
+  with pytest.raises(
+    UserError, match='this run was not trained here, and its data are to be read by'
+  ):
+    experiment.source('val')
+  machine.save(tmp_path / 'run', make_experiment().config)
+  assert machine.outside(tmp_path / 'run', config) == ''
 
 
 OWN = {

@@ -70,6 +70,7 @@ class Experiment:
     task: without class weights that come from the labels; `task_for` adds them.
     transforms: of training examples, the task's last.
     preprocess: maps a batch's images to the network's input.
+    outside: a path outside of the data's folder that a received run names, whose data are then not opened.
   """
 
   config: Mapping[str, Any]
@@ -82,6 +83,7 @@ class Experiment:
   eval: EvalOptions
   init: InitOptions
   log: LogOptions
+  outside: str = ''
 
   @property
   def channels(self) -> int:
@@ -140,6 +142,11 @@ class Experiment:
       UserError: no such dataset, split, folder or option, or other classes or another order of them.
       StuckError: a read took longer than data.timeout seconds.
     """
+    if self.outside:
+      raise UserError(
+        f"this run was not trained here, and its data are to be read by {self.outside}, outside of the data's "
+        'folder: put a file of your own there, and its name into the config.json'
+      )
     settings, open_split = self.settings, self._opener()
     with threads.time_limit(self.data.timeout):
       source = open_split(split)
@@ -311,7 +318,9 @@ def load_experiment(workdir: str | Path) -> Experiment:
   Raises:
     UserError: there is no run, or it cannot be read.
   """
-  return experiment(machine.apply(workdir, load_config(workdir)))
+  config = load_config(workdir)
+  made = experiment(machine.apply(workdir, config))
+  return dataclasses.replace(made, outside=machine.outside(workdir, config))
 
 
 def set_up_jax(settings: Settings) -> None:

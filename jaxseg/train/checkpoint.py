@@ -267,7 +267,8 @@ def _drop_damaged(folder: Path, metric: str, read_only: bool) -> None:
     ('score', 'metrics/metrics', lambda file: 0.0 + files.read_json(file)[metric]),
     ('time', '_CHECKPOINT_METADATA', _saved_at),
   ):
-    for file in folder.glob(f'[0-9]*/{place}'):
+    steps = (step for step in folder.glob('[0-9]*') if step.name.isdigit())
+    for file in (step / place for step in steps if (step / place).exists()):
       try:
         read(file)
       except Exception:  # Orbax raises many types

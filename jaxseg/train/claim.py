@@ -18,8 +18,6 @@ _LOCK, _MARK = '.lock', b'jaxseg run\n'
 _LOGS = ('.log', '.out', '.err')  # a shell's redirections open these before the run starts
 _FOLDERS = ('checkpoints', 'eval', 'figures', 'profile')
 _WRITTEN = (
-  _LOCK,
-  'checkpoints',
   'classes.json',
   'config.json',
   'data.json',
@@ -45,6 +43,7 @@ class Claim:
 
   def __init__(self, path: Path, holds_run: Callable[[Path], bool]):
     self._path, self._lock, self._kept, self._created = path, None, True, []
+    self._begun = False
     try:
       existing = {p.name for p in path.iterdir()} if path.is_dir() else set()
       self._kept = bool(existing) and (_is_marked(path) or holds_run(path))
@@ -70,6 +69,19 @@ class Claim:
     for folder in (path, path / 'figures', path / 'eval'):
       files.remove_stale(folder)
 
+  def begin(self) -> None:
+    """Allows this process to write the run's files.
+
+    Raises:
+      UserError: another program has written some into the new folder since.
+    """
+    if not self._kept and (late := sorted(path.name for path in self._new_files())):
+      raise UserError(
+        f'--workdir={self._path}: {late[0]} has appeared while the run was starting: another program '
+        'writes there; choose another folder'
+      )
+    self._begun = True
+
   def keep(self) -> None:
     """From here on the folder holds a run, and `close` leaves it."""
     self._kept = True
@@ -82,12 +94,32 @@ class Claim:
     if self._lock:
       self._lock.close()
 
+  def _new_files(self) -> list[Path]:
+    """Returns files of a run's names that were not there at the start, without the lock."""
+    found = [path for pattern in _WRITTEN for path in self._path.glob(pattern)]
+    return [path for path in found if path.name not in self._before and path.is_file()]
+
   def _remove_written(self) -> None:
-    for path in [path for pattern in _WRITTEN for path in self._path.glob(pattern)]:
-      if path.name not in self._before:
-        files.remove_folder(path) if path.is_dir() else path.unlink()
+    for path in self._new_files() if self._begun else ():
+      path.unlink()
+    if 'checkpoints' not in self._before:
+      _remove_empty(self._path / 'checkpoints')
+    if _LOCK not in self._before:
+      (self._path / _LOCK).unlink(missing_ok=True)
+    if _LOCK in self._before and self._lock:
+      self._lock.truncate(0)  # it was empty, and the folder is no run's
     for folder in self._created:
       folder.rmdir()
+
+
+def _remove_empty(folder: Path) -> None:
+  """Removes a folder and those in it, unless they hold files."""
+  for path in sorted(folder.rglob('*'), reverse=True):
+    if path.is_dir():
+      with contextlib.suppress(OSError):
+        path.rmdir()
+  if folder.is_dir() and not any(folder.iterdir()):
+    folder.rmdir()
 
 
 def _refuse_links(folder: Path, existing: Iterable[str]) -> None:

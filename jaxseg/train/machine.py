@@ -9,7 +9,7 @@ or if the environment variable JAXSEG_IMPORTS lists their packages.
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,25 @@ def apply(workdir: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if key in known:
       values[name] = known[key]
   return config
+
+
+def outside(workdir: str | Path, config: Mapping[str, Any]) -> str:
+  """Returns a path outside of the data's folder that the options of a run's data name; '' if it was trained here."""
+  with contextlib.suppress(UserError, OSError):  # there may be no cache folder
+    if _file(workdir).exists():
+      return ''
+  data = config.get('data')
+  texts = _texts(data.get('options') if isinstance(data, Mapping) else None)
+  return next((t for t in texts if t[:1] in ('/', '~') or '..' in t.split('/')), '')
+
+
+def _texts(value: Any) -> Iterator[str]:
+  """Yields the texts in nested containers."""
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, (Mapping, list, tuple)):
+    for part in value.values() if isinstance(value, Mapping) else value:
+      yield from _texts(part)
 
 
 def _imports(config: Mapping[str, Any]) -> set[str]:

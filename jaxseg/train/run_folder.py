@@ -107,6 +107,10 @@ class RunFolder:
     except UserError:  # it cannot even be built
       return True
 
+  def begin(self) -> None:
+    """Allows writing; see Claim."""
+    self._claim.begin()
+
   def write_facts(self, classes: Classes, devices: str) -> None:
     """Writes config.json, classes.json and run.json: the folder belongs to this run from now on.
 

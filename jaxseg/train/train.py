@@ -288,6 +288,7 @@ def _journal(
 ) -> Journal | NoJournal:
   if not folder:
     return NoJournal()
+  folder.begin()
   run_data.write(folder.path, data.digests)
   wandb, step = experiment.log.wandb, initial['step']
   writer = Writer(folder.path, step, wandb=wandb, config=dict(experiment.config))
