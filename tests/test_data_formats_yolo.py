@@ -86,9 +86,10 @@ def test_yolo_refuses_a_folder(root):
   write_yolo(root, '', names='{1: cat, 2: dog}')
   with pytest.raises(UserError, match='numbered 1, 2; 0, 1, 2'):
     opened(root)
-  (root / 'data.yaml').write_text('names: [cat, cat]')
-  with pytest.raises(UserError, match='a list of different words'):
-    opened(root)
+  for names in ('[cat, cat]', '2', '1e9', 'true', 'cat'):
+    (root / 'data.yaml').write_text(f'names: {names}')
+    with pytest.raises(UserError, match='a list of different words'):
+      opened(root)
   (root / 'data.yaml').write_text('names: [cat\n')
   with pytest.raises(UserError, match='data.yaml is no valid YAML'):
     opened(root)

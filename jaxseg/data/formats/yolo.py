@@ -208,8 +208,8 @@ def _names(root: Path, settings: dict[str, Any], labels: Sequence[Path]) -> tupl
     raise UserError(
       f'{other} names other classes than data.yaml or another list in {root}: make them alike'
     )
-  words = {'background', *names} if isinstance(names, list) else ()
-  if not names or len(words) != len(names) + 1:
+  words = {'background', *names} if isinstance(names, list) and names else ()
+  if not words or len(words) != len(names) + 1:
     raise UserError(
       f'{root}: the names of the classes must be a list of different words, none of them background: '
       f'{str(names)[:60]}'
