@@ -113,6 +113,29 @@ def test_what_another_program_writes_meanwhile_stays(tmp_path):
   assert names(tmp_path) == ['checkpoints', 'config.json', 'epoch1', 'net.pt', 'run']
 
 
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('config.json', '{"model_type": "bert"}'),
+    ('classes.json', '["cat"]'),
+    ('run.json', '{"epochs": 3}'),
+    ('data.json', '{"train": [1, 2]}'),
+    ('metrics.jsonl', 'loss 0.1\n'),
+    ('metrics.jsonl', '{"loss": 0.1}\n'),
+  ],
+)
+def test_what_lies_in_the_folder_of_a_killed_start_is_no_runs_for_its_name(name, text, tmp_path):
+  folder = RunFolder(tmp_path / 'run', CONFIG)
+  folder.write_facts(CLASSES, 'no device')
+  folder.close()
+  (tmp_path / 'run' / 'metrics.jsonl').write_text('{"step": 1, "train/l')  # half of a line
+  RunFolder(tmp_path / 'run', CONFIG).close()
+  (tmp_path / 'run' / name).write_text(text)
+  with pytest.raises(UserError, match=f'no checkpoints, and a {name} that no run wrote'):
+    RunFolder(tmp_path / 'run', CONFIG)
+  assert (tmp_path / 'run' / name).read_text() == text
+
+
 def test_a_run_stays_and_is_known_again(tmp_path):
   for _ in range(2):
     folder = RunFolder(tmp_path / 'run', CONFIG)

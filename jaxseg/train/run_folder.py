@@ -81,6 +81,7 @@ class RunFolder:
   def _compare(self) -> None:
     if not has_checkpoints(self.path):
       _refuse_stale(self.path)
+      _refuse_others(self.path)
       return
     before = self._complete(load_config(self.path))
     self.notes = _changed_scores(before, self.config)
@@ -157,6 +158,34 @@ def _refuse_stale(folder: Path) -> None:
         f'--workdir={folder} has no checkpoints, but results of earlier ones ({stale.name}): remove eval/ and '
         'temperature.json, or use another --workdir'
       )
+
+
+def _refuse_others(folder: Path) -> None:
+  """Rejects files of a run's names that no run wrote: a start that was killed leaves a folder marked as a run's."""
+  forms = {
+    'config.json': lambda saved: load_config(folder),
+    'classes.json': checked_classes,
+    'run.json': lambda saved: saved['started'],
+    'data.json': lambda saved: [text + '' for split in saved.values() for text in split.values()],
+    'metrics.jsonl': lambda saved: saved['step'],
+  }
+  for name, check in forms.items():
+    try:
+      file = folder / name
+      check(_first_line(file) if name.endswith('l') else files.read_json(file, _LARGEST))
+    except FileNotFoundError:
+      continue
+    except (UserError, ValueError, LookupError, TypeError, AttributeError):
+      raise UserError(
+        f'--workdir={folder} has no checkpoints, and a {name} that no run wrote: choose an empty or a new folder'
+      ) from None
+
+
+def _first_line(file: Path) -> Any:
+  """Returns the first record of a log; one with a step if it has none yet, or half of one."""
+  with files.opened(file) as log:
+    line = log.readline(_LARGEST)
+  return json.loads(line) if line.endswith(b'\n') and line.strip() else {'step': 0}
 
 
 def _holds_config(folder: Path) -> bool:
