@@ -15,7 +15,9 @@ def main(parser: console.Parser) -> None:
     '--workdir', required=True, help='folder for checkpoints, metrics and figures'
   )
   parser.add_argument(
-    '--stop_at', type=console.integer(1), help='stop (and save) at this step, as if interrupted'
+    '--stop_at',
+    type=console.integer(1),
+    help='stop (and save) at this step; the same command without it goes on',
   )
   parser.add_argument(
     '--profile',

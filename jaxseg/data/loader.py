@@ -3,15 +3,15 @@
 The path of a batch from the files to the loss:
 
   datasets/NAME.py     lists the raw files of a split and reads one example of them
-  data/records.py      builds the cache of records once, then decodes example i on request
+  data/records.py      builds the cache of records once; data/source.py decodes example i on request
   data/views.py        Resized gives all one size (data.image_size), Stretched one contrast; Cached keeps
                        examples in memory. train/train.py, `_load_data`, stacks these sources
-  data/order.py        chooses the next example
-  data/augment.py      reads it and applies the config's augmentation (data/transforms.py), then what the
-                       task adds (data/objects.py), with a random generator of its own
+  data/order.py        chooses the next example; `_read`, here, reads and checks it
+  data/augment.py      applies the config's augmentation (data/transforms.py), then what the task adds
+                       (data/objects.py), with a random generator of its own
   here                 `train_batches`: `_stack` collects b of them in arrays [b, h, w, ...], Grain's
                        threads prefetch some batches, and `Batches` waits for them, up to `timeout`
-  train/loop.py        takes the next batch, shards it over the devices and calls
+  train/loop.py        takes the next batch; train/devices/parallel.py splits it over the devices
   train/step.py        nn/preprocessing.py -> models/NAME.py -> losses of tasks/NAME.py
 
 In evaluation data/frame.py pads whole images instead of the transforms. Nothing here depends on JAX:
@@ -253,7 +253,7 @@ def _in_threads(
   batch: Callable[[int], dict], steps: range, num_threads: int, prefetch: int
 ) -> Iterator:
   """Returns an iterator of batch(step) for each step, prefetched in threads."""
-  # `Batches` holds one too. Grain warns if there are more threads than places in the buffer.
+  # `Batches` itself holds one more batch. Grain warns if there are more threads than places in the buffer.
   buffer = max(prefetch - 1, num_threads) if num_threads else 0
   reading = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer)
   dataset = grain.MapDataset.range(steps.start, steps.stop).map(batch)

@@ -35,13 +35,13 @@ class Task:
       cross-entropy + (1 - soft Dice), as two terms; or the dotted path of a user's function with the
       signature of `losses.softmax_cross_entropy`, and an attribute `weights_from_labels = True` if its
       weights do not depend on the logits, which accumulation requires.
-    normalize: divisor of the cross-entropy over the global batch: 'weights', the sum of the valid
-      pixels' weights; 'pixels', their number (SegNet's Caffe loss); 'sum', 1 (FCN's, U-Net's). Soft
-      Dice is always a mean over images and classes.
+    normalize: divisor of the first term, the cross-entropy or a user's loss, over the global batch:
+      'weights', the sum of the valid pixels' weights; 'pixels', their number (SegNet's Caffe loss); 'sum',
+      1 (FCN's, U-Net's). Soft Dice is always a mean over images and classes.
     class_weights: one number per class, the factor of its pixels' loss; or 'median_frequency', which
       has to be computed from the training data first.
     pixel_weights: whether to multiply by batch['weight'] too (U-Net's weight map).
-    aux_weight: factor of the cross-entropy of outputs['aux_logits'], if a network has them.
+    aux_weight: factor of the first term of outputs['aux_logits'], if a network has them.
   """
 
   num_classes: int
@@ -107,12 +107,12 @@ class Task:
     """
     name_of_first = self.name.rpartition('.')[2] if '.' in self.name else 'xent'
     logits = _by_class(outputs['logits'])
-    terms = {name_of_first: self._cross_entropy(logits, batch)}
+    terms = {name_of_first: self._first_term(logits, batch)}
     if self.name == 'softmax_dice':
       terms['dice'] = losses.soft_dice(logits, align(batch['label'], logits))
     if self.aux_weight and outputs.get('aux_logits') is not None:
       aux = _by_class(outputs['aux_logits'])
-      total, weight = self._cross_entropy(aux, batch)
+      total, weight = self._first_term(aux, batch)
       terms[f'aux/{name_of_first}'] = (self.aux_weight * total, weight)
     return terms
 
@@ -162,7 +162,7 @@ class Task:
   ) -> list[tuple[str, labels.Color]]:
     return labels.legend(classes.palette, classes.names, shown, errors=True)
 
-  def _cross_entropy(self, logits: Array, batch: Batch) -> tuple[Array, Array]:
+  def _first_term(self, logits: Array, batch: Batch) -> tuple[Array, Array]:
     if logits.shape[-1] != self.num_outputs:
       raise UserError(
         f'logits have {logits.shape[-1]} channels, loss {self.name!r} of {self.num_classes} '

@@ -70,7 +70,8 @@ class Experiment:
     task: without class weights that come from the labels; `task_for` adds them.
     transforms: of training examples, the task's last.
     preprocess: maps a batch's images to the network's input.
-    outside: a path outside of the data's folder that a received run names, whose data are then not opened.
+    outside: a path outside of the data's folder that a run from another machine names; `source` then
+      refuses to open the data. '' for none.
   """
 
   config: Mapping[str, Any]

@@ -44,7 +44,8 @@ class Loop:
 
   Attributes:
     interrupted: whether Ctrl-C ended it.
-    preempted: whether another signal did, on any host: there is no time left for figures.
+    preempted: whether it was stopped in any other way than by Ctrl-C on this host: there is no time left
+      for figures.
   """
 
   interrupted = preempted = False
@@ -68,11 +69,11 @@ class Loop:
     self._summary: dict[str, Any] = {}
     self._window = list(journal.window)  # metrics of the steps since the last line of the log
     self._skipped = 0.0  # non-finite steps since the start of the run
-    self._stop_votes = 0.0  # hosts that received a stop signal
+    self._stop_votes = 0.0  # above 0 if any host was asked to stop
     self._unchecked: tuple[int, dict[str, Any], np.ndarray] | None = None
 
   def run(self, train_step, wrapper, state, batches, key, start: int, last: int) -> dict[str, Any]:
-    """Runs the steps start..last-1.
+    """Runs the steps start + 1 to last.
 
     Args:
       train_step: the wrapped step(state, batch, key) -> (state, metrics).

@@ -1,4 +1,4 @@
-"""The pure steps: one update, one prediction. They know nothing of devices, configs or loops.
+"""The pure steps: one update, one prediction. Of devices they know the mapped axis's name, of configs and loops nothing.
 
 `train/devices/parallel.py` wraps the same step for pmap (axis_name='data') and for one program on a
 mesh (axis_name=None). Every loss is a (sum, weight) pair, divided once by the weight of the global

@@ -50,7 +50,7 @@ def train(
     config: from jaxseg.config.load.
     workdir: gets config.json, metrics.jsonl, TensorBoard events and checkpoints/; with several hosts
       (see train.devices.hosts) only the first reads and writes it.
-    stop_at: save and return at this step, as a preemption would.
+    stop_at: save and return at this step; the same call without it goes on.
     profile: (first, last) step to trace into workdir/profile.
     hooks: called after evaluations and at the end, such as jaxseg.report.hooks().
 

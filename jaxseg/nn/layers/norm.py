@@ -71,14 +71,16 @@ def _affine(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) ->
 
 def _moments(axis_name: str | None, x: Array, near: Array) -> tuple[Array, Array]:
   """Returns mean and biased variance [c] of float32 x over all devices of the axis."""
-  mean, var = lax.platform_dependent(x, near, tpu=_moments_in_one_pass, default=_moments_of_two)
+  mean, var = lax.platform_dependent(
+    x, near, tpu=_moments_in_one_pass, default=_moments_in_two_passes
+  )
   if axis_name is None:
     return mean, var
   total = lax.pmean(mean, axis_name)
   return total, lax.pmean(var + jnp.square(mean - total), axis_name)
 
 
-def _moments_of_two(x, near):
+def _moments_in_two_passes(x, near):
   axes = tuple(range(x.ndim - 1))
   mean = x.mean(axes)
   return mean, jnp.square(x - _row(mean, x)).mean(axes)
@@ -117,6 +119,7 @@ def _normalize_backward(axis_name, epsilon, dtype, saved, cotangents):
   if axis_name is not None:
     shift, slope = lax.pmean((shift, slope), axis_name)
   dx = (g - _row(shift, x) - unit * _row(slope, x)) * _row(inverse * scale, x)
+  # These two are this device's parts: the training step sums all gradients over the devices.
   return dx.astype(x.dtype), scale_gradient, bias_gradient, None
 
 

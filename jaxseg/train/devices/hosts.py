@@ -5,7 +5,7 @@ itself, but only the first writes: only its disk needs the workdir. Four functio
 consistent: `together` (all continue, or all fail with the same message), `broadcast` (the first host's
 state to all), `gather`, and `make_voting_step` (a signal on any host stops all after the same step).
 
-Nothing here touches a device before `joined` is entered.
+Nothing here touches a device before `join` is entered.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from jax.experimental import multihost_utils
 from jaxseg import console
 from jaxseg.types import Array, Batch, UserError
 
-STOP = 'stop'  # entry of a batch and of the metrics: how many hosts are asked to stop
+STOP = 'stop'  # entry of a batch and of the metrics: above 0 if any host was asked to stop
 _HEARTBEAT_SECONDS = 60  # a host silent for this long counts as dead, and the others end
 _BARRIER_SECONDS = 3600
 _BARRIERS = itertools.count()
@@ -272,7 +272,7 @@ def broadcast(tree: Any) -> Any:
 
 
 def make_voting_step(step: Callable, axis_name: str | None) -> Callable:
-  """Adds to a training step's metrics how many hosts are asked to stop.
+  """Adds to a training step's metrics whether any host was asked to stop: the number of its images.
 
   The loop fetches the metrics one step late anyway, so the vote adds no synchronisation, and all hosts
   read the same sum at the same step.

@@ -36,7 +36,10 @@ class Pmap:
     return [d for d in self.devices if d.process_index == jax.process_index()]
 
   def place_batch(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Splits the first axis over this host's n devices: [b, ...] -> [n, b/n, ...]."""
+    """Splits the first axis over this host's n devices: [b, ...] -> [n, b/n, ...].
+
+    pmap copies the parts to the devices when the step is called.
+    """
     n = len(self._local_devices)
     return {k: v.reshape(n, v.shape[0] // n, *v.shape[1:]) for k, v in batch.items()}
 
