@@ -292,9 +292,15 @@ class Figures:
     self.saved = []
 
   def on_evaluation(self, run, step, variables, summary):
-    places = run.folder.glob(f'checkpoints/{step}*')
-    self.saved.append(any(place.name.split('.')[0] == str(step) for place in places))
+    end = time.monotonic() + 30  # the save makes its folder in the background
+    while not (saved := self._is_saved(run.folder, step)) and time.monotonic() < end:
+      time.sleep(0.01)
+    self.saved.append(saved)
     raise ValueError('a formula\nthat is none')
+
+  def _is_saved(self, folder, step):
+    names = [place.name.split('.')[0] for place in folder.glob(f'checkpoints/{step}*')]
+    return str(step) in names
 
   def on_end(self, run):
     raise ValueError('late')
