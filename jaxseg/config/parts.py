@@ -78,9 +78,7 @@ def _own(name: str, kind: str, fits: Callable[[Any], bool], what: str) -> Any:
   found = getattr(imported(module, kind, name), own, None)
   package = getattr(found, '__module__', '').split('.')[0]
   if package != module.split('.')[0] or not fits(found):
-    raise UserError(
-      f'{kind} {name!r}: {module} has no {what} of this name of its own'
-    )
+    raise UserError(f'{kind} {name!r}: {module} has no {what} of this name of its own')
   return found
 
 
