@@ -106,7 +106,7 @@ class Claim:
       _remove_empty(self._path / 'checkpoints')
     if _LOCK not in self._before:
       (self._path / _LOCK).unlink(missing_ok=True)
-    if _LOCK in self._before and self._lock:
+    elif self._lock:
       self._lock.truncate(0)  # it was empty, and the folder is no run's
     for folder in self._created:
       folder.rmdir()
