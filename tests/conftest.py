@@ -4,17 +4,20 @@ import gc
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import jaxlib.version
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tiny networks take longer to optimise than to run; processes that a test starts get the same. Before
-# jaxlib 0.11 a third of a compilation's time can be spared, later there is no choice.
+# jaxlib 0.11 a third of a compilation's time can be spared, later there is no choice; a TPU's compiler,
+# where one is installed, reads the flags too and may not know this one.
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-  + ' --xla_cpu_use_fusion_emitters=false' * (jaxlib.version.__version_info__ < (0, 11))
+  + ' --xla_cpu_use_fusion_emitters=false'
+  * (jaxlib.version.__version_info__ < (0, 11) and not find_spec('libtpu'))
 )
 # Many tests compile the same programs: what one worker or process has compiled, the others load.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:

@@ -1,8 +1,10 @@
 """Programs for TPU slices that are not there: what is read from the compiler's text, and one real compilation."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import types
 
@@ -94,6 +96,8 @@ def test_what_is_said_of_a_program_by_hand():
     'dearest layers, in M cycles (estimated):',
     '      2.00   67%  conv',
   ]
+  quick = list(program.report(result(cycles=None, unestimated_cycles=None, layers={}), 1.5))
+  assert quick[2:] == ['work      197.0 GFLOP a chip', 'exchanged all-reduce 1.00 MiB']
   said = list(program.report(result(mode='eval', num_steps=None, needed_bytes=17 << 30)))
   assert said[1].endswith('GiB a chip: does not fit') and not any('hours' in line for line in said)
 
@@ -120,7 +124,8 @@ def compiler(monkeypatch):
   class Lowered:
     num_steps = 900_000
 
-    def __init__(self, experiment, rented, mode, size):
+    def __init__(self, experiment, rented, mode, size, *, memory_only):
+      self.memory_only = memory_only
       self.about = (experiment.name, rented.name, mode)
       self.rented, self.mode, self.size = rented, mode, size
       self.digest, self.taken = f'of {experiment.name}', rented
@@ -130,10 +135,15 @@ def compiler(monkeypatch):
       if self.rented.kind == 'v6e':
         raise program.OutOfMemory('it needs 40G')
       changes = {} if self.mode == 'train' else {'num_steps': None, 'needed_bytes': 17 << 30}
+      if self.memory_only:
+        changes |= dict(cycles=None, unestimated_cycles=None, layers={})
       figures = result(slice=self.rented.name, mode=self.mode, size=self.size, **changes)
       return program.Compiled(figures, '')
 
-  monkeypatch.setattr(table, 'lowered', Lowered)
+  def traced(*target, **options):
+    return contextlib.nullcontext(Lowered(*target, **options))
+
+  monkeypatch.setattr(table, 'traced', traced)
   monkeypatch.setattr(table, '_compiler', lambda: 'jax 1, libtpu 2')
   monkeypatch.setattr(table.topology, 'prepare', lambda: None)
   monkeypatch.setattr(table, 'baselines', lambda: [(SPECS[0], '')])
@@ -198,6 +208,30 @@ def test_a_config_with_the_program_of_another_takes_its_figures(tmp_path, compil
   assert first == second | {'config': 'configs/unet_shapes.py:other'}
 
 
+def test_rows_without_estimates_are_made_whole_by_a_call_that_estimates(tmp_path, compiler):
+  file, shown = str(tmp_path / 'rows.json'), []
+  some = wanted('v5e-8', modes=('train', 'eval'))
+  quick = dataclasses.replace(some, memory_only=True)
+  for _ in range(2):  # the second finds nothing missing
+    table.fill(quick, file, None, keep(shown))
+  assert len(compiler) == 2
+  assert [row[4:] for row in shown[-1]] == [
+    ['3.00 of 16', 'yes', '197', '-', '-', '-'],
+    ['17.00 of 16', 'no', '197', '-', '-', '-'],
+  ]
+  table.fill(some, file, None, keep(shown))
+  assert len(compiler) == 4 and shown[-1][0][4:] == [
+    '3.00 of 16',
+    'yes',
+    '197',
+    '2.0',
+    '50%',
+    '0.5',
+  ]
+  table.fill(quick, file, None, keep(shown))  # what is known stays known
+  assert len(compiler) == 4 and shown[-1] == shown[-2]
+
+
 def test_every_file_has_its_turn_before_any_has_a_second():
   assert table.interleave(['a.py:x', 'a.py', 'a.py:y', 'b.py', 'c.py', 'c.py:z']) == [
     'a.py:x',
@@ -232,11 +266,11 @@ def test_one_baseline_alone_is_compiled(compiler, monkeypatch):
 
 @pytest.mark.parametrize(('busy', 'kind'), [(6, UserError), (8, jax.errors.JaxRuntimeError)])
 def test_what_the_compiler_refuses_of_a_part_of_a_slice_is_one_line(busy, kind):
-  def refuse():
+  def refuse(compiler_options):
     raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure')
 
   rented = slices.slice_of('v5e-8')
-  wrapper = types.SimpleNamespace(devices=range(busy))
+  wrapper = types.SimpleNamespace(devices=range(busy), options={})
   workload = types.SimpleNamespace(wrapper=wrapper)
   asked = types.SimpleNamespace(compile=refuse)
   words = 'net: the compiler refuses 6 of 8 chips: take a --batch' if busy < 8 else 'RET_CHECK'
@@ -322,6 +356,28 @@ def test_a_tiny_network_is_compiled_for_chips_that_are_not_there(
   assert 'GiB a chip: fits' in said and "(the compiler's estimate" in said
 
 
+@pytest.mark.tpu
+@pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs the extra `compile`')
+def test_memory_alone_is_that_of_the_whole_compilation_and_images_stay_whole(tmp_path):
+  figures, sizes = {}, ('--batch=4', '--crop=32,32', '--topology=v5e-1', '--config.dtype=bfloat16')
+  tiny = ('--config=configs/unet_shapes.py:smoke', '--config.model.width=4', *sizes)
+  for name, flag in (('whole', ()), ('memory', ('--memory-only',))):
+    files = (f'--json={tmp_path}/{name}.json', f'--program={tmp_path}/{name}.txt')
+    launch('compile', *tiny, *flag, *files)
+    figures[name] = json.loads((tmp_path / f'{name}.json').read_text())
+  whole, memory = figures['whole'], figures['memory']
+  assert whole['cycles'] > 1000 and memory['cycles'] is memory['seconds'] is None
+  assert memory['needed_bytes'] == pytest.approx(whole['needed_bytes'], rel=0.05)
+  assert [memory[key] for key in ('flops', 'exchanged')] == [
+    whole[k] for k in ('flops', 'exchanged')
+  ]
+  # cut into strips, four images would be convolved as 16 or 32
+  convolved = re.findall(
+    r'= bf16\[(\d+),32,32,\d+\]\S* convolution', (tmp_path / 'whole.txt').read_text()
+  )
+  assert convolved and set(convolved) == {'4'}
+
+
 @pytest.mark.parametrize(
   'fits, advice',
   [
@@ -332,15 +388,16 @@ def test_a_tiny_network_is_compiled_for_chips_that_are_not_there(
   ],
 )
 def test_the_advice_is_the_first_change_with_which_it_compiles(fits, advice, monkeypatch):
-  def lowered(experiment, rented, mode, size, **options):
+  def traced(experiment, rented, mode, size, **options):
     settings = experiment.settings
     remat = experiment.config['model']['remat']
     given = dict(remat=remat, accumulate=settings.accumulate, batch_size=settings.batch_size)
     if given != fits:
       raise program.OutOfMemory('it needs 40G')
-    return types.SimpleNamespace(compile=lambda: program.Compiled(result(), ''))
+    made = types.SimpleNamespace(compile=lambda: program.Compiled(result(), ''))
+    return contextlib.nullcontext(made)
 
-  monkeypatch.setattr(session, 'lowered', lowered)
+  monkeypatch.setattr(session, 'traced', traced)
   monkeypatch.setattr(session.topology, 'prepare', lambda: None)
   with pytest.raises(UserError, match=f'it needs 40G; {advice}'):
     session.run('configs/unet_shapes.py:smoke', batch=8, size=(32, 32), slices=('v5e-1',))

@@ -28,6 +28,7 @@ def main(parser: console.Parser) -> None:
   add('--program', help="write the compiled program, XLA's text, to this file")
   add('--json', help='write the figures to this file; with --all, go on where it ends')
   add('--minutes', type=console.number(0, 1e6), help='with --all: begin nothing after so many')
+  add('--memory-only', action='store_true', help='bytes without estimates, in a tenth of the time')
   add('--output', help='with --all: Markdown file whose tables are replaced; default: print')
   flags = parser.parse(every='all')
   from jaxseg.report import tables
@@ -46,5 +47,6 @@ def main(parser: console.Parser) -> None:
     json_file=flags.json,
     price_per_chip_hour=flags.price_per_chip_hour,
     minutes=flags.minutes,
+    memory_only=flags.memory_only,
     show=functools.partial(tables.show, flags.output),
   )

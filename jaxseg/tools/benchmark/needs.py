@@ -12,7 +12,6 @@ from jaxseg.tools.benchmark.collectives import collectives, total_bytes
 from jaxseg.tools.benchmark.ours import Program, Workload, changed
 from jaxseg.tools.benchmark.timing import device_limit_bytes
 from jaxseg.train.build import Experiment
-from jaxseg.train.devices import spatial
 from jaxseg.types import UserError
 
 
@@ -109,7 +108,6 @@ def spatial_table(
 def _split(experiment: Experiment, size: tuple[int, int], count: int) -> dict[str, Any]:
   mesh = f'data:1,spatial:{count}'
   workload = Workload(changed(experiment, parallel='mesh', mesh=mesh), size)
-  spatial.check_height(workload.model, workload.shape, count)
   program = workload.train_program()
   exchanged = collectives(program.compiled.as_text())
   gathered = (total_bytes(exchanged, kind) for kind in ('all-gather', 'all-to-all'))

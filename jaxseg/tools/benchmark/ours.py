@@ -15,7 +15,7 @@ from jaxseg.tools.benchmark import stock
 from jaxseg.tools.examples import make_batch, make_state
 from jaxseg.train.build import Experiment
 from jaxseg.train.build import experiment as build
-from jaxseg.train.devices import parallel
+from jaxseg.train.devices import parallel, spatial
 from jaxseg.train.state import make_init, parameter_count
 from jaxseg.train.step import make_predict_step, make_train_step
 from jaxseg.types import Array, Batch, UserError
@@ -76,7 +76,7 @@ class Workload:
     devices: to compile for, which need not exist; default: those of this machine.
 
   Raises:
-    UserError: a size that the network cannot take.
+    UserError: a size that the network cannot take, or not split over these devices.
   """
 
   def __init__(
@@ -101,6 +101,8 @@ class Workload:
         f'{experiment.config["model"]["name"]} cannot take {size[0]}x{size[1]}: the nearest is '
         f'--crop={nearest}'
       )
+    if isinstance(self.wrapper, parallel.OnMesh) and self.wrapper.shards > 1:
+      spatial.check_height(plain, (1, *self.shape[1:]), self.wrapper.shards)
     if stock_layers:
       self.model, plain = stock.with_stock_norm(self.model, axis_name), stock.with_stock_norm(plain)
     tx = optim.make_optimizer(experiment.schedule)

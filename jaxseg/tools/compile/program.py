@@ -7,7 +7,8 @@ import dataclasses
 import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,8 @@ class Result:
     batch: images over all chips.
     needed_bytes: arguments, results and what lies in between, at once.
     flops: counted on the program before optimisation.
-    cycles: by the compiler's estimates, operations without one by their bytes; see account.
+    cycles: by the compiler's estimates, operations without one by their bytes; see account. None: it was
+      stopped before it makes any.
     unestimated_cycles: the share of these.
     layers: cycles of the dearest layers, largest first.
     exchanged: bytes by kind of collective.
@@ -44,7 +46,7 @@ class Result:
   size: tuple[int, int]
   needed_bytes: int
   flops: float
-  cycles: float
+  cycles: float | None
   unestimated_cycles: float
   layers: dict[str, float]
   exchanged: dict[str, int]
@@ -52,17 +54,18 @@ class Result:
   num_steps: int | None
 
   @property
-  def seconds(self) -> float:
-    return self.cycles / slice_of(self.slice).chip.clock
+  def seconds(self) -> float | None:
+    return None if self.cycles is None else self.cycles / slice_of(self.slice).chip.clock
 
   @property
   def hours(self) -> float | None:
     """Of all training steps; evaluation, compilation and waiting for data come on top."""
-    return None if self.num_steps is None else self.num_steps * self.seconds / 3600
+    unknown = self.num_steps is None or self.seconds is None
+    return None if unknown else self.num_steps * self.seconds / 3600
 
   @property
-  def share_of_peak(self) -> float:
-    return self.flops / self.seconds / slice_of(self.slice).chip.flops
+  def share_of_peak(self) -> float | None:
+    return self.seconds and self.flops / self.seconds / slice_of(self.slice).chip.flops
 
   @property
   def fits(self) -> bool:
@@ -108,15 +111,20 @@ class Lowered:
 
   @property
   def digest(self) -> str:
-    """Of the text that the compiler gets: configs whose programs are the same have the same."""
-    return hashlib.sha256(self.lowered.as_text().encode()).hexdigest()[:16]
+    """Of the text and options that the compiler gets: configs whose programs are the same have the same."""
+    text = self.lowered.as_text() + str(self._options or '')
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  @property
+  def _options(self) -> Mapping[str, Any]:
+    return self.workload.wrapper.options if self.rented.hosts == 1 else {}
 
   @property
   def num_steps(self) -> int | None:
     return self.workload.experiment.settings.num_steps if self.mode == 'train' else None
 
-  def compile(self) -> Compiled:
-    """Compiles for the slice.
+  def compile(self, options: Mapping[str, Any] = MappingProxyType({})) -> Compiled:
+    """Compiles for the slice, as a training does, with further options of XLA.
 
     Raises:
       OutOfMemory: the program does not fit a chip.
@@ -124,7 +132,7 @@ class Lowered:
     """
     begin = time.perf_counter()
     try:
-      program = self.lowered.compile()
+      program = self.lowered.compile(compiler_options={**self._options, **options})
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
         self._check_whole()
@@ -132,7 +140,10 @@ class Lowered:
       used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
       needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
       raise OutOfMemory(f'{self.title} needs {needs} on a chip') from None
-    return self._explained(program, time.perf_counter() - begin)
+    seconds, memory = time.perf_counter() - begin, program.memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return self.explained(program.as_text(), needed, seconds)
 
   def _check_whole(self) -> None:
     busy, chips = len(self.workload.wrapper.devices), self.taken.chips
@@ -141,10 +152,8 @@ class Lowered:
         f'{self.title} the compiler refuses {busy} of {chips} chips: take a --batch that keeps all busy'
       ) from None
 
-  def _explained(self, program: jax.stages.Compiled, seconds: float) -> Compiled:
-    text, memory = program.as_text(), program.memory_analysis()
-    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
+  def explained(self, text: str, needed_bytes: int, compile_seconds: float) -> Compiled:
+    """Returns what is known of the program that was made of this one."""
     layers: dict[str, float] = collections.Counter()
     unestimated = 0.0
     for operation in account.operations(text):
@@ -162,13 +171,13 @@ class Lowered:
       batch,
       busy,
       tuple(size),
-      needed,
+      needed_bytes,
       flops / busy,
       sum(layers.values()),
       unestimated,
       dict(sorted(layers.items(), key=lambda item: -item[1])[:_DEAREST]),
       dict(exchanged),
-      seconds,
+      compile_seconds,
       self.num_steps,
     )
     return Compiled(result, text)
@@ -215,19 +224,21 @@ def report(result: Result, price_per_chip_hour: float | None = None) -> Iterator
   )
   verdict = 'fits' if result.fits else 'does not fit'
   yield f'memory    {result.needed_bytes / 2**30:.2f} of {chip.memory >> 30} GiB a chip: {verdict}'
-  yield (
-    f"time      {result.seconds * 1e3:.2f} ms, {result.cycles / 1e6:.2f} M cycles (the compiler's "
-    f'estimate; {result.unestimated_cycles / result.cycles:.0%} of it bounded by bytes)'
+  if result.cycles is not None:
+    yield (
+      f"time      {result.seconds * 1e3:.2f} ms, {result.cycles / 1e6:.2f} M cycles (the compiler's "
+      f'estimate; {result.unestimated_cycles / result.cycles:.0%} of it bounded by bytes)'
+    )
+  share = (
+    f', {result.share_of_peak:.1%} of its peak in bfloat16 (estimated)' if result.cycles else ''
   )
-  yield (
-    f'work      {result.flops / 1e9:.1f} GFLOP a chip, {result.share_of_peak:.1%} of its peak in '
-    'bfloat16 (estimated)'
-  )
+  yield f'work      {result.flops / 1e9:.1f} GFLOP a chip{share}'
   if result.hours is not None:
     yield _training(result, price_per_chip_hour)
   sent = ', '.join(f'{kind} {n / 2**20:.2f} MiB' for kind, n in sorted(result.exchanged.items()))
   yield f'exchanged {sent or "nothing"}'
-  yield 'dearest layers, in M cycles (estimated):'
+  if result.layers:
+    yield 'dearest layers, in M cycles (estimated):'
   for layer, cycles in result.layers.items():
     yield f'  {cycles / 1e6:8.2f}  {cycles / result.cycles:4.0%}  {layer}'
 

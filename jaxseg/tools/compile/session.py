@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -12,7 +13,8 @@ from jaxseg.tools import figures
 from jaxseg.tools.benchmark import ours
 from jaxseg.tools.compile import layers as each_layer
 from jaxseg.tools.compile import table, topology
-from jaxseg.tools.compile.program import Compiled, OutOfMemory, as_json, lowered, report
+from jaxseg.tools.compile.program import Compiled, OutOfMemory, as_json, report
+from jaxseg.tools.compile.unfinished import traced
 from jaxseg.tools.examples import training_size
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train import build
@@ -36,6 +38,7 @@ def run(
   json_file: str | None = None,
   price_per_chip_hour: float | None = None,
   minutes: float | None = None,
+  memory_only: bool = False,
   show: table.Show | None = None,
 ) -> None:
   """Compiles one program and prints what the compiler says of it, or makes a table of many.
@@ -53,6 +56,7 @@ def run(
     json_file: where to write the figures; a table goes on with what is missing there.
     price_per_chip_hour: adds what the training's steps cost, of all chips of the slice.
     minutes: after which a table begins no further program; None: all are compiled.
+    memory_only: compile no further than the layout of the buffers: without cycles.
     show: of a table's name, head and rows; for `every_baseline`.
 
   Raises:
@@ -64,33 +68,37 @@ def run(
     raise UserError('give --config=FILE, or --all for every baseline, or --layers=each')
   rented = [slice_of(name) for name in slices]
   if every_baseline:
-    return table.fill(table.Scope(rented, modes, overrides, size, spec), json_file, minutes, show)
+    scope = table.Scope(rented, modes, overrides, size, spec, memory_only)
+    return table.fill(scope, json_file, minutes, show)
   figures.check_is_new(json_file)
   figures.check_is_new(program_file, 'program')
   topology.prepare()
   if layers == 'each':
-    rows = each_layer.table(rented[0], batch or 8, jnp.bfloat16)
-    figures.write(json_file, rows)
+    figures.write(json_file, each_layer.table(rented[0], batch or 8, jnp.bfloat16))
     return
   if len(rented) != 1 or len(modes) != 1:
     raise UserError('several of --topology or --mode are for --all only')
+  overrides = [*overrides, *([f'batch_size={batch}'] if batch else [])]
   experiment = build.experiment(config.load(spec, overrides))
-  experiment = ours.changed(experiment, batch_size=batch or experiment.settings.batch_size)
-  target = (rented[0], modes[0], size or training_size(experiment))
-  program = _fitting(experiment, target, stock_layers=layers == 'stock')
-  say(*report(program.result, price_per_chip_hour))
+  kind = dict(stock_layers=layers == 'stock', memory_only=memory_only)
+  found = _fitting(experiment, rented[0], modes[0], size or training_size(experiment), **kind)
+  say(*report(found.result, price_per_chip_hour))
+  _write(found, program_file, json_file)
+
+
+def _write(found: Compiled, program_file: str | None, json_file: str | None) -> None:
   if program_file:
-    files.write_text(files.to_path(program_file), program.text)
-  figures.write(json_file, as_json(program.result))
+    files.write_text(files.to_path(program_file), found.text)
+  figures.write(json_file, as_json(found.result))
 
 
-def _fitting(
-  experiment: Experiment, target: tuple[Slice, str, tuple[int, int]], *, stock_layers: bool
-) -> Compiled:
+def _fitting(*target: Any, **kind: bool) -> Compiled:
+  """unfinished.traced's program, compiled."""
   try:
-    return lowered(experiment, *target, stock_layers=stock_layers).compile()
+    with traced(*target, **kind) as program:
+      return program.compile()
   except OutOfMemory as error:
-    raise UserError(f'{error}; {_what_fits(experiment, *target)}') from None
+    raise UserError(f'{error}; {_what_fits(*target)}') from None
 
 
 def _check(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
@@ -103,8 +111,9 @@ def _what_fits(experiment: Experiment, rented: Slice, mode: str, size: tuple[int
   """Says which change makes it fit: the first, of those that keep most, with which it compiles."""
   for words, changed in _smaller(experiment, mode):
     try:
-      if lowered(changed, rented, mode, size).compile().result.fits:
-        return f'it fits with {words}'
+      with traced(changed, rented, mode, size, memory_only=True) as program:
+        if program.compile().result.fits:
+          return f'it fits with {words}'
     except OutOfMemory:
       continue
   return (

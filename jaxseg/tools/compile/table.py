@@ -15,7 +15,8 @@ from jaxseg import config, files
 from jaxseg.config.config_files import baselines
 from jaxseg.console import say
 from jaxseg.tools.compile import topology
-from jaxseg.tools.compile.program import OutOfMemory, as_json, in_hours, lowered
+from jaxseg.tools.compile.program import OutOfMemory, as_json, in_hours
+from jaxseg.tools.compile.unfinished import traced
 from jaxseg.tools.examples import training_size
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train import build
@@ -40,6 +41,7 @@ class Scope:
     overrides: of every config.
     size: (height, width) of the images; default: the training's.
     only: the baseline that is compiled now; default: all of them.
+    memory_only: compile no further than the layout of the buffers: no cycles, and a tenth of the time.
   """
 
   slices: Sequence[Slice]
@@ -47,6 +49,7 @@ class Scope:
   overrides: Sequence[str] = ()
   size: tuple[int, int] | None = None
   only: str | None = None
+  memory_only: bool = False
 
   @property
   def changes(self) -> str:
@@ -89,7 +92,7 @@ def fill(scope: Scope, json_file: str | None, minutes: float | None, show: Show)
   """
   known = {_key(row): row for row in _read(json_file)}
   _show_all(scope, known, show)
-  missing = [key for key in scope.keys() if key not in known]
+  missing = [key for key in scope.keys() if _is_missing(known.get(key), scope)]
   end = None if minutes is None else time.monotonic() + 60 * minutes
   begun = 0
   for key in missing:
@@ -103,6 +106,14 @@ def fill(scope: Scope, json_file: str | None, minutes: float | None, show: Show)
       _write(json_file, known.values())
   if begun:
     _show_all(scope, known, show)
+
+
+def _is_missing(row: Row | None, scope: Scope) -> bool:
+  return row is None or not (scope.memory_only or _is_whole(row))
+
+
+def _is_whole(row: Row) -> bool:
+  return 'problem' in row or row['cycles'] is not None
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -137,13 +148,15 @@ def _compiled(key: tuple[str, ...], scope: Scope, known: Sequence[Row]) -> Row:
     batch = experiment.settings.batch_size
     if rented.busy(batch) is None:
       return row | {'problem': f'refused: {rented.hosts} hosts cannot share {batch} images'}
-    program = lowered(experiment, rented, mode, scope.size or training_size(experiment))
-    row |= {'program': program.digest, 'compiled_for': program.taken.name}
-    same = row | {'mode': mode, 'num_steps': program.num_steps}
-    for other in known:
-      if 'problem' not in other and all(other.get(name) == same[name] for name in _TWIN):
-        return other | row
-    found = as_json(program.compile().result)
+    size = scope.size or training_size(experiment)
+    with traced(experiment, rented, mode, size, memory_only=scope.memory_only) as program:
+      row |= {'program': program.digest, 'compiled_for': program.taken.name}
+      same = row | {'mode': mode, 'num_steps': program.num_steps}
+      for other in known:
+        usable = 'problem' not in other and (scope.memory_only or _is_whole(other))
+        if usable and all(other.get(name) == same[name] for name in _TWIN):
+          return other | row
+      found = as_json(program.compile().result)
   except (UserError, OutOfMemory) as error:
     return row | {'problem': str(error)}
   found['layers'] = dict(itertools.islice(found['layers'].items(), _DEAREST))
@@ -184,7 +197,7 @@ def _cells(row: Row | None) -> tuple[str, ...]:
     f'{needs:.2f} of {memory:.0f}',
     'yes' if needs <= memory else 'no',
     f'{row["flops"] / 1e9:,.0f}' if row['flops'] >= 1e10 else f'{row["flops"] / 1e9:.1f}',
-    f'{row["seconds"] * 1e3:.1f}',
-    f'{row["share_of_peak"]:.0%}',
+    f'{row["seconds"] * 1e3:.1f}' if _is_whole(row) else '-',
+    f'{row["share_of_peak"]:.0%}' if _is_whole(row) else '-',
     '-' if row['hours'] is None else in_hours(row['hours']),
   )

@@ -43,7 +43,9 @@ def devices(rented: Slice) -> Sequence[jax.Device]:
   """
   from jax.experimental import topologies
 
-  options = _OPTIONS.get(rented.kind, {})
+  options = dict(_OPTIONS.get(rented.kind, {}))
+  if rented.hosts == 1:  # of more than four chips the compiler would make two hosts
+    options['chips_per_host_bounds'] = [*map(int, rented.shape.split('x')), 1][:3]
   name = f'{rented.kind}:{rented.shape}'
   try:
     return topologies.get_topology_desc(platform='tpu', topology_name=name, **options).devices

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.nn.layers.split_rows import split_rows
+from jaxseg.train.devices import compiled
 from jaxseg.types import UserError
 
 
@@ -29,6 +30,7 @@ class Pmap:
   """jax.pmap over `devices`, of all hosts; the step is made with axis_name='data'."""
 
   devices: Sequence[jax.Device]
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
   axis_name = 'data'
 
   @property
@@ -49,22 +51,17 @@ class Pmap:
     return _put(state, NamedSharding(mesh, PartitionSpec()))
 
   def wrap_train(self, step: Callable) -> Callable:
-    return jax.pmap(
-      step,
-      axis_name=self.axis_name,
-      in_axes=(None, 0, None),
-      out_axes=(None, None),
-      donate_argnums=0,
-      devices=self.devices,
-    )
+    return self._mapped(step, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0)
 
   def wrap_eval(self, step: Callable) -> Callable:
-    return jax.pmap(
-      step, axis_name=self.axis_name, in_axes=(None, 0), out_axes=None, devices=self.devices
-    )
+    return self._mapped(step, in_axes=(None, 0), out_axes=None)
 
   def map_predict(self, step: Callable) -> Callable:
-    return jax.pmap(step, axis_name=self.axis_name, in_axes=(None, 0), devices=self.devices)
+    return self._mapped(step, in_axes=(None, 0))
+
+  def _mapped(self, step: Callable, **axes: Any) -> Callable:
+    mapped = jax.pmap(step, axis_name=self.axis_name, devices=self.devices, **axes)
+    return compiled.with_options(mapped, self.options)
 
   def wrap_predict(self, step: Callable) -> Callable:
     """Wraps a step with one result row per image: (variables, batch) -> this host's rows, numpy."""
@@ -80,6 +77,7 @@ class OnMesh:
   """jax.jit with named shardings; the step is made with axis_name=None and sees the global batch."""
 
   mesh: Mesh
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
   axis_name = None
 
   @property
@@ -117,25 +115,22 @@ class OnMesh:
     return jax.tree.map(copy, jax.tree.map(np.asarray, jax.device_get(state)))
 
   def wrap_train(self, step: Callable) -> Callable:
-    return jax.jit(
-      self._traced(step),
+    return self._jitted(
+      step,
       in_shardings=(self._replicated, None, self._replicated),  # None: as placed
       out_shardings=(self._replicated, self._replicated),
       donate_argnums=0,
     )
 
   def wrap_eval(self, step: Callable) -> Callable:
-    return jax.jit(
-      self._traced(step),
-      in_shardings=(self._replicated, None),
-      out_shardings=self._replicated,
-    )
+    return self._jitted(step, in_shardings=(self._replicated, None), out_shardings=self._replicated)
 
   def map_predict(self, step: Callable) -> Callable:
     by_image = NamedSharding(self.mesh, PartitionSpec('data'))
-    return jax.jit(
-      self._traced(step), in_shardings=(self._replicated, None), out_shardings=by_image
-    )
+    return self._jitted(step, in_shardings=(self._replicated, None), out_shardings=by_image)
+
+  def _jitted(self, step: Callable, **shardings: Any) -> Callable:
+    return compiled.with_options(jax.jit(self._traced(step), **shardings), self.options)
 
   def wrap_predict(self, step: Callable) -> Callable:
     """Wraps a step with one result row per image: (variables, batch) -> this host's rows, numpy."""
@@ -180,7 +175,8 @@ def build(
   """
   devices = list(jax.devices() if devices is None else devices)
   if kind == 'pmap':
-    return Pmap(tuple(_chosen_devices(devices, batch_size)))
+    chosen = tuple(_chosen_devices(devices, batch_size))
+    return Pmap(chosen, compiled.options(chosen, batch_size // len(chosen)))
   axes = _axes(mesh) if mesh else {'data': len(_chosen_devices(devices, batch_size))}
   count, data = math.prod(axes.values()), axes['data']
   if not 1 <= count <= len(devices):
@@ -190,11 +186,12 @@ def build(
     raise UserError(
       f'config.mesh={mesh!r}: {data} devices do not divide {batch_size} images; {near} do'
     )
+  options = compiled.options(devices, batch_size // data)
   chosen, sizes, names = _chosen_devices(devices, data, count), tuple(axes.values()), tuple(axes)
   if 'spatial' in axes and jax.process_count() > 1:  # in order, so that an image stays on one host
-    return OnMesh(Mesh(np.array(chosen).reshape(sizes), names))
+    return OnMesh(Mesh(np.array(chosen).reshape(sizes), names), options)
   kinds = (jax.sharding.AxisType.Auto,) * len(axes)
-  return OnMesh(jax.make_mesh(sizes, names, axis_types=kinds, devices=chosen))
+  return OnMesh(jax.make_mesh(sizes, names, axis_types=kinds, devices=chosen), options)
 
 
 def idle(images: int, used: int, available: int) -> str:

@@ -1,0 +1,137 @@
+"""A program's memory without its machine code, in a process that ends when the compiler has laid out the buffers.
+
+To make machine code is nine tenths of the compiler's work or more, and only then does it estimate cycles. What
+it knows before, it writes to files when it is asked to: the program with its layouts, and the memory's use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from jaxseg import config as configs
+from jaxseg.tools.compile import topology
+from jaxseg.tools.compile.program import Compiled, Lowered, OutOfMemory, lowered
+from jaxseg.tools.slices import Slice
+from jaxseg.train import build
+from jaxseg.train.build import Experiment
+from jaxseg.types import UserError
+
+_TOTAL = re.compile(r'^Memory Space: default.*\nTotal bytes: (\d+)', re.MULTILINE)
+
+
+@contextlib.contextmanager
+def traced(
+  experiment: Experiment,
+  rented: Slice,
+  mode: str,
+  size: tuple[int, int],
+  *,
+  stock_layers: bool = False,
+  memory_only: bool = False,
+) -> Iterator[Lowered | Unfinished]:
+  """program.lowered, or with `memory_only` what is compiled no further than the layout of its buffers."""
+  if not memory_only:
+    yield lowered(experiment, rented, mode, size, stock_layers=stock_layers)
+    return
+  program = Unfinished((configs.plain(experiment.config), rented, mode, size, stock_layers))
+  try:
+    yield program
+  finally:
+    program.close()
+
+
+class Unfinished:
+  """As program.Lowered, in a process of its own that does not compile it to the end.
+
+  Attributes:
+    digest, taken, num_steps: as there.
+  """
+
+  def __init__(self, target: tuple):
+    processes = multiprocessing.get_context('spawn')
+    self._folder = tempfile.TemporaryDirectory()
+    self._answers, there = processes.Pipe()
+    self._process = processes.Process(
+      target=_serve, args=(there, Path(self._folder.name), *target), daemon=True
+    )
+    self._process.start()
+    there.close()
+    self.digest, self.taken, self.num_steps = self._answer()
+
+  def compile(self) -> Compiled:
+    """Compiles until the buffers are laid out; the result has no cycles.
+
+    Raises:
+      OutOfMemory, UserError: as program.Lowered.compile.
+    """
+    self._answers.send('compile')
+    return self._answer()
+
+  def close(self) -> None:
+    """Ends the process, whatever it is at."""
+    self._process.kill()
+    self._process.join()
+    self._folder.cleanup()
+
+  def _answer(self) -> Any:
+    answer = self._answers.recv()
+    if isinstance(answer, Exception):
+      self.close()
+      raise answer
+    return answer
+
+
+def _serve(answers: Connection, folder: Path, config: dict, *target: Any) -> None:
+  """What the process does: answers about the traced program and, when asked, about the compiled one."""
+  *target, stock_layers = target
+  try:
+    topology.prepare()
+    program = lowered(build.experiment(config), *target, stock_layers=stock_layers)
+    answers.send((program.digest, program.taken, program.num_steps))
+    answers.recv()
+    answers.send(_laid_out(program, folder))
+  except (UserError, OutOfMemory) as error:
+    answers.send(error)
+
+
+def _laid_out(program: Lowered, folder: Path) -> Compiled:
+  ended: list[Exception | None] = []
+
+  def compile_to_the_end():
+    try:
+      program.compile({'xla_dump_to': str(folder)})
+      ended.append(None)
+    except Exception as error:  # raised where it is waited for
+      ended.append(error)
+
+  begin = time.perf_counter()
+  threading.Thread(target=compile_to_the_end, daemon=True).start()
+  while not (text := _whole(folder, 'after_optimizations_after_buffer_assignment.txt')):
+    if ended and ended[0] is not None:
+      raise ended[0]
+    time.sleep(0.1)
+  memory = _TOTAL.search(_whole(folder, 'memory-usage-report.txt'))
+  found = program.explained(text, int(memory.group(1)), time.perf_counter() - begin)
+  no_time = dict(cycles=None, unestimated_cycles=None, layers={})
+  return Compiled(dataclasses.replace(found.result, **no_time), text)
+
+
+def _whole(folder: Path, ending: str) -> str:
+  """Returns a file's text; '' while it is not there or still being written."""
+  sizes = []
+  for path in folder.glob(f'*{ending}'):
+    while len(sizes) < 2 or sizes[-1] != sizes[-2]:
+      sizes.append(path.stat().st_size)
+      time.sleep(0.1)
+    return path.read_text()
+  return ''
