@@ -124,7 +124,7 @@ def compiler(monkeypatch):
   class Lowered:
     num_steps = 900_000
 
-    def __init__(self, experiment, rented, mode, size, *, memory_only):
+    def __init__(self, experiment, rented, mode, size, *, memory_only, flops):
       self.memory_only = memory_only
       self.about = (experiment.name, rented.name, mode)
       self.rented, self.mode, self.size = rented, mode, size
@@ -230,6 +230,14 @@ def test_rows_without_estimates_are_made_whole_by_a_call_that_estimates(tmp_path
   ]
   table.fill(quick, file, None, keep(shown))  # what is known stays known
   assert len(compiler) == 4 and shown[-1] == shown[-2]
+
+
+def test_operations_are_counted_once_for_all_slices(tmp_path, compiler, monkeypatch):
+  found, traced = [], table.traced
+  count = lambda *target, flops, **how: found.append(flops) or traced(*target, flops=flops, **how)  # noqa: E731
+  monkeypatch.setattr(table, 'traced', count)
+  table.fill(wanted('v5e-8', 'v4-8', modes=('train', 'eval')), None, None, keep([]))
+  assert found == [None, None, 8 * 197e9, 8 * 197e9]  # of the same mode, on all eight chips
 
 
 def test_every_file_has_its_turn_before_any_has_a_second():

@@ -176,6 +176,24 @@ def test_a_1x1_convolution_to_few_features_on_a_tpu(form):
   check_convolution((2, 5, 6, 8), (1, 1, 8, 3), (1, 1), 'SAME')
 
 
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
+def test_an_image_in_a_wide_border_on_a_tpu(dtype, tolerance, form):
+  check_convolution((2, 5, 6, 3), (3, 3, 3, 4), (1, 1), ((5, 4), (4, 6)), dtype, tolerance)
+
+
+@pytest.mark.parametrize(
+  ('padding', 'laid'), [(((9, 9), (9, 9)), True), (((9, 9), (1, 1)), False), ('SAME', False)]
+)
+def test_on_a_tpu_alone_a_wide_border_is_laid_first(padding, laid):
+  x, kernel = _inputs((1, 4, 4, 3), (3, 3, 3, 2), jnp.bfloat16)
+  convolve = functools.partial(
+    conv_general_dilated, window_strides=(1, 1), padding=padding, dimension_numbers=NHWC
+  )
+  for platform, expected in (('tpu', laid), ('cuda', False)):
+    text = jax.jit(convolve).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert ('tensor<1x22x22x8xbf16>, tensor<3x3x8x2xbf16>' in text) == expected
+
+
 def test_classes_lie_in_front_on_a_tpu_alone(form):
   logits = normal(0, (2, 4, 5, 3))
   value, pull = jax.vjp(laid_out_by_class, logits)

@@ -53,8 +53,8 @@ def conv_general_dilated(
   in bfloat16 also kernels up to 3x3 on any map, from 128 channels; in float32 also 1x1 kernels of any
   stride on any map; and depthwise kernels [kh,kw,1,i] of any size and stride, see depthwise.py.
   Any other call is the native one. Covered calls are differentiable in reverse mode only. On other
-  devices, and with rows split over devices, all calls are native, except 1x1 kernels to few features
-  on a TPU.
+  devices, and with rows split over devices, all calls are native, except on a TPU 1x1 kernels to few
+  features, and images padded by more than the kernel's size.
   """
   options['precision'] = chosen(options.get('precision'))
   native = functools.partial(
@@ -66,12 +66,14 @@ def conv_general_dilated(
   strides, groups = tuple(window_strides), options.get('feature_group_count', 1)
   if not _is_covered(lhs, rhs, **options | {'feature_group_count': 1}):
     return native(lhs, rhs)
-  convolve, cpu_form = native, _cpu_form if groups == 1 else _depthwise_form
-  if form := cpu_form(lhs, rhs, strides, padding):
-    convolve = functools.partial(form, options['precision'])
-  narrow = groups == 1 and strides == (1, 1) and rhs.shape[3] <= _MAX_NARROW
-  if narrow and _is_of_pixels(rhs, padding):
-    return products.convolve_narrow(convolve, options['precision'], lhs, rhs)
+  form = (_cpu_form if groups == 1 else _depthwise_form)(lhs, rhs, strides, padding)
+  convolve = functools.partial(form, options['precision']) if form else native
+  if groups == 1 and strides == (1, 1):
+    if _is_in_border(lhs, rhs, padding):
+      how = convolve, _pads(lhs, rhs, strides, padding)
+      return products.convolve_in_border(how, options['precision'], lhs, rhs)
+    if rhs.shape[3] <= _MAX_NARROW and _is_of_pixels(rhs, padding):
+      return products.convolve_narrow(convolve, options['precision'], lhs, rhs)
   return convolve(lhs, rhs)
 
 
@@ -111,14 +113,24 @@ def _is_covered(
     and all(isinstance(size, int) for size in (*lhs.shape, *rhs.shape))
     and all(np.all(np.equal(n, 1)) for n in dilations_and_groups.values() if n is not None)
     and (lhs.dtype == jnp.float32 or lhs.dtype == jnp.bfloat16)
-    and (lhs.dtype == jnp.float32 or lhs.shape[3] >= _MIN_BFLOAT16_CHANNELS)
   )
+
+
+def _is_left_to_xla(x: Array) -> bool:
+  return x.dtype == jnp.bfloat16 and x.shape[3] < _MIN_BFLOAT16_CHANNELS
+
+
+def _is_in_border(lhs, rhs, padding) -> bool:
+  """Whether an image gets a border wider than the kernel on all sides."""
+  pads = _pads(lhs, rhs, (1, 1), padding)
+  wide = all(min(pad) > side for pad, side in zip(pads, rhs.shape[:2], strict=True))
+  return wide and lhs.shape[3] < products.TILE
 
 
 def _depthwise_form(lhs, rhs, strides, padding) -> Callable | None:
   """The same for a grouped convolution with one channel in and out per group, and no negative pad."""
   pads = _pads(lhs, rhs, strides, padding)
-  if rhs.shape[2:] != (1, lhs.shape[3]) or min(map(min, pads)) < 0:
+  if rhs.shape[2:] != (1, lhs.shape[3]) or min(map(min, pads)) < 0 or _is_left_to_xla(lhs):
     return None
   return functools.partial(depthwise, strides, pads)
 
@@ -137,6 +149,8 @@ def _is_of_pixels(rhs, padding) -> bool:
 def _cpu_form(lhs, rhs, strides, padding) -> Callable | None:
   """Returns the form (precision, lhs, rhs) that is fastest on a CPU; None: lax's."""
   sides = rhs.shape[:2]
+  if _is_left_to_xla(lhs):
+    return None
   if _is_of_pixels(rhs, padding) and lhs.dtype == jnp.float32:
     return functools.partial(products.convolve_pixels, strides)
   if strides != (1, 1):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+TILE = 8  # channels that an image in a border gets
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -44,6 +45,19 @@ def _features_in_front(convolve, precision, x, kernel):
   del convolve
   contract = (((0,), (3,)), ((), ()))
   return jnp.moveaxis(lax.dot_general(kernel[0, 0], x, contract, precision=precision), 0, -1)
+
+
+def _border_first(how, precision, x, kernel):
+  """A convolution of an image with a border around it, which is laid there first, with channels of zeros.
+
+  If the convolution itself adds a border wider than its kernel, a TPU's weight gradient reverses the whole
+  map of the output's gradient.
+  """
+  _, pads = how
+  zeros = (0, TILE - x.shape[3])
+  x = jnp.pad(x, ((0, 0), *pads, zeros))
+  kernel = jnp.pad(kernel, ((0, 0), (0, 0), zeros, (0, 0)))
+  return native('VALID', precision, x, kernel)
 
 
 def _windows_product(pads, precision, x, kernel):
@@ -94,4 +108,7 @@ convolve_pixels = _by_platform(
 )
 convolve_narrow = _by_platform(
   tpu=_features_in_front, default=lambda convolve, precision, x, kernel: convolve(x, kernel)
+)
+convolve_in_border = _by_platform(
+  tpu=_border_first, default=lambda how, precision, x, kernel: how[0](x, kernel)
 )

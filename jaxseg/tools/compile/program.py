@@ -100,6 +100,7 @@ class Lowered:
     rented: the slice.
     taken: the slice that its busy chips are.
     mode: 'train', 'eval' or 'predict'.
+    flops: of all chips, where they are known; None: they are counted.
   """
 
   title: str
@@ -108,6 +109,7 @@ class Lowered:
   rented: Slice
   taken: Slice
   mode: str
+  flops: float | None = None
 
   @property
   def digest(self) -> str:
@@ -164,7 +166,9 @@ class Lowered:
     for one in collectives(text):
       exchanged[one.kind] += one.bytes
     (batch, *size, _), busy = self.workload.shape, len(self.workload.wrapper.devices)
-    flops = ours.flops(self.workload.experiment, tuple(size), train=self.mode == 'train')
+    flops = self.flops or ours.flops(
+      self.workload.experiment, tuple(size), train=self.mode == 'train'
+    )
     result = Result(
       self.rented.name,
       self.mode,
@@ -190,8 +194,9 @@ def lowered(
   size: tuple[int, int],
   *,
   stock_layers: bool = False,
+  flops: float | None = None,
 ) -> Lowered:
-  """Traces a config's program for the slice: mode 'train', 'eval' or 'predict'."""
+  """Traces a config's program for the slice: mode 'train', 'eval' or 'predict'; flops as in Lowered."""
   taken = _taken(experiment, rented)
   chips = topology.devices(taken)
   workload = ours.Workload(experiment, size, stock_layers=stock_layers, devices=chips)
@@ -200,7 +205,7 @@ def lowered(
   else:
     program = workload.lower_infer(workload.predict_step(maps=mode == 'predict'))
   title = _title(experiment, rented, mode, size)
-  return Lowered(title, workload, program, rented, taken, mode)
+  return Lowered(title, workload, program, rented, taken, mode, flops)
 
 
 def _taken(experiment: Experiment, rented: Slice) -> Slice:

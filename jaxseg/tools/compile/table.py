@@ -149,7 +149,8 @@ def _compiled(key: tuple[str, ...], scope: Scope, known: Sequence[Row]) -> Row:
     if rented.busy(batch) is None:
       return row | {'problem': f'refused: {rented.hosts} hosts cannot share {batch} images'}
     size = scope.size or training_size(experiment)
-    with traced(experiment, rented, mode, size, memory_only=scope.memory_only) as program:
+    how = dict(memory_only=scope.memory_only, flops=_flops(row, known))
+    with traced(experiment, rented, mode, size, **how) as program:
       row |= {'program': program.digest, 'compiled_for': program.taken.name}
       same = row | {'mode': mode, 'num_steps': program.num_steps}
       for other in known:
@@ -161,6 +162,12 @@ def _compiled(key: tuple[str, ...], scope: Scope, known: Sequence[Row]) -> Row:
     return row | {'problem': str(error)}
   found['layers'] = dict(itertools.islice(found['layers'].items(), _DEAREST))
   return found | row
+
+
+def _flops(row: Row, known: Sequence[Row]) -> float | None:
+  """Returns those of all chips, which are the same on every slice, from another slice's row."""
+  same = (other for other in known if all(other[k] == row[k] for k in _KEYS if k != 'slice'))
+  return next((o['flops'] * o['chips'] for o in same if 'problem' not in o), None)
 
 
 def _compiler() -> str:

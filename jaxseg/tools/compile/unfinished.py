@@ -13,7 +13,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,14 @@ def traced(
   mode: str,
   size: tuple[int, int],
   *,
-  stock_layers: bool = False,
   memory_only: bool = False,
+  **options: Any,
 ) -> Iterator[Lowered | Unfinished]:
   """program.lowered, or with `memory_only` what is compiled no further than the layout of its buffers."""
   if not memory_only:
-    yield lowered(experiment, rented, mode, size, stock_layers=stock_layers)
+    yield lowered(experiment, rented, mode, size, **options)
     return
-  program = Unfinished((configs.plain(experiment.config), rented, mode, size, stock_layers))
+  program = Unfinished((configs.plain(experiment.config), rented, mode, size), options)
   try:
     yield program
   finally:
@@ -57,12 +57,12 @@ class Unfinished:
     digest, taken, num_steps: as there.
   """
 
-  def __init__(self, target: tuple):
+  def __init__(self, target: tuple, options: Mapping[str, Any]):
     processes = multiprocessing.get_context('spawn')
     self._folder = tempfile.TemporaryDirectory()
     self._answers, there = processes.Pipe()
     self._process = processes.Process(
-      target=_serve, args=(there, Path(self._folder.name), *target), daemon=True
+      target=_serve, args=(there, Path(self._folder.name), target, options), daemon=True
     )
     self._process.start()
     there.close()
@@ -84,19 +84,22 @@ class Unfinished:
     self._folder.cleanup()
 
   def _answer(self) -> Any:
-    answer = self._answers.recv()
+    try:
+      answer = self._answers.recv()
+    except EOFError:
+      answer = UserError('the compiler ended without an answer; what it said stands above')
     if isinstance(answer, Exception):
       self.close()
       raise answer
     return answer
 
 
-def _serve(answers: Connection, folder: Path, config: dict, *target: Any) -> None:
+def _serve(answers: Connection, folder: Path, target: tuple, options: Mapping[str, Any]) -> None:
   """What the process does: answers about the traced program and, when asked, about the compiled one."""
-  *target, stock_layers = target
+  config, *target = target
   try:
     topology.prepare()
-    program = lowered(build.experiment(config), *target, stock_layers=stock_layers)
+    program = lowered(build.experiment(config), *target, **options)
     answers.send((program.digest, program.taken, program.num_steps))
     answers.recv()
     answers.send(_laid_out(program, folder))
