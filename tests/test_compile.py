@@ -286,6 +286,26 @@ def test_what_the_compiler_refuses_of_a_part_of_a_slice_is_one_line(busy, kind):
     program.Lowered('net:', workload, asked, rented, rented, 'train').compile()
 
 
+@pytest.mark.parametrize(
+  ('name', 'mode', 'given'),
+  [('v5e-8', 'train', True), ('v5e-8', 'eval', True), ('v5e-8', 'predict', False)]
+  + [('v5e-256', 'train', False)],  # pmap over several hosts takes none
+)
+def test_a_program_gets_the_options_that_it_is_run_with(name, mode, given):
+  found, rented = {}, slices.slice_of(name)
+  workload = types.SimpleNamespace(wrapper=types.SimpleNamespace(devices=range(8), options={'a': 1}))
+
+  def compiled(compiler_options):
+    found.update(compiler_options)
+    raise jax.errors.JaxRuntimeError('INTERNAL')
+
+  asked = types.SimpleNamespace(compile=compiled)
+  lowered = program.Lowered('net:', workload, asked, rented, rented.part(8), mode)
+  with pytest.raises((UserError, jax.errors.JaxRuntimeError)):
+    lowered.compile({'b': 2})
+  assert found == ({'a': 1} if given else {}) | {'b': 2}
+
+
 def test_another_json_file_is_not_taken_for_a_table(tmp_path, compiler):
   (tmp_path / 'one.json').write_text('{"slice": "v5e-8"}')
   with pytest.raises(UserError, match=r'one.json is no table of --all: name another file'):

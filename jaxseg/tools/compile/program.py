@@ -119,7 +119,8 @@ class Lowered:
 
   @property
   def _options(self) -> Mapping[str, Any]:
-    return self.workload.wrapper.options if self.rented.hosts == 1 else {}
+    plain = self.mode == 'predict' or self.rented.hosts > 1  # as these are run
+    return {} if plain else self.workload.wrapper.options
 
   @property
   def num_steps(self) -> int | None:
