@@ -62,7 +62,7 @@ def test_a_step_with_options_is_the_step_without(kind, capsys):
       float(np.ravel(e['loss'])[0]) for e in expected
     ]
     assert float(np.ravel(found[2]['loss'])[0]) == float(np.ravel(found[0]['loss'])[0])
-    unknown = 'compiler  knows none of no_such_option: its defaults are taken'
+    unknown = 'compiler  does not know all of no_such_option: its defaults are taken'
     assert (unknown in capsys.readouterr().out) == ('no_such_option' in options)
 
 

@@ -1,4 +1,4 @@
-"""Faster CPU forms of convolution and its gradients; other devices use XLA's.
+"""Faster CPU forms of convolution and its gradients; other devices use XLA's, a TPU with two exceptions.
 
 XLA's CPU weight gradient of a small kernel over a large map runs at a third of the speed of its
 forward pass. Here it is a matrix product: the kernel's windows of a few rows (im2col), as many as fit

@@ -1,4 +1,4 @@
-"""Convolutions as one matrix product: 1x1 kernels, and large kernels over a small map."""
+"""Convolutions as one matrix product (1x1 kernels, large kernels over a small map), and of an image in a border."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _border_first(how, precision, x, kernel):
   If the convolution itself adds a border wider than its kernel, a TPU's weight gradient reverses the whole
   map of the output's gradient.
   """
-  _, pads = how
+  _, pads = how  # the convolution of other devices, and the border
   zeros = (0, TILE - x.shape[3])
   x = jnp.pad(x, ((0, 0), *pads, zeros))
   kernel = jnp.pad(kernel, ((0, 0), (0, 0), zeros, (0, 0)))

@@ -16,6 +16,7 @@ from jaxseg.tools.examples import make_batch, make_state
 from jaxseg.train.build import Experiment
 from jaxseg.train.build import experiment as build
 from jaxseg.train.devices import parallel, spatial
+from jaxseg.train.devices.compiled import compile_with
 from jaxseg.train.state import make_init, parameter_count
 from jaxseg.train.step import make_predict_step, make_train_step
 from jaxseg.types import Array, Batch, UserError
@@ -212,7 +213,7 @@ class Workload:
     jax.config.update('jax_enable_compilation_cache', False)
     begin = time.perf_counter()
     try:
-      compiled = lower().compile()
+      compiled = compile_with(lower(), self.wrapper.options)
     finally:
       jax.config.update('jax_enable_compilation_cache', cached)
     return compiled, time.perf_counter() - begin

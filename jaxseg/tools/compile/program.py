@@ -6,9 +6,10 @@ import collections
 import dataclasses
 import hashlib
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +19,11 @@ from jaxseg.tools.benchmark.collectives import collectives
 from jaxseg.tools.compile import account, topology
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train.build import Experiment
+from jaxseg.train.devices.compiled import compile_with
 from jaxseg.types import UserError
 
 _DEAREST = 10
+_TOTAL = re.compile(r'^Memory Space: default.*\nTotal bytes: (\d+)', re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Result:
     flops: counted on the program before optimisation.
     cycles: by the compiler's estimates, operations without one by their bytes; see account. None: it was
       stopped before it makes any.
-    unestimated_cycles: the share of these.
+    unestimated_cycles: those counted by bytes.
     layers: cycles of the dearest layers, largest first.
     exchanged: bytes by kind of collective.
     num_steps: of the whole training; None in the other modes.
@@ -47,7 +50,7 @@ class Result:
   needed_bytes: int
   flops: float
   cycles: float | None
-  unestimated_cycles: float
+  unestimated_cycles: float | None
   layers: dict[str, float]
   exchanged: dict[str, int]
   compile_seconds: float
@@ -126,16 +129,23 @@ class Lowered:
   def num_steps(self) -> int | None:
     return self.workload.experiment.settings.num_steps if self.mode == 'train' else None
 
-  def compile(self, options: Mapping[str, Any] = MappingProxyType({})) -> Compiled:
-    """Compiles for the slice, as a training does, with further options of XLA.
+  def compile(self) -> Compiled:
+    """Compiles for the slice, with the options that it is run with.
 
     Raises:
       OutOfMemory: the program does not fit a chip.
       UserError: the compiler refuses it for a part of the slice.
     """
     begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+      text = self.compile_into(Path(folder)).as_text()
+      needed = needed_bytes(Path(folder))
+    return self.explained(text, needed, time.perf_counter() - begin)
+
+  def compile_into(self, folder: Path) -> jax.stages.Compiled:
+    """Does so, and makes the compiler write what it knows to files in a folder."""
     try:
-      program = self.lowered.compile(compiler_options={**self._options, **options})
+      return compile_with(self.lowered, self._options, {'xla_dump_to': str(folder)})
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error):
         self._check_whole()
@@ -143,10 +153,6 @@ class Lowered:
       used = re.search(r'\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', str(error))
       needs = f'{used.group(1)} of the {used.group(2)} there are' if used else 'too much memory'
       raise OutOfMemory(f'{self.title} needs {needs} on a chip') from None
-    seconds, memory = time.perf_counter() - begin, program.memory_analysis()
-    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return self.explained(program.as_text(), needed, seconds)
 
   def _check_whole(self) -> None:
     busy, chips = len(self.workload.wrapper.devices), self.taken.chips
@@ -186,6 +192,17 @@ class Lowered:
       self.num_steps,
     )
     return Compiled(result, text)
+
+
+def needed_bytes(folder: Path) -> int | None:
+  """Returns a chip's memory by the compiler's report in a folder of its files; None: there is none yet.
+
+  `memory_analysis` of older libtpu (0.0.42) leaves out what lies in between arguments and results.
+  """
+  for path in folder.glob('*memory-usage-report.txt'):
+    if total := _TOTAL.search(path.read_text()):
+      return int(total.group(1))
+  return None
 
 
 def lowered(

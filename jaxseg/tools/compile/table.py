@@ -16,7 +16,7 @@ from jaxseg.config.config_files import baselines
 from jaxseg.console import say
 from jaxseg.tools.compile import topology
 from jaxseg.tools.compile.program import OutOfMemory, as_json, in_hours
-from jaxseg.tools.compile.unfinished import traced
+from jaxseg.tools.compile.unfinished import Died, traced
 from jaxseg.tools.examples import training_size
 from jaxseg.tools.slices import Slice, slice_of
 from jaxseg.train import build
@@ -158,6 +158,8 @@ def _compiled(key: tuple[str, ...], scope: Scope, known: Sequence[Row]) -> Row:
         if usable and all(other.get(name) == same[name] for name in _TWIN):
           return other | row
       found = as_json(program.compile().result)
+  except Died:  # another call may fare better: no row
+    raise
   except (UserError, OutOfMemory) as error:
     return row | {'problem': str(error)}
   found['layers'] = dict(itertools.islice(found['layers'].items(), _DEAREST))

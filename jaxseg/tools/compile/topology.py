@@ -33,6 +33,7 @@ def prepare() -> None:
     )
   os.environ |= {'JAX_PLATFORMS': 'cpu', **_QUIET}
   jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_enable_compilation_cache', False)  # what is not run cannot be read back
 
 
 def devices(rented: Slice) -> Sequence[jax.Device]:

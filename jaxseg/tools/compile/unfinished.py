@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
-import re
+import signal
 import tempfile
 import threading
 import time
@@ -20,13 +20,11 @@ from typing import Any
 
 from jaxseg import config as configs
 from jaxseg.tools.compile import topology
-from jaxseg.tools.compile.program import Compiled, Lowered, OutOfMemory, lowered
+from jaxseg.tools.compile.program import Compiled, Lowered, OutOfMemory, lowered, needed_bytes
 from jaxseg.tools.slices import Slice
 from jaxseg.train import build
 from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
-
-_TOTAL = re.compile(r'^Memory Space: default.*\nTotal bytes: (\d+)', re.MULTILINE)
 
 
 @contextlib.contextmanager
@@ -50,6 +48,10 @@ def traced(
     program.close()
 
 
+class Died(UserError):
+  """The process ended without an answer, which says nothing of the program."""
+
+
 class Unfinished:
   """As program.Lowered, in a process of its own that does not compile it to the end.
 
@@ -66,7 +68,11 @@ class Unfinished:
     )
     self._process.start()
     there.close()
-    self.digest, self.taken, self.num_steps = self._answer()
+    try:
+      self.digest, self.taken, self.num_steps = self._answer()
+    except BaseException:
+      self.close()
+      raise
 
   def compile(self) -> Compiled:
     """Compiles until the buffers are laid out; the result has no cycles.
@@ -74,8 +80,7 @@ class Unfinished:
     Raises:
       OutOfMemory, UserError: as program.Lowered.compile.
     """
-    self._answers.send('compile')
-    return self._answer()
+    return self._answer('compile')
 
   def close(self) -> None:
     """Ends the process, whatever it is at."""
@@ -83,13 +88,14 @@ class Unfinished:
     self._process.join()
     self._folder.cleanup()
 
-  def _answer(self) -> Any:
+  def _answer(self, question: str = '') -> Any:
     try:
+      if question:
+        self._answers.send(question)
       answer = self._answers.recv()
-    except EOFError:
-      answer = UserError('the compiler ended without an answer; what it said stands above')
+    except (EOFError, ConnectionError):
+      raise Died('the compiler ended without an answer; what it said stands above') from None
     if isinstance(answer, Exception):
-      self.close()
       raise answer
     return answer
 
@@ -97,6 +103,7 @@ class Unfinished:
 def _serve(answers: Connection, folder: Path, target: tuple, options: Mapping[str, Any]) -> None:
   """What the process does: answers about the traced program and, when asked, about the compiled one."""
   config, *target = target
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asks ends this process
   try:
     topology.prepare()
     program = lowered(build.experiment(config), *target, **options)
@@ -112,29 +119,30 @@ def _laid_out(program: Lowered, folder: Path) -> Compiled:
 
   def compile_to_the_end():
     try:
-      program.compile({'xla_dump_to': str(folder)})
+      program.compile_into(folder)
       ended.append(None)
     except Exception as error:  # raised where it is waited for
       ended.append(error)
 
   begin = time.perf_counter()
   threading.Thread(target=compile_to_the_end, daemon=True).start()
-  while not (text := _whole(folder, 'after_optimizations_after_buffer_assignment.txt')):
-    if ended and ended[0] is not None:
-      raise ended[0]
+  while True:
+    last = bool(ended)  # before looking: then whatever will be there is there
+    needed, text = needed_bytes(folder), _program(folder)
+    if needed and text:
+      break
+    if last:
+      raise ended[0] or UserError('this libtpu does not write what it knows of memory (XLA_FLAGS?)')
     time.sleep(0.1)
-  memory = _TOTAL.search(_whole(folder, 'memory-usage-report.txt'))
-  found = program.explained(text, int(memory.group(1)), time.perf_counter() - begin)
+  found = program.explained(text, needed, time.perf_counter() - begin)
   no_time = dict(cycles=None, unestimated_cycles=None, layers={})
   return Compiled(dataclasses.replace(found.result, **no_time), text)
 
 
-def _whole(folder: Path, ending: str) -> str:
-  """Returns a file's text; '' while it is not there or still being written."""
-  sizes = []
-  for path in folder.glob(f'*{ending}'):
-    while len(sizes) < 2 or sizes[-1] != sizes[-2]:
-      sizes.append(path.stat().st_size)
-      time.sleep(0.1)
-    return path.read_text()
+def _program(folder: Path) -> str:
+  """Returns the program with its layouts; '' while it is not written to its last brace."""
+  for path in folder.glob('*after_optimizations_after_buffer_assignment.txt'):
+    text = path.read_text()
+    _, entry, rest = text.rpartition('ENTRY ')  # the last of its functions
+    return text if entry and rest.rstrip().endswith('\n}') else ''
   return ''
