@@ -14,6 +14,7 @@ import pytest
 from jaxseg import config
 from jaxseg.config.config_files import baselines
 from jaxseg.tools import examples, slices
+from jaxseg.tools.benchmark import ours
 from jaxseg.tools.compile import account, program, session, table, unfinished
 from jaxseg.train import build
 from jaxseg.types import UserError
@@ -330,6 +331,10 @@ def test_the_tables_in_the_docs_are_those_of_the_committed_rows(tmp_path, monkey
   ('options', 'message'),
   [
     (dict(spec=None), 'give --config=FILE, or --all'),
+    (
+      dict(spec=None, layers='each', memory_only=True),
+      '--memory-only --layers=each: choose of ours, stock',
+    ),
     (dict(spec='configs/unet_shapes.py', modes=('fly',)), '--mode=fly: choose of train, eval, '),
     (dict(spec='configs/unet_shapes.py', slices=('v4-8', 'v5e-8')), 'several of --topology'),
     (
@@ -357,6 +362,26 @@ def test_a_slice_that_an_older_compiler_does_not_know_is_one_line(monkeypatch):
   monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', unknown)
   with pytest.raises(UserError, match='--topology=v5e-1: the libtpu .*1x1.*libtpu==0.0.52'):
     session.topology.devices(slices.slice_of('v5e-1'))
+
+
+@pytest.mark.parametrize(
+  ('name', 'bounds'),
+  [('v5e-8', [2, 4, 1]), ('v6e-1', [1, 1, 1]), ('v4-8', [2, 2, 1]), ('v5e-256', None)],
+)
+def test_a_slice_of_one_host_is_asked_for_as_one(name, bounds, monkeypatch):
+  def described(**options):
+    assert options.get('chips_per_host_bounds') == bounds
+    return types.SimpleNamespace(devices=['chip'])
+
+  monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', described)
+  assert session.topology.devices(slices.slice_of(name)) == ['chip']
+
+
+def test_rows_that_training_does_not_split_are_refused():
+  split = ('parallel=mesh', 'mesh=data:1,spatial:2', 'batch_size=1')
+  experiment = build.experiment(config.load('configs/fcn_voc2011.py:8s', split))
+  with pytest.raises(UserError, match='images of 512 rows cannot be split over 2 devices'):
+    ours.Workload(experiment, (512, 512), devices=jax.devices()[:2])
 
 
 @pytest.mark.tpu

@@ -22,6 +22,7 @@ from jaxseg.train.build import Experiment
 from jaxseg.types import UserError
 
 MODES = ('train', 'eval', 'predict')
+LAYERS = ('ours', 'stock', 'each')
 
 
 def run(
@@ -63,7 +64,8 @@ def run(
     UserError: options that do not go together; or the program does not fit, with what does.
   """
   _check('mode', modes, MODES)
-  _check('layers', [layers], ('ours', 'stock', 'each'))
+  flag = 'memory-only --layers' if memory_only else 'layers'  # without estimates nothing compares
+  _check(flag, [layers], LAYERS[:2] if memory_only else LAYERS)
   if [bool(spec) or every_baseline, layers == 'each'].count(True) != 1:
     raise UserError('give --config=FILE, or --all for every baseline, or --layers=each')
   rented = [slice_of(name) for name in slices]
@@ -74,14 +76,13 @@ def run(
   figures.check_is_new(program_file, 'program')
   topology.prepare()
   if layers == 'each':
-    figures.write(json_file, each_layer.table(rented[0], batch or 8, jnp.bfloat16))
-    return
+    return figures.write(json_file, each_layer.table(rented[0], batch or 8, jnp.bfloat16))
   if len(rented) != 1 or len(modes) != 1:
     raise UserError('several of --topology or --mode are for --all only')
   overrides = [*overrides, *([f'batch_size={batch}'] if batch else [])]
   experiment = build.experiment(config.load(spec, overrides))
-  kind = dict(stock_layers=layers == 'stock', memory_only=memory_only)
-  found = _fitting(experiment, rented[0], modes[0], size or training_size(experiment), **kind)
+  target = experiment, rented[0], modes[0], size or training_size(experiment)
+  found = _fitting(*target, stock_layers=layers == 'stock', memory_only=memory_only)
   say(*report(found.result, price_per_chip_hour))
   _write(found, program_file, json_file)
 
