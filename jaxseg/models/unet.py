@@ -31,7 +31,14 @@ from jaxseg.config.fields import within
 from jaxseg.models import channels, check_options, check_size, dropout
 from jaxseg.nn import backbones
 from jaxseg.nn.backbones.blocks import run_block
-from jaxseg.nn.layers import BatchNorm, Conv, ConvTranspose, max_pool, resize_bilinear
+from jaxseg.nn.layers import (
+  BatchNorm,
+  Conv,
+  ConvTranspose,
+  concatenate,
+  max_pool,
+  resize_bilinear,
+)
 from jaxseg.types import Array, Outputs, SizeRule, UserError
 
 _he = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
@@ -210,7 +217,7 @@ class Model(nn.Module):
     top, left = (skip.shape[1] - x.shape[1]) // 2, (skip.shape[2] - x.shape[2]) // 2
     skip = skip[:, top : top + x.shape[1], left : left + x.shape[2]]
     parts = (skip, x) if VARIANTS[self.variant].skip_first else (x, skip)
-    return jnp.concatenate(parts, axis=-1)
+    return concatenate(parts)
 
   def _drop(self, x: Array, where: str, name: str, *, active: bool) -> Array:
     """Dropout, if the variant has it at this position."""

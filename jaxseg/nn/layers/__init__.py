@@ -4,6 +4,7 @@ from jaxseg.nn.layers.bilinear import bilinear_kernel, resize_bilinear, upsample
 from jaxseg.nn.layers.convolution import Conv, conv_general_dilated
 from jaxseg.nn.layers.layout import laid_out_by_class
 from jaxseg.nn.layers.norm import BatchNorm, local_contrast_norm, local_response_norm
+from jaxseg.nn.layers.pairs import concatenate
 from jaxseg.nn.layers.pooling import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
 from jaxseg.nn.layers.transposed import ConvTranspose, conv_transpose
 
@@ -13,6 +14,7 @@ __all__ = [
   'ConvTranspose',
   'adaptive_average_pool',
   'bilinear_kernel',
+  'concatenate',
   'laid_out_by_class',
   'conv_general_dilated',
   'conv_transpose',

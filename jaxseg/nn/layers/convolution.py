@@ -69,11 +69,14 @@ def conv_general_dilated(
   form = (_cpu_form if groups == 1 else _depthwise_form)(lhs, rhs, strides, padding)
   convolve = functools.partial(form, options['precision']) if form else native
   if groups == 1 and strides == (1, 1):
+    pads = _pads(lhs, rhs, strides, padding)
+    how = convolve, pads  # on other devices; and the columns and rows to pad
     if _is_in_border(lhs, rhs, padding):
-      how = convolve, _pads(lhs, rhs, strides, padding)
       return products.convolve_in_border(how, options['precision'], lhs, rhs)
     if rhs.shape[3] <= _MAX_NARROW and _is_of_pixels(rhs, padding):
       return products.convolve_narrow(convolve, options['precision'], lhs, rhs)
+    if products.are_of_pairs(lhs, rhs, pads):
+      return products.convolve_pairs(how, options['precision'], lhs, rhs)
   return convolve(lhs, rhs)
 
 

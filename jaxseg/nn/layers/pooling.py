@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.layers import pairs
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split
 from jaxseg.types import Array
 
@@ -47,7 +48,12 @@ def max_pool(
       x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
     odd = _lacking(x.shape[1]), _lacking(x.shape[2])
     pads = tuple((0, n) for n in odd)
-    return by_rows(_by_platform(lambda x: _pool(odd, x)[0], (2, 2, pads), by_rows(x)))
+    on_tpu = functools.partial(_windowed, 2, 2, pads)
+    if odd[1] == 0 and _is_of_pairs(x) and jnp.issubdtype(x.dtype, jnp.floating):
+      on_tpu = functools.partial(pairs.pool_pairs, odd[0])
+    return by_rows(
+      lax.platform_dependent(by_rows(x), tpu=on_tpu, default=lambda x: _pool(odd, x)[0])
+    )
   pads = padding
   if isinstance(padding, str):
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
@@ -56,7 +62,8 @@ def max_pool(
   x, how = by_rows(x, window - 1), (window, stride, tuple(map(tuple, pads)))
   if rows_are_split():  # slices would gather them: XLA keeps its own gradient
     return by_rows(_windowed(*how, x))
-  return _by_platform(functools.partial(_overlapping, *how, x.shape[1:3]), how, x)
+  slices = functools.partial(_overlapping, *how, x.shape[1:3])
+  return lax.platform_dependent(x, tpu=functools.partial(_windowed, *how), default=slices)
 
 
 def max_pool_argmax(x: Array) -> tuple[Array, Array]:
@@ -144,11 +151,6 @@ def _ceil_pad(n: int, window: int, stride: int, pad: tuple[int, int]) -> tuple[i
   return low, max(high, steps * stride + window - n - low)
 
 
-def _by_platform(slices, how, x):
-  """Pools by slices, but on a TPU by XLA's reduce_window."""
-  return lax.platform_dependent(x, tpu=functools.partial(_windowed, *how), default=slices)
-
-
 def _windowed(window, stride, pads, x):
   shape, steps = (1, window, window, 1), (1, stride, stride, 1)
   return lax.reduce_window(x, _lowest(x.dtype), lax.max, shape, steps, ((0, 0), *pads, (0, 0)))
@@ -203,8 +205,20 @@ _overlapping.defvjp(_overlapping_forward, _overlapping_backward)
 # 2x2 windows: pooling and unpooling are each other's gradients.
 
 
+def _is_of_pairs(x: Array, columns: int = 1) -> bool:
+  """Whether a TPU should take x [b,h,w,c], each of its columns that many, as pairs of columns."""
+  static = isinstance(x.shape[2], int) and not rows_are_split()
+  return static and pairs.fill_lanes(x.shape[3], columns * x.shape[2])
+
+
 def _corners(x: Array, odd: tuple[int, int], fill) -> list[Array]:
   x = _pad(x, (0, odd[0]), (0, odd[1]), fill)
+  if odd[1] == 0 and _is_of_pairs(x):
+    return lax.platform_dependent(x, tpu=pairs.corners_of_pairs, default=_corners_of_pixels)
+  return _corners_of_pixels(x)
+
+
+def _corners_of_pixels(x: Array) -> list[Array]:
   starts = [(0, row, column, 0) for row in (0, 1) for column in (0, 1)]
   return [
     lax.slice(x, start, x.shape, (1, 2, 2, 1)) for start in starts
@@ -218,8 +232,10 @@ def _select(index: Array, corners: list[Array]) -> Array:
 
 def _scatter(x: Array, index: Array, odd: tuple[int, int]) -> Array:
   """Writes x [b,h,w,c] to the corner `index` of each window."""
-  forms = (functools.partial(form, odd) for form in (_scatter_by_pads, _scatter_by_reshape))
-  tpu, default = forms
+  default = functools.partial(_scatter_by_reshape, odd)
+  tpu = functools.partial(_scatter_by_pads, odd)
+  if odd[1] == 0 and _is_of_pairs(x, columns=2):
+    tpu = functools.partial(pairs.scatter_pairs, odd[0])
   return lax.platform_dependent(x, index, tpu=tpu, default=default)
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.layers import pairs
+
 TILE = 8  # channels that an image in a border gets
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
@@ -43,6 +45,8 @@ def _by_platform(**forms: Callable) -> Callable:
 def _features_in_front(convolve, precision, x, kernel):
   """1x1 convolution to few features, which as the last axis would leave a TPU's lanes mostly empty."""
   del convolve
+  if pairs.fill_lanes(x.shape[3], x.shape[2]):
+    return pairs.score_pairs(precision, x, kernel)
   contract = (((0,), (3,)), ((), ()))
   return jnp.moveaxis(lax.dot_general(kernel[0, 0], x, contract, precision=precision), 0, -1)
 
@@ -53,11 +57,26 @@ def _border_first(how, precision, x, kernel):
   If the convolution itself adds a border wider than its kernel, a TPU's weight gradient reverses the whole
   map of the output's gradient.
   """
-  _, pads = how  # the convolution of other devices, and the border
-  zeros = (0, TILE - x.shape[3])
-  x = jnp.pad(x, ((0, 0), *pads, zeros))
-  kernel = jnp.pad(kernel, ((0, 0), (0, 0), zeros, (0, 0)))
-  return native('VALID', precision, x, kernel)
+  _, (rows, columns) = how  # the convolution of other devices, and the border
+  in_pairs = are_of_pairs(x, kernel, (rows, columns)) and not any(n % 2 for n in columns)
+  if in_pairs:
+    x, (kernel, _) = pairs.paired(x), pairs.kernel_of_pairs(kernel, 0)
+    columns = tuple(n // 2 for n in columns)
+  zeros = (0, -x.shape[3] % TILE)
+  x = jnp.pad(x, ((0, 0), rows, columns, zeros))
+  y = native('VALID', precision, x, jnp.pad(kernel, ((0, 0), (0, 0), zeros, (0, 0))))
+  return pairs.unpaired(y) if in_pairs else y
+
+
+def are_of_pairs(x, kernel, pads) -> bool:
+  """Whether a TPU should convolve pairs of columns: x and output of even width, few features.
+
+  Kernels of one pixel are left alone: before and after them are maps of many channels, as such.
+  """
+  _, side, inputs, features = kernel.shape
+  widths = x.shape[2], x.shape[2] + sum(pads[1]) - side + 1
+  few = features if pairs.fill_lanes(features) else max(inputs, features)
+  return side > 1 and pairs.fill_lanes(few, *widths)
 
 
 def _windows_product(pads, precision, x, kernel):
@@ -108,6 +127,10 @@ convolve_pixels = _by_platform(
 )
 convolve_narrow = _by_platform(
   tpu=_features_in_front, default=lambda convolve, precision, x, kernel: convolve(x, kernel)
+)
+convolve_pairs = _by_platform(
+  tpu=lambda how, *args: pairs.convolve_pairs(how[1], *args),
+  default=lambda how, precision, x, kernel: how[0](x, kernel),
 )
 convolve_in_border = _by_platform(
   tpu=_border_first, default=lambda how, precision, x, kernel: how[0](x, kernel)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.layers import pairs
 from jaxseg.nn.layers.split_rows import by_rows, rows_are_split, shifted
 from jaxseg.nn.precision import chosen
 from jaxseg.types import Array
@@ -65,6 +66,8 @@ def conv_transpose(
     kernel = kernel.swapaxes(2, 3) if transpose_kernel else kernel[::-1, ::-1]
     blocks = functools.partial(_spread_blocks, precision=precision)
     native = functools.partial(_native_blocks, precision=precision)
+    if strides == (2, 2) and not rows_are_split() and pairs.fill_lanes(kernel.shape[3]):
+      native = functools.partial(pairs.spread_pairs, precision=precision)
     return by_rows(lax.platform_dependent(by_rows(x), kernel, tpu=native, default=blocks))
   if transpose_kernel:
     kernel = kernel[::-1, ::-1].swapaxes(2, 3)
