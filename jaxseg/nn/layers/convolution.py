@@ -1,4 +1,4 @@
-"""Faster CPU forms of convolution and its gradients; other devices use XLA's, a TPU with two exceptions.
+"""Faster CPU forms of convolution and its gradients; other devices use XLA's, a TPU with three exceptions.
 
 XLA's CPU weight gradient of a small kernel over a large map runs at a third of the speed of its
 forward pass. Here it is a matrix product: the kernel's windows of a few rows (im2col), as many as fit
@@ -54,7 +54,7 @@ def conv_general_dilated(
   stride on any map; and depthwise kernels [kh,kw,1,i] of any size and stride, see depthwise.py.
   Any other call is the native one. Covered calls are differentiable in reverse mode only. On other
   devices, and with rows split over devices, all calls are native, except on a TPU 1x1 kernels to few
-  features, and images padded by more than the kernel's size.
+  features, images padded by more than the kernel's size, and maps of pairs of columns (see pairs.py).
   """
   options['precision'] = chosen(options.get('precision'))
   native = functools.partial(

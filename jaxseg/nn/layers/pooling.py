@@ -40,7 +40,7 @@ def max_pool(
 
   Returns:
     [b,h',w',c] of x's dtype. Gradients, in reverse mode only, go to the first (row-major) maximum
-    of a window.
+    of a window; on a TPU, where columns are paired, to the first by columns (see pairs.py).
   """
   unpadded = padding == 'VALID' if isinstance(padding, str) else not any(map(any, padding))
   if (window, stride) == (2, 2) and unpadded:
