@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxseg.nn.backbones.resnet import ResNet
 from jaxseg.nn.layers import (
   concatenate,
   conv_general_dilated,
@@ -16,6 +17,7 @@ from jaxseg.nn.layers import (
   max_pool_argmax,
   max_unpool,
   pairs,
+  single_columns,
 )
 from tests.layer_tools import NHWC, check_convolution, normal
 
@@ -71,6 +73,25 @@ def test_pairs_where_they_fill_lanes_on_a_tpu_alone(
   )
   text = jax.jit(convolve).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
   assert (f'x10x{2 * features}xf32' in text) == is_of_pairs
+
+
+def test_a_resnet_takes_columns_one_by_one(monkeypatch):
+  """Its maps of 64 channels lie between maps of 256: to pair them would cost two copies."""
+
+  def lower(function, *args):
+    return jax.jit(function).trace(*args).lower(lowering_platforms=('tpu',))
+
+  x, kernel = jnp.ones((1, 8, 8, 64)), jnp.ones((3, 3, 64, 64))
+  convolve = functools.partial(
+    conv_general_dilated, window_strides=(1, 1), padding='SAME', dimension_numbers=NHWC
+  )
+  monkeypatch.delattr(pairs, 'paired')
+  with pytest.raises(NameError, match='paired'):
+    lower(convolve, x, kernel)
+  with single_columns():
+    lower(convolve, x, kernel)
+  net = ResNet(stage_sizes=(1, 1, 1, 1))
+  lower(lambda: net.init(jax.random.key(0), jnp.ones((1, 64, 64, 3)), train=False))
 
 
 @pytest.mark.parametrize(

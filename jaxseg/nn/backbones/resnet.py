@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.nn.backbones.blocks import conv_norm, run_block
-from jaxseg.nn.layers import BatchNorm, max_pool
+from jaxseg.nn.layers import BatchNorm, max_pool, single_columns
 from jaxseg.types import Array, UserError
 
 STAGE_SIZES = {'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3)}
@@ -56,6 +56,7 @@ class ResNet(nn.Module):
   frozen_stages: int = 0
 
   @nn.compact
+  @single_columns()
   def __call__(self, image: Array, *, train: bool) -> dict[str, Array]:
     """Maps image [b,h,w,c] to its feature maps.
 

@@ -4,7 +4,7 @@ from jaxseg.nn.layers.bilinear import bilinear_kernel, resize_bilinear, upsample
 from jaxseg.nn.layers.convolution import Conv, conv_general_dilated
 from jaxseg.nn.layers.layout import laid_out_by_class
 from jaxseg.nn.layers.norm import BatchNorm, local_contrast_norm, local_response_norm
-from jaxseg.nn.layers.pairs import concatenate
+from jaxseg.nn.layers.pairs import concatenate, single_columns
 from jaxseg.nn.layers.pooling import adaptive_average_pool, max_pool, max_pool_argmax, max_unpool
 from jaxseg.nn.layers.transposed import ConvTranspose, conv_transpose
 
@@ -24,5 +24,6 @@ __all__ = [
   'max_pool_argmax',
   'max_unpool',
   'resize_bilinear',
+  'single_columns',
   'upsample_bilinear',
 ]

@@ -8,7 +8,9 @@ returns: XLA cancels the two reshapes, also across elementwise operations and su
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,23 @@ from jaxseg.nn.layers.split_rows import rows_are_split
 from jaxseg.types import Array
 
 _LANES = 128  # of the last axis of an array in a TPU's memory
+_in_pairs: ContextVar[bool] = ContextVar('in_pairs', default=True)
+
+
+@contextlib.contextmanager
+def single_columns() -> Iterator[None]:
+  """While open, layers take columns one by one: where narrow maps lie between wide ones, as a bottleneck's."""
+  token = _in_pairs.set(False)
+  try:
+    yield
+  finally:
+    _in_pairs.reset(token)
 
 
 def fill_lanes(features: int, *widths: int) -> bool:
   """Whether pairs of columns of maps of these (static) widths fill the lanes better than single columns."""
-  return _LANES // 4 < features <= _LANES // 2 and all(width % 2 == 0 for width in widths)
+  narrow = _LANES // 4 < features <= _LANES // 2
+  return _in_pairs.get() and narrow and all(width % 2 == 0 for width in widths)
 
 
 def paired(x: Array) -> Array:

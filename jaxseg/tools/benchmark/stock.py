@@ -79,6 +79,7 @@ def upsample_bilinear(
 
 
 _STOCK = {
+  fast.concatenate: functools.partial(jnp.concatenate, axis=-1),
   fast.laid_out_by_class: lambda logits: logits,
   fast.Conv: nn.Conv,
   fast.ConvTranspose: nn.ConvTranspose,
