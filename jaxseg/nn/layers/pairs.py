@@ -143,7 +143,7 @@ def _larger_half_forward(x):
 
 
 def _larger_half_backward(is_second, g):
-  part = g * is_second  # a product and a difference: selections would be two passes over the map more
+  part = g * is_second  # selections would be two passes over the map more
   return (jnp.concatenate([g - part, part], axis=-1),)
 
 
