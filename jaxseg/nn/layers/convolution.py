@@ -70,7 +70,7 @@ def conv_general_dilated(
   convolve = functools.partial(form, options['precision']) if form else native
   if groups == 1 and strides == (1, 1):
     pads = _pads(lhs, rhs, strides, padding)
-    how = convolve, pads  # on other devices; and the columns and rows to pad
+    how = convolve, pads  # on other devices; and the rows and columns to pad
     if _is_in_border(lhs, rhs, padding):
       return products.convolve_in_border(how, options['precision'], lhs, rhs)
     if rhs.shape[3] <= _MAX_NARROW and _is_of_pixels(rhs, padding):
